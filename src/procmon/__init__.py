@@ -1,0 +1,31 @@
+"""procmon holds every new process on Windows until a Python callback has said ALLOW or BLOCK."""
+
+import logging
+
+from .errors import (
+    AccessDenied,
+    AlreadyAnswered,
+    ControllerBusy,
+    DriverAlreadyInstalled,
+    DriverFileMissing,
+    DriverNotInstalled,
+    DriverNotRunning,
+    DriverNotSigned,
+    DriverRunning,
+    GateClosed,
+    NotHeld,
+    PolicyError,
+    ProcmonError,
+    StaleProcess,
+    UnsupportedPlatform,
+    VersionMismatch,
+)
+from .records import Answer, DecidedBy, Decision, ProcessFlags, ProcessHelper, Statistics, Verdict
+
+ALLOW = Verdict.ALLOW
+BLOCK = Verdict.BLOCK
+DEFER = Verdict.DEFER
+
+__version__ = "0.1.0"
+
+logging.getLogger("procmon").addHandler(logging.NullHandler())

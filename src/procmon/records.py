@@ -1,0 +1,290 @@
+"""The values that travel through procmon: who starts, what was decided, how often.
+
+All are immutable, compare by identity of what they describe, print on one line, and turn into plain dictionaries for
+JSON with ``as_dict``. They import on every operating system.
+"""
+
+import enum
+import ntpath
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+
+__all__ = ["Answer", "DecidedBy", "Decision", "ProcessFlags", "ProcessHelper", "Statistics", "Verdict"]
+
+
+class Verdict(enum.Enum):
+    """What is to happen to a held process.
+
+    >>> import procmon
+    >>> procmon.ALLOW
+    <Verdict.ALLOW>
+    """
+
+    ALLOW = "allow"
+    """It runs."""
+    BLOCK = "block"
+    """It never runs an instruction; its exit status is 0xC0000364."""
+    DEFER = "defer"
+    """It stays held until `Monitor.allow` or `Monitor.block`."""
+
+    def __repr__(self) -> str:
+        return f"<Verdict.{self.name}>"
+
+
+class DecidedBy(enum.Enum):
+    """Who gave a verdict."""
+
+    CALLBACK = "callback"
+    """A subscribed callback returned it."""
+    RULE = "rule"
+    """A rule of a policy matched."""
+    DEFAULT = "default"
+    """No callback had an opinion."""
+    ERROR = "error"
+    """A callback raised, or returned nonsense: the monitor's ``on_error``."""
+    DEADLINE = "deadline"
+    """A callback outlasted the monitor's ``deadline``: its ``on_deadline``."""
+    USER = "user"
+    """`Monitor.allow` or `Monitor.block`, or the gate's own, was called for it."""
+    GATE_RULE = "gate rule"
+    """A rule that had been handed to the driver."""
+    GATE_TIMEOUT = "gate timeout"
+    """The gate's own hold timeout passed."""
+    DISCONNECT = "disconnect"
+    """The controller went away while it was held."""
+    STOP = "stop"
+    """The monitor, the gate or the driver was stopped while it was held."""
+    EXEMPT = "exempt"
+    """The gate never holds this process."""
+    LIMIT = "limit"
+    """The gate's process table was full."""
+    NOBODY = "nobody"
+    """It started while no controller was registered."""
+
+
+class Answer(enum.Enum):
+    """What a gate did with a verdict."""
+
+    DONE = "done"
+    UNKNOWN = "unknown"
+    """It knows no process of that pid."""
+    STALE = "stale"
+    """The pid belongs to another process now."""
+    ANSWERED = "answered"
+    """It had its verdict before."""
+    NOT_HELD = "not held"
+    """It runs, and was never held."""
+
+
+class ProcessFlags(enum.IntFlag):
+    """Facts about a record. The values are those of ``driver/protocol.h``; unknown bits are kept."""
+
+    RUNNING_BEFORE = 0x1
+    """It was running before the gate."""
+    NAME_MISSING = 0x2
+    """The system gave no image name."""
+    NAME_NATIVE = 0x4
+    """No drive letter is known for its volume: ``image_name`` is the native name."""
+    SEEN = 0x8
+    """An earlier fetch has given it (see `ProcessHelper.seen`)."""
+    EXEMPT = 0x10
+    """The gate never holds it: a critical or protected process, or the controller itself."""
+    CONTROLLER_DESCENDANT = 0x20
+    """Started by the controller, directly or not."""
+    COMMAND_LINE_TRUNCATED = 0x40
+    """``command_line`` was cut at 4,096 characters."""
+    CREATE_MISSED = 0x80
+    """Its image was seen without its creation."""
+    NEVER_STARTED = 0x100
+    """A rule in the driver refused the creation: no process came to be."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ProcessHelper:
+    """One process, as a gate saw it at one moment. Equal and hashed by identity: pid and start key.
+
+    >>> import procmon
+    >>> gate = procmon.SimulatedGate()
+    >>> gate.start(r"C:\\Tools\\A.exe", parent_pid=4)
+    <ProcessHelper 1000 'c:\\tools\\a.exe' parent 4, paused>
+    """
+
+    pid: int
+    """Process identifier. Windows uses it again after the process has gone."""
+    parent_pid: int
+    """Identifier of the parent, which may have gone."""
+    image_name: str
+    """DOS path of the executable, lowercase; the native path where no drive letter is known; "" where there is no name."""
+    paused: bool = False
+    """Held by the gate, waiting for a verdict."""
+    seen: bool = False
+    """The marker: an earlier fetch has already given this process to somebody to consider."""
+    start_key: int = 0
+    """Given by the gate, ascending; with `pid` the identity that survives the reuse of a pid."""
+    created: datetime | None = None
+    """When it was created, aware, UTC; None where not known."""
+    creator_pid: int | None = None
+    """The process that called the system to create it, which need not be the parent; None where not known."""
+    creator_tid: int | None = None
+    """The thread that did; None where not known."""
+    command_line: str | None = None
+    """Its command line, where the gate knows it without a look-up; see `procmon.inspect` for the look-up."""
+    native_name: str | None = None
+    r"""Native path, ``\Device\HarddiskVolume2\...``, as the system gave it; None where the gate has none."""
+    flags: ProcessFlags = ProcessFlags(0)
+    """Further facts."""
+    exited: bool = False
+    """It is gone; a gate that reports exits gives the record once more with this set."""
+    exit_status: int | None = None
+    """Its exit status (unsigned 32 bits); None while it runs or when it is not known."""
+    verdict: Verdict | None = None
+    """The verdict the gate has for it; None while there is none."""
+    decided_by: DecidedBy | None = None
+    """Who gave that verdict, as far as the gate can tell."""
+    hold_left: float | None = None
+    """Seconds until the gate itself would have answered, at the time of this record; None = no limit, or not held."""
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """``(pid, start_key)``: what two records of one process have in common, and no two processes."""
+        return (self.pid, self.start_key)
+
+    @property
+    def name(self) -> str:
+        """The last part of `image_name`: ``notepad.exe``."""
+        return ntpath.basename(self.image_name)
+
+    def __eq__(self, other: object) -> bool:
+        return self.identity == other.identity if isinstance(other, ProcessHelper) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    def __repr__(self) -> str:
+        state = [
+            word
+            for word, holds in (
+                ("paused", self.paused),
+                ("exited", self.exited),
+                ("seen", self.seen),
+                ("running before", ProcessFlags.RUNNING_BEFORE in self.flags),
+            )
+            if holds
+        ]
+        if self.verdict is not None:
+            state.append(self.verdict.value + (f" by {self.decided_by.value}" if self.decided_by else ""))
+        return f"<ProcessHelper {self.pid} {self.image_name!r} parent {self.parent_pid}{', ' if state else ''}{', '.join(state)}>"
+
+    def as_dict(self) -> dict[str, object]:
+        """The fields as JSON types; `from_dict` is the way back."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, object]) -> "ProcessHelper":
+        """The record that `as_dict` described. Unknown keys are ignored.
+
+        Raises: ValueError or TypeError when a field is missing or has the wrong type.
+        """
+        values = {f.name: data[f.name] for f in fields(cls) if f.name in data}
+        for name, kind in (("verdict", Verdict), ("decided_by", DecidedBy), ("flags", ProcessFlags)):
+            if values.get(name) is not None:
+                values[name] = kind(values[name])
+        if values.get("created") is not None:
+            values["created"] = datetime.fromisoformat(str(values["created"]))
+        return cls(**values)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """A verdict, with its history: who decided, by which rule, after how long.
+
+    >>> import procmon
+    >>> policy = procmon.Policy.parse('[[rule]]\\nimage = "**/a.exe"\\nverdict = "block"')
+    >>> policy.decide(procmon.SimulatedGate().start("c:/tools/a.exe"))
+    <Decision block 1000 'c:\\\\tools\\\\a.exe' by rule 1>
+    """
+
+    process: ProcessHelper
+    verdict: Verdict
+    by: DecidedBy
+    who: str = ""
+    """The callback's or the rule's name; "" where there is neither."""
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    """When it was decided, aware, UTC."""
+    held: float = 0.0
+    """Seconds from fetching the process to the answer."""
+    audited: bool = False
+    """Audit mode: `verdict` is what would have been done; the process was allowed."""
+    answer: Answer | None = None
+    """What the gate did with it; None where it was not sent."""
+
+    def __repr__(self) -> str:
+        who = f" {self.who}" if self.who else ""
+        audit = " (audit: let pass)" if self.audited else ""
+        return f"<Decision {self.verdict.value} {self.process.pid} {self.process.image_name!r} by {self.by.value}{who}{audit}>"
+
+    def as_dict(self) -> dict[str, object]:
+        """The fields as JSON types; `from_dict` is the way back."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, object]) -> "Decision":
+        """The decision that `as_dict` described. Unknown keys are ignored.
+
+        Raises: ValueError, TypeError or KeyError when a field is missing or has the wrong type.
+        """
+        process, answer = data["process"], data.get("answer")
+        if not isinstance(process, dict):
+            raise ValueError(f"a decision needs its process as an object, not {type(process).__name__}")
+        return cls(
+            process=ProcessHelper.from_dict(process),
+            verdict=Verdict(data["verdict"]),
+            by=DecidedBy(data["by"]),
+            who=str(data.get("who", "")),
+            at=datetime.fromisoformat(str(data["at"])),
+            held=float(str(data.get("held", 0.0))),
+            audited=bool(data.get("audited", False)),
+            answer=None if answer is None else Answer(answer),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """What a monitor has done since it was made; a snapshot."""
+
+    fetched: int = 0
+    """Records that came from the gate, of any kind."""
+    held: int = 0
+    """Processes that were held."""
+    allowed: int = 0
+    blocked: int = 0
+    deferred: int = 0
+    """Verdicts that were put off; each is answered (and counted) later."""
+    pending: int = 0
+    """Held at this moment."""
+    exited: int = 0
+    callback_errors: int = 0
+    deadlines: int = 0
+    """Callbacks that outlasted the deadline."""
+    gate_decided: int = 0
+    """Processes that the gate itself had answered: timeout, rules in the driver, disconnect."""
+    stale: int = 0
+    """Verdicts that came too late: the process had gone or had been answered."""
+    longest_hold: timedelta = timedelta(0)
+    """From fetching a process to its answer."""
+
+    def as_dict(self) -> dict[str, object]:
+        """The fields as JSON types; `longest_hold` in seconds."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, ProcessHelper):
+        return value.as_dict()
+    if isinstance(value, enum.IntFlag):
+        return int(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value.total_seconds() if isinstance(value, timedelta) else value
