@@ -1,0 +1,102 @@
+"""What the driver says of itself: its version, its limits, what it has counted."""
+
+import enum
+from dataclasses import asdict, dataclass
+
+from . import wire
+
+__all__ = ["DriverCounters", "DriverFeatures", "DriverInfo"]
+
+
+class DriverFeatures(enum.IntFlag):
+    """What the loaded driver can do; unknown bits are kept."""
+
+    CREATE_EX = wire.FEATURE_CREATE_EX
+    """A rule refuses the creation itself, so that no process comes to be."""
+    NOTE_REQUESTS = wire.FEATURE_NOTE_REQUESTS
+    """The Wine test build: notifications come by request."""
+    DEBUG_BUILD = wire.FEATURE_DEBUG_BUILD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverCounters:
+    """What the driver has counted since it was loaded, or since RESET."""
+
+    created: int = 0
+    exited: int = 0
+    held: int = 0
+    allowed: int = 0
+    """By the controller."""
+    blocked: int = 0
+    """By the controller."""
+    timeouts: int = 0
+    disconnects: int = 0
+    """Held processes that were released because the controller went."""
+    rule_allowed: int = 0
+    rule_blocked: int = 0
+    exempt: int = 0
+    missing_name: int = 0
+    image_without_create: int = 0
+    exit_without_create: int = 0
+    pid_reused: int = 0
+    """Created again without an exit between."""
+    allocation_failures: int = 0
+    table_full: int = 0
+    unknown_verdicts: int = 0
+    stale_verdicts: int = 0
+    late_verdicts: int = 0
+    """For processes that were already answered, or not held."""
+    terminate_failures: int = 0
+    """Blocked processes that would not die."""
+    exits_lost: int = 0
+    """Exit records dropped, unfetched, to make room."""
+
+    def as_dict(self) -> dict[str, int]:
+        """The counters by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverInfo:
+    """The driver's state at one moment, as `DriverGate.info` gives it.
+
+    >>> DriverInfo(controller_pid=44, held_count=2)
+    <DriverInfo 1.0: controller 44, 2 held, 0 processes known, 0 rules>
+    """
+
+    version: int = wire.VERSION
+    """Of the protocol: major << 16 | minor."""
+    features: DriverFeatures = DriverFeatures(0)
+    controller_pid: int = 0
+    """The process whose gate it is; 0 = nobody's."""
+    record_count: int = 0
+    record_limit: int = wire.MAX_RECORDS
+    held_count: int = 0
+    rule_count: int = 0
+    memory_bytes: int = 0
+    """Held by the driver's core at this moment."""
+    hold_timeout_ms: int = wire.NO_TIMEOUT
+    """In force; 0 = held for ever."""
+    counters: DriverCounters = DriverCounters()
+
+    @property
+    def version_text(self) -> str:
+        """``1.0``"""
+        return wire.version_text(self.version)
+
+    def __repr__(self) -> str:
+        controller = f"controller {self.controller_pid}" if self.controller_pid else "no controller"
+        return (
+            f"<DriverInfo {self.version_text}: {controller}, {self.held_count} held, "
+            f"{self.record_count} processes known, {self.rule_count} rules>"
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "DriverInfo":
+        """Read the reply of INFO; a newer minor version may have added to its end. Raises: ValueError when it is cut."""
+        values = wire.INFO_REPLY.unpack(data)
+        size, features = values.pop("size"), DriverFeatures(values.pop("features"))
+        if not wire.INFO_REPLY.size <= size <= len(data):
+            raise ValueError(f"the Info says {size} bytes; {wire.INFO_REPLY.size} are needed, and {len(data)} are there")
+        counters = DriverCounters(**wire.COUNTERS.unpack(data, wire.INFO_REPLY.offsets["counters"]))
+        return cls(features=features, counters=counters, **values)
