@@ -15,11 +15,13 @@ from .errors import (
     GateClosed,
     NotHeld,
     PolicyError,
+    Problem,
     ProcmonError,
     StaleProcess,
     UnsupportedPlatform,
     VersionMismatch,
 )
+from .policy import Policy
 from .records import Answer, DecidedBy, Decision, ProcessFlags, ProcessHelper, Statistics, Verdict
 
 ALLOW = Verdict.ALLOW

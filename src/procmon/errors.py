@@ -5,6 +5,9 @@ the call is its ``__cause__``. The text of each exception ends in advice; `win32
 turns Windows error codes into these.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 __all__ = [
     "AccessDenied",
     "AlreadyAnswered",
@@ -18,6 +21,7 @@ __all__ = [
     "GateClosed",
     "NotHeld",
     "PolicyError",
+    "Problem",
     "ProcmonError",
     "StaleProcess",
     "UnsupportedPlatform",
@@ -85,5 +89,32 @@ class NotHeld(ProcmonError):
     """The process is not held: it was running before the gate, or the gate never holds it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a policy: where, what, and what to write instead.
+
+    >>> import procmon
+    >>> for problem in procmon.Policy.check('[[rule]]\\nimage = "a.exe"\\nverdict = "deny"'):
+    ...     print(problem)
+    line 3, column 11: there is no verdict "deny"; write "block"
+    """
+
+    line: int
+    """From 1."""
+    column: int
+    """From 1, in characters."""
+    message: str
+    advice: str
+    fatal: bool = True
+    """The policy cannot be used with it; False: it can, but does not say what was meant."""
+
+    def __str__(self) -> str:
+        return f"line {self.line}, column {self.column}: {self.message}; {self.advice}"
+
+
 class PolicyError(ProcmonError):
     """A policy that cannot be used; `problems` lists every mistake with its place."""
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)

@@ -1,0 +1,193 @@
+"""What a rule is: conditions on the facts of a process, and the facts, looked up once and only when asked for."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+from ._ancestry import Ancestry
+from .errors import ProcmonError
+from .globs import compile_glob
+from .records import ProcessHelper, Verdict
+
+__all__ = ["FACTS", "Condition", "Details", "DetailsLookup", "Facts", "Rule", "path_form"]
+
+FACTS = ("image", "parent", "ancestor", "command_line", "session", "user", "sha256", "signer")
+"""What a rule can ask for, the cheapest first: a rule looks up no more than it needs to fail."""
+
+PATH_FACTS = frozenset({"image", "parent", "ancestor", "user"})
+"""Facts with parts: ``**/cmd.exe``, ``DESKTOP/alice``. In the others ``*`` stands for any characters."""
+
+WILD = re.compile(r"[*?]")
+
+
+class Details(Protocol):
+    """What the policy reads of `procmon.ProcessDetails`; each None where Windows does not say."""
+
+    @property
+    def command_line(self) -> str | None: ...
+    @property
+    def user(self) -> str | None: ...
+    @property
+    def user_sid(self) -> str | None: ...
+    @property
+    def session_id(self) -> int | None: ...
+    @property
+    def sha256(self) -> str | None: ...
+    @property
+    def signer(self) -> str | None: ...
+
+
+DetailsLookup = Callable[[ProcessHelper], Details]
+
+
+def path_form(path: str) -> str:
+    r"""One spelling for each path: lowercase, backslashes.
+
+    >>> print(path_form("C:/Tools/A.exe"))
+    c:\tools\a.exe
+    """
+    return path.lower().replace("/", "\\")
+
+
+def last_part(path: str) -> str:
+    """What follows the last backslash of a path in `path_form`."""
+    return path[path.rfind("\\") + 1 :]
+
+
+class Facts:
+    """The facts of one process, each as a tuple of the values it may be matched by; () where it is not known."""
+
+    def __init__(self, process: ProcessHelper, ancestry: Ancestry, details: DetailsLookup | None) -> None:
+        self.process = process
+        self._ancestry = ancestry
+        self._find_details = details
+        self._details: Details | None = None
+        self._values: dict[str, tuple[str, ...]] = {"image": (path_form(process.image_name),)}
+        self.failures: dict[str, str] = {}
+        """Why a fact could not be looked up."""
+
+    def values(self, fact: str) -> tuple[str, ...]:
+        """The values of one of `FACTS`; paths in `path_form`."""
+        if fact not in self._values:
+            try:
+                self._values[fact] = self._look_up(fact)
+            except (ProcmonError, OSError) as error:
+                self.failures[fact] = str(error)
+                self._values[fact] = ()
+        return self._values[fact]
+
+    def _look_up(self, fact: str) -> tuple[str, ...]:
+        if fact in ("parent", "ancestor"):
+            line = self._ancestry.note(self.process)
+            return tuple(path_form(image) for image in (line if fact == "ancestor" else line[:1]))
+        if fact == "command_line" and self.process.command_line is not None:
+            return (self.process.command_line,)
+        if self._details is None:
+            if self._find_details is None:
+                return ()
+            self._details = self._find_details(self.process)
+        found = self._details
+        values: tuple[str | int | None, ...]
+        if fact == "user":
+            values = (found.user and path_form(found.user), found.user_sid and found.user_sid.lower())
+        else:
+            values = (getattr(found, "session_id" if fact == "session" else fact),)
+        return tuple(str(value) for value in values if value is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One key of a rule: the fact must match one of the patterns.
+
+    Patterns without wildcards live in sets, so that a list of 100,000 paths costs one look-up.
+    """
+
+    fact: str
+    patterns: tuple[str, ...]
+    """As they are written in the policy."""
+    whole: frozenset[str]
+    """Values that match as a whole."""
+    last: frozenset[str]
+    """Last parts that match: patterns without a slash."""
+    globs: tuple[tuple[str, Callable[[str], bool]], ...]
+    """The other patterns."""
+
+    @classmethod
+    def of(cls, fact: str, patterns: Iterable[str]) -> "Condition":
+        """The condition that these patterns of the policy make.
+
+        Raises: ValueError where a pattern is not a valid glob.
+        """
+        patterns = tuple(patterns)
+        whole: list[str] = []
+        last: list[str] = []
+        globs: list[tuple[str, Callable[[str], bool]]] = []
+        for pattern in patterns:
+            form = path_form(pattern) if fact in PATH_FACTS else pattern.lower()
+            if WILD.search(form):
+                globs.append((form, (compile_glob if fact in PATH_FACTS else compile_text_glob)(form)))
+            elif fact in PATH_FACTS and "\\" not in form:
+                last.append(form)
+            else:
+                whole.append(form)
+        return cls(fact, patterns, frozenset(whole), frozenset(last), tuple(globs))
+
+    def matches(self, values: tuple[str, ...]) -> bool:
+        """One of the values matches one of the patterns."""
+        return any(self.match(value) for value in values)
+
+    def match(self, value: str) -> bool:
+        """This value matches one of the patterns."""
+        form = value if self.fact in PATH_FACTS else value.lower()
+        return (
+            form in self.whole
+            or (bool(self.last) and last_part(form) in self.last)
+            or any(matches(value) for _, matches in self.globs)
+        )
+
+    def index_keys(self) -> frozenset[str] | None:
+        """Values and last parts of which a matching value must have one; None where no such set is known."""
+        keys = self.whole | self.last
+        for form, _ in self.globs:
+            end = last_part(form)
+            if self.fact not in PATH_FACTS or not end or WILD.search(end):
+                return None
+            keys |= {end}
+        return keys
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One ``[[rule]]`` of a policy."""
+
+    number: int
+    """From 1, in the order of the file."""
+    name: str
+    """Its name, or else its number."""
+    conditions: tuple[Condition, ...]
+    """In the order of `FACTS`. All must match; a rule without any matches every process."""
+    verdict: Verdict
+    audit: bool = False
+    """It is logged, and the process is let pass."""
+
+    def matches(self, facts: Facts) -> bool:
+        """All conditions hold."""
+        return all(condition.matches(facts.values(condition.fact)) for condition in self.conditions)
+
+    def condition(self, fact: str) -> Condition | None:
+        """The condition on `fact`, if there is one."""
+        return next((condition for condition in self.conditions if condition.fact == fact), None)
+
+
+@lru_cache(maxsize=4096)
+def compile_text_glob(pattern: str) -> Callable[[str], bool]:
+    """A test of whole texts in which ``*`` is any characters and ``?`` any one; letter case does not count.
+
+    >>> compile_text_glob("* /c format*")("CMD.EXE /c format d:")
+    True
+    """
+    parts = (".*" if part == "*" else "." if part == "?" else re.escape(part) for part in re.split(r"([*?])", pattern))
+    match = re.compile("".join(parts), re.IGNORECASE | re.DOTALL).fullmatch
+    return lambda text: match(text) is not None

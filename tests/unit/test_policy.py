@@ -1,0 +1,345 @@
+"""Policies: which rule decides, what is looked up for it, how files are read and read again."""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import procmon
+from procmon import ALLOW, BLOCK, DEFER, DecidedBy, Policy, PolicyError, ProcessHelper
+
+_pids = iter(range(1000, 1_000_000, 4))
+
+
+def process(image: str, *, parent: ProcessHelper | None = None, command_line: str | None = None) -> ProcessHelper:
+    pid = next(_pids)
+    return ProcessHelper(
+        pid=pid,
+        parent_pid=parent.pid if parent else 4,
+        image_name=image.lower().replace("/", "\\"),
+        start_key=pid,
+        command_line=command_line,
+    )
+
+
+@dataclass
+class FakeDetails:
+    """What a look-up finds, and how often it was asked."""
+
+    command_line: str | None = None
+    user: str | None = None
+    user_sid: str | None = None
+    session_id: int | None = None
+    signer: str | None = None
+    hash: str | None = None
+    hashed: int = 0
+
+    @property
+    def sha256(self) -> str | None:
+        self.hashed += 1
+        return self.hash
+
+
+def rules(*bodies: str, top: str = "") -> Policy:
+    return Policy.parse(top + "".join(f"\n[[rule]]\n{body}\n" for body in bodies))
+
+
+def block(image: str) -> str:
+    return f"image = '{image}'\nverdict = 'block'"
+
+
+class TestWhichRuleDecides:
+    def test_the_first_that_matches(self) -> None:
+        policy = rules("image = 'c:/tools/*'\nverdict = 'allow'", block("**/a.exe"), "verdict = 'ask'")
+        assert policy.decide(process("c:/tools/a.exe")).verdict is ALLOW
+        assert policy.decide(process("d:/a.exe")).verdict is BLOCK
+        assert policy.decide(process("d:/b.exe")).verdict is DEFER
+
+    @pytest.mark.parametrize("first", ["c:/tools/a.exe", "a.exe", "**/a.exe", "c:/**/*.exe", "*.exe", "A.EXE"])
+    @pytest.mark.parametrize("second", ["c:/tools/a.exe", "a.exe", "**/a.exe", "c:/**/*.exe", "*.exe", "**"])
+    def test_the_order_holds_whichever_way_a_rule_is_found(self, first: str, second: str) -> None:
+        policy = rules(f"image = '{first}'\nverdict = 'ask'", f"image = '{second}'\nverdict = 'allow'")
+        assert policy.decide(process("c:/tools/a.exe")).who == "1"
+
+    def test_a_list_is_any_of_them(self) -> None:
+        policy = rules("image = ['a.exe', 'c:/b/*.exe']\nverdict = 'block'")
+        found = [policy.decide(process(image)).verdict for image in ("d:/a.exe", "c:/b/x.exe", "d:/b/x.exe")]
+        assert found == [BLOCK, BLOCK, ALLOW]
+
+    def test_all_keys_of_a_rule_must_match(self) -> None:
+        policy = rules("image = 'a.exe'\ncommand_line = '*--bad*'\nverdict = 'block'")
+        assert policy.decide(process("c:/a.exe", command_line="a.exe --BAD /x\\y")).verdict is BLOCK
+        assert policy.decide(process("c:/a.exe", command_line="a.exe --good")).verdict is ALLOW
+        assert policy.decide(process("c:/b.exe", command_line="b.exe --bad")).verdict is ALLOW
+
+    def test_the_decision_names_the_rule(self) -> None:
+        decision = rules("name = 'no a'\n" + block("a.exe")).decide(process("c:/a.exe"))
+        assert (decision.by, decision.who) == (DecidedBy.RULE, "no a")
+        assert repr(decision).endswith("by rule no a>")
+
+    def test_without_a_match_the_default_decides(self) -> None:
+        decision = rules(block("a.exe"), top="default = 'ask'").decide(process("c:/b.exe"))
+        assert (decision.verdict, decision.by, decision.who) == (DEFER, DecidedBy.DEFAULT, "")
+
+    def test_without_a_default_a_callback_has_no_opinion(self) -> None:
+        policy = rules(block("a.exe"))
+        assert policy(process("c:/b.exe")) is None
+        decision = policy(process("c:/a.exe"))
+        assert decision is not None and decision.verdict is BLOCK
+
+    def test_a_critical_process_is_allowed_whatever_the_default(self) -> None:
+        policy = rules(top="default = 'block'")
+        decision = policy.decide(process("c:/windows/system32/csrss.exe"))
+        assert (decision.verdict, decision.by) == (ALLOW, DecidedBy.EXEMPT)
+        assert policy.decide(process("c:/temp/csrss.exe")).verdict is BLOCK
+
+
+class TestParents:
+    def test_the_parent_image_comes_from_what_was_asked_before(self) -> None:
+        policy = rules("parent = 'word.exe'\nverdict = 'block'")
+        word = process("c:/office/word.exe")
+        assert policy.decide(word).verdict is ALLOW
+        assert policy.decide(process("c:/cmd.exe", parent=word)).verdict is BLOCK
+        assert policy.decide(process("c:/cmd.exe")).verdict is ALLOW
+
+    def test_an_ancestor_may_be_far_away_and_gone(self) -> None:
+        policy = rules("ancestor = '**/office/*'\nimage = 'c.exe'\nverdict = 'block'")
+        a = process("c:/office/a.exe")
+        b = process("c:/b.exe", parent=a)
+        c = process("c:/c.exe", parent=b)
+        assert [policy.decide(p).verdict for p in (a, b, c)] == [ALLOW, ALLOW, BLOCK]
+
+    def test_a_pid_used_again_does_not_change_who_the_parent_was(self) -> None:
+        policy = rules("ancestor = 'good.exe'\nverdict = 'block'")
+        good = process("c:/good.exe")
+        child = process("c:/child.exe", parent=good)
+        policy.decide(good), policy.decide(child)
+        other = ProcessHelper(pid=good.pid, parent_pid=4, image_name="c:\\other.exe", start_key=next(_pids))
+        policy.decide(other)
+        assert policy.decide(child).verdict is BLOCK
+        assert policy.decide(process("c:/x.exe", parent=other)).verdict is ALLOW
+
+    def test_a_younger_process_of_the_parents_pid_is_not_the_parent(self) -> None:
+        policy = rules("parent = 'late.exe'\nverdict = 'block'")
+        orphan = process("c:/orphan.exe", parent=ProcessHelper(pid=77, parent_pid=4, image_name=""))
+        late = ProcessHelper(pid=77, parent_pid=4, image_name="c:\\late.exe", start_key=next(_pids))
+        policy.decide(late)
+        assert policy.decide(orphan).verdict is ALLOW
+
+    def test_older_processes_are_looked_up(self) -> None:
+        running = {
+            10: ProcessHelper(pid=10, parent_pid=20, image_name="c:\\shell.exe"),
+            20: ProcessHelper(pid=20, parent_pid=10, image_name="c:\\logon.exe"),  # a circle, by a reused pid
+        }
+        policy = Policy.parse("[[rule]]\nancestor = 'logon.exe'\nverdict = 'block'", lookup=running.get)
+        child = ProcessHelper(pid=30, parent_pid=10, image_name="c:\\a.exe", start_key=1)
+        assert policy.decide(child).verdict is BLOCK
+
+    def test_a_chain_of_processes_does_not_grow_for_ever(self) -> None:
+        policy = rules("ancestor = 'first.exe'\nverdict = 'block'")
+        last = process("c:/first.exe")
+        for _ in range(500):
+            policy.decide(last)
+            last = process("c:/next.exe", parent=last)
+        assert policy.decide(last).verdict is ALLOW
+
+
+class TestDetails:
+    def decide(self, rule: str, details: FakeDetails, image: str = "c:/a.exe") -> procmon.Verdict:
+        policy = Policy.parse(f"[[rule]]\n{rule}\nverdict = 'block'", details=lambda _: details)
+        return policy.decide(process(image)).verdict
+
+    @pytest.mark.parametrize(
+        "rule",
+        [
+            "user = 'alice'",
+            "user = 'DESKTOP/Alice'",
+            "user = 'S-1-5-21-1'",
+            "session = [1, 2]",
+            "signer = 'Example A/S*'",
+            "command_line = '*/c del *'",
+            f"sha256 = '{'AB' * 32}'",
+        ],
+    )
+    def test_what_the_record_does_not_say_is_looked_up(self, rule: str) -> None:
+        details = FakeDetails("cmd /c del x", "DESKTOP\\Alice", "S-1-5-21-1", 2, "Example A/S, Denmark", "ab" * 32)
+        assert self.decide(rule, details) is BLOCK
+        assert self.decide(rule, FakeDetails("b", "b\\b", "S-1-5-18", 0, "b", "cd" * 32)) is ALLOW
+        assert self.decide(rule, FakeDetails()) is ALLOW
+
+    def test_nothing_is_looked_up_that_no_rule_needs(self) -> None:
+        details = FakeDetails(hash="ab" * 32)
+        assert self.decide(f"image = 'b.exe'\nsha256 = '{'ab' * 32}'", details) is ALLOW
+        assert details.hashed == 0
+        policy = Policy.parse(
+            f"[[rule]]\nimage = 'a.exe'\nverdict = 'allow'\n[[rule]]\nsha256 = '{'ab' * 32}'\nverdict = 'block'",
+            details=lambda _: details,
+        )
+        assert policy.decide(process("c:/a.exe")).verdict is ALLOW
+        assert details.hashed == 0
+        assert policy.decide(process("c:/b.exe")).verdict is BLOCK
+        assert details.hashed == 1
+
+    def test_a_look_up_that_fails_matches_nothing_and_says_why(self) -> None:
+        def fail(_: ProcessHelper) -> FakeDetails:
+            raise procmon.AccessDenied("OpenProcess: access is denied; run as administrator")
+
+        policy = Policy.parse("[[rule]]\nuser = '*'\nverdict = 'block'", details=fail)
+        assert policy.decide(process("c:/a.exe")).verdict is ALLOW
+        assert "user is not known: OpenProcess: access is denied" in str(policy.explain(process("c:/a.exe")))
+
+
+class TestAudit:
+    def test_audit_mode_says_what_it_would_have_done(self) -> None:
+        policy = rules(block("a.exe"), "image = 'b.exe'\nverdict = 'allow'", top="mode = 'audit'")
+        decision = policy.decide(process("c:/a.exe"))
+        assert (decision.verdict, decision.audited) == (BLOCK, True)
+        assert not policy.decide(process("c:/b.exe")).audited
+
+    def test_one_rule_alone_can_be_tried_out(self) -> None:
+        policy = rules(block("a.exe") + "\naudit = true", block("b.exe"))
+        assert policy.decide(process("c:/a.exe")).audited
+        assert not policy.decide(process("c:/b.exe")).audited
+
+
+class TestHits:
+    def test_each_rule_counts_its_decisions(self) -> None:
+        policy = rules("name = 'a'\n" + block("a.exe"), block("b.exe"))
+        for image in ("c:/a.exe", "c:/a.exe", "c:/x.exe"):
+            policy.decide(process(image))
+        assert policy.hits == {"a": 2, "2": 0, "default": 1}
+        policy.explain(process("c:/a.exe"))
+        assert policy.hits["a"] == 2
+
+
+@pytest.fixture
+def policy_file(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "policy.toml"
+    path.write_text("[[rule]]\nimage = 'a.exe'\nverdict = 'block'\n", encoding="utf-8")
+    yield path
+
+
+class TestFiles:
+    def test_a_reload_takes_the_new_rules(self, policy_file: Path) -> None:
+        policy = Policy.load(policy_file)
+        policy_file.write_text("default = 'block'\n", encoding="utf-8")
+        policy.reload()
+        assert policy.decide(process("c:/b.exe")).verdict is BLOCK
+        assert len(policy) == 0
+
+    @pytest.mark.parametrize("broken", [b"[[rule]]\nimage = ", b"mode = 'x'", b"\xff\xfe\0", None])
+    def test_a_broken_file_keeps_the_old_rules_and_says_so(
+        self, policy_file: Path, broken: bytes | None, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        policy = Policy.load(policy_file)
+        policy.decide(process("c:/a.exe"))
+        if broken is None:
+            policy_file.unlink()
+        else:
+            policy_file.write_bytes(broken)
+        with caplog.at_level(logging.ERROR, "procmon"), pytest.raises(PolicyError, match="the old rules stay in force"):
+            policy.reload()
+        assert "the old rules stay in force" in caplog.text
+        assert policy.decide(process("c:/a.exe")).verdict is BLOCK
+        assert policy.hits["1"] == 2
+
+    def test_a_text_cannot_be_reloaded(self) -> None:
+        with pytest.raises(PolicyError, match="not loaded from a file"):
+            rules().reload()
+
+    def test_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(PolicyError, match="there is no such file"):
+            Policy.load(tmp_path / "none.toml")
+
+    def test_a_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(PolicyError, match="cannot be read"):
+            Policy.load(tmp_path)
+
+    def test_binary(self, policy_file: Path) -> None:
+        policy_file.write_bytes(b"mode = 'audit'\nMZ\x90\x00\x03\xff")
+        with pytest.raises(PolicyError, match="byte 0x90 is not UTF-8 text") as caught:
+            Policy.load(policy_file)
+        assert (caught.value.problems[0].line, caught.value.problems[0].column) == (2, 3)
+
+    def test_utf8_with_a_mark_as_notepad_saves_it(self, policy_file: Path) -> None:
+        policy_file.write_bytes(b"\xef\xbb\xbfdefault = 'block'\r\n[[rule]]\r\nname = 'x'\r\nverdict = 'ask'\r\n")
+        assert len(Policy.load(policy_file)) == 1
+
+    def test_ten_megabytes_of_rules_load(self, policy_file: Path) -> None:
+        paths = "".join(f'  "c:/programs/vendor{i:06}/program{i:06}.exe",\n' for i in range(220_000))
+        policy_file.write_text(f"[[rule]]\nverdict = 'block'\nimage = [\n{paths}]\n", encoding="utf-8")
+        assert policy_file.stat().st_size > 10_000_000
+        policy = Policy.load(policy_file)
+        assert policy.decide(process("c:/programs/vendor123456/program123456.exe")).verdict is BLOCK
+
+    @pytest.mark.parametrize("noise", ["[" * 10_000_000, "\n" * 9_999_999 + "x", "x" * 10_000_000, '"' * 10_000_000])
+    def test_ten_megabytes_of_noise_are_refused(self, policy_file: Path, noise: str) -> None:
+        policy_file.write_text(noise, encoding="utf-8")
+        with pytest.raises(PolicyError, match="a mistake in the policy") as caught:
+            Policy.load(policy_file)
+        assert len(str(caught.value)) < 1000
+
+    def test_a_file_larger_than_any_policy_is_refused(self, policy_file: Path) -> None:
+        with policy_file.open("r+b") as file:
+            file.truncate(64 * 2**20 + 1)
+        with pytest.raises(PolicyError, match="larger than 64 MB"):
+            Policy.load(policy_file)
+
+
+def many(count: int) -> str:
+    """Rules by path, parent and hash in turn."""
+    kinds = ("image = 'c:/v{0}/a{0}.exe'", "parent = 'c:/v{0}/a{0}.exe'", "sha256 = '{0:064x}'")
+    return "".join(f"[[rule]]\n{kinds[i % 3].format(i)}\nverdict = 'block'\n" for i in range(count))
+
+
+def test_the_cost_does_not_grow_with_the_number_of_exact_rules() -> None:
+    def seconds_each(policy: Policy) -> float:
+        parent = process("c:/parent.exe")
+        policy.decide(parent)
+        children = [process(f"c:/x/{i}.exe", parent=parent) for i in range(500)]
+        best = 1.0
+        for _ in range(5):
+            begin = time.perf_counter()
+            for child in children:
+                policy.decide(child)
+            best = min(best, (time.perf_counter() - begin) / len(children))
+        return best
+
+    def lookup(_: ProcessHelper) -> FakeDetails:
+        return FakeDetails(hash="f" * 64)
+
+    begin = time.perf_counter()
+    large = Policy.parse(many(100_000), details=lookup)
+    assert time.perf_counter() - begin < 20
+    assert seconds_each(large) < 2 * seconds_each(Policy.parse(many(100), details=lookup))
+    assert large.decide(process("c:/v99999/a99999.exe")).who == "100000"
+
+
+def test_the_repr_says_what_it_is() -> None:
+    assert repr(rules(block("a.exe"), top="mode = 'audit'\ndefault = 'ask'")) == (
+        "<Policy <text>: 1 rule, audit only, default ask>"
+    )
+
+
+class TestExactRules:
+    def test_paths_alone_can_be_handed_to_a_driver(self) -> None:
+        policy = rules(block("C:/a.exe"), "image = ['d:/b.exe', 'd:/c.exe']\nverdict = 'allow'")
+        assert policy.exact_rules() == [("c:\\a.exe", BLOCK), ("d:\\b.exe", ALLOW), ("d:\\c.exe", ALLOW)]
+
+    @pytest.mark.parametrize(
+        "earlier", ["image = '**/a.exe'", "image = 'a.exe'", "command_line = '*x*'", "image = 'c:/a.exe'\nuser = 'b'", ""]
+    )
+    def test_not_where_an_earlier_rule_might_decide(self, earlier: str) -> None:
+        assert rules(earlier + "\nverdict = 'allow'", block("c:/a.exe")).exact_rules() == []
+
+    def test_a_pattern_keeps_back_only_what_it_matches(self) -> None:
+        policy = rules("image = 'c:/x/**'\nverdict = 'ask'", block("c:/x/a.exe"), block("c:/y/a.exe"))
+        assert policy.exact_rules() == [("c:\\y\\a.exe", BLOCK)]
+
+    def test_what_asks_or_only_audits_stays_here(self) -> None:
+        asking = "image = 'c:/a.exe'\nverdict = 'ask'"
+        assert rules(asking, block("c:/a.exe"), block("c:/b.exe") + "\naudit = true").exact_rules() == []
+        assert rules(block("c:/a.exe"), top="mode = 'audit'").exact_rules() == []
