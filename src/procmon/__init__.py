@@ -21,6 +21,7 @@ from .errors import (
     UnsupportedPlatform,
     VersionMismatch,
 )
+from .gates.debug import DebugGate
 from .policy import Policy
 from .records import Answer, DecidedBy, Decision, ProcessFlags, ProcessHelper, Statistics, Verdict
 

@@ -1,0 +1,240 @@
+"""The Windows debug API: one thread's debug object, its events, and how to wait for them and for a wake-up at once.
+
+Everything but `DebugPort.wake` belongs to the thread that made the `DebugPort`: Windows ties a debug object to a thread.
+"""
+
+import ctypes
+from typing import Final
+
+from ._bind import BOOL, DWORD, HANDLE, bind, check_ntstatus, fail_on_zero, kernel32, never_fails, ntdll, windows_error
+from .handles import Handle
+
+__all__ = [
+    "CREATE_PROCESS",
+    "DEBUG_PROCESS",
+    "DebugEvent",
+    "DebugPort",
+    "EXCEPTION",
+    "EXIT_PROCESS",
+    "LOAD_DLL",
+    "OUTPUT_STRING",
+]
+
+DEBUG_PROCESS: Final = 0x1
+"""Creation flag: debug the new process and all that it starts, at any depth."""
+
+EXCEPTION: Final = 1
+CREATE_PROCESS: Final = 3
+EXIT_PROCESS: Final = 5
+LOAD_DLL: Final = 6
+OUTPUT_STRING: Final = 8
+
+_DBG_CONTINUE = 0x00010002
+_DBG_EXCEPTION_NOT_HANDLED = 0x80010001
+_ERROR_SEM_TIMEOUT = 121
+_WAIT_FAILED = 0xFFFFFFFF
+_INFINITE = 0xFFFFFFFF
+_POLL_MS = 10
+
+# ---------------------------------------------------------------------------------------------------------- structures
+# https://learn.microsoft.com/windows/win32/api/minwinbase/ns-minwinbase-debug_event
+
+
+class ExceptionInfo(ctypes.Structure):
+    """EXCEPTION_DEBUG_INFO, the EXCEPTION_RECORD spread out."""
+
+    _fields_ = [
+        ("code", DWORD),
+        ("flags", DWORD),
+        ("inner", ctypes.c_void_p),
+        ("address", ctypes.c_void_p),
+        ("parameter_count", DWORD),
+        ("parameters", ctypes.c_size_t * 15),
+        ("first_chance", DWORD),
+    ]
+    code: int
+    first_chance: int
+
+
+class CreateProcessInfo(ctypes.Structure):
+    """CREATE_PROCESS_DEBUG_INFO. The file handle is the receiver's to close; process and thread are the system's."""
+
+    _fields_ = [
+        ("file", HANDLE),
+        ("process", HANDLE),
+        ("thread", HANDLE),
+        ("image_base", ctypes.c_void_p),
+        ("debug_info_offset", DWORD),
+        ("debug_info_size", DWORD),
+        ("thread_local_base", ctypes.c_void_p),
+        ("start_address", ctypes.c_void_p),
+        ("image_name", ctypes.c_void_p),
+        ("unicode", ctypes.c_uint16),
+    ]
+    file: int | None
+    process: int
+
+
+class LoadDllInfo(ctypes.Structure):
+    """LOAD_DLL_DEBUG_INFO. The file handle is the receiver's to close."""
+
+    _fields_ = [
+        ("file", HANDLE),
+        ("base", ctypes.c_void_p),
+        ("debug_info_offset", DWORD),
+        ("debug_info_size", DWORD),
+        ("image_name", ctypes.c_void_p),
+        ("unicode", ctypes.c_uint16),
+    ]
+    file: int | None
+
+
+class _Details(ctypes.Union):
+    _fields_ = [
+        ("exception", ExceptionInfo),
+        ("create_process", CreateProcessInfo),
+        ("exit_status", DWORD),
+        ("load_dll", LoadDllInfo),
+    ]
+
+
+class DebugEvent(ctypes.Structure):
+    """DEBUG_EVENT: what happened, in which process and thread. Only the member that `code` names is valid."""
+
+    _anonymous_ = ("details",)
+    _fields_ = [("code", DWORD), ("pid", DWORD), ("tid", DWORD), ("details", _Details)]
+    code: int
+    pid: int
+    tid: int
+    exception: ExceptionInfo
+    create_process: CreateProcessInfo
+    exit_status: int
+    load_dll: LoadDllInfo
+
+
+# ---------------------------------------------------------------------------------------------------------- prototypes
+
+
+def _false_on_timeout(name: str, result: int, error: int) -> bool:
+    if not result and error != _ERROR_SEM_TIMEOUT:
+        raise windows_error(name, error)
+    return bool(result)
+
+
+def _index_or_timeout(name: str, result: int, error: int) -> int:
+    if result == _WAIT_FAILED:
+        raise windows_error(name, error)
+    return int(result)
+
+
+_EVENT_POINTER = ctypes.POINTER(DebugEvent)
+
+# https://learn.microsoft.com/windows/win32/api/debugapi/nf-debugapi-waitfordebugevent
+# BOOL WaitForDebugEvent(LPDEBUG_EVENT lpDebugEvent, DWORD dwMilliseconds);   ...Ex is the same, with Unicode strings
+_WaitForDebugEvent = bind(kernel32, "WaitForDebugEvent", BOOL, (_EVENT_POINTER, DWORD), _false_on_timeout)
+
+# https://learn.microsoft.com/windows/win32/api/debugapi/nf-debugapi-continuedebugevent
+# BOOL ContinueDebugEvent(DWORD dwProcessId, DWORD dwThreadId, DWORD dwContinueStatus);
+_ContinueDebugEvent = bind(kernel32, "ContinueDebugEvent", BOOL, (DWORD, DWORD, DWORD), fail_on_zero)
+
+# https://learn.microsoft.com/windows/win32/api/debugapi/nf-debugapi-debugactiveprocess
+# BOOL DebugActiveProcess(DWORD dwProcessId);
+_DebugActiveProcess = bind(kernel32, "DebugActiveProcess", BOOL, (DWORD,), fail_on_zero)
+
+# https://learn.microsoft.com/windows/win32/api/debugapi/nf-debugapi-debugactiveprocessstop
+# BOOL DebugActiveProcessStop(DWORD dwProcessId);
+_DebugActiveProcessStop = bind(kernel32, "DebugActiveProcessStop", BOOL, (DWORD,), fail_on_zero)
+
+# https://learn.microsoft.com/windows/win32/api/winbase/nf-winbase-debugsetprocesskillonexit
+# BOOL DebugSetProcessKillOnExit(BOOL KillOnExit);
+_DebugSetProcessKillOnExit = bind(kernel32, "DebugSetProcessKillOnExit", BOOL, (BOOL,), fail_on_zero)
+
+# The next three are exported since Windows XP and undocumented: NTSTATUS DbgUiConnectToDbg(void) gives the calling
+# thread its debug object, HANDLE DbgUiGetThreadDebugObject(void) and void DbgUiSetThreadDebugObject(HANDLE) are its
+# accessors. The object is signalled while an event waits in it.
+_DbgUiConnectToDbg = bind(ntdll, "DbgUiConnectToDbg", ctypes.c_int32, (), check_ntstatus)
+_DbgUiGetThreadDebugObject = bind(ntdll, "DbgUiGetThreadDebugObject", HANDLE, (), never_fails)
+_DbgUiSetThreadDebugObject = bind(ntdll, "DbgUiSetThreadDebugObject", None, (HANDLE,), never_fails)
+
+# https://learn.microsoft.com/windows/win32/api/synchapi/nf-synchapi-createeventw
+# HANDLE CreateEventW(LPSECURITY_ATTRIBUTES, BOOL bManualReset, BOOL bInitialState, LPCWSTR lpName);
+_CreateEventW = bind(kernel32, "CreateEventW", HANDLE, (ctypes.c_void_p, BOOL, BOOL, ctypes.c_wchar_p), fail_on_zero)
+
+# https://learn.microsoft.com/windows/win32/api/synchapi/nf-synchapi-setevent
+# BOOL SetEvent(HANDLE hEvent);
+_SetEvent = bind(kernel32, "SetEvent", BOOL, (HANDLE,), fail_on_zero)
+
+# https://learn.microsoft.com/windows/win32/api/synchapi/nf-synchapi-waitformultipleobjects
+# DWORD WaitForMultipleObjects(DWORD nCount, const HANDLE *lpHandles, BOOL bWaitAll, DWORD dwMilliseconds);
+_WaitForMultipleObjects = bind(
+    kernel32, "WaitForMultipleObjects", DWORD, (DWORD, ctypes.POINTER(HANDLE), BOOL, DWORD), _index_or_timeout
+)
+
+
+class DebugPort:
+    """The calling thread's debug object, with a wake-up that other threads can ring.
+
+    `polling` looks for events every 10 ms instead of waiting for the debug object and the wake-up together; it is
+    taken by itself where ntdll does not give out the debug object.
+    """
+
+    def __init__(self, polling: bool = False) -> None:
+        self._wake = Handle(_CreateEventW(None, False, False, None))
+        self._event = DebugEvent()
+        self._object: Handle | None = None
+        if not polling:
+            try:
+                _DbgUiConnectToDbg()
+                self._object = Handle(_DbgUiGetThreadDebugObject())
+            except AttributeError:  # an ntdll without these exports
+                pass
+        self._both = None if self._object is None else (HANDLE * 2)(int(self._wake), int(self._object))
+
+    @property
+    def polling(self) -> bool:
+        """It looks for events every 10 ms rather than being told."""
+        return self._both is None
+
+    def outlive_us(self) -> None:
+        """Let the debugged processes live on, undebugged, when this process or thread ends. Windows' default is to
+        kill them. To be called when the first one has been started or attached."""
+        _DebugSetProcessKillOnExit(False)
+
+    def wake(self) -> None:
+        """Make `wait` return. From any thread."""
+        _SetEvent(int(self._wake))
+
+    def wait(self, timeout_ms: int | None = None) -> DebugEvent | None:
+        """The next event; None when `wake` was called or the time is over (or, rarely, for no reason).
+
+        The event is overwritten by the next call. It stays open, and its process frozen, until `resume`.
+        """
+        limit = _INFINITE if timeout_ms is None else timeout_ms
+        if self._both is None:
+            return self._event if _WaitForDebugEvent(self._event, min(limit, _POLL_MS)) else None
+        if _WaitForMultipleObjects(2, self._both, False, limit) == 1 and _WaitForDebugEvent(self._event, 0):
+            return self._event
+        return None
+
+    def poll(self) -> DebugEvent | None:
+        """The next event if one is there already."""
+        return self._event if _WaitForDebugEvent(self._event, 0) else None
+
+    def resume(self, pid: int, tid: int, handled: bool = True) -> None:
+        """End the event of this thread. `handled` False passes an exception on to the program."""
+        _ContinueDebugEvent(pid, tid, _DBG_CONTINUE if handled else _DBG_EXCEPTION_NOT_HANDLED)
+
+    def attach(self, pid: int) -> None:
+        """Debug a running process, and all that it starts from now on."""
+        _DebugActiveProcess(pid)
+
+    def detach(self, pid: int) -> None:
+        """Debug it no more; it goes on."""
+        _DebugActiveProcessStop(pid)
+
+    def close(self) -> None:
+        """Give the debug object back. What is still debugged goes on if `outlive_us` was called."""
+        if self._object is not None:
+            _DbgUiSetThreadDebugObject(None)
+            self._object.close()
+        self._wake.close()

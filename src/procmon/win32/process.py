@@ -1,0 +1,211 @@
+"""Processes as Windows knows them: opening, naming, timing, reading and ending them.
+
+Every function takes an open process handle (`Handle` or a plain value) with the access named in its docstring, so that
+one open handle serves many questions and all are sure to be about the same process.
+"""
+
+import ctypes
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, SupportsInt
+
+from ._bind import BOOL, DWORD, HANDLE, bind, check_ntstatus, fail_on_zero, handle_or_none, kernel32, ntdll
+from .handles import Handle
+
+__all__ = [
+    "PROCESS_QUERY_INFORMATION",
+    "PROCESS_QUERY_LIMITED_INFORMATION",
+    "PROCESS_TERMINATE",
+    "PROCESS_VM_READ",
+    "ProcessBasics",
+    "basics",
+    "clear_debugged_mark",
+    "command_line",
+    "created_at",
+    "datetime_of",
+    "dos_path_of_file",
+    "image_path",
+    "native_image_path",
+    "open_process",
+    "terminate_process",
+]
+
+PROCESS_TERMINATE = 0x0001
+PROCESS_VM_READ = 0x0010
+PROCESS_QUERY_INFORMATION = 0x0400
+PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
+"""Enough for names, times and the token; also granted for protected processes."""
+
+_POINTER = ctypes.sizeof(ctypes.c_void_p)
+_FILETIME_EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
+_MAX_PATH_CHARACTERS = 32768
+
+# https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-openprocess
+# HANDLE OpenProcess(DWORD dwDesiredAccess, BOOL bInheritHandle, DWORD dwProcessId);
+_OpenProcess = bind(kernel32, "OpenProcess", HANDLE, (DWORD, BOOL, DWORD), handle_or_none)
+
+# https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-terminateprocess
+# BOOL TerminateProcess(HANDLE hProcess, UINT uExitCode);
+_TerminateProcess = bind(kernel32, "TerminateProcess", BOOL, (HANDLE, DWORD), fail_on_zero)
+
+# https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-getprocesstimes
+# BOOL GetProcessTimes(HANDLE hProcess, LPFILETIME created, LPFILETIME exited, LPFILETIME kernel, LPFILETIME user);
+_GetProcessTimes = bind(kernel32, "GetProcessTimes", BOOL, (HANDLE,) + (ctypes.POINTER(ctypes.c_uint64),) * 4, fail_on_zero)
+
+# https://learn.microsoft.com/windows/win32/api/winbase/nf-winbase-queryfullprocessimagenamew
+# BOOL QueryFullProcessImageNameW(HANDLE hProcess, DWORD dwFlags, LPWSTR lpExeName, PDWORD lpdwSize);
+_QueryFullProcessImageNameW = bind(
+    kernel32,
+    "QueryFullProcessImageNameW",
+    BOOL,
+    (HANDLE, DWORD, ctypes.c_wchar_p, ctypes.POINTER(DWORD)),
+    fail_on_zero,
+)
+
+# https://learn.microsoft.com/windows/win32/api/fileapi/nf-fileapi-getfinalpathnamebyhandlew
+# DWORD GetFinalPathNameByHandleW(HANDLE hFile, LPWSTR lpszFilePath, DWORD cchFilePath, DWORD dwFlags);
+_GetFinalPathNameByHandleW = bind(
+    kernel32, "GetFinalPathNameByHandleW", DWORD, (HANDLE, ctypes.c_wchar_p, DWORD, DWORD), fail_on_zero
+)
+
+# https://learn.microsoft.com/windows/win32/api/winternl/nf-winternl-ntqueryinformationprocess
+# NTSTATUS NtQueryInformationProcess(HANDLE, PROCESSINFOCLASS, PVOID info, ULONG bytes, PULONG needed);
+_NtQueryInformationProcess = bind(
+    ntdll,
+    "NtQueryInformationProcess",
+    ctypes.c_int32,
+    (HANDLE, ctypes.c_int32, ctypes.c_void_p, DWORD, ctypes.POINTER(DWORD)),
+    check_ntstatus,
+)
+_PROCESS_BASIC_INFORMATION = 0
+_PROCESS_WOW64_INFORMATION = 26
+_PROCESS_IMAGE_FILE_NAME = 27
+
+# https://learn.microsoft.com/windows/win32/api/memoryapi/nf-memoryapi-readprocessmemory
+# BOOL ReadProcessMemory(HANDLE hProcess, LPCVOID address, LPVOID buffer, SIZE_T bytes, SIZE_T *read);
+_ReadProcessMemory = bind(
+    kernel32,
+    "ReadProcessMemory",
+    BOOL,
+    (HANDLE, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_size_t)),
+    fail_on_zero,
+)
+
+# https://learn.microsoft.com/windows/win32/api/memoryapi/nf-memoryapi-writeprocessmemory
+# BOOL WriteProcessMemory(HANDLE hProcess, LPVOID address, LPCVOID buffer, SIZE_T bytes, SIZE_T *written);
+_WriteProcessMemory = bind(
+    kernel32,
+    "WriteProcessMemory",
+    BOOL,
+    (HANDLE, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_size_t)),
+    fail_on_zero,
+)
+
+
+def open_process(pid: int, access: int = PROCESS_QUERY_LIMITED_INFORMATION) -> Handle:
+    """An open handle to the process. Raises: OSError (87: there is none of that pid; 5: access denied)."""
+    return Handle(_OpenProcess(access, False, pid))
+
+
+def terminate_process(process: SupportsInt, status: int) -> None:
+    """End it with this exit status (unsigned 32 bits). Needs PROCESS_TERMINATE."""
+    _TerminateProcess(int(process), status)
+
+
+def created_at(process: SupportsInt) -> int:
+    """When it was created: a FILETIME, 100 ns since 1601-01-01 UTC. Needs PROCESS_QUERY_LIMITED_INFORMATION."""
+    created, other = ctypes.c_uint64(), ctypes.c_uint64()
+    _GetProcessTimes(int(process), created, other, other, other)
+    return created.value
+
+
+def datetime_of(filetime: int) -> datetime:
+    """A FILETIME as an aware UTC datetime, cut to microseconds.
+
+    >>> datetime_of(133_485_408_000_000_009)
+    datetime.datetime(2024, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)
+    """
+    return _FILETIME_EPOCH + timedelta(microseconds=filetime // 10)
+
+
+# -------------------------------------------------------------------------------------------------------------- names
+
+
+def image_path(process: SupportsInt) -> str:
+    """DOS path of its executable, as spelled by the system. Needs PROCESS_QUERY_LIMITED_INFORMATION."""
+    text = ctypes.create_unicode_buffer(_MAX_PATH_CHARACTERS)
+    _QueryFullProcessImageNameW(int(process), 0, text, DWORD(len(text)))
+    return _without_prefix(text.value)
+
+
+def native_image_path(process: SupportsInt) -> str:
+    r"""Native path of its executable, ``\Device\...``. Needs PROCESS_QUERY_LIMITED_INFORMATION."""
+    buffer, needed = ctypes.create_string_buffer(2 * _POINTER + 2 * _MAX_PATH_CHARACTERS), DWORD()
+    _NtQueryInformationProcess(int(process), _PROCESS_IMAGE_FILE_NAME, buffer, len(buffer), needed)
+    raw = buffer.raw  # a UNICODE_STRING, and behind it its text
+    return raw[2 * _POINTER : 2 * _POINTER + int.from_bytes(raw[:2], "little")].decode("utf-16-le", "replace")
+
+
+def dos_path_of_file(file: SupportsInt) -> str:
+    """DOS path of an open file, links resolved."""
+    text = ctypes.create_unicode_buffer(_MAX_PATH_CHARACTERS)
+    _GetFinalPathNameByHandleW(int(file), text, len(text), 0)
+    return _without_prefix(text.value)
+
+
+def _without_prefix(path: str) -> str:
+    if path.startswith("\\\\?\\UNC\\"):
+        return "\\\\" + path[8:]
+    return path[4:] if path.startswith(("\\\\?\\", "\\??\\")) else path
+
+
+# ------------------------------------------------------------------------------------------------- the inner structures
+
+
+class ProcessBasics(NamedTuple):
+    """What PROCESS_BASIC_INFORMATION tells."""
+
+    peb: int
+    """Address of the process environment block, in the process."""
+    pid: int
+    parent_pid: int
+
+
+def basics(process: SupportsInt) -> ProcessBasics:
+    """Its PEB address and its parent. Needs PROCESS_QUERY_LIMITED_INFORMATION."""
+    words = (ctypes.c_size_t * 6)()  # ExitStatus, PebBaseAddress, AffinityMask, BasePriority, UniqueProcessId, parent
+    _NtQueryInformationProcess(int(process), _PROCESS_BASIC_INFORMATION, words, ctypes.sizeof(words), None)
+    return ProcessBasics(peb=words[1], pid=words[4], parent_pid=words[5])
+
+
+def command_line(process: SupportsInt) -> str:
+    """Its command line from its PEB, also before its first instruction and for a 32-bit process.
+
+    A 32-bit process on a 64-bit Windows has two PEBs; the 64-bit one is complete from the start, and this reads it.
+    Needs PROCESS_QUERY_LIMITED_INFORMATION and PROCESS_VM_READ.
+    """
+    parameters_at, text_at = (0x20, 0x70) if _POINTER == 8 else (0x10, 0x40)
+    parameters = _read_pointer(process, basics(process).peb + parameters_at)
+    length = int.from_bytes(_read(process, parameters + text_at, 2), "little")
+    text = _read_pointer(process, parameters + text_at + _POINTER)
+    return _read(process, text, length).decode("utf-16-le", "replace") if length else ""
+
+
+def clear_debugged_mark(process: SupportsInt) -> None:
+    """Take BeingDebugged out of its PEBs: its loader neither stops for a debugger nor sets up the slow debug heap."""
+    marks = [basics(process).peb + 2]
+    wow64 = ctypes.c_size_t()
+    _NtQueryInformationProcess(int(process), _PROCESS_WOW64_INFORMATION, ctypes.byref(wow64), _POINTER, None)
+    if wow64.value:
+        marks.append(wow64.value + 2)
+    for mark in marks:
+        _WriteProcessMemory(int(process), mark, b"\0", 1, None)
+
+
+def _read(process: SupportsInt, address: int, size: int) -> bytes:
+    buffer = ctypes.create_string_buffer(size)
+    _ReadProcessMemory(int(process), address, buffer, size, None)
+    return buffer.raw
+
+
+def _read_pointer(process: SupportsInt, address: int) -> int:
+    return int.from_bytes(_read(process, address, _POINTER), "little")
