@@ -1,45 +1,318 @@
 #!/usr/bin/env python3
-"""One script for everything a person does with this project, on Debian and on Windows.
+"""One script for everything a person does with this project; the same commands on Debian and on Windows.
 
-    python3 dev.py wine -- ARGS       run the Windows Python on ARGS, with the package on its path
+    python3 dev.py demo                       the main job, on real processes
+    python3 dev.py test [--long] [ARGS]       everything that can be tested here; ARGS go to pytest
+    python3 dev.py check                      types for both systems, layers, layout
+    python3 dev.py driver [--debug]           build/driver/{x64,x86,wine}/procmon.sys and the host library
+    python3 dev.py wine [--fresh] -- ARGS     the Windows Python on ARGS, with the package on its path
+    python3 dev.py bench                      how long things take, measured
+    python3 dev.py wheel                      dist/procmon_gate-*.whl
 
-Each command sets up what it needs, and is quick when nothing is missing. docs/development.md tells more.
+Each command sets up what it needs (on Debian as root or by sudo), tells so in a line, and is quick when nothing is
+missing. docs/development.md tells more.
 """
 
 import argparse
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "tests"))
+if sys.version_info < (3, 11):
+    sys.exit("dev.py: this needs Python 3.11 or newer")
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "tests"))
 
 import environment  # noqa: E402 - it lies in tests, which is on the path only now
+import layout  # noqa: E402
+from environment import Stop, say  # noqa: E402
+
+WINDOWS = sys.platform == "win32"
 
 
-def wine(arguments: Sequence[str], fresh: bool) -> int:
+# ------------------------------------------------------------------------------------------------------ driver
+
+
+def build_drivers(variants: Sequence[str], debug: bool = False) -> None:
+    """Build these variants of the driver (x64, x86, wine, host); what is up to date is left as it is."""
+    environment.packages(environment.DRIVER_PACKAGES)
+    builder = _module(ROOT / "driver" / "build.py")
+    try:
+        builder.build(list(variants), debug=debug)
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        raise Stop(f"the driver was not built: {error}") from error
+
+
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise Stop(f"{path.relative_to(ROOT)} is missing")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def driver(options: argparse.Namespace) -> int:
+    """Build the drivers of both architectures, the one for Wine, and the core as a library of this machine."""
+    build_drivers(["x64", "x86", "wine", "host"], options.debug)
+    return 0
+
+
+# ----------------------------------------------------------------------------------------------- the Windows Python
+
+
+def wine(options: argparse.Namespace) -> int:
     """Run the Windows Python, under Wine on Debian, and return its exit status."""
-    if fresh and sys.platform != "win32":
-        with environment.private_prefix() as prefix:
+    arguments = options.arguments[1:] if options.arguments[:1] == ["--"] else options.arguments
+    if options.fresh:
+        with private_windows() as prefix:
             return environment.run_windows(arguments, prefix)
     return environment.run_windows(arguments)
 
 
+@contextlib.contextmanager
+def private_windows() -> Iterator[Path | None]:
+    """A Windows that is as new and gone afterwards; on Windows there is only the one."""
+    if WINDOWS:
+        yield None
+    else:
+        with environment.private_prefix() as prefix:
+            yield prefix
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Do the main job on real processes: hold, ask Python, let go or block, without and with the driver."""
+    if not WINDOWS:
+        build_drivers(["wine"])
+    with private_windows() as prefix:
+        return environment.run_windows(["examples/main_job.py"], prefix)
+
+
+# -------------------------------------------------------------------------------------------------------- tests
+
+
+@dataclass(frozen=True)
+class Ring:
+    """A folder of tests and what runs them."""
+
+    name: str
+    in_windows: bool
+    is_about: str
+
+    @property
+    def folder(self) -> str:
+        """Its path from the project's root."""
+        return f"tests/{self.name}"
+
+
+RINGS = [
+    Ring("unit", False, "Python alone"),
+    Ring("core", False, "the driver's core, as a library of this machine"),
+    Ring("windows", True, "real Windows calls, real processes, the driver"),
+    Ring("examples", False, "each example, as a person runs it"),
+]
+
+
+@dataclass
+class Count:
+    """How many tests of a ring, or of all, ended how."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    @classmethod
+    def read(cls, report: Path) -> "Count":
+        """Count the cases of a JUnit report; an error in setting a test up or down is a failure."""
+        count = cls()
+        for case in ElementTree.parse(report).getroot().iter("testcase"):
+            outcomes = {child.tag for child in case}
+            if outcomes & {"failure", "error"}:
+                count.failed += 1
+            elif "skipped" in outcomes:
+                count.skipped += 1
+            else:
+                count.passed += 1
+        return count
+
+
+def test(options: argparse.Namespace) -> int:
+    """Run the rings and say what came of each; the last line sums them up.
+
+    It fails if a test failed, if one was skipped, or if a ring ran none. With arguments for pytest, only the rings
+    whose files they name are run, or all if they name none, and it is enough that one test ran.
+    """
+    environment.packages(environment.TEST_PACKAGES)
+    chosen = [(ring, arguments_for(ring, options.pytest)) for ring in RINGS]
+    build_drivers(["host"] if WINDOWS else ["x64", "x86", "wine", "host"])
+    if not WINDOWS:
+        build_drivers(["x64", "x86"], debug=True)
+    total = Count()
+    complaints = []
+    for ring, arguments in chosen:
+        if arguments is None:
+            continue
+        say(f"ring {ring.name}: {ring.is_about}")
+        began = time.monotonic()
+        count, status = run_ring(ring, arguments, options.long)
+        say(f"ring {ring.name}: {count.passed} passed, {count.failed} failed, {time.monotonic() - began:.0f} s")
+        total = Count(*(getattr(total, name) + getattr(count, name) for name in ("passed", "failed", "skipped")))
+        complaints += complaints_about(ring, count, status, bool(options.pytest))
+    if options.pytest and not total.passed + total.failed:
+        complaints.append("no test has these names")
+    for complaint in complaints:
+        say(complaint)
+    print(f"{total.passed} passed, {total.failed or len(complaints)} failed", flush=True)
+    return 1 if total.failed or complaints else 0
+
+
+def arguments_for(ring: Ring, given: Sequence[str]) -> list[str] | None:
+    """What pytest gets for this ring, or None if the arguments name files, and none of this ring's."""
+    paths = [argument for argument in given if (ROOT / argument.partition("::")[0]).exists()]
+    options = [argument for argument in given if argument not in paths]
+    if not paths:
+        return [*options, ring.folder]
+    folder = ROOT / ring.folder
+    mine = [path for path in paths if (ROOT / path.partition("::")[0]).resolve().is_relative_to(folder)]
+    return [*options, *mine] if mine else None
+
+
+def run_ring(ring: Ring, arguments: Sequence[str], long: bool) -> tuple[Count, int]:
+    """Run pytest on one ring. Returns what its report says, and its exit status."""
+    report = environment.DEV / "reports" / f"{ring.name}.xml"
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.unlink(missing_ok=True)
+    # Paths from the project's root mean the same to a Windows program under Wine.
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={report.relative_to(ROOT)}", *arguments]
+    os.environ["PROCMON_LONG"] = "1" if long else ""
+    timeout = 3600.0 if long else 1200.0
+    if ring.in_windows and not WINDOWS:
+        with private_windows() as prefix:
+            status = environment.run_windows(command, prefix, timeout)
+    else:
+        status = environment.run_attached([str(environment.venv()), *command], environment.with_paths(), timeout)
+    return (Count.read(report) if report.exists() else Count()), status
+
+
+def complaints_about(ring: Ring, count: Count, status: int, is_selection: bool) -> list[str]:
+    """What is wrong with how a ring ran, besides the tests that failed."""
+    no_tests = 5  # pytest's status when it found none
+    complaints = []
+    if count.skipped:
+        complaints.append(f"ring {ring.name}: {count.skipped} skipped; a test runs or is not there")
+    if not count.passed + count.failed and not (is_selection and status == no_tests):
+        complaints.append(f"ring {ring.name} ran no test (pytest's status: {status})")
+    elif status not in (0, 1, no_tests) or (status == 1 and not count.failed):
+        complaints.append(f"ring {ring.name} did not end as it should (pytest's status: {status})")
+    return complaints
+
+
+# -------------------------------------------------------------------------------------------------------- check
+
+
+def check(options: argparse.Namespace) -> int:
+    """Check the types for Windows and for Linux, and what layout.py holds true of the tree."""
+    findings = layout.findings(ROOT)
+    for finding in findings:
+        print(finding)
+    for line in layout.long_files(ROOT):
+        say(line)
+    python = environment.venv()
+    failed = bool(findings)
+    scripts = ["dev.py", "tests/environment.py", "tests/layout.py", *layout.listed(ROOT, "driver", ".py")]
+    groups = [["-p", "procmon"], scripts, *([example] for example in layout.listed(ROOT, "examples", ".py"))]
+    for platform in ("win32", "linux"):
+        say(f"mypy --strict --platform {platform}")
+        for group in groups:
+            command = [str(python), "-m", "mypy", "--strict", f"--platform={platform}", "--no-error-summary"]
+            cache = f"--cache-dir={environment.DEV / 'mypy' / platform}"
+            paths = {"MYPYPATH": os.pathsep.join(["src", "tests", "examples"])}
+            failed |= environment.run_attached([*command, cache, *group], {**os.environ, **paths}) != 0
+    print("check: " + ("failed" if failed else "all is well"), flush=True)
+    return int(failed)
+
+
+# ------------------------------------------------------------------------------------------------ bench and wheel
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Run the measurements of tests/bench.py, on this system's Python and on the Windows one."""
+    build_drivers(["host"] if WINDOWS else ["wine", "host"])
+    status = environment.run_attached([str(environment.venv()), "tests/bench.py"], environment.with_paths())
+    if WINDOWS or status:
+        return status
+    with private_windows() as prefix:
+        return environment.run_windows(["tests/bench.py"], prefix)
+
+
+def wheel(options: argparse.Namespace) -> int:
+    """Make the wheel in dist, from a copy, so that the tree stays as it is. The driver is no part of it."""
+    python = environment.venv()
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        shutil.copytree(ROOT / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy2(ROOT / name, copy)
+        pip = [python, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command = [*pip, "--no-build-isolation", f"--wheel-dir={ROOT / 'dist'}", copy]
+        environment.run_quietly(command, "no wheel was made")
+    for path in sorted((ROOT / "dist").glob("*.whl")):
+        print(path.relative_to(ROOT))
+    return 0
+
+
+# --------------------------------------------------------------------------------------------------------- main
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; what it leaves over belongs to pytest."""
+    top = argparse.ArgumentParser(prog="dev.py", description=__doc__, allow_abbrev=False,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in (demo, test, check, driver, wine, bench, wheel):
+        summary = (command.__doc__ or "").partition("\n")[0]
+        added = commands.add_parser(command.__name__, description=summary, allow_abbrev=False)
+        added.set_defaults(run=command)
+        if command is test:
+            added.add_argument("--long", action="store_true", help="minutes of fuzzing and stress instead of seconds")
+        elif command is driver:
+            added.add_argument("--debug", action="store_true", help="with assertions, and without optimisation")
+        elif command is wine:
+            added.add_argument("--fresh", action="store_true", help="in a Windows of its own that is gone afterwards")
+            added.add_argument("arguments", nargs=argparse.REMAINDER, metavar="-- ARGS")
+    return top
+
+
 def main() -> int:
     """Run one command and return its exit status."""
-    parser = argparse.ArgumentParser(prog="dev.py", description="Everything a person does with this project.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    wine_parser = commands.add_parser("wine", help="run the Windows Python, with the package on its path")
-    wine_parser.add_argument("--fresh", action="store_true", help="in a new Windows of its own, gone afterwards")
-    wine_parser.add_argument("arguments", nargs=argparse.REMAINDER, metavar="-- ARGS")
-    options = parser.parse_args()
+    top = parser()
+    options, left_over = top.parse_known_args()
+    if left_over and options.command != "test":
+        top.error(f"unknown: {' '.join(left_over)}")
+    options.pytest = left_over[1:] if left_over[:1] == ["--"] else left_over
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    os.chdir(ROOT) if options.command != "wine" else None
     try:
-        arguments = options.arguments[1:] if options.arguments[:1] == ["--"] else options.arguments
-        return wine(arguments, options.fresh)
-    except environment.Stop as stop:
+        status: int = options.run(options)
+        return status
+    except Stop as stop:
         print(f"dev.py: {stop}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 DEV = ROOT / ".dev"
@@ -320,22 +320,21 @@ def private_prefix() -> Iterator[Path]:
     """
     wine_prefix()
     runs = DEV / "runs"
-    for lock_path in runs.glob("*.lock"):
-        stale = Lock(lock_path)
-        if stale.take():
-            say(f"clearing away what a killed run left: {lock_path.stem}")
-            _remove_prefix(lock_path.with_suffix(""))
-            lock_path.unlink(missing_ok=True)
-        stale.close()
-    prefix = runs / f"{time.time_ns():x}-{os.getpid()}"
-    lock = Lock(prefix.with_suffix(".lock"))
-    lock.take("it has this run's name")
-    try:
+    prefix = runs / f"{time.time_ns():x}"
+    with set_up():
+        for lock_path in runs.glob("*.lock"):
+            stale = Lock(lock_path)
+            if stale.take():
+                say(f"clearing away what a killed run left in {lock_path.with_suffix('').relative_to(ROOT)}")
+                _remove_prefix(lock_path.with_suffix(""))
+            stale.close()
+        lock = Lock(prefix.with_suffix(".lock"))
+        lock.take()
         _copy_prefix(DEV / "wine-pristine", prefix)
+    try:
         yield prefix
     finally:
         _remove_prefix(prefix)
-        prefix.with_suffix(".lock").unlink(missing_ok=True)
         lock.close()
 
 
@@ -344,13 +343,16 @@ def _remove_prefix(prefix: Path) -> None:
         _wine_server(prefix, "-k")
         _wine_server(prefix, "-w")
     shutil.rmtree(prefix, ignore_errors=True)
+    prefix.with_suffix(".lock").unlink(missing_ok=True)
 
 
 # --------------------------------------------------------------------------------------------- running programs
 
 
-class _Output(Protocol):
-    def fileno(self) -> int: ...
+def with_paths() -> dict[str, str]:
+    """The environment of a Python that finds the package and what the tests share."""
+    paths = [str(ROOT / "src"), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def run_windows(arguments: Sequence[str], prefix: Path | None = None, timeout: float | None = None) -> int:
@@ -363,8 +365,7 @@ def run_windows(arguments: Sequence[str], prefix: Path | None = None, timeout: f
     """
     command = [str(windows_python()), "-X", "utf8", *arguments]
     if sys.platform == "win32":
-        paths = [str(ROOT / "src"), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return run_attached(command, {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, timeout)
+        return run_attached(command, with_paths(), timeout)
     prefix = prefix or wine_prefix()
     _wine_server(prefix, "-p60")  # a driver that one command started is there for the next one, for a minute
     return run_attached([str(_wine_program("wine64")), *command], _wine_environment(prefix), timeout)
@@ -445,7 +446,7 @@ def _attend(
                 if not os.isatty(0):
                     process.send_signal(signal.SIGINT)
             except BrokenPipeError:
-                return 128 + signal.SIGPIPE
+                return 128 + 13  # SIGPIPE
 
 
 def _write_all(stream: int, data: bytes) -> None:

@@ -1,0 +1,201 @@
+"""What `dev.py check` holds true of the tree: which files there are, who may import whom, who may load a DLL.
+
+Each rule is a function that takes the project's root and gives its findings as ``path:line: what is wrong``, so that
+an editor can jump to them. tests/unit/test_layout.py breaks every rule once.
+"""
+
+import ast
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+MAX_COLUMNS = 120
+LONG_FILE = 500  # lines; more is told, not forbidden
+
+TOP_LEVEL = {
+    "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", "dev.py", ".gitignore",
+    ".ci", "src", "driver", "examples", "tests", "docs",
+}  # fmt: skip
+
+EXPECTED = [
+    "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", "dev.py", ".ci/run",
+    "driver/protocol.h", "driver/build.py", "driver/README.md",
+    *(f"src/procmon/{name}.py" for name in (
+        "__init__", "__main__", "audit", "cli", "details", "errors", "monitor", "policy", "records", "service", "wire",
+        "gates/base", "gates/debug", "gates/driver", "gates/simulated",
+    )),
+    "src/procmon/py.typed", "src/procmon/win32/__init__.py",
+    "examples/main_job.py", "docs/design.md", "docs/development.md", "docs/protocol.md",
+]  # fmt: skip
+
+# Imports run downwards, also through modules that stand in no layer. Within one layer they make no circle.
+LAYERS = [
+    {"cli", "__main__"},
+    {"monitor", "policy", "service", "audit"},
+    {"gates", "details"},
+    {"wire", "win32"},
+    {"records", "errors"},
+]
+
+# Written in two halves, so that this file does not hold them itself.
+FORBIDDEN = ["TO" + "DO", "FIX" + "ME", "XX" + "X", "pytest." + "skip(", "mark." + "skip", "mark." + "xfail",
+             "importor" + "skip", "NotImplemented" + "Error", "assert " + "True"]  # fmt: skip
+
+LOADERS = {"windll", "oledll", "cdll", "pydll", "WinDLL", "OleDLL", "CDLL", "PyDLL", "LoadLibrary"}
+
+
+def findings(root: Path) -> list[str]:
+    """All that is wrong with the tree below `root`."""
+    return [finding for rule in RULES for finding in rule(root)]
+
+
+def listed(root: Path, folder: str, *suffixes: str) -> list[str]:
+    """The files of a folder that git knows or would add, as paths from the root, with these suffixes."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", folder]
+    names = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+    return sorted(name for name in set(names) if (not suffixes or name.endswith(suffixes)) and (root / name).is_file())
+
+
+def long_files(root: Path) -> list[str]:
+    """A line for each source file that is long enough to ask whether it still does one thing."""
+    lengths = {name: len(_text(root, name).splitlines()) for name in listed(root, ".", ".py", ".cpp", ".h")}
+    return [f"{name}: {length} lines; does it do one thing?" for name, length in lengths.items() if length > LONG_FILE]
+
+
+# ------------------------------------------------------------------------------------------------------- rules
+
+
+def missing_files(root: Path) -> Iterator[str]:
+    """Files that the design names are there, and the top level holds nothing else."""
+    for name in EXPECTED:
+        if not (root / name).is_file():
+            yield f"{name}:1: is missing"
+    for name in sorted({path.partition("/")[0] for path in listed(root, ".")} - TOP_LEVEL):
+        yield f"{name}:1: has no place at the top level"
+
+
+def imports_upwards(root: Path) -> Iterator[str]:
+    """A module imports, directly or through others, nothing from a layer above its own."""
+    imports = {module: set(_imports(root, module)) for module in _modules(root)}
+    for module in imports:
+        layer = _layer(module)
+        if layer is None:
+            continue
+        for reached, way in _reach(imports, module).items():
+            other = _layer(reached)
+            if other is not None and other < layer:
+                yield f"{_path(root, module)}:1: imports upwards: {' -> '.join(way)}"
+
+
+def circular_imports(root: Path) -> Iterator[str]:
+    """No module imports itself by way of others."""
+    imports = {module: set(_imports(root, module)) for module in _modules(root)}
+    for module in imports:
+        for first in imports[module]:
+            way = _reach(imports, first).get(module) if first != module else [module]
+            if way and module == min([module, *way]):  # each circle once
+                yield f"{_path(root, module)}:1: imports itself: {' -> '.join([module, *way])}"
+
+
+def dll_outside_win32(root: Path) -> Iterator[str]:
+    """Only procmon.win32 loads a DLL, and nobody uses the shared ctypes.windll."""
+    for name in listed(root, "src/procmon", ".py"):
+        inside = name.startswith("src/procmon/win32/")
+        for node in ast.walk(ast.parse(_text(root, name))):
+            used = {node.attr} if isinstance(node, ast.Attribute) else set()
+            if isinstance(node, ast.ImportFrom) and node.module == "ctypes":
+                used = {alias.name for alias in node.names}
+            for loader in used & (LOADERS - {"WinDLL"} if inside else LOADERS):
+                yield f"{name}:{node.lineno}: {loader}: DLLs are loaded in procmon.win32 alone, as WinDLL of its own"
+
+
+def lines(root: Path) -> Iterator[str]:
+    """No line is too long, ends in blanks, or holds what is promised, skipped, or true on one machine only."""
+    here = [f"{root.parent}/", f"{Path.home()}/"]
+    forbidden = FORBIDDEN + [path for path in here if path != "//"]
+    for name in listed(root, ".", ".py", ".cpp", ".h", ".md", ".toml", ".txt", ".cmake", ".pml", ".ci/run"):
+        code = not name.endswith((".md", ".txt"))
+        for number, line in enumerate(_text(root, name).splitlines(), 1):
+            if code and len(line) > MAX_COLUMNS:
+                yield f"{name}:{number}: {len(line)} columns; {MAX_COLUMNS} are enough"
+            if code and line != line.rstrip():
+                yield f"{name}:{number}: blanks at its end"
+            for word in forbidden if code else here:
+                if word in line:
+                    yield f"{name}:{number}: holds {word!r}"
+
+
+RULES: list[Callable[[Path], Iterator[str]]] = [
+    missing_files, imports_upwards, circular_imports, dll_outside_win32, lines,
+]  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------------------- modules
+
+
+def _text(root: Path, name: str) -> str:
+    return (root / name).read_text(encoding="utf-8")
+
+
+def _modules(root: Path) -> dict[str, Path]:
+    """Each module below procmon by its dotted name without "procmon."; packages by their folder's."""
+    package = root / "src" / "procmon"
+    found = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)] = path
+    return found
+
+
+def _path(root: Path, module: str) -> str:
+    return _modules(root)[module].relative_to(root).as_posix()
+
+
+def _layer(module: str) -> int | None:
+    """The number of a module's layer, from the top, or None where it stands in none."""
+    if module == "__init__":
+        return -1  # above all: it imports them all
+    return next((number for number, layer in enumerate(LAYERS) if module.partition(".")[0] in layer), None)
+
+
+def _imports(root: Path, module: str) -> Iterator[str]:
+    """The modules of procmon that one of them imports when it runs; those for type checking alone do not count."""
+    modules = _modules(root)
+    is_package = modules[module].name == "__init__.py"
+    parts = module.split(".") if module != "__init__" else []
+    package = parts if is_package else parts[:-1]
+    for node in _at_run_time(ast.parse(modules[module].read_text(encoding="utf-8"))):
+        targets: list[str] = []
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names if alias.name.partition(".")[0] == "procmon"]
+        elif isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").partition(".")[0] == "procmon"):
+            base = ["procmon", *package[: len(package) + 1 - node.level]] if node.level else []
+            origin = ".".join([*base, *filter(None, [node.module])])
+            targets = [f"{origin}.{alias.name}" for alias in node.names]
+        for target in targets:
+            names = target.split(".")[1:]
+            while names and ".".join(names) not in modules:
+                names.pop()
+            yield ".".join(names) or "__init__"
+
+
+def _at_run_time(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            for other in child.orelse:
+                yield from _at_run_time(other)
+        else:
+            yield child
+            yield from _at_run_time(child)
+
+
+def _reach(imports: dict[str, set[str]], start: str) -> dict[str, list[str]]:
+    """Every module that `start` reaches, each with a shortest way to it."""
+    ways = {start: [start]}
+    queue = [start]
+    for module in queue:
+        for target in sorted(imports.get(module, ())):
+            if target not in ways:
+                ways[target] = [*ways[module], target]
+                queue.append(target)
+    return ways
