@@ -41,7 +41,8 @@ LAYERS = [
 FORBIDDEN = ["TO" + "DO", "FIX" + "ME", "XX" + "X", "pytest." + "skip(", "mark." + "skip", "mark." + "xfail",
              "importor" + "skip", "NotImplemented" + "Error", "assert " + "True"]  # fmt: skip
 
-LOADERS = {"windll", "oledll", "cdll", "pydll", "WinDLL", "OleDLL", "CDLL", "PyDLL", "LoadLibrary"}
+SHARED_LOADERS = {"windll", "oledll", "cdll", "pydll"}  # one for all of the process: whoever changes it changes it for all
+LOADERS = SHARED_LOADERS | {"WinDLL", "OleDLL", "CDLL", "PyDLL", "LoadLibrary"}
 
 
 def findings(root: Path) -> list[str]:
@@ -98,15 +99,15 @@ def circular_imports(root: Path) -> Iterator[str]:
 
 
 def dll_outside_win32(root: Path) -> Iterator[str]:
-    """Only procmon.win32 loads a DLL, and nobody uses the shared ctypes.windll."""
+    """Only procmon.win32 loads a DLL, and nobody uses a loader that is shared, such as ctypes.windll."""
     for name in listed(root, "src/procmon", ".py"):
         inside = name.startswith("src/procmon/win32/")
         for node in ast.walk(ast.parse(_text(root, name))):
             used = {node.attr} if isinstance(node, ast.Attribute) else set()
             if isinstance(node, ast.ImportFrom) and node.module == "ctypes":
                 used = {alias.name for alias in node.names}
-            for loader in used & (LOADERS - {"WinDLL"} if inside else LOADERS):
-                yield f"{name}:{node.lineno}: {loader}: DLLs are loaded in procmon.win32 alone, as WinDLL of its own"
+            for loader in used & (SHARED_LOADERS if inside else LOADERS):
+                yield f"{name}:{node.lineno}: {loader}: DLLs are loaded in procmon.win32 alone, by a WinDLL of our own"
 
 
 def lines(root: Path) -> Iterator[str]:

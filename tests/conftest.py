@@ -1,0 +1,27 @@
+"""Which system collects which ring. Every other fixture lies with the ring that uses it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+WINDOWS_RING = Path(__file__).resolve().parent / "windows"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse to run tests/windows elsewhere: its files make Windows calls as soon as they are imported."""
+    paths = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
+    if sys.platform != "win32" and any(path.is_relative_to(WINDOWS_RING) for path in paths):
+        raise pytest.UsageError("tests/windows needs Windows, or Wine: python3 dev.py test tests/windows")
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave tests/windows out where all of tests is asked for."""
+    return True if sys.platform != "win32" and collection_path == WINDOWS_RING else None
+
+
+def pytest_report_header() -> str | None:
+    """Say what a bare `pytest` leaves out."""
+    if sys.platform != "win32":
+        return "tests/windows is not collected here; python3 dev.py test runs it too, under Wine"
+    return None
