@@ -2,9 +2,11 @@
 
 import logging
 
+from .audit import AuditLog
 from .errors import (
     AccessDenied,
     AlreadyAnswered,
+    AuditError,
     ControllerBusy,
     DriverAlreadyInstalled,
     DriverFileMissing,
@@ -22,8 +24,44 @@ from .errors import (
     VersionMismatch,
 )
 from .gates.debug import DebugGate
+from .gates.simulated import SimulatedGate
+from .monitor import Monitor
 from .policy import Policy
 from .records import Answer, DecidedBy, Decision, ProcessFlags, ProcessHelper, Statistics, Verdict
+
+__all__ = [
+    "ALLOW",
+    "AccessDenied",
+    "AlreadyAnswered",
+    "Answer",
+    "BLOCK",
+    "ControllerBusy",
+    "DEFER",
+    "DebugGate",
+    "DecidedBy",
+    "Decision",
+    "DriverAlreadyInstalled",
+    "DriverFileMissing",
+    "DriverNotInstalled",
+    "DriverNotRunning",
+    "DriverNotSigned",
+    "DriverRunning",
+    "GateClosed",
+    "Monitor",
+    "NotHeld",
+    "Policy",
+    "PolicyError",
+    "Problem",
+    "ProcessFlags",
+    "ProcessHelper",
+    "ProcmonError",
+    "SimulatedGate",
+    "StaleProcess",
+    "Statistics",
+    "UnsupportedPlatform",
+    "Verdict",
+    "VersionMismatch",
+]
 
 ALLOW = Verdict.ALLOW
 BLOCK = Verdict.BLOCK
@@ -32,3 +70,7 @@ DEFER = Verdict.DEFER
 __version__ = "0.1.0"
 
 logging.getLogger("procmon").addHandler(logging.NullHandler())
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -101,11 +101,11 @@ class ProcessFlags(enum.IntFlag):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ProcessHelper:
-    """One process, as a gate saw it at one moment. Equal and hashed by identity: pid and start key.
+    r"""One process, as a gate saw it at one moment. Equal and hashed by identity: pid and start key.
 
     >>> import procmon
     >>> gate = procmon.SimulatedGate()
-    >>> gate.start(r"C:\\Tools\\A.exe", parent_pid=4)
+    >>> gate.start(r"C:\Tools\A.exe", parent_pid=4)
     <ProcessHelper 1000 'c:\\tools\\a.exe' parent 4, paused>
     """
 
@@ -270,6 +270,8 @@ class Statistics:
     """Processes that the gate itself had answered: timeout, rules in the driver, disconnect."""
     stale: int = 0
     """Verdicts that came too late: the process had gone or had been answered."""
+    audit_errors: int = 0
+    """Decisions that a sink could not write; their verdicts stand."""
     longest_hold: timedelta = timedelta(0)
     """From fetching a process to its answer."""
 

@@ -1,0 +1,582 @@
+"""The engine of a monitor: fetches from the gate, has the callbacks asked, sends the verdicts.
+
+Threads. One *dispatcher* waits at the gate, takes in its records, and sees to deadlines; it never runs foreign code, so
+nothing can delay it. *Workers* take jobs from one queue: to ask the callbacks about a process, to report an exit. A
+worker that is stuck in a callback past the deadline is given up and replaced. A callback's coroutine runs on an event
+loop and occupies no worker meanwhile.
+
+One rule keeps everything straight: a `Hold` is *claimed*, under the lock, by whoever answers it, and only once; the
+gate is called outside the lock. `stop` waits for those who are just calling it, answers the rest, then closes the gate.
+
+The threads know the engine, not the `Monitor`: when the last reference to that goes, the engine stops by itself. What a
+garbage collector may call at any point, inside any lock, must not lock: it only leaves word for the dispatcher's next
+tick (`drop`, `later`).
+"""
+
+import atexit
+import inspect
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import Enum
+from queue import SimpleQueue
+from typing import Protocol, runtime_checkable
+
+from ._loops import LoopThread
+from ._subscriptions import Callback, Decider, ExitCallback, Match, Subscription, read_opinion
+from .errors import GateClosed, ProcmonError, StaleProcess
+from .gates.base import Gate
+from .records import Answer, DecidedBy, Decision, ProcessHelper, Statistics, Verdict
+
+log = logging.getLogger("procmon")
+
+TICK = 0.25
+"""Seconds between two looks of the dispatcher at what nobody wakes it for."""
+
+
+class State(Enum):
+    """Where a monitor is in its life; each state is entered once, in this order."""
+
+    READY = "ready"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Where decisions are written, `AuditLog` for one."""
+
+    def write(self, decision: Decision, /) -> object:
+        """Called once for each decision, after the verdict was sent; by one thread at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user chose; see `Monitor`."""
+
+    default: Verdict
+    on_error: Verdict
+    deadline: float | None
+    on_deadline: Verdict
+    workers: int
+    own: Verdict | None
+    history: int
+    sinks: tuple[Sink, ...]
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """One process that waits for its verdict."""
+
+    process: ProcessHelper
+    since: float = field(default_factory=time.monotonic)
+    claimed: bool = False
+    """Somebody is answering it, or has."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """The asking of all callbacks about one process, or the report of one exit."""
+
+    process: ProcessHelper
+    hold: Hold | None
+    """None: an exit, which needs no verdict."""
+    asking: Generator[Awaitable[object], object, object] | None = None
+    name: str = ""
+    """Of the callback that is being asked."""
+    due: float | None = None
+    in_worker: bool = False
+    future: "Future[object] | None" = None
+    given_up: bool = False
+
+
+class Engine:
+    """What a `Monitor` is a handle of."""
+
+    def __init__(self, gate: Gate, options: Options) -> None:
+        self.gate = gate
+        self.options = options
+        self.state = State.READY
+        self.error: Exception | None = None
+        self.changed = threading.Condition(threading.RLock())
+        self.stopped = threading.Event()
+        self.subscriptions: tuple[Subscription, ...] = ()
+        self.exit_subscriptions: tuple[Subscription, ...] = ()
+        self.held: dict[tuple[int, int], Hold] = {}
+        self.history: deque[Decision] = deque(maxlen=options.history)
+        self.counts: Counter[str] = Counter()
+        self.asking_threads: Counter[int] = Counter()  # native ids of threads that are inside a callback
+        self.at_stop: list[Callable[[], None]] = []
+        self.later: deque[Callable[[], None]] = deque()  # for the dispatcher's next tick; appended to without a lock
+        self.dropped = False
+        self.loops = LoopThread()
+        self._longest_hold = 0.0
+        self._fetching = threading.Lock()
+        self._writing = threading.RLock()  # a sink may stop the monitor
+        self._queue: SimpleQueue[Callable[[], bool] | None] = SimpleQueue()
+        self._jobs: set[Job] = set()  # queued or being asked
+        self._sending = 0
+        self._workers = 0
+        self._hanging = 0
+        self._warned_of_own = False
+        self._dispatcher: threading.Thread | None = None
+
+    # --------------------------------------------------------------------------------------------- start and stop
+
+    def start(self) -> None:
+        with self.changed:
+            if self.state is not State.READY:
+                raise ProcmonError(f"the monitor is {self.state.value} already; a new start needs a new gate and a new Monitor")
+            if self.gate.closed:
+                raise GateClosed("the gate was closed before the monitor started; make a new gate")
+            self.state = State.RUNNING
+            _running.add(self)
+            for _ in range(self.options.workers):
+                self._add_worker()
+            self._dispatcher = threading.Thread(target=self._dispatch, name=f"procmon {self.gate.name}", daemon=True)
+            self._dispatcher.start()
+
+    def stop(self) -> None:
+        """Answer all that is held, close the gate, end the threads; from any thread, any number of times."""
+        with self.changed:
+            if self.state in (State.STOPPING, State.STOPPED):
+                if self._is_own_thread() or self.state is State.STOPPED:
+                    return
+                while not self.stopped.is_set():
+                    self.changed.wait(TICK)
+                return
+            started = self.state is State.RUNNING
+            self.state = State.STOPPING
+            self.changed.notify_all()
+        if started:
+            self._release_all()
+        try:
+            self.gate.close()
+        except Exception as error:
+            self._note_failure(error, "closing the gate")
+        with self.changed:
+            self.state = State.STOPPED
+            futures = [job.future for job in self._jobs if job.future is not None]
+            self.stopped.set()
+            self.changed.notify_all()
+        _running.discard(self)
+        for future in futures:
+            future.cancel()
+        for _ in range(self._workers):
+            self._queue.put(None)
+        for tell in tuple(self.at_stop):
+            tell()
+        self.loops.close()
+        if self._dispatcher is not None and not self._is_own_thread():
+            self._dispatcher.join(1.0)
+
+    def drop(self) -> None:
+        """The `Monitor` is gone. Called by the garbage collector: takes no lock."""
+        self.dropped = True
+
+    def _release_all(self) -> None:
+        try:
+            self._fetch()  # what the gate holds and nobody has seen yet
+        except Exception as error:
+            if not isinstance(error, GateClosed) and self.error is None:
+                self._note_failure(error, "the last fetch")
+        verdict = self.unanswered
+        for hold in tuple(self.held.values()):
+            self.answer(hold, verdict, DecidedBy.STOP)
+        with self.changed:  # others may be about to send: let them, or closing the gate would undo their verdicts
+            self.changed.wait_for(lambda: self._sending == 0, 2.0)
+
+    @property
+    def unanswered(self) -> Verdict:
+        """The verdict of those whom nobody answers: the default, or ALLOW where the default is to go on holding."""
+        return Verdict.ALLOW if self.options.default is Verdict.DEFER else self.options.default
+
+    def _is_own_thread(self) -> bool:
+        return threading.current_thread() is self._dispatcher or threading.get_native_id() in self.asking_threads
+
+    def _note_failure(self, error: Exception, doing: str) -> None:
+        log.error("%s: %s failed, so the monitor stops and lets go what it holds", self.gate.name, doing, exc_info=error)
+        if self.error is None:
+            self.error = error
+        self.dropped = True  # the dispatcher stops the monitor at its next tick
+
+    # ---------------------------------------------------------------------------------------------- subscriptions
+
+    def subscribe(self, callback: Callback | Decider, match: Match) -> Subscription:
+        subscription = Subscription(callback, match, self._unsubscribe)
+        with self.changed:
+            self.subscriptions += (subscription,)
+        return subscription
+
+    def subscribe_to_exits(self, callback: ExitCallback, match: Match) -> Subscription:
+        subscription = Subscription(callback, match, self._unsubscribe)
+        with self.changed:
+            self.exit_subscriptions += (subscription,)
+        return subscription
+
+    def _unsubscribe(self, subscription: Subscription) -> None:
+        with self.changed:
+            self.subscriptions = tuple(one for one in self.subscriptions if one is not subscription)
+            self.exit_subscriptions = tuple(one for one in self.exit_subscriptions if one is not subscription)
+
+    # -------------------------------------------------------------------------------------------- the dispatcher
+
+    def _dispatch(self) -> None:
+        try:
+            while self.state is State.RUNNING and not self.dropped:
+                if self._wait():
+                    self._fetch()
+                self._give_up_the_late()
+                while self.later:
+                    self.later.popleft()()
+                if self.gate.ended and (self.gate.closed or not (self.held or self._jobs)):
+                    break
+        except GateClosed:
+            pass  # somebody closed the gate under the monitor: that ends it, too
+        except Exception as error:
+            self._note_failure(error, "reading from the gate")
+        if self.dropped and self.error is None:
+            log.warning("%s: the Monitor was dropped while it ran, so it stopped; keep a reference to it", self.gate.name)
+        self.stop()
+
+    def _wait(self) -> bool:
+        deadline = self.options.deadline
+        tick = TICK if deadline is None else min(TICK, max(0.005, deadline / 4))
+        if not self.gate.ended:
+            return self.gate.wait(tick)
+        with self.changed:  # an ended gate does not wait any more, but what it held may still want its verdict
+            self.changed.wait(tick)
+        return False
+
+    def _fetch(self) -> None:
+        with self._fetching:
+            holds = [hold for record in self.gate.fetch() if (hold := self._take(record)) is not None]
+        for hold in holds:
+            if self.state is not State.RUNNING:
+                self.answer(hold, self.unanswered, DecidedBy.STOP)
+            elif self._started_by_callback(hold.process) and self._answer_own(hold):
+                continue
+            else:
+                self._enqueue(Job(hold.process, hold))
+
+    def _take(self, record: ProcessHelper) -> Hold | None:
+        """Note one record; the hold, if it asks for a verdict."""
+        with self.changed:
+            self.counts["fetched"] += 1
+            known = self.held.get(record.identity)
+            if record.exited:
+                self.counts["exited"] += 1
+                if known is not None and not known.claimed:  # it was ended by others while it was held
+                    known.claimed = True
+                    del self.held[record.identity]
+                    self.counts["stale"] += 1
+                if self.exit_subscriptions:
+                    self._enqueue(Job(record, None))
+            elif record.paused:
+                if known is None:
+                    self.counts["held"] += 1
+                    self.held[record.identity] = known = Hold(record)
+                    return known
+            elif record.verdict is not None and record.decided_by is not DecidedBy.USER:
+                self._note_gate_decision(record, known)
+            self.changed.notify_all()
+        return None
+
+    def _note_gate_decision(self, record: ProcessHelper, hold: Hold | None) -> None:
+        assert record.verdict is not None
+        self.counts["gate_decided"] += 1
+        held = 0.0
+        if hold is not None and not hold.claimed:
+            hold.claimed = True
+            del self.held[record.identity]
+            held = time.monotonic() - hold.since
+            self.counts["blocked" if record.verdict is Verdict.BLOCK else "allowed"] += 1
+        by = record.decided_by or DecidedBy.NOBODY
+        decision = Decision(process=record, verdict=record.verdict, by=by, held=held)
+        self.history.append(decision)
+        self._queue.put(lambda: self._write(decision))
+
+    def _started_by_callback(self, process: ProcessHelper) -> bool:
+        """Whether a thread that is inside a callback, and so may wait for this process, has started it."""
+        if process.creator_tid is not None:
+            return process.creator_pid == os.getpid() and process.creator_tid in self.asking_threads
+        return os.getpid() in (process.creator_pid, process.parent_pid) and bool(self.asking_threads)
+
+    def _answer_own(self, hold: Hold) -> bool:
+        own = self.options.own
+        if not self._warned_of_own:
+            self._warned_of_own = True
+            log.warning(
+                "%s: a callback of this program has started %s (pid %d), which would wait for that very callback; %s."
+                " Start processes outside callbacks, or see `own` in help(procmon.Monitor)",
+                self.gate.name, hold.process.name, hold.process.pid,
+                f"answered at once: {own.value}" if own else "it is asked about like any other and may never be answered",
+            )  # fmt: skip
+        return own is not None and self.answer(hold, own, DecidedBy.EXEMPT, "own") is not None
+
+    # ------------------------------------------------------------------------------------------------ the workers
+
+    def _add_worker(self) -> None:
+        self._workers += 1
+        threading.Thread(target=self._work, name=f"procmon worker {self._workers}", daemon=True).start()
+
+    def _work(self) -> None:
+        while (task := self._queue.get()) is not None:
+            if not task():
+                return  # it took too long: another worker has this one's place
+
+    def _enqueue(self, job: Job) -> None:
+        subscriptions = self.exit_subscriptions if job.hold is None else self.subscriptions
+        job.asking = self._ask(job, subscriptions)
+        with self.changed:
+            self._jobs.add(job)
+        self._queue.put(lambda: self._go_on(job))
+
+    def _ask(self, job: Job, subscriptions: Iterable[Subscription]) -> Generator[Awaitable[object], object, object]:
+        """Ask one after the other; yield what is to be awaited, and return the first opinion."""
+        for subscription in subscriptions:
+            if job.given_up or self.state is not State.RUNNING or (job.hold is not None and job.hold.claimed):
+                return None
+            job.name = subscription.name
+            if subscription.concerns(job.process):
+                result = subscription(job.process)
+                if inspect.isawaitable(result):
+                    result = yield result
+                if job.hold is not None and result is not None:
+                    return result
+        job.name = ""
+        return None
+
+    def _go_on(self, job: Job) -> bool:
+        """Run a job until it is done or has to await something; False when the worker was given up meanwhile."""
+        assert job.asking is not None
+        thread = threading.get_native_id()
+        with self.changed:
+            if job.given_up or self.state is not State.RUNNING:
+                self._jobs.discard(job)
+                return True
+            job.in_worker = True
+            if job.due is None and self.options.deadline is not None:
+                left = job.process.hold_left  # answer before the gate does
+                job.due = time.monotonic() + min(self.options.deadline, float("inf") if left is None else 0.8 * left)
+            self.asking_threads[thread] += 1
+            future, job.future = job.future, None
+        outcome: object = None
+        awaited: Awaitable[object] | None = None
+        error: BaseException | None = None
+        try:
+            if future is None:
+                awaited = next(job.asking)
+            elif (raised := future.exception()) is not None:
+                awaited = job.asking.throw(raised)
+            else:
+                awaited = job.asking.send(future.result())
+        except StopIteration as end:
+            outcome = end.value
+        except BaseException as raised:  # SystemExit and asyncio's CancelledError, too: the process waits for an answer
+            error = raised
+        with self.changed:
+            self.asking_threads[thread] -= 1
+            if not self.asking_threads[thread]:
+                del self.asking_threads[thread]
+            job.in_worker = False
+            given_up = job.given_up
+            if given_up:
+                self._hanging -= 1
+        if given_up:
+            if awaited is not None and inspect.iscoroutine(awaited):
+                awaited.close()
+            return False
+        if awaited is not None:
+            self._await(job, awaited)
+        else:
+            self._finish(job, outcome, error)
+        return True
+
+    def _await(self, job: Job, awaitable: Awaitable[object]) -> None:
+        try:
+            future = self.loops.run(awaitable, self.asking_threads)
+        except RuntimeError as error:
+            self._finish(job, None, error)
+            return
+        with self.changed:
+            job.future = future
+        future.add_done_callback(lambda _: self._queue.put(lambda: self._go_on(job)))
+
+    def _finish(self, job: Job, outcome: object, error: BaseException | None) -> None:
+        try:
+            verdict, by, who, audited = self.options.default, DecidedBy.DEFAULT, "", False
+            if error is None and outcome is not None:
+                try:
+                    verdict, by, who, audited = read_opinion(outcome, job.name)
+                except TypeError as nonsense:
+                    error = nonsense
+            if error is not None:
+                log.error("callback %s failed on %r", job.name, job.process, exc_info=error)
+                verdict, by, who = self.options.on_error, DecidedBy.ERROR, job.name
+                with self.changed:
+                    self.counts["callback_errors"] += 1
+            if job.hold is not None:
+                self.conclude(job.hold, verdict, by, who, audited)
+        finally:
+            with self.changed:
+                self._jobs.discard(job)
+                self.changed.notify_all()
+
+    def _give_up_the_late(self) -> None:
+        if self.options.deadline is None:
+            return
+        now = time.monotonic()
+        with self.changed:
+            late = [job for job in self._jobs if job.due is not None and job.due <= now]
+            late = [job for job in late if job.in_worker or job.future is not None]
+            for job in late:
+                job.given_up = True
+                self._jobs.discard(job)
+                self.counts["deadlines"] += 1
+                if job.in_worker:
+                    self._hanging += 1
+                    self._add_worker()
+        for job in late:
+            if job.future is not None:
+                job.future.cancel()
+            log.warning(
+                "callback %s has not answered for %r in time; %d callbacks hang now",
+                job.name, job.process, self._hanging,
+            )  # fmt: skip
+            if job.hold is not None:
+                self.conclude(job.hold, self.options.on_deadline, DecidedBy.DEADLINE, job.name)
+
+    # ---------------------------------------------------------------------------------------------- the verdicts
+
+    def conclude(self, hold: Hold, verdict: Verdict, by: DecidedBy, who: str = "", audited: bool = False) -> None:
+        """Answer, or go on holding where the verdict is DEFER."""
+        if verdict is Verdict.DEFER and not audited:
+            with self.changed:
+                if not hold.claimed:
+                    self.counts["deferred"] += 1
+        else:
+            self.answer(hold, verdict, by, who, audited)
+
+    def answer(
+        self, hold: Hold, verdict: Verdict, by: DecidedBy, who: str = "", audited: bool = False
+    ) -> Decision | None:
+        """Send a verdict; None when somebody else has answered before."""
+        with self.changed:
+            if hold.claimed:
+                return None
+            hold.claimed = True
+            self._sending += 1
+        answer: Answer | None = None
+        failure: Exception | None = None
+        try:
+            send = self.gate.block if verdict is Verdict.BLOCK and not audited else self.gate.allow
+            [answer] = send(hold.process)
+        except Exception as error:
+            failure = error
+        decision = Decision(
+            process=hold.process, verdict=verdict, by=by, who=who,
+            held=time.monotonic() - hold.since, audited=audited, answer=answer,
+        )  # fmt: skip
+        with self.changed:
+            self._sending -= 1
+            self.held.pop(hold.process.identity, None)
+            self.note(decision)
+        if failure is not None and not isinstance(failure, GateClosed):
+            self._note_failure(failure, f"answering {hold.process!r}")
+        self._write(decision)
+        return decision
+
+    def answer_by_hand(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:
+        """Send the user's verdict; `Decision.answer` says what came of it.
+
+        Raises: StaleProcess when no such process is known, GateClosed, or whatever the gate raises.
+        """
+        hold, known = self._find(process)
+        if hold is not None:
+            decision = self.answer(hold, verdict, DecidedBy.USER)
+            if decision is None:
+                return Decision(process=known, verdict=verdict, by=DecidedBy.USER, answer=Answer.ANSWERED)
+            if decision.answer is None:
+                raise GateClosed(f"the gate was closed before {known!r} could be answered, and let it go by itself")
+            return decision
+        if self.told(known):
+            return Decision(process=known, verdict=verdict, by=DecidedBy.USER, answer=Answer.ANSWERED)
+        [answer] = (self.gate.block if verdict is Verdict.BLOCK else self.gate.allow)(known)
+        decision = Decision(process=known, verdict=verdict, by=DecidedBy.USER, answer=answer)
+        if answer is Answer.DONE:  # held by the gate, but not fetched yet
+            self.counts["held"] += 1
+            self.note(decision)
+            self._write(decision)
+        return decision
+
+    def _find(self, process: ProcessHelper | int) -> tuple[Hold | None, ProcessHelper]:
+        with self.changed:
+            if isinstance(process, ProcessHelper):
+                return self.held.get(process.identity), process
+            for hold in self.held.values():
+                if hold.process.pid == process:
+                    return hold, hold.process
+            answered = [decision.process for decision in self.history if decision.process.pid == process]
+        if not self.gate.closed:
+            for known in self.gate.snapshot():
+                if known.pid == process:
+                    return None, known
+        if answered:
+            return None, answered[-1]
+        raise StaleProcess(f"{self.gate.name} knows no process with pid {process}: it has gone, or never came this way")
+
+    def told(self, process: ProcessHelper) -> str:
+        """How a process was answered, in words, as far as the history goes back; "" when it does not."""
+        with self.changed:
+            for decision in reversed(self.history):
+                if decision.process == process and decision.answer in (Answer.DONE, None):
+                    return f"{decision.verdict.value} by {decision.by.value} {decision.who}".rstrip()
+        return ""
+
+    def note(self, decision: Decision) -> None:
+        """Count a decision and keep it."""
+        with self.changed:
+            if decision.answer is Answer.DONE:
+                blocked = decision.verdict is Verdict.BLOCK and not decision.audited
+                self.counts["blocked" if blocked else "allowed"] += 1
+                self._longest_hold = max(self._longest_hold, decision.held)
+            else:
+                self.counts["stale"] += 1
+            self.history.append(decision)
+            self.changed.notify_all()
+
+    def _write(self, decision: Decision) -> bool:
+        if self.options.sinks:
+            with self._writing:
+                for sink in self.options.sinks:
+                    try:
+                        sink.write(decision)
+                    except Exception:
+                        self.counts["audit_errors"] += 1
+                        log.exception("%r could not write %r; its verdict stands", sink, decision)
+        return True
+
+    def statistics(self) -> Statistics:
+        with self.changed:
+            longest = timedelta(seconds=self._longest_hold)
+            return Statistics(pending=len(self.held), longest_hold=longest, **self.counts)
+
+
+_running: "weakref.WeakSet[Engine]" = weakref.WeakSet()
+
+
+def _stop_all() -> None:
+    for engine in list(_running):
+        engine.stop()
+
+
+atexit.register(_stop_all)

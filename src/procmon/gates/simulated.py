@@ -1,0 +1,431 @@
+"""A gate without processes: what it holds is put in by hand, on any operating system.
+
+For tests of your own callbacks and policies, for documentation, and for the REPL of a machine that is not Windows. A
+callback cannot tell it from the others.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from ..errors import GateClosed, StaleProcess
+from ..records import Answer, DecidedBy, ProcessFlags, ProcessHelper, Verdict
+
+__all__ = ["STATUS_BLOCKED", "SimulatedGate"]
+
+STATUS_BLOCKED = 0xC0000364
+"""Exit status of a process that was blocked (STATUS_ACCESS_DISABLED_BY_POLICY_OTHER)."""
+
+
+class SimulatedGate:
+    r"""A gate into which starts, exits and faults are put by hand.
+
+    Pids go from 1000 up in steps of 4. `disconnect` is the verdict for what is still held when the gate is closed.
+
+    >>> import procmon
+    >>> gate = procmon.SimulatedGate()
+    >>> with procmon.Monitor(gate) as monitor:
+    ...     subscription = monitor.subscribe(lambda process: procmon.BLOCK, match="notepad.exe")
+    ...     notepad = gate.start("C:/Windows/notepad.exe", parent_pid=4)
+    ...     gate.verdict_of(notepad)
+    <Verdict.BLOCK>
+    """
+
+    def __init__(self, name: str = "simulated", *, disconnect: Verdict = Verdict.ALLOW) -> None:
+        if disconnect not in (Verdict.ALLOW, Verdict.BLOCK):
+            raise ValueError(f"disconnect is ALLOW or BLOCK, not {disconnect!r}")
+        self._name = name
+        self._disconnect = disconnect
+        self._state = threading.Condition()
+        self._processes: dict[int, ProcessHelper] = {}  # by pid: the latest of each, exited ones too
+        self._verdicts: dict[tuple[int, int], Verdict] = {}
+        self._records: deque[ProcessHelper] = deque()  # not yet fetched
+        self._faults: deque[Exception] = deque()
+        self._next_pid = 1000
+        self._last_key = 0
+        self._woken = False
+        self._no_more = False
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "ended" if self._no_more else "open"
+        held = sum(process.paused for process in tuple(self._processes.values()))
+        return f"<SimulatedGate {self._name!r} {state}: {len(self._processes)} processes, {held} held>"
+
+    # ------------------------------------------------------------------------------------------- put in by hand
+
+    def start(
+        self,
+        image: str,
+        *,
+        parent_pid: int = 4,
+        command_line: str | None = None,
+        pid: int | None = None,
+        created: datetime | None = None,
+        creator_pid: int | None = None,
+        creator_tid: int | None = None,
+        native_name: str | None = None,
+        flags: ProcessFlags = ProcessFlags(0),
+        hold_left: float | None = None,
+    ) -> ProcessHelper:
+        r"""Start a process, which is held from now on; `image` is made lowercase, with backslashes.
+
+        `pid` uses a pid again once its process has gone. With the flag EXEMPT it is not held, with RUNNING_BEFORE it has
+        been there all the time.
+
+        >>> import procmon
+        >>> procmon.SimulatedGate().start("C:/Tools/A.exe", command_line="a --fast")
+        <ProcessHelper 1000 'c:\\tools\\a.exe' parent 4, paused>
+
+        Raises: GateClosed, ValueError when `pid` is that of a process which has not gone.
+        """
+        with self._state:
+            self._check_open()
+            if self._no_more:
+                raise GateClosed("the gate has ended: nothing can start in it; make a new SimulatedGate()")
+            if pid is None:
+                while self._next_pid in self._processes:
+                    self._next_pid += 4
+                pid = self._next_pid
+            elif pid in self._processes and not self._processes[pid].exited:
+                raise ValueError(f"pid {pid} is in use by {self._processes[pid].name}: let it exit first")
+            self._last_key += 1
+            exempt = ProcessFlags.EXEMPT in flags
+            before = ProcessFlags.RUNNING_BEFORE in flags
+            process = ProcessHelper(
+                pid=pid,
+                parent_pid=parent_pid,
+                image_name=image.replace("/", "\\").lower(),
+                paused=not exempt and not before,
+                start_key=self._last_key,
+                created=created or datetime.now(UTC),
+                creator_pid=parent_pid if creator_pid is None else creator_pid,
+                creator_tid=creator_tid,
+                command_line=command_line,
+                native_name=native_name,
+                flags=flags,
+                hold_left=hold_left,
+                verdict=Verdict.ALLOW if exempt else None,
+                decided_by=DecidedBy.EXEMPT if exempt else None,
+            )
+            if process.verdict is not None:
+                self._verdicts[process.identity] = process.verdict
+            self._report(process)
+            return process
+
+    def exit(self, process: ProcessHelper | int, status: int = 0) -> None:
+        """Let a process exit, be it held or not.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> gate.exit(gate.start("a.exe"), 1)
+        >>> [record.exited for record in gate.fetch()]
+        [False, True]
+
+        Raises: StaleProcess when it has gone.
+        """
+        with self._state:
+            self._exit(self._living(process), status)
+
+    def verdict_of(self, process: ProcessHelper | int, timeout: float = 1.0) -> Verdict | None:
+        """The verdict that a process got; waits up to `timeout` seconds for one, then None: it is still held.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> process = gate.start("a.exe")
+        >>> gate.allow(process)
+        [<Answer.DONE: 'done'>]
+        >>> gate.verdict_of(process)
+        <Verdict.ALLOW>
+
+        Raises: StaleProcess when the gate never had such a process.
+        """
+        with self._state:
+            known = self._processes.get(process) if isinstance(process, int) else process
+            if known is None or known.start_key > self._last_key:
+                raise StaleProcess(f"{process!r} was never started in this gate: give what start() returned")
+            self._state.wait_for(lambda: known.identity in self._verdicts or not self._holds(known), timeout)
+            return self._verdicts.get(known.identity)
+
+    def running_before(self, *images: str) -> list[ProcessHelper]:
+        """Processes that were running before the gate was there: they are reported, and never held.
+
+        >>> import procmon
+        >>> procmon.SimulatedGate().running_before("c:/windows/explorer.exe")
+        [<ProcessHelper 1000 'c:\\\\windows\\\\explorer.exe' parent 4, running before>]
+        """
+        return [self.start(image, flags=ProcessFlags.RUNNING_BEFORE) for image in images]
+
+    def time_out(self, process: ProcessHelper | int, verdict: Verdict = Verdict.ALLOW) -> None:
+        """Let the gate's own hold timeout pass for one process.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> process = gate.start("a.exe")
+        >>> gate.time_out(process)
+        >>> gate.snapshot()
+        [<ProcessHelper 1000 'a.exe' parent 4, allow by gate timeout>]
+
+        Raises: StaleProcess when it has gone, ValueError when it is not held or the verdict is DEFER.
+        """
+        with self._state:
+            held = self._living(process)
+            if not held.paused:
+                raise ValueError(f"{held!r} is not held, so no timeout can pass for it")
+            self._decide(held, verdict, DecidedBy.GATE_TIMEOUT)
+
+    def fail(self, error: Exception) -> None:
+        """Let the next `fetch` raise `error`, as a driver does that was stopped under the monitor.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> gate.fail(OSError(6, "DeviceIoControl: the handle is invalid"))
+        >>> gate.fetch()
+        Traceback (most recent call last):
+            ...
+        OSError: [Errno 6] DeviceIoControl: the handle is invalid
+        """
+        with self._state:
+            self._faults.append(error)
+            self._wake()
+
+    def end(self) -> None:
+        """Say that no further process can come; `ended` is true once all that came was fetched.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> gate.end()
+        >>> gate.ended
+        True
+        """
+        with self._state:
+            self._no_more = True
+            self._wake()
+
+    def play(self, steps: Iterable[tuple[str | int | float, ...]]) -> list[ProcessHelper]:
+        """Put a script in, step by step, and return what it started.
+
+        A process is named by its image, as the script wrote it: the last one of that name is meant.
+
+            ("start", image)   ("start", image, parent image)   ("start", image, parent image, command line)
+            ("exit", image)    ("exit", image, status)          ("time out", image)
+            ("sleep", seconds)                                  ("end",)
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> gate.play([("start", "make.exe"), ("start", "cc.exe", "make.exe", "cc -c a.c"), ("exit", "cc.exe", 1)])
+        [<ProcessHelper 1000 'make.exe' parent 4, paused>, <ProcessHelper 1004 'cc.exe' parent 1000, paused>]
+
+        Raises: ValueError with the number of the step that is none.
+        """
+        started: dict[str, ProcessHelper] = {}
+        order: list[ProcessHelper] = []
+        for number, step in enumerate(steps, 1):
+            match step:
+                case ("start", str(image)):
+                    started[image] = self.start(image)
+                    order.append(started[image])
+                case ("start", str(image), str(parent)) if parent in started:
+                    started[image] = self.start(image, parent_pid=started[parent].pid)
+                    order.append(started[image])
+                case ("start", str(image), str(parent), str(command_line)) if parent in started:
+                    pid = started[parent].pid
+                    started[image] = self.start(image, parent_pid=pid, command_line=command_line)
+                    order.append(started[image])
+                case ("exit", str(image)) if image in started:
+                    self.exit(started[image])
+                case ("exit", str(image), int(status)) if image in started:
+                    self.exit(started[image], status)
+                case ("time out", str(image)) if image in started:
+                    self.time_out(started[image])
+                case ("sleep", int(seconds) | float(seconds)):
+                    time.sleep(seconds)
+                case ("end",):
+                    self.end()
+                case _:
+                    raise ValueError(
+                        f"step {number}, {step!r}, is none, or names a process that no step before it started;"
+                        " help(procmon.SimulatedGate.play) lists the steps"
+                    )
+        return order
+
+    # --------------------------------------------------------------------------------------------- the protocol
+
+    @property
+    def name(self) -> str:
+        """For people.
+
+        >>> import procmon
+        >>> procmon.SimulatedGate().name
+        'simulated'
+        """
+        return self._name
+
+    @property
+    def closed(self) -> bool:
+        """`close` has been called."""
+        return self._closed
+
+    @property
+    def ended(self) -> bool:
+        """No further process can come, and all that came was fetched."""
+        with self._state:
+            return self._closed or (self._no_more and not self._records and not self._faults)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until `fetch` has something, `wake` was called or the gate ended; False when `timeout` seconds passed.
+
+        >>> import procmon
+        >>> procmon.SimulatedGate().wait(0.01)
+        False
+        """
+        with self._state:
+            ready = self._state.wait_for(self._is_ready, timeout)
+            self._woken = False
+            return ready
+
+    def wake(self) -> None:
+        """Make a `wait` in another thread, or the next one, return True at once."""
+        with self._state:
+            self._wake()
+
+    def fetch(self) -> list[ProcessHelper]:
+        """What is new, oldest first.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> process = gate.start("a.exe")
+        >>> gate.fetch()
+        [<ProcessHelper 1000 'a.exe' parent 4, paused>]
+        >>> gate.fetch()
+        []
+
+        Raises: GateClosed, or what `fail` was given.
+        """
+        with self._state:
+            self._check_open()
+            if self._faults:
+                raise self._faults.popleft()
+            fetched = list(self._records)
+            self._records.clear()
+            for process in fetched:
+                current = self._processes[process.pid]
+                if current == process:
+                    self._processes[process.pid] = _seen(current)
+            return fetched
+
+    def snapshot(self) -> list[ProcessHelper]:
+        """All processes that have not exited; marks nothing.
+
+        Raises: GateClosed.
+        """
+        with self._state:
+            self._check_open()
+            return [process for process in self._processes.values() if not process.exited]
+
+    def allow(self, *processes: ProcessHelper) -> list[Answer]:
+        """Let them run; one answer for each, in order.
+
+        Raises: GateClosed.
+        """
+        return self._answer(processes, Verdict.ALLOW)
+
+    def block(self, *processes: ProcessHelper) -> list[Answer]:
+        """End them before they begin, with status 0xC0000364; one answer for each, in order.
+
+        Raises: GateClosed.
+        """
+        return self._answer(processes, Verdict.BLOCK)
+
+    def terminate(self, process: ProcessHelper) -> None:
+        """End a running process, for `Monitor.sweep`; its status is 0xC0000364.
+
+        Raises: StaleProcess when it has gone.
+        """
+        self.exit(process, STATUS_BLOCKED)
+
+    def close(self) -> None:
+        """Give the disconnect verdict to all that is held, and hold nothing more. Twice is no error."""
+        with self._state:
+            if not self._closed:
+                for process in tuple(self._processes.values()):
+                    if process.paused:
+                        self._decide(process, self._disconnect, DecidedBy.DISCONNECT)
+            self._closed = True
+            self._wake()
+
+    # ------------------------------------------------------------------------------------ all below: lock is held
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise GateClosed("the gate is closed: make a new SimulatedGate()")
+
+    def _is_ready(self) -> bool:
+        return self._woken or self._closed or self._no_more or bool(self._records) or bool(self._faults)
+
+    def _wake(self) -> None:
+        self._woken = True
+        self._state.notify_all()
+
+    def _report(self, process: ProcessHelper) -> None:
+        self._processes[process.pid] = process
+        self._records.append(process)
+        self._state.notify_all()
+
+    def _holds(self, process: ProcessHelper) -> bool:
+        current = self._processes.get(process.pid)
+        return current == process and current.paused
+
+    def _living(self, process: ProcessHelper | int) -> ProcessHelper:
+        pid = process if isinstance(process, int) else process.pid
+        current = self._processes.get(pid)
+        if current is None or current.exited or (isinstance(process, ProcessHelper) and current != process):
+            raise StaleProcess(f"{process!r} is not running in this gate: it has exited, or was never started")
+        return current
+
+    def _answer(self, processes: Iterable[ProcessHelper], verdict: Verdict) -> list[Answer]:
+        with self._state:
+            self._check_open()
+            return [self._answer_one(process, verdict) for process in processes]
+
+    def _answer_one(self, process: ProcessHelper, verdict: Verdict) -> Answer:
+        current = self._processes.get(process.pid)
+        if current is None:
+            return Answer.UNKNOWN
+        if current != process:
+            return Answer.STALE
+        if current.verdict is not None:
+            return Answer.ANSWERED if current.decided_by is not DecidedBy.EXEMPT else Answer.NOT_HELD
+        if current.exited:
+            return Answer.UNKNOWN
+        if not current.paused:
+            return Answer.NOT_HELD
+        self._decide(current, verdict, DecidedBy.USER)
+        return Answer.DONE
+
+    def _decide(self, process: ProcessHelper, verdict: Verdict, by: DecidedBy) -> None:
+        if verdict is Verdict.DEFER:
+            raise ValueError("DEFER is no verdict for a gate: it is ALLOW or BLOCK")
+        self._verdicts[process.identity] = verdict
+        decided = replace(process, paused=False, verdict=verdict, decided_by=by, hold_left=None)
+        self._processes[process.pid] = decided
+        for index, record in enumerate(self._records):  # not yet fetched: it is given once, with its verdict
+            if record == process:
+                self._records[index] = replace(decided, seen=False)
+                break
+        else:
+            if by is not DecidedBy.USER:
+                self._records.append(decided)
+        if verdict is Verdict.BLOCK:
+            self._exit(decided, STATUS_BLOCKED)
+        self._state.notify_all()
+
+    def _exit(self, process: ProcessHelper, status: int) -> None:
+        self._report(replace(process, paused=False, exited=True, exit_status=status, hold_left=None))
+
+
+def _seen(process: ProcessHelper) -> ProcessHelper:
+    return replace(process, seen=True, flags=process.flags | ProcessFlags.SEEN)

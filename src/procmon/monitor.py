@@ -1,0 +1,372 @@
+"""The monitor: takes what a gate holds, asks the callbacks, answers."""
+
+import asyncio
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Self, overload
+
+from ._dispatch import Engine, Options, Sink, State
+from ._streams import Starts
+from ._subscriptions import Callback, Decider, ExitCallback, Match, Subscription, read_opinion
+from .errors import AlreadyAnswered, NotHeld, ProcmonError, StaleProcess
+from .gates.base import Gate
+from .records import Answer, DecidedBy, Decision, ProcessFlags, ProcessHelper, Statistics, Verdict
+
+__all__ = ["Monitor"]
+
+SLICE = 0.1
+"""Seconds of one wait: Ctrl+C does not interrupt a lock on Windows."""
+
+
+class Monitor:
+    r"""Asks callbacks about every process that a gate holds, and answers the gate.
+
+    Callbacks are asked in the order of their subscription; the first that returns something decides. The monitor owns
+    its gate from `start` on: `stop` answers all that is held and closes the gate. It starts once.
+
+    What no callback decides fails open, as do the gates: a machine on which a mistake in a callback stops every start can
+    no longer start what would mend it. Where starts must fail closed, say so: ``default=BLOCK, on_error=BLOCK,
+    on_deadline=BLOCK``. DEFER is a choice for all three, too: it stays held until you answer.
+
+    default:      verdict when no callback has an opinion, and for what is still held when the monitor stops
+    on_error:     verdict when a callback raises or returns nonsense; the traceback is logged
+    deadline:     seconds for all callbacks of one process together, None = no limit; less where the gate's own hold
+                  timeout comes earlier. A deferred process has no deadline
+    on_deadline:  verdict when they take longer; the worker is replaced, so that others do not wait for the one that hangs
+    workers:      callbacks that run at the same time; 1 = never two at once (but for one that is past its deadline).
+                  Coroutines do not count
+    own:          verdict for processes that a callback's own thread starts and so might wait for: it would wait for
+                  itself. None = they are asked about like all others
+    history:      decisions that `history` keeps
+    audit:        where each decision is written after its verdict was sent: an object with ``write(decision)``, or several
+
+    >>> import procmon
+    >>> gate = procmon.SimulatedGate()
+    >>> monitor = procmon.Monitor(gate)
+    >>> @monitor.subscribe
+    ... def decide(process):
+    ...     if process.name == "notepad.exe":
+    ...         return procmon.BLOCK
+    >>> with monitor:
+    ...     notepad, calc = gate.start("c:/windows/notepad.exe"), gate.start("c:/windows/calc.exe")
+    ...     gate.verdict_of(notepad), gate.verdict_of(calc)
+    (<Verdict.BLOCK>, <Verdict.ALLOW>)
+    >>> monitor
+    <Monitor stopped on simulated: 1 allowed, 1 blocked, 0 pending>
+
+    Raises: TypeError or ValueError when an option is none.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        *,
+        default: Verdict = Verdict.ALLOW,
+        on_error: Verdict = Verdict.ALLOW,
+        deadline: float | None = 30.0,
+        on_deadline: Verdict = Verdict.ALLOW,
+        workers: int = 1,
+        own: Verdict | None = Verdict.ALLOW,
+        history: int = 1000,
+        audit: Sink | Iterable[Sink] | None = None,
+    ) -> None:
+        if not isinstance(gate, Gate):
+            raise TypeError(f"a Monitor needs a gate: DriverGate(), DebugGate.run([...]) or SimulatedGate(), not {gate!r}")
+        for option, value in (("default", default), ("on_error", on_error), ("on_deadline", on_deadline)):
+            if not isinstance(value, Verdict):
+                raise TypeError(f"{option} is ALLOW, BLOCK or DEFER, not {value!r}")
+        if own is Verdict.DEFER or not (own is None or isinstance(own, Verdict)):
+            raise TypeError(f"own is ALLOW, BLOCK or None, not {own!r}")
+        if deadline is not None and not deadline > 0:
+            raise ValueError(f"deadline is a number of seconds above 0, or None for no limit, not {deadline!r}")
+        if workers < 1:
+            raise ValueError(f"workers is 1 or more, not {workers!r}")
+        if history < 0:
+            raise ValueError(f"history is the number of decisions to keep, 0 or more, not {history!r}")
+        self._engine = Engine(
+            gate, Options(default, on_error, deadline, on_deadline, workers, own, history, _sinks(audit))
+        )
+        self._finalizer = weakref.finalize(self, self._engine.drop)
+        self._finalizer.atexit = False  # the engines that run are stopped by an exit function of their own
+
+    def __repr__(self) -> str:
+        engine = self._engine
+        state = "failed" if engine.error is not None else engine.state.value
+        counts = engine.counts
+        return (
+            f"<Monitor {state} on {engine.gate.name}: {counts['allowed']} allowed, {counts['blocked']} blocked,"
+            f" {len(engine.held)} pending>"
+        )
+
+    # --------------------------------------------------------------------------------------------------- its life
+
+    def start(self) -> None:
+        """Begin to answer; returns at once.
+
+        >>> import procmon
+        >>> monitor = procmon.Monitor(procmon.SimulatedGate())
+        >>> monitor.start()
+        >>> monitor.running
+        True
+        >>> monitor.stop()
+
+        Raises: ProcmonError when it has been started before, GateClosed when its gate was closed.
+        """
+        self._engine.start()
+
+    def stop(self) -> None:
+        """Answer all that is held by the default, close the gate, and ask no callback any more.
+
+        May be called from any thread, from a callback too, and twice.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> monitor = procmon.Monitor(gate, default=procmon.DEFER)
+        >>> monitor.start()
+        >>> process = gate.start("a.exe")
+        >>> monitor.stop()
+        >>> monitor.history
+        [<Decision allow 1000 'a.exe' by stop>]
+        """
+        self._engine.stop()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the monitor has stopped; False when `timeout` seconds passed first. Ctrl+C ends it at any time.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> with procmon.Monitor(gate) as monitor:
+        ...     gate.end()
+        ...     monitor.wait(5)
+        True
+
+        Raises: ProcmonError when it was never started.
+        """
+        if self._engine.state is State.READY:
+            raise ProcmonError("the monitor does not run, so waiting would never end: start() it, or use it in a `with`")
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = SLICE if end is None else min(SLICE, end - time.monotonic())
+            if self._engine.stopped.wait(max(0.0, left)):
+                return True
+            if left <= 0:
+                return False
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        self._engine.loops.use(asyncio.get_running_loop())
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
+    @property
+    def gate(self) -> Gate:
+        """The gate it was made with."""
+        return self._engine.gate
+
+    @property
+    def running(self) -> bool:
+        """Started, and not stopped."""
+        return self._engine.state is State.RUNNING
+
+    @property
+    def error(self) -> Exception | None:
+        """What the gate failed with, if that is why the monitor stopped."""
+        return self._engine.error
+
+    # -------------------------------------------------------------------------------------------------- callbacks
+
+    @overload
+    def subscribe(self, callback: Callback | Decider, /, *, match: Match = None) -> Subscription: ...
+
+    @overload
+    def subscribe(self, /, *, match: Match = None) -> Callable[[Callback | Decider], Subscription]: ...
+
+    def subscribe(
+        self, callback: Callback | Decider | None = None, /, *, match: Match = None
+    ) -> Subscription | Callable[[Callback | Decider], Subscription]:
+        r"""Ask `callback` about every process, or about those that `match`; also as a decorator.
+
+        It gets a `ProcessHelper` and returns ALLOW, BLOCK, DEFER, a `Decision`, or None: no opinion. It may be a coroutine
+        function, and an object with a method ``decide``, such as a `Policy`. `match` is a glob on the image name
+        (``*`` within a part, ``**`` across parts; without a slash the last part counts) or a function of the process.
+
+        >>> import procmon
+        >>> monitor = procmon.Monitor(procmon.SimulatedGate())
+        >>> monitor.subscribe(lambda process: procmon.BLOCK, match="**/temp/**")
+        <Subscription <lambda> matching '**/temp/**'>
+
+        Raises: TypeError when it is no callback, ValueError when `match` is an empty pattern.
+        """
+        if callback is None:
+            return lambda function: self._engine.subscribe(function, match)
+        return self._engine.subscribe(callback, match)
+
+    @overload
+    def on_exit(self, callback: ExitCallback, /, *, match: Match = None) -> Subscription: ...
+
+    @overload
+    def on_exit(self, /, *, match: Match = None) -> Callable[[ExitCallback], Subscription]: ...
+
+    def on_exit(
+        self, callback: ExitCallback | None = None, /, *, match: Match = None
+    ) -> Subscription | Callable[[ExitCallback], Subscription]:
+        """Call `callback` with the record of every process that exits; its result does not count.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> monitor = procmon.Monitor(gate)
+        >>> subscription = monitor.on_exit(lambda process: print(process.name, "exited with", process.exit_status))
+        >>> monitor.start()
+        >>> gate.exit(gate.start("a.exe"), 3)
+        >>> gate.end()
+        >>> monitor.wait(5)
+        a.exe exited with 3
+        True
+        """
+        if callback is None:
+            return lambda function: self._engine.subscribe_to_exits(function, match)
+        return self._engine.subscribe_to_exits(callback, match)
+
+    def starts(self, timeout: float | None = None, *, match: Match = None) -> Starts:
+        """The processes that start from now on, to iterate over with ``for`` or ``async for``.
+
+        Each is held until `allow` or `block`. It ends when none came for `timeout` seconds, or when the monitor stops.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> with procmon.Monitor(gate) as monitor:
+        ...     starts = monitor.starts(timeout=0.1)
+        ...     a, b = gate.start("a.exe"), gate.start("b.exe")
+        ...     for process in starts:
+        ...         decision = monitor.block(process) if process.name == "a.exe" else monitor.allow(process)
+        >>> monitor
+        <Monitor stopped on simulated: 1 allowed, 1 blocked, 0 pending>
+
+        Raises: ProcmonError, when iterated, if the monitor was never started.
+        """
+        return Starts(self._engine, timeout, match)
+
+    # --------------------------------------------------------------------------------------------------- verdicts
+
+    @property
+    def pending(self) -> list[ProcessHelper]:
+        """Held at this moment, oldest first: being asked about, or deferred."""
+        with self._engine.changed:
+            return [hold.process for hold in self._engine.held.values() if not hold.claimed]
+
+    def allow(self, process: ProcessHelper | int) -> Decision:
+        """Let a held process run: the record or its pid.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> with procmon.Monitor(gate, default=procmon.DEFER) as monitor:
+        ...     process = gate.start("a.exe")
+        ...     monitor.allow(process)
+        <Decision allow 1000 'a.exe' by user>
+
+        Raises: StaleProcess when it has gone, AlreadyAnswered, NotHeld, GateClosed.
+        """
+        return self._by_hand(process, Verdict.ALLOW)
+
+    def block(self, process: ProcessHelper | int) -> Decision:
+        """End a held process before its first instruction: the record or its pid.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> with procmon.Monitor(gate, default=procmon.DEFER) as monitor:
+        ...     process = gate.start("a.exe")
+        ...     monitor.block(process.pid)
+        <Decision block 1000 'a.exe' by user>
+
+        Raises: StaleProcess when it has gone, AlreadyAnswered, NotHeld, GateClosed.
+        """
+        return self._by_hand(process, Verdict.BLOCK)
+
+    @property
+    def history(self) -> list[Decision]:
+        """The latest decisions, oldest first; `Monitor` has the number kept."""
+        with self._engine.changed:
+            return list(self._engine.history)
+
+    @property
+    def statistics(self) -> Statistics:
+        """Counts since the monitor was made."""
+        return self._engine.statistics()
+
+    def sweep(self, policy: Decider | Callable[[ProcessHelper], Decision | Verdict | None], *, terminate: bool = False) -> list[Decision]:
+        """What `policy` says of the processes that run already, and were never held.
+
+        Only a report, unless `terminate`: then those it blocks (and does not merely audit) are ended, but never one that
+        the gate would never hold. `Decision.answer` is DONE where that was done.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> processes = gate.running_before("c:/tools/a.exe")
+        >>> procmon.Monitor(gate).sweep(lambda process: procmon.BLOCK)
+        [<Decision block 1000 'c:\\\\tools\\\\a.exe' by callback <lambda>>]
+
+        Raises: GateClosed.
+        """
+        decide = Subscription(policy, None, lambda _: None)
+        decisions = []
+        for process in self.gate.snapshot():
+            if process.paused or (result := decide(process)) is None:
+                continue
+            verdict, by, who, audited = read_opinion(result, decide.name)
+            answer = None
+            if terminate and verdict is Verdict.BLOCK and not audited and ProcessFlags.EXEMPT not in process.flags:
+                answer = self._terminate(process)
+            decisions.append(
+                Decision(process=process, verdict=verdict, by=by, who=who, audited=audited, answer=answer)
+            )
+        return decisions
+
+    def _terminate(self, process: ProcessHelper) -> Answer:
+        terminate = getattr(self.gate, "terminate", None)
+        if terminate is None:
+            raise ProcmonError(f"{self.gate.name} cannot end running processes; sweep without terminate=True")
+        try:
+            terminate(process)
+        except StaleProcess:
+            return Answer.STALE
+        return Answer.DONE
+
+    def _by_hand(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:
+        decision = self._engine.answer_by_hand(process, verdict)
+        known = decision.process
+        match decision.answer:
+            case Answer.DONE:
+                return decision
+            case Answer.UNKNOWN:
+                raise StaleProcess(f"{known!r} has gone; nothing was done")
+            case Answer.STALE:
+                raise StaleProcess(f"pid {known.pid} belongs to another process now, {known.name} has gone; nothing was done")
+            case Answer.NOT_HELD:
+                raise NotHeld(f"{known!r} runs and is not held; to end a running process is not the business of a monitor")
+            case _:
+                raise AlreadyAnswered(f"{known!r} has had its verdict ({self._engine.told(known)}); a second one changes nothing")
+
+
+def _sinks(audit: Sink | Iterable[Sink] | None) -> tuple[Sink, ...]:
+    if audit is None:
+        return ()
+    sinks = (audit,) if isinstance(audit, Sink) else tuple(audit)
+    for sink in sinks:
+        if not isinstance(sink, Sink):
+            raise TypeError(f"audit takes objects with a method write(decision), not {sink!r}")
+    return sinks
