@@ -1,0 +1,107 @@
+// device.cpp - the control device: who may open it, and how a request reaches the core and its answer the caller.
+
+#include "driver.h"
+
+namespace procmon::kernel {
+namespace {
+
+DEVICE_OBJECT* device;
+Rundown requests;
+
+UNICODE_STRING device_name() { return string_of(L"\\Device\\ProcMonGate"); }
+UNICODE_STRING link_name() { return string_of(L"\\DosDevices\\ProcMonGate"); }
+
+NTSTATUS complete(IRP* irp, NTSTATUS status, size_t written = 0) {
+    irp->IoStatus.Status = status;
+    irp->IoStatus.Information = written;
+    IoCompleteRequest(irp, IO_NO_INCREMENT);
+    return status;
+}
+
+// The file object is alive from create to close, so its address names one handle (and its duplicates) for that long.
+uint64_t owner_of(const IO_STACK_LOCATION* stack) { return reinterpret_cast<uintptr_t>(stack->FileObject); }
+
+// PASSIVE_LEVEL, the caller's context. FILE_DEVICE_SECURE_OPEN has the device's security checked for any name; still,
+// there is nothing below the device, so a name is a mistake.
+NTSTATUS NTAPI on_open(DEVICE_OBJECT*, IRP* irp) {
+    const Inside inside(requests);
+    if (!inside) return complete(irp, STATUS_DEVICE_NOT_READY);
+    const FILE_OBJECT* file = IoGetCurrentIrpStackLocation(irp)->FileObject;
+    return complete(irp, file->FileName.Length == 0 ? STATUS_SUCCESS : STATUS_OBJECT_NAME_INVALID);
+}
+
+// CLEANUP: the last handle is closed, PASSIVE_LEVEL, the closer's context. CLOSE: no request is under way any more,
+// PASSIVE_LEVEL, any thread. Both tell the core: a REGISTER that raced with the cleanup is undone by the close, and
+// Wine sends only the close.
+NTSTATUS NTAPI on_closed(DEVICE_OBJECT*, IRP* irp) {
+    const Inside inside(requests);
+    if (inside) gate.handle_closed(owner_of(IoGetCurrentIrpStackLocation(irp)));
+    return complete(irp, STATUS_SUCCESS);
+}
+
+// PASSIVE_LEVEL, the caller's context. METHOD_BUFFERED: the system buffer is ours alone, input and output in one, and
+// as long as the longer of the two. The I/O manager has compared the handle's access with the access in the code,
+// so that what a code asks for is what the caller has.
+NTSTATUS NTAPI on_control(DEVICE_OBJECT*, IRP* irp) {
+    const Inside inside(requests);
+    if (!inside) return complete(irp, STATUS_DEVICE_NOT_READY);
+    const IO_STACK_LOCATION* stack = IoGetCurrentIrpStackLocation(irp);
+    const auto& control = stack->Parameters.DeviceIoControl;
+    void* buffer = irp->AssociatedIrp.SystemBuffer;
+    const uint32_t code = control.IoControlCode;
+    const size_t input_bytes = control.InputBufferLength, output_bytes = control.OutputBufferLength;
+
+    size_t written = 0;
+    NTSTATUS status = build::control(irp, code, buffer, input_bytes, output_bytes, &written);
+    if (status == STATUS_PENDING) return status;  // completed, perhaps already, by somebody else
+    if (status != STATUS_INVALID_DEVICE_REQUEST) return complete(irp, status, written);
+
+    if (code == wire::kRegister) {  // here, not in a callback: drive letters may have changed since
+        status = volumes_refresh();
+        if (!NT_SUCCESS(status)) return complete(irp, status);
+    }
+    Caller caller;
+    caller.owner = owner_of(stack);
+    caller.pid = id_of(PsGetCurrentProcessId());
+    caller.access = code >> 14 & wire::kAccessBoth;
+    status = static_cast<NTSTATUS>(gate.dispatch(caller, code, buffer, input_bytes, buffer, output_bytes, &written));
+    return complete(irp, status, written);
+}
+
+}  // namespace
+
+NTSTATUS device_start(DRIVER_OBJECT* driver) {
+    UNICODE_STRING name = device_name();
+    NTSTATUS status = IoCreateDevice(driver, 0, &name, wire::kDeviceType, FILE_DEVICE_SECURE_OPEN, FALSE, &device);
+    if (!NT_SUCCESS(status)) return status;
+    status = secure_device(device);
+    if (!NT_SUCCESS(status)) {
+        IoDeleteDevice(device);
+        device = nullptr;
+        return status;
+    }
+    driver->MajorFunction[IRP_MJ_CREATE] = on_open;
+    driver->MajorFunction[IRP_MJ_CLEANUP] = on_closed;
+    driver->MajorFunction[IRP_MJ_CLOSE] = on_closed;
+    driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = on_control;
+    requests.open();
+    return STATUS_SUCCESS;
+}
+
+void device_stop() {
+    requests.close();
+    IoDeleteDevice(device);
+    device = nullptr;
+}
+
+NTSTATUS link_start(DRIVER_OBJECT*) {
+    UNICODE_STRING link = link_name(), target = device_name();
+    return IoCreateSymbolicLink(&link, &target);
+}
+
+void link_stop() {
+    UNICODE_STRING link = link_name();
+    IoDeleteSymbolicLink(&link);
+}
+
+}  // namespace procmon::kernel

@@ -1,0 +1,72 @@
+// driver.cpp - DriverEntry and unload: one table of steps, taken in order and undone in reverse.
+
+#include "driver.h"
+
+namespace procmon::kernel {
+
+Gate gate;
+
+namespace {
+
+NTSTATUS gate_start(DRIVER_OBJECT*) {
+    return static_cast<NTSTATUS>(gate.start(port(), build::features));
+}
+
+// Every wait of a hold is over when this returns, or will be within a slice; the routines can then be removed.
+NTSTATUS holds_start(DRIVER_OBJECT*) { return STATUS_SUCCESS; }
+void holds_stop() { gate.stop(); }
+
+void gate_stop() {
+    while (gate.holds_in_flight() != 0) wait_ms(1);  // nobody, unless a kernel removes routines without waiting
+    gate.destroy();
+}
+
+struct Step {
+    const char* name;
+    NTSTATUS (*start)(DRIVER_OBJECT*);
+    void (*stop)();  // nullptr: nothing to undo
+};
+
+// The order matters both ways. Down: state, device and its security, notifications, the initial list, the link last,
+// so that nobody can ask before there is an answer. Up: the link, then the holds are released while the worker still
+// runs (a blocked process must die before its thread goes on), then the image routine, then the create routine, then
+// the worker, and only then the device and the state.
+constexpr Step kSteps[] = {
+    {"gate", gate_start, gate_stop},
+    {"device", device_start, device_stop},
+    {"volumes", volumes_start, nullptr},
+    {"worker", worker_start, worker_stop},
+    {"build", build::start, build::stop},
+    {"create notifications", create_notify_start, create_notify_stop},
+    {"image notifications", image_notify_start, image_notify_stop},
+    {"holds", holds_start, holds_stop},
+    {"running processes", list_running, nullptr},
+    {"link", link_start, link_stop},
+};
+
+void stop_steps(size_t count) {
+    while (count-- > 0)
+        if (kSteps[count].stop != nullptr) kSteps[count].stop();
+}
+
+// PASSIVE_LEVEL, a system thread. The I/O manager calls it when the last handle to the device is closed.
+void NTAPI unload(DRIVER_OBJECT*) { stop_steps(ARRAYSIZE(kSteps)); }
+
+}  // namespace
+}  // namespace procmon::kernel
+
+// PASSIVE_LEVEL, a system thread. Until it returns the device cannot be opened (DO_DEVICE_INITIALIZING).
+extern "C" NTSTATUS NTAPI DriverEntry(DRIVER_OBJECT* driver, UNICODE_STRING*) {
+    using namespace procmon::kernel;
+    port_start();
+    for (size_t i = 0; i < ARRAYSIZE(kSteps); ++i) {
+        const NTSTATUS status = kSteps[i].start(driver);
+        if (!NT_SUCCESS(status)) {
+            DbgPrint("procmon: %s: 0x%08lx, not loaded\n", kSteps[i].name, status);
+            stop_steps(i);
+            return status;
+        }
+    }
+    driver->DriverUnload = unload;
+    return STATUS_SUCCESS;
+}

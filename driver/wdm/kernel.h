@@ -1,0 +1,158 @@
+// kernel.h - the NT kernel's own headers, usable from C++ with mingw-w64 and with the WDK, and guards over its handles.
+//
+// mingw-w64's ddk/wdm.h defines two intrinsics that its own intrin-impl.h has defined before; they are given other
+// names for the length of the include. Nothing here may include <windef.h> or <windows.h>: those are user-mode types.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+extern "C" {
+#if defined(__MINGW32__)
+#include <basetsd.h>
+#include <psdk_inc/intrin-impl.h>
+#define InterlockedBitTestAndSet InterlockedBitTestAndSetOfWdm
+#define InterlockedBitTestAndReset InterlockedBitTestAndResetOfWdm
+#include <ntifs.h>
+#undef InterlockedBitTestAndSet
+#undef InterlockedBitTestAndReset
+#else
+#include <ntifs.h>
+NTSYSAPI NTSTATUS NTAPI ZwQueryInformationProcess(HANDLE, PROCESSINFOCLASS, PVOID, ULONG, PULONG);
+#endif
+NTSYSAPI NTSTATUS NTAPI ZwQuerySystemInformation(ULONG information_class, PVOID buffer, ULONG bytes, PULONG needed);
+}
+
+#include "../core/gate.h"
+
+namespace procmon::kernel {
+
+constexpr ULONG kPoolTag = 0x476D6350;  // shown as "PcmG" by !poolused
+
+inline uint32_t id_of(HANDLE id) { return static_cast<uint32_t>(reinterpret_cast<uintptr_t>(id)); }
+inline HANDLE handle_of(uint64_t value) { return reinterpret_cast<HANDLE>(static_cast<uintptr_t>(value)); }
+
+inline Text text_of(const UNICODE_STRING* string) {
+    if (string == nullptr || string->Buffer == nullptr) return {};
+    return {reinterpret_cast<const char16_t*>(string->Buffer), string->Length / sizeof(WCHAR)};
+}
+
+// The string that `literal` is; nothing is copied.
+template <size_t N>
+UNICODE_STRING string_of(const WCHAR (&literal)[N]) {
+    return {static_cast<USHORT>((N - 1) * sizeof(WCHAR)), static_cast<USHORT>(N * sizeof(WCHAR)),
+            const_cast<WCHAR*>(literal)};
+}
+
+inline LARGE_INTEGER milliseconds(uint32_t ms) {  // relative, as the Ke waits want it
+    LARGE_INTEGER interval;
+    interval.QuadPart = -static_cast<LONGLONG>(ms) * 10000;
+    return interval;
+}
+
+inline void wait_ms(uint32_t ms) {
+    LARGE_INTEGER interval = milliseconds(ms);
+    KeDelayExecutionThread(KernelMode, FALSE, &interval);
+}
+
+// Nonpaged, never executable where the system knows the difference, zeroed; nullptr when there is none. <= APC_LEVEL.
+[[nodiscard]] void* allocate(size_t bytes);
+void release(void* memory);
+
+// An address that not every supported kernel exports, or nullptr. PASSIVE_LEVEL.
+template <typename Pointer>
+Pointer find_export(const WCHAR* name) {
+    UNICODE_STRING string;
+    RtlInitUnicodeString(&string, name);
+    return reinterpret_cast<Pointer>(reinterpret_cast<uintptr_t>(MmGetSystemRoutineAddress(&string)));
+}
+
+// Owns a kernel handle.
+class Handle {
+   public:
+    Handle() = default;
+    ~Handle() {
+        if (handle_ != nullptr) ZwClose(handle_);
+    }
+    Handle(const Handle&) = delete;
+    Handle& operator=(const Handle&) = delete;
+    [[nodiscard]] HANDLE get() const { return handle_; }
+    [[nodiscard]] HANDLE* put() { return &handle_; }  // only while empty
+
+   private:
+    HANDLE handle_ = nullptr;
+};
+
+// Owns a reference to an object: PEPROCESS, PKEVENT and the like.
+template <typename Pointer>
+class Reference {
+   public:
+    Reference() = default;
+    ~Reference() {
+        if (object_ != nullptr) ObDereferenceObject(object_);
+    }
+    Reference(const Reference&) = delete;
+    Reference& operator=(const Reference&) = delete;
+    [[nodiscard]] Pointer get() const { return object_; }
+    [[nodiscard]] Pointer* put() { return &object_; }  // only while empty
+
+   private:
+    Pointer object_ = nullptr;
+};
+
+// Owns memory of `allocate`.
+class Memory {
+   public:
+    explicit Memory(size_t bytes) : memory_(allocate(bytes)) {}
+    ~Memory() { release(memory_); }
+    Memory(const Memory&) = delete;
+    Memory& operator=(const Memory&) = delete;
+    template <typename T = void>
+    [[nodiscard]] T* get() const {
+        return static_cast<T*>(memory_);
+    }
+
+   private:
+    void* memory_;
+};
+
+// Counts who is inside a callback or a request, so that unload can wait for the last one. Ex*RundownProtection does
+// this better, but not every kernel has it.
+class Rundown {
+   public:
+    // Any IRQL. false: closed, stay out.
+    [[nodiscard]] bool enter() {
+        if (InterlockedIncrement(&inside_) > 0) return true;
+        InterlockedDecrement(&inside_);
+        return false;
+    }
+    void leave() { InterlockedDecrement(&inside_); }
+    void open() { InterlockedExchange(&inside_, 0); }
+    // Lets nobody in any more and waits until all are out; twice is no error. PASSIVE_LEVEL, no lock.
+    void close() {
+        if (inside_ >= 0) InterlockedExchangeAdd(&inside_, kClosed);
+        while (inside_ != kClosed) wait_ms(1);
+    }
+
+   private:
+    static constexpr LONG kClosed = -0x40000000;
+    volatile LONG inside_ = kClosed;
+};
+
+// Holds a Rundown open for a scope, if it still is.
+class Inside {
+   public:
+    explicit Inside(Rundown& rundown) : rundown_(rundown), inside_(rundown.enter()) {}
+    ~Inside() {
+        if (inside_) rundown_.leave();
+    }
+    Inside(const Inside&) = delete;
+    Inside& operator=(const Inside&) = delete;
+    explicit operator bool() const { return inside_; }
+
+   private:
+    Rundown& rundown_;
+    const bool inside_;
+};
+
+}  // namespace procmon::kernel

@@ -1,0 +1,47 @@
+// native.cpp - this driver on a real NT kernel (the Wine test build has ../wine/ instead).
+
+#include "driver.h"
+
+namespace procmon::kernel::build {
+namespace {
+
+constexpr ACCESS_MASK kProcessTerminate = 0x1;  // PROCESS_TERMINATE, which not every ntifs.h has
+
+}  // namespace
+
+#ifdef PROCMON_DEBUG
+const uint32_t features = wire::kFeatureDebugBuild;
+#else
+const uint32_t features = 0;
+#endif
+const bool needs_notifications = true;
+
+// The type is checked, and so is the caller's right to set it: UserMode, whatever mode the request came from.
+// ExEventObjectType is read through its address, because the headers disagree on how many times to dereference it.
+NTSTATUS reference_event(uint64_t handle, KEVENT** event) {
+    auto* type = find_export<POBJECT_TYPE*>(L"ExEventObjectType");
+    if (type == nullptr) return STATUS_NOT_SUPPORTED;
+    if (handle == 0 || handle > UINTPTR_MAX) return STATUS_INVALID_HANDLE;
+    return ObReferenceObjectByHandle(handle_of(handle), EVENT_MODIFY_STATE, *type, UserMode,
+                                     reinterpret_cast<void**>(event), nullptr);
+}
+
+// PASSIVE_LEVEL, the worker. The process is held until we are done, so that the pid cannot have been used again.
+bool terminate(const Condemned& condemned) {
+    Reference<PEPROCESS> process;
+    Handle handle;
+    NTSTATUS status = PsLookupProcessByProcessId(handle_of(condemned.pid), process.put());
+    if (NT_SUCCESS(status))
+        status = ObOpenObjectByPointer(process.get(), OBJ_KERNEL_HANDLE, nullptr, kProcessTerminate, nullptr,
+                                       KernelMode, handle.put());
+    if (NT_SUCCESS(status))
+        status = ZwTerminateProcess(handle.get(), static_cast<NTSTATUS>(wire::kStatusBlocked));
+    return NT_SUCCESS(status) || status == STATUS_PROCESS_IS_TERMINATING;
+}
+
+NTSTATUS control(IRP*, uint32_t, void*, size_t, size_t, size_t*) { return STATUS_INVALID_DEVICE_REQUEST; }
+
+NTSTATUS start(DRIVER_OBJECT*) { return STATUS_SUCCESS; }
+void stop() {}
+
+}  // namespace procmon::kernel::build

@@ -1,0 +1,89 @@
+// port.cpp - the core's Port on an NT kernel: nonpaged pool, one fast mutex, events, two clocks, the case table.
+
+#include "driver.h"
+
+namespace procmon::kernel {
+namespace {
+
+static_assert(sizeof(FAST_MUTEX) <= sizeof(LockStorage));
+static_assert(sizeof(KEVENT) <= sizeof(SignalStorage));
+
+using ExAllocatePool2Routine = void*(NTAPI*)(uint64_t flags, SIZE_T bytes, ULONG tag);
+constexpr uint64_t kPoolFlagNonPaged = 0x40;  // POOL_FLAG_NON_PAGED: zeroed and never executable
+
+ExAllocatePool2Routine allocate_pool2;  // Windows 10 2004 and later
+POOL_TYPE pool_type = NonPagedPool;     // NonPagedPoolNx where there is one: Windows 8 and later
+
+FAST_MUTEX* mutex_of(LockStorage* storage) { return reinterpret_cast<FAST_MUTEX*>(storage); }
+
+void* take(size_t bytes) {
+    if (allocate_pool2 != nullptr) return allocate_pool2(kPoolFlagNonPaged, bytes, kPoolTag);
+    void* memory = ExAllocatePoolWithTag(pool_type, bytes, kPoolTag);
+    if (memory != nullptr) RtlZeroMemory(memory, bytes);
+    return memory;
+}
+
+}  // namespace
+
+void port_start() {
+    allocate_pool2 = find_export<ExAllocatePool2Routine>(L"ExAllocatePool2");
+    RTL_OSVERSIONINFOW version = {};
+    version.dwOSVersionInfoSize = sizeof version;
+    RtlGetVersion(&version);
+    if (version.dwMajorVersion > 6 || (version.dwMajorVersion == 6 && version.dwMinorVersion >= 2))
+        pool_type = NonPagedPoolNx;
+}
+
+// The pool aligns to 16 bytes on x64 but to 8 on x86; there the block's own address is kept just below what is given.
+void* allocate(size_t bytes) {
+    constexpr size_t kAlignment = 16;
+    if (bytes > SIZE_MAX - kAlignment) return nullptr;
+    if constexpr (sizeof(void*) == 8) return take(bytes);
+    void* block = take(bytes + kAlignment);
+    if (block == nullptr) return nullptr;
+    const uintptr_t aligned = (reinterpret_cast<uintptr_t>(block) + kAlignment) & ~(kAlignment - 1);
+    reinterpret_cast<void**>(aligned)[-1] = block;
+    return reinterpret_cast<void*>(aligned);
+}
+
+void release(void* memory) {
+    if (memory == nullptr) return;
+    ExFreePoolWithTag(sizeof(void*) == 8 ? memory : static_cast<void**>(memory)[-1], kPoolTag);
+}
+
+// <= APC_LEVEL throughout. A fast mutex raises to APC_LEVEL; all that the core does under it is allowed there.
+Port port() {
+    Port port = {};
+    port.allocate = [](void*, size_t bytes) { return kernel::allocate(bytes); };
+    port.release = [](void*, void* memory) { kernel::release(memory); };
+    port.lock_create = [](void*, LockStorage* lock) { ExInitializeFastMutex(mutex_of(lock)); };
+    port.lock_destroy = [](void*, LockStorage*) {};
+    port.lock_acquire = [](void*, LockStorage* lock) { ExAcquireFastMutex(mutex_of(lock)); };
+    port.lock_release = [](void*, LockStorage* lock) { ExReleaseFastMutex(mutex_of(lock)); };
+    port.signal_create = [](void*, SignalStorage* signal) {
+        KeInitializeEvent(event_of(signal), NotificationEvent, FALSE);
+    };
+    port.signal_destroy = [](void*, SignalStorage*) {};
+    port.signal_set = [](void*, SignalStorage* signal) { KeSetEvent(event_of(signal), EVENT_INCREMENT, FALSE); };
+    port.user_event_open = [](void*, uint64_t handle, void** event) {
+        return static_cast<uint32_t>(build::reference_event(handle, reinterpret_cast<KEVENT**>(event)));
+    };
+    port.user_event_set = [](void*, void* event) {
+        KeSetEvent(static_cast<KEVENT*>(event), EVENT_INCREMENT, FALSE);
+    };
+    port.user_event_close = [](void*, void* event) { ObDereferenceObject(event); };
+    port.worker_wake = [](void*) { kernel::worker_wake(); };
+    port.monotonic_ms = [](void*) { return static_cast<uint64_t>(KeQueryInterruptTime()) / 10000; };
+    port.filetime = [](void*) {
+        LARGE_INTEGER now;
+        KeQuerySystemTime(&now);
+        return static_cast<int64_t>(now.QuadPart);
+    };
+    port.lowercase = [](void*, char16_t unit) {
+        if (unit < 0x80) return static_cast<char16_t>(unit >= u'A' && unit <= u'Z' ? unit + 32 : unit);
+        return static_cast<char16_t>(RtlDowncaseUnicodeChar(static_cast<WCHAR>(unit)));
+    };
+    return port;
+}
+
+}  // namespace procmon::kernel

@@ -1,0 +1,93 @@
+// processes.cpp - the processes that run already: told to the gate once, right after the notifications are on.
+
+#include "driver.h"
+
+namespace procmon::kernel {
+namespace {
+
+constexpr ULONG kSystemProcessInformation = 5;
+constexpr auto kProcessImageFileName = static_cast<PROCESSINFOCLASS>(27);
+constexpr ULONG kQueryInformation = 0x400;  // PROCESS_QUERY_INFORMATION
+constexpr size_t kNameBytes = wire::kMaxNameBytes + sizeof(UNICODE_STRING);
+
+struct RunningProcess {  // the head of SYSTEM_PROCESS_INFORMATION
+    ULONG next_offset;
+    ULONG thread_count;
+    LARGE_INTEGER reserved[3];
+    LARGE_INTEGER created;
+    LARGE_INTEGER user_time;
+    LARGE_INTEGER kernel_time;
+    UNICODE_STRING name;  // only the last part
+    LONG base_priority;
+    HANDLE pid;
+    HANDLE parent_pid;
+};
+
+BOOLEAN(NTAPI* exit_called)(PEPROCESS);  // PsGetProcessExitProcessCalled
+
+// The native path of a process, into `buffer`; empty where there is none (System) or it is gone.
+Text path_of(HANDLE pid, UNICODE_STRING* buffer) {
+    OBJECT_ATTRIBUTES attributes;
+    InitializeObjectAttributes(&attributes, nullptr, OBJ_KERNEL_HANDLE, nullptr, nullptr);
+    CLIENT_ID client = {pid, nullptr};
+    Handle process;
+    if (!NT_SUCCESS(ZwOpenProcess(process.put(), kQueryInformation, &attributes, &client))) return {};
+    ULONG needed = 0;
+    const NTSTATUS status =
+        ZwQueryInformationProcess(process.get(), kProcessImageFileName, buffer, kNameBytes, &needed);
+    return NT_SUCCESS(status) ? text_of(buffer) : Text{};
+}
+
+// It may have ended since the list was taken, and told so before we put it in: then it would stay for ever.
+bool has_exited(HANDLE pid) {
+    Reference<PEPROCESS> process;
+    if (!NT_SUCCESS(PsLookupProcessByProcessId(pid, process.put()))) {
+        *process.put() = nullptr;
+        return true;
+    }
+    return exit_called != nullptr && exit_called(process.get());
+}
+
+void tell(const RunningProcess& running, UNICODE_STRING* path_buffer) {
+    Creation creation;
+    creation.pid = id_of(running.pid);
+    creation.parent_pid = id_of(running.parent_pid);
+    creation.created = running.created.QuadPart;
+    creation.native_name = path_of(running.pid, path_buffer);
+    if (creation.native_name.length == 0) creation.native_name = text_of(&running.name);
+    creation.running = true;
+    (void)gate.on_create(creation);
+    if (has_exited(running.pid)) gate.on_exit(creation.pid, wire::kStatusUnknown);
+}
+
+}  // namespace
+
+// PASSIVE_LEVEL. The list grows while we ask for it, so ask again with room to spare.
+NTSTATUS list_running(DRIVER_OBJECT*) {
+    exit_called = find_export<decltype(exit_called)>(L"PsGetProcessExitProcessCalled");
+    const Memory path_buffer(kNameBytes);
+    if (path_buffer.get() == nullptr) return STATUS_INSUFFICIENT_RESOURCES;
+
+    ULONG bytes = 0x10000;
+    for (int tries = 0; tries < 8; ++tries) {
+        const Memory list(bytes);
+        if (list.get() == nullptr) return STATUS_INSUFFICIENT_RESOURCES;
+        ULONG needed = 0;
+        const NTSTATUS status = ZwQuerySystemInformation(kSystemProcessInformation, list.get(), bytes, &needed);
+        if (status == STATUS_INFO_LENGTH_MISMATCH) {
+            bytes = (needed > bytes ? needed : bytes) + 0x10000;
+            continue;
+        }
+        if (!NT_SUCCESS(status)) return status;
+        for (auto* at = list.get<uint8_t>();;) {
+            const auto* running = reinterpret_cast<const RunningProcess*>(at);
+            if (running->pid != nullptr && running->thread_count != 0)  // neither Idle nor a zombie
+                tell(*running, path_buffer.get<UNICODE_STRING>());
+            if (running->next_offset == 0) return STATUS_SUCCESS;
+            at += running->next_offset;
+        }
+    }
+    return STATUS_INFO_LENGTH_MISMATCH;
+}
+
+}  // namespace procmon::kernel

@@ -1,0 +1,71 @@
+// volumes.cpp - which volume each drive letter names, and where the system directory is: prepared outside of callbacks.
+
+#include "driver.h"
+
+namespace procmon::kernel {
+namespace {
+
+KMUTEX building;  // one map is built at a time; a mutex also keeps its owner from being suspended
+
+class Locked {
+   public:
+    Locked() { KeWaitForSingleObject(&building, Executive, KernelMode, FALSE, nullptr); }
+    ~Locked() { KeReleaseMutex(&building, FALSE); }
+    Locked(const Locked&) = delete;
+    Locked& operator=(const Locked&) = delete;
+};
+
+constexpr size_t kTargetUnits = 256;  // \Device\HarddiskVolume123 takes 25
+
+bool starts_with(const UNICODE_STRING& string, const UNICODE_STRING& prefix) {
+    return string.Length >= prefix.Length &&
+           RtlCompareMemory(string.Buffer, prefix.Buffer, prefix.Length) == prefix.Length;
+}
+
+// One letter, as the whole machine sees it (\GLOBAL??), not as the caller's session does: names of images are not
+// the caller's. A letter that is not there, or stands for a folder (subst), adds nothing.
+NTSTATUS add_drive(WCHAR letter) {
+    WCHAR path[] = L"\\GLOBAL??\\A:";
+    path[ARRAYSIZE(path) - 3] = letter;
+    UNICODE_STRING name = string_of(path);
+    OBJECT_ATTRIBUTES attributes;
+    InitializeObjectAttributes(&attributes, &name, OBJ_KERNEL_HANDLE | OBJ_CASE_INSENSITIVE, nullptr, nullptr);
+    Handle link;
+    if (!NT_SUCCESS(ZwOpenSymbolicLinkObject(link.put(), SYMBOLIC_LINK_QUERY, &attributes))) return STATUS_SUCCESS;
+
+    WCHAR buffer[kTargetUnits];
+    UNICODE_STRING target = {0, sizeof buffer, buffer};
+    if (!NT_SUCCESS(ZwQuerySymbolicLinkObject(link.get(), &target, nullptr))) return STATUS_SUCCESS;
+    if (starts_with(target, string_of(L"\\??\\"))) return STATUS_SUCCESS;
+    return static_cast<NTSTATUS>(gate.volumes_add(text_of(&target), static_cast<char16_t>(letter | 0x20)));
+}
+
+// The system tells it in the page that it shares with everybody. Read unit by unit: the page is not ordinary memory.
+NTSTATUS set_system_directory() {
+    constexpr WCHAR kFolder[] = L"\\system32";
+    WCHAR path[kTargetUnits];
+    const volatile WCHAR* root = SharedUserData->NtSystemRoot;
+    size_t units = 0;
+    for (WCHAR unit; units < kTargetUnits - ARRAYSIZE(kFolder) && (unit = root[units]) != 0; ++units) path[units] = unit;
+    for (size_t i = 0; kFolder[i] != 0; ++i) path[units++] = kFolder[i];
+    return static_cast<NTSTATUS>(gate.set_system_directory({reinterpret_cast<char16_t*>(path), units}));
+}
+
+}  // namespace
+
+NTSTATUS volumes_start(DRIVER_OBJECT*) {
+    KeInitializeMutex(&building, 0);
+    const NTSTATUS status = set_system_directory();
+    return NT_SUCCESS(status) ? volumes_refresh() : status;
+}
+
+// PASSIVE_LEVEL, any thread, no lock. The old map stays in force until the new one is whole.
+NTSTATUS volumes_refresh() {
+    const Locked locked;
+    NTSTATUS status = static_cast<NTSTATUS>(gate.volumes_begin());
+    for (WCHAR letter = L'A'; NT_SUCCESS(status) && letter <= L'Z'; ++letter) status = add_drive(letter);
+    if (NT_SUCCESS(status)) gate.volumes_commit();
+    return status;
+}
+
+}  // namespace procmon::kernel
