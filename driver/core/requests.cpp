@@ -1,0 +1,330 @@
+// requests.cpp - what a controller can ask for, in one table.
+//
+// `output` may be the memory that `input` is in: each handler has read what it needs before it writes over it.
+
+#include "state.h"
+
+namespace procmon {
+
+using namespace wire;
+
+namespace {
+
+constexpr int kRecordsPerLock = 64;  // copied before others get their turn
+
+struct Request {
+    GateState& state;
+    const Caller& caller;
+    const unsigned char* input;
+    size_t input_bytes;
+    unsigned char* output;
+    size_t output_bytes;
+    size_t written;
+};
+
+template <class T>
+T read(const Request& request, size_t offset = 0) {
+    T value;
+    memcpy(&value, request.input + offset, sizeof value);
+    return value;
+}
+
+template <class T>
+void write(Request& request, size_t offset, const T& value) {
+    memcpy(request.output + offset, &value, sizeof value);
+}
+
+// ------------------------------------------------------------------------------------------------- records
+
+uint32_t hold_left_ms(const GateState& state, const Record& record) {
+    if (record.state != kStateHeld) return 0;
+    const uint32_t limit = state.controller.hold_timeout_ms;
+    if (limit == kNoTimeout) return kUnlimited;
+    const uint32_t waited = state.waited_ms(&record);
+    return waited < limit ? limit - waited : 0;
+}
+
+uint32_t record_bytes(Record& record) {
+    size_t units = record.command_line_length;
+    if (record.names) units += record.names->image_length + record.names->native_length;
+    return static_cast<uint32_t>(round_up(sizeof(RecordHeader) + units * sizeof(char16_t), 8));
+}
+
+unsigned char* append(unsigned char* to, Text text) {
+    if (text.length) memcpy(to, text.data, text.length * sizeof(char16_t));
+    return to + text.length * sizeof(char16_t);
+}
+
+void write_record(Request& request, size_t offset, Record& record) {
+    const Text image = record.names ? record.names->image() : Text{};
+    const Text native = record.names ? record.names->native() : Text{};
+    const Text command_line = record.command_line();
+    RecordHeader header = {};
+    header.size = record_bytes(record);
+    header.pid = record.pid;
+    header.start_key = record.start_key;
+    header.created = record.created;
+    header.parent_pid = record.parent_pid;
+    header.creator_pid = record.creator_pid;
+    header.creator_tid = record.creator_tid;
+    header.state = record.state;
+    header.flags = record.flags | (record.fetched ? kFlagSeen : 0);
+    header.verdict = record.verdict;
+    header.decided_by = record.decided_by;
+    header.exit_status = record.exit_status;
+    header.held_ms = record.state == kStateHeld ? request.state.waited_ms(&record) : record.held_ms;
+    header.hold_left_ms = hold_left_ms(request.state, record);
+    header.image_name_bytes = static_cast<uint32_t>(image.length * sizeof(char16_t));
+    header.native_name_bytes = static_cast<uint32_t>(native.length * sizeof(char16_t));
+    header.command_line_bytes = static_cast<uint32_t>(command_line.length * sizeof(char16_t));
+    write(request, offset, header);
+    unsigned char* const start = request.output + offset;
+    unsigned char* const end = append(append(append(start + sizeof header, image), native), command_line);
+    memset(end, 0, static_cast<size_t>(start + header.size - end));
+}
+
+// Writes the record behind the `header.count` others, or notes that it does not fit.
+bool add_record(Request& request, RecordsHeader* header, Record& record) {
+    const uint32_t bytes = record_bytes(record);
+    if (bytes > request.output_bytes - request.written) {
+        header->needed_bytes = bytes;
+        return false;
+    }
+    write_record(request, request.written, record);
+    request.written += bytes;
+    ++header->count;
+    return true;
+}
+
+// -------------------------------------------------------------------------------------------------- handlers
+
+Status info(Request& request) {
+    GateState& state = request.state;
+    Info info = {};
+    {
+        Locked locked(state);
+        info.size = sizeof info;
+        info.version = kVersion;
+        info.features = state.features;
+        info.controller_pid = state.controller.pid;
+        info.record_count = state.table.size();
+        info.record_limit = kMaxRecords;
+        info.held_count = state.held_count;
+        info.rule_count = state.rules ? state.rules->count : 0;
+        info.memory_bytes = state.memory_bytes;
+        info.hold_timeout_ms = state.controller.hold_timeout_ms;
+        info.counters = state.counters;
+    }
+    write(request, 0, info);
+    request.written = sizeof info;
+    return kSuccess;
+}
+
+bool is_verdict(uint32_t value) { return value == kVerdictAllow || value == kVerdictBlock; }
+
+Status register_controller(Request& request) {
+    GateState& state = request.state;
+    const Port& port = state.port;
+    const auto asked = read<RegisterRequest>(request);
+    if (asked.version >> 16 != kVersionMajor) return kRevisionMismatch;
+    if (asked.flags & ~kRegisterFlags || asked.reserved) return kInvalidParameter;
+    if (!is_verdict(asked.timeout_verdict) || !is_verdict(asked.disconnect_verdict)) return kInvalidParameter;
+    void* event = nullptr;
+    const Status opened = port.user_event_open(port.context, asked.event, &event);
+    if (opened != kSuccess) return opened;
+
+    Discard discard(port);
+    Locked locked(state);
+    PROCMON_CHECK(request.caller.owner);
+    Controller& controller = state.controller;
+    if (state.stopping || (controller.owner && !state.is_controller(request.caller))) {
+        discard.close(event);
+        return state.stopping ? kDeviceNotReady : kSharingViolation;
+    }
+    const bool is_new = !controller.owner;
+    if (!is_new) discard.close(controller.event);
+    controller = {request.caller.owner,  request.caller.pid,       asked.flags, asked.hold_timeout_ms,
+                  asked.timeout_verdict, asked.disconnect_verdict, event};
+    if (is_new) {
+        ++state.registrations;
+        // Everything that runs is new to this controller, and was there before it.
+        for (Record* record = state.table.records.first; record; record = state.table.records.next(record)) {
+            if (record->state == kStateNew || record->state == kStateExiting) continue;
+            record->flags |= kFlagRunningBefore;
+            record->fetched = false;
+            state.unseen.append(record);
+        }
+    }
+    if (state.unseen.first || state.held.first) port.user_event_set(port.context, event);
+    return kSuccess;
+}
+
+Status fetch(Request& request) {
+    GateState& state = request.state;
+    RecordsHeader header = {};
+    request.written = sizeof header;
+    for (bool more = true; more;) {
+        Discard discard(state.port);
+        Locked locked(state);
+        more = state.is_controller(request.caller);
+        for (int i = 0; more && i < kRecordsPerLock; ++i) {
+            Record* record = state.unseen.first;
+            more = record && add_record(request, &header, *record);
+            if (!more) break;
+            state.unseen.remove(record);
+            record->fetched = true;
+            state.drop_if_done(record, discard);
+        }
+    }
+    write(request, 0, header);
+    return kSuccess;
+}
+
+Status list(Request& request) {
+    GateState& state = request.state;
+    RecordsHeader header = {};
+    header.next_key = read<ListRequest>(request).after_key;
+    request.written = sizeof header;
+    for (bool more = true; more;) {
+        Locked locked(state);
+        Record* record = state.table.after(header.next_key);
+        for (int i = 0; more && i < kRecordsPerLock; ++i) {
+            if (!record) header.next_key = 0;
+            more = record && add_record(request, &header, *record);
+            if (!more) break;
+            header.next_key = record->start_key;
+            state.table.remember(record);
+            record = state.table.records.next(record);
+        }
+    }
+    write(request, 0, header);
+    return kSuccess;
+}
+
+uint32_t answer(GateState& state, const Target& target, uint32_t verdict) {
+    Counters& counters = state.counters;
+    Record* record = state.table.find(target.pid);
+    if (!record) {
+        ++counters.unknown_verdicts;
+        return kResultUnknown;
+    }
+    if (record->start_key != target.start_key) {
+        ++counters.stale_verdicts;
+        return kResultStale;
+    }
+    if (record->state != kStateHeld) {
+        ++counters.late_verdicts;
+        return record->state == kStateAnswered || record->state == kStateReleased ? kResultAnswered : kResultNotHeld;
+    }
+    ++(verdict == kVerdictAllow ? counters.allowed : counters.blocked);
+    state.decide(record, verdict, kByController);
+    return kResultDone;
+}
+
+Status answer_all(Request& request, uint32_t verdict) {
+    const size_t count = request.input_bytes / sizeof(Target);
+    if (request.input_bytes % sizeof(Target)) return kInfoLengthMismatch;
+    if (count > kMaxTargets) return kInvalidParameter;
+    if (request.output_bytes < count * sizeof(uint32_t)) return kBufferTooSmall;
+    for (size_t i = 0; i < count; ++i) {
+        const auto target = read<Target>(request, i * sizeof(Target));
+        Locked locked(request.state);
+        if (!request.state.is_controller(request.caller)) return kInvalidDeviceState;
+        write(request, i * sizeof(uint32_t), answer(request.state, target, verdict));
+    }
+    request.written = count * sizeof(uint32_t);
+    return kSuccess;
+}
+
+Status allow(Request& request) { return answer_all(request, kVerdictAllow); }
+Status block(Request& request) { return answer_all(request, kVerdictBlock); }
+
+Status reset(Request& request) {
+    GateState& state = request.state;
+    Discard discard(state.port);
+    Locked locked(state);
+    if (!state.is_controller(request.caller)) return kInvalidDeviceState;
+    state.end_controller(state.controller.disconnect_verdict, kByDisconnect, discard);
+    state.counters = {};
+    return kSuccess;
+}
+
+Status set_rules(Request& request) {
+    GateState& state = request.state;
+    Rules* rules = nullptr;
+    const Status parsed = parse_rules(state.port, request.input, request.input_bytes, &rules);
+    Discard discard(state.port);
+    Locked locked(state);
+    if (parsed == kInsufficientResources) ++state.counters.allocation_failures;
+    if (parsed != kSuccess) return parsed;
+    if (!state.is_controller(request.caller)) {
+        discard.add(rules);
+        return kInvalidDeviceState;
+    }
+    state.drop(state.rules, discard);
+    state.rules = rules;
+    if (rules) state.keep(rules);
+    return kSuccess;
+}
+
+// ----------------------------------------------------------------------------------------------------- table
+
+struct Entry {
+    uint32_t code;
+    uint32_t access;  // that the handle must have been opened with
+    bool controller_only;
+    uint32_t min_input;
+    uint32_t min_output;
+    Status (*handler)(Request&);
+};
+
+constexpr Entry kRequests[] = {
+    {kInfo, kAccessRead, false, 0, sizeof(Info), info},
+    {kRegister, kAccessBoth, false, sizeof(RegisterRequest), 0, register_controller},
+    {kFetch, kAccessRead, true, 0, sizeof(RecordsHeader), fetch},
+    {kList, kAccessRead, false, sizeof(ListRequest), sizeof(RecordsHeader), list},
+    {kAllow, kAccessBoth, true, sizeof(Target), sizeof(uint32_t), allow},
+    {kBlock, kAccessBoth, true, sizeof(Target), sizeof(uint32_t), block},
+    {kReset, kAccessBoth, true, 0, 0, reset},
+    {kSetRules, kAccessBoth, true, sizeof(RulesHeader), 0, set_rules},
+};
+
+constexpr bool codes_agree() {
+    for (const Entry& entry : kRequests)
+        if ((entry.code >> 14 & 3) != entry.access) return false;
+    return true;
+}
+static_assert(codes_agree(), "the access in the table is the one that the request code asks the system to check");
+
+const Entry* find_entry(uint32_t code) {
+    for (const Entry& entry : kRequests)
+        if (entry.code == code) return &entry;
+    return nullptr;
+}
+
+Status admission(GateState& state, const Caller& caller, const Entry& entry) {
+    Locked locked(state);
+    if (state.stopping) return kDeviceNotReady;
+    if ((caller.access & entry.access) != entry.access) return kAccessDenied;
+    if (entry.controller_only && !state.is_controller(caller)) return kInvalidDeviceState;
+    return kSuccess;
+}
+
+}  // namespace
+
+Status dispatch_request(GateState& state, const Caller& caller, uint32_t code, const void* input, size_t input_bytes,
+                        void* output, size_t output_bytes, size_t* written) {
+    const Entry* entry = find_entry(code);
+    if (!entry) return kInvalidDeviceRequest;
+    const Status admitted = admission(state, caller, *entry);
+    if (admitted != kSuccess) return admitted;
+    if (input_bytes < entry->min_input) return kInfoLengthMismatch;
+    if (output_bytes < entry->min_output) return kBufferTooSmall;
+    Request request = {state,        caller, static_cast<const unsigned char*>(input), input_bytes,
+                       static_cast<unsigned char*>(output), output_bytes, 0};
+    const Status status = entry->handler(request);
+    if (status == kSuccess) *written = request.written;
+    return status;
+}
+
+}  // namespace procmon

@@ -1,0 +1,110 @@
+// table.h - every record of a process: found by pid in O(1), and in the order of start keys.
+#pragma once
+
+#include "gate.h"
+#include "list.h"
+#include "memory.h"
+
+namespace procmon {
+
+// The names of a process in one block: the image name (DOS path, lowercase), then the native name as it was given.
+struct Names : Block {
+    uint64_t native_hash;  // of the lowercase form
+    uint64_t image_hash;
+    uint32_t image_length;  // in code units, like all lengths
+    uint32_t native_length;
+    bool image_is_native;  // no drive letter was known
+
+    Text image() { return {text_behind(this), image_length}; }
+    Text native() { return {text_behind(this) + image_length, native_length}; }
+};
+
+// One process. Its command line lies behind it.
+struct Record : Block {
+    Record* next_in_bucket;
+    Link<Record> by_key;     // in Table::records
+    Link<Record> unseen;     // to be given by FETCH
+    Link<Record> held;       // waits for a verdict
+    Link<Record> exited;     // retired: gone, and not found by its pid any more
+    Link<Record> condemned;  // to be terminated, or in the worker's hands
+    uint64_t start_key;
+    int64_t created;
+    uint64_t held_since_ms;
+    Names* names;  // nullptr = none
+    Hold* hold;    // the thread that waits, nullptr = none
+    uint32_t pid;
+    uint32_t parent_pid;
+    uint32_t creator_pid;
+    uint32_t creator_tid;
+    uint32_t state;
+    uint32_t flags;
+    uint32_t verdict;
+    uint32_t decided_by;
+    uint32_t exit_status;
+    uint32_t held_ms;
+    uint32_t command_line_length;
+    uint32_t descends_from;     // the registration whose controller started it, 0 = none
+    uint32_t terminate_tries;   // that failed
+    bool fetched;               // an earlier FETCH has given it
+    bool in_worker;             // named by next_condemned, terminated() is still to come
+    bool retry;                 // a try failed; the held thread's next look queues it again
+    bool done;                  // the hold is over: its signal is set
+
+    Text command_line() { return {text_behind(this), command_line_length}; }
+};
+
+// A hash table that grows and shrinks by one bucket at a time (linear hashing), so that no insertion ever pays for
+// rehashing the others, and whose buckets come in small segments, so that it never needs one large piece of memory.
+// Not locked: its owner is.
+class Table {
+   public:
+    static constexpr uint32_t kSegmentBuckets = 512;
+    static constexpr uint32_t kSegments = wire::kMaxRecords / kSegmentBuckets;
+    struct Segment : Block {
+        Record* buckets[kSegmentBuckets];
+    };
+
+    List<Record, &Record::by_key> records;
+
+    // The first segment. Without it the table must not be used.
+    void open(Segment* first);
+
+    [[nodiscard]] Record* find(uint32_t pid) const;
+    [[nodiscard]] uint32_t size() const { return size_; }
+
+    // The record becomes the last in key order, and with `findable` the one of its pid, which must have none.
+    void insert(Record* record, bool findable);
+    // Its pid may be used again; the record stays in key order.
+    void retire(Record* record);
+    // A retired record leaves.
+    void erase(Record* record);
+
+    // Chains grow longer than they should for want of a segment: allocate one without the lock, then give it to add.
+    [[nodiscard]] bool wants_segment() const { return findable_ > buckets_ && buckets_ == allocated_; }
+    // nullptr = taken; else it is not wanted any more.
+    [[nodiscard]] Segment* add(Segment* segment);
+    // A segment that is not needed any more, or nullptr.
+    [[nodiscard]] Segment* take_spare();
+    // The same, but for good: the table is empty and will not be used again.
+    [[nodiscard]] Segment* take_any();
+
+    // The first record with a start key above `after`. Quick when `after` is where the last search ended.
+    [[nodiscard]] Record* after(uint64_t after_key);
+    void remember(Record* record) { cursor_ = record; }
+
+   private:
+    [[nodiscard]] Record** bucket(uint32_t index) const;
+    [[nodiscard]] uint32_t bucket_of(uint32_t pid) const;
+    void split();
+    void merge();
+
+    Segment* segments_[kSegments];
+    Record* cursor_;      // where paging stopped
+    uint32_t buckets_;    // in use
+    uint32_t allocated_;  // buckets in all segments
+    uint32_t mask_;       // of the next power of two, less one
+    uint32_t findable_;   // records in buckets
+    uint32_t size_;       // all records
+};
+
+}  // namespace procmon
