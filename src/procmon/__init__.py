@@ -34,6 +34,8 @@ __all__ = [
     "AccessDenied",
     "AlreadyAnswered",
     "Answer",
+    "AuditError",
+    "AuditLog",
     "BLOCK",
     "ControllerBusy",
     "DEFER",

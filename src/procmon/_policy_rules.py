@@ -78,6 +78,11 @@ class Facts:
                 self._values[fact] = ()
         return self._values[fact]
 
+    @property
+    def missing(self) -> frozenset[str]:
+        """The facts that were asked for and are not known."""
+        return frozenset(fact for fact, values in self._values.items() if not values)
+
     def _look_up(self, fact: str) -> tuple[str, ...]:
         if fact in ("parent", "ancestor"):
             line = self._ancestry.note(self.process)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 __all__ = [
     "AccessDenied",
     "AlreadyAnswered",
+    "AuditError",
     "ControllerBusy",
     "DriverAlreadyInstalled",
     "DriverFileMissing",
@@ -110,6 +111,10 @@ class Problem:
 
     def __str__(self) -> str:
         return f"line {self.line}, column {self.column}: {self.message}; {self.advice}"
+
+
+class AuditError(ProcmonError):
+    """An audit log that is not there, or cannot be written."""
 
 
 class PolicyError(ProcmonError):

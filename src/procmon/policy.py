@@ -14,6 +14,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from ._ancestry import Ancestry, Lookup
@@ -149,6 +150,20 @@ class Policy:
         if decision.audited:
             ending = f"{ending}; audit: it is logged and let pass".removeprefix("; ")
         return explain(rules, facts, decision, ending)
+
+    def for_the_past(self) -> Callable[[ProcessHelper], tuple[Decision, frozenset[str]]]:
+        """The same rules for processes of the past, oldest first: nothing is looked up, nothing counted.
+
+        Each gets its decision, and the facts that rules asked for and its record does not hold; see `audit.replay`.
+        """
+        rules, ancestry = self._rules, Ancestry()
+
+        def judge(process: ProcessHelper) -> tuple[Decision, frozenset[str]]:
+            ancestry.note(process)
+            facts = Facts(process, ancestry, None)
+            return self._decide(rules, facts), facts.missing
+
+        return judge
 
     def reload(self) -> None:
         """Read the file again; from the next decision on all of it holds, or, if it is broken, all of the old.

@@ -1,0 +1,282 @@
+"""The audit log: every decision as one line of JSON, read back as decisions, and asked what another policy would say.
+
+    {"process": {"pid": 4711, "parent_pid": 996, "image_name": "c:\\games\\chess.exe", ...}, "verdict": "block",
+     "by": "rule", "who": "no games", "at": "2026-01-31T10:22:06.123456+00:00", "held": 0.004, "audited": false, ...}
+"""
+
+import json
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+from .errors import AuditError
+from .policy import Policy
+from .records import DecidedBy, Decision, Verdict
+
+__all__ = ["AuditLog", "AuditReader", "Change", "Damage", "Replay", "read", "replay"]
+
+_log = logging.getLogger("procmon")
+
+
+class AuditLog:
+    """A file that takes decisions, one line of JSON each; a sink for `Monitor`.
+
+    Each line is in the hands of the operating system when `write` returns, so it survives a crash of this program; with
+    ``fsync`` also one of the machine, for some milliseconds a line. A file that would outgrow ``max_bytes`` (None: no
+    limit) becomes ``<path>.1``, the one before ``<path>.2``, and so on up to ``keep`` old files. One log has one writer.
+
+    >>> import procmon, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> process = procmon.SimulatedGate().start("c:/games/chess.exe")
+    >>> with AuditLog(folder.name + "/audit.jsonl") as log:
+    ...     log.write(procmon.Policy.parse('default = "block"').decide(process))
+    >>> list(read(log.path))
+    [<Decision block 1000 'c:\\\\games\\\\chess.exe' by default>]
+    >>> folder.cleanup()
+
+    Raises: AuditError when the file cannot be written.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, max_bytes: int | None = 16 * 2**20, keep: int = 5, fsync: bool = False
+    ) -> None:
+        if max_bytes is not None and max_bytes < 1:
+            raise ValueError(f"max_bytes is {max_bytes}; give at least 1, or None for a file without a limit")
+        if keep < 1:
+            raise ValueError(f"keep is {keep}; give the number of old files to keep, at least 1")
+        self.path = Path(path)
+        """Where the newest lines are."""
+        self.max_bytes = max_bytes
+        self.keep = keep
+        self.fsync = fsync
+        self._lock = threading.Lock()
+        self._rotation_failed = False
+        self._file: FileIO | None = self._open()
+
+    @property
+    def closed(self) -> bool:
+        """`close` has been called."""
+        return self._file is None
+
+    def write(self, decision: Decision, /) -> None:
+        """Append one decision.
+
+        Raises: AuditError when the log is closed; OSError when the disk refuses, and then the log is still usable.
+        """
+        line = json.dumps(decision.as_dict(), separators=(",", ":")).encode() + b"\n"
+        with self._lock:
+            if self._file is None:
+                raise AuditError(f"{self.path}: the audit log is closed; make a new AuditLog")
+            size = self._file.seek(0, os.SEEK_END)
+            if self.max_bytes is not None and 0 < size and size + len(line) > self.max_bytes:
+                self._rotate()
+            self._append(line)
+
+    def close(self) -> None:
+        """Close the file. Twice is no error."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def __enter__(self) -> "AuditLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<AuditLog {str(self.path)!r}{' closed' if self.closed else ''}>"
+
+    def _open(self) -> FileIO:
+        try:
+            file = FileIO(self.path, "a+")
+        except OSError as error:
+            reason = error.strerror or error
+            raise AuditError(f"{self.path}: it cannot be written: {reason}; give the path of a file") from error
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")  # the last writer died inside a line: do not add to it
+        return file
+
+    def _append(self, line: bytes) -> None:
+        assert self._file is not None
+        begin = self._file.seek(0, os.SEEK_END)
+        try:
+            written = 0
+            while written < len(line):
+                written += self._file.write(line[written:])
+        except OSError:
+            self._file.truncate(begin)  # a disk that is full takes half a line: take it back
+            raise
+        if self.fsync:
+            os.fsync(self._file.fileno())
+
+    def _rotate(self) -> None:
+        """Make room: the file becomes the newest old one. Where Windows refuses, as somebody reads it, write on."""
+        assert self._file is not None
+        self._file.close()
+        try:
+            for number in range(self.keep, 0, -1):
+                newer = _numbered(self.path, number - 1)
+                if newer.exists():
+                    os.replace(newer, _numbered(self.path, number))
+            self._rotation_failed = False
+        except OSError as error:
+            if not self._rotation_failed:
+                _log.warning("%s is over its size and cannot be renamed, so it grows on: %s", self.path, error)
+            self._rotation_failed = True
+        finally:
+            self._file = self._open()
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A line of an audit log that is no decision; the last one, most often, of a program that was killed."""
+
+    path: Path
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}, line {self.line}: not a whole decision ({self.reason}), so it is left out"
+
+
+class AuditReader(Iterator[Decision]):
+    """The decisions of a log and its older files, oldest first; made by `read`."""
+
+    def __init__(self, path: Path) -> None:
+        self.paths = _files(path)
+        """The files that are read, in order."""
+        self.damaged: list[Damage] = []
+        """Lines left out so far; each is also logged as a warning."""
+        self._decisions = self._read()
+
+    def __iter__(self) -> "AuditReader":
+        return self
+
+    def __next__(self) -> Decision:
+        return next(self._decisions)
+
+    def _read(self) -> Iterator[Decision]:
+        for path in self.paths:
+            with path.open("rb") as file:
+                for number, line in enumerate(file, 1):
+                    if not line.strip():
+                        continue
+                    try:
+                        yield Decision.from_dict(json.loads(line))
+                    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+                        self._damage(path, number, line, error)
+
+    def _damage(self, path: Path, number: int, line: bytes, error: Exception) -> None:
+        reason = str(error) if line.endswith(b"\n") else "it ends in the middle"
+        self.damaged.append(Damage(path, number, reason))
+        _log.warning("%s", self.damaged[-1])
+
+
+def read(path: str | os.PathLike[str]) -> AuditReader:
+    """The decisions that an `AuditLog` wrote to ``path`` and to the files it grew out of, oldest first.
+
+    A line that is no decision is left out and reported: see `AuditReader.damaged`. The example of `AuditLog` reads one.
+
+    Raises: AuditError when there is no such file.
+    """
+    return AuditReader(Path(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One decision that another policy would not have made."""
+
+    then: Decision
+    """As it is in the log."""
+    now: Decision
+    """As the policy decides."""
+
+    def __str__(self) -> str:
+        rule = f" by rule {self.now.who}" if self.now.by is DecidedBy.RULE else f" by {self.now.by.value}"
+        return f"{_outcome(self.then)} -> {_outcome(self.now)}  {self.then.process.image_name}{rule}"
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What a policy would have decided about the processes of a log. Prints each kind of difference once."""
+
+    decisions: int
+    """In the log."""
+    changes: tuple[Change, ...]
+    """Those that would differ, oldest first."""
+    missing: dict[str, int]
+    """Facts that rules asked for and the log does not hold (user, hash...), with the number of processes."""
+    damaged: tuple[Damage, ...] = ()
+    """Lines of the log that could not be read."""
+
+    @property
+    def same(self) -> int:
+        """Decisions that would be the same."""
+        return self.decisions - len(self.changes)
+
+    def __str__(self) -> str:
+        lines = [f"{self.decisions:,} decisions: {len(self.changes):,} would change, {self.same:,} would not"]
+        for text, count in Counter(map(str, self.changes)).most_common():
+            lines.append(f"  {count:>5,} x  {text}")
+        for fact, count in self.missing.items():
+            lines.append(f"  not in the log: {fact.replace('_', ' ')}, which rules ask of {count:,} processes")
+        return "\n".join([*lines, *(f"  {damage}" for damage in self.damaged)])
+
+
+def replay(path: str | os.PathLike[str], policy: Policy) -> Replay:
+    """Ask ``policy`` about each process of an audit log, in order, and compare with what was decided.
+
+    It sees what the log holds: nothing is looked up on this machine, where these pids belong to others by now. What a
+    person was asked about then, and would be asked about again, counts as the same.
+
+    >>> import procmon, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> with AuditLog(folder.name + "/audit.jsonl") as log:
+    ...     process = procmon.SimulatedGate().start("c:/games/chess.exe")
+    ...     log.write(procmon.Policy.parse('default = "allow"').decide(process))
+    >>> print(replay(log.path, procmon.Policy.parse('[[rule]]\\nimage = "**/games/**"\\nverdict = "block"')))
+    1 decisions: 1 would change, 0 would not
+          1 x  allow -> block  c:\\games\\chess.exe by rule 1
+    >>> folder.cleanup()
+
+    Raises: AuditError when there is no such file.
+    """
+    reader = read(path)
+    changes, missing, count = [], Counter[str](), 0
+    judge = policy.for_the_past()
+    for count, then in enumerate(reader, 1):
+        now, unknown = judge(then.process)
+        missing.update(unknown)
+        asked_again = now.verdict is Verdict.DEFER and then.by is DecidedBy.USER and not now.audited
+        if (now.verdict, now.audited) != (then.verdict, then.audited) and not asked_again:
+            changes.append(Change(then, now))
+    return Replay(count, tuple(changes), dict(missing), tuple(reader.damaged))
+
+
+def _outcome(decision: Decision) -> str:
+    word = "ask" if decision.verdict is Verdict.DEFER else decision.verdict.value
+    return f"{word} (audit)" if decision.audited else word
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}") if number else path
+
+
+def _files(path: Path) -> list[Path]:
+    """The log and its older files, oldest first."""
+    older: list[Path] = []
+    while (file := _numbered(path, len(older) + 1)).is_file():
+        older.append(file)
+    files = [*reversed(older), *([path] if path.is_file() else [])]
+    if not files:
+        raise AuditError(f"{path}: there is no such audit log; give the path that AuditLog, or --audit, was given")
+    return files

@@ -1,0 +1,223 @@
+"""The audit log: nothing lost, nothing glued together, read back as it was, replayed with another policy."""
+
+import errno
+import json
+import logging
+import os
+import subprocess
+import sys
+from io import FileIO
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import procmon
+from procmon import ALLOW, BLOCK, DEFER, AuditError, DecidedBy, Decision, Policy, ProcessHelper, audit
+from procmon.audit import AuditLog
+
+
+def decision(number: int = 0, verdict: procmon.Verdict = ALLOW, image: str = "c:\\a.exe", **more: object) -> Decision:
+    process = ProcessHelper(pid=1000 + 4 * number, parent_pid=4, image_name=image, start_key=number + 1)
+    return Decision(process=process, verdict=verdict, by=DecidedBy.RULE, who=str(number), **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "audit.jsonl"
+
+
+def numbers(path: Path) -> list[int]:
+    return [int(each.who) for each in audit.read(path)]
+
+
+def test_what_is_written_is_read_back(path: Path) -> None:
+    written = [decision(1, BLOCK, held=0.5, audited=True), decision(2, image="c:\\späß\ud800\n.exe")]
+    with AuditLog(path) as log:
+        for each in written:
+            log.write(each)
+    assert [each.as_dict() for each in audit.read(path)] == [each.as_dict() for each in written]
+
+
+def test_each_line_is_json_for_other_tools(path: Path) -> None:
+    with AuditLog(path) as log:
+        log.write(decision(1, BLOCK))
+    [line] = path.read_text(encoding="ascii").splitlines()
+    assert json.loads(line)["process"]["image_name"] == "c:\\a.exe"
+
+
+def test_a_line_is_on_its_way_when_write_returns(path: Path) -> None:
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[1]); import procmon\n"
+        "log = procmon.AuditLog(sys.argv[2])\n"
+        "log.write(procmon.Policy.parse('').decide(procmon.SimulatedGate().start('a.exe')))\n"
+        "os._exit(9)"
+    )
+    source = str(Path(procmon.__file__).parents[1])
+    assert subprocess.run([sys.executable, "-c", code, source, str(path)], check=False).returncode == 9
+    assert len(list(audit.read(path))) == 1
+
+
+def test_a_second_run_appends(path: Path) -> None:
+    for number in range(2):
+        with AuditLog(path, fsync=True) as log:
+            log.write(decision(number))
+    assert numbers(path) == [0, 1]
+
+
+def test_it_rotates_by_size_and_is_read_oldest_first(path: Path) -> None:
+    with AuditLog(path, max_bytes=2000, keep=3) as log:
+        for number in range(40):
+            log.write(decision(number))
+    files = sorted(file.name for file in path.parent.iterdir())
+    assert files == ["audit.jsonl", "audit.jsonl.1", "audit.jsonl.2", "audit.jsonl.3"]
+    assert all(file.stat().st_size <= 2000 for file in path.parent.iterdir())
+    kept = numbers(path)
+    assert kept == list(range(40 - len(kept), 40))
+    assert len(kept) > 10
+
+
+def test_a_line_larger_than_a_file_is_kept_whole(path: Path) -> None:
+    with AuditLog(path, max_bytes=10, keep=9) as log:
+        for number in range(3):
+            log.write(decision(number))
+    assert numbers(path) == [0, 1, 2]
+
+
+def test_where_renaming_is_refused_the_file_grows_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "it is open in another program")
+
+    with AuditLog(path, max_bytes=1000) as log, caplog.at_level(logging.WARNING, "procmon"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", refuse)
+            for number in range(10):
+                log.write(decision(number))
+        assert caplog.text.count("cannot be renamed") == 1
+        log.write(decision(10))
+    assert numbers(path) == list(range(11))
+    assert path.with_name("audit.jsonl.1").exists()
+
+
+def test_a_torn_last_line_is_left_out_and_reported(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with AuditLog(path) as log:
+        log.write(decision(1))
+        log.write(decision(2))
+    path.write_bytes(path.read_bytes()[:-30])
+    reader = audit.read(path)
+    assert [each.who for each in reader] == ["1"]
+    assert str(reader.damaged[0]).endswith("line 2: not a whole decision (it ends in the middle), so it is left out")
+    assert "line 2" in caplog.text
+
+
+def test_what_is_written_after_a_torn_line_is_not_glued_to_it(path: Path) -> None:
+    path.write_bytes(b'{"process": {"pid"')
+    with AuditLog(path) as log:
+        log.write(decision(2))
+    assert numbers(path) == [2]
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_reported_and_hides_no_decision(tmp_path_factory: pytest.TempPathFactory, noise: bytes) -> None:
+    path = tmp_path_factory.mktemp("audit") / "audit.jsonl"
+    path.write_bytes(noise)
+    with AuditLog(path) as log:
+        log.write(decision(7))
+    reader = audit.read(path)
+    assert [each.who for each in reader] == ["7"]
+    assert len(reader.damaged) == sum(bool(line.strip()) for line in noise.split(b"\n"))
+
+
+def test_a_full_disk_leaves_no_half_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class FullDisk(FileIO):
+        full = False
+
+        def write(self, data: bytes) -> int:  # type: ignore[override]  # of all buffers, bytes are what comes
+            if FullDisk.full and len(data) < 100:
+                raise OSError(errno.ENOSPC, "no space left on device")
+            return super().write(data[: len(data) - 50] if FullDisk.full else data)
+
+    monkeypatch.setattr(audit, "FileIO", FullDisk)
+    with AuditLog(path) as log:
+        log.write(decision(1))
+        FullDisk.full = True
+        with pytest.raises(OSError, match="no space left"):
+            log.write(decision(2))
+        FullDisk.full = False
+        log.write(decision(3))
+    reader = audit.read(path)
+    assert ([each.who for each in reader], reader.damaged) == (["1", "3"], [])
+
+
+def test_errors_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(AuditError, match="there is no such audit log"):
+        audit.read(tmp_path / "none")
+    with pytest.raises(AuditError, match="it cannot be written"):
+        AuditLog(tmp_path)
+    log = AuditLog(tmp_path / "log")
+    log.close()
+    log.close()
+    assert repr(log).endswith("log' closed>")
+    with pytest.raises(AuditError, match="closed"):
+        log.write(decision())
+    with pytest.raises(ValueError, match="max_bytes"):
+        AuditLog(tmp_path / "log", max_bytes=0)
+    with pytest.raises(ValueError, match="keep"):
+        AuditLog(tmp_path / "log", keep=0)
+
+
+def test_a_monitor_writes_to_it_after_the_verdict(path: Path) -> None:
+    gate = procmon.SimulatedGate()
+    with AuditLog(path) as log, procmon.Monitor(gate, default=BLOCK, audit=log) as monitor:
+        process = gate.start("c:/a.exe")
+        assert gate.verdict_of(process) is BLOCK
+        monitor.stop()
+    [written] = audit.read(path)
+    assert (written.process, written.verdict, written.answer) == (process, BLOCK, procmon.Answer.DONE)
+
+
+class TestReplay:
+    def log(self, path: Path, *decisions: Decision) -> None:
+        with AuditLog(path) as log:
+            for each in decisions:
+                log.write(each)
+
+    def test_it_counts_what_would_change_and_says_which(self, path: Path) -> None:
+        self.log(path, decision(1, ALLOW), decision(2, ALLOW, "c:\\b.exe"), decision(3, ALLOW), decision(4, BLOCK))
+        replay = audit.replay(path, Policy.parse("[[rule]]\nname = 'no a'\nimage = 'a.exe'\nverdict = 'block'"))
+        assert (replay.decisions, len(replay.changes), replay.same) == (4, 2, 2)
+        assert str(replay) == (
+            "4 decisions: 2 would change, 2 would not\n      2 x  allow -> block  c:\\a.exe by rule no a"
+        )
+
+    def test_leaving_audit_mode_is_a_change(self, path: Path) -> None:
+        self.log(path, decision(1, BLOCK, audited=True))
+        replay = audit.replay(path, Policy.parse("default = 'block'"))
+        assert "block (audit) -> block  c:\\a.exe by default" in str(replay)
+
+    def test_to_be_asked_again_is_none(self, path: Path) -> None:
+        process = decision(1).process
+        self.log(path, Decision(process=process, verdict=BLOCK, by=DecidedBy.USER))
+        assert audit.replay(path, Policy.parse("default = 'ask'")).same == 1
+        assert audit.replay(path, Policy.parse("default = 'allow'")).same == 0
+
+    def test_parents_come_from_the_log(self, path: Path) -> None:
+        parent = decision(1, image="c:\\word.exe")
+        child = ProcessHelper(pid=5, parent_pid=parent.process.pid, image_name="c:\\cmd.exe", start_key=9)
+        self.log(path, parent, Decision(process=child, verdict=ALLOW, by=DecidedBy.DEFAULT))
+        replay = audit.replay(path, Policy.parse("[[rule]]\nparent = 'word.exe'\nverdict = 'ask'"))
+        assert [(change.then.process, change.now.verdict) for change in replay.changes] == [(child, DEFER)]
+
+    def test_what_the_log_does_not_hold_is_not_looked_up_but_said(self, path: Path) -> None:
+        def never(_: object) -> None:
+            raise AssertionError("it is another process by now")
+
+        self.log(path, decision(1))
+        policy = Policy.parse("[[rule]]\nuser = 'x'\nverdict = 'block'", details=never, lookup=never)  # type: ignore[arg-type]
+        replay = audit.replay(path, policy)
+        assert replay.missing == {"user": 1}
+        assert "not in the log: user, which rules ask of 1 processes" in str(replay)
+        assert policy.hits == {"1": 0, "default": 0}
