@@ -1,0 +1,230 @@
+"""SimulatedGate: the conformance suite, and what only it can do."""
+
+import threading
+import time
+from dataclasses import replace
+
+import procmon
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from procmon.gates.simulated import STATUS_BLOCKED
+from procmon.records import Answer, DecidedBy
+
+pytest.register_assert_rewrite("conformance")
+from conformance import Adapter, GateConformance  # noqa: E402
+
+
+class SimulatedAdapter(Adapter):
+    """What a simulated process "does": it has run once it was let go, and lives until it is ended."""
+
+    def __init__(self) -> None:
+        self.gate = self.simulated = procmon.SimulatedGate()
+        self.exits: dict[int, int] = {}
+
+    def start(self) -> int:
+        return self.simulated.start("C:/Tools/A.exe").pid
+
+    def ran(self, pid: int) -> bool:
+        return self.simulated.verdict_of(pid, timeout=0) is procmon.ALLOW
+
+    def end(self, pid: int, status: int) -> None:
+        self.simulated.exit(pid, status)
+        self.exits[pid] = status
+
+    def exit_status(self, pid: int, timeout: float) -> int | None:
+        if self.simulated.verdict_of(pid, timeout) is procmon.BLOCK:
+            return STATUS_BLOCKED
+        return self.exits.get(pid)
+
+
+class TestSimulatedGate(GateConformance):
+    settle = 0.0
+
+    @pytest.fixture
+    def adapter(self):
+        with SimulatedAdapter() as adapter:
+            yield adapter
+
+
+@pytest.fixture
+def gate():
+    gate = procmon.SimulatedGate()
+    yield gate
+    gate.close()
+
+
+def test_images_become_lowercase_dos_paths_and_pids_ascend_in_steps_of_four(gate):
+    first, second = gate.start("C:/Tools/A.EXE"), gate.start("b.exe")
+    assert first.image_name == "c:\\tools\\a.exe"
+    assert (first.pid, second.pid) == (1000, 1004)
+
+
+def test_every_field_of_a_record_can_be_given(gate):
+    given_fields = dict(parent_pid=8, command_line="a -x", creator_pid=12, creator_tid=16, native_name="\\Device\\a", hold_left=3.0)
+    process = gate.start("a.exe", **given_fields)
+    assert {name: getattr(process, name) for name in given_fields} == given_fields
+
+
+def test_a_pid_is_used_again_only_after_its_process_has_gone(gate):
+    first = gate.start("a.exe")
+    with pytest.raises(ValueError, match="pid 1000 is in use by a.exe"):
+        gate.start("b.exe", pid=1000)
+    gate.exit(first)
+    second = gate.start("b.exe", pid=1000)
+    assert second != first
+    assert gate.block(first) == [Answer.STALE]
+    assert gate.verdict_of(second, timeout=0) is None
+
+
+def test_an_automatic_pid_passes_over_those_that_were_given(gate):
+    gate.start("a.exe", pid=1000)
+    assert gate.start("b.exe").pid == 1004
+
+
+def test_a_timeout_before_the_fetch_is_given_once_with_its_verdict(gate):
+    process = gate.start("a.exe")
+    gate.time_out(process)
+    [record] = gate.fetch()
+    assert (record.paused, record.verdict, record.decided_by) == (False, procmon.ALLOW, DecidedBy.GATE_TIMEOUT)
+
+
+def test_a_timeout_after_the_fetch_is_given_once_more(gate):
+    process = gate.start("a.exe")
+    gate.fetch()
+    gate.time_out(process, procmon.BLOCK)
+    record, exited = gate.fetch()
+    assert (record.paused, record.verdict, record.decided_by) == (False, procmon.BLOCK, DecidedBy.GATE_TIMEOUT)
+    assert exited.exit_status == STATUS_BLOCKED
+    with pytest.raises(procmon.StaleProcess):
+        gate.time_out(process)
+
+
+def test_only_a_held_process_can_time_out(gate):
+    process = gate.start("a.exe")
+    gate.allow(process)
+    with pytest.raises(ValueError, match="not held"):
+        gate.time_out(process)
+
+
+def test_defer_is_no_verdict_of_a_gate(gate):
+    with pytest.raises(ValueError, match="DEFER"):
+        gate.time_out(gate.start("a.exe"), procmon.DEFER)
+    with pytest.raises(ValueError, match="disconnect"):
+        procmon.SimulatedGate(disconnect=procmon.DEFER)
+
+
+def test_close_gives_the_disconnect_verdict():
+    gate = procmon.SimulatedGate(disconnect=procmon.BLOCK)
+    process = gate.start("a.exe")
+    gate.close()
+    assert gate.verdict_of(process, timeout=0) is procmon.BLOCK
+    with pytest.raises(procmon.GateClosed):
+        gate.start("b.exe")
+
+
+def test_exempt_and_earlier_processes_are_reported_and_never_held(gate):
+    exempt = gate.start("csrss.exe", flags=procmon.ProcessFlags.EXEMPT)
+    [earlier] = gate.running_before("explorer.exe")
+    assert [record.paused for record in gate.fetch()] == [False, False]
+    assert gate.block(exempt, earlier) == [Answer.NOT_HELD, Answer.NOT_HELD]
+
+
+def test_a_fault_is_raised_once_and_loses_no_record(gate):
+    gate.start("a.exe")
+    gate.fail(OSError("gone"))
+    with pytest.raises(OSError, match="gone"):
+        gate.fetch()
+    assert len(gate.fetch()) == 1
+
+
+def test_an_ended_gate_gives_what_it_has_and_takes_no_more(gate):
+    gate.start("a.exe")
+    gate.end()
+    assert not gate.ended
+    gate.fetch()
+    assert gate.ended
+    with pytest.raises(procmon.GateClosed, match="ended"):
+        gate.start("b.exe")
+
+
+def test_verdict_of_waits_for_the_verdict(gate):
+    process = gate.start("a.exe")
+    threading.Timer(0.02, gate.allow, [process]).start()
+    assert gate.verdict_of(process, timeout=5) is procmon.ALLOW
+
+
+def test_verdict_of_what_was_killed_while_held_is_none_without_waiting(gate):
+    process = gate.start("a.exe")
+    gate.exit(process)
+    began = time.monotonic()
+    assert gate.verdict_of(process, timeout=5) is None
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("stranger", [4, procmon.ProcessHelper(pid=1000, parent_pid=4, image_name="x", start_key=99)])
+def test_a_stranger_has_no_verdict_and_cannot_exit(gate, stranger):
+    gate.start("a.exe")
+    with pytest.raises(procmon.StaleProcess):
+        gate.verdict_of(stranger)
+    with pytest.raises(procmon.StaleProcess):
+        gate.exit(stranger)
+
+
+def test_a_script_names_processes_by_their_image(gate):
+    make, compiler = gate.play([
+        ("start", "make.exe"),
+        ("sleep", 0.001),
+        ("start", "cc.exe", "make.exe", "cc -c a.c"),
+        ("exit", "cc.exe", 1),
+        ("time out", "make.exe"),
+        ("exit", "make.exe"),
+        ("end",),
+    ])  # fmt: skip
+    assert (compiler.parent_pid, compiler.command_line) == (make.pid, "cc -c a.c")
+    assert [(record.name, record.exit_status) for record in gate.fetch() if record.exited] == [("cc.exe", 1), ("make.exe", 0)]
+    assert gate.ended
+
+
+@pytest.mark.parametrize("step", [(), ("stop",), ("exit", "a.exe"), ("start",), ("start", "b.exe", "a.exe"), ("sleep", "1")])
+def test_a_step_that_is_none_is_named(gate, step):
+    with pytest.raises(ValueError, match="step 2"):
+        gate.play([("start", "c.exe"), step])
+
+
+@given(st.lists(st.sampled_from(["start", "allow", "block", "exit", "time out", "fetch", "reuse", "stale"]), max_size=40))
+def test_whatever_happens_each_start_and_each_exit_is_given_once_and_answered_once(steps):
+    gate = procmon.SimulatedGate()
+    living: list[procmon.ProcessHelper] = []
+    gone: list[procmon.ProcessHelper] = []
+    records: list[procmon.ProcessHelper] = []
+    done = 0
+    for number, step in enumerate(steps):
+        target = living[number % len(living)] if living else None
+        if step == "start":
+            living.append(gate.start(f"{number}.exe"))
+        elif step == "reuse" and gone and gone[-1].pid not in [one.pid for one in living]:
+            living.append(gate.start("again.exe", pid=gone[-1].pid))
+        elif step == "fetch":
+            records += gate.fetch()
+        elif step == "stale" and target:
+            assert gate.block(replace(target, start_key=10_000)) == [Answer.STALE]
+        elif step in ("allow", "block") and target:
+            [answer] = gate.allow(target) if step == "allow" else gate.block(target)
+            done += answer is Answer.DONE
+            if step == "block" and answer is Answer.DONE:
+                gone.append(target)
+                living.remove(target)
+        elif step == "time out" and target and target in [one for one in gate.snapshot() if one.paused]:
+            gate.time_out(target)
+        elif step == "exit" and target:
+            gate.exit(target)
+            gone.append(target)
+            living.remove(target)
+    records += gate.fetch()
+    starts = [one.identity for one in records if not one.exited and one.decided_by is not DecidedBy.GATE_TIMEOUT]
+    assert len(starts) == len(set(starts))
+    assert {one.identity for one in records} == {one.identity for one in living + gone}
+    assert sorted(one.identity for one in records if one.exited) == sorted(one.identity for one in gone)
+    gate.close()
+    assert not any(gate.verdict_of(one, timeout=0) is None for one in living)
