@@ -1,9 +1,9 @@
 r"""The bytes between procmon and its driver: the mirror of ``driver/protocol.h``. Pure, imports on every system.
 
-A constant has the header's name in capitals without its ``k`` (``kByRule`` is `BY_RULE`), a struct is a `Layout` whose
-``name`` is the header's; tests/core/test_protocol.py compares every value and every offset with the header. Requests are
-made by ``encode_...``, replies read by ``decode_...``. Nothing is trusted: what does not fit is a `ValueError` that names
-both sizes, and a value that this version does not know is kept as the number it is.
+A constant has the header's name in capitals without its ``k`` (``kByRule`` is `BY_RULE`), a struct is a `Layout` of
+the header's ``name``; tests/core/test_protocol.py compares every value and every offset with the header. Requests are
+made by ``encode_...``, replies read by ``decode_...``. Nothing is trusted: what does not fit is a `ValueError` that
+names both sizes, and a value of a `Record` that this version does not know is kept as the number it is.
 
     >>> record = Record(pid=44, start_key=7, state=STATE_HELD, image_name="c:\\tools\\a.exe", parent_pid=4)
     >>> Record.unpack(record.pack()) == record
@@ -385,11 +385,11 @@ def encode_targets(identities: Sequence[tuple[int, int]]) -> bytes:
     return b"".join(TARGET.pack(pid=pid, start_key=start_key) for pid, start_key in identities)
 
 
-def decode_answers(data: bytes, count: int) -> list[Answer | int]:
-    """The reply of ALLOW and BLOCK to `count` targets; a result that this version does not know stays a number."""
+def decode_answers(data: bytes, count: int) -> list[Answer]:
+    """The reply of ALLOW and BLOCK to `count` targets; a result that this version does not know counts as UNKNOWN."""
     if len(data) != 4 * count:
         raise ValueError(f"{count} results need {4 * count} bytes, and {len(data)} are there")
-    return [_ANSWERS.get(result, result) for (result,) in struct.iter_unpack("<I", data)]
+    return [_ANSWERS.get(result, Answer.UNKNOWN) for (result,) in struct.iter_unpack("<I", data)]
 
 
 def encode_rules(rules: Iterable[tuple[str, Verdict]]) -> bytes:
@@ -401,7 +401,7 @@ def encode_rules(rules: Iterable[tuple[str, Verdict]]) -> bytes:
     for number, (path, verdict) in enumerate(rules, 1):
         name = _utf16(lowercase(path))
         if not 0 < len(name) <= MAX_NAME_BYTES:
-            raise ValueError(f"rule {number}: a path has 1 to {MAX_NAME_BYTES // 2} characters, this one {len(name) // 2}")
+            raise ValueError(f"rule {number}: a path has 1 to {MAX_NAME_BYTES // 2} characters, not {len(name) // 2}")
         body = _padded(name)
         code = _verdict_code(verdict, f"rule {number} ({path!r})")
         packed.append(RULE_HEADER.pack(size=RULE_HEADER.size + len(body), verdict=code, path_bytes=len(name)) + body)

@@ -146,10 +146,10 @@ def test_register_says_what_it_was_told() -> None:
         wire.encode_register(1, hold_timeout_ms=2**32)
 
 
-def test_results_are_answers_and_unknown_ones_stay_numbers() -> None:
+def test_results_are_answers_and_those_of_a_newer_driver_count_as_unknown() -> None:
     data = b"".join(code.to_bytes(4, "little") for code in (0, 1, 2, 3, 4, 99))
     known = [Answer.DONE, Answer.UNKNOWN, Answer.STALE, Answer.ANSWERED, Answer.NOT_HELD]
-    assert wire.decode_answers(data, 6) == [*known, 99]
+    assert wire.decode_answers(data, 6) == [*known, Answer.UNKNOWN]
 
 
 def test_a_held_record_becomes_a_paused_process_with_all_its_facts() -> None:

@@ -95,7 +95,9 @@ def bind(
 
 def last_error() -> int:
     """The thread's last error as ctypes saved it after the call."""
-    return ctypes.get_last_error() if sys.platform == "win32" else 0
+    if sys.platform == "win32":
+        return ctypes.get_last_error()
+    return 0
 
 
 def windows_error(name: str, code: int) -> OSError:

@@ -1,0 +1,320 @@
+r"""The gate of the whole machine: every new process, held by the driver behind ``\\.\ProcMonGate``."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+
+from .. import wire
+from ..driverinfo import DriverInfo
+from ..errors import DriverNotRunning, GateClosed, ProcmonError, UnsupportedPlatform, VersionMismatch
+from ..records import Answer, ProcessHelper, Verdict
+from ..win32 import scm
+from ..win32.device import Connection, Device
+from ..win32.translate import NOT_INSTALLED, OPEN, REGISTER, REQUEST, code_of, translate, translated
+
+__all__ = ["DEVICE", "DriverConnection", "DriverGate", "driver_info"]
+
+DEVICE = r"\\.\ProcMonGate"
+SERVICE = "ProcMonGate"
+
+_SLICE = 0.25  # seconds: how soon a wait sees Ctrl+C, and that the driver was stopped
+_FIRST_BUFFER = 64 * 1024
+_INFO_BYTES = 1024  # more than Info has today, so that a newer minor version may add to it
+_FILE_NOT_FOUND = 2
+_SERVICE_DOES_NOT_EXIST = 1060
+
+_Opened = TypeVar("_Opened", bound=Device)
+
+
+class DriverConnection(Protocol):
+    """What the gate needs of an open device; `procmon.win32.device.Connection` is the real one.
+
+    Failed requests are `OSError` with a Windows error code; ValueError after `close`.
+    """
+
+    path: str
+
+    @property
+    def event(self) -> int: ...
+    def request(self, code: int, data: bytes = b"", reply_bytes: int = 0) -> bytes: ...
+    def wait(self, timeout: float) -> bool: ...
+    def wake(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class DriverGate:
+    r"""Holds every new process of the machine, until `allow` or `block`. One program at a time can have it.
+
+    `hold_timeout`: seconds after which the driver itself answers a held process with `on_timeout`; None = never.
+    `on_disconnect`: what held processes get when this gate is closed or its program ends, however it ends.
+    `exempt_descendants`: what this program starts, at any depth, is never held, so that it cannot wait for itself.
+    `report_exits`: `fetch` gives each process once more when it has gone.
+    `device`: the device's path, or a `DriverConnection`.
+
+    Raises: DriverNotInstalled, DriverNotRunning, AccessDenied when not elevated, ControllerBusy (with the pid of who
+    has it), VersionMismatch, UnsupportedPlatform off Windows; ValueError for a hold timeout or a verdict that cannot be.
+
+        >>> import procmon
+        >>> with procmon.DriverGate(hold_timeout=10) as gate:  # doctest: +SKIP
+        ...     if gate.wait(60):
+        ...         gate.allow(*gate.fetch())
+    """
+
+    def __init__(
+        self,
+        device: str | DriverConnection = DEVICE,
+        *,
+        hold_timeout: float | None = 60.0,
+        on_timeout: Verdict = Verdict.ALLOW,
+        on_disconnect: Verdict = Verdict.ALLOW,
+        exempt_descendants: bool = True,
+        report_exits: bool = True,
+    ) -> None:
+        flags = wire.EXEMPT_DESCENDANTS * exempt_descendants | wire.REPORT_EXITS * report_exits
+        timeout_ms = _milliseconds(hold_timeout)
+        # Made once before anything is opened, so that a bad verdict leaves nothing behind.
+        wire.encode_register(0, on_timeout=on_timeout, on_disconnect=on_disconnect)
+        self._connection: DriverConnection = _open(Connection, device) if isinstance(device, str) else device
+        self._closed = False
+        self._lost: ProcmonError | None = None
+        self._buffer_bytes = _FIRST_BUFFER
+        try:
+            self._check_version()
+            request = wire.encode_register(
+                self._connection.event,
+                hold_timeout_ms=timeout_ms,
+                on_timeout=on_timeout,
+                on_disconnect=on_disconnect,
+                flags=flags,
+            )
+            try:
+                self._connection.request(wire.REGISTER, request)
+            except OSError as error:
+                raise translate(error, REGISTER, path=self.name, controller=self._controller()) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        state = " closed" if self._closed else " whose driver was stopped" if self._lost else ""
+        return f"<DriverGate {self.name}{state}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def name(self) -> str:
+        """The device's path."""
+        return self._connection.path
+
+    @property
+    def closed(self) -> bool:
+        """`close` has been called."""
+        return self._closed
+
+    @property
+    def ended(self) -> bool:
+        """It is closed, or its driver was stopped."""
+        return self._closed or self._lost is not None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until `fetch` may have something, `wake` was called or the gate ended; False after `timeout` seconds.
+
+        Ctrl+C ends it within a quarter of a second, and so does the end of the driver.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        while not self.ended:
+            left = _SLICE if end is None else min(_SLICE, max(0.0, end - time.monotonic()))
+            if self._connection.wait(left):
+                return True
+            if end is not None and time.monotonic() >= end:
+                return self.ended
+            self._look_for_driver()
+        return True
+
+    def wake(self) -> None:
+        """Make a `wait` in another thread (or the next one) return True at once."""
+        self._connection.wake()
+
+    def fetch(self) -> list[ProcessHelper]:
+        """What is new, oldest first; each is marked as seen. Never waits.
+
+        Raises: GateClosed, also when the driver was stopped.
+        """
+        processes: list[ProcessHelper] = []
+        while True:
+            try:
+                reply = self._records(wire.FETCH)
+            except GateClosed:
+                if processes:
+                    return processes  # the driver has counted them as given; the next call raises
+                raise
+            processes.extend(record.process() for record in reply.records)
+            if not reply.needed_bytes:
+                return processes
+
+    def snapshot(self) -> list[ProcessHelper]:
+        """All processes that the driver knows of, those from before it too; marks nothing.
+
+        Raises: GateClosed.
+        """
+        processes: list[ProcessHelper] = []
+        after_key = 0
+        while True:
+            reply = self._records(wire.LIST, wire.encode_list(after_key))
+            processes.extend(record.process() for record in reply.records)
+            after_key = reply.next_key
+            if not after_key:
+                return processes
+
+    def allow(self, *processes: ProcessHelper) -> list[Answer]:
+        """Let them run. One answer for each, in order; a late or wrong verdict harms nobody.
+
+        Raises: GateClosed.
+        """
+        return self._answer(wire.ALLOW, processes)
+
+    def block(self, *processes: ProcessHelper) -> list[Answer]:
+        """End them before their first instruction, with exit status 0xC0000364. Otherwise like `allow`."""
+        return self._answer(wire.BLOCK, processes)
+
+    def set_rules(self, rules: Iterable[tuple[str, Verdict]]) -> None:
+        r"""Hand the driver verdicts for exact paths (``c:\tools\a.exe`` or native), in place of all old ones.
+
+        What matches is answered by the driver itself and never held. Of two rules for one path the first wins.
+
+        Raises: ValueError for a rule that cannot be; GateClosed; ProcmonError when the kernel has no memory. In each
+        case the old rules stay in force.
+        """
+        self._request(wire.SET_RULES, wire.encode_rules(rules))
+
+    def info(self) -> DriverInfo:
+        """The driver's state and counters. Raises: GateClosed."""
+        return DriverInfo.unpack(self._request(wire.INFO, reply_bytes=_INFO_BYTES))
+
+    def close(self) -> None:
+        """Let all that is still held go, by `on_disconnect`, and hold nothing more. Twice is no error."""
+        if not self._closed:
+            self._closed = True
+            self._connection.close()
+            self._connection.wake()
+
+    # ------------------------------------------------------------------------------------------------------ inside
+
+    def _request(self, code: int, data: bytes = b"", reply_bytes: int = 0) -> bytes:
+        if self._closed:
+            raise GateClosed(f"this gate on {self.name} was closed: open a new one")
+        if self._lost is not None:
+            raise GateClosed(str(self._lost)) from self._lost
+        try:
+            return self._connection.request(code, data, reply_bytes)
+        except ValueError as error:  # closed by another thread just now
+            raise GateClosed(f"this gate on {self.name} was closed: open a new one") from error
+        except OSError as error:
+            problem = translate(error, REQUEST, path=self.name)
+            problem.__cause__ = error
+            if isinstance(problem, DriverNotRunning):
+                self._lost = problem
+                raise GateClosed(str(problem)) from problem
+            raise problem from error
+
+    def _records(self, code: int, data: bytes = b"") -> wire.Records:
+        """One reply that holds at least one record if there is one."""
+        while True:
+            reply = wire.decode_records(self._request(code, data, self._buffer_bytes))
+            if reply.records or not reply.needed_bytes:
+                return reply
+            self._buffer_bytes = max(2 * self._buffer_bytes, wire.RECORDS_HEADER.size + reply.needed_bytes)
+
+    def _answer(self, code: int, processes: tuple[ProcessHelper, ...]) -> list[Answer]:
+        answers: list[Answer] = []
+        for first in range(0, len(processes), wire.MAX_TARGETS):
+            batch = [process.identity for process in processes[first : first + wire.MAX_TARGETS]]
+            reply = self._request(code, wire.encode_targets(batch), 4 * len(batch))
+            answers += wire.decode_answers(reply, len(batch))
+        if not processes and self.ended:
+            self._request(code)  # raises, as it does with processes
+        return answers
+
+    def _look_for_driver(self) -> None:
+        """Notice a driver that was stopped: it sets nobody's event."""
+        try:
+            self._request(wire.INFO, reply_bytes=_INFO_BYTES)
+        except GateClosed:
+            pass  # `ended` tells
+
+    def _check_version(self) -> None:
+        try:
+            with translated(REQUEST, path=self.name):
+                version = wire.decode_version(self._connection.request(wire.INFO, b"", _INFO_BYTES))
+        except ValueError as error:
+            raise _stranger(self.name, error) from error
+        if version >> 16 != wire.VERSION_MAJOR:
+            raise VersionMismatch(
+                f"the driver behind {self.name} speaks protocol {wire.version_text(version)}, this package "
+                f"{wire.version_text(wire.VERSION)}: stop and delete it, then install the driver of this package"
+            )
+
+    def _controller(self) -> str:
+        try:
+            pid = DriverInfo.unpack(self._connection.request(wire.INFO, b"", _INFO_BYTES)).controller_pid
+        except (OSError, ValueError):  # only for a message that is on its way already
+            pid = 0
+        return f"process {pid}" if pid else "another program"
+
+
+def driver_info(device: str = DEVICE) -> DriverInfo:
+    """The state of the driver behind `device`, without becoming its controller.
+
+    Raises: DriverNotInstalled, DriverNotRunning, AccessDenied, VersionMismatch; UnsupportedPlatform off Windows.
+    """
+    opened = _open(Device, device)
+    try:
+        with translated(REQUEST, path=device):
+            return DriverInfo.unpack(opened.request(wire.INFO, b"", _INFO_BYTES))
+    except ValueError as error:
+        raise _stranger(device, error) from error
+    finally:
+        opened.close()
+
+
+def _milliseconds(hold_timeout: float | None) -> int:
+    if hold_timeout is None:
+        return wire.NO_TIMEOUT
+    if not 0 < hold_timeout * 1000 < wire.UNLIMITED:
+        raise ValueError(f"hold_timeout is a number of seconds above 0, or None to hold for ever; not {hold_timeout!r}")
+    return max(1, round(hold_timeout * 1000))
+
+
+def _open(kind: Callable[[str], _Opened], path: str) -> _Opened:
+    if sys.platform != "win32":
+        raise UnsupportedPlatform(
+            f"DriverGate needs Windows, this is {sys.platform}; procmon.SimulatedGate works on every system"
+        )
+    try:
+        return kind(path)
+    except OSError as error:
+        if code_of(error) == _FILE_NOT_FOUND and path == DEVICE and not _installed():
+            raise translate(error, NOT_INSTALLED, path=path) from error
+        raise translate(error, OPEN, path=path) from error
+
+
+def _installed() -> bool:
+    try:
+        scm.query(SERVICE)
+    except OSError as error:
+        return code_of(error) != _SERVICE_DOES_NOT_EXIST
+    return True
+
+
+def _stranger(path: str, error: ValueError) -> VersionMismatch:
+    return VersionMismatch(
+        f"what answers at {path} is not this package's driver ({error}): stop and delete it, then install the right one"
+    )

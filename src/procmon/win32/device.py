@@ -1,0 +1,102 @@
+"""A driver's device: open, request, and the events by which it calls."""
+
+import ctypes
+import threading
+
+from . import kernel
+from ._bind import BOOL, DWORD, HANDLE, bind, fail_on_invalid_handle, fail_on_zero, kernel32
+from .handles import Handle
+
+__all__ = ["Connection", "Device"]
+
+_GENERIC_READ = 0x80000000
+_GENERIC_WRITE = 0x40000000
+_FILE_SHARE_READ_WRITE = 3
+_OPEN_EXISTING = 3
+
+# https://learn.microsoft.com/windows/win32/api/fileapi/nf-fileapi-createfilew
+# HANDLE CreateFileW(LPCWSTR name, DWORD access, DWORD share, LPSECURITY_ATTRIBUTES security, DWORD disposition,
+#                    DWORD flags, HANDLE template);
+_CreateFileW = bind(
+    kernel32,
+    "CreateFileW",
+    HANDLE,
+    (ctypes.c_wchar_p, DWORD, DWORD, ctypes.c_void_p, DWORD, DWORD, HANDLE),
+    fail_on_invalid_handle,
+)
+
+# https://learn.microsoft.com/windows/win32/api/ioapiset/nf-ioapiset-deviceiocontrol
+# BOOL DeviceIoControl(HANDLE device, DWORD code, LPVOID input, DWORD input_bytes, LPVOID output, DWORD output_bytes,
+#                      LPDWORD returned, LPOVERLAPPED overlapped);
+_DeviceIoControl = bind(
+    kernel32,
+    "DeviceIoControl",
+    BOOL,
+    (HANDLE, DWORD, ctypes.c_char_p, DWORD, ctypes.c_void_p, DWORD, ctypes.POINTER(DWORD), ctypes.c_void_p),
+    fail_on_zero,
+)
+
+
+class Device:
+    r"""An open device. Requests of one Device run one after the other, from whatever thread.
+
+    Windows would serialise them anyway (the handle is synchronous); the lock here is for `close`, so that no request
+    ever uses a handle value that Windows has given to somebody else. A request that the driver keeps waiting keeps
+    the Device waiting: give each such request a Device of its own.
+
+    Raises: OSError when it cannot be opened.
+    """
+
+    def __init__(self, path: str, *, write: bool = True) -> None:
+        self.path = path
+        access = _GENERIC_READ | (_GENERIC_WRITE if write else 0)
+        self._lock = threading.Lock()
+        self._handle = Handle(_CreateFileW(path, access, _FILE_SHARE_READ_WRITE, None, _OPEN_EXISTING, 0, None))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.path}{' (closed)' if self.closed else ''}>"
+
+    @property
+    def closed(self) -> bool:
+        """`close` has been called."""
+        return self._handle.closed
+
+    def request(self, code: int, data: bytes = b"", reply_bytes: int = 0) -> bytes:
+        """Send one request and read its reply, of at most `reply_bytes`.
+
+        Raises: OSError as the driver says; ValueError when the device is closed.
+        """
+        reply, returned = ctypes.create_string_buffer(max(reply_bytes, 1)), DWORD()
+        with self._lock:
+            _DeviceIoControl(
+                int(self._handle), code, data, len(data), reply, reply_bytes, ctypes.byref(returned), None
+            )
+        return ctypes.string_at(reply, min(returned.value, reply_bytes))
+
+    def close(self) -> None:
+        """Close it; a second time does nothing."""
+        with self._lock:
+            self._handle.close()
+
+
+class Connection(Device):
+    """A controller's device: with the event that the driver sets, and a second one to wake whoever waits."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._events = [kernel.create_event(), kernel.create_event()]
+
+    @property
+    def event(self) -> int:
+        """The handle value to register."""
+        return int(self._events[0])
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until the driver set the event, or `wake` was called; False after `timeout` seconds."""
+        return kernel.wait_any(self._events, max(0, round(timeout * 1000))) is not None
+
+    def wake(self) -> None:
+        """End a `wait` in another thread, or the next one."""
+        kernel.set_event(self._events[1])
+
+    # close() leaves the events alone: another thread may be waiting on them. They go with the last reference.

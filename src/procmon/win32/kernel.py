@@ -1,0 +1,148 @@
+"""Events, waits, processes and the names of drives: what the gates need of kernel32."""
+
+import ctypes
+import os
+import sys
+from collections.abc import Sequence
+
+from ._bind import BOOL, DWORD, HANDLE, bind, fail_on_zero, handle_or_none, kernel32, ntdll, windows_error
+from .handles import Handle
+
+__all__ = [
+    "INFINITE",
+    "PROCESS_QUERY_LIMITED_INFORMATION",
+    "PROCESS_TERMINATE",
+    "SYNCHRONIZE",
+    "create_event",
+    "driver_architecture",
+    "exit_status",
+    "is_wine",
+    "native_drive",
+    "open_process",
+    "set_event",
+    "terminate_process",
+    "wait_any",
+]
+
+INFINITE = 0xFFFFFFFF
+PROCESS_TERMINATE = 0x0001
+PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
+SYNCHRONIZE = 0x00100000
+
+_WAIT_TIMEOUT = 0x102
+_WAIT_FAILED = 0xFFFFFFFF
+
+# -------------------------------------------------------------------------------------------------- events and waits
+
+# https://learn.microsoft.com/windows/win32/api/synchapi/nf-synchapi-createeventw
+# HANDLE CreateEventW(LPSECURITY_ATTRIBUTES attributes, BOOL manual_reset, BOOL initial_state, LPCWSTR name);
+_CreateEventW = bind(
+    kernel32, "CreateEventW", HANDLE, (ctypes.c_void_p, BOOL, BOOL, ctypes.c_wchar_p), handle_or_none
+)
+
+# https://learn.microsoft.com/windows/win32/api/synchapi/nf-synchapi-setevent
+# BOOL SetEvent(HANDLE hEvent);
+_SetEvent = bind(kernel32, "SetEvent", BOOL, (HANDLE,), fail_on_zero)
+
+
+def _wait_result(name: str, result: int, error: int) -> int:
+    if result == _WAIT_FAILED:
+        raise windows_error(name, error)
+    return result
+
+
+# https://learn.microsoft.com/windows/win32/api/synchapi/nf-synchapi-waitformultipleobjects
+# DWORD WaitForMultipleObjects(DWORD count, const HANDLE *handles, BOOL wait_all, DWORD milliseconds);
+_WaitForMultipleObjects = bind(
+    kernel32, "WaitForMultipleObjects", DWORD, (DWORD, ctypes.POINTER(HANDLE), BOOL, DWORD), _wait_result
+)
+
+
+def create_event(*, manual_reset: bool = False) -> Handle:
+    """A new event without a name, not set; child processes do not inherit it. Raises: OSError."""
+    return Handle(_CreateEventW(None, manual_reset, False, None))
+
+
+def set_event(event: Handle) -> None:
+    """Set it. Raises: OSError; ValueError when it is closed."""
+    _SetEvent(int(event))
+
+
+def wait_any(handles: Sequence[Handle], timeout_ms: int = INFINITE) -> int | None:
+    """Wait for one of at most 64 handles; its index, or None when the time passed first.
+
+    Ctrl+C does not end a wait: wait in slices. Raises: OSError; ValueError when one is closed.
+    """
+    values = (HANDLE * len(handles))(*map(int, handles))
+    result = _WaitForMultipleObjects(len(handles), values, False, timeout_ms)
+    return None if result == _WAIT_TIMEOUT else int(result)
+
+
+# --------------------------------------------------------------------------------------------------------- processes
+
+# https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-openprocess
+# HANDLE OpenProcess(DWORD dwDesiredAccess, BOOL bInheritHandle, DWORD dwProcessId);
+_OpenProcess = bind(kernel32, "OpenProcess", HANDLE, (DWORD, BOOL, DWORD), handle_or_none)
+
+# https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-terminateprocess
+# BOOL TerminateProcess(HANDLE hProcess, UINT uExitCode);
+_TerminateProcess = bind(kernel32, "TerminateProcess", BOOL, (HANDLE, DWORD), fail_on_zero)
+
+# https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-getexitcodeprocess
+# BOOL GetExitCodeProcess(HANDLE hProcess, LPDWORD lpExitCode);
+_GetExitCodeProcess = bind(kernel32, "GetExitCodeProcess", BOOL, (HANDLE, ctypes.POINTER(DWORD)), fail_on_zero)
+
+
+def open_process(pid: int, access: int = PROCESS_QUERY_LIMITED_INFORMATION) -> Handle:
+    """The process `pid`. Raises: OSError: 87 when there is none, 5 when Windows refuses."""
+    return Handle(_OpenProcess(access, False, pid))
+
+
+def terminate_process(process: Handle, status: int) -> None:
+    """End it with that exit status (unsigned 32 bits); it needs PROCESS_TERMINATE. Raises: OSError."""
+    _TerminateProcess(int(process), status)
+
+
+def exit_status(process: Handle) -> int:
+    """Its exit status, unsigned; 0x103 while it runs. Raises: OSError."""
+    status = DWORD()
+    _GetExitCodeProcess(int(process), ctypes.byref(status))
+    return status.value
+
+
+# -------------------------------------------------------------------------------------------- this machine's kernel
+
+# https://learn.microsoft.com/windows/win32/api/fileapi/nf-fileapi-querydosdevicew
+# DWORD QueryDosDeviceW(LPCWSTR lpDeviceName, LPWSTR lpTargetPath, DWORD ucchMax);
+_QueryDosDeviceW = bind(
+    kernel32, "QueryDosDeviceW", DWORD, (ctypes.c_wchar_p, ctypes.c_wchar_p, DWORD), fail_on_zero
+)
+
+
+def native_drive(drive: str) -> str:
+    r"""The device behind a drive: ``C:`` -> ``\Device\HarddiskVolume3``. Raises: OSError when there is none."""
+    target = ctypes.create_unicode_buffer(1024)
+    _QueryDosDeviceW(drive, target, len(target))
+    return target.value
+
+
+def is_wine() -> bool:
+    """Whether this Windows is Wine, which tells no driver of processes: there the driver's test build does the work."""
+    if sys.platform != "win32":
+        return False
+    try:
+        ntdll.function("wine_get_version")
+    except AttributeError:
+        return False
+    return True
+
+
+def driver_architecture() -> str:
+    """The build of the driver that this kernel can load: a folder of build/driver, ``x64``, ``x86`` or ``wine``.
+
+    It is the kernel's, not Python's: a 32-bit Python on a 64-bit Windows needs the x64 driver.
+    """
+    if is_wine():
+        return "wine"
+    native = os.environ.get("PROCESSOR_ARCHITEW6432") or os.environ.get("PROCESSOR_ARCHITECTURE", "AMD64")
+    return {"AMD64": "x64", "X86": "x86"}.get(native.upper(), native.lower())
