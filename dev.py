@@ -45,14 +45,18 @@ WINDOWS = sys.platform == "win32"
 # ------------------------------------------------------------------------------------------------------ driver
 
 
+DRIVERS = ["x64", "x86", "wine", "host"]
+
+
 def build_drivers(variants: Sequence[str], debug: bool = False) -> None:
     """Build these variants of the driver (x64, x86, wine, host); what is up to date is left as it is."""
     environment.packages(environment.DRIVER_PACKAGES)
     builder = _module(ROOT / "driver" / "build.py")
-    try:
-        builder.build(list(variants), debug=debug)
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
-        raise Stop(f"the driver was not built: {error}") from error
+    with environment.locked("build", "it builds the driver"):
+        try:
+            builder.build(variants, debug=debug)
+        except builder.BuildError as error:
+            raise Stop(f"the driver was not built\n{error}") from error
 
 
 def _module(path: Path) -> ModuleType:
@@ -67,7 +71,7 @@ def _module(path: Path) -> ModuleType:
 
 def driver(options: argparse.Namespace) -> int:
     """Build the drivers of both architectures, the one for Wine, and the core as a library of this machine."""
-    build_drivers(["x64", "x86", "wine", "host"], options.debug)
+    build_drivers(DRIVERS, options.debug)
     return 0
 
 
@@ -109,8 +113,9 @@ class Ring:
     """A folder of tests and what runs them."""
 
     name: str
-    in_windows: bool
     is_about: str
+    drivers: tuple[str, ...] = ()  # what of the driver it needs
+    in_windows: bool = False
 
     @property
     def folder(self) -> str:
@@ -119,10 +124,10 @@ class Ring:
 
 
 RINGS = [
-    Ring("unit", False, "Python alone"),
-    Ring("core", False, "the driver's core, as a library of this machine"),
-    Ring("windows", True, "real Windows calls, real processes, the driver"),
-    Ring("examples", False, "each example, as a person runs it"),
+    Ring("unit", "Python alone"),
+    Ring("core", "the driver's core, as a library of this machine", tuple(DRIVERS)),
+    Ring("windows", "real Windows calls, real processes, the driver", ("wine",), in_windows=True),
+    Ring("examples", "each example, as a person runs it"),
 ]
 
 
@@ -156,15 +161,11 @@ def test(options: argparse.Namespace) -> int:
     whose files they name are run, or all if they name none, and it is enough that one test ran.
     """
     environment.packages(environment.TEST_PACKAGES)
-    chosen = [(ring, arguments_for(ring, options.pytest)) for ring in RINGS]
-    build_drivers(["host"] if WINDOWS else ["x64", "x86", "wine", "host"])
-    if not WINDOWS:
-        build_drivers(["x64", "x86"], debug=True)
+    chosen = [(ring, arguments) for ring in RINGS if (arguments := arguments_for(ring, options.pytest)) is not None]
+    build_for([ring for ring, _ in chosen])
     total = Count()
     complaints = []
     for ring, arguments in chosen:
-        if arguments is None:
-            continue
         say(f"ring {ring.name}: {ring.is_about}")
         began = time.monotonic()
         count, status = run_ring(ring, arguments, options.long)
@@ -177,6 +178,17 @@ def test(options: argparse.Namespace) -> int:
         say(complaint)
     print(f"{total.passed} passed, {total.failed or len(complaints)} failed", flush=True)
     return 1 if total.failed or complaints else 0
+
+
+def build_for(rings: Sequence[Ring]) -> None:
+    """Build what these rings need; on Windows that is the core alone, since drivers come from the WDK there."""
+    wanted = [name for name in DRIVERS if any(name in ring.drivers for ring in rings)]
+    if WINDOWS:
+        wanted = [name for name in wanted if name == "host"]
+    if wanted:
+        build_drivers(wanted)
+    if debugged := [name for name in wanted if name in ("x64", "x86")]:
+        build_drivers(debugged, debug=True)
 
 
 def arguments_for(ring: Ring, given: Sequence[str]) -> list[str] | None:
@@ -301,10 +313,12 @@ def main() -> int:
     top = parser()
     options, left_over = top.parse_known_args()
     if left_over and options.command != "test":
-        top.error(f"unknown: {' '.join(left_over)}")
+        hint = " (what is meant for the Windows Python comes after --)" if options.command == "wine" else ""
+        top.error(f"unknown: {' '.join(left_over)}{hint}")
     options.pytest = left_over[1:] if left_over[:1] == ["--"] else left_over
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    os.chdir(ROOT) if options.command != "wine" else None
+    if options.command != "wine":  # whose arguments may be paths from where the caller is
+        os.chdir(ROOT)
     try:
         status: int = options.run(options)
         return status

@@ -94,14 +94,19 @@ class Lock:
 
 
 @contextlib.contextmanager
-def set_up() -> Iterator[None]:
-    """Hold the one lock under which anything in ``.dev`` is made."""
-    lock = Lock(DEV / "set-up.lock")
-    lock.take("it sets up the environment")
+def locked(name: str, waiting_for: str) -> Iterator[None]:
+    """Hold a lock by name; another dev.py that wants it says what it is waiting for."""
+    lock = Lock(DEV / f"{name}.lock")
+    lock.take(waiting_for)
     try:
         yield
     finally:
         lock.close()
+
+
+def set_up() -> contextlib.AbstractContextManager[None]:
+    """Hold the one lock under which anything in ``.dev`` is made."""
+    return locked("set-up", "it sets up the environment")
 
 
 # --------------------------------------------------------------------------------------------- stamps and tools

@@ -5,6 +5,7 @@ an editor can jump to them. tests/unit/test_layout.py breaks every rule once.
 """
 
 import ast
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -112,8 +113,8 @@ def dll_outside_win32(root: Path) -> Iterator[str]:
 
 def lines(root: Path) -> Iterator[str]:
     """No line is too long, ends in blanks, or holds what is promised, skipped, or true on one machine only."""
-    here = [f"{root.parent}/", f"{Path.home()}/"]
-    forbidden = FORBIDDEN + [path for path in here if path != "//"]
+    here = [f"{folder}{os.sep}" for folder in (root, Path.home()) if len(folder.parts) > 1]
+    forbidden = FORBIDDEN + here
     for name in listed(root, ".", ".py", ".cpp", ".h", ".md", ".toml", ".txt", ".cmake", ".pml", ".ci/run"):
         code = not name.endswith((".md", ".txt"))
         for number, line in enumerate(_text(root, name).splitlines(), 1):

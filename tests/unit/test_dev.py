@@ -1,0 +1,259 @@
+"""dev.py and what it stands on: a set-up that was cut off is repaired, a run that did not test anything is no success."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import environment
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def _load_dev() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("dev", PROJECT / "dev.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["dev"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+dev = _load_dev()
+
+
+# -------------------------------------------------------------------------------------------------- the set-up
+
+
+def test_a_part_is_made_only_when_its_stamp_its_recipe_and_its_files_agree(tmp_path: Path) -> None:
+    wanted = environment.recipe("1", "pytest==9")
+    assert not environment.is_made(tmp_path, wanted)
+    (tmp_path / "python.exe").touch()
+    assert not environment.is_made(tmp_path, wanted, "python.exe"), "cut off before its stamp"
+    environment.stamp(tmp_path, wanted)
+    assert environment.is_made(tmp_path, wanted, "python.exe")
+    assert not environment.is_made(tmp_path, environment.recipe("1", "pytest==10"), "python.exe"), "other pins"
+    (tmp_path / "python.exe").unlink()
+    assert not environment.is_made(tmp_path, wanted, "python.exe"), "a file was deleted"
+
+
+def test_recipes_with_the_same_letters_in_other_parts_differ() -> None:
+    assert environment.recipe("ab", "c") != environment.recipe("a", "bc")
+
+
+def test_starting_over_leaves_nothing_of_what_was_there(tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    (part / "deep").mkdir(parents=True)
+    environment.stamp(part, "old")
+    environment.start_over(part)
+    assert list(part.iterdir()) == []
+
+
+def test_every_download_is_pinned_by_version_and_sha256() -> None:
+    lists = sorted(environment.PINS.glob("*.txt"))
+    assert [path.name for path in lists] == ["pytest.txt", "tools.txt", "windows.txt"]
+    for path in lists:
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+        pinned = [line for line in lines if not line.startswith(" ")]
+        assert pinned and all("==" in line and line.endswith("\\") for line in pinned)
+        hashes = [line.removesuffix("\\").strip() for line in lines if line.startswith(" ")]
+        assert all(line.startswith("--hash=sha256:") and len(line) == 14 + 64 for line in hashes)
+
+
+def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    first, second = environment.Lock(tmp_path / "x.lock"), environment.Lock(tmp_path / "x.lock")
+    assert first.take()
+    assert not second.take()
+    first.close()
+    assert second.take()
+    second.close()
+
+
+def test_a_lock_dies_with_its_holder(tmp_path: Path) -> None:
+    take = "import environment, pathlib, time, sys; lock = environment.Lock(pathlib.Path(sys.argv[1])); lock.take();"
+    command = [sys.executable, "-c", take + "print('held', flush=True); time.sleep(60)", str(tmp_path / "x.lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment.with_paths()) as holder:
+        assert holder.stdout and holder.stdout.readline().strip() == b"held"
+        lock = environment.Lock(tmp_path / "x.lock")
+        assert not lock.take()
+        holder.kill()
+        holder.wait()
+        assert lock.take("the holder that was killed")
+        lock.close()
+
+
+def test_a_tool_that_fails_stops_the_work_with_its_last_words() -> None:
+    with pytest.raises(environment.Stop, match="no venv: .*status 3\n    the reason"):
+        environment.run_quietly([sys.executable, "-c", "print('the reason'); raise SystemExit(3)"], "no venv")
+    with pytest.raises(environment.Stop, match="no-such-tool does not start"):
+        environment.run_quietly(["no-such-tool"], "no venv")
+
+
+if sys.platform != "win32":  # there packages come from nowhere, and programs get our streams as they are
+
+    def _tools(folder: Path, **scripts: str) -> str:
+        for name, script in scripts.items():
+            (folder / name.replace("_", "-")).write_text(f"#!/bin/sh\n{script}\n")
+            (folder / name.replace("_", "-")).chmod(0o755)
+        return str(folder)
+
+    def test_nothing_is_installed_when_nothing_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = _tools(tmp_path, dpkg_query="echo installed a; echo installed b", apt_get=f"touch {tmp_path}/asked")
+        monkeypatch.setenv("PATH", path)
+        environment.packages(["a", "b"])
+        assert not (tmp_path / "asked").exists()
+
+    def test_only_what_is_missing_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        query, asked = "echo installed a; echo config-files c", tmp_path / "asked"
+        path = _tools(tmp_path, dpkg_query=query, apt_get=f'echo "$DEBIAN_FRONTEND $@" >> {asked}')
+        monkeypatch.setenv("PATH", path)
+        monkeypatch.setattr(environment, "DEV", tmp_path)
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+        environment.packages(["a", "b", "c"])
+        update, install = asked.read_text().splitlines()
+        assert update.startswith("noninteractive") and update.endswith("update")
+        assert install.endswith("install --no-install-recommends b c")
+
+    def test_without_root_and_sudo_it_says_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", _tools(tmp_path, dpkg_query="exit 1", apt_get="exit 1"))
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        with pytest.raises(environment.Stop, match="as root:\n    apt-get install --no-install-recommends wine64"):
+            environment.packages(["wine64"])
+
+    def test_where_there_is_no_apt_it_names_the_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(environment.Stop, match="Debian .*: wine64 g"):
+            environment.packages(["wine64", "g++"])
+
+    # ------------------------------------------------------------------------------------- streams and statuses
+
+    def _attached(script: str, timeout: float | None = None) -> list[str]:
+        """A command that runs `script` by run_attached, in a process of its own so that its streams are real."""
+        code = f"import environment, os, sys; sys.exit(environment.run_attached({['/bin/sh', '-c', script]!r}"
+        return [sys.executable, "-c", f"{code}, os.environ, {timeout!r}))"]
+
+    def test_output_in_a_file_keeps_its_order_and_the_status_is_passed_on(tmp_path: Path) -> None:
+        target = tmp_path / "out"
+        script = "[ -p /dev/stdout ] && echo 1; echo 2 >&2; echo 3; exit 7"
+        with open(target, "wb") as out:
+            done = subprocess.run(_attached(script), stdout=out, stderr=out, env=environment.with_paths())
+        assert done.returncode == 7
+        assert target.read_text() == "1\n2\n3\n", "a pipe stands before the file, the same for both"
+
+    def test_standard_error_stays_apart_where_it_goes_elsewhere() -> None:
+        done = subprocess.run(_attached("echo a; echo b >&2"), capture_output=True, env=environment.with_paths())
+        assert (done.stdout, done.stderr) == (b"a\n", b"b\n")
+
+    def test_input_is_passed_on() -> None:
+        done = subprocess.run(_attached("cat"), input=b"x" * 300_000, capture_output=True, env=environment.with_paths())
+        assert done.stdout == b"x" * 300_000
+
+    def test_what_a_program_leaves_running_keeps_nobody_waiting() -> None:
+        began = time.monotonic()
+        done = subprocess.run(_attached("sleep 20 & echo a"), capture_output=True, env=environment.with_paths())
+        assert done.stdout == b"a\n"
+        assert time.monotonic() - began < 10
+
+    def test_a_program_that_dies_by_a_signal_has_a_status_as_in_a_shell() -> None:
+        assert subprocess.run(_attached("kill -9 $$"), env=environment.with_paths()).returncode == 128 + 9
+
+    def test_a_program_that_outlasts_its_time_is_ended() -> None:
+        done = subprocess.run(_attached("echo a; exec sleep 60", 0.5), capture_output=True, env=environment.with_paths())
+        assert b"not done in time" in done.stderr
+        assert done.stdout == b"a\n"
+
+    def test_a_program_ends_with_a_dev_py_that_is_killed() -> None:
+        command = _attached("echo $$; exec sleep 60")
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment.with_paths()) as process:
+            assert process.stdout
+            program = int(process.stdout.readline())
+            process.kill()
+        deadline = time.monotonic() + 10
+        while _is_alive(program) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not _is_alive(program)
+
+    def _is_alive(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+
+# ------------------------------------------------------------------------------------------------- test results
+
+
+def _report(tmp_path: Path, *cases: str) -> Path:
+    path = tmp_path / "report.xml"
+    path.write_text("<testsuites><testsuite>" + "".join(cases) + "</testsuite></testsuites>")
+    return path
+
+
+def test_a_report_is_counted_case_by_case(tmp_path: Path) -> None:
+    report = _report(
+        tmp_path,
+        "<testcase/>",
+        "<testcase><system-out>said</system-out></testcase>",
+        "<testcase><failure/></testcase>",
+        "<testcase><failure/><error/></testcase>",
+        "<testcase><error/></testcase>",
+        "<testcase><skipped/></testcase>",
+    )
+    assert dev.Count.read(report) == dev.Count(passed=2, failed=3, skipped=1)
+
+
+@pytest.mark.parametrize(
+    ("count", "status", "is_selection", "complaint"),
+    [
+        ((3, 0, 0), 0, False, None),
+        ((3, 1, 0), 1, False, None),
+        ((3, 0, 1), 0, False, "1 skipped"),
+        ((0, 0, 0), 5, False, "ran no test"),
+        ((0, 0, 0), 5, True, None),
+        ((0, 0, 0), 4, True, "ran no test"),
+        ((0, 0, 0), 139, False, "ran no test"),
+        ((3, 0, 0), 2, False, "did not end"),
+        ((3, 0, 0), 1, False, "did not end"),
+    ],
+)
+def test_a_ring_has_to_run_to_its_end(
+    count: tuple[int, int, int], status: int, is_selection: bool, complaint: str | None
+) -> None:
+    complaints = dev.complaints_about(dev.RINGS[0], dev.Count(*count), status, is_selection)
+    assert len(complaints) == (complaint is not None)
+    assert complaint is None or complaint in complaints[0]
+
+
+def test_arguments_that_name_files_choose_their_rings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT)
+    unit, core = dev.RINGS[0], dev.RINGS[1]
+    assert dev.arguments_for(unit, []) == ["tests/unit"]
+    assert dev.arguments_for(unit, ["-x", "-k", "held"]) == ["-x", "-k", "held", "tests/unit"]
+    chosen = ["tests/unit/test_dev.py::test_name", "-x"]
+    assert dev.arguments_for(unit, chosen) == ["-x", "tests/unit/test_dev.py::test_name"]
+    assert dev.arguments_for(core, chosen) is None
+
+
+def test_every_folder_of_tests_is_a_ring() -> None:
+    with_tests = {path.parent.name for path in (PROJECT / "tests").glob("*/test_*.py")}
+    assert with_tests <= {ring.name for ring in dev.RINGS}
+
+
+# ----------------------------------------------------------------------------------------------- the command line
+
+
+def test_help_names_every_command() -> None:
+    done = subprocess.run([sys.executable, PROJECT / "dev.py", "--help"], capture_output=True, text=True, check=True)
+    for command in ("demo", "test", "check", "driver", "wine", "bench", "wheel"):
+        assert f"dev.py {command} " in done.stdout
+
+
+def test_an_unknown_option_is_refused_and_the_way_out_named() -> None:
+    command = [sys.executable, PROJECT / "dev.py", "wine", "--fish"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "comes after --" in done.stderr
