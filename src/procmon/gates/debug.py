@@ -98,7 +98,7 @@ class DebugGate:
     ) -> Self:
         """Hold each process that a running process starts from now on, and that these start. It is not held itself.
 
-        Raises: UnsupportedPlatform off Windows; StaleProcess when there is no such process; AccessDenied when it
+        Raises: UnsupportedPlatform off Windows, and on Wine; StaleProcess when there is no such process; AccessDenied when it
         belongs to somebody else or has a debugger already; ValueError.
         """
         _check_windows()
@@ -109,6 +109,8 @@ class DebugGate:
             loop.begin(lambda port: port.attach(pid))
         except OSError as error:
             raise _attach_error(pid, error) from error
+        except NotImplementedError as error:
+            raise UnsupportedPlatform(f"DebugGate.attach: {error}; start the command with DebugGate.run instead") from error
         return cls(loop, f"{_command_name(image)} (pid {pid})")
 
     def __repr__(self) -> str:
@@ -183,6 +185,14 @@ class DebugGate:
         self._check_open()
         return self._loop.answer(processes, Verdict.BLOCK)
 
+    def terminate(self, process: ProcessHelper) -> None:
+        """End a process of the tree, held or not, with status 0xC0000364.
+
+        Raises: StaleProcess when it has gone; GateClosed.
+        """
+        self._check_open()
+        self._loop.terminate(process)
+
     def close(self) -> None:
         """Let all that is held run, and leave the tree: it goes on undebugged. Twice is no error."""
         self._closed = True
@@ -201,18 +211,27 @@ class _Process:
 
     __slots__ = ("breakpoints", "deadline", "handle", "record", "tid")
 
-    def __init__(self, record: ProcessHelper, handle: int, tid: int, deadline: float | None) -> None:
+    def __init__(
+        self, record: ProcessHelper, handle: int, tid: int, deadline: float | None, breakpoints: Iterable[int]
+    ) -> None:
         self.record = record
         self.handle = handle  # the debug API's: valid until its exit event is continued
         self.tid = tid  # of its first thread, whose event stays open while it is held
         self.deadline = deadline  # on the monotonic clock
-        self.breakpoints = set(_LOADER_BREAKPOINTS)  # that its loader has yet to run into, once each
+        self.breakpoints = set(breakpoints)  # that its loader has yet to run into, once each
 
     def current(self) -> ProcessHelper:
         """The record as of now."""
         if self.deadline is None or not self.record.paused:
             return self.record
         return replace(self.record, hold_left=max(0.0, self.deadline - time.monotonic()))
+
+
+def _end(process: _Process) -> None:
+    try:
+        win32_process.terminate_process(process.handle, STATUS_BLOCKED)
+    except PermissionError:  # so Windows answers when it is exiting already
+        pass
 
 
 class _DebugLoop:
@@ -330,6 +349,17 @@ class _DebugLoop:
         self._decide(process, verdict, DecidedBy.USER)
         return Answer.DONE
 
+    def terminate(self, asked: ProcessHelper) -> None:
+        with self._state:
+            process = self._living.get(asked.pid)
+            if process is None or process.record != asked:
+                raise StaleProcess(f"{asked!r} has gone: there is nothing left to end")
+            if process.record.paused:
+                self._decide(process, Verdict.BLOCK, DecidedBy.USER)
+                self._ring()
+            else:
+                _end(process)
+
     # -------------------------------------------------------------------------------------- both; the lock is held
 
     def _ring(self) -> None:
@@ -410,7 +440,7 @@ class _DebugLoop:
         """Take a new process in; True if it is held."""
         first = self._last_key == 0
         attached = first and event.pid == self._attached_pid
-        record = _describe(event)
+        record, marked = _describe(event)
         record = replace(record, start_key=max(record.start_key, self._last_key + 1))
         self._last_key = record.start_key
         if attached:
@@ -423,7 +453,8 @@ class _DebugLoop:
         deadline = None
         if record.paused and self._hold_timeout is not None:
             deadline = time.monotonic() + self._hold_timeout
-        process = _Process(record, event.create_process.process, event.tid, deadline)
+        breakpoints = _LOADER_BREAKPOINTS if marked or attached else ()
+        process = _Process(record, event.create_process.process, event.tid, deadline, breakpoints)
         with self._state:
             self._living[event.pid] = process
             self._gone.pop(event.pid, None)
@@ -458,9 +489,7 @@ class _DebugLoop:
                 continue  # somebody else has ended it meanwhile
             if process.record.verdict is Verdict.BLOCK:
                 try:
-                    win32_process.terminate_process(process.handle, STATUS_BLOCKED)
-                except PermissionError:  # it is exiting already
-                    pass
+                    _end(process)
                 except OSError:
                     logger.exception("%r could not be ended; it stays frozen until the gate is closed", process.record)
                     continue
@@ -512,8 +541,8 @@ class _DebugLoop:
 # ------------------------------------------------------------------------------------------------------------- helpers
 
 
-def _describe(event: debug.DebugEvent) -> ProcessHelper:
-    """The record of the new process, as far as Windows tells; and its files closed, its PEB undebugged."""
+def _describe(event: debug.DebugEvent) -> tuple[ProcessHelper, bool]:
+    """The record of the new process, as far as Windows tells, and whether it is still marked as a debugged one."""
     handle, file = event.create_process.process, event.create_process.file
     flags = ProcessFlags(0)
     native = _asked(win32_process.native_image_path, handle)
@@ -524,10 +553,10 @@ def _describe(event: debug.DebugEvent) -> ProcessHelper:
     if not path:
         path = native or ""
         flags |= ProcessFlags.NAME_NATIVE if path else ProcessFlags.NAME_MISSING
-    _asked(win32_process.clear_debugged_mark, handle)
+    cleared = _asked(win32_process.clear_debugged_mark, handle)
     basics = _asked(win32_process.basics, handle)
     created = _asked(win32_process.created_at, handle) or 0
-    return ProcessHelper(
+    record = ProcessHelper(
         pid=event.pid,
         parent_pid=basics.parent_pid if basics else 0,
         image_name=path.lower(),
@@ -537,6 +566,7 @@ def _describe(event: debug.DebugEvent) -> ProcessHelper:
         native_name=native,
         flags=flags,
     )
+    return record, not cleared
 
 
 def _asked(question: Callable[[Any], _T], handle: int | Handle) -> _T | None:

@@ -8,6 +8,7 @@ from typing import Final
 
 from ._bind import BOOL, DWORD, HANDLE, bind, check_ntstatus, fail_on_zero, kernel32, never_fails, ntdll, windows_error
 from .handles import Handle
+from .process import open_process
 
 __all__ = [
     "CREATE_PROCESS",
@@ -149,6 +150,18 @@ _DebugActiveProcessStop = bind(kernel32, "DebugActiveProcessStop", BOOL, (DWORD,
 # BOOL DebugSetProcessKillOnExit(BOOL KillOnExit);
 _DebugSetProcessKillOnExit = bind(kernel32, "DebugSetProcessKillOnExit", BOOL, (BOOL,), fail_on_zero)
 
+# https://learn.microsoft.com/windows/win32/api/winternl/nf-winternl-ntqueryinformationprocess, and its undocumented
+# NTSTATUS NtSetInformationProcess(HANDLE, PROCESSINFOCLASS, PVOID, ULONG); class 31 is ProcessDebugFlags, a ULONG whose
+# bit 0 says that children inherit the debugger. A debugger that attaches does not get the children without it.
+_ARGUMENTS = (HANDLE, ctypes.c_int32, ctypes.c_void_p, DWORD)
+_NtQueryInformationProcess = bind(
+    ntdll, "NtQueryInformationProcess", ctypes.c_int32, (*_ARGUMENTS, ctypes.c_void_p), check_ntstatus
+)
+_NtSetInformationProcess = bind(ntdll, "NtSetInformationProcess", ctypes.c_int32, _ARGUMENTS, check_ntstatus)
+_PROCESS_DEBUG_FLAGS = 31
+_PROCESS_SET_INFORMATION = 0x0200
+_PROCESS_QUERY_INFORMATION = 0x0400
+
 # The next three are exported since Windows XP and undocumented: NTSTATUS DbgUiConnectToDbg(void) gives the calling
 # thread its debug object, HANDLE DbgUiGetThreadDebugObject(void) and void DbgUiSetThreadDebugObject(HANDLE) are its
 # accessors. The object is signalled while an event waits in it.
@@ -169,6 +182,17 @@ _SetEvent = bind(kernel32, "SetEvent", BOOL, (HANDLE,), fail_on_zero)
 _WaitForMultipleObjects = bind(
     kernel32, "WaitForMultipleObjects", DWORD, (DWORD, ctypes.POINTER(HANDLE), BOOL, DWORD), _index_or_timeout
 )
+
+
+def _let_children_inherit(process: Handle) -> None:
+    flags = DWORD(1)
+    try:
+        _NtSetInformationProcess(int(process), _PROCESS_DEBUG_FLAGS, ctypes.byref(flags), 4)
+        _NtQueryInformationProcess(int(process), _PROCESS_DEBUG_FLAGS, ctypes.byref(flags), 4, None)
+    except OSError as error:
+        raise NotImplementedError("the children of an attached process cannot be debugged here") from error
+    if not flags.value & 1:
+        raise NotImplementedError("the children of an attached process do not inherit the debugger here")
 
 
 class DebugPort:
@@ -225,8 +249,18 @@ class DebugPort:
         _ContinueDebugEvent(pid, tid, _DBG_CONTINUE if handled else _DBG_EXCEPTION_NOT_HANDLED)
 
     def attach(self, pid: int) -> None:
-        """Debug a running process, and all that it starts from now on."""
-        _DebugActiveProcess(pid)
+        """Debug a running process, and all that it starts from now on.
+
+        Raises: OSError; NotImplementedError where Windows (Wine, that is) does not let the children inherit.
+        """
+        with open_process(pid, _PROCESS_SET_INFORMATION | _PROCESS_QUERY_INFORMATION) as process:
+            _DebugActiveProcess(pid)
+            try:
+                _let_children_inherit(process)
+            except BaseException:
+                self.outlive_us()
+                self.detach(pid)
+                raise
 
     def detach(self, pid: int) -> None:
         """Debug it no more; it goes on."""

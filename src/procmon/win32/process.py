@@ -190,8 +190,11 @@ def command_line(process: SupportsInt) -> str:
     return _read(process, text, length).decode("utf-16-le", "replace") if length else ""
 
 
-def clear_debugged_mark(process: SupportsInt) -> None:
-    """Take BeingDebugged out of its PEBs: its loader neither stops for a debugger nor sets up the slow debug heap."""
+def clear_debugged_mark(process: SupportsInt) -> bool:
+    """Take BeingDebugged out of its PEBs: its loader neither stops for a debugger nor sets up the slow debug heap.
+
+    Always True. Needs PROCESS_VM_WRITE and PROCESS_VM_OPERATION.
+    """
     marks = [basics(process).peb + 2]
     wow64 = ctypes.c_size_t()
     _NtQueryInformationProcess(int(process), _PROCESS_WOW64_INFORMATION, ctypes.byref(wow64), _POINTER, None)
@@ -199,6 +202,7 @@ def clear_debugged_mark(process: SupportsInt) -> None:
         marks.append(wow64.value + 2)
     for mark in marks:
         _WriteProcessMemory(int(process), mark, b"\0", 1, None)
+    return True
 
 
 def _read(process: SupportsInt, address: int, size: int) -> bytes:

@@ -1,0 +1,514 @@
+"""DebugGate on real process trees: what it holds, what passes, and that nobody ever stays held."""
+
+import ctypes
+import functools
+import gc
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+if sys.platform != "win32":
+    pytest.skip("the debug API is Windows'; dev.py test runs this file in Windows' Python", allow_module_level=True)
+
+import procmon
+from procmon import ALLOW, BLOCK, Answer, DecidedBy, ProcessFlags, ProcessHelper, Verdict
+from procmon.gates import debug as debug_gate
+from procmon.gates.base import Gate
+from procmon.win32 import debug as win32_debug
+from procmon.win32.kernel import is_wine
+
+pytest.register_assert_rewrite("conformance")
+from conformance import Adapter, GateConformance  # noqa: E402
+
+BLOCKED = 0xC0000364
+SOON = 20.0  # seconds; far more than anything here takes, so that only a hang runs into it
+
+Decide = Callable[[ProcessHelper], Verdict | None]
+
+
+def drive(gate: Gate, decide: Decide = lambda process: ALLOW, until: Callable[[], bool] | None = None) -> list[ProcessHelper]:
+    """Answer what `gate` holds until it ends, or `until` holds; all records, in order."""
+    records: list[ProcessHelper] = []
+    deadline = time.monotonic() + SOON
+    while not gate.ended and not (until is not None and until()):
+        assert time.monotonic() < deadline, f"{gate!r} did not end; it gave {records}"
+        gate.wait(0.1)
+        for record in gate.fetch():
+            records.append(record)
+            verdict = decide(record) if record.paused else None
+            if verdict is ALLOW:
+                assert gate.allow(record) == [Answer.DONE]
+            elif verdict is BLOCK:
+                assert gate.block(record) == [Answer.DONE]
+    return records
+
+
+def held(records: list[ProcessHelper]) -> list[str]:
+    return [record.name for record in records if record.paused]
+
+
+def next_held(gate: Gate) -> ProcessHelper:
+    """The next process that `gate` holds; others are neither expected nor answered."""
+    found: list[ProcessHelper] = []
+
+    def keep(process: ProcessHelper) -> None:
+        found.append(process)
+
+    drive(gate, keep, until=lambda: bool(found))
+    return found[0]
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + SOON
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+@pytest.fixture(params=["waiting", "polling"])
+def each_port(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to wait for the debug object, the second being that of an ntdll which does not give it out."""
+    if request.param == "polling":
+        monkeypatch.setattr(win32_debug, "DebugPort", functools.partial(win32_debug.DebugPort, polling=True))
+
+
+# --------------------------------------------------------------------------------------------------- what all gates do
+
+ROOT = r"""
+import _winapi, subprocess
+processes = {}
+
+def start(mark):
+    process = subprocess.Popen(f'cmd /q /k "echo x> {mark}"', stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    processes[process.pid] = process
+    return process.pid
+
+def leave(pid, status):
+    processes[pid].stdin.write(b"exit %d\r\n" % status)
+    processes[pid].stdin.flush()
+
+def kill(pid, status):
+    _winapi.TerminateProcess(int(processes[pid]._handle), status)
+
+def status(pid, timeout):
+    try:
+        return processes[pid].wait(timeout)
+    except subprocess.TimeoutExpired:
+        return None
+
+while True:
+    print(eval(input()), flush=True)
+"""
+
+
+class DebugAdapter(Adapter):
+    """The gate's tree is a Python that starts one cmd for each order; a cmd that runs makes a file first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.gate = self.debug = procmon.DebugGate.run(
+            python(ROOT), include_first=False, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.folder = folder
+        self.marks: dict[int, Path] = {}
+
+    def order(self, code: str) -> str:
+        popen = self.debug.popen
+        assert popen is not None and popen.stdin is not None and popen.stdout is not None
+        print(code, file=popen.stdin, flush=True)  # type: ignore[arg-type]
+        return str(popen.stdout.readline()).strip()
+
+    def start(self) -> int:
+        mark = self.folder / f"{len(self.marks)}.txt"
+        pid = int(self.order(f"start({str(mark)!r})"))
+        self.marks[pid] = mark
+        return pid
+
+    def ran(self, pid: int) -> bool:
+        return self.marks[pid].exists()
+
+    def end(self, pid: int, status: int) -> None:
+        self.order(f"{'leave' if self.ran(pid) else 'kill'}({pid}, {status})")
+
+    def exit_status(self, pid: int, timeout: float) -> int | None:
+        answer = self.order(f"status({pid}, {timeout})")
+        return None if answer == "None" else int(answer) & 0xFFFFFFFF
+
+    def close(self) -> None:
+        super().close()
+        for pid in self.marks:
+            if self.exit_status(pid, 0) is None:
+                self.order(f"kill({pid}, 1)")
+        popen = self.debug.popen
+        assert popen is not None
+        popen.kill()
+        popen.communicate()
+
+
+class TestDebugGate(GateConformance):
+    @pytest.fixture
+    def adapter(self, tmp_path: Path) -> Iterator[DebugAdapter]:
+        with DebugAdapter(tmp_path) as adapter:
+            yield adapter
+
+
+# -------------------------------------------------------------------------------------------------------- what it holds
+
+
+@pytest.mark.usefixtures("each_port")
+def test_every_process_of_a_deep_tree_is_held_and_its_record_is_whole() -> None:
+    with procmon.DebugGate.run(["cmd", "/c", "cmd /c cmd /c hostname"], stdout=subprocess.PIPE) as gate:
+        records = drive(gate)
+        assert gate.popen is not None and gate.popen.stdout is not None
+        output = gate.popen.stdout.read()
+        gate.popen.stdout.close()
+        assert gate.popen.wait(SOON) == 0
+    assert held(records) == ["cmd.exe", "cmd.exe", "cmd.exe", "hostname.exe"]
+    assert output.strip()
+    starts = [record for record in records if record.paused]
+    for parent, child in zip(starts, starts[1:], strict=False):
+        assert child.parent_pid == parent.pid
+        assert child.created is not None and parent.created is not None and child.created >= parent.created
+        assert child.start_key > parent.start_key
+    assert starts[0].parent_pid == os.getpid()
+    assert [record.command_line for record in starts] == [
+        'cmd /c "cmd /c cmd /c hostname"', "cmd /c cmd /c hostname", "cmd /c hostname", "hostname",
+    ]  # fmt: skip
+    assert all(record.image_name == rf"c:\windows\system32\{record.name}" for record in starts)
+    assert all(record.native_name and record.native_name.lower().endswith(record.name) for record in starts)
+    assert not any(record.seen for record in starts)
+    exits = [record for record in records if record.exited]
+    assert [record.pid for record in exits] == [record.pid for record in reversed(starts)]
+    assert all(record.exit_status == 0 and record.seen and record.verdict is ALLOW for record in exits)
+
+
+@pytest.mark.usefixtures("each_port")
+def test_a_blocked_process_never_runs_and_its_parent_sees_the_status(tmp_path: Path) -> None:
+    mark = tmp_path / "ran.txt"
+    command = f'cmd /c "echo x> {mark}"'
+    code = f"import subprocess; print(hex(subprocess.run({command!r}).returncode))"
+    with procmon.DebugGate.run(python(code), stdout=subprocess.PIPE, text=True) as gate:
+        records = drive(gate, lambda process: BLOCK if process.name == "cmd.exe" else ALLOW)
+        assert gate.popen is not None
+        output, _ = gate.popen.communicate(timeout=SOON)
+    assert output.strip() == hex(BLOCKED)
+    assert not mark.exists()
+    gone = next(record for record in records if record.exited and record.name == "cmd.exe")
+    assert (gone.exit_status, gone.verdict, gone.decided_by) == (BLOCKED, BLOCK, DecidedBy.USER)
+
+
+def test_a_blocked_command_ends_with_the_status() -> None:
+    with procmon.DebugGate.run(["hostname"], stdout=subprocess.PIPE) as gate:
+        drive(gate, lambda process: BLOCK)
+        assert gate.popen is not None
+        assert gate.popen.communicate(timeout=SOON)[0] == b""
+        assert gate.popen.returncode & 0xFFFFFFFF == BLOCKED
+
+
+def test_one_held_process_holds_nobody_else() -> None:
+    code = "import subprocess as s; l = [s.Popen('hostname') for _ in range(10)]; print(sum(p.wait() for p in l))"
+    kept: list[ProcessHelper] = []
+
+    def keep_the_third(process: ProcessHelper) -> Verdict | None:
+        if process.name == "hostname.exe":
+            kept.append(process)
+            return None if len(kept) == 3 else ALLOW
+        return ALLOW
+
+    with procmon.DebugGate.run(python(code), stdout=subprocess.PIPE) as gate:
+        exits = 0
+
+        def nine_are_gone() -> bool:
+            return len(kept) == 10 and len(gate.snapshot()) == 2
+
+        records = drive(gate, keep_the_third, until=nine_are_gone)
+        exits = sum(record.exited for record in records)
+        assert exits == 9
+        assert [process for process in gate.snapshot() if process.paused] == [kept[2]]
+        assert gate.allow(kept[2]) == [Answer.DONE]  # deferred until now
+        drive(gate)
+        assert gate.popen is not None
+        assert gate.popen.communicate(timeout=SOON)[0].split()[-1] == b"0"
+
+
+def test_a_held_process_has_run_nothing_even_if_its_parent_resumes_it(tmp_path: Path) -> None:
+    mark = tmp_path / "ran.txt"
+    command = f'cmd /c "echo x> {mark}"'
+    code = (
+        "import _winapi, ctypes, subprocess\n"
+        "info = subprocess.STARTUPINFO()\n"
+        f"p, t, pid, tid = _winapi.CreateProcess(None, {command!r}, None, None, False, 4, None, None, info)\n"
+        "resume = ctypes.WinDLL('kernel32').ResumeThread\n"
+        "resume.argtypes = [ctypes.c_void_p]\n"
+        "for _ in range(5): resume(int(t))\n"
+        "print('resumed', flush=True)\n"
+        "print(_winapi.WaitForSingleObject(p, 20000))\n"
+    )
+    with procmon.DebugGate.run(python(code), include_first=False, stdout=subprocess.PIPE, text=True) as gate:
+        child = next_held(gate)
+        assert child.name == "cmd.exe"
+        assert gate.popen is not None and gate.popen.stdout is not None
+        assert gate.popen.stdout.readline().strip() == "resumed"
+        time.sleep(0.3)
+        assert not mark.exists()
+        gate.allow(child)
+        drive(gate)
+        assert mark.exists()
+        gate.popen.communicate(timeout=SOON)
+
+
+def test_the_first_process_passes_when_it_is_not_included() -> None:
+    with procmon.DebugGate.run(["cmd", "/c", "hostname"], include_first=False, stdout=subprocess.DEVNULL) as gate:
+        records = drive(gate)
+    first = records[0]
+    assert not first.paused and first.decided_by is DecidedBy.EXEMPT and ProcessFlags.EXEMPT in first.flags
+    assert held(records) == ["hostname.exe"]
+
+
+def test_attach_holds_the_children_and_not_the_process_itself() -> None:
+    code = "import subprocess; input(); print(subprocess.run('hostname', stdout=-3).returncode)"
+    with subprocess.Popen(python(code), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        if is_wine():  # it does not let children inherit a debugger that attached; to say so is all one can do there
+            with pytest.raises(procmon.UnsupportedPlatform, match="start the command with DebugGate.run instead"):
+                procmon.DebugGate.attach(running.pid)
+            assert running.communicate("\n", timeout=SOON)[0].strip() == "0"
+            return
+        with procmon.DebugGate.attach(running.pid) as gate:
+            assert gate.name == f"python (pid {running.pid})"
+            assert running.stdin is not None
+            running.stdin.write("\n")
+            running.stdin.flush()
+            assert held(drive(gate)) == ["hostname.exe"]
+        assert running.communicate(timeout=SOON)[0].strip() == "0"
+
+
+def test_an_attached_process_is_reported_and_never_held() -> None:
+    with subprocess.Popen(python("input()"), stdin=subprocess.PIPE) as running:
+        loop = debug_gate._DebugLoop(None, ALLOW, include_first=True, attached_pid=running.pid)
+        loop.begin(lambda port: win32_debug._DebugActiveProcess(running.pid))  # as attach does, less the inheritance
+        assert eventually(lambda: bool(loop.snapshot()))
+        (itself,) = loop.fetch()
+        assert itself.pid == running.pid and not itself.paused and ProcessFlags.RUNNING_BEFORE in itself.flags
+        assert loop.answer([itself], ALLOW) == [Answer.NOT_HELD]
+        loop.stop()
+        assert running.poll() is None
+        running.communicate(b"\n", timeout=SOON)
+        assert running.returncode == 0
+
+
+# ------------------------------------------------------------------------------------------------ nobody stays held
+
+
+def test_close_lets_the_held_run_and_the_tree_go_on(tmp_path: Path) -> None:
+    mark = tmp_path / "ran.txt"
+    command = f'cmd /c "cmd /c "echo x> {mark}" & hostname"'
+    gate = procmon.DebugGate.run(command, include_first=False, stdout=subprocess.PIPE)
+    next_held(gate)
+    assert not mark.exists()
+    gate.close()
+    gate.close()
+    assert gate.popen is not None
+    assert gate.popen.communicate(timeout=SOON)[0].strip()
+    assert gate.popen.returncode == 0 and mark.exists()
+    assert gate.closed and gate.ended and gate.wait(0)
+    for call in (gate.fetch, gate.snapshot, gate.allow, gate.block):
+        with pytest.raises(procmon.GateClosed, match="is closed: make a new one"):
+            call()
+
+
+def test_a_verdict_given_just_before_close_still_counts(tmp_path: Path) -> None:
+    mark = tmp_path / "ran.txt"
+    gate = procmon.DebugGate.run(f'cmd /c "echo x> {mark}"')
+    gate.block(next_held(gate))
+    gate.close()
+    assert gate.popen is not None and gate.popen.wait(SOON) & 0xFFFFFFFF == BLOCKED
+    assert not mark.exists()
+
+
+def test_a_dropped_gate_lets_the_held_run() -> None:
+    gate = procmon.DebugGate.run(["hostname"], stdout=subprocess.PIPE)
+    next_held(gate)
+    popen = gate.popen
+    assert popen is not None
+    del gate
+    gc.collect()
+    assert popen.communicate(timeout=SOON)[0].strip()
+
+
+HOLDING = """
+import sys, procmon
+gate = procmon.DebugGate.run(sys.argv[1])
+while not any(process.paused for process in gate.fetch()):
+    gate.wait()
+print("holding", flush=True)
+"""
+
+
+@pytest.mark.parametrize("end", ["kill", "exit"])
+def test_the_end_of_the_controller_lets_the_held_run(end: str, tmp_path: Path) -> None:
+    mark = tmp_path / "ran.txt"
+    wait = "input()" if end == "kill" else ""
+    command = [*python(HOLDING + wait), f'cmd /c "echo x> {mark}"']
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as controller:
+        assert controller.stdout is not None
+        assert controller.stdout.readline().strip() == b"holding"
+        if end == "kill":
+            time.sleep(0.2)
+            assert not mark.exists()
+            controller.kill()
+        assert eventually(mark.exists)
+
+
+@pytest.mark.usefixtures("each_port")
+@pytest.mark.parametrize("verdict", [ALLOW, BLOCK])
+def test_the_hold_timeout_answers(verdict: Verdict) -> None:
+    gate = procmon.DebugGate.run(["hostname"], hold_timeout=0.3, on_timeout=verdict, stdout=subprocess.PIPE)
+    with gate:
+        first = next_held(gate)
+        assert first.hold_left is not None and 0 < first.hold_left <= 0.3
+        again, gone = drive(gate)
+        assert again == first and not again.paused and again.seen
+        assert (again.verdict, again.decided_by) == (verdict, DecidedBy.GATE_TIMEOUT)
+        assert gone.exited and gone.exit_status == (0 if verdict is ALLOW else BLOCKED)
+        assert gate.popen is not None
+        assert bool(gate.popen.communicate(timeout=SOON)[0]) == (verdict is ALLOW)
+        assert gate.allow(first) == [Answer.ANSWERED]
+
+
+def test_a_process_that_timed_out_before_the_fetch_is_given_once() -> None:
+    with procmon.DebugGate.run(["hostname"], hold_timeout=0, stdout=subprocess.DEVNULL) as gate:
+        assert gate.popen is not None
+        gate.popen.wait(SOON)
+        assert eventually(lambda: not gate.snapshot())
+        start, gone = gate.fetch()
+    assert start.decided_by is DecidedBy.GATE_TIMEOUT and not start.paused and not start.exited
+    assert gone.exited
+
+
+# --------------------------------------------------------------------------------------------------- verdicts and errors
+
+
+def test_a_late_or_wrong_verdict_is_told_and_harms_nobody() -> None:
+    with procmon.DebugGate.run(["hostname"], stdout=subprocess.DEVNULL) as gate:
+        process = next_held(gate)
+        stranger = ProcessHelper(pid=process.pid, parent_pid=0, image_name="", start_key=1)
+        nobody = ProcessHelper(pid=3, parent_pid=0, image_name="")
+        assert gate.block(stranger, nobody) == [Answer.STALE, Answer.UNKNOWN]
+        assert gate.allow(process, process) == [Answer.DONE, Answer.ANSWERED]
+        assert drive(gate)[-1].exit_status == 0
+        assert gate.block(process) == [Answer.ANSWERED]
+
+
+def test_errors_of_the_command_reach_the_caller() -> None:
+    with pytest.raises(FileNotFoundError):
+        procmon.DebugGate.run(["no-such-command-anywhere"])
+    with pytest.raises(ValueError, match="on_timeout is ALLOW or BLOCK"):
+        procmon.DebugGate.run(["hostname"], on_timeout=procmon.DEFER)
+    with pytest.raises(ValueError, match="hold_timeout"):
+        procmon.DebugGate.run(["hostname"], hold_timeout=-1)
+    with pytest.raises(TypeError, match="no_such_option"):
+        procmon.DebugGate.run(["hostname"], no_such_option=1)
+
+
+def test_attaching_to_nobody_says_so() -> None:
+    with pytest.raises(procmon.StaleProcess, match=r"procmon\.processes\(\) lists them"):
+        procmon.DebugGate.attach(0x7FFFFFF0)
+
+
+def test_attaching_twice_says_that_it_has_a_debugger() -> None:
+    with procmon.DebugGate.run(["hostname"], stdout=subprocess.DEVNULL) as gate:
+        process = next_held(gate)
+        with pytest.raises(procmon.AccessDenied, match="has a debugger already"):
+            procmon.DebugGate.attach(process.pid)
+        gate.allow(process)
+        assert drive(gate)[-1].exit_status == 0
+
+
+# --------------------------------------------------------------------------------- the program does not notice
+
+
+def run_through(code: str) -> tuple[str, int]:
+    """What the program printed under a gate, and its exit status."""
+    with procmon.DebugGate.run(python(code), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as gate:
+        drive(gate)
+        assert gate.popen is not None
+        return gate.popen.communicate(timeout=SOON)[0].strip(), gate.popen.returncode & 0xFFFFFFFF
+
+
+def test_a_program_handles_its_own_exceptions() -> None:
+    output, status = run_through("import ctypes\ntry: ctypes.string_at(0)\nexcept OSError as e: print(e)")
+    assert "access violation" in output and status == 0
+
+
+@pytest.mark.parametrize("code", ["0xC0000005", "0x80000003", "0xE0001234"])
+def test_an_unhandled_exception_ends_a_program_as_ever(code: str) -> None:
+    raising = f"import ctypes; k = ctypes.WinDLL('kernel32'); k.SetErrorMode(3); k.RaiseException({code}, 0, 0, None)"
+    free = subprocess.run(python(raising), stderr=subprocess.DEVNULL)
+    assert free.returncode != 0
+    assert run_through(raising)[1] == free.returncode & 0xFFFFFFFF
+
+
+def test_a_program_sees_no_debugger_and_may_write_debug_output() -> None:
+    code = (
+        "import ctypes; k = ctypes.WinDLL('kernel32')\n"
+        "k.OutputDebugStringW('x'); k.OutputDebugStringA(b'x')\n"
+        "print(k.IsDebuggerPresent(), k.CloseHandle(ctypes.c_void_p(0x5554)), k.GetLastError())\n"
+    )
+    assert run_through(code)[0].split()[:2] == ["0", "0"]
+
+
+# ------------------------------------------------------------------------------------------------------ the inside
+
+
+def test_the_debug_event_has_the_size_of_the_header() -> None:
+    assert ctypes.sizeof(win32_debug.DebugEvent) == (176 if ctypes.sizeof(ctypes.c_void_p) == 8 else 96)
+
+
+def test_no_handle_is_left_behind() -> None:
+    kernel32 = ctypes.WinDLL("kernel32")
+    count = ctypes.c_uint32()
+
+    def handles() -> int:
+        gc.collect()
+        kernel32.GetProcessHandleCount(ctypes.c_void_p(-1), ctypes.byref(count))
+        return count.value
+
+    def once() -> None:
+        with procmon.DebugGate.run(["cmd", "/c", "hostname"], stdout=subprocess.DEVNULL) as gate:
+            drive(gate)
+            assert gate.popen is not None
+            gate.popen.wait(SOON)
+
+    once()
+    before = handles()
+    for _ in range(5):
+        once()
+    assert handles() <= before + 1
+
+
+def test_what_it_shows_of_itself() -> None:
+    gate = procmon.DebugGate.run(["hostname"], stdout=subprocess.DEVNULL)
+    process = next_held(gate)
+    assert isinstance(gate, Gate)
+    assert repr(gate) == f"<DebugGate hostname (pid {process.pid}): 1 alive, 1 held>"
+    gate.allow(process)
+    drive(gate)
+    assert repr(gate) == f"<DebugGate hostname (pid {process.pid}) ended>"
+    gate.close()
+    assert repr(gate) == f"<DebugGate hostname (pid {process.pid}) closed>"
+
+
+@pytest.mark.parametrize(
+    ("first", "name"),
+    [("cmd", "cmd"), (r"C:\Windows\cmd.exe /c dir", "cmd"), (r'"C:\Program Files\a b.exe" x', "a b"), ("c:/x/tool.EXE", "tool")],
+)
+def test_a_command_is_named_by_its_program(first: str, name: str) -> None:
+    assert debug_gate._command_name(first) == name
