@@ -51,10 +51,10 @@ class Subscription:
         forget: Callable[["Subscription"], None],
     ) -> None:
         decide = getattr(callback, "decide", None)
-        if callable(decide):
-            self._ask: Callable[[ProcessHelper], object] = decide
-        elif callable(callback):
-            self._ask = callback
+        if callable(callback):  # first: called, a Policy may have no opinion; `decide` always has one
+            self._ask: Callable[[ProcessHelper], object] = callback
+        elif callable(decide):
+            self._ask = decide
         else:
             raise TypeError(f"a callback is a function of one ProcessHelper, or has a method decide; {callback!r} is neither")
         self.name: str = getattr(callback, "__name__", type(callback).__name__)
