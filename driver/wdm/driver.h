@@ -46,6 +46,8 @@ NTSTATUS volumes_start(DRIVER_OBJECT* driver);
 namespace build {
 extern const uint32_t features;              // kFeature... bits of this build
 extern const bool needs_notifications;       // without notify routines there is no point in loading
+// The address of a routine that not every supported kernel has, or nullptr.
+[[nodiscard]] void* newer_routine(const WCHAR* name);
 // An event's object for a handle of the calling process, referenced. In the caller's context.
 [[nodiscard]] NTSTATUS reference_event(uint64_t handle, KEVENT** event);
 // Ends a process that is held. true: it will not run another instruction of its own.
@@ -57,5 +59,10 @@ extern const bool needs_notifications;       // without notify routines there is
 NTSTATUS start(DRIVER_OBJECT* driver);
 void stop();  // after the gate has stopped: waits for what control left pending
 }  // namespace build
+
+template <typename Routine>
+void find_newer(Routine* routine, const WCHAR* name) {
+    *routine = reinterpret_cast<Routine>(reinterpret_cast<uintptr_t>(build::newer_routine(name)));
+}
 
 }  // namespace procmon::kernel

@@ -59,12 +59,11 @@ inline void wait_ms(uint32_t ms) {
 [[nodiscard]] void* allocate(size_t bytes);
 void release(void* memory);
 
-// An address that not every supported kernel exports, or nullptr. PASSIVE_LEVEL.
-template <typename Pointer>
-Pointer find_export(const WCHAR* name) {
+// What the kernel or the HAL exports by that name, or nullptr. PASSIVE_LEVEL.
+inline void* find_export(const WCHAR* name) {
     UNICODE_STRING string;
     RtlInitUnicodeString(&string, name);
-    return reinterpret_cast<Pointer>(reinterpret_cast<uintptr_t>(MmGetSystemRoutineAddress(&string)));
+    return MmGetSystemRoutineAddress(&string);
 }
 
 // Owns a kernel handle.

@@ -16,10 +16,12 @@ const uint32_t features = 0;
 #endif
 const bool needs_notifications = true;
 
+void* newer_routine(const WCHAR* name) { return find_export(name); }
+
 // The type is checked, and so is the caller's right to set it: UserMode, whatever mode the request came from.
 // ExEventObjectType is read through its address, because the headers disagree on how many times to dereference it.
 NTSTATUS reference_event(uint64_t handle, KEVENT** event) {
-    auto* type = find_export<POBJECT_TYPE*>(L"ExEventObjectType");
+    auto* type = static_cast<POBJECT_TYPE*>(find_export(L"ExEventObjectType"));
     if (type == nullptr) return STATUS_NOT_SUPPORTED;
     if (handle == 0 || handle > UINTPTR_MAX) return STATUS_INVALID_HANDLE;
     return ObReferenceObjectByHandle(handle_of(handle), EVENT_MODIFY_STATE, *type, UserMode,

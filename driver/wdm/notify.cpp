@@ -114,12 +114,12 @@ void NTAPI on_image(UNICODE_STRING* name, HANDLE process_id, IMAGE_INFO* info) {
 
 // The Ex routine, if this kernel has it and accepts our image (it must be linked for forced integrity), else the first.
 NTSTATUS create_notify_start(DRIVER_OBJECT*) {
-    locate_image_name = find_export<decltype(locate_image_name)>(L"SeLocateProcessImageName");
-    is_protected = find_export<decltype(is_protected)>(L"PsIsProtectedProcess");
-    create_time = find_export<decltype(create_time)>(L"PsGetProcessCreateTimeQuadPart");
-    exit_status = find_export<decltype(exit_status)>(L"PsGetProcessExitStatus");
-    section_base = find_export<decltype(section_base)>(L"PsGetProcessSectionBaseAddress");
-    set_create_notify_ex = find_export<SetCreateNotifyEx>(L"PsSetCreateProcessNotifyRoutineEx");
+    find_newer(&locate_image_name, L"SeLocateProcessImageName");
+    find_newer(&is_protected, L"PsIsProtectedProcess");
+    find_newer(&create_time, L"PsGetProcessCreateTimeQuadPart");
+    find_newer(&exit_status, L"PsGetProcessExitStatus");
+    find_newer(&section_base, L"PsGetProcessSectionBaseAddress");
+    find_newer(&set_create_notify_ex, L"PsSetCreateProcessNotifyRoutineEx");
 
     callbacks.open();
     extended = set_create_notify_ex != nullptr && NT_SUCCESS(set_create_notify_ex(on_create_ex, FALSE));

@@ -26,7 +26,7 @@ void* take(size_t bytes) {
 }  // namespace
 
 void port_start() {
-    allocate_pool2 = find_export<ExAllocatePool2Routine>(L"ExAllocatePool2");
+    find_newer(&allocate_pool2, L"ExAllocatePool2");
     RTL_OSVERSIONINFOW version = {};
     version.dwOSVersionInfoSize = sizeof version;
     RtlGetVersion(&version);

@@ -64,7 +64,7 @@ void tell(const RunningProcess& running, UNICODE_STRING* path_buffer) {
 
 // PASSIVE_LEVEL. The list grows while we ask for it, so ask again with room to spare.
 NTSTATUS list_running(DRIVER_OBJECT*) {
-    exit_called = find_export<decltype(exit_called)>(L"PsGetProcessExitProcessCalled");
+    find_newer(&exit_called, L"PsGetProcessExitProcessCalled");
     const Memory path_buffer(kNameBytes);
     if (path_buffer.get() == nullptr) return STATUS_INSUFFICIENT_RESOURCES;
 

@@ -36,7 +36,7 @@ NTSTATUS add_drive(WCHAR letter) {
     WCHAR buffer[kTargetUnits];
     UNICODE_STRING target = {0, sizeof buffer, buffer};
     if (!NT_SUCCESS(ZwQuerySymbolicLinkObject(link.get(), &target, nullptr))) return STATUS_SUCCESS;
-    if (starts_with(target, string_of(L"\\??\\"))) return STATUS_SUCCESS;
+    if (target.Length == 0 || starts_with(target, string_of(L"\\??\\"))) return STATUS_SUCCESS;
     return static_cast<NTSTATUS>(gate.volumes_add(text_of(&target), static_cast<char16_t>(letter | 0x20)));
 }
 

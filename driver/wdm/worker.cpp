@@ -8,33 +8,17 @@
 namespace procmon::kernel {
 namespace {
 
-constexpr uint32_t kRetryMs = 20;
-
-KEVENT wake;              // set: look for condemned processes, or stop
+KEVENT wake;  // set: look for condemned processes, or stop
 volatile LONG stopping;
-PKTHREAD thread;          // referenced
+PKTHREAD thread;  // referenced
 
-// PASSIVE_LEVEL, no lock. true: nobody is left over for a later try.
-bool terminate_condemned() {
-    bool all_died = true;
-    for (Condemned condemned; gate.next_condemned(&condemned);) {
-        const bool died = build::terminate(condemned);
-        gate.terminated(condemned, died);
-        if (!died) {
-            all_died = false;
-            break;  // the gate may name the same one again at once; let some time pass
-        }
-    }
-    return all_died;
-}
-
-// PASSIVE_LEVEL. It ends only when it is told to and no hold is left that could need it.
+// PASSIVE_LEVEL. One that would not die is queued again by its own thread's next look, a slice later.
 void NTAPI work(void*) {
-    LARGE_INTEGER retry = milliseconds(kRetryMs);
-    for (bool done = true;;) {
-        KeWaitForSingleObject(&wake, Executive, KernelMode, FALSE, done ? nullptr : &retry);
-        done = terminate_condemned();
-        if (done && stopping) break;
+    for (bool last = false; !last;) {
+        KeWaitForSingleObject(&wake, Executive, KernelMode, FALSE, nullptr);
+        last = stopping;  // before the round: what was condemned before the stop still dies
+        for (Condemned condemned; gate.next_condemned(&condemned);)
+            gate.terminated(condemned, build::terminate(condemned));
     }
     PsTerminateSystemThread(STATUS_SUCCESS);
 }

@@ -10,9 +10,9 @@
 namespace procmon::kernel::build {
 
 #ifdef PROCMON_DEBUG
-const uint32_t features = wire::kFeatureNoteRequests | wire::kFeatureDebugBuild;
+const uint32_t features = wire::kFeatureNoteRequests | wire::kFeatureCreateEx | wire::kFeatureDebugBuild;
 #else
-const uint32_t features = wire::kFeatureNoteRequests;
+const uint32_t features = wire::kFeatureNoteRequests | wire::kFeatureCreateEx;  // NOTE_CREATED can be refused
 #endif
 const bool needs_notifications = false;
 
@@ -199,9 +199,12 @@ NTSTATUS note_image(IRP* irp, void* buffer, size_t input_bytes, size_t output_by
 
 }  // namespace
 
+// Wine exports many a routine that it does not have; calling one ends the process.
+void* newer_routine(const WCHAR*) { return nullptr; }
+
 // Wine does not know UserMode references: the handle is duplicated into the driver's process first.
 NTSTATUS reference_event(uint64_t handle, KEVENT** event) {
-    auto* type = find_export<POBJECT_TYPE*>(L"ExEventObjectType");
+    auto* type = static_cast<POBJECT_TYPE*>(find_export(L"ExEventObjectType"));
     if (type == nullptr) return STATUS_NOT_SUPPORTED;
     OBJECT_ATTRIBUTES attributes;
     InitializeObjectAttributes(&attributes, nullptr, OBJ_KERNEL_HANDLE, nullptr, nullptr);
