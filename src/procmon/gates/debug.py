@@ -21,7 +21,8 @@ from typing import Any, Self, TypeVar, cast
 
 from ..errors import AccessDenied, GateClosed, ProcmonError, StaleProcess, UnsupportedPlatform
 from ..records import Answer, DecidedBy, ProcessFlags, ProcessHelper, Verdict
-from ..win32 import debug, process as win32_process
+from ..win32 import debug, kernel
+from ..win32 import process as win32_process
 from ..win32.handles import Handle
 
 __all__ = ["STATUS_BLOCKED", "DebugGate"]
@@ -104,7 +105,7 @@ class DebugGate:
         _check_windows()
         loop = _DebugLoop(hold_timeout, on_timeout, include_first=True, attached_pid=pid)
         try:
-            with win32_process.open_process(pid) as opened:
+            with kernel.open_process(pid) as opened:
                 image = win32_process.image_path(opened)
             loop.begin(lambda port: port.attach(pid))
         except OSError as error:
@@ -229,7 +230,7 @@ class _Process:
 
 def _end(process: _Process) -> None:
     try:
-        win32_process.terminate_process(process.handle, STATUS_BLOCKED)
+        kernel.terminate_process(process.handle, STATUS_BLOCKED)
     except PermissionError:  # so Windows answers when it is exiting already
         pass
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from ._bind import BOOL, DWORD, HANDLE, bind, check_ntstatus, fail_on_zero, kernel32, never_fails, ntdll, windows_error
 from .handles import Handle
-from .process import open_process
+from .kernel import INFINITE, create_event, open_process, set_event, wait_any
 
 __all__ = [
     "CREATE_PROCESS",
@@ -33,8 +33,6 @@ OUTPUT_STRING: Final = 8
 _DBG_CONTINUE = 0x00010002
 _DBG_EXCEPTION_NOT_HANDLED = 0x80010001
 _ERROR_SEM_TIMEOUT = 121
-_WAIT_FAILED = 0xFFFFFFFF
-_INFINITE = 0xFFFFFFFF
 _POLL_MS = 10
 
 # ---------------------------------------------------------------------------------------------------------- structures
@@ -122,12 +120,6 @@ def _false_on_timeout(name: str, result: int, error: int) -> bool:
     return bool(result)
 
 
-def _index_or_timeout(name: str, result: int, error: int) -> int:
-    if result == _WAIT_FAILED:
-        raise windows_error(name, error)
-    return int(result)
-
-
 _EVENT_POINTER = ctypes.POINTER(DebugEvent)
 
 # https://learn.microsoft.com/windows/win32/api/debugapi/nf-debugapi-waitfordebugevent
@@ -169,20 +161,6 @@ _DbgUiConnectToDbg = bind(ntdll, "DbgUiConnectToDbg", ctypes.c_int32, (), check_
 _DbgUiGetThreadDebugObject = bind(ntdll, "DbgUiGetThreadDebugObject", HANDLE, (), never_fails)
 _DbgUiSetThreadDebugObject = bind(ntdll, "DbgUiSetThreadDebugObject", None, (HANDLE,), never_fails)
 
-# https://learn.microsoft.com/windows/win32/api/synchapi/nf-synchapi-createeventw
-# HANDLE CreateEventW(LPSECURITY_ATTRIBUTES, BOOL bManualReset, BOOL bInitialState, LPCWSTR lpName);
-_CreateEventW = bind(kernel32, "CreateEventW", HANDLE, (ctypes.c_void_p, BOOL, BOOL, ctypes.c_wchar_p), fail_on_zero)
-
-# https://learn.microsoft.com/windows/win32/api/synchapi/nf-synchapi-setevent
-# BOOL SetEvent(HANDLE hEvent);
-_SetEvent = bind(kernel32, "SetEvent", BOOL, (HANDLE,), fail_on_zero)
-
-# https://learn.microsoft.com/windows/win32/api/synchapi/nf-synchapi-waitformultipleobjects
-# DWORD WaitForMultipleObjects(DWORD nCount, const HANDLE *lpHandles, BOOL bWaitAll, DWORD dwMilliseconds);
-_WaitForMultipleObjects = bind(
-    kernel32, "WaitForMultipleObjects", DWORD, (DWORD, ctypes.POINTER(HANDLE), BOOL, DWORD), _index_or_timeout
-)
-
 
 def _let_children_inherit(process: Handle) -> None:
     flags = DWORD(1)
@@ -203,7 +181,7 @@ class DebugPort:
     """
 
     def __init__(self, polling: bool = False) -> None:
-        self._wake = Handle(_CreateEventW(None, False, False, None))
+        self._wake = create_event()
         self._event = DebugEvent()
         self._object: Handle | None = None
         if not polling:
@@ -212,7 +190,7 @@ class DebugPort:
                 self._object = Handle(_DbgUiGetThreadDebugObject())
             except AttributeError:  # an ntdll without these exports
                 pass
-        self._both = None if self._object is None else (HANDLE * 2)(int(self._wake), int(self._object))
+        self._both = None if self._object is None else (self._wake, self._object)
 
     @property
     def polling(self) -> bool:
@@ -226,17 +204,17 @@ class DebugPort:
 
     def wake(self) -> None:
         """Make `wait` return. From any thread."""
-        _SetEvent(int(self._wake))
+        set_event(self._wake)
 
     def wait(self, timeout_ms: int | None = None) -> DebugEvent | None:
         """The next event; None when `wake` was called or the time is over (or, rarely, for no reason).
 
         The event is overwritten by the next call. It stays open, and its process frozen, until `resume`.
         """
-        limit = _INFINITE if timeout_ms is None else timeout_ms
+        limit = INFINITE if timeout_ms is None else timeout_ms
         if self._both is None:
             return self._event if _WaitForDebugEvent(self._event, min(limit, _POLL_MS)) else None
-        if _WaitForMultipleObjects(2, self._both, False, limit) == 1 and _WaitForDebugEvent(self._event, 0):
+        if wait_any(self._both, limit) == 1 and _WaitForDebugEvent(self._event, 0):
             return self._event
         return None
 

@@ -1,4 +1,4 @@
-"""Processes as Windows knows them: opening, naming, timing, reading and ending them.
+"""Processes as Windows knows them: their names, times, parents and inner structures; the list of all that run.
 
 Every function takes an open process handle (`Handle` or a plain value) with the access named in its docstring, so that
 one open handle serves many questions and all are sure to be about the same process.
@@ -8,13 +8,10 @@ import ctypes
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, SupportsInt
 
-from ._bind import BOOL, DWORD, HANDLE, bind, check_ntstatus, fail_on_zero, handle_or_none, kernel32, ntdll
-from .handles import Handle
+from ._bind import BOOL, DWORD, HANDLE, bind, check_ntstatus, fail_on_zero, kernel32, ntdll
 
 __all__ = [
     "PROCESS_QUERY_INFORMATION",
-    "PROCESS_QUERY_LIMITED_INFORMATION",
-    "PROCESS_TERMINATE",
     "PROCESS_VM_READ",
     "ProcessBasics",
     "basics",
@@ -25,27 +22,14 @@ __all__ = [
     "dos_path_of_file",
     "image_path",
     "native_image_path",
-    "open_process",
-    "terminate_process",
 ]
 
-PROCESS_TERMINATE = 0x0001
 PROCESS_VM_READ = 0x0010
 PROCESS_QUERY_INFORMATION = 0x0400
-PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
-"""Enough for names, times and the token; also granted for protected processes."""
 
 _POINTER = ctypes.sizeof(ctypes.c_void_p)
 _FILETIME_EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
 _MAX_PATH_CHARACTERS = 32768
-
-# https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-openprocess
-# HANDLE OpenProcess(DWORD dwDesiredAccess, BOOL bInheritHandle, DWORD dwProcessId);
-_OpenProcess = bind(kernel32, "OpenProcess", HANDLE, (DWORD, BOOL, DWORD), handle_or_none)
-
-# https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-terminateprocess
-# BOOL TerminateProcess(HANDLE hProcess, UINT uExitCode);
-_TerminateProcess = bind(kernel32, "TerminateProcess", BOOL, (HANDLE, DWORD), fail_on_zero)
 
 # https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-getprocesstimes
 # BOOL GetProcessTimes(HANDLE hProcess, LPFILETIME created, LPFILETIME exited, LPFILETIME kernel, LPFILETIME user);
@@ -99,16 +83,6 @@ _WriteProcessMemory = bind(
     (HANDLE, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_size_t)),
     fail_on_zero,
 )
-
-
-def open_process(pid: int, access: int = PROCESS_QUERY_LIMITED_INFORMATION) -> Handle:
-    """An open handle to the process. Raises: OSError (87: there is none of that pid; 5: access denied)."""
-    return Handle(_OpenProcess(access, False, pid))
-
-
-def terminate_process(process: SupportsInt, status: int) -> None:
-    """End it with this exit status (unsigned 32 bits). Needs PROCESS_TERMINATE."""
-    _TerminateProcess(int(process), status)
 
 
 def created_at(process: SupportsInt) -> int:
