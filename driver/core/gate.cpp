@@ -375,10 +375,6 @@ bool Gate::still_held(Hold* hold) {
         state.decide(record, state.controller.timeout_verdict, kByTimeout);
         if (record->fetched) state.show(record);  // its controller thinks that it waits
     }
-    if (record->retry) {
-        record->retry = false;
-        state.condemn(record);
-    }
     return !record->done;
 }
 
@@ -434,7 +430,7 @@ void Gate::terminated(const Condemned& condemned, bool died) {
         move_to(record, kStateReleased);
         state.release(record);
     } else {
-        record->retry = true;
+        state.condemned.append(record);  // no wake: the worker lets some time pass and asks again
     }
 }
 

@@ -6,7 +6,7 @@
 #include "port.h"
 
 // A check of the core's own invariants: in debug builds and in every host build it stops the machine or the test.
-#if !defined(_WIN32) || (defined(DBG) && DBG)
+#if !defined(_WIN32) || defined(PROCMON_DEBUG)
 #if defined(_MSC_VER)
 #define PROCMON_CHECK(condition) ((condition) ? void() : __debugbreak())
 #else

@@ -169,7 +169,6 @@ void GateState::retire(Record* record, uint32_t exit_status, Discard& discard) {
     if (condemned.contains(record) && !record->in_worker) condemned.remove(record);
     move_to(record, kStateExiting);
     record->exit_status = exit_status;
-    record->retry = false;
     table.retire(record);
     drop(table.take_spare(), discard);
     exited.append(record);

@@ -47,7 +47,6 @@ struct Record : Block {
     uint32_t terminate_tries;   // that failed
     bool fetched;               // an earlier FETCH has given it
     bool in_worker;             // named by next_condemned, terminated() is still to come
-    bool retry;                 // a try failed; the held thread's next look queues it again
     bool done;                  // the hold is over: its signal is set
 
     Text command_line() { return {text_behind(this), command_line_length}; }

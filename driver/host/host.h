@@ -1,0 +1,51 @@
+// host.h - a gate on a system that tests rule over: a clock that is set by hand, memory that runs out when told to,
+// events that count, and a watch on what port.h forbids.
+#pragma once
+
+#include <pthread.h>
+
+#include "../core/gate.h"
+
+namespace procmon::host {
+
+constexpr int kMaxEvents = 64;
+
+// What the controller waits on, in place of a kernel's event object.
+struct Event {
+    pthread_mutex_t mutex;
+    pthread_cond_t wakes;
+    uint64_t sets;       // since it was made
+    uint64_t taken;      // of these, seen by wait_event
+    uint32_t references; // that the core holds
+    bool is_event;       // false: a handle of something else
+};
+
+struct Host {
+    Gate gate;
+    Port port;
+    pthread_mutex_t watch;  // guards what follows; taken after the gate's lock, never before
+    uint64_t now_ms;
+    int64_t filetime;
+    uint64_t allocations;     // asked for, so far
+    uint64_t fail_at;         // the number of the allocation that fails; 0 = none
+    bool fail_from_there_on;
+    uint64_t live_blocks;
+    uint64_t live_bytes;
+    uint64_t live_signals;
+    uint64_t live_locks;
+    uint64_t live_references;  // to events
+    uint64_t worker_wakes;
+    uint64_t breaches;         // calls that port.h forbids
+    uint32_t event_count;
+    Event events[kMaxEvents];
+};
+
+// The port's functions over a Host. Its allocate and release, called with the lock held, count as breaches: the core
+// is to prepare before it locks, and to free after.
+[[nodiscard]] Port make_port(Host* host);
+
+// Is the signal set? With a wait of up to that long, in real time.
+[[nodiscard]] bool wait_signal(SignalStorage* signal, uint32_t real_ms);
+[[nodiscard]] bool wait_event(Event* event, uint32_t real_ms);
+
+}  // namespace procmon::host

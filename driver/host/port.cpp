@@ -1,0 +1,217 @@
+#include <stdlib.h>
+#include <time.h>
+
+#include "host.h"
+
+namespace procmon::host {
+
+namespace {
+
+struct Lock {
+    pthread_mutex_t mutex;
+};
+struct Signal {
+    pthread_mutex_t mutex;
+    pthread_cond_t wakes;
+    bool set;
+};
+static_assert(sizeof(Lock) <= sizeof(LockStorage));
+static_assert(sizeof(Signal) <= sizeof(SignalStorage));
+
+constexpr size_t kHeaderBytes = 16;  // before each block: its size
+constexpr uint64_t kFirstHandle = 4;
+
+thread_local bool holds_the_lock;  // this thread, of the gate it is in
+
+Host& host_of(void* context) { return *static_cast<Host*>(context); }
+Lock* lock_of(LockStorage* storage) { return reinterpret_cast<Lock*>(storage); }
+Signal* signal_of(SignalStorage* storage) { return reinterpret_cast<Signal*>(storage); }
+
+class Watched {
+   public:
+    explicit Watched(Host& host) : host_(host) { pthread_mutex_lock(&host.watch); }
+    ~Watched() { pthread_mutex_unlock(&host_.watch); }
+    Watched(const Watched&) = delete;
+    Watched& operator=(const Watched&) = delete;
+
+   private:
+    Host& host_;
+};
+
+void expect(Host& host, bool kept) {
+    if (!kept) ++host.breaches;
+}
+
+void* allocate(void* context, size_t bytes) {
+    Host& host = host_of(context);
+    Watched watched(host);
+    expect(host, !holds_the_lock);
+    const uint64_t number = ++host.allocations;
+    if (host.fail_at && (number == host.fail_at || (host.fail_from_there_on && number > host.fail_at))) return nullptr;
+    auto* block = static_cast<unsigned char*>(calloc(1, kHeaderBytes + bytes));
+    if (!block) return nullptr;
+    *reinterpret_cast<size_t*>(block) = bytes;
+    ++host.live_blocks;
+    host.live_bytes += bytes;
+    return block + kHeaderBytes;
+}
+
+void release(void* context, void* memory) {
+    Host& host = host_of(context);
+    Watched watched(host);
+    expect(host, !holds_the_lock && memory);
+    unsigned char* block = static_cast<unsigned char*>(memory) - kHeaderBytes;
+    --host.live_blocks;
+    host.live_bytes -= *reinterpret_cast<size_t*>(block);
+    free(block);
+}
+
+void lock_create(void* context, LockStorage* storage) {
+    pthread_mutex_init(&lock_of(storage)->mutex, nullptr);
+    Watched watched(host_of(context));
+    ++host_of(context).live_locks;
+}
+
+void lock_destroy(void* context, LockStorage* storage) {
+    pthread_mutex_destroy(&lock_of(storage)->mutex);
+    Watched watched(host_of(context));
+    --host_of(context).live_locks;
+}
+
+void lock_acquire(void*, LockStorage* storage) {
+    pthread_mutex_lock(&lock_of(storage)->mutex);
+    holds_the_lock = true;
+}
+
+void lock_release(void*, LockStorage* storage) {
+    holds_the_lock = false;
+    pthread_mutex_unlock(&lock_of(storage)->mutex);
+}
+
+void signal_create(void* context, SignalStorage* storage) {
+    Signal* signal = signal_of(storage);
+    pthread_mutex_init(&signal->mutex, nullptr);
+    pthread_cond_init(&signal->wakes, nullptr);
+    signal->set = false;
+    Watched watched(host_of(context));
+    ++host_of(context).live_signals;
+}
+
+void signal_destroy(void* context, SignalStorage* storage) {
+    Signal* signal = signal_of(storage);
+    pthread_cond_destroy(&signal->wakes);
+    pthread_mutex_destroy(&signal->mutex);
+    Watched watched(host_of(context));
+    --host_of(context).live_signals;
+}
+
+void signal_set(void* context, SignalStorage* storage) {
+    Signal* signal = signal_of(storage);
+    pthread_mutex_lock(&signal->mutex);
+    signal->set = true;
+    pthread_cond_broadcast(&signal->wakes);
+    pthread_mutex_unlock(&signal->mutex);
+    Watched watched(host_of(context));
+    expect(host_of(context), holds_the_lock);
+}
+
+uint32_t user_event_open(void* context, uint64_t handle, void** event) {
+    Host& host = host_of(context);
+    Watched watched(host);
+    expect(host, !holds_the_lock);
+    if (handle < kFirstHandle || handle - kFirstHandle >= host.event_count) return kInvalidHandle;
+    Event& found = host.events[handle - kFirstHandle];
+    if (!found.is_event) return 0xC0000024;  // STATUS_OBJECT_TYPE_MISMATCH
+    ++found.references;
+    ++host.live_references;
+    *event = &found;
+    return kSuccess;
+}
+
+void user_event_set(void* context, void* event) {
+    Event& found = *static_cast<Event*>(event);
+    {
+        Watched watched(host_of(context));
+        expect(host_of(context), holds_the_lock && found.references);
+    }
+    pthread_mutex_lock(&found.mutex);
+    ++found.sets;
+    pthread_cond_broadcast(&found.wakes);
+    pthread_mutex_unlock(&found.mutex);
+}
+
+void user_event_close(void* context, void* event) {
+    Host& host = host_of(context);
+    Watched watched(host);
+    Event& found = *static_cast<Event*>(event);
+    expect(host, !holds_the_lock && found.references);
+    --found.references;
+    --host.live_references;
+}
+
+void worker_wake(void* context) {
+    Host& host = host_of(context);
+    Watched watched(host);
+    expect(host, holds_the_lock);
+    ++host.worker_wakes;
+}
+
+uint64_t monotonic_ms(void* context) {
+    Watched watched(host_of(context));
+    return host_of(context).now_ms;
+}
+
+int64_t filetime(void* context) {
+    Watched watched(host_of(context));
+    return host_of(context).filetime;
+}
+
+// ASCII, Latin-1 and Cyrillic: enough to tell a table from a loop over A to Z.
+char16_t lowercase(void*, char16_t unit) {
+    if ((unit >= u'A' && unit <= u'Z') || (unit >= 0xC0 && unit <= 0xDE && unit != 0xD7)) return char16_t(unit + 0x20);
+    if (unit >= 0x410 && unit <= 0x42F) return char16_t(unit + 0x20);
+    return unit;
+}
+
+timespec real_time_in(uint32_t milliseconds) {
+    timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    const long nanoseconds = until.tv_nsec + long(milliseconds % 1000) * 1000000;
+    until.tv_sec += time_t(milliseconds / 1000) + nanoseconds / 1000000000;
+    until.tv_nsec = nanoseconds % 1000000000;
+    return until;
+}
+
+}  // namespace
+
+Port make_port(Host* host) {
+    return {host,        allocate,       release,       lock_create,     lock_destroy,
+            lock_acquire, lock_release,  signal_create, signal_destroy,  signal_set,
+            user_event_open, user_event_set, user_event_close, worker_wake, monotonic_ms,
+            filetime,    lowercase};
+}
+
+bool wait_signal(SignalStorage* storage, uint32_t real_ms) {
+    Signal* signal = signal_of(storage);
+    const timespec until = real_time_in(real_ms);
+    pthread_mutex_lock(&signal->mutex);
+    while (!signal->set && real_ms && pthread_cond_timedwait(&signal->wakes, &signal->mutex, &until) == 0) {
+    }
+    const bool set = signal->set;
+    pthread_mutex_unlock(&signal->mutex);
+    return set;
+}
+
+bool wait_event(Event* event, uint32_t real_ms) {
+    const timespec until = real_time_in(real_ms);
+    pthread_mutex_lock(&event->mutex);
+    while (event->taken == event->sets && real_ms &&
+           pthread_cond_timedwait(&event->wakes, &event->mutex, &until) == 0) {
+    }
+    const bool set = event->taken != event->sets;
+    event->taken = event->sets;  // an event that resets itself
+    pthread_mutex_unlock(&event->mutex);
+    return set;
+}
+
+}  // namespace procmon::host

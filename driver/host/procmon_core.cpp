@@ -1,0 +1,197 @@
+#include "procmon_core.h"
+
+#include <stdlib.h>
+
+#include "host.h"
+
+using namespace procmon;
+
+namespace procmon::host {
+
+struct HeldThread {
+    Hold hold;
+    Host* host;
+};
+
+namespace {
+
+constexpr uint64_t kFirstHandle = 4;
+
+uint64_t watched(Host* host, const uint64_t& value) {
+    pthread_mutex_lock(&host->watch);
+    const uint64_t copy = value;
+    pthread_mutex_unlock(&host->watch);
+    return copy;
+}
+
+Event* event_of(Host* host, uint64_t handle) { return &host->events[handle - kFirstHandle]; }
+
+}  // namespace
+}  // namespace procmon::host
+
+using procmon::host::event_of;
+using procmon::host::watched;
+
+// -------------------------------------------------------------------------------------------------- the system
+
+Host* host_new(int64_t filetime) {
+    Host* host = static_cast<Host*>(calloc(1, sizeof(Host)));
+    if (!host) return nullptr;
+    pthread_mutex_init(&host->watch, nullptr);
+    host->filetime = filetime;
+    host->now_ms = 1000;
+    host->port = procmon::host::make_port(host);
+    return host;
+}
+
+uint64_t host_delete(Host* host) {
+    const uint64_t leftovers = host_leftovers(host);
+    for (uint32_t i = 0; i < host->event_count; ++i) {
+        pthread_cond_destroy(&host->events[i].wakes);
+        pthread_mutex_destroy(&host->events[i].mutex);
+    }
+    pthread_mutex_destroy(&host->watch);
+    free(host);
+    return leftovers;
+}
+
+void host_advance(Host* host, uint64_t milliseconds) {
+    pthread_mutex_lock(&host->watch);
+    host->now_ms += milliseconds;
+    host->filetime += static_cast<int64_t>(milliseconds) * 10000;
+    pthread_mutex_unlock(&host->watch);
+}
+
+void host_fail_allocation(Host* host, uint64_t n, int forever) {
+    pthread_mutex_lock(&host->watch);
+    host->fail_at = n ? host->allocations + n : 0;
+    host->fail_from_there_on = forever;
+    pthread_mutex_unlock(&host->watch);
+}
+
+uint64_t host_allocations(Host* host) { return watched(host, host->allocations); }
+uint64_t host_live_bytes(Host* host) { return watched(host, host->live_bytes); }
+uint64_t host_worker_wakes(Host* host) { return watched(host, host->worker_wakes); }
+uint64_t host_breaches(Host* host) { return watched(host, host->breaches); }
+
+uint64_t host_leftovers(Host* host) {
+    pthread_mutex_lock(&host->watch);
+    const uint64_t sum = host->live_blocks + host->live_signals + host->live_locks + host->live_references;
+    pthread_mutex_unlock(&host->watch);
+    return sum;
+}
+
+uint64_t host_event_new(Host* host, int is_event) {
+    pthread_mutex_lock(&host->watch);
+    uint64_t handle = 0;
+    if (host->event_count < procmon::host::kMaxEvents) {
+        procmon::host::Event& event = host->events[host->event_count];
+        pthread_mutex_init(&event.mutex, nullptr);
+        pthread_cond_init(&event.wakes, nullptr);
+        event.is_event = is_event;
+        handle = procmon::host::kFirstHandle + host->event_count++;
+    }
+    pthread_mutex_unlock(&host->watch);
+    return handle;
+}
+
+uint64_t host_event_sets(Host* host, uint64_t handle) {
+    procmon::host::Event* event = event_of(host, handle);
+    pthread_mutex_lock(&event->mutex);
+    const uint64_t sets = event->sets;
+    pthread_mutex_unlock(&event->mutex);
+    return sets;
+}
+
+int host_event_wait(Host* host, uint64_t handle, uint32_t real_ms) {
+    return procmon::host::wait_event(event_of(host, handle), real_ms);
+}
+
+// ---------------------------------------------------------------------------------------------------- the gate
+
+uint32_t gate_start(Host* host, uint32_t features) { return host->gate.start(host->port, features); }
+void gate_stop(Host* host) { host->gate.stop(); }
+void gate_destroy(Host* host) { host->gate.destroy(); }
+uint32_t gate_holds_in_flight(Host* host) { return host->gate.holds_in_flight(); }
+void gate_set_features(Host* host, uint32_t features) { host->gate.set_features(features); }
+uint32_t gate_volumes_begin(Host* host) { return host->gate.volumes_begin(); }
+void gate_volumes_commit(Host* host) { host->gate.volumes_commit(); }
+void gate_on_exit(Host* host, uint32_t pid, uint32_t exit_status) { host->gate.on_exit(pid, exit_status); }
+void gate_handle_closed(Host* host, uint64_t owner) { host->gate.handle_closed(owner); }
+
+uint32_t gate_volumes_add(Host* host, const char16_t* prefix, size_t units, char16_t drive) {
+    return host->gate.volumes_add({prefix, units}, drive);
+}
+
+uint32_t gate_set_system_directory(Host* host, const char16_t* path, size_t units) {
+    return host->gate.set_system_directory({path, units});
+}
+
+int gate_on_create(Host* host, uint32_t pid, uint32_t parent_pid, uint32_t creator_pid, uint32_t creator_tid,
+                   int64_t created, const char16_t* native_name, size_t native_units, const char16_t* command_line,
+                   size_t command_units, int running, int refusable) {
+    Creation creation;
+    creation.pid = pid;
+    creation.parent_pid = parent_pid;
+    creation.creator_pid = creator_pid;
+    creation.creator_tid = creator_tid;
+    creation.created = created;
+    creation.native_name = {native_name, native_units};
+    creation.command_line = {command_line, command_units};
+    creation.running = running;
+    creation.refusable = refusable;
+    return host->gate.on_create(creation);
+}
+
+uint32_t gate_dispatch(Host* host, uint64_t owner, uint32_t pid, uint32_t access, uint32_t code, const void* input,
+                       size_t input_bytes, void* output, size_t output_bytes, size_t* written) {
+    return host->gate.dispatch({owner, pid, access}, code, input, input_bytes, output, output_bytes, written);
+}
+
+int gate_next_condemned(Host* host, uint32_t* pid, uint64_t* start_key) {
+    Condemned condemned;
+    if (!host->gate.next_condemned(&condemned)) return 0;
+    *pid = condemned.pid;
+    *start_key = condemned.start_key;
+    return 1;
+}
+
+void gate_terminated(Host* host, uint32_t pid, uint64_t start_key, int died) {
+    host->gate.terminated({pid, start_key}, died);
+}
+
+// ------------------------------------------------------------------------------------------------------- holds
+
+HeldThread* hold_begin(Host* host, uint32_t pid, const char16_t* native_name, size_t units, int is_protected) {
+    HeldThread* thread = static_cast<HeldThread*>(calloc(1, sizeof(HeldThread)));
+    if (!thread) abort();
+    thread->host = host;
+    Image image;
+    image.pid = pid;
+    image.native_name = {native_name, units};
+    image.protected_process = is_protected;
+    if (host->gate.begin_hold(&thread->hold, image)) return thread;
+    free(thread);
+    return nullptr;
+}
+
+int hold_signaled(HeldThread* thread) { return procmon::host::wait_signal(&thread->hold.signal, 0); }
+int hold_still_held(HeldThread* thread) { return thread->host->gate.still_held(&thread->hold); }
+
+uint32_t hold_end(HeldThread* thread) {
+    const uint32_t verdict = thread->host->gate.end_hold(&thread->hold);
+    free(thread);
+    return verdict;
+}
+
+uint32_t hold_through(Host* host, uint32_t pid, const char16_t* native_name, size_t units, uint32_t slice_real_ms) {
+    Hold hold;
+    Image image;
+    image.pid = pid;
+    image.native_name = {native_name, units};
+    if (!host->gate.begin_hold(&hold, image)) return wire::kVerdictAllow;
+    do {
+        (void)procmon::host::wait_signal(&hold.signal, slice_real_ms);
+    } while (host->gate.still_held(&hold));
+    return host->gate.end_hold(&hold);
+}
