@@ -44,8 +44,9 @@ NTSTATUS volumes_start(DRIVER_OBJECT* driver);
 
 // Where the two kernels that this driver is built for differ: native.cpp for NT, ../wine/ for the Wine test build.
 namespace build {
-extern const uint32_t features;              // kFeature... bits of this build
-extern const bool needs_notifications;       // without notify routines there is no point in loading
+extern const uint32_t features;        // kFeature... bits of this build
+extern const bool needs_notifications; // without notify routines there is no point in loading
+extern const WCHAR drive_links[];      // where the whole machine's drive letters are, with letter A
 // The address of a routine that not every supported kernel has, or nullptr.
 [[nodiscard]] void* newer_routine(const WCHAR* name);
 // An event's object for a handle of the calling process, referenced. In the caller's context.

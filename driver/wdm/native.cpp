@@ -15,6 +15,7 @@ const uint32_t features = wire::kFeatureDebugBuild;
 const uint32_t features = 0;
 #endif
 const bool needs_notifications = true;
+const WCHAR drive_links[] = L"\\GLOBAL??\\A:";
 
 void* newer_routine(const WCHAR* name) { return find_export(name); }
 

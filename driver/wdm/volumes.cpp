@@ -22,12 +22,14 @@ bool starts_with(const UNICODE_STRING& string, const UNICODE_STRING& prefix) {
            RtlCompareMemory(string.Buffer, prefix.Buffer, prefix.Length) == prefix.Length;
 }
 
-// One letter, as the whole machine sees it (\GLOBAL??), not as the caller's session does: names of images are not
-// the caller's. A letter that is not there, or stands for a folder (subst), adds nothing.
+// One letter, as the whole machine sees it, not as the caller's session does: names of images are not the caller's.
+// A letter that is not there, or stands for a folder (subst), adds nothing.
 NTSTATUS add_drive(WCHAR letter) {
-    WCHAR path[] = L"\\GLOBAL??\\A:";
-    path[ARRAYSIZE(path) - 3] = letter;
-    UNICODE_STRING name = string_of(path);
+    WCHAR path[16];
+    size_t units = 0;
+    for (; build::drive_links[units] != 0; ++units) path[units] = build::drive_links[units];
+    path[units - 2] = letter;
+    UNICODE_STRING name = {static_cast<USHORT>(units * sizeof(WCHAR)), sizeof path, path};
     OBJECT_ATTRIBUTES attributes;
     InitializeObjectAttributes(&attributes, &name, OBJ_KERNEL_HANDLE | OBJ_CASE_INSENSITIVE, nullptr, nullptr);
     Handle link;

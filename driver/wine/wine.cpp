@@ -15,6 +15,7 @@ const uint32_t features = wire::kFeatureNoteRequests | wire::kFeatureCreateEx | 
 const uint32_t features = wire::kFeatureNoteRequests | wire::kFeatureCreateEx;  // NOTE_CREATED can be refused
 #endif
 const bool needs_notifications = false;
+const WCHAR drive_links[] = L"\\??\\A:";
 
 namespace {
 
