@@ -3,6 +3,7 @@
 import logging
 
 from .audit import AuditLog
+from .driverinfo import DriverCounters, DriverFeatures, DriverInfo
 from .errors import (
     AccessDenied,
     AlreadyAnswered,
@@ -24,10 +25,12 @@ from .errors import (
     VersionMismatch,
 )
 from .gates.debug import DebugGate
+from .gates.driver import DriverGate
 from .gates.simulated import SimulatedGate
 from .monitor import Monitor
 from .policy import Policy
 from .records import Answer, DecidedBy, Decision, ProcessFlags, ProcessHelper, Statistics, Verdict
+from .service import DriverService, DriverState, DriverStatus, find_driver
 
 __all__ = [
     "ALLOW",
@@ -43,11 +46,18 @@ __all__ = [
     "DecidedBy",
     "Decision",
     "DriverAlreadyInstalled",
+    "DriverCounters",
+    "DriverFeatures",
     "DriverFileMissing",
+    "DriverGate",
+    "DriverInfo",
     "DriverNotInstalled",
     "DriverNotRunning",
     "DriverNotSigned",
     "DriverRunning",
+    "DriverService",
+    "DriverState",
+    "DriverStatus",
     "GateClosed",
     "Monitor",
     "NotHeld",
@@ -63,6 +73,7 @@ __all__ = [
     "UnsupportedPlatform",
     "Verdict",
     "VersionMismatch",
+    "find_driver",
 ]
 
 ALLOW = Verdict.ALLOW

@@ -76,6 +76,7 @@ START: Advice = _SERVICE | {
     225: (ProcmonError, "an antivirus keeps {path} from being loaded: tell it to trust this file, then start() again"),
     577: (DriverNotSigned, _NOT_SIGNED.format("error 577")),
     654: (DriverRunning, "an earlier driver is still in memory: close what has it open, or restart Windows"),
+    1053: (ProcmonError, "the driver at {path} did not come up in time: it may have crashed; the System event log says"),
     1056: (DriverRunning, "the driver service {name} is running already: stop() it first to start it anew"),
     1058: (DriverNotRunning, "the service {name} is disabled: `sc config {name} start= demand`, then start() again"),
     1275: (DriverNotSigned, _NOT_SIGNED.format("error 1275: it is blocked from loading")),
@@ -117,7 +118,7 @@ NOT_INSTALLED: Advice = {
 REQUEST: Advice = {
     1: (VersionMismatch, _OTHER_DRIVER),
     2: (DriverNotRunning, _STOPPED),
-    5: (AccessDenied, f"the driver does not take this request from a handle without write access: {_ELEVATE}"),
+    5: (DriverNotRunning, _STOPPED),  # Wine, once the device is gone; our handles have the access that a request asks for
     6: (DriverNotRunning, _STOPPED),
     21: (DriverNotRunning, _STOPPED),
     22: (GateClosed, "this gate is not the controller of {path} any more: open a new one"),

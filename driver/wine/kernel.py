@@ -1,0 +1,134 @@
+"""Plays the kernel's part for the driver's Wine build, with real processes.
+
+Wine tells no driver of processes. So `WineKernel` runs real commands under the debug API (a `DebugGate`, which keeps each
+process of the tree frozen before its first instruction) and does with each what a kernel would:
+
+    a process has come to be      NOTE_CREATED, in order, before anything else of that process
+    its image is mapped           NOTE_IMAGE in a thread of its own: the driver keeps the request for as long as it
+                                  holds the process; then the real process is let go, or ended by the verdict
+    it is gone                    NOTE_EXITED
+
+Where no driver is loaded, processes run untouched, as they do on any kernel. As a command it runs one command, with
+its standard streams and its exit status; a controller elsewhere decides what of it may run:
+
+    python driver/wine/kernel.py -- cmd /c "hostname & whoami"
+"""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from types import TracebackType
+from typing import Self
+
+from procmon import DebugGate, GateClosed, ProcessHelper, wire
+from procmon.gates.driver import DEVICE
+from procmon.win32.device import Device
+from procmon.win32.kernel import native_drive
+
+
+class WineKernel:
+    """Runs commands whose every process goes through the driver. Close it, or leave its ``with``, to let all of them go."""
+
+    def __init__(self, device: str = DEVICE) -> None:
+        self.device = device
+        self._trees: list[tuple[DebugGate, threading.Thread]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def run(self, argv: str | Sequence[str], **popen_options: object) -> "subprocess.Popen[str] | subprocess.Popen[bytes]":
+        """Start a command as `subprocess.Popen` would; it and all that it starts goes through the driver."""
+        gate = DebugGate.run(argv, **popen_options)
+        thread = threading.Thread(target=self._play, args=(gate,), name=f"kernel of {gate.name}", daemon=True)
+        self._trees.append((gate, thread))
+        thread.start()
+        assert gate.popen is not None
+        return gate.popen
+
+    def join(self, timeout: float) -> bool:
+        """Wait until every process of every command is gone; False after `timeout` seconds."""
+        end = time.monotonic() + timeout
+        for _, thread in self._trees:
+            thread.join(max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for _, thread in self._trees)
+
+    def close(self) -> None:
+        """Let every process run, and tell the driver nothing more."""
+        for gate, thread in self._trees:
+            gate.close()
+            thread.join()
+
+    # ------------------------------------------------------------------------------------------------------ inside
+
+    def _play(self, gate: DebugGate) -> None:
+        try:
+            while not gate.ended:
+                gate.wait()
+                for process in gate.fetch():
+                    if process.paused:
+                        self._started(gate, process)
+                    elif process.exited:
+                        self._note(wire.NOTE_EXITED, wire.encode_note_exited(process.pid, process.exit_status or 0))
+        except GateClosed:
+            pass  # by close(); nothing is held any more
+
+    def _started(self, gate: DebugGate, process: ProcessHelper) -> None:
+        native = native_name(process.image_name)
+        created = wire.encode_note_created(
+            process.pid,
+            process.parent_pid,
+            creator_pid=process.creator_pid or process.parent_pid,
+            creator_tid=process.creator_tid or 0,
+            created=wire.to_filetime(process.created),
+            command_line=process.command_line or "",
+            native_name=native,
+        )
+        reply = self._note(wire.NOTE_CREATED, created, 4)
+        if reply is not None and wire.decode_note_created(reply):
+            gate.block(process)  # a real kernel would not have made it; here it is the next best thing
+            return
+        threading.Thread(target=self._image, args=(gate, process, native), daemon=True).start()
+
+    def _image(self, gate: DebugGate, process: ProcessHelper, native: str) -> None:
+        """What the new process' own thread does in its image notification: wait, then die or go on."""
+        reply = self._note(wire.NOTE_IMAGE, wire.encode_note_image(process.pid, native), wire.NOTE_VERDICT.size)
+        verdict = wire.decode_note_image(reply)[0] if reply is not None else wire.VERDICT_ALLOW
+        try:
+            (gate.block if verdict == wire.VERDICT_BLOCK else gate.allow)(process)
+        except GateClosed:
+            pass
+
+    def _note(self, code: int, data: bytes, reply_bytes: int = 0) -> bytes | None:
+        """Tell the driver; None where there is none. Each note has a handle of its own: one may be kept for long."""
+        try:
+            with closing(Device(self.device)) as device:
+                return device.request(code, data, reply_bytes)
+        except OSError:
+            return None
+
+
+def native_name(path: str) -> str:
+    r"""``c:\a.exe`` as the kernel calls it: ``\Device\HarddiskVolume1\a.exe``."""
+    return native_drive(path[:2]) + path[2:] if path[1:2] == ":" else path
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command through the driver and return its exit status."""
+    command = argv[1:] if argv[:1] == ["--"] else argv
+    if not command:
+        print("usage: kernel.py -- COMMAND [ARGUMENT...]", file=sys.stderr)
+        return 2
+    with WineKernel() as kernel:
+        return kernel.run(list(command)).wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
