@@ -1,0 +1,40 @@
+r"""Ask on the console about each process; Enter allows. While you think, the others wait, too, each for its own answer.
+
+Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver the driver and an administrator. On the
+driver's gate a process that waits too long for you is let go by the driver itself, and you are told so.
+
+    $ python examples/ask_on_console.py
+    cmd.exe, started by 4: command line not known
+    let it run? [Y/n] y
+    hostname.exe, started by 1000: hostname
+    let it run? [Y/n] y
+    whoami.exe, started by 1000: whoami
+    let it run? [Y/n] n
+    hostname.exe, started by 1000: hostname
+    let it run? [Y/n]
+    <Monitor stopped on simulated: 3 allowed, 1 blocked, 0 pending>
+"""
+
+import _gate
+
+import procmon
+from procmon.gates.base import Gate
+
+
+def main(gate: Gate) -> None:
+    """Ask until the gate has ended."""
+    monitor = procmon.Monitor(gate)
+    starts = monitor.starts()  # before the monitor starts, so that no process slips by
+    with monitor:
+        for process in starts:
+            print(f"{process.name}, started by {process.parent_pid}: {process.command_line or 'command line not known'}")
+            refused = input("let it run? [Y/n] ").strip().lower().startswith("n")
+            try:
+                (monitor.block if refused else monitor.allow)(process)
+            except procmon.ProcmonError as error:
+                print(f"too late: {error}")
+    print(monitor)
+
+
+if __name__ == "__main__":
+    _gate.run(main, __doc__)

@@ -1,0 +1,50 @@
+r"""Decide in asyncio: each process gets a task of its own, which may ask other services and take its time.
+
+Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver the driver and an administrator.
+
+    $ python examples/asyncio_service.py
+    allow  hostname.exe after 0.1 s
+    allow  hostname.exe after 0.1 s
+    allow  cmd.exe      after 0.2 s
+    block  whoami.exe   after 0.3 s
+"""
+
+import asyncio
+
+import _gate
+
+import procmon
+from procmon.gates.base import Gate
+
+
+async def reputation(process: procmon.ProcessHelper) -> int:
+    """What another service thinks of an image; here one that thinks for a while, and knows few."""
+    known = {"hostname.exe": (0.1, 90), "cmd.exe": (0.2, 70)}
+    seconds, points = known.get(process.name, (0.3, 0))
+    await asyncio.sleep(seconds)
+    return points
+
+
+async def decide(monitor: procmon.Monitor, process: procmon.ProcessHelper) -> None:
+    """Answer for one process, while others are being thought about."""
+    verdict = monitor.allow if await reputation(process) >= 50 else monitor.block
+    decision = await asyncio.to_thread(verdict, process)
+    print(f"{decision.verdict.value:6} {process.name:12} after {decision.held:.1f} s")
+
+
+async def serve(gate: Gate) -> None:
+    """Decide until the gate has ended, or until this task is cancelled."""
+    monitor = procmon.Monitor(gate)
+    starts = monitor.starts()  # before the monitor starts, so that no process slips by
+    async with monitor, asyncio.TaskGroup() as tasks:
+        async for process in starts:
+            tasks.create_task(decide(monitor, process))
+
+
+def main(gate: Gate) -> None:
+    """Run the service."""
+    asyncio.run(serve(gate))
+
+
+if __name__ == "__main__":
+    _gate.run(main, __doc__)

@@ -1,0 +1,37 @@
+r"""Block programs by their name, let everything else run.
+
+Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver the driver and an administrator.
+
+    $ python examples/block_by_name.py
+    allow  c:\windows\system32\cmd.exe
+    allow  c:\windows\system32\hostname.exe
+    block  c:\windows\system32\whoami.exe
+    allow  c:\windows\system32\hostname.exe
+    <Monitor stopped on simulated: 3 allowed, 1 blocked, 0 pending>
+"""
+
+import _gate
+
+import procmon
+from procmon.gates.base import Gate
+
+BLOCKED = {"whoami.exe", "mshta.exe"}
+
+
+def main(gate: Gate) -> None:
+    """Block until the gate has ended, which the driver's never does."""
+    monitor = procmon.Monitor(gate)
+
+    @monitor.subscribe
+    def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
+        verdict = procmon.BLOCK if process.name in BLOCKED else procmon.ALLOW
+        print(f"{verdict.value:6} {process.image_name}")
+        return verdict
+
+    with monitor:
+        monitor.wait()
+    print(monitor)
+
+
+if __name__ == "__main__":
+    _gate.run(main, __doc__)

@@ -1,0 +1,55 @@
+r"""Which tools does a build start, how often, and who starts whom? Nothing is blocked; nothing that starts is missed.
+
+A list of running processes that is read again and again misses those that live for a few milliseconds. A gate does not:
+each process waits until it has been counted.
+
+Needs: Windows, for a real build: python examples/build_tools.py --gate debug cmd /c build.bat
+
+    $ python examples/build_tools.py
+    4 processes, 3 tools
+       2  hostname.exe
+       1  cmd.exe
+       1  whoami.exe
+    cmd.exe
+      hostname.exe x2
+      whoami.exe
+"""
+
+from collections import Counter, defaultdict
+
+import _gate
+
+import procmon
+from procmon.gates.base import Gate
+
+
+def main(gate: Gate) -> None:
+    """Watch until the last process of the build has ended."""
+    with procmon.Monitor(gate, history=0) as monitor:
+        started: list[procmon.ProcessHelper] = []
+        monitor.subscribe(started.append)
+        monitor.wait()
+    tools = Counter(process.name for process in started)
+    print(f"{len(started)} processes, {len(tools)} tools")
+    for name, count in tools.most_common():
+        print(f"{count:4}  {name}")
+
+    kinds: dict[int, tuple[str, ...]] = {}  # of each pid: its name, and those of its ancestors before it
+    for process in started:
+        kinds[process.pid] = (*kinds.get(process.parent_pid, ()), process.name)
+    children: defaultdict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    for process in started:
+        *above, name = kinds[process.pid]
+        children[tuple(above)][name] += 1
+    show(children, ())
+
+
+def show(children: dict[tuple[str, ...], Counter[str]], above: tuple[str, ...]) -> None:
+    """Print the tree below one place."""
+    for name, count in children.get(above, Counter()).items():
+        print("  " * len(above) + name + (f" x{count}" if count > 1 else ""))
+        show(children, (*above, name))
+
+
+if __name__ == "__main__":
+    _gate.run(main, __doc__)

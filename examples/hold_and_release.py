@@ -1,0 +1,48 @@
+r"""Hold a process for as long as you like, and let it go later; nothing else waits for it.
+
+Needs: nothing as it stands; --gate debug COMMAND needs Windows; --gate driver needs the driver and an administrator, and
+its own time limit lifted or long enough: see docs/gates/driver.md.
+
+    $ python examples/hold_and_release.py
+    hostname.exe runs
+    whoami.exe is held
+    hostname.exe runs
+    whoami.exe was held for 1.0 s
+    <Monitor stopped on simulated: 4 allowed, 0 blocked, 0 pending>
+"""
+
+import threading
+
+import _gate
+
+import procmon
+from procmon.gates.base import Gate
+
+HELD, SECONDS = "whoami.exe", 1.0
+
+
+def main(gate: Gate) -> None:
+    """Hold each `HELD` for `SECONDS`, until the gate has ended."""
+    monitor = procmon.Monitor(gate)
+
+    def release(process: procmon.ProcessHelper) -> None:
+        decision = monitor.allow(process)
+        print(f"{process.name} was held for {decision.held:.1f} s")
+
+    @monitor.subscribe(match=HELD)
+    def hold(process: procmon.ProcessHelper) -> procmon.Verdict:
+        print(f"{process.name} is held")
+        threading.Timer(SECONDS, release, [process]).start()  # or a click, a message, another process' end
+        return procmon.DEFER
+
+    @monitor.subscribe(match="hostname.exe")
+    def tell(process: procmon.ProcessHelper) -> None:
+        print(f"{process.name} runs")
+
+    with monitor:
+        monitor.wait()
+    print(monitor)
+
+
+if __name__ == "__main__":
+    _gate.run(main, __doc__)

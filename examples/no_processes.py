@@ -1,0 +1,75 @@
+r"""A pytest fixture that forbids a test to start processes: not its own code, not a library in C, not a child of a child.
+
+pytest is run under a `DebugGate`, which holds each process that the tests start. While a test with the fixture runs,
+such a process is blocked before its first instruction, and the test fails with its name. Put this file beside your
+tests, write ``from no_processes import no_processes`` into conftest.py, and run the tests by it.
+
+Needs: Windows. It is one process at a time, so no pytest-xdist. On other systems, and where it is enough to see what
+Python code starts, `sys.addaudithook` can do it within the process.
+
+    > python examples/no_processes.py -q --no-header test_shop.py
+    ...
+    FAILED test_shop.py::test_prices - Failed: it started hostname.exe
+    1 failed, 1 passed in ...
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import procmon
+
+FORBID, PERMIT, BLOCKED = "--forbid-processes", "--permit-processes", 0xC0000364
+
+
+@pytest.fixture
+def no_processes() -> Iterator[None]:
+    """Fail the test if it starts a process."""
+    tell(FORBID)
+    yield
+    if started := tell(PERMIT):
+        pytest.fail(f"it started {', '.join(started)}", pytrace=False)
+
+
+def tell(word: str) -> list[str]:
+    """Tell the gate, by a process that it always blocks; what it blocked before. The gate asks in the order of starts."""
+    if subprocess.call([sys.executable, word]) != BLOCKED:
+        pytest.fail("there is no gate: run the tests by `python no_processes.py`", pytrace=False)
+    return Path(os.environ["NO_PROCESSES"]).read_text().split()
+
+
+def main() -> int:
+    """Run pytest under the gate; its exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        started, forbidden = Path(folder, "started"), False
+        command = [sys.executable, "-m", "pytest", *sys.argv[1:]]
+        gate = procmon.DebugGate.run(command, env={**os.environ, "NO_PROCESSES": str(started)})
+        monitor = procmon.Monitor(gate)
+
+        @monitor.subscribe
+        def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
+            nonlocal forbidden
+            word = (process.command_line or "").split()[-1:]
+            if word in ([FORBID], [PERMIT]):
+                forbidden = word == [FORBID]
+                if forbidden:
+                    started.write_text("")
+            elif forbidden:
+                with started.open("a") as names:
+                    names.write(f"{process.name}\n")
+            else:
+                return procmon.ALLOW
+            return procmon.BLOCK
+
+        with monitor:
+            monitor.wait()
+        return gate.popen.wait() if gate.popen else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

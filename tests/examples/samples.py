@@ -1,0 +1,81 @@
+"""The sample output in an example's docstring, taken as what it is: a promise that can be checked.
+
+    $ python examples/NAME.py ...       runs on any system
+    > python examples/NAME.py ...       runs on Windows
+
+What follows, up to the end of the indented text, is the output; ``...`` stands for anything. What stands behind a prompt
+(``[Y/n] y``) is typed.
+"""
+
+import ast
+import doctest
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["EXAMPLES", "Sample", "check", "environment", "names", "run", "samples"]
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+PROMPT = re.compile(r"(\[Y/n\] ?)(.*)\n")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One command, and what is to be seen."""
+
+    name: str
+    system: str
+    arguments: str
+    typed: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.arguments}".strip()
+
+
+def names() -> list[str]:
+    """The examples, without what they share."""
+    return sorted(path.stem for path in EXAMPLES.glob("*.py") if not path.stem.startswith("_"))
+
+
+def samples(name: str) -> list[Sample]:
+    """The samples in the docstring of an example."""
+    text = ast.get_docstring(ast.parse((EXAMPLES / f"{name}.py").read_text(encoding="utf-8"))) or ""
+    found = re.findall(rf"^    ([$>]) python examples/{name}\.py ?(.*)\n((?:    .*\n?)*)", text + "\n", re.MULTILINE)
+    return [
+        Sample(
+            name, system, arguments,
+            typed="".join(f"{answer}\n" for _, answer in PROMPT.findall(textwrap.dedent(output))),
+            expected=PROMPT.sub("[Y/n] ", textwrap.dedent(output)),
+        )
+        for system, arguments, output in found
+    ]  # fmt: skip
+
+
+def run(name: str, *arguments: str, typed: str = "", timeout: float = 60) -> str:
+    """What an example prints, standard error included; it must succeed."""
+    process = subprocess.run(
+        [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments], input=typed, text=True, encoding="utf-8",
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, env=environment(),
+    )  # fmt: skip
+    assert process.returncode == 0, process.stdout
+    return process.stdout
+
+
+def environment() -> dict[str, str]:
+    """This one, with the package on the path. An embeddable Python for Windows has it there already."""
+    return {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8"}
+
+
+def check(expected: str, got: str) -> None:
+    """Fail unless the output is as promised."""
+    flags = doctest.ELLIPSIS
+    checker = doctest.OutputChecker()
+    expected, got = expected.rstrip() + "\n", got.rstrip() + "\n"
+    if not checker.check_output(expected, got, flags):
+        raise AssertionError(checker.output_difference(doctest.Example("", expected), got, flags))

@@ -1,0 +1,57 @@
+"""Each example does what its docstring shows, and none is without a test."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from examples import samples
+from examples.samples import Sample
+
+TESTS = Path(__file__).resolve().parents[1]
+HERE = [sample for name in samples.names() for sample in samples.samples(name) if sample.system == "$"]
+LINES = 60
+
+
+@pytest.mark.parametrize("sample", HERE, ids=str)
+def test_an_example_prints_what_its_docstring_shows(sample: Sample) -> None:
+    got = samples.run(sample.name, *sample.arguments.split(), typed=sample.typed)
+    samples.check(sample.expected, got)
+
+
+@pytest.mark.parametrize("name", samples.names())
+def test_every_example_has_a_test(name: str) -> None:
+    """Its sample is run here or on Windows, or there is a test of its name, or the demo is its test."""
+    tested = {path.stem.removeprefix("test_") for path in TESTS.glob("*/test_*.py")}
+    assert samples.samples(name) or name in tested or name == "main_job"  # `dev.py demo` runs that one
+
+
+@pytest.mark.parametrize("name", samples.names())
+def test_every_example_says_what_it_needs(name: str) -> None:
+    text = ast.get_docstring(ast.parse((samples.EXAMPLES / f"{name}.py").read_text(encoding="utf-8"))) or ""
+    assert re.search(r"^Needs", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", sorted({sample.name for sample in HERE}))
+def test_an_example_is_one_screen(name: str) -> None:
+    code = (samples.EXAMPLES / f"{name}.py").read_text(encoding="utf-8").split('"""', 2)[2]
+    assert len(code.strip().splitlines()) <= LINES
+
+
+def test_the_samples_are_found() -> None:
+    assert len(HERE) >= 7
+
+
+def test_a_wrong_promise_is_seen() -> None:
+    with pytest.raises(AssertionError, match="whoami"):
+        samples.check("allow  c:\\...\\cmd.exe\nblock  whoami.exe\n", "allow  c:\\windows\\cmd.exe\nallow  whoami.exe\n")
+
+
+def test_an_example_without_a_command_for_its_gate_says_so() -> None:
+    with pytest.raises(AssertionError, match="wants a command to run"):
+        samples.run("block_by_name", "--gate", "debug")
+
+
+def test_an_example_on_a_gate_that_is_not_here_says_so() -> None:
+    with pytest.raises(AssertionError, match="UnsupportedPlatform: .*needs Windows"):
+        samples.run("block_by_name", "--gate", "driver")
