@@ -9,8 +9,8 @@ One rule keeps everything straight: a `Hold` is *claimed*, under the lock, by wh
 gate is called outside the lock. `stop` waits for those who are just calling it, answers the rest, then closes the gate.
 
 The threads know the engine, not the `Monitor`: when the last reference to that goes, the engine stops by itself. What a
-garbage collector may call at any point, inside any lock, must not lock: it only leaves word for the dispatcher's next
-tick (`drop`, `later`).
+garbage collector may call at any point, inside any lock, must not lock: `drop` and `do_later` only leave word, in a
+SimpleQueue, which is made for that.
 """
 
 import atexit
@@ -23,6 +23,7 @@ import weakref
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import Enum
@@ -115,7 +116,7 @@ class Engine:
         self.counts: Counter[str] = Counter()
         self.asking_threads: Counter[int] = Counter()  # native ids of threads that are inside a callback
         self.at_stop: list[Callable[[], None]] = []
-        self.later: deque[Callable[[], None]] = deque()  # for the dispatcher's next tick; appended to without a lock
+        self._later: deque[Callable[[], None]] = deque()
         self.dropped = False
         self.loops = LoopThread()
         self._longest_hold = 0.0
@@ -179,8 +180,22 @@ class Engine:
             self._dispatcher.join(1.0)
 
     def drop(self) -> None:
-        """The `Monitor` is gone. Called by the garbage collector: takes no lock."""
+        """Stop soon: the `Monitor` is gone, or the gate has failed."""
         self.dropped = True
+        self._queue.put(self._tend)
+
+    def do_later(self, task: Callable[[], None]) -> None:
+        """Have a task run by a worker, or by the dispatcher's next tick where all of them are stuck."""
+        self._later.append(task)
+        self._queue.put(self._tend)
+
+    def _tend(self) -> bool:
+        while self._later:
+            with suppress(IndexError):  # another thread was faster
+                self._later.popleft()()
+        if self.dropped:
+            self.gate.wake()
+        return True
 
     def _release_all(self) -> None:
         try:
@@ -206,7 +221,7 @@ class Engine:
         log.error("%s: %s failed, so the monitor stops and lets go what it holds", self.gate.name, doing, exc_info=error)
         if self.error is None:
             self.error = error
-        self.dropped = True  # the dispatcher stops the monitor at its next tick
+        self.drop()
 
     # ---------------------------------------------------------------------------------------------- subscriptions
 
@@ -235,8 +250,7 @@ class Engine:
                 if self._wait():
                     self._fetch()
                 self._give_up_the_late()
-                while self.later:
-                    self.later.popleft()()
+                self._tend()
                 if self.gate.ended and (self.gate.closed or not (self.held or self._jobs)):
                     break
         except GateClosed:

@@ -57,21 +57,16 @@ class LoopThread:
             loop.call_soon_threadsafe(loop.stop)
 
     def _start(self) -> asyncio.AbstractEventLoop:
-        loop = asyncio.new_event_loop()
         started = threading.Event()
 
         def run() -> None:
-            self._thread_id = threading.get_native_id()
-            started.set()
-            try:
-                loop.run_forever()
-                for task in (tasks := asyncio.all_tasks(loop)):
-                    task.cancel()
-                loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-            finally:
-                loop.close()
+            with asyncio.Runner() as runner:  # which cancels what is left when the loop stops
+                self._loop, self._thread_id = runner.get_loop(), threading.get_native_id()
+                started.set()
+                self._loop.run_forever()
 
         threading.Thread(target=run, name="procmon loop", daemon=True).start()
         started.wait()
-        self._loop, self._ours = loop, True
-        return loop
+        assert self._loop is not None
+        self._ours = True
+        return self._loop

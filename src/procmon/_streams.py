@@ -105,8 +105,7 @@ class Starts:
         self._subscription = subscription = engine.subscribe(inbox.put, match)
         subscription.name = "starts"
         engine.at_stop.append(inbox.wake)
-        # Dropped, it may be inside any lock: the closing is left to the dispatcher.
-        self._finalizer = weakref.finalize(self, engine.later.append, lambda: inbox.close(subscription))
+        self._finalizer = weakref.finalize(self, engine.do_later, lambda: inbox.close(subscription))
         self._finalizer.atexit = False
 
     def __repr__(self) -> str:

@@ -14,6 +14,7 @@ import pytest
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.records import Answer, DecidedBy
 
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 
@@ -132,12 +133,13 @@ def test_a_policy_is_a_callback(gate):
     assert decided(monitor)[0] == ("a.exe", BLOCK, DecidedBy.RULE, "no a")
 
 
-@pytest.mark.parametrize("callback", [None, 3, "a.exe", object()])
+@pytest.mark.parametrize("callback", [3, "a.exe", object()])
 def test_what_is_no_callback_is_refused(gate, callback):
     monitor = procmon.Monitor(gate)
-    if callback is not None:
-        with pytest.raises(TypeError, match="a callback is a function"):
-            monitor.subscribe(callback)
+    with pytest.raises(TypeError, match="a callback is a function"):
+        monitor.subscribe(callback)
+    with pytest.raises(TypeError, match="a callback is a function"):
+        monitor.on_exit(callback)
     with pytest.raises(TypeError, match="match is a glob"):
         monitor.subscribe(print, match=3)
     with pytest.raises(ValueError, match="empty pattern"):

@@ -1,0 +1,439 @@
+"""Monitor: iterators, coroutines, many threads, many processes."""
+
+import asyncio
+import gc
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import procmon
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from procmon import ALLOW, BLOCK, DEFER
+from procmon.records import DecidedBy
+
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+
+
+def until(condition, what, patience=5.0):
+    end = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not within {patience} s"
+        time.sleep(0.001)
+
+
+async def until_async(condition, what, patience=5.0):
+    end = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < end, f"{what}: not within {patience} s"
+        await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def gate():
+    """A gate on which nothing is left held."""
+    gate = procmon.SimulatedGate()
+    yield gate
+    assert gate.closed
+    assert [one for one in gate._processes.values() if one.paused] == []
+
+
+# ---------------------------------------------------------------------------------------------------- for ... in starts
+
+
+def test_the_iterator_gives_held_processes_and_ends_with_its_timeout(gate):
+    with procmon.Monitor(gate) as monitor:
+        starts = monitor.starts(timeout=0.1)
+        processes = [gate.start(f"{number}.exe") for number in range(3)]
+        seen = []
+        for process in starts:
+            assert gate.verdict_of(process, timeout=0) is None
+            seen.append(process)
+            (monitor.block if process.pid % 8 else monitor.allow)(process)
+        assert seen == processes
+        assert gate.verdict_of(gate.start("after.exe")) is ALLOW, "nobody iterates any more"
+
+
+def test_several_may_be_taken_before_the_first_is_answered(gate):
+    with procmon.Monitor(gate) as monitor:
+        starts = monitor.starts(timeout=5)
+        gate.start("a.exe"), gate.start("b.exe")
+        first, second = next(starts), next(starts)
+        monitor.block(second)
+        monitor.block(first)
+        starts.close()
+    assert (monitor.statistics.blocked, monitor.statistics.allowed) == (2, 0)
+
+
+@pytest.mark.parametrize("leave", ["break", "error", "close", "timeout", "stop", "drop"])
+def test_however_it_is_left_what_is_unanswered_gets_the_default(gate, leave):
+    with procmon.Monitor(gate, default=BLOCK) as monitor:
+
+        def iterate():
+            starts = monitor.starts(timeout=0.05 if leave == "timeout" else 5)
+            one, two = gate.start("a.exe"), gate.start("b.exe")
+            for process in starts:
+                if leave == "break":
+                    break
+                if leave == "error":
+                    raise ZeroDivisionError
+                if leave == "close":
+                    starts.close()
+                    starts.close()
+                if leave == "stop":
+                    monitor.stop()
+                if leave == "drop":
+                    return one, two
+            return one, two
+
+        if leave == "error":
+            with pytest.raises(ZeroDivisionError):
+                iterate()
+            gc.collect()
+            until(lambda: monitor.statistics.blocked == 2, "both, answered")
+        else:
+            one, two = iterate()
+            assert [gate.verdict_of(process) for process in (one, two)] == [BLOCK, BLOCK]
+        if leave != "stop":
+            assert gate.verdict_of(gate.start("after.exe")) is BLOCK
+    by = DecidedBy.STOP if leave == "stop" else DecidedBy.DEFAULT
+    assert {one.by for one in monitor.history} == {by}
+
+
+def test_the_iterator_passes_over_what_was_answered_meanwhile(gate):
+    with procmon.Monitor(gate) as monitor, monitor.starts(timeout=5) as starts:
+        one, two = gate.start("a.exe"), gate.start("b.exe")
+        until(lambda: monitor.statistics.deferred == 2, "both, deferred")
+        monitor.allow(one)
+        assert next(starts) == two
+        monitor.allow(two)
+
+
+def test_the_iterator_matches(gate):
+    with procmon.Monitor(gate) as monitor, monitor.starts(timeout=5, match="b.exe") as starts:
+        gate.start("a.exe")
+        wanted = gate.start("b.exe")
+        assert next(starts) == wanted
+        assert repr(starts) == "<Starts of simulated: 0 waiting>"
+        monitor.allow(wanted)
+
+
+def test_an_iterator_of_a_monitor_that_was_never_started_says_so(gate):
+    monitor = procmon.Monitor(gate)
+    with pytest.raises(procmon.ProcmonError, match="does not run"):
+        next(monitor.starts())
+    monitor.stop()
+    assert list(monitor.starts()) == []
+
+
+def test_what_the_loop_starts_and_waits_for_does_not_wait_for_the_loop(gate):
+    with procmon.Monitor(gate) as monitor:
+        starts = monitor.starts(timeout=5)
+        gate.start("a.exe")
+        for process in starts:
+            own = gate.start("tool.exe", creator_pid=os.getpid(), creator_tid=threading.get_native_id())
+            assert gate.verdict_of(own, timeout=5) is ALLOW
+            monitor.block(process)
+            break
+        del starts
+        until(lambda: not monitor._engine.asking_threads, "the thread, no longer busy")
+    assert [one.by for one in monitor.history] == [DecidedBy.EXEMPT, DecidedBy.USER]
+
+
+# ----------------------------------------------------------------------------------------------------------- coroutines
+
+
+def test_a_coroutine_decides_without_occupying_the_only_worker(gate):
+    async def decide(process):
+        await asyncio.sleep(0.05)
+        return BLOCK
+
+    with procmon.Monitor(gate, workers=1) as monitor:
+        monitor.subscribe(decide)
+        began = time.monotonic()
+        processes = [gate.start(f"{number}.exe") for number in range(20)]
+        assert {gate.verdict_of(process, timeout=5) for process in processes} == {BLOCK}
+        assert time.monotonic() - began < 0.5
+    assert {(one.by, one.who) for one in monitor.history} == {(DecidedBy.CALLBACK, "decide")}
+
+
+def test_after_a_coroutine_without_opinion_the_next_callback_is_asked(gate):
+    async def none(process):
+        await asyncio.sleep(0)
+
+    async def wrong(process):
+        raise ValueError("oops")
+
+    with procmon.Monitor(gate, on_error=ALLOW) as monitor:
+        monitor.subscribe(none)
+        monitor.subscribe(lambda process: BLOCK, match="a.exe")
+        monitor.subscribe(wrong)
+        assert gate.verdict_of(gate.start("a.exe")) is BLOCK
+        assert gate.verdict_of(gate.start("b.exe")) is ALLOW
+    assert [(one.by, one.who) for one in monitor.history] == [(DecidedBy.CALLBACK, "<lambda>"), (DecidedBy.ERROR, "wrong")]
+
+
+def test_a_coroutine_that_hangs_is_cancelled_at_the_deadline(gate):
+    cancelled = threading.Event()
+
+    async def decide(process):
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    with procmon.Monitor(gate, deadline=0.03, on_deadline=BLOCK) as monitor:
+        monitor.subscribe(decide)
+        assert gate.verdict_of(gate.start("a.exe"), timeout=5) is BLOCK
+        assert cancelled.wait(5)
+    assert monitor.statistics.deadlines == 1
+    assert monitor.statistics.callback_errors == 0
+
+
+def test_stop_cancels_coroutines_and_answers_for_them(gate):
+    async def decide(process):
+        await asyncio.sleep(60)
+
+    with procmon.Monitor(gate) as monitor:
+        monitor.subscribe(decide)
+        process = gate.start("a.exe")
+        until(lambda: monitor._engine.asking_threads, "it, asked")
+    assert gate.verdict_of(process) is ALLOW
+    until(lambda: "procmon loop" not in [thread.name for thread in threading.enumerate()], "the loop, ended")
+
+
+def test_async_with_runs_coroutines_on_the_users_loop(gate):
+    async def main():
+        loops = []
+
+        async def decide(process):
+            loops.append(asyncio.get_running_loop())
+            return BLOCK
+
+        async with procmon.Monitor(gate) as monitor:
+            monitor.subscribe(decide)
+            process = gate.start("a.exe")
+            await until_async(lambda: monitor.history, "the decision")
+        assert loops == [asyncio.get_running_loop()]
+        assert gate.verdict_of(process) is BLOCK
+
+    asyncio.run(main())
+
+
+def test_async_for_gives_held_processes(gate):
+    async def main():
+        async with procmon.Monitor(gate) as monitor:
+            starts = monitor.starts(timeout=0.1)
+            processes = [gate.start("a.exe"), gate.start("b.exe")]
+            asyncio.get_running_loop().call_later(0.03, lambda: processes.append(gate.start("c.exe")))
+            seen = []
+            async for process in starts:
+                assert gate.verdict_of(process, timeout=0) is None
+                monitor.block(process)
+                seen.append(process)
+            assert seen == processes
+
+    asyncio.run(main())
+
+
+def test_async_for_that_is_cancelled_or_whose_monitor_stops_leaves_nothing_held(gate):
+    async def main():
+        async with procmon.Monitor(gate) as monitor:
+
+            async def consume():
+                async for _ in monitor.starts():
+                    pass
+
+            task = asyncio.create_task(consume())
+            await until_async(lambda: monitor._engine.subscriptions, "the iteration")
+            process = gate.start("a.exe")
+            await until_async(lambda: monitor.pending, "it, held")
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await until_async(lambda: not monitor.pending, "it, answered")
+            again = asyncio.create_task(consume())
+            await asyncio.sleep(0.01)
+            await asyncio.to_thread(monitor.stop)
+            await asyncio.wait_for(again, 5)
+            assert gate.verdict_of(process) is ALLOW
+
+    asyncio.run(main())
+
+
+# --------------------------------------------------------------------------------------------------------------- threads
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_ten_thousand_starts_are_each_answered_once_and_none_is_left(gate, workers):
+    total, feeders = 10_000, 4
+    asked: Counter[tuple[int, int]] = Counter()
+    lock = threading.Lock()
+
+    def decide(process):
+        with lock:
+            asked[process.identity] += 1
+        return (ALLOW, BLOCK, None, DEFER)[process.start_key % 4]
+
+    def feed(share):
+        for number in range(total // feeders):
+            gate.start(f"{share}-{number}.exe")
+
+    with procmon.Monitor(gate, workers=workers, history=total) as monitor:
+        monitor.subscribe(decide)
+        threads = [threading.Thread(target=feed, args=(share,)) for share in range(feeders)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        until(lambda: len(monitor.pending) == total // 4 == monitor.statistics.deferred, "all but the deferred", 60)
+        deferred = monitor.pending
+        by_hand = [threading.Thread(target=lambda part=deferred[at::2]: [monitor.allow(one) for one in part]) for at in (0, 1)]
+        for thread in by_hand:
+            thread.start()
+        for thread in by_hand:
+            thread.join()
+    statistics = monitor.statistics
+    assert set(asked.values()) == {1}
+    assert len(asked) == total == statistics.held == len({one.process for one in monitor.history})
+    assert (statistics.blocked, statistics.allowed, statistics.stale) == (total // 4, total - total // 4, 0)
+    assert statistics.pending == 0
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_no_more_callbacks_run_at_once_than_there_are_workers(gate, workers):
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def decide(process):
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.002)
+        with lock:
+            inside -= 1
+
+    with procmon.Monitor(gate, workers=workers) as monitor:
+        monitor.subscribe(decide)
+        processes = [gate.start("a.exe") for _ in range(30)]
+        until(lambda: len(monitor.history) == len(processes), "all decisions")
+    assert most == workers
+
+
+def test_stop_amid_starts_verdicts_timeouts_and_exits_leaves_nothing_held():
+    for seed in range(15):
+        chance = random.Random(seed)
+        gate = procmon.SimulatedGate()
+        monitor = procmon.Monitor(gate, workers=2, deadline=0.02)
+        monitor.subscribe(lambda process, chance=chance: chance.choice([ALLOW, BLOCK, DEFER, None]))
+        monitor.start()
+        processes: list[procmon.ProcessHelper] = []
+
+        def disturb(chance=chance, gate=gate, monitor=monitor, processes=processes):
+            try:
+                while True:
+                    processes.append(gate.start("a.exe"))
+                    other = chance.choice(processes)
+                    try:
+                        chance.choice([monitor.allow, monitor.block, gate.exit, gate.time_out])(other)
+                    except (procmon.StaleProcess, procmon.AlreadyAnswered, procmon.NotHeld, ValueError):
+                        pass
+            except procmon.GateClosed:
+                pass
+
+        threads = [threading.Thread(target=disturb) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.02)
+        stoppers = [threading.Thread(target=monitor.stop) for _ in range(3)]
+        for thread in stoppers:
+            thread.start()
+        for thread in [*threads, *stoppers]:
+            thread.join(10)
+            assert not thread.is_alive()
+        assert monitor.pending == []
+        assert monitor.error is None
+        assert [one for one in gate._processes.values() if one.paused] == []
+        statistics = monitor.statistics
+        assert statistics.held == statistics.allowed + statistics.blocked + statistics.stale
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([ALLOW, BLOCK, DEFER, None, "nonsense", ValueError]), st.booleans()), max_size=12),
+    st.sampled_from([ALLOW, BLOCK, DEFER]),
+    st.sampled_from([ALLOW, BLOCK]),
+)
+def test_whatever_callbacks_do_every_process_has_one_decision_in_the_end(script, default, on_error):
+    gate = procmon.SimulatedGate()
+
+    def decide(process):
+        does = script[int(process.name)][0]
+        if does is ValueError:
+            raise ValueError
+        return does
+
+    async def decide_later(process):
+        await asyncio.sleep(0)
+        return decide(process)
+
+    with procmon.Monitor(gate, default=default, on_error=on_error) as monitor:
+        monitor.subscribe(decide, match=lambda process: not script[int(process.name)][1])
+        monitor.subscribe(decide_later, match=lambda process: script[int(process.name)][1])
+        processes = [gate.start(str(number)) for number in range(len(script))]
+        deferred = sum(does is DEFER or (does is None and default is DEFER) for does, _ in script)
+        until(lambda: len(monitor.history) == len(script) - deferred and monitor.statistics.deferred == deferred, "all")
+    assert sorted(one.process.pid for one in monitor.history) == [one.pid for one in processes]
+    for process, (does, _) in zip(processes, script, strict=True):
+        expected = {ALLOW: ALLOW, BLOCK: BLOCK, DEFER: ALLOW if default is DEFER else default}.get(does)
+        if does is None:
+            expected = ALLOW if default is DEFER else default
+        assert gate.verdict_of(process, timeout=0) is (expected or on_error)
+
+
+def test_a_dropped_monitor_with_a_callback_that_knows_it_goes_on(gate):
+    def arrange():
+        monitor = procmon.Monitor(gate)
+        monitor.subscribe(lambda process: BLOCK if monitor.running else None)
+        monitor.start()
+        return monitor.stop
+
+    stop = arrange()
+    gc.collect()
+    assert gate.verdict_of(gate.start("a.exe")) is BLOCK
+    stop()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal; the Windows ring has a console test of its own")
+def test_ctrl_c_ends_a_wait_within_half_a_second():
+    program = (
+        "import procmon\n"
+        "with procmon.Monitor(procmon.SimulatedGate()) as monitor:\n"
+        "    print('waits', flush=True)\n"
+        "    monitor.wait()\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(SOURCE)}
+    child = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with child:
+        assert child.stdout.readline() == "waits\n"
+        time.sleep(0.05)
+        began = time.monotonic()
+        child.send_signal(signal.SIGINT)
+        child.wait(5)
+        assert time.monotonic() - began < 0.5
+        assert "KeyboardInterrupt" in child.stderr.read()
+
+
+def test_identical_identities_are_one_process():
+    process = procmon.ProcessHelper(pid=8, parent_pid=4, image_name="a.exe", start_key=2)
+    assert replace(process, paused=True) == process
