@@ -96,6 +96,14 @@ class Policy:
         rules, problems = read_policy(text, "<text>")
         return sorted(problems + lint(rules, thorough=True), key=lambda problem: (problem.line, problem.column))
 
+    @staticmethod
+    def check_file(path: str | os.PathLike[str]) -> list[Problem]:
+        """Every mistake of a policy's file; see `check`.
+
+        Raises: PolicyError when it cannot be read, or is not a text.
+        """
+        return Policy.check(_read_file(Path(path)))
+
     @property
     def source(self) -> str:
         """The file it was loaded from, or the name given to `parse`."""
@@ -180,6 +188,14 @@ class Policy:
         with self._lock:
             self._rules, self._hits = rules, {}
         _log.info("%r: reloaded", self)
+
+    def file_stamp(self) -> tuple[int, int] | None:
+        """Time and size of its file, which differ once it was changed; None where there is none (at this moment)."""
+        try:
+            status = self._path.stat() if self._path is not None else None
+        except OSError:
+            return None
+        return (status.st_mtime_ns, status.st_size) if status is not None else None
 
     def exact_rules(self) -> list[tuple[str, Verdict]]:
         r"""The rules that a driver can apply by itself, as lowercase paths with their verdicts.

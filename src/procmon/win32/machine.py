@@ -1,0 +1,108 @@
+"""What this machine and this console allow: an elevated token, test signing, escape sequences."""
+
+import ctypes
+import sys
+from ctypes import byref, c_void_p, sizeof
+from dataclasses import dataclass
+
+from ._bind import BOOL, DWORD, HANDLE, advapi32, bind, check_ntstatus, fail_on_zero, handle_or_none, kernel32, never_fails, ntdll
+from .handles import Handle
+
+__all__ = ["CodeIntegrity", "code_integrity", "enable_escape_sequences", "is_elevated"]
+
+# --------------------------------------------------------------------------------------------------------- the token
+
+_TOKEN_QUERY = 0x8
+_TOKEN_ELEVATION = 20
+
+# https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-getcurrentprocess
+# HANDLE GetCurrentProcess(void);
+_GetCurrentProcess = bind(kernel32, "GetCurrentProcess", HANDLE, (), never_fails)
+
+# https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-openprocesstoken
+# BOOL OpenProcessToken(HANDLE ProcessHandle, DWORD DesiredAccess, PHANDLE TokenHandle);
+_OpenProcessToken = bind(advapi32, "OpenProcessToken", BOOL, (HANDLE, DWORD, c_void_p), fail_on_zero)
+
+# https://learn.microsoft.com/windows/win32/api/securitybaseapi/nf-securitybaseapi-gettokeninformation
+# BOOL GetTokenInformation(HANDLE, TOKEN_INFORMATION_CLASS, LPVOID, DWORD Length, PDWORD ReturnLength);
+_GetTokenInformation = bind(
+    advapi32, "GetTokenInformation", BOOL, (HANDLE, DWORD, c_void_p, DWORD, c_void_p), fail_on_zero
+)
+
+
+def is_elevated() -> bool:
+    """This program runs with an administrator's full token. Raises: OSError."""
+    token, elevated, length = c_void_p(), DWORD(), DWORD()
+    _OpenProcessToken(_GetCurrentProcess(), _TOKEN_QUERY, byref(token))
+    with Handle(token.value or 0) as handle:
+        _GetTokenInformation(int(handle), _TOKEN_ELEVATION, byref(elevated), sizeof(elevated), byref(length))
+    return bool(elevated.value)
+
+
+# ---------------------------------------------------------------------------------------------------- code integrity
+
+_SYSTEM_CODE_INTEGRITY_INFORMATION = 103
+
+
+class _CodeIntegrityInformation(ctypes.Structure):  # SYSTEM_CODEINTEGRITY_INFORMATION
+    _fields_ = [("length", DWORD), ("options", DWORD)]
+
+
+# https://learn.microsoft.com/windows/win32/api/winternl/nf-winternl-ntquerysysteminformation
+# NTSTATUS NtQuerySystemInformation(SYSTEM_INFORMATION_CLASS, PVOID, ULONG Length, PULONG ReturnLength);
+_NtQuerySystemInformation = bind(
+    ntdll, "NtQuerySystemInformation", ctypes.c_int32, (DWORD, c_void_p, DWORD, c_void_p), check_ntstatus
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CodeIntegrity:
+    """What Windows demands of a driver's signature."""
+
+    enforced: bool
+    """It checks signatures at all."""
+    test_signing: bool
+    """It accepts test certificates: ``bcdedit /set testsigning on``."""
+    memory_integrity: bool
+    """The hypervisor guards kernel memory (HVCI): drivers must be built for it."""
+
+
+def code_integrity() -> CodeIntegrity:
+    """Windows' demands at this boot. Raises: OSError where it does not tell."""
+    information, length = _CodeIntegrityInformation(sizeof(_CodeIntegrityInformation)), DWORD()
+    _NtQuerySystemInformation(
+        _SYSTEM_CODE_INTEGRITY_INFORMATION, byref(information), sizeof(information), byref(length)
+    )
+    options = int(information.options)
+    return CodeIntegrity(bool(options & 0x1), bool(options & 0x2), bool(options & 0x400))
+
+
+# ------------------------------------------------------------------------------------------------------- the console
+
+_ENABLE_VIRTUAL_TERMINAL_PROCESSING = 0x4
+
+# https://learn.microsoft.com/windows/console/getstdhandle
+# HANDLE WINAPI GetStdHandle(DWORD nStdHandle);
+_GetStdHandle = bind(kernel32, "GetStdHandle", HANDLE, (DWORD,), handle_or_none)
+
+# https://learn.microsoft.com/windows/console/getconsolemode
+# BOOL WINAPI GetConsoleMode(HANDLE hConsoleHandle, LPDWORD lpMode);
+_GetConsoleMode = bind(kernel32, "GetConsoleMode", BOOL, (HANDLE, c_void_p), fail_on_zero)
+
+# https://learn.microsoft.com/windows/console/setconsolemode
+# BOOL WINAPI SetConsoleMode(HANDLE hConsoleHandle, DWORD dwMode);
+_SetConsoleMode = bind(kernel32, "SetConsoleMode", BOOL, (HANDLE, DWORD), fail_on_zero)
+
+
+def enable_escape_sequences(descriptor: int) -> bool:
+    """Make the console behind standard output (1) or error (2) understand them; True if it does."""
+    if sys.platform != "win32":
+        return True
+    mode = DWORD()
+    try:
+        console = _GetStdHandle({1: 0xFFFFFFF5, 2: 0xFFFFFFF4}[descriptor])
+        _GetConsoleMode(console, byref(mode))
+        _SetConsoleMode(console, mode.value | _ENABLE_VIRTUAL_TERMINAL_PROCESSING)
+    except OSError:
+        return False  # no console, or one before Windows 10
+    return True
