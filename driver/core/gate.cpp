@@ -143,7 +143,7 @@ Record* adopt(GateState& state, Record* fresh, Discard& discard) {
         discard.add(fresh);
         return nullptr;
     }
-    fresh->flags |= kFlagCreateMissed;
+    fresh->flags = kFlagCreateMissed;
     state.add_record(fresh, kStateNamed, nullptr);
     return fresh;
 }
@@ -349,7 +349,7 @@ bool Gate::begin_hold(Hold* hold, const Image& image) {
     Names* names = image.native_name.length ? make_names(port, image.native_name, head) : nullptr;
     Creation missed;
     missed.pid = image.pid;
-    missed.running = true;
+    missed.running = true;  // when it was created is not known
     Record* fresh = known ? nullptr : make_record(port, missed);
     port.signal_create(port.context, &hold->signal);
     bool waits;

@@ -1,0 +1,352 @@
+"""The driver's core as a Python object, by way of build/driver/host/: for the tests of this folder.
+
+    >>> with Core() as core:
+    ...     controller = core.controller()
+    ...     core.create(44, parent_pid=4)
+    ...     thread = core.image(44, "\\Device\\HarddiskVolume2\\Tools\\A.exe")
+    ...     [record] = controller.fetch().records
+    ...     controller.allow(record)
+    ...     thread.verdict()
+
+Notifications and requests go in one by one, time stands still until `advance`, and `close` fails the test if the core
+left anything behind or did what driver/core/port.h forbids.
+"""
+
+import ctypes
+import importlib.util
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from procmon import wire
+
+PROJECT = Path(__file__).resolve().parents[2]
+START_FILETIME = 133_000_000_000_000_000  # in 2022
+STILL = 0xFFFFFFFF
+
+SUCCESS = 0
+INFO_LENGTH_MISMATCH = 0xC0000004
+INVALID_HANDLE = 0xC0000008
+INVALID_PARAMETER = 0xC000000D
+INVALID_DEVICE_REQUEST = 0xC0000010
+ACCESS_DENIED = 0xC0000022
+BUFFER_TOO_SMALL = 0xC0000023
+OBJECT_TYPE_MISMATCH = 0xC0000024
+SHARING_VIOLATION = 0xC0000043
+REVISION_MISMATCH = 0xC0000059
+INSUFFICIENT_RESOURCES = 0xC000009A
+DEVICE_NOT_READY = 0xC00000A3
+INVALID_DEVICE_STATE = 0xC0000184
+
+SYSTEM_DIRECTORY = "C:\\Windows\\System32"
+VOLUMES = {"\\Device\\HarddiskVolume1": "D", "\\Device\\HarddiskVolume2": "C"}
+"""What `Core` starts with."""
+
+
+@cache
+def build() -> ModuleType:
+    """driver/build.py as a module."""
+    spec = importlib.util.spec_from_file_location("procmon_driver_build", PROJECT / "driver" / "build.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The host library, built if it is not up to date."""
+    dll = ctypes.CDLL(str(build().build(["host"])["host"]))
+    u32, u64, size, pointer, number = (
+        ctypes.c_uint32, ctypes.c_uint64, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_int,
+    )  # fmt: skip
+    text = (ctypes.c_char_p, size)
+    prototypes: dict[str, tuple[Any, tuple[Any, ...]]] = {
+        "host_new": (pointer, (ctypes.c_int64,)),
+        "host_delete": (u64, (pointer,)),
+        "host_advance": (None, (pointer, u64)),
+        "host_fail_allocation": (None, (pointer, u64, number)),
+        "host_allocations": (u64, (pointer,)),
+        "host_live_bytes": (u64, (pointer,)),
+        "host_leftovers": (u64, (pointer,)),
+        "host_worker_wakes": (u64, (pointer,)),
+        "host_breaches": (u64, (pointer,)),
+        "host_event_new": (u64, (pointer, number)),
+        "host_event_sets": (u64, (pointer, u64)),
+        "host_event_wait": (number, (pointer, u64, u32)),
+        "gate_start": (u32, (pointer, u32)),
+        "gate_stop": (None, (pointer,)),
+        "gate_destroy": (None, (pointer,)),
+        "gate_holds_in_flight": (u32, (pointer,)),
+        "gate_set_features": (None, (pointer, u32)),
+        "gate_volumes_begin": (u32, (pointer,)),
+        "gate_volumes_add": (u32, (pointer, *text, ctypes.c_uint16)),
+        "gate_volumes_commit": (None, (pointer,)),
+        "gate_set_system_directory": (u32, (pointer, *text)),
+        "gate_on_create": (number, (pointer, u32, u32, u32, u32, ctypes.c_int64, *text, *text, number, number)),
+        "gate_on_exit": (None, (pointer, u32, u32)),
+        "gate_dispatch": (u32, (pointer, u64, u32, u32, u32, pointer, size, pointer, size, ctypes.POINTER(size))),
+        "gate_handle_closed": (None, (pointer, u64)),
+        "gate_next_condemned": (number, (pointer, ctypes.POINTER(u32), ctypes.POINTER(u64))),
+        "gate_terminated": (None, (pointer, u32, u64, number)),
+        "hold_begin": (pointer, (pointer, u32, *text, number)),
+        "hold_signaled": (number, (pointer,)),
+        "hold_still_held": (number, (pointer,)),
+        "hold_end": (u32, (pointer,)),
+        "hold_through": (u32, (pointer, u32, *text, u32)),
+    }
+    for name, (result, arguments) in prototypes.items():
+        function = getattr(dll, name)
+        function.restype, function.argtypes = result, arguments
+    return dll
+
+
+def _utf16(text: str) -> tuple[bytes, int]:
+    data = text.encode("utf-16-le", "surrogatepass")
+    return data + b"\0\0", len(data) // 2
+
+
+class Held:
+    """A held thread: it waits, in steps that the test takes."""
+
+    def __init__(self, core: "Core", pid: int, pointer: int) -> None:
+        self.core, self.pid, self._pointer = core, pid, pointer
+
+    @property
+    def signaled(self) -> bool:
+        """The core has woken it."""
+        return bool(self.core.dll.hold_signaled(self._pointer))
+
+    def waits(self) -> bool:
+        """What the thread sees when it looks again after a slice."""
+        return bool(self.core.dll.hold_still_held(self._pointer))
+
+    def end(self) -> int:
+        """Leaves the hold, which must be over; the verdict."""
+        pointer, self._pointer = self._pointer, 0
+        assert pointer, "this hold has ended before"
+        self.core.holds.remove(self)
+        return int(self.core.dll.hold_end(pointer))
+
+    def verdict(self) -> int:
+        """Looks again, which must end the hold, and leaves it."""
+        assert not self.waits(), f"process {self.pid} is still held"
+        assert self.signaled, f"nobody woke process {self.pid}"
+        return self.end()
+
+
+class Caller:
+    """An open handle of the device and the process that has it."""
+
+    def __init__(self, core: "Core", owner: int, pid: int, access: int = wire.ACCESS_BOTH) -> None:
+        self.core, self.owner, self.pid, self.access = core, owner, pid, access
+        self.event = 0
+
+    def request(self, code: int, data: bytes = b"", room: int = 0, *, overlap: bool = True) -> tuple[int, bytes]:
+        """(status, reply). Input and output are one buffer, as METHOD_BUFFERED has it, unless told otherwise."""
+        size = max(len(data), room, 1)
+        buffer = (ctypes.c_uint64 * (size // 8 + 1))()
+        ctypes.memmove(buffer, data, len(data))
+        output = buffer if overlap else (ctypes.c_uint64 * (size // 8 + 1))(*[0xAAAAAAAAAAAAAAAA] * (size // 8 + 1))
+        if overlap:  # what lies behind the input is noise too
+            ctypes.memset(ctypes.addressof(buffer) + len(data), 0xAA, ctypes.sizeof(buffer) - len(data))
+        written = ctypes.c_size_t(12345)
+        status = self.core.dll.gate_dispatch(
+            self.core.host, self.owner, self.pid, self.access, code, buffer, len(data), output, room, written
+        )
+        assert written.value <= room and (status == SUCCESS or written.value == 0)
+        return status, bytes(memoryview(output).cast("B")[: written.value])
+
+    def must(self, code: int, data: bytes = b"", room: int = 0) -> bytes:
+        """The reply of a request that succeeds."""
+        status, reply = self.request(code, data, room)
+        assert status == SUCCESS, f"request 0x{code:08x}: 0x{status:08x}"
+        return reply
+
+    def register(self, **options: Any) -> int:
+        """REGISTER with an event of its own; the status."""
+        self.event = options.pop("event", None) or self.core.event()
+        return self.request(wire.REGISTER, wire.encode_register(self.event, **options))[0]
+
+    def fetch(self, room: int = 1 << 20) -> wire.Records:
+        return wire.decode_records(self.must(wire.FETCH, room=room))
+
+    def listing(self, after_key: int = 0, room: int = 1 << 20) -> wire.Records:
+        return wire.decode_records(self.must(wire.LIST, wire.encode_list(after_key), room))
+
+    def records(self) -> dict[int, wire.Record]:
+        """What LIST shows, by pid; of two for one pid the later."""
+        return {record.pid: record for record in self.listing().records}
+
+    def answer(self, code: int, targets: Sequence[wire.Record | tuple[int, int]]) -> list[int]:
+        """ALLOW or BLOCK; the results."""
+        identities = [(t.pid, t.start_key) if isinstance(t, wire.Record) else t for t in targets]
+        reply = self.must(code, wire.encode_targets(identities), 4 * len(identities))
+        return list(memoryview(reply).cast("I"))
+
+    def allow(self, *targets: wire.Record | tuple[int, int]) -> list[int]:
+        return self.answer(wire.ALLOW, targets)
+
+    def block(self, *targets: wire.Record | tuple[int, int]) -> list[int]:
+        return self.answer(wire.BLOCK, targets)
+
+    def set_rules(self, *rules: tuple[str, Any]) -> int:
+        return self.request(wire.SET_RULES, wire.encode_rules(rules))[0]
+
+    def info(self) -> dict[str, int]:
+        """INFO, with the counters among the rest."""
+        reply = self.must(wire.INFO, room=wire.INFO_REPLY.size)
+        return wire.INFO_REPLY.unpack(reply) | wire.COUNTERS.unpack(reply, wire.INFO_REPLY.offsets["counters"])
+
+    def wake_ups(self) -> int:
+        """How often its event has been set."""
+        return int(self.core.dll.host_event_sets(self.core.host, self.event))
+
+    def close(self) -> None:
+        self.core.dll.gate_handle_closed(self.core.host, self.owner)
+
+
+class Core:
+    """A gate that has been started, and the system under it."""
+
+    def __init__(self, *, start: bool = True, volumes: dict[str, str] | None = None) -> None:
+        self.dll = library()
+        self.host = self.dll.host_new(START_FILETIME)
+        self.holds: list[Held] = []
+        self._owners = 0
+        self._volumes = VOLUMES if volumes is None else volumes
+        if start:
+            assert self.start() == SUCCESS
+
+    def start(self, features: int = wire.FEATURE_CREATE_EX) -> int:
+        """`Gate::start`, then the volumes and the system directory; the first status that is no success."""
+        status = self.dll.gate_start(self.host, features)
+        return status or self.set_volumes(self._volumes) or self.set_system_directory(SYSTEM_DIRECTORY)
+
+    def set_volumes(self, volumes: dict[str, str]) -> int:
+        status = self.dll.gate_volumes_begin(self.host)
+        for prefix, drive in volumes.items():
+            status = status or self.dll.gate_volumes_add(self.host, *_utf16(prefix), ord(drive))
+        if status == SUCCESS:
+            self.dll.gate_volumes_commit(self.host)
+        return int(status)
+
+    def set_system_directory(self, path: str) -> int:
+        return int(self.dll.gate_set_system_directory(self.host, *_utf16(path)))
+
+    def __enter__(self) -> "Core":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+
+    def close(self) -> None:
+        """Stops, lets every held thread leave, frees, and looks for what was left behind."""
+        self.stop()
+        self.work()
+        for held in list(self.holds):
+            held.verdict()
+        assert self.holds_in_flight == 0
+        self.dll.gate_destroy(self.host)
+        assert self.breaches == 0, "memory or an event's object was handled under the lock"
+        assert self.dll.host_delete(self.host) == 0, "the core left something behind"
+
+    @property
+    def breaches(self) -> int:
+        return int(self.dll.host_breaches(self.host))
+
+    @property
+    def holds_in_flight(self) -> int:
+        return int(self.dll.gate_holds_in_flight(self.host))
+
+    @property
+    def live_bytes(self) -> int:
+        return int(self.dll.host_live_bytes(self.host))
+
+    def event(self, *, is_event: bool = True) -> int:
+        return int(self.dll.host_event_new(self.host, is_event))
+
+    def advance(self, milliseconds: int) -> None:
+        self.dll.host_advance(self.host, milliseconds)
+
+    def fail_allocation(self, n: int, *, forever: bool = False) -> None:
+        """The n-th allocation from now fails; 0 = none any more."""
+        self.dll.host_fail_allocation(self.host, n, forever)
+
+    def stop(self) -> None:
+        self.dll.gate_stop(self.host)
+
+    def opened(self, pid: int = 1000, access: int = wire.ACCESS_BOTH) -> Caller:
+        """A new handle of the device, in that process."""
+        self._owners += 1
+        return Caller(self, 0xFFFF_8000_0000_0000 + self._owners * 0x100, pid, access)
+
+    def controller(self, pid: int = 1000, **options: Any) -> Caller:
+        """A handle that is registered."""
+        options.setdefault("flags", wire.REPORT_EXITS)
+        caller = self.opened(pid)
+        assert caller.register(**options) == SUCCESS
+        return caller
+
+    def create(
+        self,
+        pid: int,
+        *,
+        parent_pid: int = 500,
+        creator_pid: int = 0,
+        creator_tid: int = 0,
+        created: int = 0,
+        native_name: str = "",
+        command_line: str = "",
+        running: bool = False,
+        refusable: bool = False,
+    ) -> bool:
+        """The creation notification; True = a rule refuses it."""
+        return bool(
+            self.dll.gate_on_create(
+                self.host, pid, parent_pid, creator_pid, creator_tid, created, *_utf16(native_name),
+                *_utf16(command_line), running, refusable,
+            )
+        )  # fmt: skip
+
+    def image(self, pid: int, native_name: str, *, protected: bool = False) -> Held | None:
+        """The image notification; None = its thread has nothing to wait for."""
+        pointer = self.dll.hold_begin(self.host, pid, *_utf16(native_name), protected)
+        if not pointer:
+            return None
+        held = Held(self, pid, pointer)
+        self.holds.append(held)
+        return held
+
+    def held(self, pid: int, native_name: str = "\\Device\\HarddiskVolume2\\Tools\\A.exe", **creation: Any) -> Held:
+        """A process that is created and held."""
+        assert not self.create(pid, **creation)
+        held = self.image(pid, native_name)
+        assert held is not None, f"process {pid} is not held"
+        return held
+
+    def exit(self, pid: int, exit_status: int = 0) -> None:
+        """The exit notification."""
+        self.dll.gate_on_exit(self.host, pid, exit_status)
+
+    def next_condemned(self) -> tuple[int, int] | None:
+        pid, start_key = ctypes.c_uint32(), ctypes.c_uint64()
+        if not self.dll.gate_next_condemned(self.host, pid, start_key):
+            return None
+        return pid.value, start_key.value
+
+    def terminated(self, condemned: tuple[int, int], died: bool = True) -> None:
+        self.dll.gate_terminated(self.host, *condemned, died)
+
+    def work(self) -> list[int]:
+        """The worker: every condemned process dies; their pids."""
+        pids = []
+        while condemned := self.next_condemned():
+            self.terminated(condemned)
+            pids.append(condemned[0])
+        return pids
