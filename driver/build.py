@@ -46,13 +46,10 @@ KERNEL = [
 ]
 LINK = [
     "-nostdlib",
-    "-shared",
-    "-Wl,--subsystem,native",
     "-Wl,--section-alignment,0x1000",
     "-Wl,--file-alignment,0x200",
     "-Wl,--dynamicbase",
     "-Wl,--nxcompat",
-    "-Wl,--exclude-all-symbols",
     "-Wl,--disable-auto-import",
     "-Wl,--no-insert-timestamp",
     "-Wl,--fatal-warnings",
@@ -110,12 +107,13 @@ def _driver(variant: str, *, debug: bool) -> Recipe:
     if variant == "x86":
         # The floating-point state belongs to the interrupted thread on x86; x64 keeps it for us.
         flags += ["-fno-asynchronous-unwind-tables", "-mgeneral-regs-only"]
-        link += ["-Wl,--entry,_DriverEntry@8", "-Wl,--image-base,0x10000", "-Wl,--enable-stdcall-fixup"]
+        link += ["-Wl,--subsystem,native:5.2", "-Wl,--entry,_DriverEntry@8", "-Wl,--image-base,0x10000"]
     else:
         # PsSetCreateProcessNotifyRoutineEx accepts only images with forced integrity. 64-bit Windows wants a signature
         # anyhow; a 32-bit one loads unsigned drivers, and would not any more with this flag.
         flags.append("-mno-red-zone")
-        link += ["-Wl,--entry,DriverEntry", "-Wl,--image-base,0x140000000", "-Wl,--forceinteg"]
+        link += ["-Wl,--subsystem,native:6.1", "-Wl,--entry,DriverEntry", "-Wl,--image-base,0x140000000"]
+        link += ["-Wl,--forceinteg"]
     return Recipe(
         folder=variant + ("-debug" if debug else ""),
         file="procmon.sys",

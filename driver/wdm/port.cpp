@@ -23,6 +23,14 @@ void* take(size_t bytes) {
     return memory;
 }
 
+// The string routine for one unit: the oldest kernels have no RtlDowncaseUnicodeChar.
+char16_t lowercase(void*, char16_t unit) {
+    if (unit < 0x80) return static_cast<char16_t>(unit >= u'A' && unit <= u'Z' ? unit + 32 : unit);
+    WCHAR from = static_cast<WCHAR>(unit), to = from;
+    UNICODE_STRING source = {sizeof from, sizeof from, &from}, lowered = {0, sizeof to, &to};
+    return static_cast<char16_t>(NT_SUCCESS(RtlDowncaseUnicodeString(&lowered, &source, FALSE)) ? to : from);
+}
+
 }  // namespace
 
 void port_start() {
@@ -79,10 +87,7 @@ Port port() {
         KeQuerySystemTime(&now);
         return static_cast<int64_t>(now.QuadPart);
     };
-    port.lowercase = [](void*, char16_t unit) {
-        if (unit < 0x80) return static_cast<char16_t>(unit >= u'A' && unit <= u'Z' ? unit + 32 : unit);
-        return static_cast<char16_t>(RtlDowncaseUnicodeChar(static_cast<WCHAR>(unit)));
-    };
+    port.lowercase = lowercase;
     return port;
 }
 

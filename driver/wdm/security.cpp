@@ -7,9 +7,9 @@ namespace {
 
 template <size_t N>
 struct Sid {  // laid out as SID, with N sub-authorities
-    uint8_t revision = SID_REVISION;
-    uint8_t count = N;
-    uint8_t authority[6] = {0, 0, 0, 0, 0, 5};  // SECURITY_NT_AUTHORITY
+    uint8_t revision;
+    uint8_t count;
+    uint8_t authority[6];
     uint32_t parts[N];
 };
 static_assert(sizeof(Sid<1>) == 12 && sizeof(Sid<2>) == 16);
@@ -18,8 +18,9 @@ static_assert(sizeof(Sid<1>) == 12 && sizeof(Sid<2>) == 16);
 
 // PASSIVE_LEVEL. The device is still being initialised, so that nobody has opened it under the security it was born with.
 NTSTATUS secure_device(DEVICE_OBJECT* device) {
-    Sid<1> system = {.parts = {SECURITY_LOCAL_SYSTEM_RID}};
-    Sid<2> administrators = {.parts = {SECURITY_BUILTIN_DOMAIN_RID, DOMAIN_ALIAS_RID_ADMINS}};
+    Sid<1> system = {SID_REVISION, 1, SECURITY_NT_AUTHORITY, {SECURITY_LOCAL_SYSTEM_RID}};
+    Sid<2> administrators = {
+        SID_REVISION, 2, SECURITY_NT_AUTHORITY, {SECURITY_BUILTIN_DOMAIN_RID, DOMAIN_ALIAS_RID_ADMINS}};
     alignas(8) uint8_t list[128];
     auto* acl = reinterpret_cast<ACL*>(list);
     SECURITY_DESCRIPTOR descriptor;
