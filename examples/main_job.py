@@ -1,0 +1,241 @@
+r"""The main job on real processes: each is held before its first instruction, Python decides, it runs or it does not.
+
+Needs: Windows; or Debian, where `python3 dev.py demo` runs it under Wine. Part two needs the driver, built and, on
+Windows, test-signed, and an administrator. It ends with status 0 only if everything went as it says it should.
+
+    part one: DebugGate, no driver
+       0.02 s  allow  cmd.exe         704 from main_job
+       0.19 s  allow  python.exe      724 from cmd.exe
+       0.61 s  defer  python.exe      740 from python.exe
+       0.63 s  allow  hostname.exe    756 from python.exe
+       0.66 s  block  whoami.exe      772 from python.exe
+       1.17 s  allow  python.exe      740 after 0.56 s
+               hostname.exe printed 'VM'
+               whoami.exe printed nothing, and its parent saw the status 0xC0000364
+               the deferred python.exe ran when it was let go
+    part two: DriverGate, <DriverStatus ProcMonGate running, C:\procmon\procmon.sys>
+       ...
+    demo: 10 held, 8 allowed, 2 blocked, 0 missed
+"""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import procmon
+from procmon.gates.base import Gate
+from procmon.win32.kernel import is_wine
+
+HERE = Path(__file__).resolve()
+PYTHON = getattr(sys, "_base_executable", sys.executable)  # not a virtual environment's, which starts a second one
+LATER = 0.5  # seconds from the last other verdict to the deferred one's
+PATIENCE = 60.0  # seconds for a whole part, and then something hangs
+
+# ------------------------------------------------------------------------------------- the programs that are held
+
+
+def builder() -> None:
+    """Play a build: starts three programs, and reports what became of each."""
+    print("ran", os.getppid())  # the cmd that started this one has run, too
+    print("ran", os.getpid(), flush=True)
+    late = start([PYTHON, str(HERE), "late"])
+    for name in ("hostname.exe", "whoami.exe"):
+        report(name, start([name]))
+    report("late", late)
+
+
+def late() -> None:
+    """Play a program that has to wait: says when it ran."""
+    print(time.time())
+
+
+def start(argv: list[str]) -> "subprocess.Popen[str]":
+    """Start a program and listen to it."""
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+
+
+def report(name: str, child: "subprocess.Popen[str]") -> None:
+    """Tell how a child ended and what it printed; one that printed has run."""
+    said = child.communicate()[0].strip()
+    if said:
+        print("ran", child.pid)
+    print("child", name, child.returncode & 0xFFFFFFFF, said, flush=True)
+
+
+# ------------------------------------------------------------------------------------------------- their decisions
+
+
+class Part:
+    """One run of the build on one gate: what was held and decided, what the programs themselves reported."""
+
+    def __init__(self, title: str) -> None:
+        print(title)
+        self.began = time.monotonic()
+        self.names = {os.getpid(): "main_job"}  # of this program and of all that it started
+        self.verdicts: dict[int, procmon.Verdict] = {}  # the last of each process
+        self.deferred: procmon.ProcessHelper | None = None
+        self.gone: set[int] = set()
+        self.ran: set[int] = set()
+        self.children: dict[str, tuple[int, str]] = {}  # name -> exit status, output
+        self.as_expected = True
+
+    def decide(self, process: procmon.ProcessHelper) -> procmon.Verdict:
+        """Block whoami, put off a Python that a Python started, allow the rest."""
+        if process.parent_pid not in self.names:
+            return procmon.ALLOW  # the driver holds everybody's processes; the demo tells of its own
+        parent = self.names[process.parent_pid]
+        self.names[process.pid] = process.name
+        verdict = procmon.ALLOW
+        if process.name == "whoami.exe":
+            verdict = procmon.BLOCK
+        elif process.name == parent == Path(PYTHON).name.lower():
+            verdict, self.deferred = procmon.DEFER, process
+        self.verdicts[process.pid] = verdict
+        self.line(verdict, process, f"from {parent}")
+        return verdict
+
+    def line(self, verdict: procmon.Verdict, process: procmon.ProcessHelper, why: str) -> None:
+        """One process, as a line."""
+        passed = time.monotonic() - self.began
+        print(f"  {passed:6.2f} s  {verdict.value}  {process.name:13} {process.pid:5} {why}", flush=True)
+
+    def expect(self, holds: bool, text: str) -> None:
+        """Say what was found, or what should have been."""
+        print(f"{'            ' if holds else '  NOT SO:   '}{text}")
+        self.as_expected &= holds
+
+    def run(self, gate: Gate, start_build: Callable[[], "subprocess.Popen[str]"]) -> None:
+        """Run the build, decide on each of its processes, and compare with what should come of it."""
+        monitor = procmon.Monitor(gate)
+        monitor.subscribe(self.decide)
+        monitor.on_exit(lambda process: self.gone.add(process.pid))
+        released = 0.0
+        with monitor:
+            build = start_build()
+            watchdog = threading.Timer(PATIENCE, build.kill)
+            watchdog.start()
+            assert build.stdout is not None
+            for line in build.stdout:
+                self.take(line)
+                if line.startswith("child whoami.exe") and self.deferred is not None:
+                    time.sleep(LATER)
+                    released = time.time()
+                    decision = monitor.allow(self.deferred)
+                    self.verdicts[self.deferred.pid] = procmon.ALLOW
+                    self.line(procmon.ALLOW, self.deferred, f"after {decision.held:.2f} s")
+            build.wait()
+            watchdog.cancel()
+            while not self.gone.issuperset(self.verdicts) and time.monotonic() < self.began + PATIENCE:
+                time.sleep(0.01)
+            self.compare(build.returncode, released)
+            self.expect(monitor.error is None and not monitor.pending, "nothing is left held")
+            if isinstance(gate, procmon.DriverGate):  # which counts everybody's processes
+                held, blocked = gate.info().counters.held, gate.info().counters.blocked
+                self.expect(held >= len(self.verdicts) and blocked >= 1, f"the driver held {held}, blocked {blocked}")
+
+    def take(self, line: str) -> None:
+        """One line of the build's report."""
+        kind, _, rest = line.strip().partition(" ")
+        if kind == "ran":
+            self.ran.add(int(rest))
+        elif kind == "child":
+            name, status, said = [*rest.split(" ", 2), ""][:3]
+            self.children[name] = int(status), said
+        else:
+            self.expect(False, f"the build should not have printed {line!r}")
+
+    def compare(self, status: int, released: float) -> None:
+        """Hold what the programs reported against what was decided."""
+        nothing = (-1, "")
+        ended, said = self.children.get("hostname.exe", nothing)
+        self.expect(ended == 0 and said != "", f"hostname.exe printed {said!r}")
+        ended, said = self.children.get("whoami.exe", nothing)
+        printed = repr(said) if said else "nothing"
+        self.expect(
+            ended == 0xC0000364 and not said, f"whoami.exe printed {printed}, and its parent saw the status 0x{ended:X}"
+        )
+        ended, said = self.children.get("late", nothing)
+        on_time = ended == 0 and released > 0 and float(said or 0) > released - 0.1
+        self.expect(on_time, "the deferred python.exe ran when it was let go, and not before")
+        self.expect(status == 0 and len(self.ran) == 4, f"four programs ran, as they say; the build ended with {status}")
+
+    @property
+    def missed(self) -> int:
+        """Processes that ran, as they or their parents say themselves, without having been held."""
+        return len(self.ran - set(self.verdicts))
+
+
+def build_command() -> str:
+    """What starts the tree. cmd takes the outermost quotes away."""
+    return f'cmd /c ""{PYTHON}" "{HERE}" builder"'
+
+
+# ------------------------------------------------------------------------------------------------------ the parts
+
+
+def part_one() -> Part:
+    """One tree, through the debug API."""
+    part = Part("part one: DebugGate, no driver")
+    with procmon.DebugGate.run(build_command(), stdout=subprocess.PIPE, text=True) as gate:
+        build = cast("subprocess.Popen[str]", gate.popen)
+        part.run(gate, lambda: build)
+    return part
+
+
+def part_two() -> Part:
+    """The whole machine, through the driver: installed, started, used, stopped, deleted."""
+    service = procmon.DriverService()
+    service.install()
+    try:
+        service.start()
+        try:
+            part = Part(f"part two: DriverGate, {service.status()}")
+            with (
+                procmon.DriverGate(hold_timeout=PATIENCE, exempt_descendants=False) as gate,
+                notifying_kernel() as run,
+            ):
+                part.run(gate, lambda: run(build_command(), stdout=subprocess.PIPE, text=True))
+        finally:
+            service.stop()
+    finally:
+        service.delete()
+    part.expect(service.status().state is procmon.DriverState.NOT_INSTALLED, "the driver is stopped and deleted")
+    return part
+
+
+@contextmanager
+def notifying_kernel() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """What starts a process whose start the driver is told of: on Windows all do, on Wine a helper has to."""
+    if not is_wine():
+        yield subprocess.Popen
+        return
+    sys.path.insert(0, str(HERE.parents[1] / "driver" / "wine"))
+    from kernel import WineKernel
+
+    with WineKernel() as kernel:
+        yield kernel.run
+
+
+def main() -> int:
+    """Both parts; the exit status."""
+    try:
+        parts = [part_one(), part_two()]
+    except procmon.ProcmonError as error:
+        print(f"demo: stopped: {type(error).__name__}: {error}")
+        return 1
+    verdicts = [verdict for part in parts for verdict in part.verdicts.values()]
+    allowed, blocked = verdicts.count(procmon.ALLOW), verdicts.count(procmon.BLOCK)
+    missed = sum(part.missed for part in parts)
+    print(f"demo: {len(verdicts)} held, {allowed} allowed, {blocked} blocked, {missed} missed")
+    return 0 if missed == 0 and len(verdicts) == allowed + blocked and all(part.as_expected for part in parts) else 1
+
+
+if __name__ == "__main__":
+    role = sys.argv[1] if len(sys.argv) > 1 else ""
+    sys.exit({"builder": builder, "late": late}.get(role, main)())
