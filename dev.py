@@ -242,17 +242,16 @@ def check(options: argparse.Namespace) -> int:
         print(finding)
     for line in layout.long_files(ROOT):
         say(line)
-    python = environment.venv()
     failed = bool(findings)
-    scripts = ["dev.py", "tests/environment.py", "tests/layout.py", *layout.listed(ROOT, "driver", ".py")]
-    groups = [["-p", "procmon"], scripts, *([example] for example in layout.listed(ROOT, "examples", ".py"))]
+    scripts = [name for folder in ("driver", "examples") for name in layout.listed(ROOT, folder, ".py")]
+    sources = ["src/procmon", "dev.py", "tests/environment.py", "tests/layout.py", *scripts]
+    bases = os.pathsep.join(["src", "tests", "examples", "driver", "driver/wine"])
     for platform in ("win32", "linux"):
         say(f"mypy --strict --platform {platform}")
-        for group in groups:
-            command = [str(python), "-m", "mypy", "--strict", f"--platform={platform}", "--no-error-summary"]
-            cache = f"--cache-dir={environment.DEV / 'mypy' / platform}"
-            paths = {"MYPYPATH": os.pathsep.join(["src", "tests", "examples"])}
-            failed |= environment.run_attached([*command, cache, *group], {**os.environ, **paths}) != 0
+        command = [str(environment.venv()), "-m", "mypy", "--strict", f"--platform={platform}"]
+        cache = f"--cache-dir={environment.DEV / 'mypy' / platform}"
+        command += ["--explicit-package-bases", "--no-error-summary", cache, *sources]
+        failed |= environment.run_attached(command, {**os.environ, "MYPYPATH": bases}) != 0
     print("check: " + ("failed" if failed else "all is well"), flush=True)
     return int(failed)
 
@@ -278,9 +277,8 @@ def wheel(options: argparse.Namespace) -> int:
         shutil.copytree(ROOT / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         for name in ("pyproject.toml", "README.md", "LICENSE"):
             shutil.copy2(ROOT / name, copy)
-        pip = [python, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        command = [*pip, "--no-build-isolation", f"--wheel-dir={ROOT / 'dist'}", copy]
-        environment.run_quietly(command, "no wheel was made")
+        pip: list[str | Path] = [python, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        environment.run_quietly([*pip, "--no-build-isolation", f"--wheel-dir={ROOT / 'dist'}", copy], "no wheel was made")
     for path in sorted((ROOT / "dist").glob("*.whl")):
         print(path.relative_to(ROOT))
     return 0

@@ -253,7 +253,7 @@ def _requirements(lists: Sequence[Path]) -> list[str]:
 
 
 def _pip(python: Path, command: str, *arguments: str) -> None:
-    pip = [python, "-m", "pip", command, "--quiet", "--disable-pip-version-check", "--no-input"]
+    pip: list[str | Path] = [python, "-m", "pip", command, "--quiet", "--disable-pip-version-check", "--no-input"]
     run_quietly([*pip, *arguments], "a pinned package could not be had as it is pinned in tests/pins")
 
 
@@ -279,7 +279,7 @@ def _wine_environment(prefix: Path) -> dict[str, str]:
 def _wine_server(prefix: Path, *arguments: str) -> None:
     """Speak to the server of one prefix; where none runs there is nothing to say, which is no error."""
     null = subprocess.DEVNULL
-    command = [_wine_program("wineserver64"), *arguments]
+    command = [str(_wine_program("wineserver64")), *arguments]
     subprocess.run(command, env=_wine_environment(prefix), stdin=null, stdout=null, stderr=null)
 
 
@@ -415,8 +415,9 @@ def run_attached(command: Sequence[str], environment: Mapping[str, str], timeout
 
 
 def _end_with_parent() -> None:
-    """Ask Linux to kill this process when dev.py ends, even if dev.py is killed itself."""
-    ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)  # PR_SET_PDEATHSIG
+    """Ask Linux to kill this process (signal 9) when dev.py ends, even if dev.py is killed itself."""
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, 9, 0, 0, 0)
 
 
 def _attend(
