@@ -1,0 +1,81 @@
+"""driver/protocol.h and src/procmon/wire.py say the same: every constant, every struct, every offset.
+
+The names are read from the header's text, the values come from a compiler that has read the header.
+"""
+
+import json
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+from core.harness import PROJECT, build
+from procmon import wire
+
+HEADER = PROJECT / "driver" / "protocol.h"
+TEXT = re.sub(r"//.*", "", HEADER.read_text("utf-8"))
+CONSTANTS = re.findall(r"constexpr uint32_t k(\w+) =", TEXT)
+STRUCTS = {
+    name: re.findall(r"\w+ (\w+)(?:\[\d+\])?;", body)
+    for name, body in re.findall(r"^struct (\w+) \{\n(.*?)^\};", TEXT, re.MULTILINE | re.DOTALL)
+}
+
+
+def wire_name(name: str) -> str:
+    """``ByRule`` -> ``BY_RULE``.
+
+    >>> wire_name("StatusBlocked"), wire_name("MaxCommandLineBytes")
+    ('STATUS_BLOCKED', 'MAX_COMMAND_LINE_BYTES')
+    """
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper()
+
+
+@cache
+def compiled(folder: Path) -> dict[str, dict[str, int]]:
+    """What the compiler makes of the header: {"constants": ..., struct name: offsets and "sizeof"}."""
+    lines = [f'constant("k{name}", k{name});' for name in CONSTANTS]
+    for name, fields in STRUCTS.items():
+        lines.append(f'structure("{name}", sizeof({name}));')
+        lines += [f'constant("{field}", offsetof({name}, {field}));' for field in fields]
+    source = folder / "protocol.cpp"
+    source.write_text(
+        f'#include "{HEADER}"\n#include <stdio.h>\nusing namespace procmon::wire;\n'
+        'static void constant(const char* name, unsigned long long value) { printf(", \\"%s\\": %llu", name, value); }\n'
+        'static void structure(const char* name, size_t size) { printf("}, \\"%s\\": {\\"sizeof\\": %zu", name, size); }\n'
+        'int main() {\nprintf("{\\"constants\\": {\\"sizeof\\": 0");\n' + "\n".join(lines) + '\nputs("}}");\n}\n'
+    )
+    program = folder / "protocol"
+    build()._version("g++")  # says what to install when there is none
+    subprocess.run(["g++", "-std=c++17", "-Wno-unused", str(source), "-o", str(program)], check=True)
+    values: dict[str, dict[str, int]] = json.loads(subprocess.check_output([str(program)]))
+    return values
+
+
+@pytest.fixture(scope="module")
+def header(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, int]]:
+    return compiled(tmp_path_factory.mktemp("protocol"))
+
+
+def test_the_header_was_read() -> None:
+    assert len(CONSTANTS) > 60 and len(STRUCTS) == 13 and all(STRUCTS.values())
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_constant(header: dict[str, dict[str, int]], name: str) -> None:
+    assert getattr(wire, wire_name(name)) == header["constants"]["k" + name]
+
+
+def test_wire_has_no_constant_that_the_header_has_not() -> None:
+    names = {name for name, value in vars(wire).items() if name.isupper() and isinstance(value, int) and name[0] != "_"}
+    assert names == {wire_name(name) for name in CONSTANTS}
+
+
+def test_wire_has_the_structs_of_the_header() -> None:
+    assert set(wire.LAYOUTS) == set(STRUCTS)
+
+
+@pytest.mark.parametrize("name", STRUCTS)
+def test_struct(header: dict[str, dict[str, int]], name: str) -> None:
+    layout = wire.LAYOUTS[name]
+    assert {**layout.offsets, "sizeof": layout.size} == header[name]
