@@ -1,0 +1,268 @@
+"""The core and the Python model of it, driven by the same steps: all that can be seen stays the same.
+
+A thousand ways through notifications, requests, a clock set by hand, memory that runs out and controllers that die at
+any moment. ``PROCMON_LONG=1`` takes many more. Hypothesis prints the shortest way to a difference.
+"""
+
+import os
+
+from core.harness import ACCESS_DENIED, BUFFER_TOO_SMALL, INFO_LENGTH_MISMATCH, SUCCESS, Caller, Core, Held
+from core.model import Model, Process, Registration
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from procmon import wire
+from procmon.records import Verdict
+
+LONG = os.environ.get("PROCMON_LONG") == "1"
+
+CONTROLLER_PIDS = (1000, 2000)
+pids = st.sampled_from([44, 48, 52, 56, *CONTROLLER_PIDS])
+names = st.sampled_from(
+    [
+        "",
+        "\\Device\\HarddiskVolume2\\Tools\\A.exe",
+        "\\Device\\HarddiskVolume2\\Tools\\B.exe",
+        "\\Device\\HarddiskVolume1\\A.exe",
+        "\\Device\\HarddiskVolume11\\A.exe",
+        "\\Device\\Mup\\Server\\Share\\A.exe",
+        "\\SystemRoot\\System32\\csrss.exe",
+        "\\Device\\HarddiskVolume2\\Windows\\System32\\WerFault.exe",
+        "\\Device\\HarddiskVolume2\\Windows\\SysWOW64\\WerFault.exe",
+    ]
+)
+rule_paths = st.sampled_from(["c:\\tools\\a.exe", "c:\\tools\\b.exe", "\\device\\harddiskvolume2\\tools\\a.exe", "d:\\a.exe"])
+verdicts = st.sampled_from([Verdict.ALLOW, Verdict.BLOCK])
+rooms = st.sampled_from([16, 100, 220, 300, 500, 1 << 16])
+mostly = st.sampled_from([True, True, True, True, True, True, False])
+seldom = st.sampled_from([False, False, False, False, True])
+CODES = {Verdict.ALLOW: wire.VERDICT_ALLOW, Verdict.BLOCK: wire.VERDICT_BLOCK}
+
+
+class CoreAndModel(RuleBasedStateMachine):
+    """Steps of the world, of held threads, of the worker and of controllers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.core = Core()
+        self.model = Model()
+        self.holds: list[tuple[Held, Process]] = []
+        self.identities: list[tuple[int, int]] = [(44, 1)]
+        self.callers: list[Caller] = []
+        self.shown = self.set = 0
+        self.reader = self.core.opened(access=wire.ACCESS_READ)
+
+    @initialize()
+    def open_two(self) -> None:
+        self.callers = [self.core.opened(pid) for pid in CONTROLLER_PIDS]
+
+    # -- notifications
+
+    @rule(
+        pid=pids, parent_pid=pids, creator_pid=pids, created=st.sampled_from([0, 7]), native_name=names,
+        command_line=st.sampled_from(["", "a b", "x" * 4096, "x" * 4097]), running=seldom, refusable=mostly, memory=mostly,
+    )  # fmt: skip
+    def create(
+        self, pid: int, parent_pid: int, creator_pid: int, created: int, native_name: str, command_line: str,
+        running: bool, refusable: bool, memory: bool,
+    ) -> None:  # fmt: skip
+        fields = {
+            "parent_pid": parent_pid, "creator_pid": creator_pid, "creator_tid": 9, "native_name": native_name,
+            "command_line": command_line, "running": running, "refusable": refusable,
+            "created": 0 if running else created,
+        }  # fmt: skip
+        self.core.fail_allocation(0 if memory else 1, forever=True)
+        refused = self.core.create(pid, **fields)  # type: ignore[arg-type]
+        self.core.fail_allocation(0)
+        assert refused == self.model.create(pid, memory=memory, **fields)  # type: ignore[arg-type]
+        if (process := self.model.alive.get(pid)) is not None:
+            self.identities.append((pid, process.key))
+
+    @rule(pid=pids, native_name=names, protected=seldom, memory=mostly)
+    def image(self, pid: int, native_name: str, protected: bool, memory: bool) -> None:
+        self.core.fail_allocation(0 if memory else 1, forever=True)
+        held = self.core.image(pid, native_name, protected=protected)
+        self.core.fail_allocation(0)
+        process = self.model.image(pid, native_name, protected=protected, memory=memory)
+        assert (held is None) == (process is None)
+        if held and process:
+            self.holds.append((held, process))
+
+    @rule(pid=pids, name=names)
+    def start(self, pid: int, name: str) -> None:
+        """The usual way: created, then its image."""
+        self.create(pid, 44, 44, 0, "", "", False, False, True)
+        self.image(pid, name, False, True)
+
+    @rule(pid=pids, status=st.sampled_from([0, 7, wire.STATUS_BLOCKED]))
+    def exit(self, pid: int, status: int) -> None:
+        self.core.exit(pid, status)
+        self.model.exit(pid, status)
+
+    @rule(milliseconds=st.sampled_from([1, 99, 1000]))
+    def time_passes(self, milliseconds: int) -> None:
+        self.core.advance(milliseconds)
+        self.model.now += milliseconds
+
+    @rule(drives=st.sampled_from([{}, {"\\Device\\HarddiskVolume2": "C"}, {"\\Device\\HarddiskVolume1": "D"}]))
+    def volumes(self, drives: dict[str, str]) -> None:
+        assert self.core.set_volumes(drives) == SUCCESS
+        self.model.volumes = drives
+
+    # -- held threads and the worker
+
+    @precondition(lambda self: self.holds)
+    @rule(data=st.data())
+    def look(self, data: st.DataObject) -> None:
+        held, process = data.draw(st.sampled_from(self.holds))
+        assert held.waits() == self.model.look(process)
+
+    @precondition(lambda self: any(process.woken for _, process in self.holds))
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        pair = data.draw(st.sampled_from([pair for pair in self.holds if pair[1].woken]))
+        self.holds.remove(pair)
+        held, process = pair
+        assert not held.waits()
+        assert held.end() == self.model.leave(process)
+
+    @rule()
+    def work(self) -> None:
+        process = self.model.next_condemned()
+        assert self.core.next_condemned() == (process and (process.pid, process.key))
+
+    @precondition(lambda self: self.model.in_worker)
+    @rule(data=st.data(), died=mostly)
+    def terminated(self, data: st.DataObject, died: bool) -> None:
+        process = data.draw(st.sampled_from(self.model.in_worker))
+        self.core.terminated((process.pid, process.key), died)
+        self.model.terminated(process, died)
+
+    # -- controllers
+
+    @rule(
+        who=st.integers(0, 1), flags=st.sampled_from([0, 1, 2, 3]), timeout_ms=st.sampled_from([0, 100, 1000]),
+        on_timeout=verdicts, on_disconnect=verdicts,
+    )  # fmt: skip
+    def register(self, who: int, flags: int, timeout_ms: int, on_timeout: Verdict, on_disconnect: Verdict) -> None:
+        caller = self.callers[who]
+        caller.event = caller.event or self.core.event()
+        status = caller.register(
+            event=caller.event, flags=flags, hold_timeout_ms=timeout_ms, on_timeout=on_timeout, on_disconnect=on_disconnect
+        )
+        new = Registration(caller.owner, caller.pid, flags, timeout_ms, CODES[on_timeout], CODES[on_disconnect])
+        assert status == self.model.register(new)
+
+    @rule(who=st.integers(0, 1))
+    def close(self, who: int) -> None:
+        """Its handle goes; a new one is opened."""
+        caller = self.callers[who]
+        caller.close()
+        self.model.close(caller.owner)
+        self.callers[who] = self.core.opened(caller.pid)
+        self.callers[who].event = caller.event
+
+    @rule(who=st.integers(0, 1), room=rooms)
+    def fetch(self, who: int, room: int) -> None:
+        caller = self.callers[who]
+        expected = self.model.may(caller.owner)
+        status, reply = caller.request(wire.FETCH, room=room)
+        assert status == expected
+        if status == SUCCESS:
+            assert wire.decode_records(reply) == self.model.fetch(room)
+
+    @rule(data=st.data(), room=rooms)
+    def page(self, data: st.DataObject, room: int) -> None:
+        after = data.draw(st.sampled_from([0, *(key for _, key in self.identities)]))
+        status, reply = self.reader.request(wire.LIST, wire.encode_list(after), room)
+        if not self.model.stopped:
+            assert status == SUCCESS and wire.decode_records(reply) == self.model.listing(after, room)
+
+    @rule(who=st.integers(0, 1), verdict=verdicts, data=st.data())
+    def answer(self, who: int, verdict: Verdict, data: st.DataObject) -> None:
+        held = [(process.pid, process.key) for process in self.model.held()]
+        targets = data.draw(st.lists(st.sampled_from(held * 3 + self.identities), min_size=1, max_size=4))
+        caller = self.callers[who]
+        code = wire.ALLOW if verdict is Verdict.ALLOW else wire.BLOCK
+        expected = self.model.may(caller.owner)
+        status, reply = caller.request(code, wire.encode_targets(targets), 4 * len(targets))
+        assert status == expected
+        if status == SUCCESS:
+            results = [self.model.answer(pid, key, CODES[verdict]) for pid, key in targets]
+            assert list(memoryview(reply).cast("I")) == results
+
+    @rule(who=st.integers(0, 1), rules=st.lists(st.tuples(rule_paths, verdicts), max_size=3))
+    def set_rules(self, who: int, rules: list[tuple[str, Verdict]]) -> None:
+        caller = self.callers[who]
+        expected = self.model.may(caller.owner)
+        assert caller.set_rules(*rules) == expected
+        if expected == SUCCESS and self.model.controller:
+            self.model.controller.rules = [(path, CODES[verdict]) for path, verdict in rules]
+
+    @rule(who=st.integers(0, 1))
+    def reset(self, who: int) -> None:
+        caller = self.callers[who]
+        expected = self.model.may(caller.owner)
+        assert caller.request(wire.RESET)[0] == expected
+        if expected == SUCCESS:
+            self.model.reset()
+
+    @rule(
+        who=st.integers(0, 1), function=st.sampled_from([*range(0x800, 0x808), 0x900, 0xFFF]), method=st.integers(0, 3),
+        data=st.binary(max_size=40), room=st.integers(0, 300),
+    )  # fmt: skip
+    def noise(self, who: int, function: int, method: int, data: bytes, room: int) -> None:
+        """Requests that are refused change nothing; those that read change nothing either."""
+        code = wire.request_code(function, wire.ACCESS_WRITE) | method
+        assert self.callers[who].request(code, data, room)[0] not in (SUCCESS, ACCESS_DENIED)
+        assert self.reader.request(wire.LIST, data[:7], room)[0] in (INFO_LENGTH_MISMATCH, *self.stopped_status())
+        assert self.reader.request(wire.INFO, data, min(room, 239))[0] in (BUFFER_TOO_SMALL, *self.stopped_status())
+        assert self.reader.request(wire.ALLOW, data, room)[0] in (ACCESS_DENIED, *self.stopped_status())
+
+    def stopped_status(self) -> list[int]:
+        return [self.model.may(0)] if self.model.stopped else []
+
+    @precondition(lambda self: len(self.model.processes) > 3)
+    @rule(really=seldom)
+    def stop(self, really: bool) -> None:
+        if really:
+            self.core.stop()
+            self.model.stop()
+
+    # -- what must be the same
+
+    @invariant()
+    def everything_that_can_be_seen(self) -> None:
+        model = self.model
+        for held, process in self.holds:
+            assert held.signaled == process.woken, process
+        assert self.core.holds_in_flight == len(self.holds)
+        assert self.core.breaches == 0
+        if model.stopped:
+            return
+        info = self.reader.info()
+        expected = model.info()
+        assert {name: info[name] for name in expected} == expected
+        assert info["memory_bytes"] == self.core.live_bytes
+        assert self.reader.listing() == model.listing(0, 1 << 20)
+
+    @invariant()
+    def no_wake_up_is_lost(self) -> None:
+        wakes = sum(caller.wake_ups() for caller in self.callers if caller.event)
+        if self.model.shown > self.shown:
+            assert wakes > self.set, "there is something new to fetch, and the event was not set"
+        self.shown, self.set = self.model.shown, wakes
+
+    def teardown(self) -> None:
+        for process in list(self.model.in_worker):
+            self.core.terminated((process.pid, process.key))
+        self.core.close()
+
+
+TestCoreAndModel = CoreAndModel.TestCase
+TestCoreAndModel.settings = settings(
+    max_examples=2000 if LONG else 60,
+    stateful_step_count=60,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
