@@ -2,7 +2,7 @@
 
     python examples/NAME.py                               simulated: cmd /c "hostname & whoami & hostname", invented
     python examples/NAME.py --gate debug COMMAND ...      every process of that command (Windows, nothing else)
-    python examples/NAME.py --gate driver                 every new process of the machine (driver, administrator), until Ctrl+C
+    python examples/NAME.py --gate driver                 every new process of the machine (driver, administrator)
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What examples/window.py is made of: its look, the window that asks about one process, and where such windows stand."""
+"""What window.py is made of: its look, the window that asks about one process, and where such windows stand."""
 
 import time
 import tkinter as tk
@@ -50,19 +50,22 @@ class Look:
             style.configure(f"{name}TButton", foreground=ink, background=fill, relief="flat", anchor="center", **edges)
             style.configure(f"{name}TButton", padding=(self.px(6), self.px(5)))
             fills = [("disabled", "#f4f6f8"), ("active", over)]
-            style.map(f"{name}TButton", **dict.fromkeys(("background", "lightcolor", "darkcolor", "focuscolor"), fills))
+            style.map(f"{name}TButton", background=fills, lightcolor=fills, darkcolor=fills, focuscolor=fills)
             style.map(f"{name}TButton", foreground=[("disabled", "#aab2bc"), ("active", ink_over)])
             style.map(f"{name}TButton", bordercolor=[*fills, ("focus", ink)])
         style.configure("Treeview", background=CARD, fieldbackground=CARD, rowheight=self.px(25), borderwidth=0)
         style.layout("Treeview", [("Treeview.treearea", {"sticky": "nswe"})])
         style.map("Treeview", background=[("selected", "#e3eaf4")], foreground=[])
-        style.configure("Treeview.Heading", foreground=FAINT, font=self.small, relief="flat", padding=(self.px(6), self.px(6)))
+        style.configure("Treeview.Heading", foreground=FAINT, font=self.small, relief="flat", padding=self.px(6))
         style.map("Treeview.Heading", background=[("active", CARD)])
-        thumb = [("Vertical.Scrollbar.thumb", {"expand": "1", "sticky": "nswe"})]
-        style.layout("Vertical.TScrollbar", [("Vertical.Scrollbar.trough", {"sticky": "ns", "children": thumb})])
+        thumb = ("Vertical.Scrollbar.thumb", {"expand": True, "sticky": "nswe"})  # and no arrows
+        trough = ("Vertical.Scrollbar.trough", {"sticky": "ns", "children": [thumb]})
+        style.layout("Vertical.TScrollbar", [trough])  # type: ignore[list-item]
         grey = dict.fromkeys(("background", "lightcolor", "darkcolor"), "#dde3ea")
-        style.configure("Vertical.TScrollbar", troughcolor=CARD, bordercolor=CARD, gripcount=0, width=self.px(9), **grey)
-        style.map("Vertical.TScrollbar", **dict.fromkeys(("background", "lightcolor", "darkcolor"), [("disabled", CARD)]))
+        style.configure("Vertical.TScrollbar", troughcolor=CARD, bordercolor=CARD, gripcount=0, **grey)
+        style.configure("Vertical.TScrollbar", width=self.px(9))
+        hidden = [("disabled", CARD)]  # when all is in sight
+        style.map("Vertical.TScrollbar", background=hidden, lightcolor=hidden, darkcolor=hidden)
 
     def px(self, pixels: float) -> int:
         """Pixels of this screen for so many at 96 dpi."""
@@ -158,7 +161,7 @@ class Cascade:
     def __init__(self, area: tuple[int, int, int, int], window: tuple[int, int], step: tuple[int, int]) -> None:
         (left, top, right, bottom), (width, height), (aside, down) = area, window, step
         rows = max(1, (bottom - top - height) // down + 1)
-        aside = max(0, min(aside, (right - left - width) // max(1, rows - 1)))  # one column fits, if need be a steep one
+        aside = max(0, min(aside, (right - left - width) // max(1, rows - 1)))  # one column fits, a steep one at need
         column = width + rows * aside
         columns = max(1, (right - left + aside) // column)
         self.places = [(left + c * column + r * aside, top + r * down) for c in range(columns) for r in range(rows)]

@@ -27,7 +27,8 @@ def main(gate: Gate) -> None:
     starts = monitor.starts()  # before the monitor starts, so that no process slips by
     with monitor:
         for process in starts:
-            print(f"{process.name}, started by {process.parent_pid}: {process.command_line or 'command line not known'}")
+            command = process.command_line or "command line not known"
+            print(f"{process.name}, started by {process.parent_pid}: {command}")
             refused = input("let it run? [Y/n] ").strip().lower().startswith("n")
             try:
                 (monitor.block if refused else monitor.allow)(process)

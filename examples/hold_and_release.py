@@ -1,13 +1,13 @@
 r"""Hold a process for as long as you like, and let it go later; nothing else waits for it.
 
-Needs: nothing as it stands; --gate debug COMMAND needs Windows; --gate driver needs the driver and an administrator, and
-its own time limit lifted or long enough: see docs/gates/driver.md.
+Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver the driver and an administrator (and its
+own time limit lifted, or long enough: see docs/gates/driver.md).
 
     $ python examples/hold_and_release.py
     hostname.exe runs
     whoami.exe is held
     hostname.exe runs
-    whoami.exe was held for 1.0 s
+    whoami.exe was held for 1.0 s, and runs
     <Monitor stopped on simulated: 4 allowed, 0 blocked, 0 pending>
 """
 
@@ -26,8 +26,8 @@ def main(gate: Gate) -> None:
     monitor = procmon.Monitor(gate)
 
     def release(process: procmon.ProcessHelper) -> None:
-        decision = monitor.allow(process)
-        print(f"{process.name} was held for {decision.held:.1f} s")
+        print(f"{process.name} was held for {SECONDS} s, and runs")
+        monitor.allow(process)
 
     @monitor.subscribe(match=HELD)
     def hold(process: procmon.ProcessHelper) -> procmon.Verdict:

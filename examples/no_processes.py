@@ -1,4 +1,4 @@
-r"""A pytest fixture that forbids a test to start processes: not its own code, not a library in C, not a child of a child.
+r"""A pytest fixture that forbids a test to start processes, be it in Python, in a library in C, or by a child.
 
 pytest is run under a `DebugGate`, which holds each process that the tests start. While a test with the fixture runs,
 such a process is blocked before its first instruction, and the test fails with its name. Put this file beside your
@@ -37,7 +37,7 @@ def no_processes() -> Iterator[None]:
 
 
 def tell(word: str) -> list[str]:
-    """Tell the gate, by a process that it always blocks; what it blocked before. The gate asks in the order of starts."""
+    """Tell the gate by a process that it always blocks (it asks in the order of starts). What it blocked before."""
     if subprocess.call([sys.executable, word]) != BLOCKED:
         pytest.fail("there is no gate: run the tests by `python no_processes.py`", pytrace=False)
     return Path(os.environ["NO_PROCESSES"]).read_text().split()

@@ -1,7 +1,7 @@
 """The article's tool: a window for the driver and the monitoring, and one for each process that waits for a verdict.
 
     python examples/window.py                      every new process of the machine (driver, administrator)
-    python examples/window.py --run cmd /c build   every process of one command (Windows; neither driver nor administrator)
+    python examples/window.py --run cmd /c build   every process of one command (Windows)
     python examples/window.py --simulate           invented processes, on any system
 
 The windows of held processes stand in a cascade in which the strip with the name and the two buttons always shows, so
@@ -21,10 +21,12 @@ import sys
 import threading
 import time
 import tkinter as tk
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from tkinter import ttk
 
+import _scene
 from _window import AMBER, FAINT, GREEN, INK, RED, Cascade, Look, Question
 
 import procmon
@@ -38,7 +40,7 @@ NEXT = {  # what can be done with the driver in which state
     DriverState.NOT_INSTALLED: {"Install"}, DriverState.STOPPED: {"Start", "Delete"}, DriverState.STARTING: {"Stop"},
     DriverState.RUNNING: {"Stop"}, DriverState.STOPPING: {"Stop"},
 }  # fmt: skip
-COLUMNS = (("time", "Time", 80), ("verdict", "Verdict", 75), ("pid", "Pid", 60), ("image", "Image", 370), ("who", "Who", 110))
+COLUMNS = {"Time": 80, "Verdict": 75, "Pid": 60, "Image": 370, "Who": 110}
 
 
 class Window:
@@ -75,29 +77,30 @@ class Window:
         head = ttk.Frame(page, style="Paper.TFrame")
         head.grid(columnspan=2, sticky="ew", pady=(0, px(14)))
         ttk.Label(head, text="Process gate", style="Title.TLabel").pack(anchor="w")
-        ttk.Label(head, text="Each new process waits until you have allowed or blocked it.", style="Faint.TLabel").pack(anchor="w")
+        ttk.Label(head, text="Each new process waits for your word.", style="Faint.TLabel").pack(anchor="w")
 
         self.note = ttk.Frame(page, style="Note.TFrame", padding=px(12))
         self.note_text = ttk.Label(self.note, style="Note.TLabel", wraplength=px(620))
         self.note_text.pack(side="left", fill="x", expand=True)
-        ttk.Button(self.note, text="Dismiss", style="Note.TButton", command=self.note.grid_remove).pack(side="right", anchor="n")
+        dismiss = ttk.Button(self.note, text="Dismiss", style="Note.TButton", command=self.note.grid_remove)
+        dismiss.pack(side="right", anchor="n")
         self.note.grid(row=1, columnspan=2, sticky="ew", pady=(0, px(14)))
         self.note.grid_remove()
 
-        self.driver_state, self.driver_buttons = self.group(
-            page, 0, "Driver", {word: lambda word=word: self.tell_driver(word.lower()) for word in ("Install", "Start", "Stop", "Delete")}
-        )
+        steps = ("Install", "Start", "Stop", "Delete")
+        tell = {step: partial(self.tell_driver, step.lower()) for step in steps}
+        self.driver_state, self.driver_buttons = self.group(page, 0, "Driver", tell)
         self.monitor_state, self.monitor_buttons = self.group(page, 1, "Monitoring", {
             "Start": self.start, "Stop": self.stop,
-            "Allow all": lambda: self.answer_all(procmon.ALLOW), "Block all": lambda: self.answer_all(procmon.BLOCK),
+            "Allow all": partial(self.answer_all, procmon.ALLOW), "Block all": partial(self.answer_all, procmon.BLOCK),
         })  # fmt: skip
 
         card = ttk.Frame(page, style="Card.TFrame", padding=px(6))
         card.grid(row=3, columnspan=2, sticky="nsew", pady=(px(14), 0))
-        self.table = ttk.Treeview(card, columns=[key for key, _, _ in COLUMNS], show="headings", height=14, selectmode="browse")
-        for key, title, width in COLUMNS:
-            self.table.heading(key, text=title, anchor="w")
-            self.table.column(key, width=px(width), minwidth=px(50), stretch=key == "image", anchor="w")
+        self.table = ttk.Treeview(card, columns=list(COLUMNS), show="headings", height=14, selectmode="browse")
+        for title, width in COLUMNS.items():
+            self.table.heading(title, text=title, anchor="w")
+            self.table.column(title, width=px(width), minwidth=px(50), stretch=title == "Image", anchor="w")
         for tag, colour in (("held", AMBER), ("allowed", GREEN), ("blocked", RED), ("gone", FAINT)):
             self.table.tag_configure(tag, foreground=colour)
         scroll = ttk.Scrollbar(card, command=self.table.yview)
@@ -106,7 +109,7 @@ class Window:
         self.table.pack(fill="both", expand=True)
         self.table.bind("<Double-1>", self.bring_up)
 
-    def group(self, page: ttk.Frame, column: int, title: str, actions: dict[str, Callable[[], None]]
+    def group(self, page: ttk.Frame, column: int, title: str, actions: Mapping[str, Callable[[], None]]
               ) -> tuple[ttk.Label, dict[str, ttk.Button]]:  # fmt: skip
         """A card with a title, a state and a row of buttons."""
         px = self.look.px
@@ -124,7 +127,8 @@ class Window:
 
     def say(self, error: Exception) -> None:
         """Show what went wrong and what to do next: the text of a ProcmonError ends in advice."""
-        self.note_text.configure(text=str(error) if isinstance(error, procmon.ProcmonError) else f"{type(error).__name__}: {error}")
+        ours = isinstance(error, procmon.ProcmonError)
+        self.note_text.configure(text=str(error) if ours else f"{type(error).__name__}: {error}")
         self.note.grid()
 
     # ---------------------------------------------------------------------------------------------- what is done
@@ -146,7 +150,7 @@ class Window:
         if what:
             self.driver_state.configure(text="working ...", foreground=AMBER)
             for button in self.driver_buttons.values():
-                button.state(["disabled"])
+                button.configure(state="disabled")
 
         def job() -> object:
             service = self.make_service()
@@ -169,7 +173,7 @@ class Window:
         """Show the driver's state, and offer what can be done; where there is no state, a click tells why."""
         state = status.state if isinstance(status, DriverStatus) else None
         for word, button in self.driver_buttons.items():
-            button.state(["!disabled" if word in NEXT.get(state, self.driver_buttons) else "disabled"])
+            button.configure(state="normal" if state is None or word in NEXT[state] else "disabled")
         text = state.value if state else "not available here"
         self.driver_state.configure(text=f"\u25cf  {text}", foreground=GREEN if state is DriverState.RUNNING else FAINT)
         if self.poll:
@@ -177,7 +181,7 @@ class Window:
         self.poll = self.root.after(POLL_MS, self.tell_driver) if state else None
 
     def start(self) -> None:
-        """Start the monitoring: a new gate, and a monitor whose one callback puts the question off and hands it to us."""
+        """Start the monitoring: a new gate, and a monitor whose one callback defers each process and tells us."""
 
         def job() -> procmon.Monitor:
             gate = self.make_gate()
@@ -251,7 +255,7 @@ class Window:
         self.held.pop(process, None)
         question = self.questions.pop(process, None)
         if question and self.cascade:
-            had_keyboard = question.focus_displayof() is not None and str(question.focus_displayof()).startswith(str(question))
+            had_keyboard = str(question.focus_displayof() or "").startswith(str(question))
             self.cascade.free.append(question.slot)
             question.destroy()
             if had_keyboard and self.questions:
@@ -299,9 +303,9 @@ class Window:
             self.table.insert("", 0, key)
             for old in self.table.get_children()[ROWS:]:
                 self.table.delete(old)
-            self.table.set(key, "time", datetime.now().strftime("%H:%M:%S"))
-        for column, value in (("verdict", verdict), ("pid", process.pid), ("image", process.image_name), ("who", who)):
-            self.table.set(key, column, str(value))
+            self.table.set(key, "Time", datetime.now().strftime("%H:%M:%S"))
+        for title, value in (("Verdict", verdict), ("Pid", process.pid), ("Image", process.image_name), ("Who", who)):
+            self.table.set(key, title, str(value))
         self.table.item(key, tags=(verdict,))
 
     def bring_up(self, event: "tk.Event[tk.Misc]") -> None:
@@ -325,7 +329,7 @@ class Window:
         self.monitor_state.configure(text=f"\u25cf  {text}", foreground=GREEN if running else FAINT)
         idle = not running and not self.starting
         for word, useful in (("Start", idle), ("Stop", running), ("Allow all", self.held), ("Block all", self.held)):
-            self.monitor_buttons[word].state(["!disabled" if useful else "disabled"])
+            self.monitor_buttons[word].configure(state="normal" if useful else "disabled")
 
     def tick(self) -> None:
         """Take what came from other threads, and let the clocks go on."""
@@ -345,55 +349,21 @@ class Window:
         self.root.destroy()
 
 
-EXPLORER, SETUP = r"C:\Windows\explorer.exe", r"C:\Users\Ada\Downloads\setup-3.1.exe"
-SCENE = (  # seconds to wait, image, image of the parent, command line, seconds until the gate lets it go
-    (0.3, EXPLORER, None, EXPLORER, 60),
-    (0.5, r"C:\Program Files\Git\cmd\git.exe", EXPLORER, "git.exe fetch --all --prune", None),
-    (0.5, SETUP, EXPLORER, "setup-3.1.exe /quiet", 45),
-    (0.7, r"C:\Windows\System32\WindowsPowerShell\v1.0\powershell.exe", SETUP,
-     "powershell.exe -NoProfile -WindowStyle Hidden -Command Get-Service | Out-File services.txt", 30),
-    (0.7, r"C:\Windows\System32\whoami.exe", SETUP, "whoami /all", 8),
-    (0.7, r"C:\Windows\System32\notepad.exe", EXPLORER, r"notepad.exe C:\Users\Ada\notes.txt", None),
-)  # fmt: skip
-
-
-def simulated() -> procmon.SimulatedGate:
-    """A gate in which a scene is played."""
-    gate = procmon.SimulatedGate()
-
-    def play() -> None:
-        pids: dict[str | None, int] = {None: 4}
-        limits: list[tuple[float, procmon.ProcessHelper]] = []
-        with contextlib.suppress(procmon.GateClosed):  # the monitoring was stopped in mid-scene
-            for pause, image, parent, command_line, limit in SCENE:
-                time.sleep(pause)
-                process = gate.start(image, parent_pid=pids[parent], command_line=command_line, hold_left=limit)
-                pids[image] = process.pid
-                limits += [(time.monotonic() + limit, process)] if limit else []
-        for when, process in sorted(limits, key=lambda each: each[0]):
-            time.sleep(max(0.0, when - time.monotonic()))
-            with contextlib.suppress(ValueError, procmon.ProcmonError):  # it was answered in time
-                gate.time_out(process)
-
-    threading.Thread(target=play, daemon=True).start()
-    return gate
-
-
 def make(arguments: Sequence[str] | None = None) -> Window:
     """The window for a command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--driver", metavar="FILE", help="the file that Install installs; else where the package has it")
+    parser.add_argument("--driver", metavar="FILE", help="what Install installs; else the package looks for it")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--simulate", action="store_true", help="invented processes, on any system")
     which.add_argument("--run", nargs=argparse.REMAINDER, metavar="COMMAND", help="the processes of one command")
     options = parser.parse_args(arguments)
     if sys.platform == "win32":
-        ctypes.WinDLL("shcore").SetProcessDpiAwareness(1)  # sharp text on high-resolution screens; before the first window
+        ctypes.WinDLL("shcore").SetProcessDpiAwareness(1)  # text stays sharp when magnified; before any window
     make_gate: Callable[[], Gate] = procmon.DriverGate
     if options.simulate:
-        make_gate = simulated
+        make_gate = _scene.play
     elif options.run:
-        make_gate = lambda: procmon.DebugGate.run(options.run)  # noqa: E731
+        make_gate = partial(procmon.DebugGate.run, options.run)
     root = tk.Tk(className="procmon")
     root.geometry("+48+48")
     return Window(root, make_gate, DriverService, options.driver)

@@ -3,8 +3,8 @@
     $ python examples/NAME.py ...       runs on any system
     > python examples/NAME.py ...       runs on Windows
 
-What follows, up to the end of the indented text, is the output; ``...`` stands for anything. What stands behind a prompt
-(``[Y/n] y``) is typed.
+What follows, up to the end of the indented text, is the output; ``...`` stands for anything. What stands behind a
+prompt (``[Y/n] y``) is typed.
 """
 
 import ast

@@ -40,7 +40,9 @@ class Screen:
     def __enter__(self) -> "Screen":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -53,7 +55,8 @@ class Screen:
         """Width, height, and the screen line by line, three bytes (red, green, blue) for each pixel."""
         raw = (Path(self._folder) / "Xvfb_screen0").read_bytes()
         words = struct.unpack_from(">25I", raw)
-        size, version, depth, width, height, stride, colours = words[0], words[1], words[11], words[4], words[5], words[12], words[19]
+        size, version, width, height = words[0], words[1], words[4], words[5]
+        depth, stride, colours = words[11], words[12], words[19]
         if (version, depth) != (7, 32):
             raise ValueError(f"not an XWD file of 32 bits a pixel: version {version}, {depth} bits")
         start = size + 12 * colours
