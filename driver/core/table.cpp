@@ -54,7 +54,8 @@ void Table::retire(Record* record) {
     *place = record->next_in_bucket;
     record->next_in_bucket = nullptr;
     --findable_;
-    if (buckets_ > kSegmentBuckets && findable_ < buckets_ / 2) merge();
+    // Two at most, so that the buckets keep up with records that leave one by one.
+    for (int i = 0; i < 2 && buckets_ > kSegmentBuckets && findable_ < buckets_ / 2; ++i) merge();
 }
 
 void Table::erase(Record* record) {

@@ -1,0 +1,104 @@
+"""Memory: when it runs out at any moment, how much a process costs, and that nothing is ever left behind."""
+
+import pytest
+from core.harness import INSUFFICIENT_RESOURCES, SUCCESS, Core
+from procmon import wire
+from procmon.records import Verdict
+
+TOOL = "\\Device\\HarddiskVolume2\\Tools\\A.exe"
+
+
+def scenario(core: Core, started: int) -> set[str]:
+    """A bit of everything. Answers what failed; whatever fails, nobody stays held and nothing is left behind."""
+    if started != SUCCESS:
+        return {"start"}
+    failed = set()
+    controller = core.opened(1000)
+    assert controller.register(hold_timeout_ms=1000, flags=wire.REPORT_EXITS | wire.EXEMPT_DESCENDANTS) == SUCCESS
+    for rules in ((("c:\\tools\\b.exe", Verdict.BLOCK),), (("c:\\tools\\c.exe", Verdict.ALLOW),) * 3):
+        status = controller.set_rules(*rules)
+        assert status in (SUCCESS, INSUFFICIENT_RESOURCES)
+        failed |= {"rules"} if status else set()
+    core.create(8, running=True, native_name=TOOL)
+    for pid, name in enumerate(("A", "B", "C", "D", "E"), 44):
+        native = f"\\Device\\HarddiskVolume2\\Tools\\{name}.exe"
+        if not core.create(pid, command_line="a b", native_name=native if name in "AB" else "", refusable=name == "B"):
+            core.image(pid, native)
+    for pid in range(5000, 5700):  # more than the first segment of the table holds
+        core.create(pid)
+    records = {record.pid: record for record in controller.fetch().records}
+    for code, pid in ((wire.ALLOW, 44), (wire.BLOCK, 47)):
+        if pid in records:
+            controller.answer(code, [records[pid]])
+    core.advance(1000)
+    core.work()
+    for held in list(core.holds):
+        if not held.waits():
+            held.end()
+    core.work()
+    for pid in range(5000, 5700):
+        core.exit(pid)
+    controller.fetch()
+    info = controller.info()
+    if info["allocation_failures"]:
+        failed.add("counted")
+    assert info["memory_bytes"] == core.live_bytes
+    return failed
+
+
+def run(n: int, *, forever: bool) -> tuple[set[str], int]:
+    core = Core(start=False)
+    core.fail_allocation(n, forever=forever)
+    failed = scenario(core, core.start())
+    asked = int(core.dll.host_allocations(core.host))
+    core.fail_allocation(0)
+    core.close()  # fails if anything was left behind
+    return failed, asked
+
+
+@pytest.mark.parametrize("forever", [False, True], ids=["once", "from there on"])
+def test_each_allocation_in_turn_fails_and_each_failure_is_seen_and_harmless(forever: bool) -> None:
+    failed, allocations = run(0, forever=False)
+    assert failed == set() and allocations > 700
+    steps = [*range(1, 40), *range(40, allocations, 37), *range(allocations - 15, allocations + 1)]
+    for n in steps:
+        failed, _ = run(n, forever=forever)
+        assert failed, f"allocation {n} failed and nobody was told"
+    assert run(allocations + 1, forever=forever)[0] == set()
+
+
+def test_a_process_costs_its_record_and_its_names_and_no_more() -> None:
+    """docs/testing.md states it: at most 320 bytes for a process, and two for each code unit of its texts."""
+    with Core() as core:
+        reader = core.opened()
+        before = reader.info()["memory_bytes"]
+        count = 20_000
+        for pid in range(count):
+            core.create(pid, native_name=TOOL, command_line="a b")
+        texts = 2 * (len("c:\\tools\\a.exe") + len(TOOL) + len("a b"))
+        each = (reader.info()["memory_bytes"] - before) / count
+        assert texts + 200 < each < texts + 320, f"{each} bytes for a process, {texts} of them texts"
+        for pid in range(count):
+            core.exit(pid)
+        after = reader.info()["memory_bytes"]
+        assert after - before <= 4 * 4096, f"{after - before} bytes are kept for processes that are gone"
+
+
+def test_every_size_of_the_table_finds_what_it_holds() -> None:
+    """The table grows and shrinks by one bucket at a time; each record is found at every size on the way."""
+    with Core() as core:
+        controller = core.controller()
+        keys = {}
+        for pid in range(4000, 4000 + 4 * 3000, 4):
+            core.create(pid)
+        keys = {record.pid: record.start_key for record in controller.listing(room=1 << 24).records}
+        assert len(keys) == 3000
+        while keys:
+            for pid in list(keys)[::3]:
+                core.exit(pid)
+                del keys[pid]
+            targets = list(keys.items())
+            for at in range(0, len(targets), wire.MAX_TARGETS):
+                part = targets[at : at + wire.MAX_TARGETS]
+                assert set(controller.allow(*part)) == {wire.RESULT_NOT_HELD}
+        assert controller.info()["exit_without_create"] == 0
