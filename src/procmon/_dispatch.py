@@ -5,8 +5,7 @@ nothing can delay it. *Workers* take jobs from one queue: to ask the callbacks a
 worker that is stuck in a callback past the deadline is given up and replaced. A callback's coroutine runs on an event
 loop and occupies no worker meanwhile.
 
-One rule keeps everything straight: a `Hold` is *claimed*, under the lock, by whoever answers it, and only once; the
-gate is called outside the lock. `stop` waits for those who are just calling it, answers the rest, then closes the gate.
+The `Ledger` sees to it that each process is answered once. `stop` has it answer what is held, then closes the gate.
 
 The threads know the engine, not the `Monitor`: when the last reference to that goes, the engine stops by itself. What a
 garbage collector may call at any point, inside any lock, must not lock: `drop` and `do_later` only leave word, in a
@@ -24,17 +23,16 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass
 from enum import Enum
 from queue import SimpleQueue
-from typing import Protocol, runtime_checkable
 
+from ._ledger import Hold, Ledger, Sink
 from ._loops import LoopThread
 from ._subscriptions import Callback, Decider, ExitCallback, Match, Subscription, read_opinion
-from .errors import GateClosed, ProcmonError, StaleProcess
+from .errors import GateClosed, ProcmonError
 from .gates.base import Gate
-from .records import Answer, DecidedBy, Decision, ProcessHelper, Statistics, Verdict
+from .records import DecidedBy, ProcessHelper, Verdict
 
 log = logging.getLogger("procmon")
 
@@ -51,14 +49,6 @@ class State(Enum):
     STOPPED = "stopped"
 
 
-@runtime_checkable
-class Sink(Protocol):
-    """Where decisions are written, `AuditLog` for one."""
-
-    def write(self, decision: Decision, /) -> object:
-        """Called once for each decision, after the verdict was sent; by one thread at a time."""
-
-
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the user chose; see `Monitor`."""
@@ -71,16 +61,6 @@ class Options:
     own: Verdict | None
     history: int
     sinks: tuple[Sink, ...]
-
-
-@dataclass(slots=True, eq=False)
-class Hold:
-    """One process that waits for its verdict."""
-
-    process: ProcessHelper
-    since: float = field(default_factory=time.monotonic)
-    claimed: bool = False
-    """Somebody is answering it, or has."""
 
 
 @dataclass(slots=True, eq=False)
@@ -107,24 +87,18 @@ class Engine:
         self.options = options
         self.state = State.READY
         self.error: Exception | None = None
-        self.changed = threading.Condition(threading.RLock())
+        self.ledger = Ledger(gate, options.history, options.sinks, self._note_failure)
+        self.changed = self.ledger.changed
         self.stopped = threading.Event()
         self.subscriptions: tuple[Subscription, ...] = ()
         self.exit_subscriptions: tuple[Subscription, ...] = ()
-        self.held: dict[tuple[int, int], Hold] = {}
-        self.history: deque[Decision] = deque(maxlen=options.history)
-        self.counts: Counter[str] = Counter()
         self.asking_threads: Counter[int] = Counter()  # native ids of threads that are inside a callback
         self.at_stop: list[Callable[[], None]] = []
         self._later: deque[Callable[[], None]] = deque()
         self.dropped = False
         self.loops = LoopThread()
-        self._longest_hold = 0.0
-        self._fetching = threading.Lock()
-        self._writing = threading.RLock()  # a sink may stop the monitor
         self._queue: SimpleQueue[Callable[[], bool] | None] = SimpleQueue()
         self._jobs: set[Job] = set()  # queued or being asked
-        self._sending = 0
         self._workers = 0
         self._hanging = 0
         self._warned_of_own = False
@@ -173,6 +147,7 @@ class Engine:
             future.cancel()
         for _ in range(self._workers):
             self._queue.put(None)
+        self.ledger.write()
         for tell in tuple(self.at_stop):
             tell()
         self.loops.close()
@@ -203,11 +178,7 @@ class Engine:
         except Exception as error:
             if not isinstance(error, GateClosed) and self.error is None:
                 self._note_failure(error, "the last fetch")
-        verdict = self.unanswered
-        for hold in tuple(self.held.values()):
-            self.answer(hold, verdict, DecidedBy.STOP)
-        with self.changed:  # others may be about to send: let them, or closing the gate would undo their verdicts
-            self.changed.wait_for(lambda: self._sending == 0, 2.0)
+        self.ledger.release(self.unanswered)
 
     @property
     def unanswered(self) -> Verdict:
@@ -251,7 +222,7 @@ class Engine:
                     self._fetch()
                 self._give_up_the_late()
                 self._tend()
-                if self.gate.ended and (self.gate.closed or not (self.held or self._jobs)):
+                if self.gate.ended and (self.gate.closed or not (self.ledger.held or self._jobs)):
                     break
         except GateClosed:
             pass  # somebody closed the gate under the monitor: that ends it, too
@@ -271,52 +242,20 @@ class Engine:
         return False
 
     def _fetch(self) -> None:
-        with self._fetching:
-            holds = [hold for record in self.gate.fetch() if (hold := self._take(record)) is not None]
-        for hold in holds:
-            if self.state is not State.RUNNING:
-                self.answer(hold, self.unanswered, DecidedBy.STOP)
-            elif self._started_by_callback(hold.process) and self._answer_own(hold):
-                continue
-            else:
-                self._enqueue(Job(hold.process, hold))
-
-    def _take(self, record: ProcessHelper) -> Hold | None:
-        """Note one record; the hold, if it asks for a verdict."""
-        with self.changed:
-            self.counts["fetched"] += 1
-            known = self.held.get(record.identity)
-            if record.exited:
-                self.counts["exited"] += 1
-                if known is not None and not known.claimed:  # it was ended by others while it was held
-                    known.claimed = True
-                    del self.held[record.identity]
-                    self.counts["stale"] += 1
+        for news in self.ledger.fetch():
+            if isinstance(news, ProcessHelper):
                 if self.exit_subscriptions:
-                    self._enqueue(Job(record, None))
-            elif record.paused:
-                if known is None:
-                    self.counts["held"] += 1
-                    self.held[record.identity] = known = Hold(record)
-                    return known
-            elif record.verdict is not None and record.decided_by is not DecidedBy.USER:
-                self._note_gate_decision(record, known)
-            self.changed.notify_all()
-        return None
+                    self._enqueue(Job(news, None))
+            elif self.state is not State.RUNNING:
+                self.ledger.answer(news, self.unanswered, DecidedBy.STOP)
+            elif not (self._started_by_callback(news.process) and self._answer_own(news)):
+                self._enqueue(Job(news.process, news))
+        if self.options.sinks:
+            self._queue.put(self._write)  # what the gate itself decided: a slow sink must not delay this thread
 
-    def _note_gate_decision(self, record: ProcessHelper, hold: Hold | None) -> None:
-        assert record.verdict is not None
-        self.counts["gate_decided"] += 1
-        held = 0.0
-        if hold is not None and not hold.claimed:
-            hold.claimed = True
-            del self.held[record.identity]
-            held = time.monotonic() - hold.since
-            self.counts["blocked" if record.verdict is Verdict.BLOCK else "allowed"] += 1
-        by = record.decided_by or DecidedBy.NOBODY
-        decision = Decision(process=record, verdict=record.verdict, by=by, held=held)
-        self.history.append(decision)
-        self._queue.put(lambda: self._write(decision))
+    def _write(self) -> bool:
+        self.ledger.write()
+        return True
 
     def _started_by_callback(self, process: ProcessHelper) -> bool:
         """Whether a thread that is inside a callback, and so may wait for this process, has started it."""
@@ -334,7 +273,7 @@ class Engine:
                 self.gate.name, hold.process.name, hold.process.pid,
                 f"answered at once: {own.value}" if own else "it is asked about like any other and may never be answered",
             )  # fmt: skip
-        return own is not None and self.answer(hold, own, DecidedBy.EXEMPT, "own") is not None
+        return own is not None and self.ledger.answer(hold, own, DecidedBy.EXEMPT, "own") is not None
 
     # ------------------------------------------------------------------------------------------------ the workers
 
@@ -437,9 +376,9 @@ class Engine:
                 log.error("callback %s failed on %r", job.name, job.process, exc_info=error)
                 verdict, by, who = self.options.on_error, DecidedBy.ERROR, job.name
                 with self.changed:
-                    self.counts["callback_errors"] += 1
+                    self.ledger.counts["callback_errors"] += 1
             if job.hold is not None:
-                self.conclude(job.hold, verdict, by, who, audited)
+                self.ledger.conclude(job.hold, verdict, by, who, audited)
         finally:
             with self.changed:
                 self._jobs.discard(job)
@@ -455,7 +394,7 @@ class Engine:
             for job in late:
                 job.given_up = True
                 self._jobs.discard(job)
-                self.counts["deadlines"] += 1
+                self.ledger.counts["deadlines"] += 1
                 if job.in_worker:
                     self._hanging += 1
                     self._add_worker()
@@ -467,122 +406,7 @@ class Engine:
                 job.name, job.process, self._hanging,
             )  # fmt: skip
             if job.hold is not None:
-                self.conclude(job.hold, self.options.on_deadline, DecidedBy.DEADLINE, job.name)
-
-    # ---------------------------------------------------------------------------------------------- the verdicts
-
-    def conclude(self, hold: Hold, verdict: Verdict, by: DecidedBy, who: str = "", audited: bool = False) -> None:
-        """Answer, or go on holding where the verdict is DEFER."""
-        if verdict is Verdict.DEFER and not audited:
-            with self.changed:
-                if not hold.claimed:
-                    self.counts["deferred"] += 1
-        else:
-            self.answer(hold, verdict, by, who, audited)
-
-    def answer(
-        self, hold: Hold, verdict: Verdict, by: DecidedBy, who: str = "", audited: bool = False
-    ) -> Decision | None:
-        """Send a verdict; None when somebody else has answered before."""
-        with self.changed:
-            if hold.claimed:
-                return None
-            hold.claimed = True
-            self._sending += 1
-        answer: Answer | None = None
-        failure: Exception | None = None
-        try:
-            send = self.gate.block if verdict is Verdict.BLOCK and not audited else self.gate.allow
-            [answer] = send(hold.process)
-        except Exception as error:
-            failure = error
-        decision = Decision(
-            process=hold.process, verdict=verdict, by=by, who=who,
-            held=time.monotonic() - hold.since, audited=audited, answer=answer,
-        )  # fmt: skip
-        with self.changed:
-            self._sending -= 1
-            self.held.pop(hold.process.identity, None)
-            self.note(decision)
-        if failure is not None and not isinstance(failure, GateClosed):
-            self._note_failure(failure, f"answering {hold.process!r}")
-        self._write(decision)
-        return decision
-
-    def answer_by_hand(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:
-        """Send the user's verdict; `Decision.answer` says what came of it.
-
-        Raises: StaleProcess when no such process is known, GateClosed, or whatever the gate raises.
-        """
-        hold, known = self._find(process)
-        if hold is not None:
-            decision = self.answer(hold, verdict, DecidedBy.USER)
-            if decision is None:
-                return Decision(process=known, verdict=verdict, by=DecidedBy.USER, answer=Answer.ANSWERED)
-            if decision.answer is None:
-                raise GateClosed(f"the gate was closed before {known!r} could be answered, and let it go by itself")
-            return decision
-        if self.told(known):
-            return Decision(process=known, verdict=verdict, by=DecidedBy.USER, answer=Answer.ANSWERED)
-        [answer] = (self.gate.block if verdict is Verdict.BLOCK else self.gate.allow)(known)
-        decision = Decision(process=known, verdict=verdict, by=DecidedBy.USER, answer=answer)
-        if answer is Answer.DONE:  # held by the gate, but not fetched yet
-            self.counts["held"] += 1
-            self.note(decision)
-            self._write(decision)
-        return decision
-
-    def _find(self, process: ProcessHelper | int) -> tuple[Hold | None, ProcessHelper]:
-        with self.changed:
-            if isinstance(process, ProcessHelper):
-                return self.held.get(process.identity), process
-            for hold in self.held.values():
-                if hold.process.pid == process:
-                    return hold, hold.process
-            answered = [decision.process for decision in self.history if decision.process.pid == process]
-        if not self.gate.closed:
-            for known in self.gate.snapshot():
-                if known.pid == process:
-                    return None, known
-        if answered:
-            return None, answered[-1]
-        raise StaleProcess(f"{self.gate.name} knows no process with pid {process}: it has gone, or never came this way")
-
-    def told(self, process: ProcessHelper) -> str:
-        """How a process was answered, in words, as far as the history goes back; "" when it does not."""
-        with self.changed:
-            for decision in reversed(self.history):
-                if decision.process == process and decision.answer in (Answer.DONE, None):
-                    return f"{decision.verdict.value} by {decision.by.value} {decision.who}".rstrip()
-        return ""
-
-    def note(self, decision: Decision) -> None:
-        """Count a decision and keep it."""
-        with self.changed:
-            if decision.answer is Answer.DONE:
-                blocked = decision.verdict is Verdict.BLOCK and not decision.audited
-                self.counts["blocked" if blocked else "allowed"] += 1
-                self._longest_hold = max(self._longest_hold, decision.held)
-            else:
-                self.counts["stale"] += 1
-            self.history.append(decision)
-            self.changed.notify_all()
-
-    def _write(self, decision: Decision) -> bool:
-        if self.options.sinks:
-            with self._writing:
-                for sink in self.options.sinks:
-                    try:
-                        sink.write(decision)
-                    except Exception:
-                        self.counts["audit_errors"] += 1
-                        log.exception("%r could not write %r; its verdict stands", sink, decision)
-        return True
-
-    def statistics(self) -> Statistics:
-        with self.changed:
-            longest = timedelta(seconds=self._longest_hold)
-            return Statistics(pending=len(self.held), longest_hold=longest, **self.counts)
+                self.ledger.conclude(job.hold, self.options.on_deadline, DecidedBy.DEADLINE, job.name)
 
 
 _running: "weakref.WeakSet[Engine]" = weakref.WeakSet()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from ._dispatch import Engine, Hold, State
+from ._dispatch import Engine, State
 from ._subscriptions import Match, Subscription
 from .errors import ProcmonError
 from .records import DecidedBy, ProcessHelper, Verdict
@@ -48,9 +48,9 @@ class _Inbox:
         with self.changed:
             while self.waiting:
                 process = self.waiting.popleft()
-                hold = self.engine.held.get(process.identity)
+                hold = self.engine.ledger.held.get(process.identity)
                 if hold is not None and not hold.claimed:
-                    self.given = [one for one in self.given if one.identity in self.engine.held]
+                    self.given = [one for one in self.given if one.identity in self.engine.ledger.held]
                     self.given.append(process)
                     self._busy(threading.get_native_id())
                     return process
@@ -77,9 +77,9 @@ class _Inbox:
             self.waiting.clear()
             self._busy(0)
         for process in unanswered:
-            hold: Hold | None = self.engine.held.get(process.identity)
+            hold = self.engine.ledger.held.get(process.identity)
             if hold is not None:
-                self.engine.answer(hold, self.engine.unanswered, DecidedBy.DEFAULT, subscription.name)
+                self.engine.ledger.answer(hold, self.engine.unanswered, DecidedBy.DEFAULT, subscription.name)
 
 
 class Starts:

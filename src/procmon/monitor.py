@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self, overload
 
-from ._dispatch import Engine, Options, Sink, State
+from ._dispatch import Engine, Options, State
+from ._ledger import Sink
 from ._streams import Starts
 from ._subscriptions import Callback, Decider, ExitCallback, Match, Subscription, read_opinion
 from .errors import AlreadyAnswered, NotHeld, ProcmonError, StaleProcess
@@ -94,10 +95,10 @@ class Monitor:
     def __repr__(self) -> str:
         engine = self._engine
         state = "failed" if engine.error is not None else engine.state.value
-        counts = engine.counts
+        counts = engine.ledger.counts
         return (
             f"<Monitor {state} on {engine.gate.name}: {counts['allowed']} allowed, {counts['blocked']} blocked,"
-            f" {len(engine.held)} pending>"
+            f" {len(engine.ledger.held)} pending>"
         )
 
     # --------------------------------------------------------------------------------------------------- its life
@@ -267,7 +268,7 @@ class Monitor:
     def pending(self) -> list[ProcessHelper]:
         """Held at this moment, oldest first: being asked about, or deferred."""
         with self._engine.changed:
-            return [hold.process for hold in self._engine.held.values() if not hold.claimed]
+            return [hold.process for hold in self._engine.ledger.held.values() if not hold.claimed]
 
     def allow(self, process: ProcessHelper | int) -> Decision:
         """Let a held process run: the record or its pid.
@@ -301,12 +302,12 @@ class Monitor:
     def history(self) -> list[Decision]:
         """The latest decisions, oldest first; `Monitor` has the number kept."""
         with self._engine.changed:
-            return list(self._engine.history)
+            return list(self._engine.ledger.history)
 
     @property
     def statistics(self) -> Statistics:
         """Counts since the monitor was made."""
-        return self._engine.statistics()
+        return self._engine.ledger.statistics()
 
     def sweep(self, policy: Decider | Callable[[ProcessHelper], Decision | Verdict | None], *, terminate: bool = False) -> list[Decision]:
         """What `policy` says of the processes that run already, and were never held.
@@ -347,7 +348,7 @@ class Monitor:
         return Answer.DONE
 
     def _by_hand(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:
-        decision = self._engine.answer_by_hand(process, verdict)
+        decision = self._engine.ledger.answer_by_hand(process, verdict)
         known = decision.process
         match decision.answer:
             case Answer.DONE:
@@ -359,7 +360,7 @@ class Monitor:
             case Answer.NOT_HELD:
                 raise NotHeld(f"{known!r} runs and is not held; to end a running process is not the business of a monitor")
             case _:
-                raise AlreadyAnswered(f"{known!r} has had its verdict ({self._engine.told(known)}); a second one changes nothing")
+                raise AlreadyAnswered(f"{known!r} has had its verdict ({self._engine.ledger.told(known)}); a second one changes nothing")
 
 
 def _sinks(audit: Sink | Iterable[Sink] | None) -> tuple[Sink, ...]:

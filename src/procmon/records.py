@@ -6,10 +6,14 @@ JSON with ``as_dict``. They import on every operating system.
 
 import enum
 import ntpath
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 __all__ = ["Answer", "DecidedBy", "Decision", "ProcessFlags", "ProcessHelper", "Statistics", "Verdict"]
+
+T = TypeVar("T")
 
 
 class Verdict(enum.Enum):
@@ -161,37 +165,53 @@ class ProcessHelper:
         return hash(self.identity)
 
     def __repr__(self) -> str:
-        state = [
-            word
-            for word, holds in (
-                ("paused", self.paused),
-                ("exited", self.exited),
-                ("seen", self.seen),
-                ("running before", ProcessFlags.RUNNING_BEFORE in self.flags),
-            )
-            if holds
-        ]
+        parts = [f"<ProcessHelper {self.pid} {self.image_name!r} parent {self.parent_pid}"]
+        if self.paused:
+            parts.append("paused")
+        if self.exited:
+            parts.append("exited" if self.exit_status is None else f"exited with {status_text(self.exit_status)}")
+        if self.seen:
+            parts.append("seen")
+        if ProcessFlags.RUNNING_BEFORE in self.flags:
+            parts.append("running before")
         if self.verdict is not None:
-            state.append(self.verdict.value + (f" by {self.decided_by.value}" if self.decided_by else ""))
-        return f"<ProcessHelper {self.pid} {self.image_name!r} parent {self.parent_pid}{', ' if state else ''}{', '.join(state)}>"
+            parts.append(self.verdict.value + (f" by {self.decided_by.value}" if self.decided_by else ""))
+        return ", ".join(parts) + ">"
 
     def as_dict(self) -> dict[str, object]:
         """The fields as JSON types; `from_dict` is the way back."""
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
 
     @classmethod
-    def from_dict(cls, data: dict[str, object]) -> "ProcessHelper":
+    def from_dict(cls, data: Mapping[str, object]) -> "ProcessHelper":
         """The record that `as_dict` described. Unknown keys are ignored.
 
-        Raises: ValueError or TypeError when a field is missing or has the wrong type.
+        >>> from procmon import ProcessHelper
+        >>> ProcessHelper.from_dict({"pid": 8, "parent_pid": 4, "image_name": "a.exe"})
+        <ProcessHelper 8 'a.exe' parent 4>
+
+        Raises: ValueError that names the field which is missing or wrong.
         """
-        values = {f.name: data[f.name] for f in fields(cls) if f.name in data}
-        for name, kind in (("verdict", Verdict), ("decided_by", DecidedBy), ("flags", ProcessFlags)):
-            if values.get(name) is not None:
-                values[name] = kind(values[name])
-        if values.get("created") is not None:
-            values["created"] = datetime.fromisoformat(str(values["created"]))
-        return cls(**values)  # type: ignore[arg-type]
+        verdict, decided_by = _optional(data, "verdict", str), _optional(data, "decided_by", str)
+        return cls(
+            pid=_required(data, "pid", int),
+            parent_pid=_required(data, "parent_pid", int),
+            image_name=_required(data, "image_name", str),
+            paused=_optional(data, "paused", bool) or False,
+            seen=_optional(data, "seen", bool) or False,
+            start_key=_optional(data, "start_key", int) or 0,
+            created=_moment(data, "created"),
+            creator_pid=_optional(data, "creator_pid", int),
+            creator_tid=_optional(data, "creator_tid", int),
+            command_line=_optional(data, "command_line", str),
+            native_name=_optional(data, "native_name", str),
+            flags=ProcessFlags(_optional(data, "flags", int) or 0),
+            exited=_optional(data, "exited", bool) or False,
+            exit_status=_optional(data, "exit_status", int),
+            verdict=None if verdict is None else Verdict(verdict),
+            decided_by=None if decided_by is None else DecidedBy(decided_by),
+            hold_left=_seconds(data, "hold_left"),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,31 +239,33 @@ class Decision:
     """What the gate did with it; None where it was not sent."""
 
     def __repr__(self) -> str:
-        who = f" {self.who}" if self.who else ""
+        who = " ".join(["", *self.who.split()])  # on one line, whatever a rule is called
         audit = " (audit: let pass)" if self.audited else ""
-        return f"<Decision {self.verdict.value} {self.process.pid} {self.process.image_name!r} by {self.by.value}{who}{audit}>"
+        late = f" (came too late: {self.answer.value})" if self.answer not in (None, Answer.DONE) else ""
+        what = f"{self.verdict.value} {self.process.pid} {self.process.image_name!r}"
+        return f"<Decision {what} by {self.by.value}{who}{audit}{late}>"
 
     def as_dict(self) -> dict[str, object]:
         """The fields as JSON types; `from_dict` is the way back."""
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
 
     @classmethod
-    def from_dict(cls, data: dict[str, object]) -> "Decision":
+    def from_dict(cls, data: Mapping[str, object]) -> "Decision":
         """The decision that `as_dict` described. Unknown keys are ignored.
 
-        Raises: ValueError, TypeError or KeyError when a field is missing or has the wrong type.
+        Raises: ValueError that names the field which is missing or wrong.
         """
-        process, answer = data["process"], data.get("answer")
-        if not isinstance(process, dict):
-            raise ValueError(f"a decision needs its process as an object, not {type(process).__name__}")
+        answer, at = _optional(data, "answer", str), _moment(data, "at")
+        if at is None:
+            raise ValueError("at is missing: a decision needs its time")
         return cls(
-            process=ProcessHelper.from_dict(process),
-            verdict=Verdict(data["verdict"]),
-            by=DecidedBy(data["by"]),
-            who=str(data.get("who", "")),
-            at=datetime.fromisoformat(str(data["at"])),
-            held=float(str(data.get("held", 0.0))),
-            audited=bool(data.get("audited", False)),
+            process=ProcessHelper.from_dict(_required(data, "process", dict)),
+            verdict=Verdict(_required(data, "verdict", str)),
+            by=DecidedBy(_required(data, "by", str)),
+            who=_optional(data, "who", str) or "",
+            at=at,
+            held=_seconds(data, "held") or 0.0,
+            audited=_optional(data, "audited", bool) or False,
             answer=None if answer is None else Answer(answer),
         )
 
@@ -278,6 +300,44 @@ class Statistics:
     def as_dict(self) -> dict[str, object]:
         """The fields as JSON types; `longest_hold` in seconds."""
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+
+
+def status_text(status: int) -> str:
+    """An exit status as people write it: decimal when it is small, hexadecimal when it is an NTSTATUS.
+
+    >>> status_text(1), status_text(0xC0000364)
+    ('1', '0xc0000364')
+    """
+    return str(status) if status < 0x10000 else f"0x{status:08x}"
+
+
+def _optional(data: Mapping[str, object], key: str, kind: type[T]) -> T | None:
+    value = data.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{key} is {value!r}, which is no {kind.__name__}")
+    return value
+
+
+def _required(data: Mapping[str, object], key: str, kind: type[T]) -> T:
+    value = _optional(data, key, kind)
+    if value is None:
+        raise ValueError(f"{key} is missing: it should be there, as {kind.__name__}")
+    return value
+
+
+def _moment(data: Mapping[str, object], key: str) -> datetime | None:
+    text = _optional(data, key, str)
+    moment = None if text is None else datetime.fromisoformat(text)
+    if moment is not None and moment.tzinfo is None:
+        raise ValueError(f"{key} is {text!r}, which says no time zone: end it in +00:00 for UTC")
+    return moment
+
+
+def _seconds(data: Mapping[str, object], key: str) -> float | None:
+    whole = isinstance(data.get(key), int)  # JSON writers may leave the .0 out
+    return _optional(data, key, int) if whole else _optional(data, key, float)
 
 
 def _plain(value: object) -> object:

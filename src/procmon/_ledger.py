@@ -1,0 +1,233 @@
+"""What a monitor holds and has decided: each process answered once; each decision counted, kept and written.
+
+One rule keeps everything straight: a `Hold` is *claimed*, under the lock, by whoever answers it, and only once; the
+gate is called outside the lock.
+"""
+
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Protocol, runtime_checkable
+
+from .errors import GateClosed, StaleProcess
+from .gates.base import Gate
+from .records import Answer, DecidedBy, Decision, ProcessHelper, Statistics, Verdict
+
+log = logging.getLogger("procmon")
+
+PATIENCE = 2.0
+"""Seconds that a stop waits for verdicts just being sent and sinks just being written."""
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Where decisions are written, `AuditLog` for one."""
+
+    def write(self, decision: Decision, /) -> object:
+        """Called once for each decision, in order, after its verdict was sent; by one thread at a time."""
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """One process that waits for its verdict."""
+
+    process: ProcessHelper
+    since: float = field(default_factory=time.monotonic)
+    claimed: bool = False
+    """Somebody is answering it, or has."""
+
+
+class Ledger:
+    """The holds, the history and the counts of one monitor; `changed` guards all of them."""
+
+    def __init__(
+        self, gate: Gate, history: int, sinks: tuple[Sink, ...], on_failure: Callable[[Exception, str], None]
+    ) -> None:
+        self.changed = threading.Condition(threading.RLock())
+        self.held: dict[tuple[int, int], Hold] = {}
+        self.history: deque[Decision] = deque(maxlen=history)
+        self.counts: Counter[str] = Counter()
+        self._gate = gate
+        self._sinks = sinks
+        self._on_failure = on_failure
+        self._longest_hold = 0.0
+        self._sending = 0
+        self._unwritten: deque[Decision] = deque()
+        self._fetching = threading.Lock()  # taken before `changed`
+        self._writing = threading.RLock()  # a sink may stop the monitor
+
+    def statistics(self) -> Statistics:
+        with self.changed:
+            longest = timedelta(seconds=self._longest_hold)
+            return Statistics(pending=len(self.held), longest_hold=longest, **self.counts)
+
+    # ------------------------------------------------------------------------------------------------ from the gate
+
+    def fetch(self) -> list[Hold | ProcessHelper]:
+        """Take in what is new at the gate: the holds that want a verdict, and the records of exits, in order."""
+        with self._fetching:
+            return [news for record in self._gate.fetch() if (news := self._take_in(record)) is not None]
+
+    def _take_in(self, record: ProcessHelper) -> Hold | ProcessHelper | None:
+        with self.changed:
+            self.counts["fetched"] += 1
+            hold = self.held.get(record.identity)
+            if record.exited:
+                self.counts["exited"] += 1
+                if hold is not None and self._drop(hold):  # others ended it while it was held
+                    self.counts["stale"] += 1
+                return record
+            if record.paused:
+                if hold is None:
+                    self.counts["held"] += 1
+                    self.held[record.identity] = hold = Hold(record)
+                    return hold
+            elif record.verdict is not None and record.decided_by is not DecidedBy.USER:
+                self._note_the_gates(record, record.verdict, hold)
+            return None
+
+    def _note_the_gates(self, record: ProcessHelper, verdict: Verdict, hold: Hold | None) -> None:
+        held = 0.0
+        self.counts["gate_decided"] += 1
+        if hold is not None and self._drop(hold):
+            held = time.monotonic() - hold.since
+            self.counts["blocked" if verdict is Verdict.BLOCK else "allowed"] += 1
+        by = record.decided_by or DecidedBy.NOBODY
+        self._keep(Decision(process=record, verdict=verdict, by=by, held=held))
+
+    def _drop(self, hold: Hold) -> bool:
+        """Claim a hold that needs no answer any more; False when somebody is just sending one."""
+        if hold.claimed:
+            return False
+        hold.claimed = True
+        del self.held[hold.process.identity]
+        self.changed.notify_all()
+        return True
+
+    # ------------------------------------------------------------------------------------------------- to the gate
+
+    def conclude(self, hold: Hold, verdict: Verdict, by: DecidedBy, who: str = "", audited: bool = False) -> None:
+        """Answer, or go on holding where the verdict is DEFER."""
+        if verdict is Verdict.DEFER and not audited:
+            with self.changed:
+                if not hold.claimed:
+                    self.counts["deferred"] += 1
+        else:
+            self.answer(hold, verdict, by, who, audited)
+
+    def answer(
+        self, hold: Hold, verdict: Verdict, by: DecidedBy, who: str = "", audited: bool = False
+    ) -> Decision | None:
+        """Send a verdict; None when somebody else has answered before."""
+        with self.changed:
+            if hold.claimed:
+                return None
+            hold.claimed = True
+            self._sending += 1
+        process, answer, failure = hold.process, None, None
+        try:
+            answer = self._send(process, Verdict.ALLOW if audited else verdict)
+        except Exception as error:
+            failure = error
+        held = time.monotonic() - hold.since
+        decision = Decision(process=process, verdict=verdict, by=by, who=who, held=held, audited=audited, answer=answer)
+        with self.changed:
+            self._sending -= 1
+            self.held.pop(process.identity, None)
+            self._note(decision)
+        if failure is not None and not isinstance(failure, GateClosed):
+            self._on_failure(failure, f"answering {process!r}")
+        self.write()
+        return decision
+
+    def answer_by_hand(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:
+        """Send the user's verdict; `Decision.answer` says what came of it.
+
+        Raises: StaleProcess when no such process is known, GateClosed, or whatever the gate raises.
+        """
+        known = process if isinstance(process, ProcessHelper) else self._find(process)
+        late = Decision(process=known, verdict=verdict, by=DecidedBy.USER, answer=Answer.ANSWERED)
+        with self._fetching:
+            hold = self.held.get(known.identity)
+            if hold is None:
+                if self.told(known):
+                    return late
+                decision = Decision(process=known, verdict=verdict, by=DecidedBy.USER, answer=self._send(known, verdict))
+                if decision.answer is Answer.DONE:  # the gate held it, and it was not fetched yet
+                    with self.changed:
+                        self.counts["held"] += 1
+                        self._note(decision)
+        if hold is None:
+            self.write()
+            return decision
+        answered = self.answer(hold, verdict, DecidedBy.USER)
+        if answered is not None and answered.answer is None:
+            raise GateClosed(f"the gate failed or was closed before it could answer {known!r}; closed, it lets go by itself")
+        return answered or late
+
+    def _send(self, process: ProcessHelper, verdict: Verdict) -> Answer:
+        [answer] = (self._gate.block if verdict is Verdict.BLOCK else self._gate.allow)(process)
+        return answer
+
+    def _find(self, pid: int) -> ProcessHelper:
+        with self.changed:
+            held = [hold.process for hold in self.held.values() if hold.process.pid == pid]
+            answered = [decision.process for decision in self.history if decision.process.pid == pid]
+        if held:
+            return held[-1]
+        running = [] if self._gate.closed else [process for process in self._gate.snapshot() if process.pid == pid]
+        for process in (*running, *reversed(answered)):
+            return process
+        raise StaleProcess(f"{self._gate.name} knows no process with pid {pid}: it has gone, or never came this way")
+
+    def told(self, process: ProcessHelper) -> str:
+        """How a process was answered, in words, as far as the history goes back; "" when it does not."""
+        with self.changed:
+            for decision in reversed(self.history):
+                if decision.process == process and decision.answer in (Answer.DONE, None):
+                    return f"{decision.verdict.value} by {decision.by.value} {decision.who}".rstrip()
+        return ""
+
+    def release(self, verdict: Verdict) -> None:
+        """Answer everything that is held, because the monitor stops; wait for those who are just answering."""
+        for hold in tuple(self.held.values()):
+            self.answer(hold, verdict, DecidedBy.STOP)
+        with self.changed:
+            self.changed.wait_for(lambda: self._sending == 0, PATIENCE)
+
+    # --------------------------------------------------------------------------------------------------- decisions
+
+    def _note(self, decision: Decision) -> None:
+        if decision.answer is Answer.DONE:
+            blocked = decision.verdict is Verdict.BLOCK and not decision.audited
+            self.counts["blocked" if blocked else "allowed"] += 1
+            self._longest_hold = max(self._longest_hold, decision.held)
+        else:
+            self.counts["stale"] += 1
+        self._keep(decision)
+
+    def _keep(self, decision: Decision) -> None:
+        self.history.append(decision)
+        if self._sinks:
+            self._unwritten.append(decision)
+        self.changed.notify_all()
+
+    def write(self) -> None:
+        """Give the sinks what they have not yet had; all that was noted before is written when it returns."""
+        if not self._sinks or not self._writing.acquire(timeout=PATIENCE):
+            return  # somebody else is stuck in a sink, and will go on from there
+        try:
+            while self._unwritten:
+                decision = self._unwritten.popleft()
+                for sink in self._sinks:
+                    try:
+                        sink.write(decision)
+                    except Exception:
+                        self.counts["audit_errors"] += 1
+                        log.exception("%r could not write %r; its verdict stands", sink, decision)
+        finally:
+            self._writing.release()

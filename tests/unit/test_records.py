@@ -1,0 +1,176 @@
+"""The records: identity, one-line reprs, JSON and back."""
+
+import json
+from dataclasses import FrozenInstanceError, fields, replace
+from datetime import UTC, datetime, timedelta, timezone
+
+import procmon
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from procmon.records import Answer, DecidedBy, Decision, ProcessFlags, ProcessHelper, Statistics, Verdict
+
+pids = st.integers(0, 2**32 - 1)
+times = st.datetimes(timezones=st.just(UTC))
+processes = st.builds(
+    ProcessHelper,
+    pid=pids,
+    parent_pid=pids,
+    image_name=st.text(),
+    paused=st.booleans(),
+    seen=st.booleans(),
+    start_key=st.integers(0, 2**64 - 1),
+    created=st.none() | times,
+    creator_pid=st.none() | pids,
+    creator_tid=st.none() | pids,
+    command_line=st.none() | st.text(),
+    native_name=st.none() | st.text(),
+    flags=st.integers(0, 2**32 - 1).map(ProcessFlags),
+    exited=st.booleans(),
+    exit_status=st.none() | pids,
+    verdict=st.none() | st.sampled_from(Verdict),
+    decided_by=st.none() | st.sampled_from(DecidedBy),
+    hold_left=st.none() | st.floats(0, 1e6),
+)
+decisions = st.builds(
+    Decision,
+    process=processes,
+    verdict=st.sampled_from(Verdict),
+    by=st.sampled_from(DecidedBy),
+    who=st.text(),
+    at=times,
+    held=st.floats(0, 1e6),
+    audited=st.booleans(),
+    answer=st.none() | st.sampled_from(Answer),
+)
+
+
+def all_fields(record):
+    return {field.name: getattr(record, field.name) for field in fields(record)}
+
+
+@given(processes)
+def test_a_process_goes_through_json_and_back_whole(process):
+    assert all_fields(ProcessHelper.from_dict(json.loads(json.dumps(process.as_dict())))) == all_fields(process)
+
+
+@given(decisions)
+def test_a_decision_goes_through_json_and_back_whole(decision):
+    again = Decision.from_dict(json.loads(json.dumps(decision.as_dict())))
+    assert all_fields(again) == all_fields(decision)
+    assert all_fields(again.process) == all_fields(decision.process)
+
+
+@given(processes, decisions)
+def test_each_prints_on_one_line(process, decision):
+    assert len(repr(process).splitlines()) == len(repr(decision).splitlines()) == 1
+
+
+def test_statistics_are_json_and_their_times_seconds():
+    statistics = Statistics(allowed=2, longest_hold=timedelta(milliseconds=1500))
+    assert json.loads(json.dumps(statistics.as_dict()))["longest_hold"] == 1.5
+    assert statistics.as_dict().keys() == {field.name for field in fields(Statistics)}
+
+
+def test_identity_is_the_pid_with_its_start_key_and_nothing_else():
+    one = ProcessHelper(pid=8, parent_pid=4, image_name="a.exe", start_key=1, paused=True)
+    same = ProcessHelper(pid=8, parent_pid=0, image_name="b.exe", start_key=1, exited=True)
+    other = replace(one, start_key=2)
+    assert one == same and hash(one) == hash(same)
+    assert one != other
+    assert one != (8, 1)
+    assert {one: "first", other: "second"}[same] == "first"
+
+
+def test_records_do_not_change():
+    process = ProcessHelper(pid=8, parent_pid=4, image_name="a.exe")
+    with pytest.raises(FrozenInstanceError):
+        process.pid = 9
+    with pytest.raises((AttributeError, TypeError)):
+        process.colour = "red"
+
+
+@pytest.mark.parametrize("fields, text", [
+    ({}, "<ProcessHelper 8 'a.exe' parent 4>"),
+    ({"paused": True, "seen": True}, "<ProcessHelper 8 'a.exe' parent 4, paused, seen>"),
+    ({"exited": True, "exit_status": 0}, "<ProcessHelper 8 'a.exe' parent 4, exited with 0>"),
+    ({"exited": True, "exit_status": 0xC0000364}, "<ProcessHelper 8 'a.exe' parent 4, exited with 0xc0000364>"),
+    ({"exited": True}, "<ProcessHelper 8 'a.exe' parent 4, exited>"),
+    ({"flags": ProcessFlags.RUNNING_BEFORE}, "<ProcessHelper 8 'a.exe' parent 4, running before>"),
+    ({"verdict": Verdict.BLOCK}, "<ProcessHelper 8 'a.exe' parent 4, block>"),
+    ({"verdict": Verdict.ALLOW, "decided_by": DecidedBy.GATE_TIMEOUT}, "<ProcessHelper 8 'a.exe' parent 4, allow by gate timeout>"),
+    ({"image_name": ""}, "<ProcessHelper 8 '' parent 4>"),
+])  # fmt: skip
+def test_the_repr_of_a_process_shows_its_state(fields, text):
+    assert repr(ProcessHelper(**({"pid": 8, "parent_pid": 4, "image_name": "a.exe"} | fields))) == text
+
+
+def test_the_name_is_the_last_part():
+    assert ProcessHelper(pid=8, parent_pid=4, image_name="c:\\tools\\a.exe").name == "a.exe"
+    assert ProcessHelper(pid=8, parent_pid=4, image_name="\\device\\mup\\a.exe").name == "a.exe"
+    assert ProcessHelper(pid=8, parent_pid=4, image_name="").name == ""
+
+
+@pytest.mark.parametrize("data, error", [
+    ({}, "pid"), ({"pid": 1, "parent_pid": 2}, "image_name"), ({"pid": "1", "parent_pid": 2, "image_name": ""}, "pid"),
+    ({"pid": True, "parent_pid": 2, "image_name": ""}, "pid"),
+    ({"pid": 1, "parent_pid": 2, "image_name": "", "paused": "no"}, "paused"),
+    ({"pid": 1, "parent_pid": 2, "image_name": 5}, "image_name"), ({"pid": 1, "parent_pid": 2, "image_name": "", "verdict": "maybe"}, "maybe"),
+    ({"pid": 1, "parent_pid": 2, "image_name": "", "flags": "x"}, "flags"), ({"pid": 1, "parent_pid": 2, "image_name": "", "created": "soon"}, "soon"),
+    ({"pid": 1, "parent_pid": 2, "image_name": "", "created": "2024-01-01"}, "created"),
+    ({"pid": 1, "parent_pid": 2, "image_name": "", "hold_left": "x"}, "hold_left"),
+])  # fmt: skip
+def test_a_process_that_is_none_is_refused_by_the_field(data, error):
+    with pytest.raises((TypeError, ValueError), match=error):
+        ProcessHelper.from_dict(data)
+
+
+@pytest.mark.parametrize("change, error", [
+    ({"process": None}, "process"), ({"process": {}}, "pid"), ({"verdict": "maybe"}, "maybe"), ({"by": 3}, "3"),
+    ({"at": "yesterday"}, "yesterday"), ({"held": "long"}, "long"), ({"answer": "what"}, "what"), ({"audited": "no"}, "audited"),
+    ({"at": "2024-01-01T00:00:00"}, "at"), ({"who": 3}, "who"),
+])  # fmt: skip
+def test_a_decision_that_is_none_is_refused_by_the_field(change, error):
+    process = ProcessHelper(pid=8, parent_pid=4, image_name="a.exe")
+    good = Decision(process=process, verdict=Verdict.ALLOW, by=DecidedBy.DEFAULT).as_dict()
+    with pytest.raises((TypeError, ValueError), match=error):
+        Decision.from_dict(good | change)
+
+
+@pytest.mark.parametrize("missing", ["process", "verdict", "by", "at"])
+def test_a_decision_without_a_part_says_which(missing):
+    process = ProcessHelper(pid=8, parent_pid=4, image_name="a.exe")
+    good = Decision(process=process, verdict=Verdict.ALLOW, by=DecidedBy.DEFAULT).as_dict()
+    del good[missing]
+    with pytest.raises((TypeError, ValueError), match=missing):
+        Decision.from_dict(good)
+
+
+def test_unknown_keys_are_ignored_and_unknown_flags_kept():
+    data = {"pid": 1, "parent_pid": 2, "image_name": "a", "colour": "red", "flags": 0x80000001}
+    assert ProcessHelper.from_dict(data).flags == 0x80000001
+
+
+def test_times_of_other_zones_stay_the_same_moment():
+    at = datetime(2024, 5, 1, 12, tzinfo=timezone(timedelta(hours=2)))
+    process = ProcessHelper(pid=1, parent_pid=2, image_name="a", created=at)
+    assert ProcessHelper.from_dict(process.as_dict()).created == at
+
+
+@pytest.mark.parametrize("fields, text", [
+    ({}, "<Decision block 8 'a.exe' by default>"),
+    ({"by": DecidedBy.RULE, "who": "no shells"}, "<Decision block 8 'a.exe' by rule no shells>"),
+    ({"by": DecidedBy.RULE, "audited": True}, "<Decision block 8 'a.exe' by rule (audit: let pass)>"),
+    ({"answer": Answer.STALE}, "<Decision block 8 'a.exe' by default (came too late: stale)>"),
+    ({"answer": Answer.DONE}, "<Decision block 8 'a.exe' by default>"),
+])  # fmt: skip
+def test_the_repr_of_a_decision_says_who_decided_what(fields, text):
+    process = ProcessHelper(pid=8, parent_pid=4, image_name="a.exe")
+    decision = Decision(**({"process": process, "verdict": Verdict.BLOCK, "by": DecidedBy.DEFAULT} | fields))
+    assert repr(decision) == text
+
+
+def test_verdicts_name_themselves():
+    assert [repr(verdict) for verdict in (procmon.ALLOW, procmon.BLOCK, procmon.DEFER)] == [
+        "<Verdict.ALLOW>", "<Verdict.BLOCK>", "<Verdict.DEFER>",
+    ]  # fmt: skip
