@@ -1,7 +1,7 @@
 """Plays the kernel's part for the driver's Wine build, with real processes.
 
-Wine tells no driver of processes. So `WineKernel` runs real commands under the debug API (a `DebugGate`, which keeps each
-process of the tree frozen before its first instruction) and does with each what a kernel would:
+Wine tells no driver of processes. So `WineKernel` runs real commands under the debug API (a `DebugGate`, which keeps
+each process of the tree frozen before its first instruction) and does with each what a kernel would:
 
     a process has come to be      NOTE_CREATED, in order, before anything else of that process
     its image is mapped           NOTE_IMAGE in a thread of its own: the driver keeps the request for as long as it
@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from procmon import DebugGate, GateClosed, ProcessHelper, wire
 from procmon.gates.driver import DEVICE
@@ -30,7 +30,7 @@ from procmon.win32.kernel import native_drive
 
 
 class WineKernel:
-    """Runs commands whose every process goes through the driver. Close it, or leave its ``with``, to let all of them go."""
+    """Runs commands whose every process goes through the driver. Close it, or leave its ``with``, to let them go."""
 
     def __init__(self, device: str = DEVICE) -> None:
         self.device = device
@@ -44,7 +44,7 @@ class WineKernel:
     ) -> None:
         self.close()
 
-    def run(self, argv: str | Sequence[str], **popen_options: object) -> "subprocess.Popen[str] | subprocess.Popen[bytes]":
+    def run(self, argv: str | Sequence[str], **popen_options: Any) -> "subprocess.Popen[Any]":
         """Start a command as `subprocess.Popen` would; it and all that it starts goes through the driver."""
         gate = DebugGate.run(argv, **popen_options)
         thread = threading.Thread(target=self._play, args=(gate,), name=f"kernel of {gate.name}", daemon=True)

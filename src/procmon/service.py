@@ -8,20 +8,32 @@ import enum
 import os
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from .errors import DriverFileMissing, DriverNotInstalled, DriverRunning, ProcmonError, UnsupportedPlatform
+from .errors import (
+    DriverFileMissing,
+    DriverNotInstalled,
+    DriverNotSigned,
+    DriverRunning,
+    ProcmonError,
+    UnsupportedPlatform,
+)
 from .gates.driver import driver_info
 from .win32 import kernel, scm
-from .win32.translate import DELETE, INSTALL, QUERY, START, STOP, translated
+from .win32.translate import DELETE, INSTALL, QUERY, START, STOP, translate, translated
 
 __all__ = ["DriverService", "DriverState", "DriverStatus", "find_driver"]
 
 FILE_NAME = "procmon.sys"
+
+_FILE_NOT_FOUND = 2
+_NEVER_STARTED = 1077  # ERROR_SERVICE_NEVER_STARTED
+
+Step = Callable[[], None]
 
 
 class DriverState(enum.Enum):
@@ -100,7 +112,7 @@ class DriverService:
         self.name = name
         """Of the service. The device is called ``ProcMonGate`` whatever the service's name."""
         self._manager: ServiceManager = manager or scm
-        self._undo: list[ExitStack] = []
+        self._undo: list[list[Step]] = []  # one list for each `with` it is in
 
     def __repr__(self) -> str:
         return f"<DriverService {self.name}>"
@@ -108,11 +120,11 @@ class DriverService:
     def install(self, path: str | os.PathLike[str] | None = None) -> None:
         """Make the service for the driver at `path`, or at the first place of `find_driver`.
 
-        Raises: DriverFileMissing, DriverAlreadyInstalled, AccessDenied; ValueError for a path on the network.
+        Raises: DriverFileMissing also for a file that is no driver, DriverNotSigned for one of another architecture,
+        DriverAlreadyInstalled, AccessDenied; ValueError for a path on the network.
         """
         file = _plain_path(find_driver() if path is None else path)
-        if not os.path.isfile(file):
-            raise DriverFileMissing(f"there is no file {file}: build it with `python3 dev.py driver`, or give its path")
+        _check_file(file)
         with translated(INSTALL, name=self.name, path=file):
             self._manager.create(self.name, f"{self.name} process gate", file)
 
@@ -121,8 +133,15 @@ class DriverService:
 
         Raises: DriverNotInstalled, DriverRunning if it runs already, DriverFileMissing, DriverNotSigned, AccessDenied.
         """
-        with translated(START, name=self.name, path=self._path() or "the path of its service"):
-            self._manager.start(self.name)
+        path = self._path() or "the path of its service"
+        try:
+            with translated(START, name=self.name, path=path):
+                self._manager.start(self.name)
+        except ProcmonError as problem:
+            # Windows has many codes for a file that has gone, and some of them say something else.
+            if type(problem) is ProcmonError and os.path.isabs(path) and not os.path.isfile(path):
+                raise translate(OSError(_FILE_NOT_FOUND, ""), START, name=self.name, path=path) from problem.__cause__
+            raise
 
     def stop(self, timeout: float = 5.0) -> None:
         """Unload the driver; what it holds goes on at once. Waits up to `timeout` seconds for the end.
@@ -180,16 +199,17 @@ class DriverService:
     ) -> None:
         _undo(self._undo.pop(), error)
 
-    def _ensured(self) -> ExitStack:
-        """Do what is missing; the stack undoes it when closed."""
-        undo, state = ExitStack(), self.status().state
+    def _ensured(self) -> list[Step]:
+        """Do what is missing; the steps undo it."""
+        undo: list[Step] = []
+        state = self.status().state
         try:
             if state is DriverState.NOT_INSTALLED:
                 self.install()
-                undo.callback(self.delete)
+                undo.insert(0, self.delete)
             if state is not DriverState.RUNNING:
                 self.start()
-                undo.callback(self.stop)
+                undo.insert(0, self.stop)
         except BaseException as error:
             _undo(undo, error)
             raise
@@ -209,12 +229,10 @@ class DriverService:
         return f" (its controller is process {pid})" if pid else ""
 
 
-_NEVER_STARTED = 1077  # ERROR_SERVICE_NEVER_STARTED
-
-
-def _undo(stack: ExitStack, error: BaseException | None) -> None:
+def _undo(steps: Sequence[Step], error: BaseException | None) -> None:
     try:
-        stack.close()
+        for step in steps:
+            step()
     except ProcmonError as problem:
         if error is None:
             raise
@@ -230,6 +248,24 @@ def _plain_path(path: str | os.PathLike[str]) -> str:
     if text.startswith("\\\\"):
         raise ValueError(f"Windows loads no driver from the network ({text}): copy the file to a local disk first")
     return text
+
+
+_MACHINES = {0x8664: "x64", 0x14C: "x86", 0xAA64: "arm64"}
+
+
+def _check_file(path: str) -> None:
+    """Tell before Windows does, and more clearly, that a file cannot be this machine's driver."""
+    if not os.path.isfile(path):
+        raise DriverFileMissing(f"there is no file {path}: build it with `python3 dev.py driver`, or give its path")
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    at = int.from_bytes(head[0x3C:0x40], "little")
+    if head[:2] != b"MZ" or head[at : at + 4] != b"PE\0\0":
+        raise DriverFileMissing(f"{path} is no driver, nor any Windows program: build it, or give the right path")
+    machine, wanted = int.from_bytes(head[at + 4 : at + 6], "little"), kernel.driver_architecture()
+    built_for = _MACHINES.get(machine, f"machine 0x{machine:X}")
+    if built_for != {"wine": "x64"}.get(wanted, wanted):
+        raise DriverNotSigned(f"{path} is built for {built_for}: this Windows needs build/driver/{wanted}/{FILE_NAME}")
 
 
 def find_driver() -> Path:

@@ -54,7 +54,7 @@ class DriverGate:
     `device`: the device's path, or a `DriverConnection`.
 
     Raises: DriverNotInstalled, DriverNotRunning, AccessDenied when not elevated, ControllerBusy (with the pid of who
-    has it), VersionMismatch, UnsupportedPlatform off Windows; ValueError for a hold timeout or a verdict that cannot be.
+    has it), VersionMismatch, UnsupportedPlatform off Windows; ValueError for a hold timeout or verdict that cannot be.
 
         >>> import procmon
         >>> with procmon.DriverGate(hold_timeout=10) as gate:  # doctest: +SKIP

@@ -79,6 +79,7 @@ START: Advice = _SERVICE | {
     1053: (ProcmonError, "the driver at {path} did not come up in time: it may have crashed; the System event log says"),
     1056: (DriverRunning, "the driver service {name} is running already: stop() it first to start it anew"),
     1058: (DriverNotRunning, "the service {name} is disabled: `sc config {name} start= demand`, then start() again"),
+    1114: (ProcmonError, "{path} was not loaded: it is damaged, or needs another Windows; build it anew"),
     1275: (DriverNotSigned, _NOT_SIGNED.format("error 1275: it is blocked from loading")),
     1450: (ProcmonError, "Windows has no memory left to load {path}: free some, then start() again"),
     4551: (DriverNotSigned, _NOT_SIGNED.format("error 4551: an application control policy refuses it")),
@@ -118,7 +119,7 @@ NOT_INSTALLED: Advice = {
 REQUEST: Advice = {
     1: (VersionMismatch, _OTHER_DRIVER),
     2: (DriverNotRunning, _STOPPED),
-    5: (DriverNotRunning, _STOPPED),  # Wine, once the device is gone; our handles have the access that a request asks for
+    5: (DriverNotRunning, _STOPPED),  # so says Wine; our handles have the access that a request asks for
     6: (DriverNotRunning, _STOPPED),
     21: (DriverNotRunning, _STOPPED),
     22: (GateClosed, "this gate is not the controller of {path} any more: open a new one"),
