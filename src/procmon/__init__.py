@@ -29,6 +29,7 @@ from .gates.driver import DriverGate
 from .gates.simulated import SimulatedGate
 from .monitor import Monitor
 from .policy import Policy
+from .processes import ProcessTree, processes, tree
 from .records import Answer, DecidedBy, Decision, ProcessFlags, ProcessHelper, Statistics, Verdict
 from .service import DriverService, DriverState, DriverStatus, find_driver
 
@@ -66,6 +67,7 @@ __all__ = [
     "Problem",
     "ProcessFlags",
     "ProcessHelper",
+    "ProcessTree",
     "ProcmonError",
     "SimulatedGate",
     "StaleProcess",
@@ -74,6 +76,8 @@ __all__ = [
     "Verdict",
     "VersionMismatch",
     "find_driver",
+    "processes",
+    "tree",
 ]
 
 ALLOW = Verdict.ALLOW

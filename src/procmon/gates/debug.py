@@ -19,6 +19,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
+from .._describe import asked, describe
 from ..errors import AccessDenied, GateClosed, ProcmonError, StaleProcess, UnsupportedPlatform
 from ..records import Answer, DecidedBy, ProcessFlags, ProcessHelper, Verdict
 from ..win32 import debug, kernel
@@ -441,8 +442,13 @@ class _DebugLoop:
         """Take a new process in; True if it is held."""
         first = self._last_key == 0
         attached = first and event.pid == self._attached_pid
-        record, marked = _describe(event)
-        record = replace(record, start_key=max(record.start_key, self._last_key + 1))
+        info = event.create_process
+        if info.file:
+            Handle(info.file).close()
+        marked = not asked(win32_process.clear_debugged_mark, info.process)
+        record = describe(info.process, event.pid)
+        command_line = asked(win32_process.command_line, info.process)
+        record = replace(record, command_line=command_line, start_key=max(record.start_key, self._last_key + 1))
         self._last_key = record.start_key
         if attached:
             record = replace(record, flags=record.flags | ProcessFlags.RUNNING_BEFORE)
@@ -455,7 +461,7 @@ class _DebugLoop:
         if record.paused and self._hold_timeout is not None:
             deadline = time.monotonic() + self._hold_timeout
         breakpoints = _LOADER_BREAKPOINTS if marked or attached else ()
-        process = _Process(record, event.create_process.process, event.tid, deadline, breakpoints)
+        process = _Process(record, info.process, event.tid, deadline, breakpoints)
         with self._state:
             self._living[event.pid] = process
             self._gone.pop(event.pid, None)
@@ -540,43 +546,6 @@ class _DebugLoop:
 
 
 # ------------------------------------------------------------------------------------------------------------- helpers
-
-
-def _describe(event: debug.DebugEvent) -> tuple[ProcessHelper, bool]:
-    """The record of the new process, as far as Windows tells, and whether it is still marked as a debugged one."""
-    handle, file = event.create_process.process, event.create_process.file
-    flags = ProcessFlags(0)
-    native = _asked(win32_process.native_image_path, handle)
-    path = _asked(win32_process.image_path, handle)
-    if file:
-        with Handle(file) as opened:
-            path = path or _asked(win32_process.dos_path_of_file, opened)
-    if not path:
-        path = native or ""
-        flags |= ProcessFlags.NAME_NATIVE if path else ProcessFlags.NAME_MISSING
-    cleared = _asked(win32_process.clear_debugged_mark, handle)
-    basics = _asked(win32_process.basics, handle)
-    created = _asked(win32_process.created_at, handle) or 0
-    record = ProcessHelper(
-        pid=event.pid,
-        parent_pid=basics.parent_pid if basics else 0,
-        image_name=path.lower(),
-        start_key=created,
-        created=win32_process.datetime_of(created) if created else None,
-        command_line=_asked(win32_process.command_line, handle),
-        native_name=native,
-        flags=flags,
-    )
-    return record, not cleared
-
-
-def _asked(question: Callable[[Any], _T], handle: int | Handle) -> _T | None:
-    """The answer; None, and a line in the log, where Windows has none: a record may lack a fact, but not be lost."""
-    try:
-        return question(handle)
-    except OSError as error:
-        logger.debug("%s: %s", question.__name__, error)
-        return None
 
 
 def _check_windows() -> None:

@@ -4,6 +4,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Sequence
+from typing import SupportsInt
 
 from ._bind import BOOL, DWORD, HANDLE, bind, fail_on_zero, handle_or_none, kernel32, ntdll, windows_error
 from .handles import Handle
@@ -98,7 +99,7 @@ def open_process(pid: int, access: int = PROCESS_QUERY_LIMITED_INFORMATION) -> H
     return Handle(_OpenProcess(access, False, pid))
 
 
-def terminate_process(process: Handle, status: int) -> None:
+def terminate_process(process: SupportsInt, status: int) -> None:
     """End it with that exit status (unsigned 32 bits); it needs PROCESS_TERMINATE. Raises: OSError."""
     _TerminateProcess(int(process), status)
 

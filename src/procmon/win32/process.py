@@ -8,20 +8,22 @@ import ctypes
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, SupportsInt
 
-from ._bind import BOOL, DWORD, HANDLE, bind, check_ntstatus, fail_on_zero, kernel32, ntdll
+from ._bind import BOOL, DWORD, HANDLE, bind, check_ntstatus, fail_on_zero, kernel32, never_fails, ntdll
 
 __all__ = [
     "PROCESS_QUERY_INFORMATION",
     "PROCESS_VM_READ",
+    "Listed",
     "ProcessBasics",
     "basics",
     "clear_debugged_mark",
     "command_line",
     "created_at",
     "datetime_of",
-    "dos_path_of_file",
+    "has_exited",
     "image_path",
     "native_image_path",
+    "running",
 ]
 
 PROCESS_VM_READ = 0x0010
@@ -45,12 +47,6 @@ _QueryFullProcessImageNameW = bind(
     fail_on_zero,
 )
 
-# https://learn.microsoft.com/windows/win32/api/fileapi/nf-fileapi-getfinalpathnamebyhandlew
-# DWORD GetFinalPathNameByHandleW(HANDLE hFile, LPWSTR lpszFilePath, DWORD cchFilePath, DWORD dwFlags);
-_GetFinalPathNameByHandleW = bind(
-    kernel32, "GetFinalPathNameByHandleW", DWORD, (HANDLE, ctypes.c_wchar_p, DWORD, DWORD), fail_on_zero
-)
-
 # https://learn.microsoft.com/windows/win32/api/winternl/nf-winternl-ntqueryinformationprocess
 # NTSTATUS NtQueryInformationProcess(HANDLE, PROCESSINFOCLASS, PVOID info, ULONG bytes, PULONG needed);
 _NtQueryInformationProcess = bind(
@@ -63,6 +59,20 @@ _NtQueryInformationProcess = bind(
 _PROCESS_BASIC_INFORMATION = 0
 _PROCESS_WOW64_INFORMATION = 26
 _PROCESS_IMAGE_FILE_NAME = 27
+_PROCESS_COMMAND_LINE_INFORMATION = 60
+
+# https://learn.microsoft.com/windows/win32/api/winternl/nf-winternl-ntquerysysteminformation
+# NTSTATUS NtQuerySystemInformation(SYSTEM_INFORMATION_CLASS, PVOID information, ULONG bytes, PULONG needed);
+_NtQuerySystemInformation = bind(
+    ntdll,
+    "NtQuerySystemInformation",
+    ctypes.c_int32,
+    (ctypes.c_int32, ctypes.c_void_p, DWORD, ctypes.POINTER(DWORD)),
+    never_fails,
+)
+_SYSTEM_PROCESS_INFORMATION = 5
+_STATUS_INFO_LENGTH_MISMATCH = 0xC0000004
+_STATUS_INVALID_INFO_CLASS_ERROR = 87  # what RtlNtStatusToDosError makes of it
 
 # https://learn.microsoft.com/windows/win32/api/memoryapi/nf-memoryapi-readprocessmemory
 # BOOL ReadProcessMemory(HANDLE hProcess, LPCVOID address, LPVOID buffer, SIZE_T bytes, SIZE_T *read);
@@ -101,6 +111,68 @@ def datetime_of(filetime: int) -> datetime:
     return _FILETIME_EPOCH + timedelta(microseconds=filetime // 10)
 
 
+def has_exited(process: SupportsInt) -> bool:
+    """It has ended, and only open handles keep it known. Needs PROCESS_QUERY_LIMITED_INFORMATION."""
+    created, exited, other = ctypes.c_uint64(), ctypes.c_uint64(), ctypes.c_uint64()
+    _GetProcessTimes(int(process), created, exited, other, other)
+    return exited.value != 0
+
+
+# ------------------------------------------------------------------------------------------------------- all that run
+
+
+class Listed(NamedTuple):
+    """What the system's list tells of each process, without opening it."""
+
+    pid: int
+    parent_pid: int
+    created: int
+    """A FILETIME; 0 for the idle process."""
+    name: str
+    """Bare: ``cmd.exe``, ``System``."""
+
+
+class _ListEntry(ctypes.Structure):
+    """The head of SYSTEM_PROCESS_INFORMATION."""
+
+    _fields_ = [
+        ("next_entry", DWORD),
+        ("thread_count", DWORD),
+        ("working_set", ctypes.c_int64),
+        ("faults_and_threads", DWORD * 2),
+        ("cycle_time", ctypes.c_uint64),
+        ("created", ctypes.c_uint64),
+        ("user_time", ctypes.c_uint64),
+        ("kernel_time", ctypes.c_uint64),
+        ("name_bytes", ctypes.c_uint16),
+        ("name_capacity", ctypes.c_uint16),
+        ("name", ctypes.c_void_p),
+        ("base_priority", ctypes.c_int32),
+        ("pid", ctypes.c_size_t),
+        ("parent_pid", ctypes.c_size_t),
+    ]
+
+
+def running() -> list[Listed]:
+    """Every process, at one moment, in the system's order."""
+    size = 1 << 18
+    while True:
+        buffer, needed = ctypes.create_string_buffer(size), DWORD()
+        status = _NtQuerySystemInformation(_SYSTEM_PROCESS_INFORMATION, buffer, size, needed) & 0xFFFFFFFF
+        if status != _STATUS_INFO_LENGTH_MISMATCH:
+            check_ntstatus("NtQuerySystemInformation", status, 0)
+            break
+        size = max(needed.value, size) + (1 << 16)  # some may start meanwhile
+    found, at = [], 0
+    while True:
+        entry = _ListEntry.from_buffer(buffer, at)
+        name = ctypes.string_at(entry.name, entry.name_bytes).decode("utf-16-le", "replace") if entry.name else ""
+        found.append(Listed(entry.pid, entry.parent_pid, entry.created, name))
+        if not entry.next_entry:
+            return found
+        at += entry.next_entry
+
+
 # -------------------------------------------------------------------------------------------------------------- names
 
 
@@ -115,15 +187,13 @@ def native_image_path(process: SupportsInt) -> str:
     r"""Native path of its executable, ``\Device\...``. Needs PROCESS_QUERY_LIMITED_INFORMATION."""
     buffer, needed = ctypes.create_string_buffer(2 * _POINTER + 2 * _MAX_PATH_CHARACTERS), DWORD()
     _NtQueryInformationProcess(int(process), _PROCESS_IMAGE_FILE_NAME, buffer, len(buffer), needed)
-    raw = buffer.raw  # a UNICODE_STRING, and behind it its text
-    return raw[2 * _POINTER : 2 * _POINTER + int.from_bytes(raw[:2], "little")].decode("utf-16-le", "replace")
+    return _unicode_string(buffer.raw)
 
 
-def dos_path_of_file(file: SupportsInt) -> str:
-    """DOS path of an open file, links resolved."""
-    text = ctypes.create_unicode_buffer(_MAX_PATH_CHARACTERS)
-    _GetFinalPathNameByHandleW(int(file), text, len(text), 0)
-    return _without_prefix(text.value)
+def _unicode_string(raw: bytes) -> str:
+    """A UNICODE_STRING that has its text behind it in the same buffer."""
+    length = int.from_bytes(raw[:2], "little")
+    return raw[2 * _POINTER : 2 * _POINTER + length].decode("utf-16-le", "replace")
 
 
 def _without_prefix(path: str) -> str:
@@ -152,11 +222,23 @@ def basics(process: SupportsInt) -> ProcessBasics:
 
 
 def command_line(process: SupportsInt) -> str:
-    """Its command line from its PEB, also before its first instruction and for a 32-bit process.
+    """Its command line, also before its first instruction and of a 32-bit process.
 
-    A 32-bit process on a 64-bit Windows has two PEBs; the 64-bit one is complete from the start, and this reads it.
-    Needs PROCESS_QUERY_LIMITED_INFORMATION and PROCESS_VM_READ.
+    Windows 8.1 and later tell it of any process; before, it is read from the PEB. A 32-bit process on a 64-bit Windows
+    has two PEBs; the 64-bit one is complete from the start, and this reads it. Needs PROCESS_QUERY_LIMITED_INFORMATION,
+    and before Windows 8.1 PROCESS_VM_READ.
     """
+    buffer = ctypes.create_string_buffer(2 * _POINTER + 2 * 32768)
+    try:
+        _NtQueryInformationProcess(int(process), _PROCESS_COMMAND_LINE_INFORMATION, buffer, len(buffer), DWORD())
+    except OSError as error:
+        if getattr(error, "winerror", None) != _STATUS_INVALID_INFO_CLASS_ERROR:
+            raise
+        return _command_line_in_memory(process)
+    return _unicode_string(buffer.raw)
+
+
+def _command_line_in_memory(process: SupportsInt) -> str:
     parameters_at, text_at = (0x20, 0x70) if _POINTER == 8 else (0x10, 0x40)
     parameters = _read_pointer(process, basics(process).peb + parameters_at)
     length = int.from_bytes(_read(process, parameters + text_at, 2), "little")

@@ -1,0 +1,48 @@
+"""Files, opened in a way that keeps nobody from renaming or deleting them."""
+
+import ctypes
+import os
+import sys
+from typing import BinaryIO
+
+from ._bind import DWORD, HANDLE, bind, fail_on_invalid_handle, kernel32
+
+__all__ = ["open_shared"]
+
+_GENERIC_READ = 0x80000000
+_FILE_SHARE_ALL = 7
+_OPEN_EXISTING = 3
+_FILE_FLAG_SEQUENTIAL_SCAN = 0x08000000
+
+# https://learn.microsoft.com/windows/win32/api/fileapi/nf-fileapi-createfilew
+# HANDLE CreateFileW(LPCWSTR name, DWORD access, DWORD share, LPSECURITY_ATTRIBUTES security, DWORD disposition,
+#                    DWORD flags, HANDLE template);
+_CreateFileW = bind(
+    kernel32,
+    "CreateFileW",
+    HANDLE,
+    (ctypes.c_wchar_p, DWORD, DWORD, ctypes.c_void_p, DWORD, DWORD, HANDLE),
+    fail_on_invalid_handle,
+)
+
+
+def open_shared(path: str) -> BinaryIO:
+    r"""Open a file for reading: by its DOS path, of any length, or by its native one, ``\Device\...``. Raises: OSError."""
+    handle = _CreateFileW(
+        _full(path), _GENERIC_READ, _FILE_SHARE_ALL, None, _OPEN_EXISTING, _FILE_FLAG_SEQUENTIAL_SCAN, None
+    )
+    if sys.platform == "win32":
+        import msvcrt
+
+        return open(msvcrt.open_osfhandle(handle, os.O_RDONLY), "rb")
+    raise AssertionError("CreateFileW does not return anywhere else")
+
+
+def _full(path: str) -> str:
+    r"""
+    >>> print(_full(r"c:\a.exe"), _full(r"\\server\b.exe"), _full(r"\Device\c.exe"))
+    \\?\c:\a.exe \\?\UNC\server\b.exe \\?\GLOBALROOT\Device\c.exe
+    """
+    if path.startswith("\\\\"):
+        return "\\\\?\\UNC" + path[1:]
+    return "\\\\?\\GLOBALROOT" + path if path.startswith("\\") else "\\\\?\\" + path

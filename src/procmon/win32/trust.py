@@ -1,0 +1,322 @@
+"""Authenticode: whether Windows trusts a file's signature, in the file itself or in a catalogue, and who signed.
+
+Nothing here asks the network: no revocation list is fetched, and no missing certificate.
+"""
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, NamedTuple, SupportsInt
+
+from ._bind import (
+    BOOL,
+    DWORD,
+    HANDLE,
+    INVALID_HANDLE_VALUE,
+    Library,
+    bind,
+    fail_on_zero,
+    never_fails,
+)
+
+__all__ = ["TrustAnswer", "catalogs_of", "verify_catalog", "verify_embedded"]
+
+wintrust = Library("wintrust.dll")
+crypt32 = Library("crypt32.dll")
+
+_WTD_UI_NONE: Final = 2
+_WTD_REVOKE_NONE: Final = 0
+_WTD_CHOICE_FILE: Final = 1
+_WTD_CHOICE_CATALOG: Final = 2
+_WTD_STATEACTION_VERIFY: Final = 1
+_WTD_STATEACTION_CLOSE: Final = 2
+_WTD_REVOCATION_CHECK_NONE: Final = 0x10
+_WTD_CACHE_ONLY_URL_RETRIEVAL: Final = 0x1000
+_CERT_NAME_SIMPLE_DISPLAY_TYPE: Final = 4
+_ERROR_CALL_NOT_IMPLEMENTED: Final = 120
+_HASHES = ("SHA256", None)
+"""By what catalogues name their members: today's way, and SHA-1, the only one before Windows 8."""
+
+
+class _Guid(ctypes.Structure):
+    _fields_ = [("data1", DWORD), ("data2", ctypes.c_uint16), ("data3", ctypes.c_uint16), ("data4", ctypes.c_uint8 * 8)]
+
+
+_GENERIC_VERIFY_V2 = _Guid(0x00AAC56B, 0xCD44, 0x11D0, (0x8C, 0xC2, 0x00, 0xC0, 0x4F, 0xC2, 0x95, 0xEE))
+
+
+class _FileInfo(ctypes.Structure):
+    """WINTRUST_FILE_INFO."""
+
+    _fields_ = [
+        ("size", DWORD),
+        ("path", ctypes.c_wchar_p),
+        ("file", HANDLE),
+        ("known_subject", ctypes.POINTER(_Guid)),
+    ]
+
+
+class _CatalogMember(ctypes.Structure):
+    """WINTRUST_CATALOG_INFO."""
+
+    _fields_ = [
+        ("size", DWORD),
+        ("version", DWORD),
+        ("catalog_path", ctypes.c_wchar_p),
+        ("member_tag", ctypes.c_wchar_p),
+        ("member_path", ctypes.c_wchar_p),
+        ("member_file", HANDLE),
+        ("hash", ctypes.c_char_p),
+        ("hash_size", DWORD),
+        ("catalog_context", ctypes.c_void_p),
+        ("catalog_admin", HANDLE),
+    ]
+
+
+class _TrustData(ctypes.Structure):
+    """WINTRUST_DATA."""
+
+    _fields_ = [
+        ("size", DWORD),
+        ("policy_data", ctypes.c_void_p),
+        ("sip_data", ctypes.c_void_p),
+        ("ui", DWORD),
+        ("revocation", DWORD),
+        ("choice", DWORD),
+        ("what", ctypes.c_void_p),
+        ("action", DWORD),
+        ("state", HANDLE),
+        ("url", ctypes.c_wchar_p),
+        ("flags", DWORD),
+        ("ui_context", DWORD),
+        ("signature_settings", ctypes.c_void_p),
+    ]
+
+
+class _ProviderCert(ctypes.Structure):
+    """The head of CRYPT_PROVIDER_CERT."""
+
+    _fields_ = [("size", DWORD), ("context", ctypes.c_void_p)]
+
+
+class _CatalogInfo(ctypes.Structure):
+    """CATALOG_INFO."""
+
+    _fields_ = [("size", DWORD), ("path", ctypes.c_wchar * 260)]
+
+
+# https://learn.microsoft.com/windows/win32/api/wintrust/nf-wintrust-winverifytrust
+# LONG WinVerifyTrust(HWND hwnd, GUID *pgActionID, LPVOID pWVTData);
+_WinVerifyTrust = bind(
+    wintrust, "WinVerifyTrust", ctypes.c_int32, (HANDLE, ctypes.POINTER(_Guid), ctypes.POINTER(_TrustData)), never_fails
+)
+
+# https://learn.microsoft.com/windows/win32/api/wintrust/nf-wintrust-wthelperprovdatafromstatedata
+# CRYPT_PROVIDER_DATA *WTHelperProvDataFromStateData(HANDLE hStateData);
+_WTHelperProvDataFromStateData = bind(
+    wintrust, "WTHelperProvDataFromStateData", ctypes.c_void_p, (HANDLE,), never_fails
+)
+
+# https://learn.microsoft.com/windows/win32/api/wintrust/nf-wintrust-wthelpergetprovsignerfromchain
+# CRYPT_PROVIDER_SGNR *WTHelperGetProvSignerFromChain(CRYPT_PROVIDER_DATA *, DWORD signer, BOOL counter, DWORD which);
+_WTHelperGetProvSignerFromChain = bind(
+    wintrust,
+    "WTHelperGetProvSignerFromChain",
+    ctypes.c_void_p,
+    (ctypes.c_void_p, DWORD, BOOL, DWORD),
+    never_fails,
+)
+
+# https://learn.microsoft.com/windows/win32/api/wintrust/nf-wintrust-wthelpergetprovcertfromchain
+# CRYPT_PROVIDER_CERT *WTHelperGetProvCertFromChain(CRYPT_PROVIDER_SGNR *pSgnr, DWORD idxCert);
+_WTHelperGetProvCertFromChain = bind(
+    wintrust,
+    "WTHelperGetProvCertFromChain",
+    ctypes.POINTER(_ProviderCert),
+    (ctypes.c_void_p, DWORD),
+    never_fails,
+)
+
+# https://learn.microsoft.com/windows/win32/api/wincrypt/nf-wincrypt-certgetnamestringw
+# DWORD CertGetNameStringW(PCCERT_CONTEXT, DWORD type, DWORD flags, void *parameter, LPWSTR name, DWORD characters);
+_CertGetNameStringW = bind(
+    crypt32,
+    "CertGetNameStringW",
+    DWORD,
+    (ctypes.c_void_p, DWORD, DWORD, ctypes.c_void_p, ctypes.c_wchar_p, DWORD),
+    never_fails,
+)
+
+# https://learn.microsoft.com/windows/win32/api/mscat/nf-mscat-cryptcatadminacquirecontext2
+# BOOL CryptCATAdminAcquireContext2(HCATADMIN *, const GUID *subsystem, PCWSTR hash, PCCERT_STRONG_SIGN_PARA, DWORD 0);
+_CryptCATAdminAcquireContext2 = bind(
+    wintrust,
+    "CryptCATAdminAcquireContext2",
+    BOOL,
+    (ctypes.POINTER(HANDLE), ctypes.c_void_p, ctypes.c_wchar_p, ctypes.c_void_p, DWORD),
+    fail_on_zero,
+)
+
+# https://learn.microsoft.com/windows/win32/api/mscat/nf-mscat-cryptcatadminacquirecontext
+# BOOL CryptCATAdminAcquireContext(HCATADMIN *phCatAdmin, const GUID *pgSubsystem, DWORD dwFlags);
+_CryptCATAdminAcquireContext = bind(
+    wintrust, "CryptCATAdminAcquireContext", BOOL, (ctypes.POINTER(HANDLE), ctypes.c_void_p, DWORD), fail_on_zero
+)
+
+# https://learn.microsoft.com/windows/win32/api/mscat/nf-mscat-cryptcatadmincalchashfromfilehandle2
+# BOOL CryptCATAdminCalcHashFromFileHandle2(HCATADMIN, HANDLE file, DWORD *bytes, BYTE *hash, DWORD 0);
+_CryptCATAdminCalcHashFromFileHandle2 = bind(
+    wintrust,
+    "CryptCATAdminCalcHashFromFileHandle2",
+    BOOL,
+    (HANDLE, HANDLE, ctypes.POINTER(DWORD), ctypes.c_void_p, DWORD),
+    fail_on_zero,
+)
+
+# https://learn.microsoft.com/windows/win32/api/mscat/nf-mscat-cryptcatadmincalchashfromfilehandle
+# BOOL CryptCATAdminCalcHashFromFileHandle(HANDLE file, DWORD *bytes, BYTE *hash, DWORD 0);
+_CryptCATAdminCalcHashFromFileHandle = bind(
+    wintrust,
+    "CryptCATAdminCalcHashFromFileHandle",
+    BOOL,
+    (HANDLE, ctypes.POINTER(DWORD), ctypes.c_void_p, DWORD),
+    fail_on_zero,
+)
+
+# https://learn.microsoft.com/windows/win32/api/mscat/nf-mscat-cryptcatadminenumcatalogfromhash
+# HCATINFO CryptCATAdminEnumCatalogFromHash(HCATADMIN, BYTE *hash, DWORD bytes, DWORD 0, HCATINFO *previous);
+_CryptCATAdminEnumCatalogFromHash = bind(
+    wintrust,
+    "CryptCATAdminEnumCatalogFromHash",
+    HANDLE,
+    (HANDLE, ctypes.c_char_p, DWORD, DWORD, ctypes.POINTER(HANDLE)),
+    never_fails,
+)
+
+# https://learn.microsoft.com/windows/win32/api/mscat/nf-mscat-cryptcatcataloginfofromcontext
+# BOOL CryptCATCatalogInfoFromContext(HCATINFO hCatInfo, CATALOG_INFO *psCatInfo, DWORD dwFlags);
+_CryptCATCatalogInfoFromContext = bind(
+    wintrust, "CryptCATCatalogInfoFromContext", BOOL, (HANDLE, ctypes.POINTER(_CatalogInfo), DWORD), fail_on_zero
+)
+
+# https://learn.microsoft.com/windows/win32/api/mscat/nf-mscat-cryptcatadminreleasecatalogcontext
+# BOOL CryptCATAdminReleaseCatalogContext(HCATADMIN, HCATINFO, DWORD);   and ...ReleaseContext(HCATADMIN, DWORD)
+_CryptCATAdminReleaseCatalogContext = bind(
+    wintrust, "CryptCATAdminReleaseCatalogContext", BOOL, (HANDLE, HANDLE, DWORD), never_fails
+)
+_CryptCATAdminReleaseContext = bind(wintrust, "CryptCATAdminReleaseContext", BOOL, (HANDLE, DWORD), never_fails)
+
+
+class TrustAnswer(NamedTuple):
+    """What WinVerifyTrust said."""
+
+    code: int
+    """0 for a good signature; else its unsigned error code, 0x800B0100 and its kin."""
+    subject: str | None
+    """The simple display name of the signer's certificate, also when it is not trusted."""
+
+
+class Catalog(NamedTuple):
+    """A catalogue that lists a file."""
+
+    path: str
+    hash: bytes
+    """By which it lists the file."""
+
+
+def verify_embedded(path: str, file: SupportsInt) -> TrustAnswer:
+    """Check the signature in an open file."""
+    what = _FileInfo(ctypes.sizeof(_FileInfo), path, int(file), None)
+    return _verify(_WTD_CHOICE_FILE, what)
+
+
+def catalogs_of(file: SupportsInt) -> Iterator[Catalog]:
+    """The installed catalogues that list an open file, by its SHA-256 (where Windows can, from 8 on) and by its SHA-1."""
+    for algorithm in _HASHES:
+        try:
+            with _catalog_admin(algorithm) as admin:
+                digest = _catalog_hash(admin, algorithm, file)
+                yield from (Catalog(path, digest) for path in _catalog_paths(admin, digest))
+        except AttributeError:  # Windows 7 has no such function
+            continue
+        except OSError as error:
+            if getattr(error, "winerror", None) != _ERROR_CALL_NOT_IMPLEMENTED:  # Wine has it, but it does nothing
+                raise
+
+
+def verify_catalog(path: str, file: SupportsInt, catalog: Catalog) -> TrustAnswer:
+    """Check an open file against a catalogue that lists it, and the catalogue's own signature."""
+    member = _CatalogMember(
+        size=ctypes.sizeof(_CatalogMember),
+        catalog_path=catalog.path,
+        member_tag=catalog.hash.hex().upper(),
+        member_path=path,
+        member_file=int(file),
+        hash=catalog.hash,
+        hash_size=len(catalog.hash),
+    )
+    return _verify(_WTD_CHOICE_CATALOG, member)
+
+
+def _verify(choice: int, what: ctypes.Structure) -> TrustAnswer:
+    data = _TrustData(
+        size=ctypes.sizeof(_TrustData),
+        ui=_WTD_UI_NONE,
+        revocation=_WTD_REVOKE_NONE,
+        choice=choice,
+        what=ctypes.addressof(what),
+        action=_WTD_STATEACTION_VERIFY,
+        flags=_WTD_REVOCATION_CHECK_NONE | _WTD_CACHE_ONLY_URL_RETRIEVAL,
+    )
+    code = _WinVerifyTrust(INVALID_HANDLE_VALUE, _GENERIC_VERIFY_V2, data)
+    try:
+        return TrustAnswer(code & 0xFFFFFFFF, _subject(data.state))
+    finally:
+        data.action = _WTD_STATEACTION_CLOSE
+        _WinVerifyTrust(INVALID_HANDLE_VALUE, _GENERIC_VERIFY_V2, data)
+
+
+def _subject(state: int | None) -> str | None:
+    provider = _WTHelperProvDataFromStateData(state) if state else None
+    signer = _WTHelperGetProvSignerFromChain(provider, 0, False, 0) if provider else None
+    cert = _WTHelperGetProvCertFromChain(signer, 0) if signer else None
+    if not cert:
+        return None
+    name = ctypes.create_unicode_buffer(512)
+    _CertGetNameStringW(cert.contents.context, _CERT_NAME_SIMPLE_DISPLAY_TYPE, 0, None, name, len(name))
+    return name.value or None
+
+
+@contextmanager
+def _catalog_admin(algorithm: str | None) -> Iterator[int]:
+    admin = HANDLE()
+    if algorithm is not None:
+        _CryptCATAdminAcquireContext2(admin, None, algorithm, None, 0)
+    else:
+        _CryptCATAdminAcquireContext(admin, None, 0)
+    try:
+        yield admin.value or 0
+    finally:
+        _CryptCATAdminReleaseContext(admin, 0)
+
+
+def _catalog_hash(admin: int, algorithm: str | None, file: SupportsInt) -> bytes:
+    digest, size = ctypes.create_string_buffer(64), DWORD(64)
+    if algorithm is not None:
+        _CryptCATAdminCalcHashFromFileHandle2(admin, int(file), size, digest, 0)
+    else:
+        _CryptCATAdminCalcHashFromFileHandle(int(file), size, digest, 0)
+    return digest.raw[: size.value]
+
+
+def _catalog_paths(admin: int, digest: bytes) -> Iterator[str]:
+    previous = HANDLE()  # each call frees the one before
+    try:
+        while context := _CryptCATAdminEnumCatalogFromHash(admin, digest, len(digest), 0, previous):
+            previous = HANDLE(context)
+            info = _CatalogInfo(ctypes.sizeof(_CatalogInfo))
+            _CryptCATCatalogInfoFromContext(context, info, 0)
+            yield info.path
+    finally:
+        if previous.value:
+            _CryptCATAdminReleaseCatalogContext(admin, previous, 0)

@@ -1,0 +1,89 @@
+"""ProcessTree, from records of any source: who is below whom, and how it is drawn."""
+
+import sys
+from datetime import UTC, datetime, timedelta
+
+import procmon
+import pytest
+from procmon.processes import ProcessTree
+
+NOW = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def process(pid: int, parent: int, second: int | None = None, name: str = "a.exe") -> procmon.ProcessHelper:
+    created = None if second is None else NOW + timedelta(seconds=second)
+    return procmon.ProcessHelper(
+        pid=pid, parent_pid=parent, image_name=f"c:\\tools\\{name}", start_key=second or pid, created=created
+    )
+
+
+def test_it_draws_each_process_below_its_parent():
+    tree = ProcessTree([
+        process(4, 0, 0, "system"), process(8, 4, 1, "smss.exe"), process(12, 8, 2, "csrss.exe"),
+        process(16, 4, 3, "registry"), process(20, 99, 4, "explorer.exe"), process(24, 20, 5, "cmd.exe"),
+    ])  # fmt: skip
+    assert str(tree).splitlines() == [
+        "system 4",
+        "├─ smss.exe 8",
+        "│  └─ csrss.exe 12",
+        "└─ registry 16",
+        "explorer.exe 20",
+        "└─ cmd.exe 24",
+    ]
+    assert repr(tree) == "<ProcessTree of 6 processes below 2 roots>"
+    assert repr(tree.below(20)) == "<ProcessTree of 2 processes below explorer.exe 20>"
+    assert [one.pid for one in tree] == [4, 8, 12, 16, 20, 24]
+    assert len(tree) == 6 and process(8, 4, 1) in tree and process(8, 4, 2) not in tree and 8 not in tree
+
+
+def test_a_parent_that_is_younger_than_its_child_is_none():
+    child, other = process(8, 4, 1), process(4, 0, 2)
+    tree = ProcessTree([other, child])
+    assert tree.parent(child) is None
+    assert tree.children(other) == []
+    assert tree.roots == [other, child]
+
+
+def test_reused_pids_that_point_at_each_other_make_no_circle():
+    for processes in (
+        [process(4, 8, 1), process(8, 4, 1)],
+        [process(4, 8), process(8, 4)],
+        [process(4, 4, 1)],
+        [process(4, 12, 1), process(8, 4, 1), process(12, 8, 1)],
+    ):
+        tree = ProcessTree(processes)
+        assert sorted(one.pid for one in tree) == sorted(one.pid for one in processes)
+
+
+def test_a_tree_deeper_than_the_stack_is_drawn():
+    depth = sys.getrecursionlimit() * 2
+    tree = ProcessTree(process(pid, pid - 1, pid) for pid in range(1, depth + 1))
+    assert len(list(tree)) == depth
+    assert len(tree.roots) == 1
+    assert str(tree).count("\n") == depth - 1
+
+
+def test_what_is_not_in_it_is_stale():
+    tree = ProcessTree([process(4, 0, 1)])
+    for stranger in (8, process(4, 0, 2)):
+        with pytest.raises(procmon.StaleProcess, match=r"procmon\.tree\(\) gives the tree of today"):
+            tree.parent(stranger)
+
+
+def test_records_of_two_sources_are_one_process_by_their_creation_time():
+    from_list, from_gate = process(4, 0, 1), process(4, 0, 1)
+    object.__setattr__(from_gate, "start_key", 77)
+    assert ProcessTree([from_list]).children(from_gate) == []
+
+
+def test_an_empty_tree_says_so():
+    assert repr(ProcessTree([])) == "<ProcessTree of 0 processes below 0 roots>"
+    assert str(ProcessTree([])) == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there the call works: tests/windows/test_processes.py")
+def test_elsewhere_it_says_that_windows_is_needed():
+    with pytest.raises(procmon.UnsupportedPlatform, match="needs Windows"):
+        procmon.processes()
+    with pytest.raises(procmon.UnsupportedPlatform, match="needs Windows"):
+        procmon.tree()
