@@ -13,6 +13,7 @@ of their own: build/driver/x64-debug/ and so on.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -184,12 +185,32 @@ def _make(recipe: Recipe, output: Path) -> Path:
     if not recipe.sources:
         raise BuildError(f"{recipe.folder}: there are no sources under {DRIVER}")
     objects = output / "objects" / recipe.folder
-    with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 2, 8)) as pool:
-        compiled = list(pool.map(lambda source: _compile(recipe, source, objects), recipe.sources))
     target = output / recipe.folder / recipe.file
-    command = [recipe.compiler, *recipe.link_flags, "-o", str(target), *map(str, compiled), *recipe.libraries]
-    _run_if_stale(command, target, compiled)
+    with _locked(objects):
+        with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 2, 8)) as pool:
+            compiled = list(pool.map(lambda source: _compile(recipe, source, objects), recipe.sources))
+        command = [recipe.compiler, *recipe.link_flags, "-o", str(target), *map(str, compiled), *recipe.libraries]
+        _run_if_stale(command, target, objects / "link.stamp", compiled)
     return target
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time makes the files of a folder; the system gives the lock back if that one dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "a+b") as lock:
+        if sys.platform == "win32":
+            import msvcrt
+
+            while True:
+                with contextlib.suppress(OSError):  # it gives up after ten seconds
+                    msvcrt.locking(lock.fileno(), msvcrt.LK_LOCK, 1)
+                    break
+        else:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _compile(recipe: Recipe, source: Path, objects: Path) -> Path:
@@ -197,32 +218,34 @@ def _compile(recipe: Recipe, source: Path, objects: Path) -> Path:
     depends = target.with_suffix(".d")
     # Paths inside the file are relative to the project, wherever that lies.
     command = [recipe.compiler, *recipe.compile_flags, f"-ffile-prefix-map={PROJECT}=.", "-MMD", "-MF", str(depends)]
-    _run_if_stale([*command, "-c", str(source), "-o", str(target)], target, [source], depends)
+    command += ["-c", str(source), "-o", str(target)]
+    _run_if_stale(command, target, target.with_suffix(".stamp"), [source], depends)
     return target
 
 
-def _run_if_stale(command: list[str], target: Path, inputs: list[Path], depends: Path | None = None) -> None:
-    """Runs a command that makes `target`, unless it has made it from the same inputs before."""
-    stamp = target.with_name(target.name + ".stamp") if depends else target.parent.parent / "objects" / (
-        target.parent.name + ".stamp"
-    )
-    if target.exists() and stamp.exists():
-        known: dict[str, str] = json.loads(stamp.read_text("utf-8"))
-        if known.pop("command", "") == _command_key(command) and all(
-            Path(path).exists() and _digest(Path(path)) == digest for path, digest in known.items()
-        ):
-            if depends or set(known) == set(map(str, inputs)):
-                return
+def _run_if_stale(
+    command: list[str], target: Path, stamp: Path, inputs: list[Path], depends: Path | None = None
+) -> None:
+    """Runs a command that makes `target`, unless the stamp says that it has made it from the same bytes before."""
+    if target.exists() and _is_fresh(stamp, command):
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
-    stamp.parent.mkdir(parents=True, exist_ok=True)
     stamp.unlink(missing_ok=True)
     result = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
     if result.returncode != 0 or result.stderr.strip():
         target.unlink(missing_ok=True)
         raise BuildError(f"{' '.join(command)}\n{result.stdout}{result.stderr}".rstrip())
     used = _dependencies(depends) if depends else inputs
-    record = {"command": _command_key(command)} | {str(path): _digest(path) for path in used}
-    stamp.write_text(json.dumps(record, indent=0), "utf-8")
+    stamp.write_text(json.dumps({"": _command_key(command)} | {str(path): _digest(path) for path in used}), "utf-8")
+
+
+def _is_fresh(stamp: Path, command: list[str]) -> bool:
+    """Whether the stamp is of this command (which names all inputs but headers), and no file has changed since."""
+    try:
+        known: dict[str, str] = json.loads(stamp.read_text("utf-8"))
+        return known.pop("") == _command_key(command) and all(_digest(Path(path)) == was for path, was in known.items())
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _dependencies(depends: Path) -> list[Path]:

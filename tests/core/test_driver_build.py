@@ -98,7 +98,7 @@ class PortableExecutable:
         words = bytearray(self.data + b"\0" * (len(self.data) % 2))
         field = self._int(0x3C) + 24 + 64
         words[field : field + 4] = b"\0\0\0\0"
-        total = sum(struct.unpack(f"<{len(words) // 2}H", words))
+        total: int = sum(struct.unpack(f"<{len(words) // 2}H", words))
         while total >> 16:
             total = (total & 0xFFFF) + (total >> 16)
         return total + len(self.data)
@@ -229,7 +229,7 @@ def test_two_builds_in_different_places_give_the_same_bytes(built: dict[str, Pat
     other = load_builder(elsewhere / "driver" / "build.py")
     assert other.OUTPUT == elsewhere / "build" / "driver"
     again = other.build()
-    assert [variant for variant in builder.VARIANTS if again[variant].read_bytes() != built[variant].read_bytes()] == []
+    assert [name for name, path in again.items() if path.read_bytes() != built[name].read_bytes()] == []
 
 
 def test_what_is_up_to_date_is_not_built_again_and_what_changed_is(tmp_path: Path) -> None:
