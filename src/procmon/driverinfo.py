@@ -9,7 +9,13 @@ __all__ = ["DriverCounters", "DriverFeatures", "DriverInfo"]
 
 
 class DriverFeatures(enum.IntFlag):
-    """What the loaded driver can do; unknown bits are kept."""
+    """What the loaded driver can do; unknown bits are kept.
+
+    >>> import procmon
+    >>> info = procmon.DriverInfo(features=procmon.DriverFeatures.CREATE_EX)
+    >>> procmon.DriverFeatures.CREATE_EX in info.features
+    True
+    """
 
     CREATE_EX = wire.FEATURE_CREATE_EX
     """A rule refuses the creation itself, so that no process comes to be."""
@@ -20,7 +26,12 @@ class DriverFeatures(enum.IntFlag):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverCounters:
-    """What the driver has counted since it was loaded, or since RESET."""
+    """What the driver has counted since it was loaded, or since RESET.
+
+    >>> import procmon
+    >>> procmon.DriverCounters(held=41, allowed=40, blocked=1).as_dict()["blocked"]
+    1
+    """
 
     created: int = 0
     exited: int = 0

@@ -36,7 +36,14 @@ class Verdict(enum.Enum):
 
 
 class DecidedBy(enum.Enum):
-    """Who gave a verdict."""
+    """Who gave a verdict.
+
+    >>> import procmon
+    >>> with procmon.Monitor(procmon.SimulatedGate()) as monitor:
+    ...     process = monitor.gate.start("a.exe")
+    >>> monitor.history[-1].by in (procmon.DecidedBy.DEFAULT, procmon.DecidedBy.STOP)
+    True
+    """
 
     CALLBACK = "callback"
     """A subscribed callback returned it."""
@@ -65,11 +72,22 @@ class DecidedBy(enum.Enum):
     NOBODY = "nobody"
     """It started while no controller was registered."""
 
+    def __repr__(self) -> str:
+        return f"<DecidedBy.{self.name}>"
+
 
 class Answer(enum.Enum):
-    """What a gate did with a verdict."""
+    """What a gate did with a verdict.
+
+    >>> import procmon
+    >>> gate = procmon.SimulatedGate()
+    >>> process = gate.start("a.exe")
+    >>> gate.allow(process), gate.block(process)
+    ([<Answer.DONE>], [<Answer.ANSWERED>])
+    """
 
     DONE = "done"
+    """It was held, and now it runs or ends."""
     UNKNOWN = "unknown"
     """It knows no process of that pid."""
     STALE = "stale"
@@ -79,9 +97,18 @@ class Answer(enum.Enum):
     NOT_HELD = "not held"
     """It runs, and was never held."""
 
+    def __repr__(self) -> str:
+        return f"<Answer.{self.name}>"
+
 
 class ProcessFlags(enum.IntFlag):
-    """Facts about a record. The values are those of ``driver/protocol.h``; unknown bits are kept."""
+    """Facts about a record. The values are those of ``driver/protocol.h``; unknown bits are kept.
+
+    >>> import procmon
+    >>> [explorer] = procmon.SimulatedGate().running_before("c:/windows/explorer.exe")
+    >>> procmon.ProcessFlags.RUNNING_BEFORE in explorer.flags
+    True
+    """
 
     RUNNING_BEFORE = 0x1
     """It was running before the gate."""
@@ -225,8 +252,11 @@ class Decision:
     """
 
     process: ProcessHelper
+    """As it was when it was decided about."""
     verdict: Verdict
+    """What was to happen to it; see `audited` and `answer` for what did."""
     by: DecidedBy
+    """What kind of authority decided."""
     who: str = ""
     """The callback's or the rule's name; "" where there is neither."""
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -272,26 +302,39 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """What a monitor has done since it was made; a snapshot."""
+    """What a monitor has done since it was made; a snapshot.
+
+    Each process that was held is counted once more when that is over: ``held == allowed + blocked + stale + pending``.
+
+    >>> import procmon
+    >>> with procmon.Monitor(procmon.SimulatedGate(), default=procmon.BLOCK) as monitor:
+    ...     process = monitor.gate.start("a.exe")
+    >>> monitor.statistics.held, monitor.statistics.blocked
+    (1, 1)
+    """
 
     fetched: int = 0
     """Records that came from the gate, of any kind."""
     held: int = 0
     """Processes that were held."""
     allowed: int = 0
+    """Held, then let run; those that were only audited, too."""
     blocked: int = 0
+    """Held, then ended before their first instruction."""
     deferred: int = 0
     """Verdicts that were put off; each is answered (and counted) later."""
     pending: int = 0
     """Held at this moment."""
     exited: int = 0
+    """Exits that the gate reported."""
     callback_errors: int = 0
+    """Callbacks that raised or returned nonsense."""
     deadlines: int = 0
     """Callbacks that outlasted the deadline."""
     gate_decided: int = 0
-    """Processes that the gate itself had answered: timeout, rules in the driver, disconnect."""
+    """Processes that the gate itself had answered or never held: timeout, rules in the driver, exempt."""
     stale: int = 0
-    """Verdicts that came too late: the process had gone or had been answered."""
+    """Held, but the verdict came too late: the process had gone or had been answered."""
     audit_errors: int = 0
     """Decisions that a sink could not write; their verdicts stand."""
     longest_hold: timedelta = timedelta(0)

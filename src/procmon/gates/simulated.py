@@ -137,7 +137,7 @@ class SimulatedGate:
         >>> gate = procmon.SimulatedGate()
         >>> process = gate.start("a.exe")
         >>> gate.allow(process)
-        [<Answer.DONE: 'done'>]
+        [<Answer.DONE>]
         >>> gate.verdict_of(process)
         <Verdict.ALLOW>
 
