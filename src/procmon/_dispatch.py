@@ -15,11 +15,10 @@ SimpleQueue, which is made for that.
 import atexit
 import inspect
 import logging
-import os
 import threading
 import time
 import weakref
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -29,6 +28,7 @@ from queue import SimpleQueue
 
 from ._ledger import Hold, Ledger, Sink
 from ._loops import LoopThread
+from ._own import AskingThreads
 from ._subscriptions import Callback, Decider, ExitCallback, Match, Subscription, read_opinion
 from .errors import GateClosed, ProcmonError
 from .gates.base import Gate
@@ -38,6 +38,10 @@ log = logging.getLogger("procmon")
 
 TICK = 0.25
 """Seconds between two looks of the dispatcher at what nobody wakes it for."""
+
+
+STOP_PATIENCE = 5.0
+"""Seconds that a second stop waits for the first."""
 
 
 class State(Enum):
@@ -92,7 +96,7 @@ class Engine:
         self.stopped = threading.Event()
         self.subscriptions: tuple[Subscription, ...] = ()
         self.exit_subscriptions: tuple[Subscription, ...] = ()
-        self.asking_threads: Counter[int] = Counter()  # native ids of threads that are inside a callback
+        self.asking_threads = AskingThreads()
         self.at_stop: list[Callable[[], None]] = []
         self._later: deque[Callable[[], None]] = deque()
         self.dropped = False
@@ -122,17 +126,21 @@ class Engine:
     def stop(self) -> None:
         """Answer all that is held, close the gate, end the threads; from any thread, any number of times."""
         with self.changed:
-            if self.state in (State.STOPPING, State.STOPPED):
-                if self._is_own_thread() or self.state is State.STOPPED:
-                    return
-                while not self.stopped.is_set():
-                    self.changed.wait(TICK)
-                return
-            started = self.state is State.RUNNING
-            self.state = State.STOPPING
-            self.changed.notify_all()
-        if started:
-            self._release_all()
+            first, started = self.state in (State.READY, State.RUNNING), self.state is State.RUNNING
+            if first:
+                self.state = State.STOPPING
+                self.changed.notify_all()
+        if not first:
+            if not self._is_own_thread():  # which the first one to stop may be waiting for
+                self.stopped.wait(STOP_PATIENCE)
+            return
+        try:
+            if started:
+                self._release_all()
+        finally:  # a second Ctrl+C, say: what is still held is let go by the gate
+            self._close()
+
+    def _close(self) -> None:
         try:
             self.gate.close()
         except Exception as error:
@@ -140,17 +148,16 @@ class Engine:
         with self.changed:
             self.state = State.STOPPED
             futures = [job.future for job in self._jobs if job.future is not None]
-            self.stopped.set()
-            self.changed.notify_all()
-        _running.discard(self)
         for future in futures:
             future.cancel()
         for _ in range(self._workers):
             self._queue.put(None)
+        self.loops.close()
         self.ledger.write()
+        _running.discard(self)
+        self.stopped.set()
         for tell in tuple(self.at_stop):
             tell()
-        self.loops.close()
         if self._dispatcher is not None and not self._is_own_thread():
             self._dispatcher.join(1.0)
 
@@ -248,7 +255,7 @@ class Engine:
                     self._enqueue(Job(news, None))
             elif self.state is not State.RUNNING:
                 self.ledger.answer(news, self.unanswered, DecidedBy.STOP)
-            elif not (self._started_by_callback(news.process) and self._answer_own(news)):
+            elif not self._answer_own(news):
                 self._enqueue(Job(news.process, news))
         if self.options.sinks:
             self._queue.put(self._write)  # what the gate itself decided: a slow sink must not delay this thread
@@ -257,22 +264,12 @@ class Engine:
         self.ledger.write()
         return True
 
-    def _started_by_callback(self, process: ProcessHelper) -> bool:
-        """Whether a thread that is inside a callback, and so may wait for this process, has started it."""
-        if process.creator_tid is not None:
-            return process.creator_pid == os.getpid() and process.creator_tid in self.asking_threads
-        return os.getpid() in (process.creator_pid, process.parent_pid) and bool(self.asking_threads)
-
     def _answer_own(self, hold: Hold) -> bool:
+        """Let go what a callback has started and might wait for; False when it is to be asked about like any other."""
+        if not self.asking_threads.started(hold.process):
+            return False
         own = self.options.own
-        if not self._warned_of_own:
-            self._warned_of_own = True
-            log.warning(
-                "%s: a callback of this program has started %s (pid %d), which would wait for that very callback; %s."
-                " Start processes outside callbacks, or see `own` in help(procmon.Monitor)",
-                self.gate.name, hold.process.name, hold.process.pid,
-                f"answered at once: {own.value}" if own else "it is asked about like any other and may never be answered",
-            )  # fmt: skip
+        self.asking_threads.warn(hold.process, f"{own.value} at once" if own else "own=None: it may wait until the deadline")
         return own is not None and self.ledger.answer(hold, own, DecidedBy.EXEMPT, "own") is not None
 
     # ------------------------------------------------------------------------------------------------ the workers
@@ -320,7 +317,7 @@ class Engine:
             if job.due is None and self.options.deadline is not None:
                 left = job.process.hold_left  # answer before the gate does
                 job.due = time.monotonic() + min(self.options.deadline, float("inf") if left is None else 0.8 * left)
-            self.asking_threads[thread] += 1
+            self.asking_threads.enter(thread)
             future, job.future = job.future, None
         outcome: object = None
         awaited: Awaitable[object] | None = None
@@ -337,9 +334,7 @@ class Engine:
         except BaseException as raised:  # SystemExit and asyncio's CancelledError, too: the process waits for an answer
             error = raised
         with self.changed:
-            self.asking_threads[thread] -= 1
-            if not self.asking_threads[thread]:
-                del self.asking_threads[thread]
+            self.asking_threads.leave(thread)
             job.in_worker = False
             given_up = job.given_up
             if given_up:

@@ -128,10 +128,11 @@ class Ledger:
                 return None
             hold.claimed = True
             self._sending += 1
-        process, answer, failure = hold.process, None, None
+        process, answer = hold.process, None
+        failure: BaseException | None = None
         try:
             answer = self._send(process, Verdict.ALLOW if audited else verdict)
-        except Exception as error:
+        except BaseException as error:  # KeyboardInterrupt, too, must not leave it half answered
             failure = error
         held = time.monotonic() - hold.since
         decision = Decision(process=process, verdict=verdict, by=by, who=who, held=held, audited=audited, answer=answer)
@@ -139,9 +140,11 @@ class Ledger:
             self._sending -= 1
             self.held.pop(process.identity, None)
             self._note(decision)
+        self.write()
+        if failure is not None and not isinstance(failure, Exception):
+            raise failure
         if failure is not None and not isinstance(failure, GateClosed):
             self._on_failure(failure, f"answering {process!r}")
-        self.write()
         return decision
 
     def answer_by_hand(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:

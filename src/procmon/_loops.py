@@ -2,9 +2,10 @@
 
 import asyncio
 import threading
-from collections import Counter
 from collections.abc import Awaitable
 from concurrent.futures import Future
+
+from ._own import AskingThreads
 
 __all__ = ["LoopThread"]
 
@@ -22,8 +23,8 @@ class LoopThread:
         """Run coroutines on `loop`, whose thread is the calling one."""
         self._loop, self._thread_id = loop, threading.get_native_id()
 
-    def run(self, awaitable: Awaitable[object], asking_threads: Counter[int]) -> "Future[object]":
-        """Await it on the loop; `asking_threads` counts the loop's thread meanwhile.
+    def run(self, awaitable: Awaitable[object], asking_threads: AskingThreads) -> "Future[object]":
+        """Await it on the loop; `asking_threads` has the loop's thread meanwhile.
 
         Raises: RuntimeError when the loop has been closed.
         """
@@ -32,13 +33,11 @@ class LoopThread:
         thread_id = self._thread_id
 
         async def awaiting() -> object:
-            asking_threads[thread_id] += 1
+            asking_threads.enter(thread_id)
             try:
                 return await awaitable
             finally:
-                asking_threads[thread_id] -= 1
-                if not asking_threads[thread_id]:
-                    del asking_threads[thread_id]
+                asking_threads.leave(thread_id)
 
         coroutine = awaiting()
         try:

@@ -25,7 +25,7 @@ class _Inbox:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.changed = threading.Condition()
+        self.changed = threading.Condition(threading.RLock())
         self.waiting: deque[ProcessHelper] = deque()
         self.given: list[ProcessHelper] = []
         self.wake_ups: set[Callable[[], object]] = set()
@@ -60,14 +60,12 @@ class _Inbox:
         self._busy(0)
 
     def _busy(self, thread: int) -> None:
-        threads = self.engine.asking_threads
-        if self.taker:
-            threads[self.taker] -= 1
-            if threads[self.taker] <= 0:
-                del threads[self.taker]
-        self.taker = thread
+        with self.changed:
+            before, self.taker = self.taker, thread
+        if before:
+            self.engine.asking_threads.leave(before)
         if thread:
-            threads[thread] += 1
+            self.engine.asking_threads.enter(thread)
 
     def close(self, subscription: Subscription) -> None:
         subscription.cancel()

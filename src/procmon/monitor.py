@@ -360,7 +360,8 @@ class Monitor:
             case Answer.NOT_HELD:
                 raise NotHeld(f"{known!r} runs and is not held; to end a running process is not the business of a monitor")
             case _:
-                raise AlreadyAnswered(f"{known!r} has had its verdict ({self._engine.ledger.told(known)}); a second one changes nothing")
+                first = self._engine.ledger.told(known) or "longer ago than the history goes back"
+                raise AlreadyAnswered(f"{known!r} has had its verdict: {first}; a second one changes nothing")
 
 
 def _sinks(audit: Sink | Iterable[Sink] | None) -> tuple[Sink, ...]:
