@@ -296,10 +296,10 @@ def _word(verdict: Verdict) -> str:
 
 
 def _running(pid: int) -> ProcessHelper | None:
-    """The default of ``lookup``: Windows' own list of processes."""
-    from . import details
+    """The default of ``lookup``; imported when a rule first needs it."""
+    from .processes import lookup
 
-    return next((process for process in details.processes() if process.pid == pid), None)
+    return lookup(pid)
 
 
 def _inspect(process: ProcessHelper) -> Details:
