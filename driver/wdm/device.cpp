@@ -84,15 +84,21 @@ NTSTATUS device_start(DRIVER_OBJECT* driver) {
     driver->MajorFunction[IRP_MJ_CLEANUP] = on_closed;
     driver->MajorFunction[IRP_MJ_CLOSE] = on_closed;
     driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = on_control;
-    requests.open();
     return STATUS_SUCCESS;
 }
 
 void device_stop() {
-    requests.close();
     IoDeleteDevice(device);
     device = nullptr;
 }
+
+// On NT no request can be under way when a driver is unloaded; Wine unloads whenever it is told to.
+NTSTATUS requests_start(DRIVER_OBJECT*) {
+    requests.open();
+    return STATUS_SUCCESS;
+}
+
+void requests_stop() { requests.close(); }
 
 NTSTATUS link_start(DRIVER_OBJECT*) {
     UNICODE_STRING link = link_name(), target = device_name();

@@ -30,13 +30,14 @@ struct Step {
 // The order matters both ways. Down: state, device and its security, notifications, the initial list, the link last,
 // so that nobody can ask before there is an answer. Up: the link, then the holds are released while the worker still
 // runs (a blocked process must die before its thread goes on), then the image routine, then the create routine, then
-// the worker, and only then the device and the state.
+// requests and the worker, and only then the device and the state.
 constexpr Step kSteps[] = {
     {"gate", gate_start, gate_stop},
     {"device", device_start, device_stop},
     {"volumes", volumes_start, nullptr},
     {"worker", worker_start, worker_stop},
     {"build", build::start, build::stop},
+    {"requests", requests_start, requests_stop},
     {"create notifications", create_notify_start, create_notify_stop},
     {"image notifications", image_notify_start, image_notify_stop},
     {"holds", holds_start, holds_stop},

@@ -18,6 +18,8 @@ inline KEVENT* event_of(SignalStorage* storage) { return reinterpret_cast<KEVENT
 // device.cpp: \Device\ProcMonGate, its security, its requests; the link \DosDevices\ProcMonGate.
 NTSTATUS device_start(DRIVER_OBJECT* driver);
 void device_stop();
+NTSTATUS requests_start(DRIVER_OBJECT* driver);
+void requests_stop();  // waits for those under way
 NTSTATUS link_start(DRIVER_OBJECT* driver);
 void link_stop();
 
@@ -58,7 +60,7 @@ extern const WCHAR drive_links[];      // where the whole machine's drive letter
 [[nodiscard]] NTSTATUS control(IRP* irp, uint32_t code, void* buffer, size_t input_bytes, size_t output_bytes,
                                size_t* written);
 NTSTATUS start(DRIVER_OBJECT* driver);
-void stop();  // after the gate has stopped: waits for what control left pending
+void stop();  // after the gate and the requests: waits for what control left pending
 }  // namespace build
 
 template <typename Routine>

@@ -82,21 +82,21 @@ class Handle {
     HANDLE handle_ = nullptr;
 };
 
-// Owns a reference to an object: PEPROCESS, PKEVENT and the like.
-template <typename Pointer>
-class Reference {
+// Owns a reference to the process that has a pid now; empty when there is none. PASSIVE_LEVEL.
+class ProcessReference {
    public:
-    Reference() = default;
-    ~Reference() {
-        if (object_ != nullptr) ObDereferenceObject(object_);
+    explicit ProcessReference(HANDLE pid) {
+        if (!NT_SUCCESS(PsLookupProcessByProcessId(pid, &process_))) process_ = nullptr;
     }
-    Reference(const Reference&) = delete;
-    Reference& operator=(const Reference&) = delete;
-    [[nodiscard]] Pointer get() const { return object_; }
-    [[nodiscard]] Pointer* put() { return &object_; }  // only while empty
+    ~ProcessReference() {
+        if (process_ != nullptr) ObDereferenceObject(process_);
+    }
+    ProcessReference(const ProcessReference&) = delete;
+    ProcessReference& operator=(const ProcessReference&) = delete;
+    [[nodiscard]] PEPROCESS get() const { return process_; }
 
    private:
-    Pointer object_ = nullptr;
+    PEPROCESS process_ = nullptr;
 };
 
 // Owns memory of `allocate`.

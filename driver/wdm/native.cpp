@@ -31,12 +31,11 @@ NTSTATUS reference_event(uint64_t handle, KEVENT** event) {
 
 // PASSIVE_LEVEL, the worker. The process is held until we are done, so that the pid cannot have been used again.
 bool terminate(const Condemned& condemned) {
-    Reference<PEPROCESS> process;
+    const ProcessReference process(handle_of(condemned.pid));
+    if (process.get() == nullptr) return false;
     Handle handle;
-    NTSTATUS status = PsLookupProcessByProcessId(handle_of(condemned.pid), process.put());
-    if (NT_SUCCESS(status))
-        status = ObOpenObjectByPointer(process.get(), OBJ_KERNEL_HANDLE, nullptr, kProcessTerminate, nullptr,
-                                       KernelMode, handle.put());
+    NTSTATUS status = ObOpenObjectByPointer(process.get(), OBJ_KERNEL_HANDLE, nullptr, kProcessTerminate, nullptr,
+                                            KernelMode, handle.put());
     if (NT_SUCCESS(status))
         status = ZwTerminateProcess(handle.get(), static_cast<NTSTATUS>(wire::kStatusBlocked));
     return NT_SUCCESS(status) || status == STATUS_PROCESS_IS_TERMINATING;

@@ -27,9 +27,8 @@ Rundown callbacks;   // newer kernels wait for callbacks when a routine is remov
 // The image name that the kernel keeps for a process, for as long as this lives. No I/O.
 class LocatedName {
    public:
-    explicit LocatedName(PEPROCESS process) {  // nullptr: no name
-        if (process == nullptr || locate_image_name == nullptr) return;
-        if (!NT_SUCCESS(locate_image_name(process, &name_))) name_ = nullptr;
+    explicit LocatedName(PEPROCESS process) {
+        if (locate_image_name == nullptr || !NT_SUCCESS(locate_image_name(process, &name_))) name_ = nullptr;
     }
     ~LocatedName() {
         if (name_ != nullptr) ExFreePool(name_);
@@ -69,8 +68,7 @@ void NTAPI on_create_ex(PEPROCESS process, HANDLE pid, PS_CREATE_NOTIFY_INFO* in
 void NTAPI on_create(HANDLE parent, HANDLE pid, BOOLEAN created) {
     const Inside inside(callbacks);
     if (!inside) return;
-    Reference<PEPROCESS> process;
-    if (!NT_SUCCESS(PsLookupProcessByProcessId(pid, process.put()))) *process.put() = nullptr;
+    const ProcessReference process(pid);
     if (!created) return process_exited(process.get(), id_of(pid));
     Creation creation;
     creation.pid = id_of(pid);
@@ -82,7 +80,7 @@ void NTAPI on_create(HANDLE parent, HANDLE pid, BOOLEAN created) {
 }
 
 // The wait of a held thread: KernelMode, so that its stack (and the Hold on it) stays in memory, and not alertable.
-void hold(Hold* hold) {
+void wait_while_held(Hold* hold) {
     LARGE_INTEGER slice = milliseconds(kHoldSliceMs);
     do {
         KeWaitForSingleObject(event_of(&hold->signal), Executive, KernelMode, FALSE, &slice);
@@ -102,12 +100,11 @@ void NTAPI on_image(UNICODE_STRING* name, HANDLE process_id, IMAGE_INFO* info) {
 
     Image image;
     image.pid = pid;
-    image.native_name = text_of(name);
     image.protected_process = is_protected != nullptr && is_protected(process);
-    const LocatedName located(image.native_name.length == 0 ? process : nullptr);
-    if (image.native_name.length == 0) image.native_name = located.text();
-    Hold held;
-    if (gate.begin_hold(&held, image)) hold(&held);
+    const LocatedName located(process);  // the same name that on_create_ex gave, if it gave one
+    image.native_name = located.text().length != 0 ? located.text() : text_of(name);
+    Hold hold;
+    if (gate.begin_hold(&hold, image)) wait_while_held(&hold);
 }
 
 }  // namespace

@@ -40,12 +40,8 @@ Text path_of(HANDLE pid, UNICODE_STRING* buffer) {
 
 // It may have ended since the list was taken, and told so before we put it in: then it would stay for ever.
 bool has_exited(HANDLE pid) {
-    Reference<PEPROCESS> process;
-    if (!NT_SUCCESS(PsLookupProcessByProcessId(pid, process.put()))) {
-        *process.put() = nullptr;
-        return true;
-    }
-    return exit_called != nullptr && exit_called(process.get());
+    const ProcessReference process(pid);
+    return process.get() == nullptr || (exit_called != nullptr && exit_called(process.get()));
 }
 
 void tell(const RunningProcess& running, UNICODE_STRING* path_buffer) {
