@@ -4,6 +4,10 @@ namespace procmon {
 
 namespace {
 
+// Buckets split for one record that comes, or merged for one that goes, at most: twice what it takes to keep up, for
+// a table that has fallen behind for want of a segment, or has been thinned out.
+constexpr uint32_t kSteps = 2 * Table::kBucketsPerRecord;
+
 // Pids are small multiples of four: mix them so that neighbours part.
 uint32_t mixed(uint32_t pid) {
     uint32_t hash = pid * 0x9E3779B1u;
@@ -44,8 +48,7 @@ void Table::insert(Record* record, bool findable) {
     record->next_in_bucket = *head;
     *head = record;
     ++findable_;
-    // Two at most: one for this record, one to catch up after a segment had been wanting.
-    for (int i = 0; i < 2 && findable_ > buckets_ && buckets_ < allocated_; ++i) split();
+    for (uint32_t i = 0; i < kSteps && is_tight() && buckets_ < allocated_; ++i) split();
 }
 
 void Table::retire(Record* record) {
@@ -54,8 +57,7 @@ void Table::retire(Record* record) {
     *place = record->next_in_bucket;
     record->next_in_bucket = nullptr;
     --findable_;
-    // Two at most, so that the buckets keep up with records that leave one by one.
-    for (int i = 0; i < 2 && buckets_ > kSegmentBuckets && findable_ < buckets_ / 2; ++i) merge();
+    for (uint32_t i = 0; i < kSteps && is_wide() && buckets_ > kSegmentBuckets; ++i) merge();
 }
 
 void Table::erase(Record* record) {

@@ -42,6 +42,7 @@ class Process:
     native_name: str = ""
     command_line: str = ""
     held_since: int = 0
+    hold_number: int = 0
     held_ms: int = 0
     mark: object = None  # the registration whose controller started it
     fetched: bool = False
@@ -77,6 +78,7 @@ class Model:
         self.controller: Registration | None = None
         self.volumes = dict(VOLUMES)
         self.stopped = False
+        self.holds = 0
         self.counters = dict.fromkeys((n for n in wire.COUNTERS.offsets if n != "reserved"), 0)
         self.shown = 0  # how often something became fetchable: the event is set at least then
 
@@ -172,7 +174,8 @@ class Model:
             self.counters["rule_allowed"] += 1
             decided_by = wire.BY_RULE
         else:
-            process.waits, process.held_since = True, self.now
+            self.holds += 1
+            process.waits, process.held_since, process.hold_number = True, self.now, self.holds
             if rule == wire.VERDICT_BLOCK:
                 self.counters["rule_blocked"] += 1
                 process.state = wire.STATE_ANSWERED
@@ -337,7 +340,9 @@ class Model:
     # ------------------------------------------------------------------------------------------------------- steps
 
     def held(self) -> list[Process]:
-        return [process for process in self.processes if process.state == wire.STATE_HELD]
+        """Who waits for a verdict, the longest first."""
+        held = [process for process in self.processes if process.state == wire.STATE_HELD]
+        return sorted(held, key=lambda process: process.hold_number)
 
     def add(self, process: Process) -> None:
         self.key += 1
