@@ -1,0 +1,115 @@
+"""What is written for people is true: documents run as a reader would type them, links lead somewhere, doctests pass."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import documentation
+import pytest
+from documentation import ROOT, Block
+
+WINDOWS = sys.platform == "win32"
+DOCUMENTS = [pytest.param(path, id=path.relative_to(ROOT).as_posix()) for path in documentation.documents()]
+BLOCKS = [block for path in documentation.documents() for block in documentation.blocks(path, "python")]
+TEST_FILES = [block for block in BLOCKS if block.mark == "pytest"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_a_document_runs_as_a_reader_types_it(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    documentation.run(document, windows=WINDOWS)
+
+
+@pytest.mark.parametrize("block", TEST_FILES, ids=str)
+def test_a_test_file_in_a_document_passes(block: Block, tmp_path: Path) -> None:
+    file = tmp_path / "test_document.py"
+    file.write_text(block.text, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), str(file)]
+    result = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_policies_in_a_document_have_no_mistakes(document: Path) -> None:
+    for block in documentation.blocks(document, "toml"):
+        assert bool(documentation.policy_problems(block)) == (block.mark == "wrong"), documentation.policy_problems(block)
+
+
+def test_every_link_leads_somewhere() -> None:
+    assert documentation.broken_links() == []
+
+
+def test_every_document_can_be_reached_from_the_readme() -> None:
+    assert documentation.orphans() == []
+
+
+@pytest.mark.parametrize("name", documentation.module_doctests())
+def test_the_doctests_of_a_module_pass(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    documentation.run_module(name, windows=WINDOWS)
+
+
+# ------------------------------------------------------------------------------------------ the tests of these tests
+
+
+def document(folder: Path, text: str) -> Path:
+    path = folder / "document.md"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def as_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty project."""
+    monkeypatch.setattr(documentation, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_a_wrong_output_is_seen_with_its_line(as_root: Path) -> None:
+    path = document(as_root, "# A\n\n```python\n>>> 1 + 1\n2\n```\n\nthen\n\n```python\n>>> 1 + 1\n3\n```\n")
+    with pytest.raises(AssertionError, match=r"line 11,(.|\n)*Expected:\n    3\nGot:\n    2"):
+        documentation.run(path, windows=False)
+
+
+def test_names_go_from_block_to_block_and_a_script_without_prompts_runs(as_root: Path) -> None:
+    path = document(as_root, "```python\na = 20\n```\n\n```python\n>>> a + 1\n21\n```\n")
+    assert documentation.run(path, windows=False) == 2
+    with pytest.raises(ZeroDivisionError):
+        documentation.run(document(as_root, "```python\n1 / 0\n```\n"), windows=False)
+
+
+def test_a_block_for_windows_runs_there_and_only_there(as_root: Path) -> None:
+    path = document(as_root, "<!-- windows -->\n```python\n>>> 1\n2\n```\n")
+    assert documentation.run(path, windows=False) == 0
+    with pytest.raises(AssertionError):
+        documentation.run(path, windows=True)
+
+
+def test_a_block_that_is_only_shown_must_be_python(as_root: Path) -> None:
+    with pytest.raises(SyntaxError):
+        documentation.run(document(as_root, "<!-- shown: needs the driver -->\n```python\n>>> with\n```\n"), windows=False)
+
+
+def test_an_unknown_mark_is_refused(as_root: Path) -> None:
+    with pytest.raises(ValueError, match="document.md:3: there is no mark 'wnidows'"):
+        documentation.run(document(as_root, "<!-- wnidows -->\n```python\n>>> 1\n1\n```\n"), windows=False)
+
+
+def test_broken_links_and_orphans_are_found(as_root: Path) -> None:
+    (as_root / "docs").mkdir()
+    (as_root / "driver").mkdir()
+    for name in ("CHANGELOG.md", "driver/README.md", "docs/alone.md"):
+        (as_root / name).write_text("# Has a heading: this\n", encoding="utf-8")
+    (as_root / "README.md").write_text(
+        "[a](CHANGELOG.md#has-a-heading-this) [b](driver/README.md) [c](docs/gone.md) [d](CHANGELOG.md#no) [e](https://x.org)\n",
+        encoding="utf-8",
+    )
+    assert documentation.broken_links() == [
+        "README.md: (docs/gone.md) leads nowhere", "README.md: (CHANGELOG.md#no) leads nowhere",
+    ]  # fmt: skip
+    assert documentation.orphans() == ["docs/alone.md"]
+
+
+def test_a_policy_with_a_mistake_is_found(as_root: Path) -> None:
+    [block] = documentation.blocks(document(as_root, '```toml\n[[rule]]\nimgae = "a"\nverdict = "block"\n```\n'), "toml")
+    assert "imgae" in documentation.policy_problems(block)[0]
