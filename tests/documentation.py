@@ -153,7 +153,7 @@ def orphans() -> list[str]:
         reached |= new
         new = {path for document in new if document.suffix == ".md" for _, path, _ in links(document) if path.is_file()}
         new -= reached
-    return [path.relative_to(ROOT).as_posix() for path in documents() if path not in reached]
+    return [path.relative_to(ROOT).as_posix() for path in documents() if path not in reached and path.parent != ROOT]
 
 
 # ------------------------------------------------------------------------------------------------------ doctests
