@@ -3,6 +3,7 @@
 import logging
 
 from .audit import AuditLog
+from .details import Integrity, ProcessDetails, Signature, SignatureKind, SignatureStatus, inspect
 from .driverinfo import DriverCounters, DriverFeatures, DriverInfo
 from .errors import (
     AccessDenied,
@@ -60,15 +61,20 @@ __all__ = [
     "DriverState",
     "DriverStatus",
     "GateClosed",
+    "Integrity",
     "Monitor",
     "NotHeld",
     "Policy",
     "PolicyError",
     "Problem",
+    "ProcessDetails",
     "ProcessFlags",
     "ProcessHelper",
     "ProcessTree",
     "ProcmonError",
+    "Signature",
+    "SignatureKind",
+    "SignatureStatus",
     "SimulatedGate",
     "StaleProcess",
     "Statistics",
@@ -76,6 +82,7 @@ __all__ = [
     "Verdict",
     "VersionMismatch",
     "find_driver",
+    "inspect",
     "processes",
     "tree",
 ]

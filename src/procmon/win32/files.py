@@ -3,11 +3,11 @@
 import ctypes
 import os
 import sys
-from typing import BinaryIO
+from io import BufferedReader
 
 from ._bind import DWORD, HANDLE, bind, fail_on_invalid_handle, kernel32
 
-__all__ = ["open_shared"]
+__all__ = ["handle_of", "open_shared"]
 
 _GENERIC_READ = 0x80000000
 _FILE_SHARE_ALL = 7
@@ -26,7 +26,7 @@ _CreateFileW = bind(
 )
 
 
-def open_shared(path: str) -> BinaryIO:
+def open_shared(path: str) -> BufferedReader:
     r"""Open a file for reading: by its DOS path, of any length, or by its native one, ``\Device\...``. Raises: OSError."""
     handle = _CreateFileW(
         _full(path), _GENERIC_READ, _FILE_SHARE_ALL, None, _OPEN_EXISTING, _FILE_FLAG_SEQUENTIAL_SCAN, None
@@ -36,6 +36,15 @@ def open_shared(path: str) -> BinaryIO:
 
         return open(msvcrt.open_osfhandle(handle, os.O_RDONLY), "rb")
     raise AssertionError("CreateFileW does not return anywhere else")
+
+
+def handle_of(file: BufferedReader) -> int:
+    """The handle behind an open file, which stays the file's own."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        return msvcrt.get_osfhandle(file.fileno())
+    raise AssertionError("open_shared returns no file anywhere else")
 
 
 def _full(path: str) -> str:

@@ -1,0 +1,105 @@
+"""What details.py does without Windows: its words, its cache, its answers where nothing can be had."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import procmon
+import pytest
+from procmon import details
+from procmon.details import Integrity, ProcessDetails, Signature, SignatureKind, SignatureStatus
+
+
+def record(**more: object) -> procmon.ProcessHelper:
+    return procmon.SimulatedGate().start("c:/tools/a.exe", **more)  # type: ignore[arg-type]
+
+
+def test_a_signature_is_told_on_one_line():
+    assert repr(Signature(SignatureStatus.UNSIGNED, SignatureKind.NONE, code=0x800B0100)) == "<Signature unsigned>"
+    assert (
+        repr(Signature(SignatureStatus.UNTRUSTED, SignatureKind.EMBEDDED, "X", 0x800B0109))
+        == "<Signature untrusted, embedded, by 'X', 0x800B0109>"
+    )
+
+
+def test_integrity_levels_compare_and_unknown_ones_are_kept():
+    assert details._integrity(0x3000) is Integrity.HIGH
+    assert details._integrity(0x2010) == 0x2010
+    assert not isinstance(details._integrity(0x2010), Integrity)
+    assert Integrity.MEDIUM < details._integrity(0x2010) < Integrity.HIGH
+
+
+def test_a_process_that_may_not_be_opened_has_reasons_instead_of_facts():
+    closed = ProcessDetails(record(flags=procmon.ProcessFlags.NAME_MISSING), None)
+    for fact in ("path", "command_line", "user", "user_sid", "integrity", "elevated", "sha256", "signature", "signer"):
+        assert getattr(closed, fact) is None
+        assert closed.reasons[fact]
+    assert "elevated Python" in closed.reasons["user"]
+    assert "path of its executable" in closed.reasons["signer"]
+    closed.close()
+    closed.close()
+
+
+def test_what_the_gate_knows_is_not_looked_up():
+    assert ProcessDetails(record(command_line="a --fast"), None).command_line == "a --fast"
+    truncated = record(command_line="a --f", flags=procmon.ProcessFlags.COMMAND_LINE_TRUNCATED)
+    assert ProcessDetails(truncated, None).command_line is None
+
+
+def test_a_fact_is_looked_up_once():
+    asked: list[int] = []
+    found = ProcessDetails(record(), None)
+    for _ in range(3):
+        assert found._once("fact", lambda: asked.append(1)) is None
+    assert asked == [1]
+
+
+def cached(path: Path, find: Callable[[], str]) -> str:
+    with path.open("rb") as file:
+        return details._cache.of(file, "test", find)
+
+
+def test_what_is_known_of_a_file_holds_until_the_file_is_changed(tmp_path):
+    file = tmp_path / "a.exe"
+    file.write_bytes(b"one")
+    answers = iter("abcde")
+
+    def look() -> str:
+        return next(answers)
+
+    assert cached(file, look) == cached(file, look) == "a"
+    file.write_bytes(b"three")
+    assert cached(file, look) == cached(file, look) == "b"
+    file.rename(tmp_path / "b.exe")
+    assert cached(tmp_path / "b.exe", look) == "b"
+    file.write_bytes(b"three")
+    assert cached(file, look) == "c"
+
+
+def test_what_was_found_while_the_file_was_changed_is_not_kept(tmp_path):
+    file = tmp_path / "a.exe"
+    file.write_bytes(b"one")
+
+    def disturbed() -> str:
+        file.write_bytes(b"four!")
+        return "of neither"
+
+    assert cached(file, disturbed) == "of neither"
+    assert cached(file, lambda: "new") == "new"
+
+
+def test_the_cache_forgets_the_oldest(tmp_path, monkeypatch):
+    monkeypatch.setattr(details._FileCache, "LIMIT", 2)
+    cache = details._FileCache()
+    asked: list[str] = []
+    for name in ("a", "b", "c", "c", "a"):
+        (tmp_path / name).write_text(name) if not (tmp_path / name).exists() else None
+        with (tmp_path / name).open("rb") as file:
+            cache.of(file, "x", lambda name=name: asked.append(name))
+    assert asked == ["a", "b", "c", "a"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there the call works: tests/windows/test_details.py")
+def test_elsewhere_it_says_that_windows_is_needed():
+    with pytest.raises(procmon.UnsupportedPlatform, match="needs Windows"):
+        procmon.inspect(4)
