@@ -28,7 +28,9 @@ import procmon
 __all__ = ["Block", "blocks", "broken_links", "documents", "module_doctests", "orphans", "run", "run_module"]
 
 ROOT = Path(__file__).resolve().parent.parent
-FENCE = re.compile(r"^(?:<!-- *(?P<mark>[^>]*?) *-->\n+)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r"^(?:<!-- *(?P<mark>[^>]*?) *-->\n+)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 FLAGS = doctest.ELLIPSIS
 WINDOWS_ONLY = doctest.register_optionflag("WINDOWS")

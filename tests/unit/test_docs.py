@@ -1,4 +1,4 @@
-"""What is written for people is true: documents run as a reader would type them, links lead somewhere, doctests pass."""
+"""What is written for people is true: documents run as a reader types them, links lead somewhere, doctests pass."""
 
 import subprocess
 import sys
@@ -24,15 +24,19 @@ def test_a_document_runs_as_a_reader_types_it(document: Path, tmp_path: Path, mo
 def test_a_test_file_in_a_document_passes(block: Block, tmp_path: Path) -> None:
     file = tmp_path / "test_document.py"
     file.write_text(block.text, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), str(file)]
-    result = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    options = ["-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, str(file)],
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60,
+    )  # fmt: skip
     assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_policies_in_a_document_have_no_mistakes(document: Path) -> None:
     for block in documentation.blocks(document, "toml"):
-        assert bool(documentation.policy_problems(block)) == (block.mark == "wrong"), documentation.policy_problems(block)
+        problems = documentation.policy_problems(block)
+        assert bool(problems) == (block.mark == "wrong"), problems
 
 
 def test_every_link_leads_somewhere() -> None:
@@ -86,8 +90,9 @@ def test_a_block_for_windows_runs_there_and_only_there(as_root: Path) -> None:
 
 
 def test_a_block_that_is_only_shown_must_be_python(as_root: Path) -> None:
+    path = document(as_root, "<!-- shown: needs the driver -->\n```python\n>>> with\n```\n")
     with pytest.raises(SyntaxError):
-        documentation.run(document(as_root, "<!-- shown: needs the driver -->\n```python\n>>> with\n```\n"), windows=False)
+        documentation.run(path, windows=False)
 
 
 def test_an_unknown_mark_is_refused(as_root: Path) -> None:
@@ -101,7 +106,8 @@ def test_broken_links_and_orphans_are_found(as_root: Path) -> None:
     for name in ("CHANGELOG.md", "driver/README.md", "docs/alone.md"):
         (as_root / name).write_text("# Has a heading: this\n", encoding="utf-8")
     (as_root / "README.md").write_text(
-        "[a](CHANGELOG.md#has-a-heading-this) [b](driver/README.md) [c](docs/gone.md) [d](CHANGELOG.md#no) [e](https://x.org)\n",
+        "[a](CHANGELOG.md#has-a-heading-this) [b](driver/README.md) [c](docs/gone.md) [d](CHANGELOG.md#no)\n"
+        "[e](https://example.org)\n",
         encoding="utf-8",
     )
     assert documentation.broken_links() == [
@@ -111,5 +117,6 @@ def test_broken_links_and_orphans_are_found(as_root: Path) -> None:
 
 
 def test_a_policy_with_a_mistake_is_found(as_root: Path) -> None:
-    [block] = documentation.blocks(document(as_root, '```toml\n[[rule]]\nimgae = "a"\nverdict = "block"\n```\n'), "toml")
+    path = document(as_root, '```toml\n[[rule]]\nimgae = "a"\nverdict = "block"\n```\n')
+    [block] = documentation.blocks(path, "toml")
     assert "imgae" in documentation.policy_problems(block)[0]
