@@ -4,11 +4,26 @@
 
 #include <pthread.h>
 
+#include <atomic>
+
 #include "../core/gate.h"
 
 namespace procmon::host {
 
 constexpr int kMaxEvents = 64;
+
+// A number that threads share without being ordered by it: a lock here would hide from the thread sanitizer what the
+// core's own lock does not order.
+template <class T>
+class Shared {
+   public:
+    T get() const { return value_.load(std::memory_order_relaxed); }
+    void set(T value) { value_.store(value, std::memory_order_relaxed); }
+    T add(T more) { return value_.fetch_add(more, std::memory_order_relaxed) + more; }
+
+   private:
+    std::atomic<T> value_{};
+};
 
 // What the controller waits on, in place of a kernel's event object.
 struct Event {
@@ -16,27 +31,26 @@ struct Event {
     pthread_cond_t wakes;
     uint64_t sets;       // since it was made
     uint64_t taken;      // of these, seen by wait_event
-    uint32_t references; // that the core holds
-    bool is_event;       // false: a handle of something else
+    Shared<uint64_t> references;  // that the core holds
+    bool is_event;                // false: a handle of something else
 };
 
 struct Host {
     Gate gate;
     Port port;
-    pthread_mutex_t watch;  // guards what follows; taken after the gate's lock, never before
-    uint64_t now_ms;
-    int64_t filetime;
-    uint64_t allocations;     // asked for, so far
-    uint64_t fail_at;         // the number of the allocation that fails; 0 = none
-    bool fail_from_there_on;
-    uint64_t live_blocks;
-    uint64_t live_bytes;
-    uint64_t live_signals;
-    uint64_t live_locks;
-    uint64_t live_references;  // to events
-    uint64_t worker_wakes;
-    uint64_t breaches;         // calls that port.h forbids
-    uint32_t event_count;
+    Shared<uint64_t> now_ms;
+    Shared<int64_t> filetime;
+    Shared<uint64_t> allocations;  // asked for, so far
+    Shared<uint64_t> fail_at;      // the number of the allocation that fails; 0 = none
+    Shared<bool> fail_from_there_on;
+    Shared<uint64_t> live_blocks;
+    Shared<uint64_t> live_bytes;
+    Shared<uint64_t> live_signals;
+    Shared<uint64_t> live_locks;
+    Shared<uint64_t> live_references;  // to events
+    Shared<uint64_t> worker_wakes;
+    Shared<uint64_t> breaches;  // calls that port.h forbids
+    Shared<uint64_t> event_count;
     Event events[kMaxEvents];
 };
 

@@ -27,55 +27,41 @@ Host& host_of(void* context) { return *static_cast<Host*>(context); }
 Lock* lock_of(LockStorage* storage) { return reinterpret_cast<Lock*>(storage); }
 Signal* signal_of(SignalStorage* storage) { return reinterpret_cast<Signal*>(storage); }
 
-class Watched {
-   public:
-    explicit Watched(Host& host) : host_(host) { pthread_mutex_lock(&host.watch); }
-    ~Watched() { pthread_mutex_unlock(&host_.watch); }
-    Watched(const Watched&) = delete;
-    Watched& operator=(const Watched&) = delete;
-
-   private:
-    Host& host_;
-};
-
 void expect(Host& host, bool kept) {
-    if (!kept) ++host.breaches;
+    if (!kept) host.breaches.add(1);
 }
 
 void* allocate(void* context, size_t bytes) {
     Host& host = host_of(context);
-    Watched watched(host);
     expect(host, !holds_the_lock);
-    const uint64_t number = ++host.allocations;
-    if (host.fail_at && (number == host.fail_at || (host.fail_from_there_on && number > host.fail_at))) return nullptr;
+    const uint64_t number = host.allocations.add(1);
+    const uint64_t fail_at = host.fail_at.get();
+    if (fail_at && (number == fail_at || (host.fail_from_there_on.get() && number > fail_at))) return nullptr;
     auto* block = static_cast<unsigned char*>(calloc(1, kHeaderBytes + bytes));
     if (!block) return nullptr;
     *reinterpret_cast<size_t*>(block) = bytes;
-    ++host.live_blocks;
-    host.live_bytes += bytes;
+    host.live_blocks.add(1);
+    host.live_bytes.add(bytes);
     return block + kHeaderBytes;
 }
 
 void release(void* context, void* memory) {
     Host& host = host_of(context);
-    Watched watched(host);
     expect(host, !holds_the_lock && memory);
     unsigned char* block = static_cast<unsigned char*>(memory) - kHeaderBytes;
-    --host.live_blocks;
-    host.live_bytes -= *reinterpret_cast<size_t*>(block);
+    host.live_blocks.add(-1);
+    host.live_bytes.add(-*reinterpret_cast<size_t*>(block));
     free(block);
 }
 
 void lock_create(void* context, LockStorage* storage) {
     pthread_mutex_init(&lock_of(storage)->mutex, nullptr);
-    Watched watched(host_of(context));
-    ++host_of(context).live_locks;
+    host_of(context).live_locks.add(1);
 }
 
 void lock_destroy(void* context, LockStorage* storage) {
     pthread_mutex_destroy(&lock_of(storage)->mutex);
-    Watched watched(host_of(context));
-    --host_of(context).live_locks;
+    host_of(context).live_locks.add(-1);
 }
 
 void lock_acquire(void*, LockStorage* storage) {
@@ -93,16 +79,14 @@ void signal_create(void* context, SignalStorage* storage) {
     pthread_mutex_init(&signal->mutex, nullptr);
     pthread_cond_init(&signal->wakes, nullptr);
     signal->set = false;
-    Watched watched(host_of(context));
-    ++host_of(context).live_signals;
+    host_of(context).live_signals.add(1);
 }
 
 void signal_destroy(void* context, SignalStorage* storage) {
     Signal* signal = signal_of(storage);
     pthread_cond_destroy(&signal->wakes);
     pthread_mutex_destroy(&signal->mutex);
-    Watched watched(host_of(context));
-    --host_of(context).live_signals;
+    host_of(context).live_signals.add(-1);
 }
 
 void signal_set(void* context, SignalStorage* storage) {
@@ -111,29 +95,24 @@ void signal_set(void* context, SignalStorage* storage) {
     signal->set = true;
     pthread_cond_broadcast(&signal->wakes);
     pthread_mutex_unlock(&signal->mutex);
-    Watched watched(host_of(context));
     expect(host_of(context), holds_the_lock);
 }
 
 uint32_t user_event_open(void* context, uint64_t handle, void** event) {
     Host& host = host_of(context);
-    Watched watched(host);
     expect(host, !holds_the_lock);
-    if (handle < kFirstHandle || handle - kFirstHandle >= host.event_count) return kInvalidHandle;
+    if (handle < kFirstHandle || handle - kFirstHandle >= host.event_count.get()) return kInvalidHandle;
     Event& found = host.events[handle - kFirstHandle];
     if (!found.is_event) return 0xC0000024;  // STATUS_OBJECT_TYPE_MISMATCH
-    ++found.references;
-    ++host.live_references;
+    found.references.add(1);
+    host.live_references.add(1);
     *event = &found;
     return kSuccess;
 }
 
 void user_event_set(void* context, void* event) {
     Event& found = *static_cast<Event*>(event);
-    {
-        Watched watched(host_of(context));
-        expect(host_of(context), holds_the_lock && found.references);
-    }
+    expect(host_of(context), holds_the_lock && found.references.get());
     pthread_mutex_lock(&found.mutex);
     ++found.sets;
     pthread_cond_broadcast(&found.wakes);
@@ -142,28 +121,24 @@ void user_event_set(void* context, void* event) {
 
 void user_event_close(void* context, void* event) {
     Host& host = host_of(context);
-    Watched watched(host);
     Event& found = *static_cast<Event*>(event);
-    expect(host, !holds_the_lock && found.references);
-    --found.references;
-    --host.live_references;
+    expect(host, !holds_the_lock && found.references.get());
+    found.references.add(-1);
+    host.live_references.add(-1);
 }
 
 void worker_wake(void* context) {
     Host& host = host_of(context);
-    Watched watched(host);
     expect(host, holds_the_lock);
-    ++host.worker_wakes;
+    host.worker_wakes.add(1);
 }
 
 uint64_t monotonic_ms(void* context) {
-    Watched watched(host_of(context));
-    return host_of(context).now_ms;
+    return host_of(context).now_ms.get();
 }
 
 int64_t filetime(void* context) {
-    Watched watched(host_of(context));
-    return host_of(context).filetime;
+    return host_of(context).filetime.get();
 }
 
 // ASCII, Latin-1 and Cyrillic: enough to tell a table from a loop over A to Z.

@@ -17,82 +17,62 @@ namespace {
 
 constexpr uint64_t kFirstHandle = 4;
 
-uint64_t watched(Host* host, const uint64_t& value) {
-    pthread_mutex_lock(&host->watch);
-    const uint64_t copy = value;
-    pthread_mutex_unlock(&host->watch);
-    return copy;
-}
-
 Event* event_of(Host* host, uint64_t handle) { return &host->events[handle - kFirstHandle]; }
 
 }  // namespace
 }  // namespace procmon::host
 
 using procmon::host::event_of;
-using procmon::host::watched;
 
 // -------------------------------------------------------------------------------------------------- the system
 
 Host* host_new(int64_t filetime) {
     Host* host = static_cast<Host*>(calloc(1, sizeof(Host)));
     if (!host) return nullptr;
-    pthread_mutex_init(&host->watch, nullptr);
-    host->filetime = filetime;
-    host->now_ms = 1000;
+    host->filetime.set(filetime);
+    host->now_ms.set(1000);
     host->port = procmon::host::make_port(host);
     return host;
 }
 
 uint64_t host_delete(Host* host) {
     const uint64_t leftovers = host_leftovers(host);
-    for (uint32_t i = 0; i < host->event_count; ++i) {
+    for (uint64_t i = 0; i < host->event_count.get(); ++i) {
         pthread_cond_destroy(&host->events[i].wakes);
         pthread_mutex_destroy(&host->events[i].mutex);
     }
-    pthread_mutex_destroy(&host->watch);
     free(host);
     return leftovers;
 }
 
 void host_advance(Host* host, uint64_t milliseconds) {
-    pthread_mutex_lock(&host->watch);
-    host->now_ms += milliseconds;
-    host->filetime += static_cast<int64_t>(milliseconds) * 10000;
-    pthread_mutex_unlock(&host->watch);
+    host->now_ms.add(milliseconds);
+    host->filetime.add(static_cast<int64_t>(milliseconds) * 10000);
 }
 
 void host_fail_allocation(Host* host, uint64_t n, int forever) {
-    pthread_mutex_lock(&host->watch);
-    host->fail_at = n ? host->allocations + n : 0;
-    host->fail_from_there_on = forever;
-    pthread_mutex_unlock(&host->watch);
+    host->fail_at.set(n ? host->allocations.get() + n : 0);
+    host->fail_from_there_on.set(forever);
 }
 
-uint64_t host_allocations(Host* host) { return watched(host, host->allocations); }
-uint64_t host_live_bytes(Host* host) { return watched(host, host->live_bytes); }
-uint64_t host_worker_wakes(Host* host) { return watched(host, host->worker_wakes); }
-uint64_t host_breaches(Host* host) { return watched(host, host->breaches); }
+uint64_t host_allocations(Host* host) { return host->allocations.get(); }
+uint64_t host_live_bytes(Host* host) { return host->live_bytes.get(); }
+uint64_t host_worker_wakes(Host* host) { return host->worker_wakes.get(); }
+uint64_t host_breaches(Host* host) { return host->breaches.get(); }
 
 uint64_t host_leftovers(Host* host) {
-    pthread_mutex_lock(&host->watch);
-    const uint64_t sum = host->live_blocks + host->live_signals + host->live_locks + host->live_references;
-    pthread_mutex_unlock(&host->watch);
-    return sum;
+    return host->live_blocks.get() + host->live_signals.get() + host->live_locks.get() + host->live_references.get();
 }
 
 uint64_t host_event_new(Host* host, int is_event) {
-    pthread_mutex_lock(&host->watch);
-    uint64_t handle = 0;
-    if (host->event_count < procmon::host::kMaxEvents) {
-        procmon::host::Event& event = host->events[host->event_count];
-        pthread_mutex_init(&event.mutex, nullptr);
-        pthread_cond_init(&event.wakes, nullptr);
-        event.is_event = is_event;
-        handle = procmon::host::kFirstHandle + host->event_count++;
-    }
-    pthread_mutex_unlock(&host->watch);
-    return handle;
+    const uint64_t number = host->event_count.get();
+    if (number == procmon::host::kMaxEvents) return 0;
+    procmon::host::Event& event = host->events[number];
+    pthread_mutex_init(&event.mutex, nullptr);
+    pthread_cond_init(&event.wakes, nullptr);
+    event.is_event = is_event;
+    host->event_count.set(number + 1);
+    return procmon::host::kFirstHandle + number;
 }
 
 uint64_t host_event_sets(Host* host, uint64_t handle) {

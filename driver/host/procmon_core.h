@@ -32,7 +32,7 @@ PROCMON_API uint64_t host_live_bytes(Host*);
 PROCMON_API uint64_t host_leftovers(Host*);    // as host_delete would answer
 PROCMON_API uint64_t host_worker_wakes(Host*);
 PROCMON_API uint64_t host_breaches(Host*);     // calls that port.h forbids: memory or the event's object under the lock
-// A handle for REGISTER; is_event = 0: of something that is no event. 0 = there are too many.
+// One thread at a time. A handle for REGISTER; is_event = 0: of something that is no event. 0 = there are too many.
 PROCMON_API uint64_t host_event_new(Host*, int is_event);
 PROCMON_API uint64_t host_event_sets(Host*, uint64_t handle);
 PROCMON_API int host_event_wait(Host*, uint64_t handle, uint32_t real_ms);  // 1 = it was set since the last time
