@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +18,7 @@ from typing import Protocol, Self
 from .errors import (
     DriverFileMissing,
     DriverNotInstalled,
+    DriverNotRunning,
     DriverNotSigned,
     DriverRunning,
     ProcmonError,
@@ -232,7 +234,8 @@ class DriverService:
 def _undo(steps: Sequence[Step], error: BaseException | None) -> None:
     try:
         for step in steps:
-            step()
+            with suppress(DriverNotRunning, DriverNotInstalled):  # somebody has done it already
+                step()
     except ProcmonError as problem:
         if error is None:
             raise

@@ -68,6 +68,7 @@ def manager() -> Manager:
 @pytest.fixture
 def service(manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DriverService:
     """One whose driver lies where PROCMON_DRIVER says."""
+    monkeypatch.setattr("procmon.win32.kernel.is_wine", lambda: False)
     monkeypatch.setenv("PROCESSOR_ARCHITECTURE", "AMD64")
     monkeypatch.delenv("PROCESSOR_ARCHITEW6432", raising=False)
     monkeypatch.setenv("PROCMON_DRIVER", str(executable(tmp_path / "procmon.sys")))
@@ -277,6 +278,15 @@ def test_with_undoes_just_what_it_did(service: DriverService, manager: Manager) 
     with service, service:
         pass
     assert state(service) is DriverState.RUNNING
+
+
+def test_with_is_content_if_somebody_else_has_undone_it(service: DriverService) -> None:
+    with service:
+        service.stop()
+        service.delete()
+    with service:
+        service.stop()
+    assert state(service) is DriverState.NOT_INSTALLED
 
 
 def test_with_leaves_nothing_behind_when_the_start_fails(service: DriverService, manager: Manager) -> None:

@@ -76,7 +76,7 @@ START: Advice = _SERVICE | {
     225: (ProcmonError, "an antivirus keeps {path} from being loaded: tell it to trust this file, then start() again"),
     577: (DriverNotSigned, _NOT_SIGNED.format("error 577")),
     654: (DriverRunning, "an earlier driver is still in memory: close what has it open, or restart Windows"),
-    1053: (ProcmonError, "the driver at {path} did not come up in time: it may have crashed; the System event log says"),
+    1053: (ProcmonError, "the driver at {path} did not come up in time: the System event log says why"),
     1056: (DriverRunning, "the driver service {name} is running already: stop() it first to start it anew"),
     1058: (DriverNotRunning, "the service {name} is disabled: `sc config {name} start= demand`, then start() again"),
     1114: (ProcmonError, "{path} was not loaded: it is damaged, or needs another Windows; build it anew"),

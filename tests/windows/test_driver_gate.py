@@ -1,0 +1,420 @@
+"""DriverGate on the real driver with real processes. Under Wine driver/wine/kernel.py plays the kernel's part.
+
+On Windows the gate would hold every process of the machine, so that tests let what is not theirs go after a second.
+"""
+
+import _thread
+import gc
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.register_assert_rewrite("conformance")
+from conformance import Adapter, GateConformance  # noqa: E402
+
+import procmon
+from procmon import ALLOW, BLOCK, Answer, DecidedBy, DriverGate, ProcessHelper, wire
+from procmon.gates.driver import DEVICE, driver_info
+from procmon.win32.device import Connection
+from procmon.win32.kernel import is_wine
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "driver" / "wine"))
+from kernel import WineKernel, native_name  # noqa: E402
+
+BLOCKED = 0xC0000364
+SOON = 20.0  # seconds; only a hang runs into it
+AT_ONCE = 0.5  # seconds
+
+Run = Callable[..., "subprocess.Popen[Any]"]
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[procmon.DriverService]:
+    with procmon.DriverService() as service:
+        yield service
+
+
+@contextmanager
+def telling_kernel() -> Iterator[Run]:
+    """What starts a process that the driver is told of."""
+    if is_wine():
+        with WineKernel() as kernel:
+            yield kernel.run
+    else:
+        yield subprocess.Popen
+
+
+class Programs:
+    """Starts programs that make a file when they run, and exit when they are told to."""
+
+    def __init__(self, folder: Path, run: Run) -> None:
+        self.folder, self._run = folder, run
+        self.started: dict[int, tuple[subprocess.Popen[Any], Path]] = {}
+
+    def start(self) -> int:
+        mark = self.folder / f"{len(self.started)}.txt"
+        command = f'cmd /q /k "echo x> {mark}"'
+        program = self._run(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        self.started[program.pid] = program, mark
+        return program.pid
+
+    def ran(self, pid: int) -> bool:
+        return self.started[pid][1].exists()
+
+    def all_ran(self) -> bool:
+        return all(map(self.ran, self.started))
+
+    def end(self, pid: int, status: int) -> None:
+        program, _ = self.started[pid]
+        if self.ran(pid):
+            assert program.stdin is not None
+            program.stdin.write(b"exit %d\r\n" % status)
+            program.stdin.flush()
+        else:
+            import _winapi
+
+            _winapi.TerminateProcess(int(program._handle), status)  # type: ignore[attr-defined]
+
+    def exit_status(self, pid: int, timeout: float) -> int | None:
+        try:
+            return self.started[pid][0].wait(timeout) & 0xFFFFFFFF
+        except subprocess.TimeoutExpired:
+            return None
+
+    def close(self) -> None:
+        for program, _ in self.started.values():
+            program.kill()
+            program.communicate()
+
+
+@pytest.fixture
+def programs(service: procmon.DriverService, tmp_path: Path) -> Iterator[Programs]:
+    """Made before a test's gate and closed after it, so that nothing of a test is held when its programs end."""
+    with telling_kernel() as run:
+        programs = Programs(tmp_path, run)
+        yield programs
+        programs.close()
+
+
+def opened(**options: Any) -> DriverGate:
+    """A gate that holds what the tests start, and has told of what is there already."""
+    gate = DriverGate(**{"hold_timeout": None if is_wine() else 1.0, "exempt_descendants": False} | options)
+    gate.fetch()
+    return gate
+
+
+def until(condition: Callable[[], object], seconds: float = SOON) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.005)
+    return bool(condition())
+
+
+def records_of(gate: DriverGate, pids: set[int], wanted: Callable[[ProcessHelper], bool]) -> dict[int, ProcessHelper]:
+    """The first wanted record of each of these processes."""
+    found: dict[int, ProcessHelper] = {}
+    end = time.monotonic() + SOON
+    while pids - set(found):
+        assert time.monotonic() < end, f"no such record of {pids - set(found)}"
+        gate.wait(0.2)
+        found |= {record.pid: record for record in gate.fetch() if record.pid in pids and wanted(record)}
+    return found
+
+
+def held(gate: DriverGate, *pids: int) -> list[ProcessHelper]:
+    found = records_of(gate, set(pids), lambda record: record.paused)
+    return [found[pid] for pid in pids]
+
+
+# --------------------------------------------------------------------------------------------------- what all gates do
+
+
+class DriverAdapter(Adapter):
+    """Programs that the driver holds; they end after the gate."""
+
+    def __init__(self, programs: Programs) -> None:
+        self.gate = opened()
+        self.start, self.ran, self.end = programs.start, programs.ran, programs.end  # type: ignore[method-assign]
+        self._programs = programs
+
+    def start(self) -> int:
+        return self._programs.start()
+
+    def ran(self, pid: int) -> bool:
+        return self._programs.ran(pid)
+
+    def end(self, pid: int, status: int) -> None:
+        self._programs.end(pid, status)
+
+    def exit_status(self, pid: int, timeout: float) -> int | None:
+        return self._programs.exit_status(pid, timeout)
+
+
+class TestDriverGate(GateConformance):
+    @pytest.fixture
+    def adapter(self, programs: Programs) -> Iterator[DriverAdapter]:
+        with DriverAdapter(programs) as adapter:
+            yield adapter
+
+
+# ----------------------------------------------------------------------------------------------- who may have the gate
+
+
+CONTROLLER = """
+import sys, procmon
+gate = procmon.DriverGate(hold_timeout=None, exempt_descendants=False, report_exits=False)
+gate.fetch()
+print("ready", flush=True)
+held = 0
+while held < int(sys.argv[1]):
+    gate.wait()
+    held += sum(process.paused for process in gate.fetch())
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def controller(count: int) -> Iterator["subprocess.Popen[str]"]:
+    """Another program that has the gate and says when it holds so many processes."""
+    command = [sys.executable, "-c", CONTROLLER, str(count)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_killing_the_controller_lets_all_that_it_holds_go_at_once(programs: Programs) -> None:
+    before = driver_info().counters.disconnects
+    with controller(3) as process:
+        assert driver_info().controller_pid == process.pid
+        pids = [programs.start() for _ in range(3)]
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        assert not any(map(programs.ran, pids))
+        assert driver_info().held_count == 3
+        process.kill()
+        process.wait()
+        assert until(lambda: driver_info().held_count == 0, AT_ONCE)
+        assert until(programs.all_ran, 2 * AT_ONCE)
+    assert driver_info().controller_pid == 0
+    assert driver_info().counters.disconnects == before + 3
+
+
+def test_a_second_controller_is_told_who_is_the_first(service: procmon.DriverService) -> None:
+    with controller(1) as process:
+        with pytest.raises(procmon.ControllerBusy, match=f"process {process.pid} controls .*close that gate first"):
+            DriverGate()
+        assert driver_info().controller_pid == process.pid
+    assert until(lambda: driver_info().controller_pid == 0)
+    DriverGate().close()
+    with opened(), pytest.raises(procmon.ControllerBusy):
+        DriverGate()
+    DriverGate().close()
+
+
+def test_a_gate_that_is_dropped_lets_go_what_it_holds(programs: Programs) -> None:
+    gate = opened()
+    held(gate, programs.start())
+    del gate
+    gc.collect()
+    assert until(programs.all_ran)
+
+
+# --------------------------------------------------------------------------------------------------------- its options
+
+
+def test_the_drivers_own_timeout_answers_and_the_gate_says_so(programs: Programs) -> None:
+    with opened(hold_timeout=0.3, on_timeout=BLOCK) as gate:
+        pid = programs.start()
+        (process,) = held(gate, pid)
+        assert process.hold_left is not None and 0 < process.hold_left <= 0.3
+        assert programs.exit_status(pid, SOON) == BLOCKED
+        answered = records_of(gate, {pid}, lambda record: record.verdict is not None)[pid]
+        assert (answered.verdict, answered.decided_by) == (BLOCK, DecidedBy.GATE_TIMEOUT)
+        assert gate.allow(process)[0] in (Answer.ANSWERED, Answer.UNKNOWN)
+        assert gate.info().hold_timeout_ms == 300
+        assert not programs.ran(pid)
+
+
+def test_what_is_held_when_the_gate_closes_gets_the_disconnect_verdict(programs: Programs) -> None:
+    with opened(on_disconnect=BLOCK) as gate:
+        pid = programs.start()
+        held(gate, pid)
+    assert programs.exit_status(pid, SOON) == BLOCKED
+    assert not programs.ran(pid)
+
+
+def test_what_the_controller_starts_is_not_held_unless_it_asks_for_it(programs: Programs) -> None:
+    with opened(exempt_descendants=True) as gate:
+        pid = programs.start()
+        assert until(lambda: programs.ran(pid))
+        found = records_of(gate, {pid}, lambda record: True)[pid]
+        assert procmon.ProcessFlags.CONTROLLER_DESCENDANT in found.flags
+        assert (found.paused, found.decided_by) == (False, DecidedBy.EXEMPT)
+
+
+def test_exits_are_reported_only_where_they_are_asked_for(programs: Programs) -> None:
+    with opened(report_exits=False) as gate:
+        first, second = programs.start(), programs.start()
+        processes = held(gate, first, second)
+        gate.block(processes[0])
+        assert programs.exit_status(first, SOON) == BLOCKED
+        assert until(lambda: all(one.pid != first for one in gate.snapshot()))
+        gate.allow(processes[1])
+        assert [one for one in gate.fetch() if one.exited] == []
+
+
+@pytest.mark.parametrize("timeout", [0, -1, 5_000_000, float("nan"), float("inf")])
+def test_a_hold_timeout_that_cannot_be_is_refused(service: procmon.DriverService, timeout: float) -> None:
+    with pytest.raises(ValueError, match="hold_timeout is a number of seconds above 0, or None"):
+        DriverGate(hold_timeout=timeout)
+    with pytest.raises(ValueError, match="on_timeout must be ALLOW or BLOCK"):
+        DriverGate(on_timeout=procmon.DEFER)
+    assert driver_info().controller_pid == 0
+
+
+# --------------------------------------------------------------------------------------------------- rules and numbers
+
+
+def test_rules_are_answered_by_the_driver_alone(service: procmon.DriverService) -> None:
+    system = r"C:\Windows\System32"
+    with telling_kernel() as run, opened() as gate:
+        gate.set_rules([(rf"{system}\WhoAmI.exe", BLOCK), (native_name(rf"{system}\hostname.exe".lower()), ALLOW)])
+        assert gate.info().rule_count == 2
+        allowed = run(["hostname"], stdout=subprocess.PIPE)
+        assert allowed.communicate(timeout=SOON)[0].strip()
+        found = records_of(gate, {allowed.pid}, lambda record: True)[allowed.pid]
+        assert (found.paused, found.verdict, found.decided_by) == (False, ALLOW, DecidedBy.GATE_RULE)
+        if is_wine():
+            refused = run(["whoami"], stdout=subprocess.PIPE)
+            assert refused.communicate(timeout=SOON)[0] == b""
+            found = records_of(gate, {refused.pid}, lambda record: True)[refused.pid]
+            assert (found.verdict, found.decided_by) == (BLOCK, DecidedBy.GATE_RULE)
+        else:
+            with pytest.raises(OSError):
+                run(["whoami"])
+        with pytest.raises(ValueError, match="rule 1"):
+            gate.set_rules([("", BLOCK)])
+        assert gate.info().rule_count == 2
+        gate.set_rules([])
+        assert gate.info().rule_count == 0
+
+
+def test_many_are_held_at_once_and_answered_at_once(programs: Programs) -> None:
+    with opened() as gate:
+        pids = [programs.start() for _ in range(12)]
+        processes = held(gate, *pids)
+        assert gate.info().held_count == 12
+        assert set(processes) <= set(gate.snapshot())
+        assert gate.allow(*processes) == [Answer.DONE] * 12
+        assert until(programs.all_ran)
+
+
+def test_the_counters_tell_what_happened(programs: Programs) -> None:
+    with opened() as gate:
+        before = gate.info().counters
+        allowed, blocked = held(gate, programs.start(), programs.start())
+        gate.allow(allowed, blocked, ProcessHelper(pid=0x7FFFFFF0, parent_pid=0, image_name="", start_key=1))
+        gate.block(blocked)
+        counters = gate.info().counters
+        grown = {name for name, value in counters.as_dict().items() if value > getattr(before, name)}
+        assert {"created", "held", "allowed", "unknown_verdicts", "late_verdicts"} <= grown
+        assert counters.allowed == before.allowed + 2
+
+
+# ------------------------------------------------------------------------------------------------- waits and the end
+
+
+def test_ctrl_c_ends_a_wait_at_once(service: procmon.DriverService) -> None:
+    with opened() as gate:
+        threading.Timer(0.2, _thread.interrupt_main).start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            while time.monotonic() < began + SOON:  # a wait may end for less
+                gate.wait(SOON)
+        assert time.monotonic() - began < 0.2 + AT_ONCE
+
+
+def test_stopping_the_driver_lets_go_what_is_held_and_ends_the_gate(
+    programs: Programs, service: procmon.DriverService
+) -> None:
+    gate = opened()
+    pid = programs.start()
+    held(gate, pid)
+    ended_after: list[float] = []
+
+    def watch() -> None:
+        while not gate.ended:
+            gate.wait()
+        ended_after.append(time.monotonic())
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    began = time.monotonic()
+    if not is_wine():  # an NT kernel keeps a driver whose device is open
+        with pytest.raises(procmon.DriverRunning, match="has its device open"):
+            service.stop(timeout=0.1)
+        gate.close()
+    service.stop()
+    assert time.monotonic() - began < AT_ONCE
+    assert until(lambda: programs.ran(pid), AT_ONCE)
+    watching.join(SOON)
+    assert ended_after and ended_after[0] - began < 2 * AT_ONCE
+    with pytest.raises(procmon.GateClosed, match=r"DriverService\(\).start\(\)|closed") as caught:
+        gate.fetch()
+    if is_wine():
+        assert isinstance(caught.value.__cause__, procmon.DriverNotRunning)
+        assert repr(gate) == rf"<DriverGate {DEVICE} whose driver was stopped>"
+    with pytest.raises(procmon.DriverNotRunning, match="nothing answers"):
+        DriverGate()
+    gate.close()
+    service.start()
+    opened().close()
+
+
+def test_a_monitor_ends_with_its_driver_and_says_why(programs: Programs, service: procmon.DriverService) -> None:
+    if not is_wine():
+        pytest.skip("an NT kernel keeps a driver whose device is open, so that none can be stopped under a monitor")
+    with procmon.Monitor(opened()) as monitor:
+        monitor.subscribe(lambda process: procmon.DEFER)
+        programs.start()
+        assert until(lambda: len(monitor.pending) == 1)
+        service.stop()
+        assert monitor.wait(SOON)
+        assert until(programs.all_ran)
+    service.start()
+
+
+# ------------------------------------------------------------------------------------------------------------ versions
+
+
+def test_a_driver_of_another_major_version_is_refused(
+    service: procmon.DriverService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "VERSION_MAJOR", 2)
+    monkeypatch.setattr(wire, "VERSION", 2 << 16)
+    with pytest.raises(procmon.VersionMismatch, match=r"speaks protocol 1.0, this package 2.0: stop and delete it"):
+        DriverGate()
+    monkeypatch.undo()
+    DriverGate().close()
+
+
+def test_the_driver_itself_refuses_a_controller_of_another_major_version(service: procmon.DriverService) -> None:
+    with ExitStack() as stack:
+        connection = Connection(DEVICE)
+        stack.callback(connection.close)
+        with pytest.raises(OSError) as caught:
+            connection.request(wire.REGISTER, wire.encode_register(connection.event, version=2 << 16))
+        assert caught.value.winerror == 1306
+        assert driver_info().controller_pid == 0
+        connection.request(wire.REGISTER, wire.encode_register(connection.event, version=wire.VERSION + 7))
+        assert driver_info().controller_pid != 0
