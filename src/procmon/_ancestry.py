@@ -53,8 +53,8 @@ class Ancestry:
         if known is not None and not _younger(known[0], process):
             return (known[0].image_name, *known[1])[: self.DEPTH]
         parent = self._lookup(pid) if self._lookup is not None else None
-        if parent is None or _younger(parent, process):
-            return ()
+        if parent is None or (parent.created and process.created and parent.created > process.created):
+            return ()  # none, or a later process of that pid; its start key is not of the gate's making
         return (parent.image_name, *self._line(parent, below | {pid}))[: self.DEPTH]
 
 

@@ -70,6 +70,7 @@ class Session:
     ) -> None:
         self.screen = screen
         self.policy = policy
+        screen.show_default = policy is not None
         self._audit_mode = audit_mode
         self._keyboard = keyboard
         self._otherwise = otherwise

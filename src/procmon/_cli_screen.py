@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TextIO
 
-from .records import DecidedBy, Decision, ProcessHelper, Verdict
+from ._policy_rules import verdict_word
+from .records import DecidedBy, Decision, ProcessHelper
 from .win32.machine import enable_escape_sequences
 
-__all__ = ["Screen", "decision_line", "exit_line", "printable"]
+__all__ = ["Screen", "decision_line", "exit_line", "printable", "question_line"]
 
 COLOURS = {"allow": "32", "block": "31", "would": "33", "ask": "36", "exit": "2", "dim": "2"}
 
@@ -24,6 +25,8 @@ class Screen:
         self._lock = threading.Lock()
         self._question = ""
         self.json_lines = json_lines
+        self.show_default = True
+        """Say so where no rule decided; of no use where there are no rules."""
         self.broken = False
         """Nobody reads the stream any more."""
         self.terminal = stream.isatty()
@@ -73,12 +76,17 @@ class Screen:
 
 def decision_line(decision: Decision, screen: Screen) -> str:
     """``10:22:06 block   4711 c:\\games\\chess.exe  chess /hard  [rule no games]``"""
-    verdict = "ask" if decision.verdict is Verdict.DEFER else decision.verdict.value
+    verdict = verdict_word(decision.verdict)
     colour = verdict
     if decision.audited:
         verdict, colour = f"would {verdict}", "would"
-    who = {DecidedBy.CALLBACK: "", DecidedBy.USER: "you"}.get(decision.by, decision.by.value)
-    who = f"{who} {decision.who}".strip() if decision.by is DecidedBy.RULE else who
+    who = decision.by.value
+    if decision.by is DecidedBy.RULE:
+        who = f"rule {decision.who}"
+    elif decision.by is DecidedBy.USER:
+        who = "you"
+    elif decision.by is DecidedBy.DEFAULT and not screen.show_default:
+        who = ""
     return _line(decision.at, colour, verdict, decision.process, who, screen)
 
 

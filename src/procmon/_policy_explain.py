@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ._policy_read import RuleSet
-from ._policy_rules import Condition, Facts, Rule
+from ._policy_rules import Condition, Facts, Rule, verdict_word
 from .records import Decision
 
 __all__ = ["Explanation", "Step", "explain"]
@@ -48,12 +48,12 @@ class Explanation:
         decision, process = self.decision, self.decision.process
         last = self.steps[-1] if self.steps else None
         by = f"rule {last.name}, line {last.line} of {self.source}" if last and last.matched else decision.by.value
-        lines = [f"{decision.verdict.value} {process.image_name} ({process.pid}) by {by}"]
+        lines = [f"{verdict_word(decision.verdict)} {process.image_name} ({process.pid}) by {by}"]
         width = max([len(step.name) for step in self.steps], default=0)
         for run in _runs(self.steps):
             first, end = run[0], run[-1]
             if len(run) > 3:
-                lines.append(f"  rules {first.rule} to {end.rule}: no, each asks for another {first.fact}")
+                lines.append(f"  rules {first.rule:,} to {end.rule:,}: no, each asks for another {first.fact}")
                 continue
             for step in run:
                 margin = f"  {step.name:<{width}}  {'yes' if step.matched else 'no '}  "

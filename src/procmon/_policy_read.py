@@ -30,7 +30,8 @@ MEANT = {
 }  # fmt: skip
 """What other tools call our words."""
 
-CONTROL = {"\t": r"\t", "\n": r"\n", "\r": r"\r", "\b": r"\b", "\f": r"\f"}
+CONTROL = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r", "\b": r"\b", "\f": r"\f"})
+"""What Windows paths become between double quotes, and what was meant."""
 
 
 @dataclass(frozen=True)
@@ -174,13 +175,9 @@ def _mistake(fact: str, value: object) -> tuple[str, str] | None:
         if re.fullmatch("[0-9a-fA-F]{64}", value):
             return None
         return f"a SHA-256 is 64 hexadecimal digits, and this is {len(value)} characters", "write all of the digits"
-    for character in CONTROL if fact in PATH_FACTS else ():
-        if character in value:
-            written = CONTROL[character]
-            return (
-                f'"{written}" in a quoted text is not a backslash and a letter',
-                f"write slashes, {value.replace(character, written).replace(chr(92), '/')!r}, or single quotes",
-            )
+    if fact in PATH_FACTS and (meant := value.translate(CONTROL)) != value:
+        slashes = _quoted(meant.replace("\\", "/"))
+        return "in double quotes a backslash changes the letter after it", f"write slashes, {slashes}, or single quotes"
     return _image_mistake(fact, value) if fact in ("image", "parent", "ancestor") else _glob_mistake(fact, value)
 
 
@@ -190,8 +187,6 @@ def _image_mistake(fact: str, value: str) -> tuple[str, str] | None:
         return f"variables such as {_quoted(value)} are not replaced", "write the path, or **/ for any folder"
     if form.endswith("/"):
         return f"no {fact} ends in a slash", f"write {_quoted(form + '**')} for all that is below it"
-    if "/" in form and not re.match("[a-zA-Z*?]:?|/", form):
-        return f"no {fact} begins so", f"write {_quoted('**/' + form)} for any folder"
     if "/" in form and not re.match(r"([a-zA-Z?]:|\*|//|/[dD]evice/|/\?|/\*)", form):
         return f"{_quoted(value)} names no drive", f"write {_quoted('**/' + form.lstrip('/'))} for any folder, or c:/..."
     return _glob_mistake(fact, value)

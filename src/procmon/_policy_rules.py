@@ -11,7 +11,7 @@ from .errors import ProcmonError
 from .globs import compile_glob
 from .records import ProcessHelper, Verdict
 
-__all__ = ["FACTS", "Condition", "Details", "DetailsLookup", "Facts", "Rule", "path_form"]
+__all__ = ["FACTS", "Condition", "Details", "DetailsLookup", "Facts", "Rule", "path_form", "verdict_word"]
 
 FACTS = ("image", "parent", "ancestor", "command_line", "session", "user", "sha256", "signer")
 """What a rule can ask for, the cheapest first: a rule looks up no more than it needs to fail."""
@@ -49,6 +49,11 @@ def path_form(path: str) -> str:
     c:\tools\a.exe
     """
     return path.lower().replace("/", "\\")
+
+
+def verdict_word(verdict: Verdict) -> str:
+    """A verdict as policies write it: ``allow``, ``block``, ``ask``."""
+    return "ask" if verdict is Verdict.DEFER else verdict.value
 
 
 def last_part(path: str) -> str:

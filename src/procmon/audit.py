@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
+from ._policy_rules import verdict_word
 from .errors import AuditError
 from .policy import Policy
 from .records import DecidedBy, Decision, Verdict
@@ -263,7 +264,7 @@ def replay(path: str | os.PathLike[str], policy: Policy) -> Replay:
 
 
 def _outcome(decision: Decision) -> str:
-    word = "ask" if decision.verdict is Verdict.DEFER else decision.verdict.value
+    word = verdict_word(decision.verdict)
     return f"{word} (audit)" if decision.audited else word
 
 

@@ -14,19 +14,20 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Protocol, TextIO, runtime_checkable
 
 from . import __version__
 from ._cli_live import Keyboard, Reloader, Session, open_keyboard
 from ._cli_policy import check, explain, replay
-from ._cli_screen import Screen
+from ._cli_screen import Screen, printable
 from .errors import AccessDenied, ProcmonError, UnsupportedPlatform
 from .gates.base import Gate
 from .policy import Policy
-from .records import Verdict
+from .records import ProcessHelper, Verdict
+from .wire import MAX_RULES
 
 __all__ = ["Gates", "main"]
 
@@ -40,6 +41,13 @@ class RunsCommand(Gate, Protocol):
     @property
     def popen(self) -> "subprocess.Popen[bytes] | subprocess.Popen[str] | None":
         """The command."""
+
+
+@runtime_checkable
+class TakesRules(Protocol):
+    """A gate that answers exact paths by itself."""
+
+    def set_rules(self, rules: Iterable[tuple[str, Verdict]]) -> None: ...
 
 
 class RunGate(Protocol):
@@ -126,8 +134,20 @@ def _guard(options: argparse.Namespace) -> int:
     screen = Screen(sys.stdout, json_lines=options.json)
     gate = options.gates.driver(hold_timeout=options.hold, on_timeout=options.otherwise)
     session = _session(options, gate, screen, policy)
+
+    def hand_over(policy: Policy) -> None:
+        if options.driver_rules and not options.audit_mode and isinstance(gate, TakesRules):
+            exact = policy.exact_rules()[:MAX_RULES]
+            gate.set_rules(exact)
+            screen.note(f"the driver itself answers for {len(exact):,} exact paths")
+
+    try:
+        hand_over(policy)
+    except BaseException:
+        gate.close()
+        raise
     screen.note(f"{policy!r}; Ctrl+C ends it")
-    return _until_interrupted(session, screen, Reloader(policy, screen))
+    return _until_interrupted(session, screen, Reloader(policy, screen, hand_over))
 
 
 def _watch(options: argparse.Namespace) -> int:
@@ -179,15 +199,24 @@ def _exit_status(status: int) -> int:
 
 
 def _ps(options: argparse.Namespace) -> int:
-    from . import details
+    from .processes import ProcessTree, processes
 
-    found = details.processes()
+    found = processes()
     if options.json:
         for process in found:
             print(json.dumps(process.as_dict(), separators=(",", ":")))
     else:
-        print(details.tree() if options.name == "tree" else found)
+        print(ProcessTree(found) if options.name == "tree" else _table(found))
     return 0
+
+
+def _table(processes: list[ProcessHelper]) -> str:
+    """One line a process: pid, parent, since when, image."""
+    lines = [f"{'PID':>6} {'PARENT':>6}  {'STARTED':<16}  IMAGE"]
+    for process in processes:
+        created = process.created.astimezone().strftime("%Y-%m-%d %H:%M") if process.created else ""
+        lines.append(f"{process.pid:>6} {process.parent_pid:>6}  {created:<16}  {printable(process.image_name)}")
+    return "\n".join(lines)
 
 
 def _driver(options: argparse.Namespace) -> int:
@@ -239,6 +268,9 @@ def _parser() -> argparse.ArgumentParser:
     guard = _command(commands, "guard", _guard, "hold each new process of the machine and decide by a policy")
     guard.add_argument("--policy", metavar="FILE", required=True, help="the rules; read again when the file changes")
     guard.add_argument("--audit-mode", action="store_true", help="say what would be done, and let everything pass")
+    guard.add_argument(
+        "--driver-rules", action="store_true", help="let the driver itself answer what rules with exact paths say"
+    )
     _asking(guard)
     _live_options(guard)
 

@@ -21,7 +21,7 @@ from ._ancestry import Ancestry, Lookup
 from ._policy_check import is_critical, lint
 from ._policy_explain import Explanation, Step, explain
 from ._policy_read import RuleSet, read_policy
-from ._policy_rules import Condition, Details, DetailsLookup, Facts, Rule
+from ._policy_rules import Condition, Details, DetailsLookup, Facts, Rule, verdict_word
 from .errors import PolicyError, Problem
 from .records import DecidedBy, Decision, ProcessHelper, Verdict
 
@@ -154,7 +154,7 @@ class Policy:
             return Explanation(decision, (), rules.source, "a critical Windows process: no rule is asked")
         ending = ""
         if decision.by is DecidedBy.DEFAULT:
-            ending = f"no rule matches; the default is {rules.default.value}" if rules.default else "no rule matches"
+            ending = f"no rule matches; the default is {verdict_word(rules.default)}" if rules.default else "no rule matches"
         if decision.audited:
             ending = f"{ending}; audit: it is logged and let pass".removeprefix("; ")
         return explain(rules, facts, decision, ending)
@@ -226,7 +226,7 @@ class Policy:
         rules = self._rules
         count = f"{len(rules.rules):,} rule{'s' if len(rules.rules) != 1 else ''}"
         how = "audit only" if rules.mode == "audit" else "enforced"
-        default = _word(rules.default) if rules.default else "none"
+        default = verdict_word(rules.default) if rules.default else "none"
         return f"<Policy {rules.source}: {count}, {how}, {'no default' if default == 'none' else f'default {default}'}>"
 
     def _facts(self, rules: RuleSet, process: ProcessHelper) -> Facts:
@@ -288,11 +288,6 @@ def _read_file(path: Path) -> str:
 def _is_exact(rule: Rule, image: Condition) -> bool:
     plain = not image.last and not image.globs
     return plain and len(rule.conditions) == 1 and not rule.audit and rule.verdict is not Verdict.DEFER
-
-
-def _word(verdict: Verdict) -> str:
-    """A verdict as policies write it."""
-    return "ask" if verdict is Verdict.DEFER else verdict.value
 
 
 def _running(pid: int) -> ProcessHelper | None:

@@ -1,0 +1,319 @@
+"""What is wrong with a policy, where, and what to write instead; and why a policy decides as it does."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from procmon import ALLOW, BLOCK, DEFER, Policy, PolicyError, ProcessHelper
+from procmon._policy_check import CRITICAL_NAMES, is_critical
+from procmon._policy_rules import Condition, Facts
+from procmon._toml_places import TomlPlaces
+
+ROOT = Path(__file__).parents[2]
+
+
+def problems(text: str) -> list[str]:
+    return [str(problem) for problem in Policy.check(text)]
+
+
+def rule(body: str) -> str:
+    return f"[[rule]]\n{body}\n"
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("mode = 'audits'", 'line 1, column 8: there is no mode "audits"; write "audit"'),
+            ("\nmode = 3", 'line 2, column 8: there is no mode 3; write "enforce" or "audit"'),
+            ("default = 'deny'", 'line 1, column 11: there is no default verdict "deny"; write "block"'),
+            ("defaults = 'ask'", 'line 1, column 1: a policy has no key "defaults"; write default'),
+            ("rules = []", 'line 1, column 1: a policy has no key "rules"; write [[rule]]'),
+            ("x = 1", 'line 1, column 1: a policy has no key "x"; a policy has mode, default and rule'),
+            ("image = 'a'", "write [[rule]] on a line above it: it belongs to a rule"),
+            ("[rule]\nverdict = 'ask'", "line 1, column 1: rule is not a list of tables; write [[rule]], with two brackets"),
+            (rule("image = 'a.exe'"), 'line 1, column 1: rule 1 has no verdict; add verdict = "allow", "block" or "ask"'),
+            (rule("verdict = true"), 'line 2, column 11: there is no verdict True; write "allow", "block" or "ask"'),
+            (rule("verdict = 'prompt'"), 'there is no verdict "prompt"; write "ask"'),
+            (rule("verdict = 'ask'\nexe = 'a'"), 'line 3, column 1: a rule has no key "exe"; write image'),
+            (rule("verdict = 'ask'\nimages = 'a'"), 'a rule has no key "images"; write image'),
+            (rule("verdict = 'ask'\ncommand-line = 'a'"), 'a rule has no key "command-line"; write command_line'),
+            (rule("verdict = 'ask'\nzzz = 'a'"), "a rule has name, image, parent, ancestor, command_line, session"),
+            (rule("verdict = 'ask'\nname = 7"), 'line 3, column 8: a name is a text of some letters; write name = "..."'),
+            (rule("verdict = 'ask'\naudit = 'yes'"), "line 3, column 9: audit is true or false; write audit = true"),
+            (rule("verdict = 'ask'\nimage = []"), "line 3, column 9: an empty list of image matches nothing"),
+            (rule("verdict = 'ask'\nimage = ['a',\n  5]"), "line 4, column 3: image is a text, not 5; write image ="),
+            (rule("verdict = 'ask'\nimage = ''"), "an empty image matches nothing"),
+            (rule("verdict = 'ask'\nsession = 'console'"), "a session is a number, not 'console'; write session = 1"),
+            (rule("verdict = 'ask'\nsession = true"), "a session is a number, not True"),
+            (rule("verdict = 'ask'\nsha256 = 'abc'"), "a SHA-256 is 64 hexadecimal digits, and this is 3 characters"),
+            (rule('verdict = "ask"\nimage = "c:\\temp\\new.exe"'), 'write slashes, "c:/temp/new.exe", or single quotes'),
+            (rule('verdict = "ask"\nimage = "c:\\Windows"'), "write paths with slashes, c:/windows, or in single quotes"),
+            (rule("verdict = 'ask'\nimage = '%TEMP%/a.exe'"), 'variables such as "%TEMP%/a.exe" are not replaced'),
+            (rule("verdict = 'ask'\nimage = 'c:/temp/'"), 'no image ends in a slash; write "c:/temp/**"'),
+            (rule("verdict = 'ask'\nparent = 'office/a.exe'"), '"office/a.exe" names no drive; write "**/office/a.exe"'),
+            (rule("verdict = 'ask'\nimage = '/temp/a.exe'"), '"/temp/a.exe" names no drive; write "**/temp/a.exe"'),
+            (rule("verdict = ask"), "line 2, column 11: invalid value; put texts in quotes"),
+            (rule("verdict = 'ask'\nimage = 'a'\nimage = 'b'"), 'several values are a list: image = ["a.exe", "b.exe"]'),
+            (
+                rule("name = 'a'\nverdict = 'ask'") + rule("image = 'b'\nname = 'a'\nverdict = 'ask'"),
+                'line 6, column 8: rule 1 is named "a" too; give each rule a name of its own',
+            ),
+        ],
+    )
+    def test_each_is_named_with_its_place_and_what_to_write(self, text: str, said: str) -> None:
+        assert any(said in problem for problem in problems(text)), problems(text)
+
+    @pytest.mark.parametrize(
+        "image",
+        ["a.exe", "*.exe", "c:/a.exe", "c:\\a.exe", "C:/**/a?.exe", "**/a.exe", "*:/a.exe", "//server/share/a.exe",
+         "\\Device\\HarddiskVolume2\\a.exe", "a[1].exe", "100% sure.exe"],
+    )  # fmt: skip
+    def test_what_is_right_is_left_alone(self, image: str) -> None:
+        assert problems(rule(f"image = '{image}'\nverdict = 'ask'")) == []
+
+    def test_all_mistakes_are_told_in_the_order_of_the_text(self) -> None:
+        text = rule("verdict = 'deny'\nimg = 'a'") + rule("image = 3") + "mod = 1\n"
+        places = [(problem.line, problem.column) for problem in Policy.check(text)]
+        assert places == sorted(places)
+        assert len(places) == 5
+        with pytest.raises(PolicyError, match=re.escape("<text>: 5 mistakes in the policy\n  line 2, column 11")) as caught:
+            Policy.parse(text)
+        assert len(caught.value.problems) == 5
+
+    def test_a_message_does_not_grow_with_the_mistakes(self) -> None:
+        with pytest.raises(PolicyError, match="and 980 more$") as caught:
+            Policy.parse(rule("verdict = 'x'") * 1000)
+        assert len(caught.value.problems) == 1000
+
+    @given(st.text())
+    def test_no_text_is_worse_than_a_policy_error(self, text: str) -> None:
+        for problem in Policy.check(text):
+            assert 1 <= problem.line <= text.count("\n") + 1
+        try:
+            Policy.parse(text)
+        except PolicyError:
+            pass
+
+    @given(
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text("abc*/\\:.'\t%", max_size=6),
+            lambda inner: st.lists(inner, max_size=3),
+            max_leaves=4,
+        ),
+        st.sampled_from(["image", "user", "session", "sha256", "signer", "command_line", "verdict", "name", "audit"]),
+    )
+    def test_no_value_is_worse_than_a_policy_error(self, value: object, key: str) -> None:
+        import json
+
+        text = rule(f"{key} = {json.dumps(value).replace('null', '1.5')}")
+        for problem in Policy.check(text):
+            assert problem.advice
+
+
+class TestRulesThatNeverDecide:
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            ("", "image = 'a.exe'"),
+            ("image = 'a.exe'", "image = 'c:/x/a.exe'"),
+            ("image = 'a.exe'", "image = '**/x/A.EXE'"),
+            ("image = '*.exe'", "image = ['a.exe', '**/b.exe', 'c:/*/c.exe']"),
+            ("image = '**/a.exe'", "image = 'a.exe'"),
+            ("image = 'c:/x/**'", "image = 'c:/x/*.exe'"),
+            ("image = 'c:/x/*'", "image = 'c:/x/a.exe'\nuser = 'b'"),
+            ("image = ['a.exe', 'b.exe']", "image = 'b.exe'\ncommand_line = '*x*'"),
+            ("command_line = '*x*'", "image = 'b.exe'\ncommand_line = '*X*'"),
+            ("session = [1, 2]", "session = 2"),
+            ("ancestor = 'a.exe'", "parent = 'c:/a.exe'"),
+            ("sha256 = '" + "ab" * 32 + "'", "sha256 = '" + "AB" * 32 + "'"),
+        ],
+    )
+    def test_they_are_found(self, first: str, second: str) -> None:
+        text = rule(first + "\nverdict = 'allow'") + rule(second + "\nverdict = 'block'")
+        [problem] = Policy.check(text)
+        assert problem.message == "rule 2 never decides: rule 1 matches all that it could"
+        assert (problem.fatal, len(Policy.parse(text))) == (False, 2)
+
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            ("image = 'c:/x/a.exe'", "image = 'a.exe'"),
+            ("image = 'a.exe'\nuser = 'b'", "image = 'a.exe'"),
+            ("image = 'a.exe'", "image = ['a.exe', 'b.exe']"),
+            ("image = 'c:/x/*'", "image = 'c:/x/**'"),
+            ("image = 'c:/x/**'", "image = 'a.exe'"),
+            ("image = '?.exe'", "image = '*.exe'"),
+            ("parent = 'a.exe'", "ancestor = 'a.exe'"),
+            ("command_line = '*x*'", "command_line = '*'"),
+            ("session = 1", "session = [1, 2]"),
+        ],
+    )
+    def test_others_are_not_suspected(self, first: str, second: str) -> None:
+        assert problems(rule(first + "\nverdict = 'allow'") + rule(second + "\nverdict = 'ask'")) == []
+
+
+class TestCriticalProcesses:
+    @pytest.mark.parametrize(
+        "image", ["lsass.exe", "c:/windows/system32/csrss.exe", "c:/windows/**", "**/WERFAULT.exe", "**", "*.exe", "s*.exe"]
+    )
+    def test_a_rule_that_would_block_one_is_refused(self, image: str) -> None:
+        with pytest.raises(PolicyError, match="line 2, column 9: rule 1 would block .*, which Windows cannot do without"):
+            Policy.parse(rule(f"image = '{image}'\nverdict = 'block'"))
+
+    def test_also_under_a_condition_where_it_is_named(self) -> None:
+        with pytest.raises(PolicyError, match="lsass"):
+            Policy.parse(rule("image = '**/lsass.exe'\nuser = 'x'\nverdict = 'block'"))
+
+    def test_also_where_it_blocks_everything(self) -> None:
+        with pytest.raises(PolicyError, match='write default = "block" at the top'):
+            Policy.parse(rule("verdict = 'block'"))
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "default = 'block'",
+            rule("image = 'c:/windows/system32/*'\nverdict = 'allow'") + rule("image = '**'\nverdict = 'block'"),
+            rule("image = 'c:/temp/lsass.exe'\nverdict = 'block'"),
+            rule("image = 'c:/windows/**'\nuser = 'guest'\nverdict = 'block'"),
+            rule("image = '**'\nverdict = 'ask'"),
+        ],
+    )
+    def test_what_spares_them_is_accepted(self, text: str) -> None:
+        policy = Policy.parse(text)
+        for name in CRITICAL_NAMES:
+            process = ProcessHelper(pid=8, parent_pid=4, image_name=f"c:\\windows\\system32\\{name}")
+            assert policy.decide(process).verdict is ALLOW
+
+    def test_the_list_is_the_drivers(self) -> None:
+        source = (ROOT / "driver/core/exempt.cpp").read_text(encoding="utf-8")
+        assert re.findall(r'literal\(u"([\w.]+\.exe)"\)', source) == list(CRITICAL_NAMES)
+        assert is_critical("c:\\windows\\system32\\lsass.exe")
+
+
+class TestExplanations:
+    def explain(self, text: str, image: str = "c:\\tools\\a.exe") -> str:
+        process = ProcessHelper(pid=8, parent_pid=4, image_name=image, command_line="a /x")
+        return str(Policy.parse(text).explain(process))
+
+    def test_rule_by_rule(self) -> None:
+        text = (
+            rule("name = 'shells'\nimage = ['cmd.exe', 'sh.exe']\nverdict = 'block'")
+            + rule("image = '**/tools/*'\nparent = 'x.exe'\nverdict = 'block'")
+            + rule("name = 'tools'\nimage = ['z', '**/tools/*']\ncommand_line = '*/x'\nverdict = 'ask'")
+        )
+        assert self.explain(text).splitlines() == [
+            "ask c:\\tools\\a.exe (8) by rule tools, line 9 of <text>",
+            "  shells  no   image c:\\tools\\a.exe is not cmd.exe or sh.exe",
+            "  2       no   image c:\\tools\\a.exe matches **/tools/*",
+            "               parent is not known",
+            "  tools   yes  image c:\\tools\\a.exe matches **/tools/*",
+            "               command line a /x matches */x",
+        ]
+
+    def test_many_rules_that_name_others_are_one_line(self) -> None:
+        text = "".join(rule(f"image = 'c:/x/{i}.exe'\nverdict = 'block'") for i in range(1000))
+        assert self.explain("default = 'block'\n" + text).splitlines() == [
+            "block c:\\tools\\a.exe (8) by default",
+            "  rules 1 to 1,000: no, each asks for another image",
+            "  no rule matches; the default is block",
+        ]
+
+    def test_audit_and_critical_and_nothing(self) -> None:
+        assert "audit: it is logged and let pass" in self.explain("mode = 'audit'\n" + rule("image = 'a.exe'\nverdict = 'ask'"))
+        assert "a critical Windows process" in self.explain("", "c:\\windows\\system32\\lsass.exe")
+        assert self.explain("").splitlines()[1] == "  no rule matches"
+
+
+class TestPlaces:
+    def test_every_way_to_write_it(self) -> None:
+        places = TomlPlaces(
+            '# a "comment" [[\n'
+            "mode = '''\n[[rule]]\nx = 1'''\n"
+            'a.b = """\nx"""\n'
+            "[[rule]] # first\n"
+            '"image" = [ # which\n  "a]",\n  [1, 2],\n  {x = [1]}, ]\n'
+            "[[ rule ]]\n"
+            "  verdict='ask'\n"
+            "[table.sub]\n"
+            "k = 1979-05-27 07:32:00"
+        )
+        assert places.value("mode") == (2, 8)
+        assert places.value("a", "b") == (5, 7)
+        assert places.value("rule", 0) == (7, 1)
+        assert places.key("rule", 0, "image") == (8, 1)
+        assert [places.value("rule", 0, "image", i) for i in range(3)] == [(9, 3), (10, 3), (11, 3)]
+        assert places.value("rule", 1) == (12, 1)
+        assert places.value("rule", 1, "verdict") == (13, 11)
+        assert places.value("table", "sub", "k") == (15, 5)
+        assert places.value("nowhere", "at", "all") == (1, 1)
+
+    def test_inline_tables_are_found_as_a_whole(self) -> None:
+        [problem] = Policy.check("rule = [\n  {image = 'a', verdict = 'ask'},\n  {image = 'b', verdict = 'no'},\n]")
+        assert (problem.line, problem.column) == (3, 3)
+
+
+IMAGES = st.sampled_from(["c:\\a.exe", "c:\\x\\a.exe", "d:\\x\\y\\b.exe", "c:\\x\\b.exe", ""])
+PATTERNS = st.sampled_from(
+    ["a.exe", "b.exe", "c:/a.exe", "c:/x/b.exe", "**/a.exe", "c:/**/b.exe", "*.exe", "c:/x/*", "**/x/**", "?.exe"]
+)
+HASHES = ["aa" * 32, "bb" * 32]
+
+
+class Hashed:
+    command_line = user = user_sid = signer = None
+    session_id = 1
+
+    def __init__(self, sha256: str | None) -> None:
+        self.sha256 = sha256
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "image": st.lists(PATTERNS, min_size=1, max_size=2),
+                "parent": st.lists(PATTERNS, min_size=1, max_size=2),
+                "ancestor": st.lists(PATTERNS, min_size=1, max_size=2),
+                "sha256": st.lists(st.sampled_from(HASHES), min_size=1, max_size=2),
+                "session": st.lists(st.integers(0, 1), min_size=1, max_size=2),
+            },
+        ),
+        max_size=8,
+    ),
+    st.lists(IMAGES, min_size=1, max_size=3),
+    st.sampled_from([*HASHES, None]),
+)
+def test_the_index_finds_what_asking_each_rule_in_turn_finds(
+    bodies: list[dict[str, list[object]]], line: list[str], sha256: str | None
+) -> None:
+    text = "".join(
+        rule("\n".join([*(f"{key} = {values!r}" for key, values in body.items()), "verdict = 'ask'"])) for body in bodies
+    )
+    records = {
+        pid: ProcessHelper(pid=pid, parent_pid=pid + 1, image_name=image) for pid, image in enumerate(line, 10)
+    }
+    policy = Policy.parse(text, lookup=records.get, details=lambda _: Hashed(sha256))
+    facts = Facts(records[10], policy._ancestry, policy._details)
+    in_turn = next((each for each in policy._rules.rules if each.matches(facts)), None)
+    decision = policy.decide(records[10])
+    assert decision.who == (in_turn.name if in_turn else "")
+    assert decision.verdict is (DEFER if in_turn else ALLOW)
+
+
+@given(PATTERNS, st.lists(IMAGES, min_size=1))
+def test_a_glob_with_a_plain_end_is_found_under_it(pattern: str, images: list[str]) -> None:
+    condition = Condition.of("image", [pattern])
+    keys = condition.index_keys()
+    for image in images:
+        if keys is not None and condition.match(image):
+            assert image in keys or image.rpartition("\\")[2] in keys
+
+
+def test_blocked_by_its_own_rule_means_what_it_says() -> None:
+    policy = Policy.parse(rule("image = 'c:/x/**'\nverdict = 'block'"))
+    assert policy.decide(ProcessHelper(pid=8, parent_pid=4, image_name="C:/X/Y/A.exe")).verdict is BLOCK
