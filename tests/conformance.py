@@ -269,7 +269,8 @@ class GateConformance:
             records |= {record.pid: record for record in adapter.gate.fetch() if record.paused}
         answers: list[Answer] = []
         threads = [
-            threading.Thread(target=lambda pid=pid: answers.extend(adapter.gate.allow(records[pid]))) for pid in pids * 2
+            threading.Thread(target=lambda pid=pid: answers.extend(adapter.gate.allow(records[pid])))
+            for pid in pids * 2
         ]
         for thread in threads:
             thread.start()

@@ -113,7 +113,7 @@ class Engine:
     def start(self) -> None:
         with self.changed:
             if self.state is not State.READY:
-                raise ProcmonError(f"the monitor is {self.state.value} already; a new start needs a new gate and a new Monitor")
+                raise ProcmonError(f"the monitor is {self.state.value} already; make a new gate and a new Monitor")
             if self.gate.closed:
                 raise GateClosed("the gate was closed before the monitor started; make a new gate")
             self.state = State.RUNNING
@@ -196,7 +196,7 @@ class Engine:
         return threading.current_thread() is self._dispatcher or threading.get_native_id() in self.asking_threads
 
     def _note_failure(self, error: Exception, doing: str) -> None:
-        log.error("%s: %s failed, so the monitor stops and lets go what it holds", self.gate.name, doing, exc_info=error)
+        log.error("%s: %s failed, so the monitor stops and lets go", self.gate.name, doing, exc_info=error)
         if self.error is None:
             self.error = error
         self.drop()
@@ -236,7 +236,7 @@ class Engine:
         except Exception as error:
             self._note_failure(error, "reading from the gate")
         if self.dropped and self.error is None:
-            log.warning("%s: the Monitor was dropped while it ran, so it stopped; keep a reference to it", self.gate.name)
+            log.warning("%s: the Monitor was dropped, so it stopped; keep a reference to it", self.gate.name)
         self.stop()
 
     def _wait(self) -> bool:
@@ -269,7 +269,8 @@ class Engine:
         if not self.asking_threads.started(hold.process):
             return False
         own = self.options.own
-        self.asking_threads.warn(hold.process, f"{own.value} at once" if own else "own=None: it may wait until the deadline")
+        outcome = f"it gets {own.value} at once" if own else "with own=None it may wait until the deadline"
+        self.asking_threads.warn(hold.process, outcome)
         return own is not None and self.ledger.answer(hold, own, DecidedBy.EXEMPT, "own") is not None
 
     # ------------------------------------------------------------------------------------------------ the workers

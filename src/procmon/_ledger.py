@@ -159,7 +159,9 @@ class Ledger:
             if hold is None:
                 if self.told(known):
                     return late
-                decision = Decision(process=known, verdict=verdict, by=DecidedBy.USER, answer=self._send(known, verdict))
+                decision = Decision(
+                    process=known, verdict=verdict, by=DecidedBy.USER, answer=self._send(known, verdict)
+                )
                 if decision.answer is Answer.DONE:  # the gate held it, and it was not fetched yet
                     with self.changed:
                         self.counts["held"] += 1
@@ -169,7 +171,7 @@ class Ledger:
             return decision
         answered = self.answer(hold, verdict, DecidedBy.USER)
         if answered is not None and answered.answer is None:
-            raise GateClosed(f"the gate failed or was closed before it could answer {known!r}; closed, it lets go by itself")
+            raise GateClosed(f"the gate failed or was closed before it could answer {known!r}, and lets go by itself")
         return answered or late
 
     def _send(self, process: ProcessHelper, verdict: Verdict) -> Answer:

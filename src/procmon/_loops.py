@@ -11,7 +11,7 @@ __all__ = ["LoopThread"]
 
 
 class LoopThread:
-    """The user's loop, once `use` has named it; else one of our own, in a thread that starts when it is first needed."""
+    """The user's loop, once `use` has named it; else one of our own, in a thread that starts when it is needed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

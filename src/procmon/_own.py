@@ -1,7 +1,7 @@
 """The guard against holding oneself.
 
-A callback that starts a process and waits for it would wait for its own answer: the process is held until a callback has
-decided, and the callback decides only when the process has run. So the monitor knows which threads are inside a
+A callback that starts a process and waits for it would wait for its own answer: the process is held until a callback
+has decided, and the callback decides only when the process has run. So the monitor knows which threads are inside a
 callback (or between two processes of an iteration), and recognises what they start by its creator.
 """
 

@@ -21,7 +21,7 @@ SLICE = 0.1
 
 
 class _Inbox:
-    """What has come and was not yet taken, and what was given out; knows nothing of its `Starts`, which may be dropped."""
+    """What has come, and what was given out. It does not know its `Starts`, which may be dropped."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -176,5 +176,5 @@ class Starts:
 
     def _is_over(self) -> bool:
         if self._engine.state is State.READY:
-            raise ProcmonError("the monitor does not run, so nothing would ever come: start() it, or use it in a `with`")
+            raise ProcmonError("the monitor does not run, so nothing will ever come: start() it, or use a `with`")
         return self._is_closed or self._engine.stopped.is_set()

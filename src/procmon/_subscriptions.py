@@ -56,7 +56,7 @@ class Subscription:
         elif callable(decide):
             self._ask = decide
         else:
-            raise TypeError(f"a callback is a function of one ProcessHelper, or has a method decide; {callback!r} is neither")
+            raise TypeError(f"a callback is a function of one process, or has a method decide; {callback!r} is neither")
         self.name: str = getattr(callback, "__name__", type(callback).__name__)
         self.match = match
         self.cancelled = False

@@ -13,7 +13,7 @@ from ._streams import Starts
 from ._subscriptions import Callback, Decider, ExitCallback, Match, Subscription, read_opinion
 from .errors import AlreadyAnswered, NotHeld, ProcmonError, StaleProcess
 from .gates.base import Gate
-from .records import Answer, DecidedBy, Decision, ProcessFlags, ProcessHelper, Statistics, Verdict
+from .records import Answer, Decision, ProcessFlags, ProcessHelper, Statistics, Verdict
 
 __all__ = ["Monitor"]
 
@@ -27,21 +27,22 @@ class Monitor:
     Callbacks are asked in the order of their subscription; the first that returns something decides. The monitor owns
     its gate from `start` on: `stop` answers all that is held and closes the gate. It starts once.
 
-    What no callback decides fails open, as do the gates: a machine on which a mistake in a callback stops every start can
-    no longer start what would mend it. Where starts must fail closed, say so: ``default=BLOCK, on_error=BLOCK,
+    What no callback decides fails open, as do the gates: a machine on which a mistake in a callback stops every start
+    can no longer start what would mend it. Where starts must fail closed, say so: ``default=BLOCK, on_error=BLOCK,
     on_deadline=BLOCK``. DEFER is a choice for all three, too: it stays held until you answer.
 
     default:      verdict when no callback has an opinion, and for what is still held when the monitor stops
     on_error:     verdict when a callback raises or returns nonsense; the traceback is logged
     deadline:     seconds for all callbacks of one process together, None = no limit; less where the gate's own hold
                   timeout comes earlier. A deferred process has no deadline
-    on_deadline:  verdict when they take longer; the worker is replaced, so that others do not wait for the one that hangs
+    on_deadline:  verdict when they take longer; the worker is replaced, so that nobody waits for the one that hangs
     workers:      callbacks that run at the same time; 1 = never two at once (but for one that is past its deadline).
                   Coroutines do not count
     own:          verdict for processes that a callback's own thread starts and so might wait for: it would wait for
                   itself. None = they are asked about like all others
     history:      decisions that `history` keeps
-    audit:        where each decision is written after its verdict was sent: an object with ``write(decision)``, or several
+    audit:        where each decision is written after its verdict was sent: an object with ``write(decision)``, such as
+                  an `AuditLog`, or several
 
     >>> import procmon
     >>> gate = procmon.SimulatedGate()
@@ -74,7 +75,7 @@ class Monitor:
         audit: Sink | Iterable[Sink] | None = None,
     ) -> None:
         if not isinstance(gate, Gate):
-            raise TypeError(f"a Monitor needs a gate: DriverGate(), DebugGate.run([...]) or SimulatedGate(), not {gate!r}")
+            raise TypeError(f"a Monitor needs a gate (DriverGate, DebugGate, SimulatedGate), not {gate!r}")
         for option, value in (("default", default), ("on_error", on_error), ("on_deadline", on_deadline)):
             if not isinstance(value, Verdict):
                 raise TypeError(f"{option} is ALLOW, BLOCK or DEFER, not {value!r}")
@@ -146,7 +147,7 @@ class Monitor:
         Raises: ProcmonError when it was never started.
         """
         if self._engine.state is State.READY:
-            raise ProcmonError("the monitor does not run, so waiting would never end: start() it, or use it in a `with`")
+            raise ProcmonError("the monitor does not run, so this would wait for ever: start() it, or use a `with`")
         end = None if timeout is None else time.monotonic() + timeout
         while True:
             left = SLICE if end is None else min(SLICE, end - time.monotonic())
@@ -202,9 +203,10 @@ class Monitor:
     ) -> Subscription | Callable[[Callback | Decider], Subscription]:
         r"""Ask `callback` about every process, or about those that `match`; also as a decorator.
 
-        It gets a `ProcessHelper` and returns ALLOW, BLOCK, DEFER, a `Decision`, or None: no opinion. It may be a coroutine
-        function, and an object with a method ``decide``, such as a `Policy`. `match` is a glob on the image name
-        (``*`` within a part, ``**`` across parts; without a slash the last part counts) or a function of the process.
+        It gets a `ProcessHelper` and returns ALLOW, BLOCK, DEFER, a `Decision`, or None: no opinion. It may be a
+        coroutine function, or an object with a method ``decide``; a `Policy` is a callback. `match` is a glob on the
+        image name (``*`` within a part, ``**`` across parts; without a slash the last part counts) or a function of the
+        process that says whether it concerns the callback.
 
         >>> import procmon
         >>> monitor = procmon.Monitor(procmon.SimulatedGate())
@@ -309,11 +311,13 @@ class Monitor:
         """Counts since the monitor was made."""
         return self._engine.ledger.statistics()
 
-    def sweep(self, policy: Decider | Callable[[ProcessHelper], Decision | Verdict | None], *, terminate: bool = False) -> list[Decision]:
+    def sweep(
+        self, policy: Decider | Callable[[ProcessHelper], Decision | Verdict | None], *, terminate: bool = False
+    ) -> list[Decision]:
         """What `policy` says of the processes that run already, and were never held.
 
-        Only a report, unless `terminate`: then those it blocks (and does not merely audit) are ended, but never one that
-        the gate would never hold. `Decision.answer` is DONE where that was done.
+        Only a report, unless `terminate`: then those it blocks (and does not merely audit) are ended, but never one
+        that the gate would never hold. `Decision.answer` is DONE where that was done.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
@@ -332,9 +336,7 @@ class Monitor:
             answer = None
             if terminate and verdict is Verdict.BLOCK and not audited and ProcessFlags.EXEMPT not in process.flags:
                 answer = self._terminate(process)
-            decisions.append(
-                Decision(process=process, verdict=verdict, by=by, who=who, audited=audited, answer=answer)
-            )
+            decisions.append(Decision(process=process, verdict=verdict, by=by, who=who, audited=audited, answer=answer))
         return decisions
 
     def _terminate(self, process: ProcessHelper) -> Answer:
@@ -356,9 +358,9 @@ class Monitor:
             case Answer.UNKNOWN:
                 raise StaleProcess(f"{known!r} has gone; nothing was done")
             case Answer.STALE:
-                raise StaleProcess(f"pid {known.pid} belongs to another process now, {known.name} has gone; nothing was done")
+                raise StaleProcess(f"{known!r} has gone, and its pid belongs to another process now; nothing was done")
             case Answer.NOT_HELD:
-                raise NotHeld(f"{known!r} runs and is not held; to end a running process is not the business of a monitor")
+                raise NotHeld(f"{known!r} is not held, it runs; `sweep` can end running processes")
             case _:
                 first = self._engine.ledger.told(known) or "longer ago than the history goes back"
                 raise AlreadyAnswered(f"{known!r} has had its verdict: {first}; a second one changes nothing")

@@ -145,7 +145,7 @@ class ProcessHelper:
     parent_pid: int
     """Identifier of the parent, which may have gone."""
     image_name: str
-    """DOS path of the executable, lowercase; the native path where no drive letter is known; "" where there is no name."""
+    """DOS path of the executable, lowercase; the native path where no drive letter is known; "" where there is none."""
     paused: bool = False
     """Held by the gate, waiting for a verdict."""
     seen: bool = False

@@ -14,17 +14,11 @@ import procmon
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monitoring import gate, until  # noqa: F401  (a fixture)
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.records import DecidedBy
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
-
-
-def until(condition, what, patience=5.0):
-    end = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < end, f"{what}: not within {patience} s"
-        time.sleep(0.001)
 
 
 async def until_async(condition, what, patience=5.0):
@@ -32,15 +26,6 @@ async def until_async(condition, what, patience=5.0):
     while not condition():
         assert time.monotonic() < end, f"{what}: not within {patience} s"
         await asyncio.sleep(0.001)
-
-
-@pytest.fixture
-def gate():
-    """A gate on which nothing is left held."""
-    gate = procmon.SimulatedGate()
-    yield gate
-    assert gate.closed
-    assert [one for one in gate._processes.values() if one.paused] == []
 
 
 # ---------------------------------------------------------------------------------------------------- for ... in starts
@@ -77,7 +62,7 @@ def test_however_it_is_left_what_is_unanswered_gets_the_default(gate, leave):
         def iterate():
             starts = monitor.starts(timeout=0.05 if leave == "timeout" else 5)
             one, two = gate.start("a.exe"), gate.start("b.exe")
-            for process in starts:
+            for _ in starts:
                 if leave == "break":
                     break
                 if leave == "error":
@@ -175,7 +160,10 @@ def test_after_a_coroutine_without_opinion_the_next_callback_is_asked(gate):
         monitor.subscribe(wrong)
         assert gate.verdict_of(gate.start("a.exe")) is BLOCK
         assert gate.verdict_of(gate.start("b.exe")) is ALLOW
-    assert [(one.by, one.who) for one in monitor.history] == [(DecidedBy.CALLBACK, "<lambda>"), (DecidedBy.ERROR, "wrong")]
+    assert [(one.by, one.who) for one in monitor.history] == [
+        (DecidedBy.CALLBACK, "<lambda>"),
+        (DecidedBy.ERROR, "wrong"),
+    ]
 
 
 def test_a_coroutine_that_hangs_is_cancelled_at_the_deadline(gate):
@@ -267,7 +255,7 @@ def test_async_for_that_is_cancelled_or_whose_monitor_stops_leaves_nothing_held(
     asyncio.run(main())
 
 
-# --------------------------------------------------------------------------------------------------------------- threads
+# -------------------------------------------------------------------------------------------------------------- threads
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -294,7 +282,9 @@ def test_ten_thousand_starts_are_each_answered_once_and_none_is_left(gate, worke
             thread.join()
         until(lambda: len(monitor.pending) == total // 4 == monitor.statistics.deferred, "all but the deferred", 60)
         deferred = monitor.pending
-        by_hand = [threading.Thread(target=lambda part=deferred[at::2]: [monitor.allow(one) for one in part]) for at in (0, 1)]
+        by_hand = [
+            threading.Thread(target=lambda part=deferred[at::2]: [monitor.allow(one) for one in part]) for at in (0, 1)
+        ]
         for thread in by_hand:
             thread.start()
         for thread in by_hand:
@@ -366,7 +356,9 @@ def test_stop_amid_starts_verdicts_timeouts_and_exits_leaves_nothing_held():
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from([ALLOW, BLOCK, DEFER, None, "nonsense", ValueError]), st.booleans()), max_size=12),
+    st.lists(
+        st.tuples(st.sampled_from([ALLOW, BLOCK, DEFER, None, "nonsense", ValueError]), st.booleans()), max_size=12
+    ),
     st.sampled_from([ALLOW, BLOCK, DEFER]),
     st.sampled_from([ALLOW, BLOCK]),
 )

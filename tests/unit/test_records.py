@@ -98,7 +98,7 @@ def test_records_do_not_change():
     ({"exited": True}, "<ProcessHelper 8 'a.exe' parent 4, exited>"),
     ({"flags": ProcessFlags.RUNNING_BEFORE}, "<ProcessHelper 8 'a.exe' parent 4, running before>"),
     ({"verdict": Verdict.BLOCK}, "<ProcessHelper 8 'a.exe' parent 4, block>"),
-    ({"verdict": Verdict.ALLOW, "decided_by": DecidedBy.GATE_TIMEOUT}, "<ProcessHelper 8 'a.exe' parent 4, allow by gate timeout>"),
+    ({"verdict": Verdict.ALLOW, "decided_by": DecidedBy.NOBODY}, "<ProcessHelper 8 'a.exe' parent 4, allow by nobody>"),
     ({"image_name": ""}, "<ProcessHelper 8 '' parent 4>"),
 ])  # fmt: skip
 def test_the_repr_of_a_process_shows_its_state(fields, text):
@@ -111,29 +111,26 @@ def test_the_name_is_the_last_part():
     assert ProcessHelper(pid=8, parent_pid=4, image_name="").name == ""
 
 
-@pytest.mark.parametrize("data, error", [
-    ({}, "pid"), ({"pid": 1, "parent_pid": 2}, "image_name"), ({"pid": "1", "parent_pid": 2, "image_name": ""}, "pid"),
-    ({"pid": True, "parent_pid": 2, "image_name": ""}, "pid"),
-    ({"pid": 1, "parent_pid": 2, "image_name": "", "paused": "no"}, "paused"),
-    ({"pid": 1, "parent_pid": 2, "image_name": 5}, "image_name"), ({"pid": 1, "parent_pid": 2, "image_name": "", "verdict": "maybe"}, "maybe"),
-    ({"pid": 1, "parent_pid": 2, "image_name": "", "flags": "x"}, "flags"), ({"pid": 1, "parent_pid": 2, "image_name": "", "created": "soon"}, "soon"),
-    ({"pid": 1, "parent_pid": 2, "image_name": "", "created": "2024-01-01"}, "created"),
-    ({"pid": 1, "parent_pid": 2, "image_name": "", "hold_left": "x"}, "hold_left"),
+@pytest.mark.parametrize("change, error", [
+    ({"pid": None}, "pid"), ({"image_name": None}, "image_name"), ({"pid": "1"}, "pid"), ({"pid": True}, "pid"),
+    ({"paused": "no"}, "paused"), ({"image_name": 5}, "image_name"), ({"verdict": "maybe"}, "maybe"),
+    ({"flags": "x"}, "flags"), ({"created": "soon"}, "soon"), ({"created": "2024-01-01"}, "created"),
+    ({"hold_left": "x"}, "hold_left"),
 ])  # fmt: skip
-def test_a_process_that_is_none_is_refused_by_the_field(data, error):
-    with pytest.raises((TypeError, ValueError), match=error):
-        ProcessHelper.from_dict(data)
+def test_a_process_that_is_none_is_refused_by_the_field(change, error):
+    with pytest.raises(ValueError, match=error):
+        ProcessHelper.from_dict({"pid": 1, "parent_pid": 2, "image_name": ""} | change)
 
 
 @pytest.mark.parametrize("change, error", [
     ({"process": None}, "process"), ({"process": {}}, "pid"), ({"verdict": "maybe"}, "maybe"), ({"by": 3}, "3"),
-    ({"at": "yesterday"}, "yesterday"), ({"held": "long"}, "long"), ({"answer": "what"}, "what"), ({"audited": "no"}, "audited"),
-    ({"at": "2024-01-01T00:00:00"}, "at"), ({"who": 3}, "who"),
+    ({"at": "yesterday"}, "yesterday"), ({"held": "long"}, "long"), ({"answer": "what"}, "what"),
+    ({"audited": "no"}, "audited"), ({"at": "2024-01-01T00:00:00"}, "at"), ({"who": 3}, "who"),
 ])  # fmt: skip
 def test_a_decision_that_is_none_is_refused_by_the_field(change, error):
     process = ProcessHelper(pid=8, parent_pid=4, image_name="a.exe")
     good = Decision(process=process, verdict=Verdict.ALLOW, by=DecidedBy.DEFAULT).as_dict()
-    with pytest.raises((TypeError, ValueError), match=error):
+    with pytest.raises(ValueError, match=error):
         Decision.from_dict(good | change)
 
 
@@ -142,7 +139,7 @@ def test_a_decision_without_a_part_says_which(missing):
     process = ProcessHelper(pid=8, parent_pid=4, image_name="a.exe")
     good = Decision(process=process, verdict=Verdict.ALLOW, by=DecidedBy.DEFAULT).as_dict()
     del good[missing]
-    with pytest.raises((TypeError, ValueError), match=missing):
+    with pytest.raises(ValueError, match=missing):
         Decision.from_dict(good)
 
 

@@ -61,7 +61,9 @@ def test_images_become_lowercase_dos_paths_and_pids_ascend_in_steps_of_four(gate
 
 
 def test_every_field_of_a_record_can_be_given(gate):
-    given_fields = dict(parent_pid=8, command_line="a -x", creator_pid=12, creator_tid=16, native_name="\\Device\\a", hold_left=3.0)
+    given_fields = dict(
+        parent_pid=8, command_line="a -x", creator_pid=12, creator_tid=16, native_name="\\Device\\a", hold_left=3.0
+    )
     process = gate.start("a.exe", **given_fields)
     assert {name: getattr(process, name) for name in given_fields} == given_fields
 
@@ -182,17 +184,24 @@ def test_a_script_names_processes_by_their_image(gate):
         ("end",),
     ])  # fmt: skip
     assert (compiler.parent_pid, compiler.command_line) == (make.pid, "cc -c a.c")
-    assert [(record.name, record.exit_status) for record in gate.fetch() if record.exited] == [("cc.exe", 1), ("make.exe", 0)]
+    assert [(record.name, record.exit_status) for record in gate.fetch() if record.exited] == [
+        ("cc.exe", 1),
+        ("make.exe", 0),
+    ]
     assert gate.ended
 
 
-@pytest.mark.parametrize("step", [(), ("stop",), ("exit", "a.exe"), ("start",), ("start", "b.exe", "a.exe"), ("sleep", "1")])
+@pytest.mark.parametrize(
+    "step", [(), ("stop",), ("exit", "a.exe"), ("start",), ("start", "b.exe", "a.exe"), ("sleep", "1")]
+)
 def test_a_step_that_is_none_is_named(gate, step):
     with pytest.raises(ValueError, match="step 2"):
         gate.play([("start", "c.exe"), step])
 
 
-@given(st.lists(st.sampled_from(["start", "allow", "block", "exit", "time out", "fetch", "reuse", "stale"]), max_size=40))
+@given(
+    st.lists(st.sampled_from(["start", "allow", "block", "exit", "time out", "fetch", "reuse", "stale"]), max_size=40)
+)
 def test_whatever_happens_each_start_and_each_exit_is_given_once_and_answered_once(steps):
     gate = procmon.SimulatedGate()
     living: list[procmon.ProcessHelper] = []

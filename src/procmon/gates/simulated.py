@@ -73,8 +73,8 @@ class SimulatedGate:
     ) -> ProcessHelper:
         r"""Start a process, which is held from now on; `image` is made lowercase, with backslashes.
 
-        `pid` uses a pid again once its process has gone. With the flag EXEMPT it is not held, with RUNNING_BEFORE it has
-        been there all the time.
+        `pid` uses a pid again once its process has gone. With the flag EXEMPT it is not held, with RUNNING_BEFORE it
+        has been there all the time.
 
         >>> import procmon
         >>> procmon.SimulatedGate().start("C:/Tools/A.exe", command_line="a --fast")

@@ -1,0 +1,242 @@
+"""Monitor: callbacks that misbehave, verdicts that go nowhere, gates that act by themselves or fail."""
+
+import threading
+import time
+
+import procmon
+import pytest
+from monitoring import decided, gate, until  # noqa: F401  (a fixture)
+from procmon import ALLOW, BLOCK, DEFER
+from procmon.records import DecidedBy
+
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+
+
+# --------------------------------------------------------------------------------------------- what goes wrong in them
+
+
+@pytest.mark.parametrize("on_error", [ALLOW, BLOCK])
+@pytest.mark.parametrize("error", [ValueError("oops"), SystemExit(3), KeyboardInterrupt()])
+def test_a_callback_that_raises_is_logged_counted_and_answered_by_on_error(gate, caplog, on_error, error):
+    def decide(process):
+        raise error
+
+    with procmon.Monitor(gate, on_error=on_error) as monitor:
+        monitor.subscribe(decide)
+        assert gate.verdict_of(gate.start("a.exe")) is on_error
+        assert gate.verdict_of(gate.start("b.exe")) is on_error, "its worker lives on"
+    assert decided(monitor)[0] == ("a.exe", on_error, DecidedBy.ERROR, "decide")
+    assert monitor.statistics.callback_errors == 2
+    assert "callback decide failed" in caplog.text
+    assert type(error).__name__ in caplog.text
+
+
+@pytest.mark.parametrize("nonsense", [True, 0, "block", [BLOCK], object()])
+def test_a_callback_that_returns_nonsense_is_an_error_that_says_what_to_return(gate, caplog, nonsense):
+    with procmon.Monitor(gate, on_error=BLOCK) as monitor:
+        monitor.subscribe(lambda process: nonsense)
+        assert gate.verdict_of(gate.start("a.exe")) is BLOCK
+    assert "return ALLOW, BLOCK, DEFER" in caplog.text
+    assert monitor.history[0].by is DecidedBy.ERROR
+
+
+def test_a_match_that_raises_is_an_error_too(gate):
+    with procmon.Monitor(gate, on_error=BLOCK) as monitor:
+        monitor.subscribe(lambda process: ALLOW, match=lambda process: 1 / 0)
+        assert gate.verdict_of(gate.start("a.exe")) is BLOCK
+
+
+def test_a_callback_that_hangs_is_answered_by_on_deadline_and_delays_nobody(gate, caplog):
+    release = threading.Event()
+    with procmon.Monitor(gate, deadline=0.05, on_deadline=BLOCK) as monitor:
+
+        @monitor.subscribe
+        def decide(process):
+            if process.name.startswith("hang"):
+                release.wait(10)
+            return ALLOW
+
+        hung, also, fine = (gate.start(image) for image in ("hang1.exe", "hang2.exe", "fine.exe"))
+        assert [gate.verdict_of(one, timeout=5) for one in (hung, also, fine)] == [BLOCK, BLOCK, ALLOW]
+        assert decided(monitor)[0] == ("hang1.exe", BLOCK, DecidedBy.DEADLINE, "decide")
+        assert "has not answered" in caplog.text
+        release.set()
+        assert gate.verdict_of(gate.start("after.exe")) is ALLOW
+    assert monitor.statistics.deadlines == 2
+    assert monitor.statistics.stale == 0
+
+
+def test_an_exit_callback_that_hangs_or_raises_delays_nobody_either(gate):
+    release, exits = threading.Event(), []
+
+    def on_exit(process):
+        if process.name == "hang.exe":
+            release.wait(10)
+        if process.name == "raise.exe":
+            raise ValueError("oops")
+        exits.append(process.name)
+
+    with procmon.Monitor(gate, deadline=0.05) as monitor:
+        monitor.on_exit(on_exit)
+        for image in ("hang.exe", "raise.exe", "fine.exe"):
+            gate.exit(gate.start(image))
+        until(lambda: exits == ["fine.exe"], "the exit of the last")
+        release.set()
+    assert monitor.statistics.callback_errors == 1
+    assert monitor.statistics.exited == 3
+
+
+def test_the_deadline_comes_before_the_gates_own(gate):
+    release = threading.Event()
+    with procmon.Monitor(gate, deadline=60, on_deadline=BLOCK) as monitor:
+        monitor.subscribe(lambda process: release.wait(10) and None)
+        assert gate.verdict_of(gate.start("a.exe", hold_left=0.05), timeout=5) is BLOCK
+        release.set()
+
+
+# -------------------------------------------------------------------------------------------- verdicts that go nowhere
+
+
+@pytest.fixture
+def deferring(gate):
+    with procmon.Monitor(gate, default=DEFER) as monitor:
+        yield monitor
+
+
+@pytest.mark.parametrize("by_pid", [False, True])
+def test_a_second_verdict_says_what_the_first_was(gate, deferring, by_pid):
+    process = gate.start("a.exe")
+    until(lambda: deferring.pending, "it, held")
+    deferring.allow(process)
+    with pytest.raises(procmon.AlreadyAnswered, match="allow by user"):
+        deferring.block(process.pid if by_pid else process)
+    assert gate.verdict_of(process) is ALLOW
+
+
+@pytest.mark.parametrize("by_pid", [False, True])
+def test_a_verdict_for_a_process_that_is_gone(gate, deferring, by_pid):
+    process = gate.start("a.exe")
+    until(lambda: deferring.pending, "it, held")
+    gate.exit(process)
+    until(lambda: not deferring.pending, "it, gone")
+    with pytest.raises(procmon.StaleProcess, match="gone"):
+        deferring.allow(process.pid if by_pid else process)
+    assert deferring.statistics.stale == 1
+
+
+def test_a_verdict_for_a_pid_that_another_process_has_now(gate, deferring):
+    old = gate.start("a.exe")
+    until(lambda: deferring.pending == [old], "it, held")
+    gate.exit(old)
+    new = gate.start("b.exe", pid=old.pid)
+    until(lambda: deferring.pending == [new], "the new one, held")
+    with pytest.raises(procmon.StaleProcess, match="another process now"):
+        deferring.block(old)
+    assert gate.verdict_of(new, timeout=0) is None
+    assert deferring.block(old.pid).process == new
+
+
+@pytest.mark.parametrize("by_pid", [False, True])
+def test_a_verdict_for_a_process_that_was_never_held(gate, deferring, by_pid):
+    [process] = gate.running_before("explorer.exe")
+    with pytest.raises(procmon.NotHeld, match="not held"):
+        deferring.block(process.pid if by_pid else process)
+
+
+def test_a_verdict_for_a_pid_that_never_was(gate, deferring):
+    with pytest.raises(procmon.StaleProcess, match="no process with pid 4444"):
+        deferring.allow(4444)
+    with pytest.raises(procmon.StaleProcess):
+        deferring.allow(procmon.ProcessHelper(pid=4444, parent_pid=4, image_name="x.exe", start_key=9))
+
+
+def test_a_verdict_before_the_monitor_has_fetched_it_counts_as_any_other(gate):
+    monitor = procmon.Monitor(gate)
+    process = gate.start("a.exe")
+    monitor.block(process)
+    monitor.start()
+    monitor.stop()
+    assert decided(monitor) == [("a.exe", BLOCK, DecidedBy.USER, "")]
+    assert (monitor.statistics.held, monitor.statistics.blocked) == (1, 1)
+
+
+def test_a_verdict_after_the_stop_says_how_it_was_answered(gate):
+    with procmon.Monitor(gate, default=DEFER) as monitor:
+        process = gate.start("a.exe")
+        until(lambda: monitor.pending, "it, held")
+    with pytest.raises(procmon.AlreadyAnswered, match="allow by stop"):
+        monitor.block(process)
+
+
+# ------------------------------------------------------------------------------------------- what the gate itself does
+
+
+@pytest.mark.parametrize("verdict", [ALLOW, BLOCK])
+def test_a_hold_that_the_gate_times_out_is_recorded_as_such(gate, verdict):
+    with procmon.Monitor(gate, default=DEFER) as monitor:
+        process = gate.start("a.exe")
+        until(lambda: monitor.pending, "it, held")
+        gate.time_out(process, verdict)
+        until(lambda: not monitor.pending, "it, answered")
+        with pytest.raises(procmon.AlreadyAnswered, match="gate timeout"):
+            monitor.allow(process)
+    assert decided(monitor) == [("a.exe", verdict, DecidedBy.GATE_TIMEOUT, "")]
+    statistics = monitor.statistics
+    assert (statistics.gate_decided, statistics.allowed + statistics.blocked, statistics.stale) == (1, 1, 0)
+
+
+def test_what_the_gate_never_holds_is_noted_but_not_counted_as_held(gate):
+    with procmon.Monitor(gate) as monitor:
+        gate.running_before("explorer.exe")
+        gate.start("csrss.exe", flags=procmon.ProcessFlags.EXEMPT)
+        until(lambda: monitor.statistics.fetched == 2, "both")
+    assert decided(monitor) == [("csrss.exe", ALLOW, DecidedBy.EXEMPT, "")]
+    assert (monitor.statistics.held, monitor.statistics.gate_decided) == (0, 1)
+
+
+@pytest.mark.parametrize("error", [OSError(6, "the handle is invalid"), ValueError("torn record")])
+def test_a_gate_that_fails_stops_the_monitor_and_lets_go(gate, caplog, error):
+    with procmon.Monitor(gate, default=DEFER) as monitor:
+        process = gate.start("a.exe")
+        until(lambda: monitor.pending, "it, held")
+        gate.fail(error)
+        assert monitor.wait(5)
+        assert monitor.error is error
+        assert gate.verdict_of(process, timeout=0) is ALLOW
+        assert repr(monitor).startswith("<Monitor failed on simulated")
+        assert "failed" in caplog.text
+
+
+def test_a_gate_that_fails_in_answering_stops_the_monitor(gate, monkeypatch):
+    with procmon.Monitor(gate) as monitor:
+        monkeypatch.setattr(gate, "allow", lambda *processes: 1 / 0)
+        process = gate.start("a.exe")
+        assert monitor.wait(5)
+        assert isinstance(monitor.error, ZeroDivisionError)
+        assert gate.verdict_of(process) is ALLOW, "by the gate, as it was closed"
+
+
+def test_the_monitor_stops_when_its_gate_has_ended_and_everything_was_answered(gate):
+    exits = []
+    monitor = procmon.Monitor(gate, default=DEFER)
+    monitor.on_exit(lambda process: (time.sleep(0.02), exits.append(process.name)))
+    monitor.start()
+    process = gate.start("a.exe")
+    gate.end()
+    assert not monitor.wait(0.05)
+    monitor.allow(process)
+    gate.exit(process)
+    assert monitor.wait(5)
+    assert exits == ["a.exe"]
+    assert monitor.error is None
+    assert repr(monitor) == "<Monitor stopped on simulated: 1 allowed, 0 blocked, 0 pending>"
+
+
+def test_the_monitor_stops_when_its_gate_is_closed_by_others(gate):
+    with procmon.Monitor(gate, default=DEFER) as monitor:
+        gate.start("a.exe")
+        until(lambda: monitor.pending, "it, held")
+        gate.close()
+        assert monitor.wait(5)
+        assert monitor.error is None
+        assert monitor.pending == []

@@ -1,0 +1,153 @@
+"""Monitor: how it begins and ends, and that nothing is left held however it ends."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import procmon
+import pytest
+from monitoring import gate, until  # noqa: F401  (a fixture)
+from procmon import ALLOW, BLOCK, DEFER
+from procmon.records import DecidedBy
+
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+
+
+def test_stop_gives_the_default_to_what_is_held_even_if_nobody_fetched_it(gate):
+    monitor = procmon.Monitor(gate, default=BLOCK)
+    monitor.subscribe(lambda process: DEFER)
+    monitor.start()
+    held = gate.start("a.exe")
+    until(lambda: monitor.pending, "it, held")
+    unseen = gate.start("b.exe")
+    monitor.stop()
+    monitor.stop()
+    assert (gate.verdict_of(held), gate.verdict_of(unseen)) == (BLOCK, BLOCK)
+    assert monitor.history[0].by is DecidedBy.STOP
+    assert not monitor.running
+
+
+def test_stop_does_not_wait_for_a_callback_that_hangs(gate):
+    release, asked = threading.Event(), threading.Event()
+
+    def decide(process):
+        asked.set()
+        release.wait(10)
+
+    with procmon.Monitor(gate, deadline=None) as monitor:
+        monitor.subscribe(decide)
+        process = gate.start("a.exe")
+        assert asked.wait(5)
+        began = time.monotonic()
+    assert time.monotonic() - began < 1
+    assert gate.verdict_of(process) is ALLOW
+    release.set()
+
+
+@pytest.mark.parametrize("where", ["callback", "sink", "exit"])
+def test_stop_may_be_called_from_anything_the_monitor_calls(gate, where):
+    class Sink:
+        def write(self, decision):
+            if where == "sink":
+                monitor.stop()
+
+    monitor = procmon.Monitor(gate, audit=Sink())
+    monitor.subscribe(lambda process: monitor.stop() if where == "callback" else None)
+    monitor.on_exit(lambda process: monitor.stop())
+    monitor.start()
+    process = gate.start("a.exe")
+    if where == "exit":
+        gate.verdict_of(process)
+        gate.exit(process)
+    assert monitor.wait(5)
+    assert gate.verdict_of(process) is ALLOW
+
+
+def test_a_monitor_starts_once(gate):
+    monitor = procmon.Monitor(gate)
+    with pytest.raises(procmon.ProcmonError, match="start"):
+        monitor.wait(0)
+    assert repr(monitor) == "<Monitor ready on simulated: 0 allowed, 0 blocked, 0 pending>"
+    with monitor:
+        assert monitor.running
+        assert not monitor.wait(0)
+        with pytest.raises(procmon.ProcmonError, match="running already"):
+            monitor.start()
+    with pytest.raises(procmon.ProcmonError, match="new gate"):
+        monitor.start()
+
+
+def test_a_closed_gate_cannot_be_monitored(gate):
+    gate.close()
+    with pytest.raises(procmon.GateClosed, match="make a new gate"):
+        procmon.Monitor(gate).start()
+
+
+@pytest.mark.parametrize("options, error", [
+    ({"default": "allow"}, TypeError), ({"on_error": None}, TypeError), ({"on_deadline": 1}, TypeError),
+    ({"own": DEFER}, TypeError), ({"own": "allow"}, TypeError), ({"deadline": 0}, ValueError),
+    ({"deadline": -1}, ValueError), ({"deadline": float("nan")}, ValueError), ({"workers": 0}, ValueError),
+    ({"history": -1}, ValueError), ({"audit": [3]}, TypeError),
+])  # fmt: skip
+def test_an_option_that_is_none_is_refused_by_name(options, error):
+    with pytest.raises(error, match=next(iter(options))):
+        procmon.Monitor(procmon.SimulatedGate(), **options)
+
+
+def test_what_is_no_gate_is_refused():
+    with pytest.raises(TypeError, match="SimulatedGate"):
+        procmon.Monitor("notepad.exe")
+
+
+def test_a_monitor_that_is_dropped_lets_go_and_says_so(gate, caplog):
+    def arrange():
+        monitor = procmon.Monitor(gate, default=DEFER)
+        monitor.start()
+        process = gate.start("a.exe")
+        until(lambda: monitor.pending, "it, held")
+        return process
+
+    assert gate.verdict_of(arrange(), timeout=5) is ALLOW
+    until(lambda: gate.closed, "the gate, closed")
+    assert "keep a reference" in caplog.text
+
+
+PROGRAM = """
+import procmon, time, sys
+gate = procmon.SimulatedGate()
+close = gate.close
+def closing():
+    print([decision.verdict.value for decision in monitor.history], flush=True)
+    close()
+gate.close = closing
+monitor = procmon.Monitor(gate, default=procmon.DEFER)
+monitor.start()
+process = gate.start("a.exe")
+while not monitor.pending:
+    time.sleep(0.001)
+"""
+
+
+@pytest.mark.parametrize("last", ["", "sys.exit(3)", "raise ValueError", "raise KeyboardInterrupt"])
+def test_the_end_of_the_program_lets_go(last):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM + last],
+        env=os.environ | {"PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.stdout.strip() == "['allow']", done.stderr
+
+
+def test_history_is_bounded_and_statistics_are_not(gate):
+    with procmon.Monitor(gate, history=3) as monitor:
+        for number in range(5):
+            gate.verdict_of(gate.start(f"{number}.exe"))
+    assert [one.process.name for one in monitor.history] == ["2.exe", "3.exe", "4.exe"]
+    assert monitor.statistics.allowed == 5
+    assert monitor.statistics.longest_hold.total_seconds() > 0
