@@ -56,7 +56,8 @@ class Look:
         style.configure("Treeview", background=CARD, fieldbackground=CARD, rowheight=self.px(25), borderwidth=0)
         style.layout("Treeview", [("Treeview.treearea", {"sticky": "nswe"})])
         style.map("Treeview", background=[("selected", "#e3eaf4")], foreground=[])
-        style.configure("Treeview.Heading", foreground=FAINT, font=self.small, relief="flat", padding=(self.px(2), self.px(6)))
+        style.configure("Treeview.Heading", foreground=FAINT, font=self.small, relief="flat")
+        style.configure("Treeview.Heading", padding=(self.px(2), self.px(6)))
         style.map("Treeview.Heading", background=[("active", CARD)])
         thumb = ("Vertical.Scrollbar.thumb", {"expand": True, "sticky": "nswe"})  # and no arrows
         trough = ("Vertical.Scrollbar.trough", {"sticky": "ns", "children": [thumb]})

@@ -8,9 +8,10 @@ Needs: Windows. It is one process at a time, so no pytest-xdist. On other system
 Python code starts, `sys.addaudithook` can do it within the process.
 
     > python examples/no_processes.py -q --no-header test_shop.py
+    .E..                                                                     [100%]
     ...
-    FAILED test_shop.py::test_prices - Failed: it started hostname.exe
-    1 failed, 1 passed in ...
+    ERROR test_shop.py::test_prices - Failed: it started hostname.exe
+    3 passed, 1 error in ...
 """
 
 import os

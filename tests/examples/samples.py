@@ -17,10 +17,13 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["EXAMPLES", "Sample", "check", "environment", "names", "run", "samples"]
+__all__ = ["EXAMPLES", "Sample", "check", "names", "run", "samples"]
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
+# As `python FILE ...` does it, also in an embeddable Python for Windows, which leaves the folder of FILE out of the path.
+AS_SCRIPT = "import os, runpy, sys; del sys.argv[0]; sys.path.insert(0, os.path.dirname(sys.argv[0])); "
+AS_SCRIPT += "runpy.run_path(sys.argv[0], run_name='__main__')"
 PROMPT = re.compile(r"(\[Y/n\] ?)(.*)\n")
 
 
@@ -57,19 +60,15 @@ def samples(name: str) -> list[Sample]:
     ]  # fmt: skip
 
 
-def run(name: str, *arguments: str, typed: str = "", timeout: float = 60) -> str:
-    """What an example prints, standard error included; it must succeed."""
+def run(name: str, *arguments: str, typed: str = "", status: int = 0, folder: Path = ROOT, timeout: float = 60) -> str:
+    """What an example prints, standard error included; it must end with `status`."""
     process = subprocess.run(
-        [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments], input=typed, text=True, encoding="utf-8",
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, env=environment(),
+        [sys.executable, "-c", AS_SCRIPT, str(EXAMPLES / f"{name}.py"), *arguments], cwd=folder, input=typed, text=True,
+        encoding="utf-8", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8"},
     )  # fmt: skip
-    assert process.returncode == 0, process.stdout
+    assert process.returncode == status, process.stdout
     return process.stdout
-
-
-def environment() -> dict[str, str]:
-    """This one, with the package on the path. An embeddable Python for Windows has it there already."""
-    return {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8"}
 
 
 def check(expected: str, got: str) -> None:
