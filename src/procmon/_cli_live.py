@@ -152,7 +152,9 @@ class Session:
 
     def _show_exit(self, process: ProcessHelper) -> None:
         at = datetime.now(UTC)
-        self.screen.event("exit", exit_line(process, at, self.screen), {"process": process.as_dict(), "at": at.isoformat()})
+        self.screen.event(
+            "exit", exit_line(process, at, self.screen), {"process": process.as_dict(), "at": at.isoformat()}
+        )
 
     # ------------------------------------------------------------------------------------------------- questions
 

@@ -20,7 +20,9 @@ COLOURS = {"allow": "32", "block": "31", "would": "33", "ask": "36", "exit": "2"
 class Screen:
     """One stream that several threads write lines to, with a question that stays below them while it is asked."""
 
-    def __init__(self, stream: TextIO, *, json_lines: bool = False, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, stream: TextIO, *, json_lines: bool = False, environment: Mapping[str, str] = os.environ
+    ) -> None:
         self._stream = stream
         self._lock = threading.Lock()
         self._question = ""

@@ -15,7 +15,7 @@ CRITICAL_NAMES = (
     "smss.exe", "csrss.exe", "wininit.exe", "winlogon.exe", "services.exe", "lsass.exe", "logonui.exe", "conhost.exe",
     "werfault.exe", "wermgr.exe",
 )  # fmt: skip
-"""Programs of the system directory without which Windows, or every console program, stops. The driver never holds them."""
+"""Of the system directory: without these Windows, or every console program, stops. The driver never holds them."""
 
 _SYSTEM = path_form(os.environ.get("SystemRoot", r"c:\windows") if sys.platform == "win32" else r"c:\windows")
 _CRITICAL = frozenset(rf"{_SYSTEM}\system32\{name}" for name in CRITICAL_NAMES)

@@ -188,7 +188,10 @@ def _image_mistake(fact: str, value: str) -> tuple[str, str] | None:
     if form.endswith("/"):
         return f"no {fact} ends in a slash", f"write {_quoted(form + '**')} for all that is below it"
     if "/" in form and not re.match(r"([a-zA-Z?]:|\*|//|/[dD]evice/|/\?|/\*)", form):
-        return f"{_quoted(value)} names no drive", f"write {_quoted('**/' + form.lstrip('/'))} for any folder, or c:/..."
+        return (
+            f"{_quoted(value)} names no drive",
+            f"write {_quoted('**/' + form.lstrip('/'))} for any folder, or c:/...",
+        )
     return _glob_mistake(fact, value)
 
 
@@ -214,7 +217,7 @@ def _syntax(text: str, error: tomllib.TOMLDecodeError) -> Problem:
     elif re.match(r"\s*[\w-]+\s*=\s*[A-Za-z*]", line):
         advice = "put texts in quotes"
     elif "overwrite" in message:
-        advice = "a key stands once in a rule; several values are a list: image = [\"a.exe\", \"b.exe\"]"
+        advice = 'a key stands once in a rule; several values are a list: image = ["a.exe", "b.exe"]'
     return Problem(*place, message[:1].lower() + message[1:], advice)
 
 

@@ -1,7 +1,7 @@
 """The audit log: every decision as one line of JSON, read back as decisions, and asked what another policy would say.
 
-    {"process": {"pid": 4711, "parent_pid": 996, "image_name": "c:\\games\\chess.exe", ...}, "verdict": "block",
-     "by": "rule", "who": "no games", "at": "2026-01-31T10:22:06.123456+00:00", "held": 0.004, "audited": false, ...}
+{"process": {"pid": 4711, "parent_pid": 996, "image_name": "c:\\games\\chess.exe", ...}, "verdict": "block",
+ "by": "rule", "who": "no games", "at": "2026-01-31T10:22:06.123456+00:00", "held": 0.004, "audited": false, ...}
 """
 
 import json
@@ -27,9 +27,10 @@ _log = logging.getLogger("procmon")
 class AuditLog:
     """A file that takes decisions, one line of JSON each; a sink for `Monitor`.
 
-    Each line is in the hands of the operating system when `write` returns, so it survives a crash of this program; with
-    ``fsync`` also one of the machine, for some milliseconds a line. A file that would outgrow ``max_bytes`` (None: no
-    limit) becomes ``<path>.1``, the one before ``<path>.2``, and so on up to ``keep`` old files. One log has one writer.
+    Each line is in the hands of the operating system when `write` returns, so it survives a crash of this program;
+    with ``fsync`` also one of the machine, for some milliseconds a line. A file that would outgrow ``max_bytes``
+    (None: no limit) becomes ``<path>.1``, the one before ``<path>.2``, and so on up to ``keep`` old files. One log has
+    one writer.
 
     >>> import procmon, tempfile
     >>> folder = tempfile.TemporaryDirectory()

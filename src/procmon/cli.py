@@ -23,7 +23,7 @@ from . import __version__
 from ._cli_live import Keyboard, Reloader, Session, open_keyboard
 from ._cli_policy import check, explain, replay
 from ._cli_screen import Screen, printable
-from .errors import AccessDenied, ProcmonError, UnsupportedPlatform
+from .errors import ProcmonError, UnsupportedPlatform
 from .gates.base import Gate
 from .policy import Policy
 from .records import ProcessHelper, Verdict
@@ -281,7 +281,9 @@ def _parser() -> argparse.ArgumentParser:
     for name, what in (("ps", "list the running processes"), ("tree", "show the running processes as a tree")):
         _command(commands, name, _ps, what).set_defaults(name=name)
 
-    policy = commands.add_parser("policy", help="look into a policy, without any process", description="Look into a policy.")
+    policy = commands.add_parser(
+        "policy", help="look into a policy, without any process", description="Look into a policy."
+    )
     questions = policy.add_subparsers(metavar="QUESTION", required=True)
     asked = _command(questions, "check", _policy(check), "every mistake, with its line and what to write instead")
     asked.add_argument("file", type=Path)
@@ -298,7 +300,9 @@ def _parser() -> argparse.ArgumentParser:
     asked.add_argument("file", type=Path)
     asked.add_argument("log", type=Path)
 
-    driver = commands.add_parser("driver", help="install, start, stop, delete, status", description="The driver's service.")
+    driver = commands.add_parser(
+        "driver", help="install, start, stop, delete, status", description="The driver's service."
+    )
     steps = driver.add_subparsers(metavar="STEP", required=True)
     for step, what in (
         ("install", "make the service; the file stays where it is"),

@@ -153,8 +153,8 @@ def _signatures(computer: Machine) -> Finding:
     if integrity.test_signing:
         return Finding("signatures", True, f"test signing is on{guard}")
     advice = (
-        "a driver that Microsoft has signed loads; one that you signed yourself needs `bcdedit /set testsigning on`, with "
-        "Secure Boot off, and a restart: docs/windows-setup.md"
+        "a driver that Microsoft has signed loads; one that you signed yourself needs `bcdedit /set testsigning on`, "
+        "with Secure Boot off, and a restart: docs/windows-setup.md"
     )
     return Finding("signatures", None, f"test signing is off{guard}", advice)
 
@@ -162,7 +162,9 @@ def _signatures(computer: Machine) -> Finding:
 def _service(computer: Machine) -> Finding:
     status = computer.service()
     if status.state is DriverState.NOT_INSTALLED:
-        return Finding("service", False, "not installed", "`procmon-gate driver install`, then `procmon-gate driver start`")
+        return Finding(
+            "service", False, "not installed", "`procmon-gate driver install`, then `procmon-gate driver start`"
+        )
     state = status.state.value + (f" from {status.path}" if status.path else "")
     if status.running:
         return Finding("service", True, state)
@@ -173,7 +175,9 @@ def _service(computer: Machine) -> Finding:
     elif status.exit_code == 577:
         advice = "Windows refused its signature at the last start: see signatures above"
     else:
-        advice = "`procmon-gate driver start`" + (f"; last time that ended in error {status.exit_code}" * bool(status.exit_code))
+        advice = "`procmon-gate driver start`" + (
+            f"; last time that ended in error {status.exit_code}" * bool(status.exit_code)
+        )
     return Finding("service", False, state, advice)
 
 

@@ -1,13 +1,13 @@
 """Rules from a TOML file that decide about processes: load, check, decide, explain, reload.
 
-    mode = "enforce"                        # "audit": log what would have been done, and let it pass
-    default = "allow"                       # for what no rule matches; left out: the next callback decides
+mode = "enforce"                        # "audit": log what would have been done, and let it pass
+default = "allow"                       # for what no rule matches; left out: the next callback decides
 
-    [[rule]]
-    name = "no shell from a document"
-    image = ["cmd.exe", "powershell.exe"]   # any of them; globs; without a slash: the last part of the path
-    parent = "**/winword.exe"               # all keys of a rule must match
-    verdict = "block"                       # allow, block or ask; the first rule that matches decides
+[[rule]]
+name = "no shell from a document"
+image = ["cmd.exe", "powershell.exe"]   # any of them; globs; without a slash: the last part of the path
+parent = "**/winword.exe"               # all keys of a rule must match
+verdict = "block"                       # allow, block or ask; the first rule that matches decides
 """
 
 import logging
@@ -154,7 +154,9 @@ class Policy:
             return Explanation(decision, (), rules.source, "a critical Windows process: no rule is asked")
         ending = ""
         if decision.by is DecidedBy.DEFAULT:
-            ending = f"no rule matches; the default is {verdict_word(rules.default)}" if rules.default else "no rule matches"
+            ending = (
+                f"no rule matches; the default is {verdict_word(rules.default)}" if rules.default else "no rule matches"
+            )
         if decision.audited:
             ending = f"{ending}; audit: it is logged and let pass".removeprefix("; ")
         return explain(rules, facts, decision, ending)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from io import FileIO
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import given
@@ -18,9 +19,16 @@ from procmon import ALLOW, BLOCK, DEFER, AuditError, DecidedBy, Decision, Policy
 from procmon.audit import AuditLog
 
 
-def decision(number: int = 0, verdict: procmon.Verdict = ALLOW, image: str = "c:\\a.exe", **more: object) -> Decision:
+def decision(
+    number: int = 0,
+    verdict: procmon.Verdict = ALLOW,
+    image: str = "c:\\a.exe",
+    held: float = 0.0,
+    audited: bool = False,
+) -> Decision:
     process = ProcessHelper(pid=1000 + 4 * number, parent_pid=4, image_name=image, start_key=number + 1)
-    return Decision(process=process, verdict=verdict, by=DecidedBy.RULE, who=str(number), **more)  # type: ignore[arg-type]
+    by = DecidedBy.RULE
+    return Decision(process=process, verdict=verdict, by=by, who=str(number), held=held, audited=audited)
 
 
 @pytest.fixture
@@ -212,11 +220,11 @@ class TestReplay:
         assert [(change.then.process, change.now.verdict) for change in replay.changes] == [(child, DEFER)]
 
     def test_what_the_log_does_not_hold_is_not_looked_up_but_said(self, path: Path) -> None:
-        def never(_: object) -> None:
+        def never(_: object) -> NoReturn:
             raise AssertionError("it is another process by now")
 
         self.log(path, decision(1))
-        policy = Policy.parse("[[rule]]\nuser = 'x'\nverdict = 'block'", details=never, lookup=never)  # type: ignore[arg-type]
+        policy = Policy.parse("[[rule]]\nuser = 'x'\nverdict = 'block'", details=never, lookup=never)
         replay = audit.replay(path, policy)
         assert replay.missing == {"user": 1}
         assert "not in the log: user, which rules ask of 1 processes" in str(replay)

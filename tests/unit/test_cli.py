@@ -138,7 +138,9 @@ class TestRun:
         assert cli.main(["run", "--audit", str(tmp_path), "make"], scene.gates(two)) == cli.FAILED
         assert scene.gate is not None and scene.gate.closed
 
-    def test_a_broken_policy_starts_nothing(self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_broken_policy_starts_nothing(
+        self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         policy.write_text("mode = 'x'", encoding="utf-8")
         assert cli.main(["run", "--policy", str(policy), "make"], scene.gates(two)) == cli.FAILED
         assert scene.gate is None
@@ -347,7 +349,15 @@ class TestPolicyCommands:
             "[[rule]]\nname = 'office'\nimage = 'cmd.exe'\nancestor = 'word.exe'\nuser = 'alice'\nverdict = 'block'",
             encoding="utf-8",
         )
-        described = ["c:/windows/cmd.exe", "--parent", "c:/x.exe", "--parent", "c:/office/word.exe", "--user", "PC\\alice"]
+        described = [
+            "c:/windows/cmd.exe",
+            "--parent",
+            "c:/x.exe",
+            "--parent",
+            "c:/office/word.exe",
+            "--user",
+            "PC\\alice",
+        ]
         assert cli.main(["policy", "explain", str(policy), *described]) == 0
         out = capsys.readouterr().out
         assert out.startswith("block c:\\windows\\cmd.exe (1000) by rule office, line 1 of ")
@@ -462,14 +472,14 @@ class TestDoctor:
         [
             ("elevated", lambda: False, False, "Run as administrator"),
             ("elevated", raising(OSError("no token")), None, "administrator   cannot be told: no token"),
-            ("integrity", lambda: CodeIntegrity(True, False, True), None, "test signing is off; memory integrity is on"),
+            ("integrity", lambda: CodeIntegrity(True, False, True), None, "is off; memory integrity is on"),
             ("integrity", lambda: CodeIntegrity(False, False, False), True, "enforces none"),
-            ("driver_file", raising(procmon.DriverFileMissing("build it")), False, "missing\n                     build it"),
+            ("driver_file", raising(procmon.DriverFileMissing("build it")), False, "missing\n" + " " * 21 + "build it"),
             ("service", lambda: DriverStatus("P", DriverState.NOT_INSTALLED), False, "driver install"),
             ("service", lambda: DriverStatus("P", DriverState.STOPPED, __file__), False, "`procmon-gate driver start`"),
             ("service", lambda: DriverStatus("P", DriverState.STOPPED, __file__, 577), False, "refused its signature"),
             ("service", lambda: DriverStatus("P", DriverState.STOPPED, "c:\\gone"), False, "its file is gone"),
-            ("service", lambda: DriverStatus("P", DriverState.STOPPING, "x"), False, "close the program that has it open"),
+            ("service", lambda: DriverStatus("P", DriverState.STOPPING, "x"), False, "close the program that"),
             ("driver", raising(procmon.VersionMismatch("it speaks 2.0; delete it")), False, "it speaks 2.0; delete it"),
             ("driver", lambda: DriverInfo(controller_pid=44), None, "process 44, c:\\other.exe"),
         ],

@@ -330,7 +330,8 @@ class TestExactRules:
         assert policy.exact_rules() == [("c:\\a.exe", BLOCK), ("d:\\b.exe", ALLOW), ("d:\\c.exe", ALLOW)]
 
     @pytest.mark.parametrize(
-        "earlier", ["image = '**/a.exe'", "image = 'a.exe'", "command_line = '*x*'", "image = 'c:/a.exe'\nuser = 'b'", ""]
+        "earlier",
+        ["image = '**/a.exe'", "image = 'a.exe'", "command_line = '*x*'", "image = 'c:/a.exe'\nuser = 'b'", ""],
     )
     def test_not_where_an_earlier_rule_might_decide(self, earlier: str) -> None:
         assert rules(earlier + "\nverdict = 'allow'", block("c:/a.exe")).exact_rules() == []

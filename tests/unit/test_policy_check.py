@@ -34,15 +34,24 @@ class TestMistakes:
             ("rules = []", 'line 1, column 1: a policy has no key "rules"; write [[rule]]'),
             ("x = 1", 'line 1, column 1: a policy has no key "x"; a policy has mode, default and rule'),
             ("image = 'a'", "write [[rule]] on a line above it: it belongs to a rule"),
-            ("[rule]\nverdict = 'ask'", "line 1, column 1: rule is not a list of tables; write [[rule]], with two brackets"),
-            (rule("image = 'a.exe'"), 'line 1, column 1: rule 1 has no verdict; add verdict = "allow", "block" or "ask"'),
+            (
+                "[rule]\nverdict = 'ask'",
+                "line 1, column 1: rule is not a list of tables; write [[rule]], with two brackets",
+            ),
+            (
+                rule("image = 'a.exe'"),
+                'line 1, column 1: rule 1 has no verdict; add verdict = "allow", "block" or "ask"',
+            ),
             (rule("verdict = true"), 'line 2, column 11: there is no verdict True; write "allow", "block" or "ask"'),
             (rule("verdict = 'prompt'"), 'there is no verdict "prompt"; write "ask"'),
             (rule("verdict = 'ask'\nexe = 'a'"), 'line 3, column 1: a rule has no key "exe"; write image'),
             (rule("verdict = 'ask'\nimages = 'a'"), 'a rule has no key "images"; write image'),
             (rule("verdict = 'ask'\ncommand-line = 'a'"), 'a rule has no key "command-line"; write command_line'),
             (rule("verdict = 'ask'\nzzz = 'a'"), "a rule has name, image, parent, ancestor, command_line, session"),
-            (rule("verdict = 'ask'\nname = 7"), 'line 3, column 8: a name is a text of some letters; write name = "..."'),
+            (
+                rule("verdict = 'ask'\nname = 7"),
+                'line 3, column 8: a name is a text of some letters; write name = "..."',
+            ),
             (rule("verdict = 'ask'\naudit = 'yes'"), "line 3, column 9: audit is true or false; write audit = true"),
             (rule("verdict = 'ask'\nimage = []"), "line 3, column 9: an empty list of image matches nothing"),
             (rule("verdict = 'ask'\nimage = ['a',\n  5]"), "line 4, column 3: image is a text, not 5; write image ="),
@@ -50,14 +59,26 @@ class TestMistakes:
             (rule("verdict = 'ask'\nsession = 'console'"), "a session is a number, not 'console'; write session = 1"),
             (rule("verdict = 'ask'\nsession = true"), "a session is a number, not True"),
             (rule("verdict = 'ask'\nsha256 = 'abc'"), "a SHA-256 is 64 hexadecimal digits, and this is 3 characters"),
-            (rule('verdict = "ask"\nimage = "c:\\temp\\new.exe"'), 'write slashes, "c:/temp/new.exe", or single quotes'),
-            (rule('verdict = "ask"\nimage = "c:\\Windows"'), "write paths with slashes, c:/windows, or in single quotes"),
+            (
+                rule('verdict = "ask"\nimage = "c:\\temp\\new.exe"'),
+                'write slashes, "c:/temp/new.exe", or single quotes',
+            ),
+            (
+                rule('verdict = "ask"\nimage = "c:\\Windows"'),
+                "write paths with slashes, c:/windows, or in single quotes",
+            ),
             (rule("verdict = 'ask'\nimage = '%TEMP%/a.exe'"), 'variables such as "%TEMP%/a.exe" are not replaced'),
             (rule("verdict = 'ask'\nimage = 'c:/temp/'"), 'no image ends in a slash; write "c:/temp/**"'),
-            (rule("verdict = 'ask'\nparent = 'office/a.exe'"), '"office/a.exe" names no drive; write "**/office/a.exe"'),
+            (
+                rule("verdict = 'ask'\nparent = 'office/a.exe'"),
+                '"office/a.exe" names no drive; write "**/office/a.exe"',
+            ),
             (rule("verdict = 'ask'\nimage = '/temp/a.exe'"), '"/temp/a.exe" names no drive; write "**/temp/a.exe"'),
             (rule("verdict = ask"), "line 2, column 11: invalid value; put texts in quotes"),
-            (rule("verdict = 'ask'\nimage = 'a'\nimage = 'b'"), 'several values are a list: image = ["a.exe", "b.exe"]'),
+            (
+                rule("verdict = 'ask'\nimage = 'a'\nimage = 'b'"),
+                'several values are a list: image = ["a.exe", "b.exe"]',
+            ),
             (
                 rule("name = 'a'\nverdict = 'ask'") + rule("image = 'b'\nname = 'a'\nverdict = 'ask'"),
                 'line 6, column 8: rule 1 is named "a" too; give each rule a name of its own',
@@ -80,7 +101,9 @@ class TestMistakes:
         places = [(problem.line, problem.column) for problem in Policy.check(text)]
         assert places == sorted(places)
         assert len(places) == 5
-        with pytest.raises(PolicyError, match=re.escape("<text>: 5 mistakes in the policy\n  line 2, column 11")) as caught:
+        with pytest.raises(
+            PolicyError, match=re.escape("<text>: 5 mistakes in the policy\n  line 2, column 11")
+        ) as caught:
             Policy.parse(text)
         assert len(caught.value.problems) == 5
 
@@ -158,10 +181,13 @@ class TestRulesThatNeverDecide:
 
 class TestCriticalProcesses:
     @pytest.mark.parametrize(
-        "image", ["lsass.exe", "c:/windows/system32/csrss.exe", "c:/windows/**", "**/WERFAULT.exe", "**", "*.exe", "s*.exe"]
+        "image",
+        ["lsass.exe", "c:/windows/system32/csrss.exe", "c:/windows/**", "**/WERFAULT.exe", "**", "*.exe", "s*.exe"],
     )
     def test_a_rule_that_would_block_one_is_refused(self, image: str) -> None:
-        with pytest.raises(PolicyError, match="line 2, column 9: rule 1 would block .*, which Windows cannot do without"):
+        with pytest.raises(
+            PolicyError, match="line 2, column 9: rule 1 would block .*, which Windows cannot do without"
+        ):
             Policy.parse(rule(f"image = '{image}'\nverdict = 'block'"))
 
     def test_also_under_a_condition_where_it_is_named(self) -> None:
@@ -223,7 +249,9 @@ class TestExplanations:
         ]
 
     def test_audit_and_critical_and_nothing(self) -> None:
-        assert "audit: it is logged and let pass" in self.explain("mode = 'audit'\n" + rule("image = 'a.exe'\nverdict = 'ask'"))
+        assert "audit: it is logged and let pass" in self.explain(
+            "mode = 'audit'\n" + rule("image = 'a.exe'\nverdict = 'ask'")
+        )
         assert "a critical Windows process" in self.explain("", "c:\\windows\\system32\\lsass.exe")
         assert self.explain("").splitlines()[1] == "  no rule matches"
 
@@ -292,11 +320,10 @@ def test_the_index_finds_what_asking_each_rule_in_turn_finds(
     bodies: list[dict[str, list[object]]], line: list[str], sha256: str | None
 ) -> None:
     text = "".join(
-        rule("\n".join([*(f"{key} = {values!r}" for key, values in body.items()), "verdict = 'ask'"])) for body in bodies
+        rule("\n".join([*(f"{key} = {values!r}" for key, values in body.items()), "verdict = 'ask'"]))
+        for body in bodies
     )
-    records = {
-        pid: ProcessHelper(pid=pid, parent_pid=pid + 1, image_name=image) for pid, image in enumerate(line, 10)
-    }
+    records = {pid: ProcessHelper(pid=pid, parent_pid=pid + 1, image_name=image) for pid, image in enumerate(line, 10)}
     policy = Policy.parse(text, lookup=records.get, details=lambda _: Hashed(sha256))
     facts = Facts(records[10], policy._ancestry, policy._details)
     in_turn = next((each for each in policy._rules.rules if each.matches(facts)), None)

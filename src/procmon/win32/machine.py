@@ -5,7 +5,19 @@ import sys
 from ctypes import byref, c_void_p, sizeof
 from dataclasses import dataclass
 
-from ._bind import BOOL, DWORD, HANDLE, advapi32, bind, check_ntstatus, fail_on_zero, handle_or_none, kernel32, never_fails, ntdll
+from ._bind import (
+    BOOL,
+    DWORD,
+    HANDLE,
+    advapi32,
+    bind,
+    check_ntstatus,
+    fail_on_zero,
+    handle_or_none,
+    kernel32,
+    never_fails,
+    ntdll,
+)
 from .handles import Handle
 
 __all__ = ["CodeIntegrity", "code_integrity", "enable_escape_sequences", "is_elevated"]
