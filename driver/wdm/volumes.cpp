@@ -45,10 +45,10 @@ NTSTATUS add_drive(WCHAR letter) {
 // The system tells it in the page that it shares with everybody. Read unit by unit: the page is not ordinary memory.
 NTSTATUS set_system_directory() {
     constexpr WCHAR kFolder[] = L"\\system32";
-    WCHAR path[kTargetUnits];
+    WCHAR path[kTargetUnits + ARRAYSIZE(kFolder)];
     const volatile WCHAR* root = SharedUserData->NtSystemRoot;
     size_t units = 0;
-    for (WCHAR unit; units < kTargetUnits - ARRAYSIZE(kFolder) && (unit = root[units]) != 0; ++units) path[units] = unit;
+    for (WCHAR unit; units < kTargetUnits && (unit = root[units]) != 0; ++units) path[units] = unit;
     for (size_t i = 0; kFolder[i] != 0; ++i) path[units++] = kFolder[i];
     return static_cast<NTSTATUS>(gate.set_system_directory({reinterpret_cast<char16_t*>(path), units}));
 }

@@ -267,7 +267,9 @@ def test_a_variant_that_does_not_exist_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "source", sorted({*builder.sources("x64"), *builder.sources("wine")}), ids=lambda path: f"{path.parent.name}/{path.stem}"
+    "source",
+    sorted({*builder.sources("x64"), *builder.sources("wine")}),
+    ids=lambda path: f"{path.parent.name}/{path.stem}",
 )
 def test_the_sources_parse_as_msvc_reads_them(source: Path) -> None:
     """clang in MSVC mode. The core needs no more; the kernel side reads mingw's DDK headers for want of the WDK's,
