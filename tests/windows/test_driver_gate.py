@@ -372,7 +372,7 @@ def test_stopping_the_driver_lets_go_what_is_held_and_ends_the_gate(
     with pytest.raises(procmon.GateClosed, match=r"DriverService\(\).start\(\)|closed") as caught:
         gate.fetch()
     if is_wine():
-        assert isinstance(caught.value.__cause__, procmon.DriverNotRunning)
+        assert isinstance(caught.value.__cause__, procmon.DriverNotRunning) and gate.closed
         assert repr(gate) == rf"<DriverGate {DEVICE} whose driver was stopped>"
     with pytest.raises(procmon.DriverNotRunning, match="nothing answers"):
         DriverGate()
@@ -381,7 +381,9 @@ def test_stopping_the_driver_lets_go_what_is_held_and_ends_the_gate(
     opened().close()
 
 
-def test_a_monitor_ends_with_its_driver_and_says_why(programs: Programs, service: procmon.DriverService) -> None:
+def test_a_monitor_ends_with_its_driver_and_says_why(
+    programs: Programs, service: procmon.DriverService, caplog: pytest.LogCaptureFixture
+) -> None:
     if not is_wine():
         pytest.skip("an NT kernel keeps a driver whose device is open, so that none can be stopped under a monitor")
     with procmon.Monitor(opened()) as monitor:
@@ -391,6 +393,8 @@ def test_a_monitor_ends_with_its_driver_and_says_why(programs: Programs, service
         service.stop()
         assert monitor.wait(SOON)
         assert until(programs.all_ran)
+        assert monitor.pending == []
+    assert "was stopped: start it" in caplog.text
     service.start()
 
 

@@ -1,5 +1,6 @@
 r"""The gate of the whole machine: every new process, held by the driver behind ``\\.\ProcMonGate``."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -18,6 +19,8 @@ __all__ = ["DEVICE", "DriverConnection", "DriverGate", "driver_info"]
 
 DEVICE = r"\\.\ProcMonGate"
 SERVICE = "ProcMonGate"
+
+logger = logging.getLogger("procmon")
 
 _SLICE = 0.25  # seconds: how soon a wait sees Ctrl+C, and that the driver was stopped
 _FIRST_BUFFER = 64 * 1024
@@ -80,6 +83,7 @@ class DriverGate:
         self._closed = False
         self._lost: ProcmonError | None = None
         self._buffer_bytes = _FIRST_BUFFER
+        self._next_look = 0.0
         try:
             self._check_version()
             request = wire.encode_register(
@@ -98,7 +102,7 @@ class DriverGate:
             raise
 
     def __repr__(self) -> str:
-        state = " closed" if self._closed else " whose driver was stopped" if self._lost else ""
+        state = " whose driver was stopped" if self._lost else " closed" if self._closed else ""
         return f"<DriverGate {self.name}{state}>"
 
     def __enter__(self) -> Self:
@@ -116,13 +120,13 @@ class DriverGate:
 
     @property
     def closed(self) -> bool:
-        """`close` has been called."""
+        """`close` has been called, or the driver was stopped, which closes it."""
         return self._closed
 
     @property
     def ended(self) -> bool:
-        """It is closed, or its driver was stopped."""
-        return self._closed or self._lost is not None
+        """The same: a driver never runs out of processes."""
+        return self._closed
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until `fetch` may have something, `wake` was called or the gate ended; False after `timeout` seconds.
@@ -134,9 +138,9 @@ class DriverGate:
             left = _SLICE if end is None else min(_SLICE, max(0.0, end - time.monotonic()))
             if self._connection.wait(left):
                 return True
+            self._look_for_driver()
             if end is not None and time.monotonic() >= end:
                 return self.ended
-            self._look_for_driver()
         return True
 
     def wake(self) -> None:
@@ -209,10 +213,10 @@ class DriverGate:
     # ------------------------------------------------------------------------------------------------------ inside
 
     def _request(self, code: int, data: bytes = b"", reply_bytes: int = 0) -> bytes:
-        if self._closed:
-            raise GateClosed(f"this gate on {self.name} was closed: open a new one")
         if self._lost is not None:
             raise GateClosed(str(self._lost)) from self._lost
+        if self._closed:
+            raise GateClosed(f"this gate on {self.name} was closed: open a new one")
         try:
             return self._connection.request(code, data, reply_bytes)
         except ValueError as error:  # closed by another thread just now
@@ -221,7 +225,9 @@ class DriverGate:
             problem = translate(error, REQUEST, path=self.name)
             problem.__cause__ = error
             if isinstance(problem, DriverNotRunning):
+                logger.warning("%s: %s", self.name, problem)
                 self._lost = problem
+                self.close()  # an NT kernel keeps the driver until its last handle is closed
                 raise GateClosed(str(problem)) from problem
             raise problem from error
 
@@ -244,7 +250,10 @@ class DriverGate:
         return answers
 
     def _look_for_driver(self) -> None:
-        """Notice a driver that was stopped: it sets nobody's event."""
+        """Notice a driver that was stopped, for it sets nobody's event; but not at each of many short waits."""
+        if (now := time.monotonic()) < self._next_look:
+            return
+        self._next_look = now + _SLICE
         try:
             self._request(wire.INFO, reply_bytes=_INFO_BYTES)
         except GateClosed:
