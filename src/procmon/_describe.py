@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 def describe(handle: SupportsInt, pid: int, *, flags: ProcessFlags = ProcessFlags(0), name: str = "") -> ProcessHelper:
     """The record of the process `pid`, which `handle` has open; `name` is for one that has no image file.
 
-    Its start key is its creation time as a FILETIME: the same for whoever looks. What Windows does not tell is left out.
+    Its start key is its creation time as a FILETIME, the same for whoever looks. What Windows does not tell is missing.
     """
     native = asked(win32_process.native_image_path, handle) or None
     path = asked(win32_process.image_path, handle) if native else None
@@ -38,7 +38,7 @@ def describe(handle: SupportsInt, pid: int, *, flags: ProcessFlags = ProcessFlag
 
 
 def asked(question: Callable[[SupportsInt], _T], handle: SupportsInt) -> _T | None:
-    """The answer; None, and a line in the log, where there is none: a record may lack a fact, but is not lost for it."""
+    """The answer; None, and a line in the log, where there is none: no record is lost because it lacks a fact."""
     try:
         return question(handle)
     except OSError as error:

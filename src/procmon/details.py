@@ -51,7 +51,12 @@ class Integrity(enum.IntEnum):
 
 
 class SignatureStatus(enum.Enum):
-    """What Windows says of a signature, without asking the network."""
+    """What Windows says of a signature, without asking the network.
+
+    >>> import procmon
+    >>> procmon.SignatureStatus("tampered")
+    <SignatureStatus.TAMPERED: 'tampered'>
+    """
 
     VALID = "valid"
     UNSIGNED = "unsigned"
@@ -66,7 +71,12 @@ class SignatureStatus(enum.Enum):
 
 
 class SignatureKind(enum.Enum):
-    """Where a signature is."""
+    """Where a signature is.
+
+    >>> import procmon
+    >>> procmon.Signature(procmon.SignatureStatus.VALID, procmon.SignatureKind.CATALOG)
+    <Signature valid, catalog>
+    """
 
     EMBEDDED = "embedded"
     """In the file itself."""
@@ -84,7 +94,9 @@ class Signature:
     """
 
     status: SignatureStatus
+    """What Windows says of it."""
     kind: SignatureKind
+    """Where it is."""
     subject: str | None = None
     """The signer's simple display name as the certificate has it; only with status VALID is it proved."""
     code: int = 0
@@ -121,7 +133,10 @@ _STATUS = {
 def inspect(process: ProcessHelper | int) -> "ProcessDetails":
     """The details of a running (or held) process: of a record, or of the process that has this pid now.
 
-    ``procmon.inspect(process).command_line``, ``.user``, ``.sha256``, ``.signer``...
+    >>> import os, procmon
+    >>> details = procmon.inspect(os.getpid())  # doctest: +WINDOWS
+    >>> details.path.endswith(".exe"), len(details.sha256), details.reasons  # doctest: +WINDOWS
+    (True, 64, mappingproxy({}))
 
     Raises: UnsupportedPlatform off Windows; StaleProcess when it has gone, or its pid belongs to another one now.
     """

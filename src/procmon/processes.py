@@ -15,7 +15,11 @@ def processes() -> list[ProcessHelper]:
     """Every running process that Windows lists, the oldest first; flagged RUNNING_BEFORE.
 
     A process that Windows does not let this user open is there with its bare name and the flag NAME_MISSING; the idle
-    process (pid 0) is not one and is left out. ``for process in procmon.processes(): print(process)`` prints them.
+    process (pid 0) is not one and is left out.
+
+    >>> import os, procmon
+    >>> [process.paused for process in procmon.processes() if process.pid == os.getpid()]  # doctest: +WINDOWS
+    [False]
 
     Raises: UnsupportedPlatform off Windows.
     """
@@ -45,6 +49,10 @@ def tree(root: ProcessHelper | int | None = None) -> "ProcessTree":
     """The tree of the running processes: all of it, or what is below `root` and `root` itself.
 
     ``print(procmon.tree())`` draws it.
+
+    >>> import os, procmon
+    >>> len(procmon.tree(os.getpid()))  # doctest: +WINDOWS
+    1
 
     Raises: UnsupportedPlatform off Windows; StaleProcess when `root` has gone.
     """

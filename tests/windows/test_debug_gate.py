@@ -7,23 +7,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-if sys.platform != "win32":
-    pytest.skip("the debug API is Windows'; dev.py test runs this file in Windows' Python", allow_module_level=True)
-
 import procmon
 from procmon import ALLOW, BLOCK, Answer, DecidedBy, ProcessFlags, ProcessHelper, Verdict
 from procmon.gates import debug as debug_gate
+from procmon.gates._debug_loop import DebugLoop
 from procmon.gates.base import Gate
 from procmon.win32 import debug as win32_debug
 from procmon.win32.kernel import is_wine
-
-pytest.register_assert_rewrite("conformance")
-from conformance import Adapter, GateConformance  # noqa: E402
 
 BLOCKED = 0xC0000364
 SOON = 20.0  # seconds; far more than anything here takes, so that only a hang runs into it
@@ -31,7 +26,9 @@ SOON = 20.0  # seconds; far more than anything here takes, so that only a hang r
 Decide = Callable[[ProcessHelper], Verdict | None]
 
 
-def drive(gate: Gate, decide: Decide = lambda process: ALLOW, until: Callable[[], bool] | None = None) -> list[ProcessHelper]:
+def drive(
+    gate: Gate, decide: Decide = lambda process: ALLOW, until: Callable[[], bool] | None = None
+) -> list[ProcessHelper]:
     """Answer what `gate` holds until it ends, or `until` holds; all records, in order."""
     records: list[ProcessHelper] = []
     deadline = time.monotonic() + SOON
@@ -79,85 +76,6 @@ def each_port(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """Both ways to wait for the debug object, the second being that of an ntdll which does not give it out."""
     if request.param == "polling":
         monkeypatch.setattr(win32_debug, "DebugPort", functools.partial(win32_debug.DebugPort, polling=True))
-
-
-# --------------------------------------------------------------------------------------------------- what all gates do
-
-ROOT = r"""
-import _winapi, subprocess
-processes = {}
-
-def start(mark):
-    process = subprocess.Popen(f'cmd /q /k "echo x> {mark}"', stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-    processes[process.pid] = process
-    return process.pid
-
-def leave(pid, status):
-    processes[pid].stdin.write(b"exit %d\r\n" % status)
-    processes[pid].stdin.flush()
-
-def kill(pid, status):
-    _winapi.TerminateProcess(int(processes[pid]._handle), status)
-
-def status(pid, timeout):
-    try:
-        return processes[pid].wait(timeout)
-    except subprocess.TimeoutExpired:
-        return None
-
-while True:
-    print(eval(input()), flush=True)
-"""
-
-
-class DebugAdapter(Adapter):
-    """The gate's tree is a Python that starts one cmd for each order; a cmd that runs makes a file first."""
-
-    def __init__(self, folder: Path) -> None:
-        self.gate = self.debug = procmon.DebugGate.run(
-            python(ROOT), include_first=False, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.folder = folder
-        self.marks: dict[int, Path] = {}
-
-    def order(self, code: str) -> str:
-        popen = self.debug.popen
-        assert popen is not None and popen.stdin is not None and popen.stdout is not None
-        print(code, file=popen.stdin, flush=True)  # type: ignore[arg-type]
-        return str(popen.stdout.readline()).strip()
-
-    def start(self) -> int:
-        mark = self.folder / f"{len(self.marks)}.txt"
-        pid = int(self.order(f"start({str(mark)!r})"))
-        self.marks[pid] = mark
-        return pid
-
-    def ran(self, pid: int) -> bool:
-        return self.marks[pid].exists()
-
-    def end(self, pid: int, status: int) -> None:
-        self.order(f"{'leave' if self.ran(pid) else 'kill'}({pid}, {status})")
-
-    def exit_status(self, pid: int, timeout: float) -> int | None:
-        answer = self.order(f"status({pid}, {timeout})")
-        return None if answer == "None" else int(answer) & 0xFFFFFFFF
-
-    def close(self) -> None:
-        super().close()
-        for pid in self.marks:
-            if self.exit_status(pid, 0) is None:
-                self.order(f"kill({pid}, 1)")
-        popen = self.debug.popen
-        assert popen is not None
-        popen.kill()
-        popen.communicate()
-
-
-class TestDebugGate(GateConformance):
-    @pytest.fixture
-    def adapter(self, tmp_path: Path) -> Iterator[DebugAdapter]:
-        with DebugAdapter(tmp_path) as adapter:
-            yield adapter
 
 
 # -------------------------------------------------------------------------------------------------------- what it holds
@@ -292,7 +210,7 @@ def test_attach_holds_the_children_and_not_the_process_itself() -> None:
 
 def test_an_attached_process_is_reported_and_never_held() -> None:
     with subprocess.Popen(python("input()"), stdin=subprocess.PIPE) as running:
-        loop = debug_gate._DebugLoop(None, ALLOW, include_first=True, attached_pid=running.pid)
+        loop = DebugLoop(None, ALLOW, include_first=True, attached_pid=running.pid)
         loop.begin(lambda port: win32_debug._DebugActiveProcess(running.pid))  # as attach does, less the inheritance
         assert eventually(lambda: bool(loop.snapshot()))
         (itself,) = loop.fetch()
@@ -393,7 +311,7 @@ def test_a_process_that_timed_out_before_the_fetch_is_given_once() -> None:
     assert gone.exited
 
 
-# --------------------------------------------------------------------------------------------------- verdicts and errors
+# -------------------------------------------------------------------------------------------------- verdicts and errors
 
 
 def test_a_late_or_wrong_verdict_is_told_and_harms_nobody() -> None:
@@ -450,7 +368,8 @@ def test_a_program_handles_its_own_exceptions() -> None:
 
 @pytest.mark.parametrize("code", ["0xC0000005", "0x80000003", "0xE0001234"])
 def test_an_unhandled_exception_ends_a_program_as_ever(code: str) -> None:
-    raising = f"import ctypes; k = ctypes.WinDLL('kernel32'); k.SetErrorMode(3); k.RaiseException({code}, 0, 0, None)"
+    kernel32 = "import ctypes; k = ctypes.WinDLL('kernel32'); k.SetErrorMode(3)"
+    raising = f"{kernel32}; k.RaiseException({code}, 0, 0, None)"
     free = subprocess.run(python(raising), stderr=subprocess.DEVNULL)
     assert free.returncode != 0
     assert run_through(raising)[1] == free.returncode & 0xFFFFFFFF
@@ -508,7 +427,13 @@ def test_what_it_shows_of_itself() -> None:
 
 @pytest.mark.parametrize(
     ("first", "name"),
-    [("cmd", "cmd"), (r"C:\Windows\cmd.exe /c dir", "cmd"), (r'"C:\Program Files\a b.exe" x', "a b"), ("c:/x/tool.EXE", "tool")],
+    [
+        ("cmd", "cmd"),
+        (r"C:\Windows\cmd.exe /c dir", "cmd"),
+        (r'"C:\Program Files\a b.exe" x', "a b"),
+        (r"C:\Program Files\a b.exe", "a b"),
+        ("c:/x/tool.EXE", "tool"),
+    ],
 )
 def test_a_command_is_named_by_its_program(first: str, name: str) -> None:
     assert debug_gate._command_name(first) == name

@@ -14,9 +14,6 @@ from pathlib import Path
 
 import pytest
 
-if sys.platform != "win32":
-    pytest.skip("it looks real processes up; dev.py test runs this file in Windows' Python", allow_module_level=True)
-
 import procmon
 from procmon import Integrity, ProcessDetails, SignatureKind, SignatureStatus
 from procmon.win32 import process as win32_process

@@ -2,13 +2,9 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
-
-if sys.platform != "win32":
-    pytest.skip("Windows' list of processes; dev.py test runs this file in Windows' Python", allow_module_level=True)
 
 import procmon
 from procmon import ProcessFlags

@@ -1,6 +1,6 @@
 """The Windows debug API: one thread's debug object, its events, and how to wait for them and for a wake-up at once.
 
-Everything but `DebugPort.wake` belongs to the thread that made the `DebugPort`: Windows ties a debug object to a thread.
+Everything but `DebugPort.wake` belongs to the thread that made the `DebugPort`: Windows ties the object to a thread.
 """
 
 import ctypes

@@ -27,7 +27,7 @@ _CreateFileW = bind(
 
 
 def open_shared(path: str) -> BufferedReader:
-    r"""Open a file for reading: by its DOS path, of any length, or by its native one, ``\Device\...``. Raises: OSError."""
+    r"""Open a file to read, by its DOS path, of any length, or its native one, ``\Device\...``. Raises: OSError."""
     handle = _CreateFileW(
         _full(path), _GENERIC_READ, _FILE_SHARE_ALL, None, _OPEN_EXISTING, _FILE_FLAG_SEQUENTIAL_SCAN, None
     )

@@ -35,7 +35,8 @@ _MAX_PATH_CHARACTERS = 32768
 
 # https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-getprocesstimes
 # BOOL GetProcessTimes(HANDLE hProcess, LPFILETIME created, LPFILETIME exited, LPFILETIME kernel, LPFILETIME user);
-_GetProcessTimes = bind(kernel32, "GetProcessTimes", BOOL, (HANDLE,) + (ctypes.POINTER(ctypes.c_uint64),) * 4, fail_on_zero)
+_TIME = ctypes.POINTER(ctypes.c_uint64)
+_GetProcessTimes = bind(kernel32, "GetProcessTimes", BOOL, (HANDLE, _TIME, _TIME, _TIME, _TIME), fail_on_zero)
 
 # https://learn.microsoft.com/windows/win32/api/winbase/nf-winbase-queryfullprocessimagenamew
 # BOOL QueryFullProcessImageNameW(HANDLE hProcess, DWORD dwFlags, LPWSTR lpExeName, PDWORD lpdwSize);

@@ -18,12 +18,13 @@ from ..errors import (
     DriverRunning,
     GateClosed,
     ProcmonError,
+    StaleProcess,
     UnsupportedPlatform,
     VersionMismatch,
 )
 
 __all__ = [
-    "DELETE", "INSTALL", "NOT_INSTALLED", "OPEN", "QUERY", "REGISTER", "REQUEST", "START", "STOP",
+    "ATTACH", "DELETE", "INSTALL", "NOT_INSTALLED", "OPEN", "QUERY", "REGISTER", "REQUEST", "START", "STOP",
     "code_of", "translate", "translated",
 ]  # fmt: skip
 
@@ -137,6 +138,16 @@ REGISTER: Advice = REQUEST | {
     32: _BUSY_CONTROLLER,
     170: _BUSY_CONTROLLER,
     1306: (VersionMismatch, _OTHER_DRIVER),
+}
+
+ATTACH: Advice = {
+    5: (
+        AccessDenied,
+        "Windows does not let this user debug process {pid}: it belongs to somebody else, is protected, or has a "
+        "debugger already; run elevated, or attach to one of your own",
+    ),
+    50: (AccessDenied, "process {pid} is a 64-bit one, and a 32-bit Python cannot debug it: use a 64-bit Python"),
+    87: (StaleProcess, "there is no process {pid} to attach to (any more); procmon.processes() lists them"),
 }
 
 

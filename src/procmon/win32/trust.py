@@ -231,7 +231,7 @@ def verify_embedded(path: str, file: SupportsInt) -> TrustAnswer:
 
 
 def catalogs_of(file: SupportsInt) -> Iterator[Catalog]:
-    """The installed catalogues that list an open file, by its SHA-256 (where Windows can, from 8 on) and by its SHA-1."""
+    """The installed catalogues that list an open file, by its SHA-256 (where Windows can: from 8 on) and its SHA-1."""
     for algorithm in _HASHES:
         try:
             with _catalog_admin(algorithm) as admin:
