@@ -39,7 +39,7 @@ class DebugGate:
     >>> [process.name for process in gate.fetch()]  # doctest: +WINDOWS
     ['hostname.exe']
     >>> gate.block(*gate.snapshot())  # doctest: +WINDOWS
-    [<Answer.DONE: 'done'>]
+    [<Answer.DONE>]
     >>> hex(gate.popen.wait() & 0xFFFFFFFF)  # doctest: +WINDOWS
     '0xc0000364'
     >>> gate.close()  # doctest: +WINDOWS
