@@ -213,9 +213,10 @@ def run_ring(ring: Ring, arguments: Sequence[str], long: bool) -> tuple[Count, i
     timeout = 3600.0 if long else 1200.0
     if ring.in_windows and not WINDOWS:
         with private_windows() as prefix:
-            status = environment.run_windows(command, prefix, timeout)
+            status = environment.run_windows(command, prefix, timeout, silent_input=True)
     else:
-        status = environment.run_attached([str(environment.venv()), *command], environment.with_paths(), timeout)
+        command.insert(0, str(environment.venv()))
+        status = environment.run_attached(command, environment.with_paths(), timeout, silent_input=True)
     return (Count.read(report) if report.exists() else Count()), status
 
 

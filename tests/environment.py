@@ -360,7 +360,9 @@ def with_paths() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
-def run_windows(arguments: Sequence[str], prefix: Path | None = None, timeout: float | None = None) -> int:
+def run_windows(
+    arguments: Sequence[str], prefix: Path | None = None, timeout: float | None = None, silent_input: bool = False
+) -> int:
     """Run the Windows Python with these arguments, on this process' standard streams, and return its exit status.
 
     Under Wine the status has 8 bits: what Windows programs return above 255 arrives cut to its lowest byte. Ctrl+C
@@ -370,23 +372,29 @@ def run_windows(arguments: Sequence[str], prefix: Path | None = None, timeout: f
     """
     command = [str(windows_python()), "-X", "utf8", *arguments]
     if sys.platform == "win32":
-        return run_attached(command, with_paths(), timeout)
+        return run_attached(command, with_paths(), timeout, silent_input)
     prefix = prefix or wine_prefix()
     _wine_server(prefix, "-p60")  # a driver that one command started is there for the next one, for a minute
-    return run_attached([str(_wine_program("wine64")), *command], _wine_environment(prefix), timeout)
+    wine = str(_wine_program("wine64"))
+    return run_attached([wine, *command], _wine_environment(prefix), timeout, silent_input)
 
 
-def run_attached(command: Sequence[str], environment: Mapping[str, str], timeout: float | None = None) -> int:
+def run_attached(
+    command: Sequence[str], environment: Mapping[str, str], timeout: float | None = None, silent_input: bool = False
+) -> int:
     """Run a program on this process' standard streams and return its exit status (128 + n after signal n).
+
+    With `silent_input` it reads an empty input instead of ours.
 
     A terminal is handed over as it is. Anything else is reached through a pipe, and copied: Wine's Python cannot
     write to a file, and programs it leaves running must not keep the reader of our own output waiting.
 
     Raises: Stop when `timeout` (seconds) has passed.
     """
+    stdin = subprocess.DEVNULL if silent_input or not sys.stdin else None
     if sys.platform == "win32":
         try:
-            return subprocess.run(command, env=environment, timeout=timeout).returncode
+            return subprocess.run(command, env=environment, timeout=timeout, stdin=stdin).returncode
         except subprocess.TimeoutExpired as error:
             raise Stop(f"not done after {timeout:.0f} s, and ended: {' '.join(command)}") from error
     sys.stdout.flush()
@@ -398,7 +406,7 @@ def run_attached(command: Sequence[str], environment: Mapping[str, str], timeout
     process = subprocess.Popen(
         command,
         env=environment,
-        stdin=None if sys.stdin else subprocess.DEVNULL,
+        stdin=stdin,
         stdout=pipes[0],
         stderr=pipes[1],
         preexec_fn=_end_with_parent,
