@@ -24,7 +24,7 @@ NOTHING, STOPPED, RUNNING = DriverState.NOT_INSTALLED, DriverState.STOPPED, Driv
 def service() -> Iterator[DriverService]:
     """The machine's driver service; every test has to leave it as it found it: not there."""
     service = DriverService()
-    assert service.status().state is NOTHING, f"{service.status()}: stop and delete it, the tests need it for themselves"
+    assert service.status().state is NOTHING, f"{service.status()}: stop and delete it, the tests need it"
     yield service
     left = service.status()
     if left.state is RUNNING:

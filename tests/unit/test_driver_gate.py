@@ -1,0 +1,242 @@
+"""DriverGate against a device of the test's own: what it makes of short buffers, crowds, failures and strangers.
+
+What the driver itself does is tested in tests/core, and both together in tests/windows.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+import procmon
+from procmon import ALLOW, BLOCK, Answer, DriverGate, ProcessHelper, wire
+from procmon.gates.base import Gate
+from procmon.win32._bind import windows_error
+
+
+class Device:
+    """Answers requests from a list of records; `errors` maps request codes to Windows errors."""
+
+    path = r"\\.\Test"
+    event = 0x44
+
+    def __init__(self, *records: wire.Record) -> None:
+        self.records = list(records)
+        self.requests: list[tuple[int, bytes, int]] = []
+        self.errors: dict[int, int] = {}
+        self.replies: dict[int, bytes] = {}
+        self.closed = False
+        self._woken = threading.Event()
+
+    def request(self, code: int, data: bytes = b"", reply_bytes: int = 0) -> bytes:
+        if self.closed:
+            raise ValueError("the handle is closed")
+        self.requests.append((code, data, reply_bytes))
+        if code in self.errors:
+            raise windows_error("DeviceIoControl", self.errors[code])
+        if code in self.replies:
+            return self.replies[code]
+        if code == wire.INFO:
+            return info()
+        if code in (wire.ALLOW, wire.BLOCK):
+            return bytes(len(data) // 4)
+        if code == wire.FETCH:
+            reply, self.records = self._fitting(self.records, reply_bytes), self.records
+            self.records = self.records[len(reply.records) :]
+            return wire.encode_records(reply)
+        if code == wire.LIST:
+            after = wire.LIST_REQUEST.unpack(data)["after_key"]
+            later = [record for record in self.records if record.start_key > after]
+            reply = self._fitting(later, reply_bytes)
+            more = len(reply.records) < len(later)
+            next_key = (reply.records[-1].start_key if reply.records else after) if more else 0
+            return wire.encode_records(replace(reply, next_key=next_key))
+        return b""
+
+    def _fitting(self, records: list[wire.Record], reply_bytes: int) -> wire.Records:
+        room = reply_bytes - wire.RECORDS_HEADER.size
+        fitting: list[wire.Record] = []
+        for record in records:
+            if len(record.pack()) > room:
+                return wire.Records(tuple(fitting), len(record.pack()))
+            room -= len(record.pack())
+            fitting.append(record)
+        return wire.Records(tuple(fitting))
+
+    def wait(self, timeout: float) -> bool:
+        woken = self._woken.wait(timeout)
+        self._woken.clear()
+        return woken
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def close(self) -> None:
+        self.closed = True
+
+    def codes(self) -> list[int]:
+        return [code for code, _, _ in self.requests]
+
+
+def info(version: int = wire.VERSION, controller_pid: int = 0) -> bytes:
+    head = bytearray(wire.INFO_REPLY.size)
+    for name, value in (("size", len(head)), ("version", version), ("controller_pid", controller_pid)):
+        at = wire.INFO_REPLY.offsets[name]
+        head[at : at + 4] = value.to_bytes(4, "little")
+    return bytes(head)
+
+
+def record(pid: int, **fields: object) -> wire.Record:
+    return wire.Record(pid=pid, start_key=pid, state=wire.STATE_HELD, **fields)  # type: ignore[arg-type]
+
+
+def target(pid: int) -> ProcessHelper:
+    return ProcessHelper(pid=pid, start_key=pid, parent_pid=4, image_name="a.exe")
+
+
+def test_it_registers_with_what_it_was_told() -> None:
+    device = Device()
+    gate = DriverGate(device, hold_timeout=None, on_timeout=BLOCK, on_disconnect=BLOCK, exempt_descendants=False)
+    assert isinstance(gate, Gate)
+    assert device.codes() == [wire.INFO, wire.REGISTER]
+    request = wire.REGISTER_REQUEST.unpack(device.requests[1][1])
+    assert request["event"] == 0x44 and request["hold_timeout_ms"] == wire.NO_TIMEOUT
+    assert request["timeout_verdict"] == request["disconnect_verdict"] == wire.VERDICT_BLOCK
+    assert request["flags"] == wire.REPORT_EXITS
+    DriverGate(device, hold_timeout=0.0001)
+    assert wire.REGISTER_REQUEST.unpack(device.requests[-1][1])["hold_timeout_ms"] == 1
+    DriverGate(device)
+    request = wire.REGISTER_REQUEST.unpack(device.requests[-1][1])
+    assert (request["hold_timeout_ms"], request["flags"]) == (60_000, wire.REGISTER_FLAGS)
+
+
+def test_fetch_takes_all_however_small_its_buffer_is_at_first() -> None:
+    big = record(3, command_line="x" * 40_000)
+    device = Device(record(1), record(2), big, record(4), *(record(pid) for pid in range(5, 2000)))
+    gate = DriverGate(device)
+    assert [process.pid for process in gate.fetch()] == list(range(1, 2000))
+    assert gate.fetch() == []
+    assert max(size for _, _, size in device.requests) >= len(big.pack())
+
+
+def test_a_snapshot_has_all_pages() -> None:
+    small = (record(pid, command_line="y" * 20_000) for pid in range(1, 9))
+    device = Device(*small, record(9, command_line="z" * 60_000))
+    gate = DriverGate(device)
+    assert [process.pid for process in gate.snapshot()] == list(range(1, 10))
+    assert device.codes().count(wire.LIST) > 5
+    assert len(device.records) == 9
+
+
+def test_verdicts_go_in_batches_that_the_driver_takes() -> None:
+    device = Device()
+    gate = DriverGate(device)
+    count = wire.MAX_TARGETS * 2 + 1
+    assert gate.block(*map(target, range(1, count + 1))) == [Answer.DONE] * count
+    sizes = [len(data) // wire.TARGET.size for code, data, _ in device.requests if code == wire.BLOCK]
+    assert sizes == [wire.MAX_TARGETS, wire.MAX_TARGETS, 1]
+    assert gate.allow() == []
+    assert wire.ALLOW not in device.codes()
+
+
+@pytest.mark.parametrize("reply", [b"", b"hello", bytes(7)])
+def test_a_stranger_behind_the_device_is_a_version_mismatch(reply: bytes) -> None:
+    device = Device()
+    device.replies[wire.INFO] = reply
+    with pytest.raises(procmon.VersionMismatch, match="not this package's driver"):
+        DriverGate(device)
+    assert device.closed
+
+
+def test_another_major_version_is_refused_and_a_newer_minor_one_is_not() -> None:
+    device = Device()
+    device.replies[wire.INFO] = info(version=9 << 16 | 3)
+    with pytest.raises(procmon.VersionMismatch, match="speaks protocol 9.3, this package 1.0"):
+        DriverGate(device)
+    assert device.closed and wire.REGISTER not in device.codes()
+    newer = Device()
+    newer.replies[wire.INFO] = info(version=wire.VERSION + 5)
+    assert DriverGate(newer).info().version_text == "1.5"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "text"),
+    [
+        (32, procmon.ControllerBusy, "process 77 controls"),
+        (1306, procmon.VersionMismatch, "another driver, or one of another version"),
+        (21, procmon.DriverNotRunning, "was stopped"),
+        (1, procmon.VersionMismatch, "install the one"),
+        (4242, procmon.ProcmonError, "doctor"),
+    ],
+)
+def test_a_refused_registration_says_why_and_closes_the_device(code: int, kind: type[Exception], text: str) -> None:
+    device = Device()
+    device.replies[wire.INFO] = info(controller_pid=77)
+    device.errors[wire.REGISTER] = code
+    with pytest.raises(kind, match=text) as caught:
+        DriverGate(device)
+    assert type(caught.value) is kind and isinstance(caught.value.__cause__, OSError)
+    assert device.closed
+
+
+@pytest.mark.parametrize("code", [5, 6, 21, 433, 1167])
+def test_a_driver_that_goes_ends_the_gate(code: int, caplog: pytest.LogCaptureFixture) -> None:
+    device = Device()
+    gate = DriverGate(device)
+    assert not gate.wait(0)
+    device.errors[wire.INFO] = code
+    assert gate.wait(10), "it looks for its driver while it waits"
+    assert gate.ended and gate.closed and device.closed
+    for call in (gate.fetch, gate.snapshot, gate.info, gate.allow, lambda: gate.block(target(1))):
+        with pytest.raises(procmon.GateClosed, match="was stopped: start it") as caught:
+            call()
+        assert isinstance(caught.value.__cause__, procmon.DriverNotRunning)
+    assert caplog.text.count("was stopped") == 1
+    assert repr(gate) == r"<DriverGate \\.\Test whose driver was stopped>"
+
+
+def test_what_was_fetched_before_the_driver_went_is_not_lost() -> None:
+    device = Device(record(1), record(2, command_line="x" * 40_000))
+    gate = DriverGate(device)
+    ask: Callable[[int, bytes, int], bytes] = device.request
+
+    def once(code: int, data: bytes = b"", reply_bytes: int = 0) -> bytes:
+        reply = ask(code, data, reply_bytes)
+        device.errors[wire.FETCH] = 21
+        return reply
+
+    device.request = once  # type: ignore[method-assign]
+    assert [process.pid for process in gate.fetch()] == [1]
+    with pytest.raises(procmon.GateClosed):
+        gate.fetch()
+
+
+def test_a_closed_gate_says_so_and_close_twice_is_no_error() -> None:
+    device = Device()
+    with DriverGate(device) as gate:
+        assert repr(gate) == r"<DriverGate \\.\Test>"
+    gate.close()
+    assert device.closed and gate.closed and gate.ended and gate.wait(10)
+    with pytest.raises(procmon.GateClosed, match="open a new one"):
+        gate.fetch()
+    with pytest.raises(procmon.GateClosed):
+        gate.allow()
+    assert repr(gate) == r"<DriverGate \\.\Test closed>"
+
+
+def test_an_error_that_is_not_the_end_leaves_the_gate_as_it_is() -> None:
+    device = Device(record(1))
+    gate = DriverGate(device)
+    device.errors[wire.SET_RULES] = 1450
+    with pytest.raises(procmon.ProcmonError, match="no memory left"):
+        gate.set_rules([("c:\\a.exe", ALLOW)])
+    assert not gate.ended
+    assert len(gate.fetch()) == 1
+
+
+def test_a_verdict_that_the_driver_cannot_have_is_refused_before_anything_is_opened() -> None:
+    device = Device()
+    with pytest.raises(ValueError, match="on_disconnect must be ALLOW or BLOCK"):
+        DriverGate(device, on_disconnect=procmon.DEFER)
+    assert device.requests == []
