@@ -120,8 +120,14 @@ class Engine:
             _running.add(self)
             for _ in range(self.options.workers):
                 self._add_worker()
-            self._dispatcher = threading.Thread(target=self._dispatch, name=f"procmon {self.gate.name}", daemon=True)
-            self._dispatcher.start()
+        try:
+            self._fetch()  # so that `pending` has at once what the gate held before
+        except BaseException as error:
+            self.error = error if isinstance(error, Exception) else None
+            self.stop()
+            raise
+        self._dispatcher = threading.Thread(target=self._dispatch, name=f"procmon {self.gate.name}", daemon=True)
+        self._dispatcher.start()
 
     def stop(self) -> None:
         """Answer all that is held, close the gate, end the threads; from any thread, any number of times."""

@@ -114,7 +114,8 @@ class Monitor:
         True
         >>> monitor.stop()
 
-        Raises: ProcmonError when it has been started before, GateClosed when its gate was closed.
+        Raises: ProcmonError when it has been started before, GateClosed when its gate was closed, and what the gate
+        raises when it cannot be read from.
         """
         self._engine.start()
 

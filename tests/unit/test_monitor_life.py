@@ -81,6 +81,23 @@ def test_a_monitor_starts_once(gate):
         monitor.start()
 
 
+def test_what_the_gate_held_before_is_pending_at_once(gate):
+    process = gate.start("a.exe")
+    with procmon.Monitor(gate, default=DEFER) as monitor:
+        assert monitor.pending == [process]
+
+
+def test_a_gate_that_fails_at_once_fails_the_start_and_lets_go(gate):
+    process = gate.start("a.exe")
+    gate.fail(OSError(6, "the handle is invalid"))
+    monitor = procmon.Monitor(gate, default=DEFER)
+    with pytest.raises(OSError, match="handle"):
+        monitor.start()
+    assert not monitor.running
+    assert monitor.wait(0)
+    assert gate.verdict_of(process) is ALLOW
+
+
 def test_a_closed_gate_cannot_be_monitored(gate):
     gate.close()
     with pytest.raises(procmon.GateClosed, match="make a new gate"):

@@ -173,22 +173,50 @@ def test_a_stranger_has_no_verdict_and_cannot_exit(gate, stranger):
         gate.exit(stranger)
 
 
-def test_a_script_names_processes_by_their_image(gate):
-    make, compiler = gate.play([
-        ("start", "make.exe"),
-        ("sleep", 0.001),
-        ("start", "cc.exe", "make.exe", "cc -c a.c"),
-        ("exit", "cc.exe", 1),
-        ("time out", "make.exe"),
-        ("exit", "make.exe"),
-        ("end",),
-    ])  # fmt: skip
+def test_a_script_does_what_programs_do_and_those_that_do_not_run_do_nothing(gate):
+    exits = []
+    with procmon.Monitor(gate) as monitor:
+        monitor.subscribe(lambda process: procmon.BLOCK, match="curl.exe")
+        monitor.subscribe(lambda process: procmon.DEFER, match="slow.exe")
+        monitor.on_exit(lambda process: exits.append((process.name, process.exit_status)))
+        started = gate.play([
+            ("start", "make.exe"),
+            ("sleep", 0.001),
+            ("start", "cc.exe", "make.exe", "cc -c a.c"),
+            ("exit", "cc.exe", 1),
+            ("exit", "cc.exe", 2),
+            ("start", "curl.exe", "make.exe"),
+            ("start", "never.exe", "curl.exe"),
+            ("exit", "never.exe"),
+            ("kill", "never.exe", 1),
+            ("start", "slow.exe", "make.exe"),
+            ("start", "never.exe", "slow.exe", "never"),
+            ("kill", "slow.exe", 9),
+            ("exit", "make.exe"),
+            ("end",),
+        ], patience=0.2)  # fmt: skip
+        assert monitor.wait(5)
+    assert [process.name for process in started] == ["make.exe", "cc.exe", "curl.exe", "slow.exe"]
+    make, compiler, *_ = started
     assert (compiler.parent_pid, compiler.command_line) == (make.pid, "cc -c a.c")
-    assert [(record.name, record.exit_status) for record in gate.fetch() if record.exited] == [
+    assert exits == [("cc.exe", 1), ("curl.exe", STATUS_BLOCKED), ("slow.exe", 9), ("make.exe", 0)]
+
+
+def test_a_script_for_a_gate_that_nobody_watches_is_put_in_at_once(gate):
+    make, compiler = gate.play(
+        [("start", "make.exe"), ("start", "cc.exe", "make.exe"), ("exit", "cc.exe", 1)], patience=60
+    )
+    assert [(record.name, record.exit_status) for record in gate.fetch()] == [
+        ("make.exe", None),
+        ("cc.exe", None),
         ("cc.exe", 1),
-        ("make.exe", 0),
     ]
-    assert gate.ended
+    assert compiler.parent_pid == make.pid
+
+
+def test_a_hold_may_time_out_in_a_script(gate):
+    [process] = gate.play([("start", "a.exe"), ("time out", "a.exe")])
+    assert gate.verdict_of(process) is procmon.ALLOW
 
 
 @pytest.mark.parametrize(

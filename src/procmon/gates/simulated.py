@@ -5,7 +5,6 @@ callback cannot tell it from the others.
 """
 
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 
 from ..errors import GateClosed, StaleProcess
 from ..records import Answer, DecidedBy, ProcessFlags, ProcessHelper, Verdict
+from ._script import Script, Step
 
 __all__ = ["STATUS_BLOCKED", "SimulatedGate"]
 
@@ -47,6 +47,7 @@ class SimulatedGate:
         self._next_pid = 1000
         self._last_key = 0
         self._woken = False
+        self._watched = False
         self._no_more = False
         self._closed = False
 
@@ -205,52 +206,32 @@ class SimulatedGate:
             self._no_more = True
             self._wake()
 
-    def play(self, steps: Iterable[tuple[str | int | float, ...]]) -> list[ProcessHelper]:
-        """Put a script in, step by step, and return what it started.
-
-        A process is named by its image, as the script wrote it: the last one of that name is meant.
+    def play(self, steps: Iterable[Step], patience: float = 1.0) -> list[ProcessHelper]:
+        """Put a script in, step by step, and return what it started. Each step is a tuple:
 
             ("start", image)   ("start", image, parent image)   ("start", image, parent image, command line)
-            ("exit", image)    ("exit", image, status)          ("time out", image)
-            ("sleep", seconds)                                  ("end",)
+            ("exit", image)    ("exit", image, status)          ("kill", image, status)
+            ("sleep", seconds) ("time out", image)              ("end",)
+
+        A process is named by its image, as the script wrote it: the last one of that name is meant. Only a process that
+        runs can start others and exit, so these steps wait up to `patience` seconds until it has been let run, and are
+        passed over when it has not; only as long as nobody watches the gate, nothing is waited for. "kill" ends a process
+        at once, also while it is held.
 
         >>> import procmon
-        >>> gate = procmon.SimulatedGate()
-        >>> gate.play([("start", "make.exe"), ("start", "cc.exe", "make.exe", "cc -c a.c"), ("exit", "cc.exe", 1)])
+        >>> procmon.SimulatedGate().play([("start", "make.exe"), ("start", "cc.exe", "make.exe", "cc -c main.c")])
         [<ProcessHelper 1000 'make.exe' parent 4, paused>, <ProcessHelper 1004 'cc.exe' parent 1000, paused>]
 
         Raises: ValueError with the number of the step that is none.
         """
-        started: dict[str, ProcessHelper] = {}
-        order: list[ProcessHelper] = []
-        for number, step in enumerate(steps, 1):
-            match step:
-                case ("start", str(image)):
-                    started[image] = self.start(image)
-                    order.append(started[image])
-                case ("start", str(image), str(parent)) if parent in started:
-                    started[image] = self.start(image, parent_pid=started[parent].pid)
-                    order.append(started[image])
-                case ("start", str(image), str(parent), str(command_line)) if parent in started:
-                    pid = started[parent].pid
-                    started[image] = self.start(image, parent_pid=pid, command_line=command_line)
-                    order.append(started[image])
-                case ("exit", str(image)) if image in started:
-                    self.exit(started[image])
-                case ("exit", str(image), int(status)) if image in started:
-                    self.exit(started[image], status)
-                case ("time out", str(image)) if image in started:
-                    self.time_out(started[image])
-                case ("sleep", int(seconds) | float(seconds)):
-                    time.sleep(seconds)
-                case ("end",):
-                    self.end()
-                case _:
-                    raise ValueError(
-                        f"step {number}, {step!r}, is none, or names a process that no step before it started;"
-                        " help(procmon.SimulatedGate.play) lists the steps"
-                    )
-        return order
+        script = Script(self, patience)
+        script.play(steps)
+        return script.started
+
+    @property
+    def watched(self) -> bool:
+        """Somebody has waited at it or fetched from it, so that verdicts may be expected."""
+        return self._watched
 
     # --------------------------------------------------------------------------------------------- the protocol
 
@@ -283,6 +264,7 @@ class SimulatedGate:
         False
         """
         with self._state:
+            self._watched = True
             ready = self._state.wait_for(self._is_ready, timeout)
             self._woken = False
             return ready
@@ -307,6 +289,7 @@ class SimulatedGate:
         """
         with self._state:
             self._check_open()
+            self._watched = True
             if self._faults:
                 raise self._faults.popleft()
             fetched = list(self._records)
