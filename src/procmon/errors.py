@@ -105,7 +105,9 @@ class Problem:
     column: int
     """From 1, in characters."""
     message: str
+    """What is wrong."""
     advice: str
+    """What to write instead."""
     fatal: bool = True
     """The policy cannot be used with it; False: it can, but does not say what was meant."""
 
