@@ -104,10 +104,10 @@ class DriverInfo:
 
     @classmethod
     def unpack(cls, data: bytes) -> "DriverInfo":
-        """Read the reply of INFO; a newer minor version may have added to its end. Raises: ValueError when it is cut."""
+        """Read the reply of INFO; a newer minor version may have added to its end. Raises: ValueError if it is cut."""
         values = wire.INFO_REPLY.unpack(data)
         size, features = values.pop("size"), DriverFeatures(values.pop("features"))
         if not wire.INFO_REPLY.size <= size <= len(data):
-            raise ValueError(f"the Info says {size} bytes; {wire.INFO_REPLY.size} are needed, and {len(data)} are there")
+            raise ValueError(f"Info says {size} bytes; {wire.INFO_REPLY.size} are needed, and {len(data)} are there")
         counters = DriverCounters(**wire.COUNTERS.unpack(data, wire.INFO_REPLY.offsets["counters"]))
         return cls(features=features, counters=counters, **values)
