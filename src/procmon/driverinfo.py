@@ -78,10 +78,12 @@ class DriverInfo:
     version: int = wire.VERSION
     """Of the protocol: major << 16 | minor."""
     features: DriverFeatures = DriverFeatures(0)
+    """What this build of it can do."""
     controller_pid: int = 0
     """The process whose gate it is; 0 = nobody's."""
     record_count: int = 0
     record_limit: int = wire.MAX_RECORDS
+    """Processes it can know at a time."""
     held_count: int = 0
     rule_count: int = 0
     memory_bytes: int = 0
@@ -89,6 +91,7 @@ class DriverInfo:
     hold_timeout_ms: int = wire.NO_TIMEOUT
     """In force; 0 = held for ever."""
     counters: DriverCounters = DriverCounters()
+    """What it has counted."""
 
     @property
     def version_text(self) -> str:

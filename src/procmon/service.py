@@ -39,7 +39,11 @@ Step = Callable[[], None]
 
 
 class DriverState(enum.Enum):
-    """What a driver service is doing."""
+    """What a driver service is doing.
+
+    >>> DriverStatus("ProcMonGate", DriverState.STOPPED, r"C:\\Tools\\procmon.sys").state is DriverState.STOPPED
+    True
+    """
 
     NOT_INSTALLED = "not installed"
     STOPPED = "stopped"
@@ -66,7 +70,9 @@ class DriverStatus:
     """
 
     name: str
+    """Of the service."""
     state: DriverState
+    """What it is doing."""
     path: str | None = None
     """Of the .sys file; None where nothing is installed."""
     exit_code: int = 0
@@ -102,6 +108,10 @@ class DriverService:
 
         with procmon.DriverService(), procmon.DriverGate() as gate:
             ...
+
+    >>> import procmon
+    >>> procmon.DriverService("ProcMonGateElsewhere").status()  # doctest: +WINDOWS
+    <DriverStatus ProcMonGateElsewhere not installed>
 
     Raises: UnsupportedPlatform when made off Windows (without a `manager` of one's own).
     """
@@ -274,6 +284,13 @@ def _check_file(path: str) -> None:
 def find_driver() -> Path:
     """The driver's file: PROCMON_DRIVER if it is set; else beside a frozen application's modules or its program, in the
     package, in the source tree's ``build/driver/<architecture>/``.
+
+    >>> from unittest.mock import patch
+    >>> with patch.dict("os.environ", PROCMON_DRIVER="nowhere.sys"):
+    ...     find_driver()
+    Traceback (most recent call last):
+    ...
+    procmon.errors.DriverFileMissing: PROCMON_DRIVER names nowhere.sys, and no file is there: correct it, or unset it
 
     Raises: DriverFileMissing, which says where it looked.
     """
