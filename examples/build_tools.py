@@ -25,9 +25,10 @@ from procmon.gates.base import Gate
 
 def main(gate: Gate) -> None:
     """Watch until the last process of the build has ended."""
-    with procmon.Monitor(gate, history=0) as monitor:
-        started: list[procmon.ProcessHelper] = []
-        monitor.subscribe(started.append)
+    started: list[procmon.ProcessHelper] = []
+    monitor = procmon.Monitor(gate, history=0)
+    monitor.subscribe(started.append)  # it returns None: no opinion, so the default counts, and that is ALLOW
+    with monitor:
         monitor.wait()
     tools = Counter(process.name for process in started)
     print(f"{len(started)} processes, {len(tools)} tools")

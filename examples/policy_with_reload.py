@@ -33,8 +33,9 @@ def main(gate: Gate, path: Path = Path(__file__).with_name("policy.toml")) -> No
     policy = procmon.Policy.load(path)
     print(policy)
     loaded = path.stat().st_mtime_ns
-    with procmon.Monitor(gate, audit=Printer()) as monitor:
-        monitor.subscribe(policy)
+    monitor = procmon.Monitor(gate, audit=Printer())
+    monitor.subscribe(policy)
+    with monitor:
         while not monitor.wait(0.5):
             if path.stat().st_mtime_ns != loaded:
                 loaded = path.stat().st_mtime_ns

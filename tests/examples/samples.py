@@ -21,7 +21,7 @@ __all__ = ["EXAMPLES", "Sample", "check", "names", "run", "samples"]
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
-# As `python FILE ...` does it, also in an embeddable Python for Windows, which leaves the folder of FILE out of the path.
+# As `python FILE ...` does it; an embeddable Python for Windows would leave the folder of FILE out of the path.
 AS_SCRIPT = "import os, runpy, sys; del sys.argv[0]; sys.path.insert(0, os.path.dirname(sys.argv[0])); "
 AS_SCRIPT += "runpy.run_path(sys.argv[0], run_name='__main__')"
 PROMPT = re.compile(r"(\[Y/n\] ?)(.*)\n")

@@ -19,6 +19,10 @@ PICTURE = Path(__file__).resolve().parents[2] / "build" / "window.png"
 """The window as this run saw it; docs/window.png is such a picture."""
 
 
+KEPT: list[tk.Tk] = []
+"""Tcl ends the program when a garbage collector, in whatever thread it runs, deletes what another thread made."""
+
+
 class Service:
     """A driver's service without a driver: it knows its state, and refuses to start."""
 
@@ -45,6 +49,7 @@ class Tool:
         self.service = Service()
         self.root = tk.Tk(screenName=display)
         self.root.geometry("+40+40")
+        KEPT.append(self.root)
         self.errors: list[BaseException] = []
         self.root.report_callback_exception = lambda kind, error, trace: self.errors.append(error)
         self.window = window.Window(self.root, self.make_gate, self.make_service, "c:/drivers/procmon.sys")
@@ -267,6 +272,7 @@ def test_the_driver_buttons_offer_what_can_be_done_and_tell_what_went_wrong(tool
 def test_where_there_is_no_driver_a_click_says_why(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPLAY", screen.display)
     made = window.make(["--simulate"])
+    KEPT.append(made.root)
     try:
         made.driver_buttons["Install"].invoke()
         end = time.monotonic() + 10
@@ -283,6 +289,7 @@ def test_the_simulated_scene_looks_as_in_the_documentation(monkeypatch: pytest.M
     with Screen(1440, 700) as screen:
         monkeypatch.setenv("DISPLAY", screen.display)
         made = window.make(["--simulate"])
+        KEPT.append(made.root)
         made.make_service = lambda: cast(DriverService, service)
         made.tell_driver()
         desk = tk.Toplevel(made.root, background="#5b6b7d")
