@@ -278,10 +278,15 @@ def wheel(options: argparse.Namespace) -> int:
         shutil.copytree(ROOT / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         for name in ("pyproject.toml", "README.md", "LICENSE"):
             shutil.copy2(ROOT / name, copy)
-        pip: list[str | Path] = [python, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        environment.run_quietly([*pip, "--no-build-isolation", f"--wheel-dir={ROOT / 'dist'}", copy], "no wheel was made")
-    for path in sorted((ROOT / "dist").glob("*.whl")):
-        print(path.relative_to(ROOT))
+        pip = [str(python), "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command = [*pip, "--no-build-isolation", f"--wheel-dir={copy}", folder]
+        dated = {**os.environ, "SOURCE_DATE_EPOCH": "1577836800"}  # 2020: the same sources give the same bytes
+        environment.run_quietly(command, "no wheel was made", dated)
+        (made,) = copy.glob("*.whl")
+        shutil.rmtree(ROOT / "dist", ignore_errors=True)
+        (ROOT / "dist").mkdir()
+        shutil.copy2(made, ROOT / "dist")
+    print(f"dist/{made.name}")
     return 0
 
 

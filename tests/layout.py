@@ -43,7 +43,8 @@ LAYERS = [
 FORBIDDEN = ["TO" + "DO", "FIX" + "ME", "XX" + "X", "pytest." + "skip(", "mark." + "skip", "mark." + "xfail",
              "importor" + "skip", "raise NotImplemented" + "Error\n", "assert " + "True"]  # fmt: skip
 
-SHARED_LOADERS = {"windll", "oledll", "cdll", "pydll"}  # one for all of the process: whoever changes it changes it for all
+# Of these a process has one: who sets a prototype on it sets it for everybody.
+SHARED_LOADERS = {"windll", "oledll", "cdll", "pydll"}
 LOADERS = SHARED_LOADERS | {"WinDLL", "OleDLL", "CDLL", "PyDLL", "LoadLibrary"}
 
 

@@ -1,4 +1,4 @@
-"""dev.py and what it stands on: a set-up that was cut off is repaired, a run that did not test anything is no success."""
+"""dev.py and what it stands on: a set-up that was cut off is repaired, a run that tested nothing is no success."""
 
 import importlib.util
 import os
@@ -162,7 +162,8 @@ if sys.platform != "win32":  # there packages come from nowhere, and programs ge
         assert subprocess.run(_attached("kill -9 $$"), env=environment.with_paths()).returncode == 128 + 9
 
     def test_a_program_that_outlasts_its_time_is_ended() -> None:
-        done = subprocess.run(_attached("echo a; exec sleep 60", 0.5), capture_output=True, env=environment.with_paths())
+        command = _attached("echo a; exec sleep 60", 0.5)
+        done = subprocess.run(command, capture_output=True, env=environment.with_paths())
         assert b"not done in time" in done.stderr
         assert done.stdout == b"a\n"
 
