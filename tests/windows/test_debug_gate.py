@@ -1,11 +1,13 @@
 """DebugGate on real process trees: what it holds, what passes, and that nobody ever stays held."""
 
+import _thread
 import ctypes
 import functools
 import gc
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -183,6 +185,55 @@ def test_a_held_process_has_run_nothing_even_if_its_parent_resumes_it(tmp_path: 
         gate.popen.communicate(timeout=SOON)
 
 
+def test_a_detached_process_in_a_group_of_its_own_is_held_too() -> None:
+    code = "import subprocess as s; s.Popen('hostname', creationflags=s.DETACHED_PROCESS | s.CREATE_NEW_PROCESS_GROUP)"
+    with procmon.DebugGate.run(python(code), stdout=subprocess.DEVNULL) as gate:
+        records = drive(gate)  # the gate lives on after the command itself has gone
+    assert held(records) == ["python.exe", "hostname.exe"]
+    assert [record.name for record in records if record.exited][-1] in ("python.exe", "hostname.exe")
+
+
+def test_two_gates_do_not_see_each_other() -> None:
+    with (
+        procmon.DebugGate.run(["cmd", "/c", "hostname"], stdout=subprocess.DEVNULL) as one,
+        procmon.DebugGate.run(["cmd", "/c", "cmd /c exit 3"]) as other,
+    ):
+        first = next_held(one)
+        assert held(drive(other)) == ["cmd.exe", "cmd.exe"]
+        assert other.popen is not None and other.popen.wait(SOON) == 3
+        one.allow(first)
+        assert held(drive(one)) == ["hostname.exe"]
+
+
+def test_a_process_that_the_tree_itself_debugs_is_that_debuggers() -> None:
+    inner = (
+        "import procmon\n"
+        "with procmon.DebugGate.run('hostname') as gate:\n"
+        "    while not gate.ended:\n"
+        "        gate.wait()\n"
+        "        gate.allow(*(process for process in gate.fetch() if process.paused))\n"
+        "print(gate.popen.returncode or gate.popen.wait())\n"
+    )
+    with procmon.DebugGate.run(python(inner), stdout=subprocess.PIPE, text=True) as gate:
+        assert held(drive(gate)) == ["python.exe"]
+        assert gate.popen is not None
+        assert gate.popen.communicate(timeout=SOON)[0].split()[-1] == "0"
+
+
+def test_a_tree_that_is_ended_from_outside_while_one_is_held() -> None:
+    with procmon.DebugGate.run(["cmd", "/c", "hostname"], include_first=False, stdout=subprocess.DEVNULL) as gate:
+        child = next_held(gate)
+        parent = next(process for process in gate.snapshot() if process.pid == child.parent_pid)
+        gate.terminate(parent)
+        assert eventually(lambda: parent not in gate.snapshot())
+        assert [process for process in gate.snapshot() if process.paused] == [child]
+        gate.terminate(child)
+        statuses = [record.exit_status for record in drive(gate) if record.exited]
+        assert statuses == [BLOCKED, BLOCKED]
+        with pytest.raises(procmon.StaleProcess, match="has gone"):
+            gate.terminate(child)
+
+
 def test_the_first_process_passes_when_it_is_not_included() -> None:
     with procmon.DebugGate.run(["cmd", "/c", "hostname"], include_first=False, stdout=subprocess.DEVNULL) as gate:
         records = drive(gate)
@@ -311,6 +362,35 @@ def test_a_process_that_timed_out_before_the_fetch_is_given_once() -> None:
     assert gone.exited
 
 
+def test_ctrl_c_is_heard_while_it_waits() -> None:
+    with procmon.DebugGate.run(["hostname"], stdout=subprocess.DEVNULL) as gate:
+        next_held(gate)
+        began = time.monotonic()
+        threading.Timer(0.1, _thread.interrupt_main).start()
+        with pytest.raises(KeyboardInterrupt):
+            gate.wait(SOON)
+        assert time.monotonic() - began < 2
+
+
+def test_a_failure_of_the_debug_api_ends_the_gate_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with procmon.DebugGate.run(["hostname"], stdout=subprocess.PIPE) as gate:
+        next_held(gate)
+        broken = OSError("WaitForMultipleObjects: broken")
+
+        def fail(port: win32_debug.DebugPort, timeout_ms: int | None = None) -> None:
+            raise broken
+
+        monkeypatch.setattr(win32_debug.DebugPort, "wait", fail)
+        gate._loop._ring()  # out of the wait that is under way
+        assert gate.wait(SOON)
+        assert not gate.ended
+        with pytest.raises(procmon.ProcmonError, match="the debug loop failed") as told:
+            gate.fetch()
+        assert told.value.__cause__ is broken
+        drive(gate)
+        assert gate.popen is not None and gate.popen.communicate(timeout=SOON)[0].strip()
+
+
 # -------------------------------------------------------------------------------------------------- verdicts and errors
 
 
@@ -389,6 +469,15 @@ def test_a_program_sees_no_debugger_and_may_write_debug_output() -> None:
 
 def test_the_debug_event_has_the_size_of_the_header() -> None:
     assert ctypes.sizeof(win32_debug.DebugEvent) == (176 if ctypes.sizeof(ctypes.c_void_p) == 8 else 96)
+
+
+def test_holding_costs_no_processor_time() -> None:
+    with procmon.DebugGate.run(["hostname"], stdout=subprocess.DEVNULL) as gate:
+        process = next_held(gate)
+        before = time.process_time()
+        time.sleep(0.5)
+        assert time.process_time() - before < 0.1
+        gate.allow(process)
 
 
 def test_no_handle_is_left_behind() -> None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TypeVar, cast
 
 from .._describe import asked, describe
-from ..errors import StaleProcess
+from ..errors import ProcmonError, StaleProcess
 from ..records import Answer, DecidedBy, ProcessFlags, ProcessHelper, Verdict
 from ..win32 import debug, kernel
 from ..win32 import process as win32_process
@@ -63,6 +63,13 @@ def _end(process: _Process) -> None:
         pass
 
 
+def _resume(port: debug.DebugPort, pid: int, tid: int, handled: bool = True) -> None:
+    try:
+        port.resume(pid, tid, handled)
+    except OSError:  # one lost process must not cost the others their gate
+        logger.warning("process %d could not be continued: it has probably been ended by others", pid, exc_info=True)
+
+
 class DebugLoop:
     """The thread that debugs, and the state it shares with the gate's callers.
 
@@ -91,6 +98,7 @@ class DebugLoop:
         self._woken = False
         self._stopping = False
         self.finished = False
+        self._failure: Exception | None = None
         self._port: debug.DebugPort | None = None
         self._thread: threading.Thread | None = None
 
@@ -120,7 +128,7 @@ class DebugLoop:
     def drained(self) -> bool:
         """The thread has ended, and all it told of was fetched."""
         with self._state:
-            return self.finished and not self._news
+            return self.finished and not self._news and self._failure is None
 
     def wait_ready(self, timeout: float | None) -> bool:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -140,6 +148,9 @@ class DebugLoop:
 
     def fetch(self) -> list[ProcessHelper]:
         with self._state:
+            failure, self._failure = self._failure, None
+            if failure is not None:
+                raise ProcmonError("the debug loop failed: all that was held runs, and the gate has ended") from failure
             fetched = []
             for record in self._news:
                 process = self._living.get(record.pid)
@@ -230,8 +241,8 @@ class DebugLoop:
             outcome.set_result(begun)
             del begun, outcome  # the popen belongs to the gate alone
             self._debug(port)
-        except Exception:
-            logger.exception("the debug loop failed; all that was held runs, and the gate has ended")
+        except Exception as failure:
+            self._failure = failure
         finally:
             self._leave(port)
             with self._state:
@@ -263,7 +274,7 @@ class DebugLoop:
             handled = False  # so that the text goes on to a listener, as it does without a debugger
         elif event.code == debug.EXIT_PROCESS:
             self._exited(event.pid, event.exit_status)
-        port.resume(event.pid, event.tid, handled)
+        _resume(port, event.pid, event.tid, handled)
 
     def _created(self, event: debug.DebugEvent) -> bool:
         """Take a new process in; True if it is held."""
@@ -327,7 +338,7 @@ class DebugLoop:
                 except OSError:
                     logger.exception("%r could not be ended; it stays frozen until the gate is closed", process.record)
                     continue
-            port.resume(process.record.pid, process.tid)
+            _resume(port, process.record.pid, process.tid)
 
     def _time_left_ms(self) -> int | None:
         with self._state:
@@ -361,7 +372,7 @@ class DebugLoop:
                 file = event.create_process.file if event.code == debug.CREATE_PROCESS else event.load_dll.file
                 if file:
                     Handle(file).close()
-            port.resume(event.pid, event.tid, event.code != debug.EXCEPTION)
+            _resume(port, event.pid, event.tid, event.code != debug.EXCEPTION)
             if event.code == debug.CREATE_PROCESS:
                 self._detach(port, event.pid)
 

@@ -151,7 +151,7 @@ class DebugGate:
     def fetch(self) -> list[ProcessHelper]:
         """What is new, oldest first: starts, exits, and what the hold timeout has answered.
 
-        Raises: GateClosed.
+        Raises: GateClosed; ProcmonError, once, when the debug API has failed and the gate ended for it.
         """
         self._check_open()
         return self._loop.fetch()

@@ -123,7 +123,8 @@ def _false_on_timeout(name: str, result: int, error: int) -> bool:
 _EVENT_POINTER = ctypes.POINTER(DebugEvent)
 
 # https://learn.microsoft.com/windows/win32/api/debugapi/nf-debugapi-waitfordebugevent
-# BOOL WaitForDebugEvent(LPDEBUG_EVENT lpDebugEvent, DWORD dwMilliseconds);   ...Ex is the same, with Unicode strings
+# BOOL WaitForDebugEvent(LPDEBUG_EVENT lpDebugEvent, DWORD dwMilliseconds);
+# WaitForDebugEventEx, since Windows 10, differs in the text of OutputDebugString alone, which nobody here reads.
 _WaitForDebugEvent = bind(kernel32, "WaitForDebugEvent", BOOL, (_EVENT_POINTER, DWORD), _false_on_timeout)
 
 # https://learn.microsoft.com/windows/win32/api/debugapi/nf-debugapi-continuedebugevent
