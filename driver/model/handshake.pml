@@ -1,0 +1,237 @@
+/* handshake.pml - the handshake of docs/design.md for spin, which tries every order of events.
+ *
+ *     spin -DTIMEOUT=0 -a handshake.pml && cc -O2 -o pan pan.c && ./pan -a -f -N released     (and so on, see the end)
+ *
+ * What the core does under its lock is one atomic step here; between two of them anybody may come. A thread that is
+ * held wakes only when it is woken: the slices in which real ones look again are a second line, not modelled. Three
+ * processes start: the second takes the pid of the first as soon as the kernel gives it, which is when the first is
+ * gone. Two controllers come, one after the other; the first may be one that dies at some moment. One process may be ended from outside
+ * while it is held, and the driver may be stopped at any moment.
+ */
+
+#ifndef PROCESSES
+#define PROCESSES 3
+#endif
+#define PIDS 2
+#define TRIES 2
+#define PID(process) ((process) / 2)
+
+mtype:state = { Nothing, New, Named, Held, Answered, Released, Exiting };
+mtype:verdict = { None, Allow, Block };
+
+/* The core. The number of a process is its start key. */
+mtype:state state[PROCESSES] = Nothing;
+mtype:verdict verdict[PROCESSES] = None;
+byte found[PIDS];               /* by pid: number + 1 of the record in the table; 0 = none */
+bool unseen[PROCESSES];
+bool woken[PROCESSES];          /* the record's signal */
+bool in_worker[PROCESSES];
+byte tries[PROCESSES];
+chan condemned = [PROCESSES] of { byte };
+byte owner;                     /* the registered controller; 0 = none */
+bool event;                     /* what it waits on; resets itself */
+bool stopping;
+
+/* The world. */
+byte kernel[PIDS];              /* who really has the pid: number + 1 */
+bool in_hold[PROCESSES];        /* its thread waits */
+bool killed[PROCESSES];
+mtype:verdict meant[PROCESSES]; /* what the controller said of it, and heard DONE */
+byte over;                      /* processes that have come and gone */
+
+inline release(p) { woken[p] = true }
+
+inline decide(p, v) {
+    verdict[p] = v;
+    if
+    :: v == Block -> state[p] = Answered; condemned ! p
+    :: else -> state[p] = Released; release(p)
+    fi
+}
+
+inline tell(p) {
+    if
+    :: owner -> unseen[p] = true; event = true
+    :: else
+    fi
+}
+
+/* on_exit, and what creation does to an older record of its pid */
+inline retire(slot) {
+    if
+    :: found[slot] ->
+        p = found[slot] - 1;
+        found[slot] = 0;
+        if
+        :: condemned ?? [eval(p)] -> condemned ?? eval(p)
+        :: else
+        fi;
+        state[p] = Exiting;
+        unseen[p] = false;
+        if
+        :: in_hold[p] && !in_worker[p] -> release(p)
+        :: else
+        fi
+    :: else
+    fi;
+    p = 0
+}
+
+/* disconnect, RESET and stop: everything that is held gets this verdict at once */
+inline end_controller(v) {
+    for (p : 0 .. PROCESSES - 1) {
+        if
+        :: state[p] == Held -> decide(p, v)
+        :: else
+        fi;
+        unseen[p] = false
+    }
+    p = 0;
+    owner = 0;
+    event = false
+}
+
+/* ALLOW or BLOCK for (pid, start key) */
+inline answer(slot, key, v) {
+    if
+    :: found[slot] != key + 1                                    /* unknown, or stale */
+    :: found[slot] == key + 1 && state[found[slot] - 1] != Held   /* late */
+    :: found[slot] == key + 1 && state[found[slot] - 1] == Held ->
+        meant[key] = v;
+        decide(found[slot] - 1, v)
+    fi
+}
+
+proctype Process(byte me) {
+    byte p;
+    atomic {    /* on_create */
+        kernel[PID(me)] == 0;
+        kernel[PID(me)] = me + 1;
+        retire(PID(me));
+        found[PID(me)] = me + 1;
+        state[me] = New
+    }
+    atomic {    /* begin_hold */
+        if
+        :: stopping || !owner -> state[me] = Named
+        :: else -> state[me] = Held; in_hold[me] = true; tell(me)
+        fi
+    }
+    do          /* the wait */
+    :: atomic { woken[me] || !in_hold[me] -> break }
+#if TIMEOUT
+    :: atomic { state[me] == Held -> decide(me, Allow) }    /* still_held, after the timeout */
+#endif
+    od;
+    atomic {    /* end_hold */
+        assert(verdict[me] != Block || killed[me] || tries[me] == TRIES || state[me] == Exiting);
+        assert(meant[me] == None || verdict[me] == meant[me]);
+        in_hold[me] = false
+    }
+    if          /* it goes, with or without a notification, and then its pid is free */
+    :: atomic { found[PID(me)] == me + 1 -> retire(PID(me)); kernel[PID(me)] = 0; over++ }
+    :: atomic { kernel[PID(me)] = 0; over++ }
+    fi
+}
+
+proctype Controller(byte me; bool mortal) {
+    byte p, given;
+end_register:
+    atomic {    /* REGISTER */
+        owner == 0 || stopping;
+        if
+        :: stopping -> goto gone
+        :: else -> owner = me; event = false
+        fi
+    }
+end_serve:
+    do
+    :: atomic { event && owner == me -> event = false };
+        do      /* FETCH one, answer it; until there is none */
+        :: atomic { owner == me && unseen[0] -> given = 0; unseen[0] = false }; goto decided
+        :: atomic { owner == me && unseen[1] -> given = 1; unseen[1] = false }; goto decided
+        :: atomic { owner == me && unseen[2] -> given = 2; unseen[2] = false };
+decided:
+            if
+            :: atomic { owner == me -> answer(PID(given), given, Allow) }
+            :: atomic { owner == me -> answer(PID(given), given, Block) }
+            :: atomic { owner != me -> goto gone }
+            fi
+        :: atomic { owner == me && !unseen[0] && !unseen[1] && !unseen[2] -> break }
+        :: mortal -> goto gone
+        od
+    :: atomic { owner != me -> break }
+    :: mortal -> break
+    od;
+gone:
+    atomic {    /* its handle is closed, or its process ends */
+        if
+        :: owner == me -> end_controller(Block)
+        :: else
+        fi;
+        given = 0
+    }
+}
+
+active proctype Worker() {
+    byte p, now;
+end_work:
+    do
+    :: atomic { condemned ? now -> in_worker[now] = true };
+        if      /* terminate by pid: whoever has it now dies */
+        :: atomic { assert(kernel[PID(now)] == now + 1 && in_hold[now]); killed[now] = true }
+        :: skip /* or it cannot be done */
+        fi;
+        atomic {    /* terminated */
+            in_worker[now] = false;
+            if
+            :: !killed[now] -> tries[now]++
+            :: else
+            fi;
+            if
+            :: state[now] == Exiting -> release(now)
+            :: state[now] != Exiting && (killed[now] || tries[now] == TRIES) -> state[now] = Released; release(now)
+            :: else -> condemned ! now
+            fi;
+            now = 0
+        }
+    od
+}
+
+proctype Stopper() {
+    byte p;
+    atomic { stopping = true; end_controller(Allow) }
+}
+
+/* Ends what has the first pid, whoever that is at that moment. */
+proctype Killer() {
+    byte p;
+    atomic { retire(0) }
+}
+
+init {
+    atomic {
+        meant[0] = None; meant[1] = None; meant[2] = None;
+        if
+        :: run Controller(1, true)
+        :: run Controller(1, false)
+        fi;
+        run Controller(2, false);
+        run Process(0); run Process(1); run Process(2);
+        if
+        :: run Stopper()
+        :: run Killer()
+        :: skip
+        fi
+    }
+}
+
+/* Held at some time, and later not: no wake-up is lost, of the thread or of the controller. */
+ltl released { [] ((in_hold[0] -> <> !in_hold[0]) && (in_hold[1] -> <> !in_hold[1]) && (in_hold[2] -> <> !in_hold[2])) }
+/* Nobody waits for a verdict when there is nobody to give one. */
+ltl answerable {
+    [] ((stopping || owner == 0) ->
+        (state[0] != Held && state[1] != Held && state[2] != Held))
+}
+/* Everything comes to its end; with the assertions above: no verdict reaches another process. */
+ltl ends { <> (over == PROCESSES) }
