@@ -10,10 +10,11 @@ from typing import Self, overload
 from ._dispatch import Engine, Options, State
 from ._ledger import Sink
 from ._streams import Starts
-from ._subscriptions import Callback, Decider, ExitCallback, Match, Subscription, read_opinion
+from ._subscriptions import Callback, Decider, ExitCallback, Match, Subscription
+from ._sweep import sweep
 from .errors import AlreadyAnswered, NotHeld, ProcmonError, StaleProcess
 from .gates.base import Gate
-from .records import Answer, Decision, ProcessFlags, ProcessHelper, Statistics, Verdict
+from .records import Answer, Decision, ProcessHelper, Statistics, Verdict
 
 __all__ = ["Monitor"]
 
@@ -318,7 +319,8 @@ class Monitor:
         """What `policy` says of the processes that run already, and were never held.
 
         Only a report, unless `terminate`: then those it blocks (and does not merely audit) are ended, but never one
-        that the gate would never hold. `Decision.answer` is DONE where that was done.
+        that the gate would never hold, nor this program. `Decision.answer` is DONE where that was done; where it could
+        not be, the log says why.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
@@ -328,27 +330,7 @@ class Monitor:
 
         Raises: GateClosed.
         """
-        decide = Subscription(policy, None, lambda _: None)
-        decisions = []
-        for process in self.gate.snapshot():
-            if process.paused or (result := decide(process)) is None:
-                continue
-            verdict, by, who, audited = read_opinion(result, decide.name)
-            answer = None
-            if terminate and verdict is Verdict.BLOCK and not audited and ProcessFlags.EXEMPT not in process.flags:
-                answer = self._terminate(process)
-            decisions.append(Decision(process=process, verdict=verdict, by=by, who=who, audited=audited, answer=answer))
-        return decisions
-
-    def _terminate(self, process: ProcessHelper) -> Answer:
-        terminate = getattr(self.gate, "terminate", None)
-        if terminate is None:
-            raise ProcmonError(f"{self.gate.name} cannot end running processes; sweep without terminate=True")
-        try:
-            terminate(process)
-        except StaleProcess:
-            return Answer.STALE
-        return Answer.DONE
+        return sweep(self.gate, Subscription(policy, None, lambda _: None), terminate=terminate)
 
     def _by_hand(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:
         decision = self._engine.ledger.answer_by_hand(process, verdict)

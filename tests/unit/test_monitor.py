@@ -272,6 +272,20 @@ def test_a_sweep_reports_what_runs_and_ends_it_only_when_told_to(gate):
     monitor.stop()
 
 
+def test_a_sweep_ends_neither_this_program_nor_what_it_may_not(gate, monkeypatch, caplog):
+    ours = gate.start("python.exe", pid=os.getpid(), flags=procmon.ProcessFlags.RUNNING_BEFORE)
+    [other] = gate.running_before("other.exe")
+
+    def refuse(process):
+        raise procmon.AccessDenied("not yours")
+
+    monkeypatch.setattr(gate, "terminate", refuse)
+    with procmon.Monitor(gate) as monitor:
+        report = monitor.sweep(lambda process: BLOCK, terminate=True)
+    assert [(one.process, one.answer) for one in report] == [(ours, None), (other, None)]
+    assert "this program" in caplog.text and "not yours" in caplog.text
+
+
 def test_several_monitors_on_different_gates_do_not_know_of_each_other():
     first, second = procmon.SimulatedGate("first"), procmon.SimulatedGate("second")
     with procmon.Monitor(first) as one, procmon.Monitor(second, default=BLOCK) as two:

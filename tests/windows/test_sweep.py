@@ -1,0 +1,77 @@
+"""Monitor.sweep on real processes, for gates that cannot end them themselves."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+
+import procmon
+import pytest
+from procmon.processes import lookup
+from procmon.records import Answer
+
+BLOCKED = 0xC0000364
+
+
+class RunningGate(procmon.SimulatedGate):
+    """A gate that knows some running processes and has no `terminate`, as DriverGate."""
+
+    terminate = property()  # reading it raises AttributeError
+
+    def __init__(self, *running: procmon.ProcessHelper) -> None:
+        super().__init__("running")
+        self.running = running
+
+    def snapshot(self) -> list[procmon.ProcessHelper]:
+        return list(self.running)
+
+
+@pytest.fixture
+def child() -> Iterator["subprocess.Popen[bytes]"]:
+    with subprocess.Popen("cmd", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        yield process
+        process.kill()
+
+
+def sweep(*running: procmon.ProcessHelper) -> list[Answer | None]:
+    decisions = procmon.Monitor(RunningGate(*running)).sweep(lambda process: procmon.BLOCK, terminate=True)
+    return [decision.answer for decision in decisions]
+
+
+def record(pid: int) -> procmon.ProcessHelper:
+    found = lookup(pid)
+    assert found is not None
+    return found
+
+
+def test_it_ends_a_running_process_with_the_status_of_a_block(child: "subprocess.Popen[bytes]") -> None:
+    assert sweep(record(child.pid)) == [Answer.DONE]
+    assert child.wait(10) & 0xFFFFFFFF == BLOCKED
+
+
+def test_without_a_time_of_creation_the_image_must_be_the_same(child: "subprocess.Popen[bytes]") -> None:
+    known = replace(record(child.pid), created=None)
+    assert sweep(replace(known, image_name="c:\\other.exe")) == [Answer.STALE]
+    assert child.poll() is None
+    assert sweep(known) == [Answer.DONE]
+
+
+def test_another_process_that_has_the_pid_now_is_left_alone(child: "subprocess.Popen[bytes]") -> None:
+    known = record(child.pid)
+    assert known.created is not None
+    assert sweep(replace(known, created=known.created - timedelta(seconds=1))) == [Answer.STALE]
+    assert child.poll() is None
+
+
+def test_a_process_that_has_gone_is_stale(child: "subprocess.Popen[bytes]") -> None:
+    known = record(child.pid)
+    child.kill()
+    child.wait(10)
+    assert sweep(known) == [Answer.STALE]
+    assert sweep(replace(known, pid=0x7FFFFFF0)) == [Answer.STALE]
+
+
+def test_it_does_not_end_itself(caplog: pytest.LogCaptureFixture) -> None:
+    assert sweep(record(os.getpid())) == [None]
+    assert "this program" in caplog.text
