@@ -1,10 +1,10 @@
 /* handshake.pml - the handshake of docs/design.md for spin, which tries every order of events.
  *
- *     spin -DTIMEOUT=0 -a handshake.pml && cc -O2 -o pan pan.c && ./pan -a -f -N released     (and so on, see the end)
+ *     spin -DPROCESSES=2 -DTIMEOUT=0 -a handshake.pml && cc -O2 -o pan pan.c && ./pan -a -f -N released     (and so on, see the end)
  *
  * What the core does under its lock is one atomic step here; between two of them anybody may come. A thread that is
  * held wakes only when it is woken: the slices in which real ones look again are a second line, not modelled. Three
- * processes start: the second takes the pid of the first as soon as the kernel gives it, which is when the first is
+ * (or two) processes start: the second takes the pid of the first as soon as the kernel gives it, which is when the first is
  * gone. Two controllers come, one after the other; the first may be one that dies at some moment. One process may be ended from outside
  * while it is held, and the driver may be stopped at any moment.
  */
@@ -15,6 +15,16 @@
 #define PIDS 2
 #define TRIES 2
 #define PID(process) ((process) / 2)
+#if PROCESSES > 2
+#define any_unseen (unseen[0] || unseen[1] || unseen[2])
+#define any_waits (state[0] == Held || state[1] == Held || state[2] == Held)
+#define each_leaves (leaves(0) && leaves(1) && leaves(2))
+#else
+#define any_unseen (unseen[0] || unseen[1])
+#define any_waits (state[0] == Held || state[1] == Held)
+#define each_leaves (leaves(0) && leaves(1))
+#endif
+#define leaves(process) (in_hold[process] -> <> !in_hold[process])
 
 mtype:state = { Nothing, New, Named, Held, Answered, Released, Exiting };
 mtype:verdict = { None, Allow, Block };
@@ -36,7 +46,7 @@ bool stopping;
 byte kernel[PIDS];              /* who really has the pid: number + 1 */
 bool in_hold[PROCESSES];        /* its thread waits */
 bool killed[PROCESSES];
-mtype:verdict meant[PROCESSES]; /* what the controller said of it, and heard DONE */
+mtype:verdict meant[PROCESSES] = None; /* what the controller said of it, and heard DONE */
 byte over;                      /* processes that have come and gone */
 
 inline release(p) { woken[p] = true }
@@ -113,7 +123,8 @@ proctype Process(byte me) {
     }
     atomic {    /* begin_hold */
         if
-        :: stopping || !owner -> state[me] = Named
+        :: found[PID(me)] != me + 1     /* it has been said to have gone */
+        :: found[PID(me)] == me + 1 && (stopping || !owner) -> state[me] = Named
         :: else -> state[me] = Held; in_hold[me] = true; tell(me)
         fi
     }
@@ -148,16 +159,23 @@ end_serve:
     do
     :: atomic { event && owner == me -> event = false };
         do      /* FETCH one, answer it; until there is none */
-        :: atomic { owner == me && unseen[0] -> given = 0; unseen[0] = false }; goto decided
-        :: atomic { owner == me && unseen[1] -> given = 1; unseen[1] = false }; goto decided
-        :: atomic { owner == me && unseen[2] -> given = 2; unseen[2] = false };
-decided:
+        :: atomic { owner == me && any_unseen ->
+                if
+                :: unseen[0] -> given = 0
+                :: unseen[1] -> given = 1
+#if PROCESSES > 2
+                :: unseen[2] -> given = 2
+#endif
+                fi;
+                unseen[given] = false
+            };
             if
             :: atomic { owner == me -> answer(PID(given), given, Allow) }
             :: atomic { owner == me -> answer(PID(given), given, Block) }
             :: atomic { owner != me -> goto gone }
             fi
-        :: atomic { owner == me && !unseen[0] && !unseen[1] && !unseen[2] -> break }
+        :: atomic { owner == me && !any_unseen -> break }
+        :: atomic { owner != me -> break }
         :: mortal -> goto gone
         od
     :: atomic { owner != me -> break }
@@ -211,13 +229,15 @@ proctype Killer() {
 
 init {
     atomic {
-        meant[0] = None; meant[1] = None; meant[2] = None;
         if
         :: run Controller(1, true)
         :: run Controller(1, false)
         fi;
         run Controller(2, false);
-        run Process(0); run Process(1); run Process(2);
+        run Process(0); run Process(1);
+#if PROCESSES > 2
+        run Process(2);
+#endif
         if
         :: run Stopper()
         :: run Killer()
@@ -226,12 +246,9 @@ init {
     }
 }
 
-/* Held at some time, and later not: no wake-up is lost, of the thread or of the controller. */
-ltl released { [] ((in_hold[0] -> <> !in_hold[0]) && (in_hold[1] -> <> !in_hold[1]) && (in_hold[2] -> <> !in_hold[2])) }
-/* Nobody waits for a verdict when there is nobody to give one. */
-ltl answerable {
-    [] ((stopping || owner == 0) ->
-        (state[0] != Held && state[1] != Held && state[2] != Held))
-}
-/* Everything comes to its end; with the assertions above: no verdict reaches another process. */
+/* Whoever is held goes on some time: no wake-up is lost, of its thread or of the controller. */
+ltl released { [] each_leaves }
+/* Nobody waits for a verdict when there is nobody to give one: after a stop, after the end of the controller. */
+ltl answerable { [] ((stopping || owner == 0) -> !any_waits) }
+/* Everything comes to its end; and, by the assertions above, no verdict has reached another process. */
 ltl ends { <> (over == PROCESSES) }
