@@ -123,17 +123,14 @@ class Question(tk.Toplevel):
             sticky="w", pady=(0, px(11))
         )
 
-        def key(verdict: procmon.Verdict) -> Callable[[object], str]:
-            def pressed(_event: object) -> str:
-                if time.monotonic() >= self.deaf_until:
-                    answer(process, verdict)
-                return "break"
+        def key(event: "tk.Event[tk.Misc]") -> None:
+            on_block = event.keysym == "Return" and self.focus_get() is self.buttons[procmon.BLOCK]
+            verdict = procmon.BLOCK if on_block or event.keysym in ("Escape", "b", "B") else procmon.ALLOW
+            if time.monotonic() >= self.deaf_until:
+                answer(process, verdict)
 
-            return pressed
-
-        for name, verdict in (("Return", procmon.ALLOW), ("a", procmon.ALLOW), ("A", procmon.ALLOW),
-                              ("Escape", procmon.BLOCK), ("b", procmon.BLOCK), ("B", procmon.BLOCK)):  # fmt: skip
-            self.bind(f"<{name}>" if len(name) > 1 else name, key(verdict))
+        for name in ("<Return>", "<Escape>", "a", "A", "b", "B"):
+            self.bind(name, key)
         self.bind("<FocusIn>", lambda _event: self.be_deaf())
         self.bind("<Button-1>", lambda _event: self.focus_force())  # where no window manager does it
         self.protocol("WM_DELETE_WINDOW", lambda: answer(process, procmon.ALLOW))

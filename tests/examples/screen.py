@@ -68,9 +68,9 @@ class Screen:
             lines.append(bytes(rgb))
         return width, height, b"".join(lines)
 
-    def save(self, path: Path) -> None:
-        """Write what is on the screen as a PNG."""
-        width, height, rgb = self.pixels()
+    def save(self, path: Path, height: int) -> None:
+        """Write so many lines of what is on the screen as a PNG."""
+        width, _, rgb = self.pixels()
 
         def chunk(kind: bytes, data: bytes) -> bytes:
             return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -50,8 +50,3 @@ def test_a_wrong_promise_is_seen() -> None:
 def test_an_example_without_a_command_for_its_gate_says_so() -> None:
     with pytest.raises(AssertionError, match="wants a command to run"):
         samples.run("block_by_name", "--gate", "debug")
-
-
-def test_an_example_on_a_gate_that_is_not_here_says_so() -> None:
-    with pytest.raises(AssertionError, match="UnsupportedPlatform: .*needs Windows"):
-        samples.run("block_by_name", "--gate", "driver")

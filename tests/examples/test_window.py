@@ -1,119 +1,20 @@
 """The article's tool, driven on a screen of its own: real windows, real events, a simulated gate."""
 
 import time
-import tkinter as tk
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import cast
+from collections.abc import Iterator
 
-import _scene
 import pytest
-import window
-from _window import DEAF_SECONDS, Question
+from _window import DEAF_SECONDS
 from examples.screen import Screen
+from examples.tool import Tool
 
 import procmon
-from procmon.service import DriverService, DriverState, DriverStatus
-
-PICTURE = Path(__file__).resolve().parents[2] / "build" / "window.png"
-"""The window as this run saw it; docs/window.png is such a picture."""
-
-
-KEPT: list[tk.Tk] = []
-"""Tcl ends the program when a garbage collector, in whatever thread it runs, deletes what another thread made."""
-
-
-class Service:
-    """A driver's service without a driver: it knows its state, and refuses to start."""
-
-    def __init__(self) -> None:
-        self.state = DriverState.NOT_INSTALLED
-        self.installed: list[object] = []
-
-    def install(self, path: object) -> None:
-        self.installed.append(path)
-        self.state = DriverState.STOPPED
-
-    def start(self) -> None:
-        raise procmon.DriverNotSigned("Windows does not accept the signature (error 577): turn on test signing")
-
-    def status(self) -> DriverStatus:
-        return DriverStatus("ProcMonGate", self.state)
-
-
-class Tool:
-    """The window under test, with what it stands on."""
-
-    def __init__(self, display: str) -> None:
-        self.gates: list[procmon.SimulatedGate] = []
-        self.service = Service()
-        self.root = tk.Tk(screenName=display)
-        self.root.geometry("+40+40")
-        KEPT.append(self.root)
-        self.errors: list[BaseException] = []
-        self.root.report_callback_exception = lambda kind, error, trace: self.errors.append(error)
-        self.window = window.Window(self.root, self.make_gate, self.make_service, "c:/drivers/procmon.sys")
-
-    def make_service(self) -> DriverService:
-        return cast(DriverService, self.service)
-
-    def make_gate(self) -> procmon.SimulatedGate:
-        self.gates.append(procmon.SimulatedGate())
-        return self.gates[-1]
-
-    @property
-    def gate(self) -> procmon.SimulatedGate:
-        return self.gates[-1]
-
-    def until(self, condition: Callable[[], object], timeout: float = 10) -> None:
-        """Let Tk go on until something is so."""
-        end = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < end, "it did not come to be so in time"
-            self.root.update()
-            time.sleep(0.01)
-        self.root.update()
-        assert not self.errors
-
-    def start(self, count: int = 0) -> list[procmon.ProcessHelper]:
-        """Start the monitoring, and so many processes; wait for their windows."""
-        self.window.monitor_buttons["Start"].invoke()
-        self.until(lambda: self.window.monitor and self.window.monitor.running)
-        processes = [self.gate.start(f"c:/tools/tool-{n}.exe", command_line=f"tool-{n} --fast") for n in range(count)]
-        self.until(lambda: len(self.questions) == count)
-        return processes
-
-    @property
-    def questions(self) -> dict[procmon.ProcessHelper, Question]:
-        return self.window.questions
-
-    @property
-    def rows(self) -> list[list[str]]:
-        """Verdict, image and who of each row, newest first."""
-        table = self.window.table
-        return [[str(table.set(key, column)) for column in ("Verdict", "Image", "Who")] for key in table.get_children()]
-
-    def give_keyboard(self, question: Question) -> None:
-        """As a click of the user would, and long enough ago for keys to be meant for it."""
-        question.focus_force()
-        self.root.update()
-        question.deaf_until = 0.0
-
-    @property
-    def note(self) -> str:
-        """The message that is on show, if any."""
-        return str(self.window.note_text.cget("text")) if self.window.note.winfo_ismapped() else ""
-
-
-@pytest.fixture(scope="module")
-def screen() -> Iterator[Screen]:
-    with Screen() as screen:
-        yield screen
+from procmon.service import DriverState
 
 
 @pytest.fixture
-def tool(screen: Screen) -> Iterator[Tool]:
-    tool = Tool(screen.display)
+def tool(screen: Screen | None) -> Iterator[Tool]:
+    tool = Tool()
     yield tool
     tool.window.close()
     assert not tool.errors
@@ -168,6 +69,18 @@ def test_a_key_right_after_a_window_got_the_keyboard_was_meant_for_another(tool:
     question.event_generate("b")
     tool.until(lambda: not tool.questions)
     assert tool.gate.verdict_of(second) is procmon.BLOCK
+
+
+def test_enter_presses_the_button_that_has_the_keyboard(tool: Tool) -> None:
+    [process] = tool.start(1)
+    block = tool.questions[process].buttons[procmon.BLOCK]
+    tool.give_keyboard(tool.questions[process])
+    block.focus_force()
+    tool.root.update()
+    tool.questions[process].deaf_until = 0.0
+    block.event_generate("<Return>")
+    tool.until(lambda: not tool.questions)
+    assert tool.gate.verdict_of(process) is procmon.BLOCK
 
 
 def test_closing_a_window_allows(tool: Tool) -> None:
@@ -229,8 +142,8 @@ def test_stopping_lets_go_what_is_held_and_the_monitoring_can_start_again(tool: 
     tool.until(lambda: second in tool.questions)
 
 
-def test_closing_the_main_window_lets_go_what_is_held(screen: Screen) -> None:
-    tool = Tool(screen.display)
+def test_closing_the_main_window_lets_go_what_is_held(screen: Screen | None) -> None:
+    tool = Tool()
     [process] = tool.start(1)
     tool.window.close()
     assert tool.gate.verdict_of(process) is procmon.ALLOW
@@ -267,53 +180,3 @@ def test_the_driver_buttons_offer_what_can_be_done_and_tell_what_went_wrong(tool
     tool.until(lambda: "error 577" in tool.note and offered() == ["Start", "Delete"])
     tool.service.state = DriverState.RUNNING  # somebody else started it
     tool.until(lambda: offered() == ["Stop"])
-
-
-def test_where_there_is_no_driver_a_click_says_why(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DISPLAY", screen.display)
-    made = window.make(["--simulate"])
-    KEPT.append(made.root)
-    try:
-        made.driver_buttons["Install"].invoke()
-        end = time.monotonic() + 10
-        while not made.note.winfo_ismapped() and time.monotonic() < end:
-            made.root.update()
-        assert "DriverService needs Windows" in made.note_text.cget("text")
-    finally:
-        made.close()
-
-
-def test_the_simulated_scene_looks_as_in_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
-    service = Service()
-    service.state = DriverState.RUNNING
-    with Screen(1440, 700) as screen:
-        monkeypatch.setenv("DISPLAY", screen.display)
-        made = window.make(["--simulate"])
-        KEPT.append(made.root)
-        made.make_service = lambda: cast(DriverService, service)
-        made.tell_driver()
-        desk = tk.Toplevel(made.root, background="#5b6b7d")
-        desk.overrideredirect(True)
-        desk.geometry(f"{desk.winfo_screenwidth()}x{desk.winfo_screenheight()}+0+0")
-        desk.update()
-        made.root.lift()
-        made.monitor_buttons["Start"].invoke()
-        end, answers = time.monotonic() + 20, {"explorer.exe": procmon.ALLOW, "setup-3.1.exe": procmon.BLOCK}
-        while answers or len(made.table.get_children()) < len(_scene.SCENE) or len(made.questions) < len(made.held):
-            assert time.monotonic() < end
-            made.root.update()
-            time.sleep(0.01)
-            for process in [process for process in made.questions if process.name in answers]:
-                made.answer(process, answers.pop(process.name))
-        settled = time.monotonic() + 1.5
-        while time.monotonic() < settled:
-            made.root.update()
-            time.sleep(0.01)
-        PICTURE.parent.mkdir(exist_ok=True)
-        screen.save(PICTURE)
-        width, _, rgb = screen.pixels()
-        tints = [(question.buttons[procmon.ALLOW], "e0f1e8") for question in made.questions.values()]
-        for button, tint in [*tints, (made.monitor_buttons["Stop"], "e8ecf1")]:
-            at = 3 * ((button.winfo_rooty() + 4) * width + button.winfo_rootx() + 4)
-            assert rgb[at : at + 3] == bytes.fromhex(tint), f"{button} is not to be seen"
-        made.close()

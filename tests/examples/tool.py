@@ -1,0 +1,99 @@
+"""The window of the examples as a test drives it: the simulated gate below it, a stand-in for the driver's service."""
+
+import time
+import tkinter as tk
+from collections.abc import Callable
+from typing import cast
+
+import window
+from _window import Question
+
+import procmon
+from procmon.service import DriverService, DriverState, DriverStatus
+
+__all__ = ["KEPT", "Service", "Tool"]
+
+KEPT: list[tk.Tk] = []
+"""Tcl ends the program when a garbage collector, in whatever thread it runs, deletes what another thread made."""
+
+
+class Service:
+    """A driver's service without a driver: it knows its state, and refuses to start."""
+
+    def __init__(self) -> None:
+        self.state = DriverState.NOT_INSTALLED
+        self.installed: list[object] = []
+
+    def install(self, path: object) -> None:
+        self.installed.append(path)
+        self.state = DriverState.STOPPED
+
+    def start(self) -> None:
+        raise procmon.DriverNotSigned("Windows does not accept the signature (error 577): turn on test signing")
+
+    def status(self) -> DriverStatus:
+        return DriverStatus("ProcMonGate", self.state)
+
+
+class Tool:
+    """The window under test, with what it stands on."""
+
+    def __init__(self) -> None:
+        self.gates: list[procmon.SimulatedGate] = []
+        self.service = Service()
+        self.root = tk.Tk()
+        self.root.geometry("+40+40")
+        KEPT.append(self.root)
+        self.errors: list[BaseException] = []
+        self.root.report_callback_exception = lambda kind, error, trace: self.errors.append(error)
+        self.window = window.Window(self.root, self.make_gate, self.make_service, "c:/drivers/procmon.sys")
+
+    def make_service(self) -> DriverService:
+        return cast(DriverService, self.service)
+
+    def make_gate(self) -> procmon.SimulatedGate:
+        self.gates.append(procmon.SimulatedGate())
+        return self.gates[-1]
+
+    @property
+    def gate(self) -> procmon.SimulatedGate:
+        return self.gates[-1]
+
+    def until(self, condition: Callable[[], object], timeout: float = 10) -> None:
+        """Let Tk go on until something is so."""
+        end = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < end, "it did not come to be so in time"
+            self.root.update()
+            time.sleep(0.01)
+        self.root.update()
+        assert not self.errors
+
+    def start(self, count: int = 0) -> list[procmon.ProcessHelper]:
+        """Start the monitoring, and so many processes; wait for their windows."""
+        self.window.monitor_buttons["Start"].invoke()
+        self.until(lambda: self.window.monitor and self.window.monitor.running)
+        processes = [self.gate.start(f"c:/tools/tool-{n}.exe", command_line=f"tool-{n} --fast") for n in range(count)]
+        self.until(lambda: len(self.questions) == count)
+        return processes
+
+    @property
+    def questions(self) -> dict[procmon.ProcessHelper, Question]:
+        return self.window.questions
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """Verdict, image and who of each row, newest first."""
+        table = self.window.table
+        return [[str(table.set(key, column)) for column in ("Verdict", "Image", "Who")] for key in table.get_children()]
+
+    def give_keyboard(self, question: Question) -> None:
+        """As a click of the user would, and long enough ago for keys to be meant for it."""
+        question.focus_force()
+        self.root.update()
+        question.deaf_until = 0.0
+
+    @property
+    def note(self) -> str:
+        """The message that is on show, if any."""
+        return str(self.window.note_text.cget("text")) if self.window.note.winfo_ismapped() else ""
