@@ -12,7 +12,7 @@ from typing import Protocol
 
 from ._cli_screen import Screen, exit_line, printable, question_line
 from .audit import AuditLog
-from .errors import GateClosed, PolicyError, ProcmonError
+from .errors import GateClosed, ProcmonError
 from .gates.base import Gate
 from .monitor import Monitor
 from .policy import Policy
@@ -204,21 +204,18 @@ class Reloader:
         self._policy = policy
         self._screen = screen
         self._loaded = loaded
-        self._stamp = policy.file_stamp()
         self._next = time.monotonic() + 1
 
     def __call__(self) -> None:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + 1
-        stamp = self._policy.file_stamp()
-        if stamp is None or stamp == self._stamp:
-            return  # a file that is missing for a moment is being replaced
-        self._stamp = stamp
+        if not self._policy.has_changed():
+            return
         try:
             self._policy.reload()
-        except PolicyError as error:
-            self._screen.note(str(error))
-        else:
-            self._screen.note(f"reloaded: {self._policy!r}")
+            said = f"reloaded: {self._policy!r}"
             self._loaded(self._policy)
+        except (ProcmonError, ValueError) as error:  # a broken file, or rules that the driver does not take
+            said = str(error)
+        self._screen.event("policy", said, {"message": said})

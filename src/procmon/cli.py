@@ -187,6 +187,11 @@ def _live(session: Session, tick: Callable[[], None], *, patient: bool) -> bool:
 def _until_interrupted(session: Session, screen: Screen, tick: Callable[[], None]) -> int:
     interrupted = _live(session, tick, patient=False)
     screen.note(session.summary())
+    if not interrupted and not screen.broken:
+        name = session.monitor.gate.name
+        raise ProcmonError(
+            f"{name} ended, nothing is held any more: was the driver stopped? `procmon-gate driver start`"
+        )
     return INTERRUPTED if interrupted else 0
 
 

@@ -53,6 +53,7 @@ class Policy:
     ) -> None:
         self._rules = rules
         self._path = path
+        self._stamp: tuple[int, int] | None = None
         windows = sys.platform == "win32"
         self._ancestry = Ancestry(lookup or (_running if windows else None))
         self._details = details or (_inspect if windows else None)
@@ -73,7 +74,10 @@ class Policy:
         procmon.errors.PolicyError: missing.toml: there is no such file; give the path of a policy
         """
         path = Path(path)
-        return cls(_accept(*read_policy(_read_file(path), str(path))), path=path, lookup=lookup, details=details)
+        stamp = _file_stamp(path)  # first: a change while it is read is one that comes after
+        policy = cls(_accept(*read_policy(_read_file(path), str(path))), path=path, lookup=lookup, details=details)
+        policy._stamp = stamp
+        return policy
 
     @classmethod
     def parse(
@@ -182,6 +186,7 @@ class Policy:
         """
         if self._path is None:
             raise PolicyError(f"{self.source}: it was not loaded from a file; make a new one with Policy.parse")
+        self._stamp = _file_stamp(self._path)
         try:
             rules = _accept(*read_policy(_read_file(self._path), str(self._path)))
         except PolicyError as error:
@@ -191,13 +196,14 @@ class Policy:
             self._rules, self._hits = rules, {}
         _log.info("%r: reloaded", self)
 
-    def file_stamp(self) -> tuple[int, int] | None:
-        """Time and size of its file, which differ once it was changed; None where there is none (at this moment)."""
-        try:
-            status = self._path.stat() if self._path is not None else None
-        except OSError:
-            return None
-        return (status.st_mtime_ns, status.st_size) if status is not None else None
+    def has_changed(self) -> bool:
+        """Its file is another than the one last read, by `load` or `reload`. Asks the disk; one that is missing is not.
+
+        >>> Policy.parse('default = "ask"').has_changed()
+        False
+        """
+        stamp = _file_stamp(self._path) if self._path is not None else None
+        return stamp is not None and stamp != self._stamp
 
     def exact_rules(self) -> list[tuple[str, Verdict]]:
         r"""The rules that a driver can apply by itself, as lowercase paths with their verdicts.
@@ -285,6 +291,15 @@ def _read_file(path: Path) -> str:
         column = error.start - data.rfind(b"\n", 0, error.start)
         problem = Problem(line, column, f"byte 0x{data[error.start]:02x} is not UTF-8 text", "save the policy as UTF-8")
         raise PolicyError(f"{path}: it is not a text: {problem}", [problem]) from error
+
+
+def _file_stamp(path: Path) -> tuple[int, int] | None:
+    """Time and size of a file, which differ once it was changed; None where there is none, or none at this moment."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
 
 
 def _is_exact(rule: Rule, image: Condition) -> bool:

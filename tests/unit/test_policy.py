@@ -230,6 +230,19 @@ class TestFiles:
         assert policy.decide(process("c:/b.exe")).verdict is BLOCK
         assert len(policy) == 0
 
+    def test_it_sees_that_its_file_has_changed(self, policy_file: Path) -> None:
+        policy = Policy.load(policy_file)
+        assert not policy.has_changed()
+        policy_file.write_text("mode = 'x'", encoding="utf-8")
+        assert policy.has_changed()
+        with pytest.raises(PolicyError):
+            policy.reload()
+        assert not policy.has_changed()  # the broken one has been read, and need not be again
+        policy_file.unlink()
+        assert not policy.has_changed()
+        policy_file.write_text("", encoding="utf-8")
+        assert policy.has_changed()
+
     @pytest.mark.parametrize("broken", [b"[[rule]]\nimage = ", b"mode = 'x'", b"\xff\xfe\0", None])
     def test_a_broken_file_keeps_the_old_rules_and_says_so(
         self, policy_file: Path, broken: bytes | None, caplog: pytest.LogCaptureFixture

@@ -10,6 +10,7 @@ import pytest
 
 import procmon
 from procmon import ALLOW, BLOCK, cli
+from procmon.gates.driver import driver_info
 from procmon.win32 import machine
 from procmon.win32.kernel import is_wine
 
@@ -33,7 +34,12 @@ def policy(tmp_path: Path) -> Path:
 
 def gate(*arguments: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False
+        [*COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+        check=False,
     )
 
 
@@ -42,7 +48,10 @@ def test_run_shows_the_tree_and_returns_the_commands_status() -> None:
     assert ended.returncode == 7
     assert len(ended.stdout.split()) == 1
     shown = [line.split()[1:4] for line in ended.stderr.splitlines()[:-1]]
-    assert [(verdict, Path(image).name) for verdict, _, image in shown] == [("allow", "cmd.exe"), ("allow", "hostname.exe")]
+    assert [(verdict, Path(image).name) for verdict, _, image in shown] == [
+        ("allow", "cmd.exe"),
+        ("allow", "hostname.exe"),
+    ]
     assert ended.stderr.splitlines()[-1] == "2 held: 2 allowed, 0 blocked"
 
 
@@ -67,13 +76,17 @@ def test_a_blocked_command_gives_its_own_status(policy: Path) -> None:
 def test_run_says_what_is_wrong() -> None:
     ended = gate("run", "--", "there-is-no-such-command")
     assert ended.returncode == cli.NOT_FOUND
-    assert ended.stderr == "procmon-gate: there is no command there-is-no-such-command; give its path, or look at PATH\n"
+    assert (
+        ended.stderr == "procmon-gate: there is no command there-is-no-such-command; give its path, or look at PATH\n"
+    )
 
 
 def test_ps_and_tree_show_this_very_process() -> None:
     assert "python.exe" in gate("ps").stdout
     assert "python.exe" in gate("tree").stdout
-    assert any(json.loads(line)["image_name"].endswith("python.exe") for line in gate("ps", "--json").stdout.splitlines())
+    assert any(
+        json.loads(line)["image_name"].endswith("python.exe") for line in gate("ps", "--json").stdout.splitlines()
+    )
 
 
 def test_the_machine_tells_the_doctor() -> None:
@@ -119,10 +132,10 @@ def test_guard_decides_for_the_machine(service: procmon.DriverService, policy: P
     service.start()
     command = [*COMMAND, "guard", "--json", "--policy", str(policy)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as guard:
-        while not procmon.gates.driver.driver_info().controller_pid:
+        while not driver_info().controller_pid:
             assert guard.poll() is None, guard.communicate()
         doctor = gate("doctor")
-        assert f"process {procmon.gates.driver.driver_info().controller_pid}, " in doctor.stdout
+        assert f"process {driver_info().controller_pid}, " in doctor.stdout
         assert "python.exe" in doctor.stdout.rpartition("controller")[2]
         second = gate("watch")
         assert (second.returncode, "there can be one" in second.stderr) == (cli.FAILED, True)
