@@ -1,9 +1,9 @@
 """The engine of a monitor: fetches from the gate, has the callbacks asked, sends the verdicts.
 
 Threads. One *dispatcher* waits at the gate, takes in its records, and sees to deadlines; it never runs foreign code, so
-nothing can delay it. *Workers* take jobs from one queue: to ask the callbacks about a process, to report an exit. A
-worker that is stuck in a callback past the deadline is given up and replaced. A callback's coroutine runs on an event
-loop and occupies no worker meanwhile.
+nothing can delay it. *Workers* take jobs from one queue: to ask the callbacks about a process, to report an exit, to
+write to the sinks. A worker that is stuck in one of these past the deadline is given up and replaced. A callback's
+coroutine runs on an event loop and occupies no worker meanwhile.
 
 The `Ledger` sees to it that each process is answered once. `stop` has it answer what is held, then closes the gate.
 
@@ -39,7 +39,6 @@ log = logging.getLogger("procmon")
 TICK = 0.25
 """Seconds between two looks of the dispatcher at what nobody wakes it for."""
 
-
 STOP_PATIENCE = 5.0
 """Seconds that a second stop waits for the first."""
 
@@ -69,13 +68,13 @@ class Options:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """The asking of all callbacks about one process, or the report of one exit."""
+    """What a worker does: ask all callbacks about one process, report one exit, write to the sinks."""
 
-    process: ProcessHelper
-    hold: Hold | None
-    """None: an exit, which needs no verdict."""
-    asking: Generator[Awaitable[object], object, object] | None = None
-    name: str = ""
+    process: ProcessHelper | None = None
+    hold: Hold | None = None
+    """None: nobody waits for a verdict."""
+    steps: Generator[Awaitable[object], object, object] | None = None
+    name: str = "audit"
     """Of the callback that is being asked."""
     due: float | None = None
     in_worker: bool = False
@@ -91,7 +90,7 @@ class Engine:
         self.options = options
         self.state = State.READY
         self.error: Exception | None = None
-        self.ledger = Ledger(gate, options.history, options.sinks, self._note_failure)
+        self.ledger = Ledger(gate, options.history, options.sinks, self._note_failure, self._write)
         self.changed = self.ledger.changed
         self.stopped = threading.Event()
         self.subscriptions: tuple[Subscription, ...] = ()
@@ -105,7 +104,6 @@ class Engine:
         self._jobs: set[Job] = set()  # queued or being asked
         self._workers = 0
         self._hanging = 0
-        self._warned_of_own = False
         self._dispatcher: threading.Thread | None = None
 
     # --------------------------------------------------------------------------------------------- start and stop
@@ -159,7 +157,7 @@ class Engine:
         for _ in range(self._workers):
             self._queue.put(None)
         self.loops.close()
-        self.ledger.write()
+        self.ledger.flush()
         _running.discard(self)
         self.stopped.set()
         for tell in tuple(self.at_stop):
@@ -258,17 +256,27 @@ class Engine:
         for news in self.ledger.fetch():
             if isinstance(news, ProcessHelper):
                 if self.exit_subscriptions:
-                    self._enqueue(Job(news, None))
+                    job = Job(news)
+                    self._enqueue(job, self._ask(job, news, self.exit_subscriptions))
             elif self.state is not State.RUNNING:
                 self.ledger.answer(news, self.unanswered, DecidedBy.STOP)
             elif not self._answer_own(news):
-                self._enqueue(Job(news.process, news))
-        if self.options.sinks:
-            self._queue.put(self._write)  # what the gate itself decided: a slow sink must not delay this thread
+                job = Job(news.process, news)
+                self._enqueue(job, self._ask(job, news.process, self.subscriptions))
 
-    def _write(self) -> bool:
+    def _write(self) -> None:
+        """Write to the sinks here, if this is a worker or a thread of the user's."""
+        if not self.options.sinks:
+            return
+        if threading.current_thread() is self._dispatcher:
+            self._enqueue(Job(), self._write_step())
+        else:
+            self.ledger.write()
+
+    def _write_step(self) -> Generator[Awaitable[object], object, object]:
         self.ledger.write()
-        return True
+        return None
+        yield  # a generator that has nothing to await
 
     def _answer_own(self, hold: Hold) -> bool:
         """Let go what a callback has started and might wait for; False when it is to be asked about like any other."""
@@ -287,34 +295,36 @@ class Engine:
 
     def _work(self) -> None:
         while (task := self._queue.get()) is not None:
-            if not task():
-                return  # it took too long: another worker has this one's place
+            try:
+                if not task():
+                    return  # it took too long: another worker has this one's place
+            except Exception:
+                log.exception("a worker failed; it goes on")
 
-    def _enqueue(self, job: Job) -> None:
-        subscriptions = self.exit_subscriptions if job.hold is None else self.subscriptions
-        job.asking = self._ask(job, subscriptions)
+    def _enqueue(self, job: Job, steps: Generator[Awaitable[object], object, object]) -> None:
+        job.steps = steps
         with self.changed:
             self._jobs.add(job)
         self._queue.put(lambda: self._go_on(job))
 
-    def _ask(self, job: Job, subscriptions: Iterable[Subscription]) -> Generator[Awaitable[object], object, object]:
+    def _ask(
+        self, job: Job, process: ProcessHelper, subscriptions: Iterable[Subscription]
+    ) -> Generator[Awaitable[object], object, object]:
         """Ask one after the other; yield what is to be awaited, and return the first opinion."""
         for subscription in subscriptions:
             if job.given_up or self.state is not State.RUNNING or (job.hold is not None and job.hold.claimed):
                 return None
             job.name = subscription.name
-            if subscription.concerns(job.process):
-                result = subscription(job.process)
+            if subscription.concerns(process):
+                result = subscription(process)
                 if inspect.isawaitable(result):
                     result = yield result
                 if job.hold is not None and result is not None:
                     return result
-        job.name = ""
         return None
 
     def _go_on(self, job: Job) -> bool:
         """Run a job until it is done or has to await something; False when the worker was given up meanwhile."""
-        assert job.asking is not None
         thread = threading.get_native_id()
         with self.changed:
             if job.given_up or self.state is not State.RUNNING:
@@ -322,39 +332,50 @@ class Engine:
                 return True
             job.in_worker = True
             if job.due is None and self.options.deadline is not None:
-                left = job.process.hold_left  # answer before the gate does
-                job.due = time.monotonic() + min(self.options.deadline, float("inf") if left is None else 0.8 * left)
+                job.due = time.monotonic() + self._time_for(job)
             self.asking_threads.enter(thread)
             future, job.future = job.future, None
-        outcome: object = None
-        awaited: Awaitable[object] | None = None
-        error: BaseException | None = None
+        try:
+            awaited, outcome, error = self._step(job, future)
+        finally:
+            self.asking_threads.leave(thread)
+        if awaited is not None:
+            stays = self._leave(job)
+            if stays:
+                self._await(job, awaited)
+            elif inspect.iscoroutine(awaited):
+                awaited.close()
+            return stays
+        if not job.given_up:
+            self._finish(job, outcome, error)
+        return self._leave(job)
+
+    def _time_for(self, job: Job) -> float:
+        deadline = self.options.deadline or 0.0
+        left = job.process.hold_left if job.process is not None else None
+        return deadline if left is None else min(deadline, 0.8 * left)  # answer before the gate does
+
+    def _step(
+        self, job: Job, future: "Future[object] | None"
+    ) -> tuple[Awaitable[object] | None, object, BaseException | None]:
+        """Go on with the callbacks: what is to be awaited, else what came of it, or what was raised."""
+        assert job.steps is not None
         try:
             if future is None:
-                awaited = next(job.asking)
-            elif (raised := future.exception()) is not None:
-                awaited = job.asking.throw(raised)
-            else:
-                awaited = job.asking.send(future.result())
+                return next(job.steps), None, None
+            if (raised := future.exception()) is not None:
+                return job.steps.throw(raised), None, None
+            return job.steps.send(future.result()), None, None
         except StopIteration as end:
-            outcome = end.value
-        except BaseException as raised:  # SystemExit and asyncio's CancelledError, too: the process waits for an answer
-            error = raised
+            return None, end.value, None
+        except BaseException as error:  # SystemExit and asyncio's CancelledError, too: a process waits for its answer
+            return None, None, error
+
+    def _leave(self, job: Job) -> bool:
         with self.changed:
-            self.asking_threads.leave(thread)
             job.in_worker = False
-            given_up = job.given_up
-            if given_up:
-                self._hanging -= 1
-        if given_up:
-            if awaited is not None and inspect.iscoroutine(awaited):
-                awaited.close()
-            return False
-        if awaited is not None:
-            self._await(job, awaited)
-        else:
-            self._finish(job, outcome, error)
-        return True
+            self._hanging -= job.given_up
+            return not job.given_up
 
     def _await(self, job: Job, awaitable: Awaitable[object]) -> None:
         try:
@@ -367,9 +388,9 @@ class Engine:
         future.add_done_callback(lambda _: self._queue.put(lambda: self._go_on(job)))
 
     def _finish(self, job: Job, outcome: object, error: BaseException | None) -> None:
+        verdict, by, who, audited = self.options.default, DecidedBy.DEFAULT, "", False
         try:
-            verdict, by, who, audited = self.options.default, DecidedBy.DEFAULT, "", False
-            if error is None and outcome is not None:
+            if error is None and job.hold is not None and outcome is not None:
                 try:
                     verdict, by, who, audited = read_opinion(outcome, job.name)
                 except TypeError as nonsense:
@@ -380,6 +401,7 @@ class Engine:
                 with self.changed:
                     self.ledger.counts["callback_errors"] += 1
             if job.hold is not None:
+                job.name = "audit"  # what may take long from here on
                 self.ledger.conclude(job.hold, verdict, by, who, audited)
         finally:
             with self.changed:
@@ -403,10 +425,7 @@ class Engine:
         for job in late:
             if job.future is not None:
                 job.future.cancel()
-            log.warning(
-                "callback %s has not answered for %r in time; %d callbacks hang now",
-                job.name, job.process, self._hanging,
-            )  # fmt: skip
+            log.warning("%s has not returned for %r in time; %d hang now", job.name, job.process, self._hanging)
             if job.hold is not None:
                 self.ledger.conclude(job.hold, self.options.on_deadline, DecidedBy.DEADLINE, job.name)
 

@@ -20,7 +20,7 @@ from .records import Answer, DecidedBy, Decision, ProcessHelper, Statistics, Ver
 log = logging.getLogger("procmon")
 
 PATIENCE = 2.0
-"""Seconds that a stop waits for verdicts just being sent and sinks just being written."""
+"""Seconds that a stop waits for verdicts just being sent and for a sink that is just being written."""
 
 
 @runtime_checkable
@@ -45,7 +45,12 @@ class Ledger:
     """The holds, the history and the counts of one monitor; `changed` guards all of them."""
 
     def __init__(
-        self, gate: Gate, history: int, sinks: tuple[Sink, ...], on_failure: Callable[[Exception, str], None]
+        self,
+        gate: Gate,
+        history: int,
+        sinks: tuple[Sink, ...],
+        on_failure: Callable[[Exception, str], None],
+        on_news: Callable[[], None],
     ) -> None:
         self.changed = threading.Condition(threading.RLock())
         self.held: dict[tuple[int, int], Hold] = {}
@@ -54,6 +59,7 @@ class Ledger:
         self._gate = gate
         self._sinks = sinks
         self._on_failure = on_failure
+        self._on_news = on_news  # there is something for `write`
         self._longest_hold = 0.0
         self._sending = 0
         self._unwritten: deque[Decision] = deque()
@@ -140,7 +146,7 @@ class Ledger:
             self._sending -= 1
             self.held.pop(process.identity, None)
             self._note(decision)
-        self.write()
+        self._on_news()
         if failure is not None and not isinstance(failure, Exception):
             raise failure
         if failure is not None and not isinstance(failure, GateClosed):
@@ -167,7 +173,7 @@ class Ledger:
                         self.counts["held"] += 1
                         self._note(decision)
         if hold is None:
-            self.write()
+            self._on_news()
             return decision
         answered = self.answer(hold, verdict, DecidedBy.USER)
         if answered is not None and answered.answer is None:
@@ -222,17 +228,29 @@ class Ledger:
         self.changed.notify_all()
 
     def write(self) -> None:
-        """Give the sinks what they have not yet had; all that was noted before is written when it returns."""
-        if not self._sinks or not self._writing.acquire(timeout=PATIENCE):
-            return  # somebody else is stuck in a sink, and will go on from there
-        try:
-            while self._unwritten:
-                decision = self._unwritten.popleft()
-                for sink in self._sinks:
-                    try:
-                        sink.write(decision)
-                    except Exception:
-                        self.counts["audit_errors"] += 1
-                        log.exception("%r could not write %r; its verdict stands", sink, decision)
-        finally:
-            self._writing.release()
+        """Give the sinks what they have not yet had; leave it to the thread that is just doing so, if there is one."""
+        while self._unwritten and self._writing.acquire(blocking=False):
+            try:
+                self._write_all()
+            finally:
+                self._writing.release()  # then look again: somebody may have left something to us meanwhile
+
+    def flush(self) -> None:
+        """Have everything written when this returns, unless a sink hangs."""
+        if self._writing.acquire(timeout=PATIENCE):
+            try:
+                self._write_all()
+            finally:
+                self._writing.release()
+        else:
+            log.error("a sink hangs: %d decisions are not written", len(self._unwritten))
+
+    def _write_all(self) -> None:
+        while self._unwritten:
+            decision = self._unwritten.popleft()
+            for sink in self._sinks:
+                try:
+                    sink.write(decision)
+                except Exception:
+                    self.counts["audit_errors"] += 1
+                    log.exception("%r could not write %r; its verdict stands", sink, decision)

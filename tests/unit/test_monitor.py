@@ -205,6 +205,38 @@ def test_sinks_get_each_decision_after_its_verdict_and_their_errors_are_counted(
     assert "no space left" in caplog.text
 
 
+def test_a_sink_that_hangs_holds_nothing_up(gate):
+    release, written = threading.Event(), []
+
+    class Slow:
+        def write(self, decision):
+            written.append(decision.process.name)
+            release.wait(10)
+
+    with procmon.Monitor(gate, deadline=0.05, audit=Slow()) as monitor:
+        gate.start("exempt.exe", flags=procmon.ProcessFlags.EXEMPT)
+        processes = [gate.start(f"{number}.exe") for number in range(5)]
+        assert {gate.verdict_of(process, timeout=5) for process in processes} == {ALLOW}
+        until(lambda: len(monitor.history) == 6, "all decisions")
+        release.set()
+    assert written == [decision.process.name for decision in monitor.history]
+
+
+def test_what_was_decided_is_written_when_stop_returns(gate):
+    written = []
+
+    class Slow:
+        def write(self, decision):
+            time.sleep(0.005)
+            written.append(decision.process)
+
+    with procmon.Monitor(gate, audit=Slow(), workers=3) as monitor:
+        for _ in range(20):
+            gate.start("a.exe")
+    assert written == [decision.process for decision in monitor.history]
+    assert len(written) == 20
+
+
 def test_exits_are_reported_with_their_status_and_matched(gate):
     exits = []
     with procmon.Monitor(gate) as monitor:
