@@ -5,11 +5,10 @@ import ctypes
 import functools
 import gc
 import os
+import random
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,55 +21,8 @@ from procmon.gates.base import Gate
 from procmon.win32 import debug as win32_debug
 from procmon.win32.kernel import is_wine
 
-BLOCKED = 0xC0000364
-SOON = 20.0  # seconds; far more than anything here takes, so that only a hang runs into it
-
-Decide = Callable[[ProcessHelper], Verdict | None]
-
-
-def drive(
-    gate: Gate, decide: Decide = lambda process: ALLOW, until: Callable[[], bool] | None = None
-) -> list[ProcessHelper]:
-    """Answer what `gate` holds until it ends, or `until` holds; all records, in order."""
-    records: list[ProcessHelper] = []
-    deadline = time.monotonic() + SOON
-    while not gate.ended and not (until is not None and until()):
-        assert time.monotonic() < deadline, f"{gate!r} did not end; it gave {records}"
-        gate.wait(0.1)
-        for record in gate.fetch():
-            records.append(record)
-            verdict = decide(record) if record.paused else None
-            if verdict is ALLOW:
-                assert gate.allow(record) == [Answer.DONE]
-            elif verdict is BLOCK:
-                assert gate.block(record) == [Answer.DONE]
-    return records
-
-
-def held(records: list[ProcessHelper]) -> list[str]:
-    return [record.name for record in records if record.paused]
-
-
-def next_held(gate: Gate) -> ProcessHelper:
-    """The next process that `gate` holds; others are neither expected nor answered."""
-    found: list[ProcessHelper] = []
-
-    def keep(process: ProcessHelper) -> None:
-        found.append(process)
-
-    drive(gate, keep, until=lambda: bool(found))
-    return found[0]
-
-
-def python(code: str) -> list[str]:
-    return [sys.executable, "-c", code]
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + SOON
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return condition()
+pytest.register_assert_rewrite("trees")
+from trees import BLOCKED, SOON, drive, eventually, held, next_held, python  # noqa: E402
 
 
 @pytest.fixture(params=["waiting", "polling"])
@@ -157,6 +109,38 @@ def test_one_held_process_holds_nobody_else() -> None:
         drive(gate)
         assert gate.popen is not None
         assert gate.popen.communicate(timeout=SOON)[0].split()[-1] == b"0"
+
+
+def test_thirty_at_once_each_get_their_own_verdict() -> None:
+    code = (
+        "import subprocess as s\n"
+        "l = [s.Popen(['cmd', '/c', 'exit', str(n)]) for n in range(30)]\n"
+        "print(*(p.wait() for p in l))"
+    )
+    lot = random.Random(1)
+    later: list[ProcessHelper] = []
+    expected: dict[int, int] = {}
+
+    def decide(process: ProcessHelper) -> Verdict | None:
+        if process.name != "cmd.exe":
+            return ALLOW
+        number = int((process.command_line or "").split()[-1])
+        verdict = lot.choice([ALLOW, BLOCK])
+        expected[number] = number if verdict is ALLOW else BLOCKED
+        if lot.random() < 0.3:
+            later.append(process)
+            return None
+        return verdict
+
+    with procmon.DebugGate.run(python(code), stdout=subprocess.PIPE, text=True) as gate:
+        drive(gate, decide, until=lambda: len(expected) == 30)
+        for process in reversed(later):
+            allowed = expected[int((process.command_line or "").split()[-1])] != BLOCKED
+            assert (gate.allow if allowed else gate.block)(process) == [Answer.DONE]
+        drive(gate)
+        assert gate.popen is not None
+        statuses = [int(status) for status in gate.popen.communicate(timeout=SOON)[0].split()]
+    assert later and statuses == [expected[number] for number in range(30)]
 
 
 def test_a_held_process_has_run_nothing_even_if_its_parent_resumes_it(tmp_path: Path) -> None:
@@ -428,40 +412,6 @@ def test_attaching_twice_says_that_it_has_a_debugger() -> None:
             procmon.DebugGate.attach(process.pid)
         gate.allow(process)
         assert drive(gate)[-1].exit_status == 0
-
-
-# --------------------------------------------------------------------------------- the program does not notice
-
-
-def run_through(code: str) -> tuple[str, int]:
-    """What the program printed under a gate, and its exit status."""
-    with procmon.DebugGate.run(python(code), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as gate:
-        drive(gate)
-        assert gate.popen is not None
-        return gate.popen.communicate(timeout=SOON)[0].strip(), gate.popen.returncode & 0xFFFFFFFF
-
-
-def test_a_program_handles_its_own_exceptions() -> None:
-    output, status = run_through("import ctypes\ntry: ctypes.string_at(0)\nexcept OSError as e: print(e)")
-    assert "access violation" in output and status == 0
-
-
-@pytest.mark.parametrize("code", ["0xC0000005", "0x80000003", "0xE0001234"])
-def test_an_unhandled_exception_ends_a_program_as_ever(code: str) -> None:
-    kernel32 = "import ctypes; k = ctypes.WinDLL('kernel32'); k.SetErrorMode(3)"
-    raising = f"{kernel32}; k.RaiseException({code}, 0, 0, None)"
-    free = subprocess.run(python(raising), stderr=subprocess.DEVNULL)
-    assert free.returncode != 0
-    assert run_through(raising)[1] == free.returncode & 0xFFFFFFFF
-
-
-def test_a_program_sees_no_debugger_and_may_write_debug_output() -> None:
-    code = (
-        "import ctypes; k = ctypes.WinDLL('kernel32')\n"
-        "k.OutputDebugStringW('x'); k.OutputDebugStringA(b'x')\n"
-        "print(k.IsDebuggerPresent(), k.CloseHandle(ctypes.c_void_p(0x5554)), k.GetLastError())\n"
-    )
-    assert run_through(code)[0].split()[:2] == ["0", "0"]
 
 
 # ------------------------------------------------------------------------------------------------------ the inside

@@ -1,0 +1,60 @@
+"""Driving a real process tree through a gate, for the tests under tests/windows."""
+
+import sys
+import time
+from collections.abc import Callable
+
+from procmon import ALLOW, BLOCK, Answer, ProcessHelper, Verdict
+from procmon.gates.base import Gate
+
+__all__ = ["BLOCKED", "SOON", "Decide", "drive", "eventually", "held", "next_held", "python"]
+
+BLOCKED = 0xC0000364
+SOON = 20.0  # seconds; far more than anything here takes, so that only a hang runs into it
+
+Decide = Callable[[ProcessHelper], Verdict | None]
+
+
+def drive(
+    gate: Gate, decide: Decide = lambda process: ALLOW, until: Callable[[], bool] | None = None
+) -> list[ProcessHelper]:
+    """Answer what `gate` holds until it ends, or `until` holds; all records, in order."""
+    records: list[ProcessHelper] = []
+    deadline = time.monotonic() + SOON
+    while not gate.ended and not (until is not None and until()):
+        assert time.monotonic() < deadline, f"{gate!r} did not end; it gave {records}"
+        gate.wait(0.1)
+        for record in gate.fetch():
+            records.append(record)
+            verdict = decide(record) if record.paused else None
+            if verdict is ALLOW:
+                assert gate.allow(record) == [Answer.DONE]
+            elif verdict is BLOCK:
+                assert gate.block(record) == [Answer.DONE]
+    return records
+
+
+def held(records: list[ProcessHelper]) -> list[str]:
+    return [record.name for record in records if record.paused]
+
+
+def next_held(gate: Gate) -> ProcessHelper:
+    """The next process that `gate` holds; others are neither expected nor answered."""
+    found: list[ProcessHelper] = []
+
+    def keep(process: ProcessHelper) -> None:
+        found.append(process)
+
+    drive(gate, keep, until=lambda: bool(found))
+    return found[0]
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + SOON
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
