@@ -5,6 +5,7 @@ On Windows the gate would hold every process of the machine, so that tests let w
 
 import _thread
 import gc
+import random
 import subprocess
 import sys
 import threading
@@ -400,6 +401,80 @@ def test_a_monitor_ends_with_its_driver_and_says_why(
         assert until(programs.all_ran)
         assert monitor.pending == []
     service.start()
+
+
+# ---------------------------------------------------------------------------------------------------------- robustness
+
+
+def handle_count() -> int:
+    import ctypes
+
+    kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+    count = ctypes.c_uint32()
+    assert kernel32.GetProcessHandleCount(ctypes.c_void_p(-1), ctypes.byref(count))
+    return count.value
+
+
+def test_no_handle_is_lost(service: procmon.DriverService) -> None:
+    def use() -> None:
+        with opened() as gate:
+            with pytest.raises(procmon.ControllerBusy):
+                DriverGate()
+            gate.wait(0)
+        driver_info()
+        service.status()
+        with pytest.raises(procmon.DriverRunning):
+            service.start()
+        with pytest.raises(procmon.DriverNotRunning):
+            DriverGate(DEVICE + "Other")
+
+    use()
+    gc.collect()
+    before = handle_count()
+    for _ in range(20):
+        use()
+    gc.collect()
+    assert handle_count() <= before + 2
+
+
+def test_the_device_refuses_noise_and_goes_on_answering(service: procmon.DriverService) -> None:
+    """Through the real DeviceIoControl; the core's fuzzer does it more thoroughly, without the I/O manager."""
+    noise = random.Random(4)
+    codes = [wire.INFO, wire.FETCH, wire.LIST, wire.ALLOW, wire.BLOCK, wire.SET_RULES, wire.NOTE_CREATED, wire.NOTE_EXITED]
+    refused = 0
+    with opened() as gate:
+        connection = gate._connection
+        for _ in range(500):
+            code = noise.choice([*codes, wire.request_code(noise.randrange(0x800, 0x1000), wire.ACCESS_BOTH)])
+            data = noise.randbytes(noise.choice([0, 1, 7, 8, 15, 16, 31, 32, 33, 100]))
+            if code == wire.NOTE_CREATED:
+                data = data[: wire.NOTE_CREATED_REQUEST.size - 1]  # a whole one would make a process of it
+            try:
+                connection.request(code, data, noise.choice([0, 3, 4, 15, 16, 64, 4096]))
+            except OSError:
+                refused += 1
+        assert refused > 100
+        assert gate.info().held_count == 0
+        with pytest.raises(OSError):
+            Connection(DEVICE + r"\a name behind it")
+
+
+def test_the_kernels_part_can_be_played_from_a_command_line(service: procmon.DriverService) -> None:
+    player = str(Path(__file__).resolve().parents[2] / "driver" / "wine" / "kernel.py")
+    with opened() as gate:
+        command = [sys.executable, player, "--", "cmd", "/c", "hostname & exit 7"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            names = []
+            while process.poll() is None:
+                gate.wait(0.1)
+                starts = [record for record in gate.fetch() if record.paused]
+                names += [record.name for record in starts]
+                gate.allow(*starts)
+            assert process.returncode == 7
+            assert process.stdout is not None and process.stdout.read().strip()
+    assert {"cmd.exe", "hostname.exe"} <= set(names)
+    usage = subprocess.run([sys.executable, player], stderr=subprocess.PIPE, text=True)
+    assert (usage.returncode, usage.stderr[:6]) == (2, "usage:")
 
 
 # ------------------------------------------------------------------------------------------------------------ versions
