@@ -67,6 +67,22 @@ def test_a_callback_looks_up_what_it_decides_on() -> None:
     gate.close()
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        f'signer = "{SIGNER}"',
+        f'sha256 = "{hashlib.sha256(SIGNED.read_bytes()).hexdigest()}"',
+        f'user = "*/{os.environ["USERNAME"]}"',
+        "parent = 'python.exe'",
+        "ancestor = 'python.exe'",
+    ],
+)
+def test_a_rule_on_a_looked_up_fact_matches_a_held_process(condition: str) -> None:
+    policy = procmon.Policy.parse(f'[[rule]]\n{condition}\nverdict = "block"')
+    with held([sys.executable]) as process:
+        assert policy.decide(process).verdict is procmon.BLOCK, policy.explain(process)
+
+
 def test_the_command_line_from_memory_is_the_same() -> None:
     """What Windows before 8.1 (and Wine) need, and what the later ones do not use."""
     with held(["hostname", "a b"]) as process, win32_process_handle(process.pid) as handle:
