@@ -26,7 +26,8 @@ from procmon.gates.driver import DEVICE, driver_info
 from procmon.win32.device import Connection
 from procmon.win32.kernel import is_wine
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "driver" / "wine"))
+KERNEL = Path(__file__).resolve().parents[2] / "driver" / "wine"
+sys.path.insert(0, str(KERNEL))
 from kernel import WineKernel, native_name  # noqa: E402
 
 BLOCKED = 0xC0000364
@@ -142,7 +143,6 @@ class DriverAdapter(Adapter):
 
     def __init__(self, programs: Programs) -> None:
         self.gate = opened()
-        self.start, self.ran, self.end = programs.start, programs.ran, programs.end  # type: ignore[method-assign]
         self._programs = programs
 
     def start(self) -> int:
@@ -440,7 +440,7 @@ def test_no_handle_is_lost(service: procmon.DriverService) -> None:
 def test_the_device_refuses_noise_and_goes_on_answering(service: procmon.DriverService) -> None:
     """Through the real DeviceIoControl; the core's fuzzer does it more thoroughly, without the I/O manager."""
     noise = random.Random(4)
-    codes = [wire.INFO, wire.FETCH, wire.LIST, wire.ALLOW, wire.BLOCK, wire.SET_RULES, wire.NOTE_CREATED, wire.NOTE_EXITED]
+    codes = [wire.FETCH, wire.LIST, wire.ALLOW, wire.BLOCK, wire.SET_RULES, wire.NOTE_CREATED, wire.NOTE_EXITED]
     refused = 0
     with opened() as gate:
         connection = gate._connection
@@ -460,18 +460,17 @@ def test_the_device_refuses_noise_and_goes_on_answering(service: procmon.DriverS
 
 
 def test_the_kernels_part_can_be_played_from_a_command_line(service: procmon.DriverService) -> None:
-    player = str(Path(__file__).resolve().parents[2] / "driver" / "wine" / "kernel.py")
-    with opened() as gate:
-        command = [sys.executable, player, "--", "cmd", "/c", "hostname & exit 7"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            names = []
-            while process.poll() is None:
-                gate.wait(0.1)
-                starts = [record for record in gate.fetch() if record.paused]
-                names += [record.name for record in starts]
-                gate.allow(*starts)
-            assert process.returncode == 7
-            assert process.stdout is not None and process.stdout.read().strip()
+    player = str(KERNEL / "kernel.py")
+    command = [sys.executable, player, "--", "cmd", "/c", "hostname & exit 7"]
+    with opened() as gate, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        names = []
+        while process.poll() is None:
+            gate.wait(0.1)
+            starts = [record for record in gate.fetch() if record.paused]
+            names += [record.name for record in starts]
+            gate.allow(*starts)
+        assert process.returncode == 7
+        assert process.stdout is not None and process.stdout.read().strip()
     assert {"cmd.exe", "hostname.exe"} <= set(names)
     usage = subprocess.run([sys.executable, player], stderr=subprocess.PIPE, text=True)
     assert (usage.returncode, usage.stderr[:6]) == (2, "usage:")
