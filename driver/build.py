@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-__all__ = ["VARIANTS", "BuildError", "build", "host_program", "sources"]
+__all__ = ["VARIANTS", "BuildError", "build", "host_program", "kernel_program", "sources"]
 
 DRIVER = Path(__file__).resolve().parent
 PROJECT = DRIVER.parent
@@ -173,6 +173,25 @@ def host_program(name: str, sanitizers: Sequence[str] = (), *, output: Path = OU
         compiler="clang++",
         sources=(*sources("host"), main),
         compile_flags=(*LANGUAGE, *WARNINGS, "-O1", "-g", "-fno-omit-frame-pointer", "-pthread", *checks),
+        link_flags=("-pthread", *checks),
+    )
+    return _make(recipe, output)
+
+
+def kernel_program(sanitizers: Sequence[str] = (), *, output: Path = OUTPUT) -> Path:
+    """Builds driver/host/kernel: core and wdm, as they are, on a kernel that is made up; answers the program's path.
+
+    Raises: BuildError.
+    """
+    folder = DRIVER / "host" / "kernel"
+    checks = [f"-fsanitize={','.join(sanitizers)}", "-fno-sanitize-recover=all"] if sanitizers else []
+    headers = [f"-I{folder}", "-fshort-wchar", "-fno-strict-aliasing"]
+    recipe = Recipe(
+        folder="-".join(["kernel", *sanitizers]),
+        file="scenarios",
+        compiler="clang++",
+        sources=(*sources("x64"), *_glob("host/kernel")),
+        compile_flags=(*LANGUAGE, *WARNINGS, *headers, "-O1", "-g", "-fno-omit-frame-pointer", "-pthread", *checks),
         link_flags=("-pthread", *checks),
     )
     return _make(recipe, output)

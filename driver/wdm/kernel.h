@@ -55,6 +55,9 @@ inline void wait_ms(uint32_t ms) {
     KeDelayExecutionThread(KernelMode, FALSE, &interval);
 }
 
+// A value that other threads change. Any IRQL.
+inline LONG read(volatile LONG* at) { return InterlockedCompareExchange(at, 0, 0); }
+
 // Nonpaged, never executable where the system knows the difference, zeroed; nullptr when there is none. <= APC_LEVEL.
 [[nodiscard]] void* allocate(size_t bytes);
 void release(void* memory);
@@ -129,8 +132,8 @@ class Rundown {
     void open() { InterlockedExchange(&inside_, 0); }
     // Lets nobody in any more and waits until all are out; twice is no error. PASSIVE_LEVEL, no lock.
     void close() {
-        if (inside_ >= 0) InterlockedExchangeAdd(&inside_, kClosed);
-        while (inside_ != kClosed) wait_ms(1);
+        if (read(&inside_) >= 0) InterlockedExchangeAdd(&inside_, kClosed);
+        while (read(&inside_) != kClosed) wait_ms(1);
     }
 
    private:

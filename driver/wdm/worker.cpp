@@ -8,17 +8,29 @@
 namespace procmon::kernel {
 namespace {
 
+constexpr uint32_t kRetryMs = 50;
+
 KEVENT wake;  // set: look for condemned processes, or stop
 volatile LONG stopping;
 PKTHREAD thread;  // referenced
 
-// PASSIVE_LEVEL. One that would not die is queued again by its own thread's next look, a slice later.
+// PASSIVE_LEVEL, no lock. Terminates until nobody is left, or until one would not die: the gate names that one again,
+// a limited number of times, and some time should pass before. false: there is such a one.
+bool terminate_condemned() {
+    for (Condemned condemned; gate.next_condemned(&condemned);) {
+        const bool died = build::terminate(condemned);
+        gate.terminated(condemned, died);
+        if (!died) return false;
+    }
+    return true;
+}
+
+// PASSIVE_LEVEL. It ends when it is told to and has nothing left to do.
 void NTAPI work(void*) {
-    for (bool last = false; !last;) {
-        KeWaitForSingleObject(&wake, Executive, KernelMode, FALSE, nullptr);
-        last = stopping;  // before the round: what was condemned before the stop still dies
-        for (Condemned condemned; gate.next_condemned(&condemned);)
-            gate.terminated(condemned, build::terminate(condemned));
+    LARGE_INTEGER pause = milliseconds(kRetryMs);
+    for (bool idle = true; !(idle && read(&stopping));) {
+        KeWaitForSingleObject(&wake, Executive, KernelMode, FALSE, idle ? nullptr : &pause);
+        idle = terminate_condemned();
     }
     PsTerminateSystemThread(STATUS_SUCCESS);
 }

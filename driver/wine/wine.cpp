@@ -129,7 +129,7 @@ void reap(bool all) {
     Waiter* done = nullptr;
     for (Waiter** at = &waiters; *at != nullptr;) {
         Waiter* waiter = *at;
-        if (!all && !waiter->finished) {
+        if (!all && !read(&waiter->finished)) {
             at = &waiter->next;
             continue;
         }

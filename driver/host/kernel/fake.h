@@ -1,0 +1,87 @@
+// fake.h - the made-up kernel, from the side of a test: what it has, what it shall refuse, what has happened in it.
+#pragma once
+
+#include <stdint.h>
+
+#include <atomic>
+#include <functional>
+#include <string>
+#include <vector>
+
+extern "C" {
+#include <ntifs.h>
+}
+
+namespace fake {
+
+// Kinds of kernels.
+struct Kernel {
+    std::vector<std::string> absent;  // exports that it does not have
+    bool refuses_ex = false;          // PsSetCreateProcessNotifyRoutineEx: the image is not signed for it
+    bool removal_waits = true;        // removing a notify routine waits for calls under way (since Windows XP)
+    ULONG major = 10, minor = 0;
+    std::atomic<bool> terminate_fails{false};
+};
+extern Kernel kernel;
+
+// The n-th fallible call from now fails, 0 = none. `failed` names it.
+void fail_call(uint64_t n);
+extern std::string failed;
+
+// Everything that was done, in order: "device", "security", "create routine", "-link", "terminate 5000"...
+std::vector<std::string> trace();
+std::string trace_text();
+
+// What has not been given back: "" = all of it has.
+std::string leftovers();
+
+struct Ace {
+    uint32_t access;
+    std::vector<uint32_t> sid;  // sub-authorities
+};
+extern std::vector<Ace> device_acl;
+extern ULONG device_flags;
+extern uint64_t pool_bytes_nx, pool_bytes_executable;
+
+// --- what happens in it ---
+
+// A process that is there, without any notification.
+void add_process(uint32_t pid, uint32_t parent, const char16_t* path);
+void set_exiting(uint32_t pid);  // PsGetProcessExitProcessCalled
+// Runs `what` while the calling thread belongs to the process.
+void as_process(uint32_t pid, uint32_t tid, const std::function<void()>& what);
+
+// The calls that a real kernel would make. create_process answers the CreationStatus; all in the caller's thread.
+NTSTATUS create_process(uint32_t pid, uint32_t parent, const char16_t* path, const char16_t* command_line);
+struct Mapping {
+    uint32_t mapped_by = 0;  // the current process of the call; 0 = the process itself
+    bool system_image = false;
+    bool executable = true;  // at the section base of the process
+    const char16_t* name = nullptr;  // FullImageName
+};
+void map_image(uint32_t pid, const Mapping& mapping);
+void exit_process(uint32_t pid, NTSTATUS status);
+void end_all_processes();  // at the very end, without notifications
+bool terminated(uint32_t pid, NTSTATUS* status);
+
+// --- the driver ---
+
+NTSTATUS load();    // DriverEntry
+void unload();      // as the I/O manager does
+bool is_loaded();
+
+struct File {
+    FILE_OBJECT object = {};
+    bool opened = false;
+};
+NTSTATUS open(File* file, const char16_t* name = u"");
+void cleanup(File* file);
+void close(File* file);  // cleanup and close
+NTSTATUS control(File* file, uint32_t code, const void* input, size_t input_bytes, std::vector<uint8_t>* output);
+
+uint64_t new_event();      // a handle in the test's process
+uint64_t new_non_event();
+bool event_was_set(uint64_t handle, uint32_t wait_ms);
+void close_handle(uint64_t handle);
+
+}  // namespace fake

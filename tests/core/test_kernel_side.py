@@ -1,0 +1,38 @@
+"""driver/wdm, as it is, on a made-up kernel (driver/host/kernel), under sanitizers: load, hold, block, unload.
+
+The made-up kernel punishes what a real one would: waits with a lock held, a process terminated from within a callback,
+references and handles that nobody gives back, code that is unloaded with somebody in it.
+"""
+
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+from core.harness import build
+
+SCENARIOS = re.findall(
+    r"^    SCENARIO\((\w+)\)",
+    (Path(__file__).resolve().parents[2] / "driver" / "host" / "kernel" / "scenarios.cpp").read_text("utf-8"),
+    re.MULTILINE,
+)
+
+
+@cache
+def program(sanitizers: tuple[str, ...]) -> Path:
+    """The scenarios, built; nothing is done when they are up to date."""
+    path: Path = build().kernel_program(sanitizers)
+    return path
+
+
+def test_there_are_scenarios() -> None:
+    listed = subprocess.run([program(("thread",))], capture_output=True, text=True).stdout.split()
+    assert listed == SCENARIOS and len(SCENARIOS) > 20
+
+
+@pytest.mark.parametrize("sanitizers", [("address", "undefined"), ("thread",)], ids="+".join)
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_driver_on_a_made_up_kernel(scenario: str, sanitizers: tuple[str, ...]) -> None:
+    result = subprocess.run([program(sanitizers), scenario], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
