@@ -371,6 +371,7 @@ def test_a_failure_of_the_debug_api_ends_the_gate_and_says_so(monkeypatch: pytes
         with pytest.raises(procmon.ProcmonError, match="the debug loop failed") as told:
             gate.fetch()
         assert told.value.__cause__ is broken
+        assert gate.snapshot() == []
         drive(gate)
         assert gate.popen is not None and gate.popen.communicate(timeout=SOON)[0].strip()
 
@@ -389,6 +390,7 @@ def test_a_late_or_wrong_verdict_is_told_and_harms_nobody() -> None:
         assert gate.block(process) == [Answer.ANSWERED]
 
 
+@pytest.mark.usefixtures("each_port")
 def test_errors_of_the_command_reach_the_caller() -> None:
     with pytest.raises(FileNotFoundError):
         procmon.DebugGate.run(["no-such-command-anywhere"])

@@ -59,7 +59,7 @@ class _Process:
 def _end(process: _Process) -> None:
     try:
         kernel.terminate_process(process.handle, STATUS_BLOCKED)
-    except PermissionError:  # so Windows answers when it is exiting already
+    except PermissionError:  # so Windows answers when it is exiting already; its handle lacks no right
         pass
 
 
@@ -226,29 +226,30 @@ class DebugLoop:
 
     def _main(self, first: Callable[[debug.DebugPort], _T], outcome: "Future[_T]") -> None:
         try:
-            port = debug.DebugPort()
+            self._port = port = debug.DebugPort()
+            begun = first(port)
+            port.outlive_us()
         except BaseException as error:
+            self._finish()
             outcome.set_exception(error)
             return
-        self._port = port
-        try:
+        outcome.set_result(begun)
+        del begun, outcome  # the popen belongs to the gate alone
+        for step in (self._debug, self._leave):
             try:
-                begun = first(port)
-                port.outlive_us()
-            except BaseException as error:
-                outcome.set_exception(error)
-                return
-            outcome.set_result(begun)
-            del begun, outcome  # the popen belongs to the gate alone
-            self._debug(port)
-        except Exception as failure:
-            self._failure = failure
-        finally:
-            self._leave(port)
-            with self._state:
-                self.finished = True
-                self._state.notify_all()
-            port.close()
+                step(port)
+            except Exception as failure:
+                self._failure = failure
+        self._finish()
+
+    def _finish(self) -> None:
+        with self._state:
+            self.finished = True
+            self._gone |= {pid: process.record for pid, process in self._living.items()}
+            self._living.clear()
+            self._state.notify_all()
+            if self._port is not None:
+                self._port.close()
 
     def _debug(self, port: debug.DebugPort) -> None:
         begun = False
@@ -365,7 +366,9 @@ class DebugLoop:
                 if process.record.paused:
                     self._decide(process, Verdict.ALLOW, DecidedBy.DISCONNECT)
         self._carry_out(port)
-        for pid in self._living:
+        for pid, process in self._living.items():
+            if process.record.verdict is Verdict.BLOCK:
+                _end(process)  # should that have failed before
             self._detach(port, pid)
         while event := port.poll():  # what was under way meanwhile
             if event.code in (debug.CREATE_PROCESS, debug.LOAD_DLL):
