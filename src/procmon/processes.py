@@ -64,7 +64,7 @@ def _record(listed: win32_process.Listed) -> ProcessHelper:
     try:
         with kernel.open_process(listed.pid) as handle:
             record = describe(handle, listed.pid, flags=ProcessFlags.RUNNING_BEFORE, name=listed.name)
-            if record.start_key == listed.created:
+            if listed.created in (0, record.start_key):
                 return record
     except OSError:  # gone, or not ours to open: what the list says must do
         pass

@@ -122,13 +122,17 @@ def has_exited(process: SupportsInt) -> bool:
 # ------------------------------------------------------------------------------------------------------- all that run
 
 
+_NO_DATE = 2_650_467_744_000_000_000
+"""The FILETIME of the year 10000."""
+
+
 class Listed(NamedTuple):
     """What the system's list tells of each process, without opening it."""
 
     pid: int
     parent_pid: int
     created: int
-    """A FILETIME; 0 for the idle process."""
+    """A FILETIME; 0 for the idle process, and where the list holds nonsense, as Wine's does of one just starting."""
     name: str
     """Bare: ``cmd.exe``, ``System``."""
 
@@ -168,7 +172,8 @@ def running() -> list[Listed]:
     while True:
         entry = _ListEntry.from_buffer(buffer, at)
         name = ctypes.string_at(entry.name, entry.name_bytes).decode("utf-16-le", "replace") if entry.name else ""
-        found.append(Listed(entry.pid, entry.parent_pid, entry.created, name))
+        created = entry.created if entry.created < _NO_DATE else 0
+        found.append(Listed(entry.pid, entry.parent_pid, created, name))
         if not entry.next_entry:
             return found
         at += entry.next_entry
