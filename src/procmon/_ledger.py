@@ -76,7 +76,10 @@ class Ledger:
     def fetch(self) -> list[Hold | ProcessHelper]:
         """Take in what is new at the gate: the holds that want a verdict, and the records of exits, in order."""
         with self._fetching:
-            return [news for record in self._gate.fetch() if (news := self._take_in(record)) is not None]
+            news = [one for record in self._gate.fetch() if (one := self._take_in(record)) is not None]
+        if self._unwritten:  # what the gate itself has decided
+            self._on_news()
+        return news
 
     def _take_in(self, record: ProcessHelper) -> Hold | ProcessHelper | None:
         with self.changed:

@@ -176,10 +176,14 @@ def test_a_verdict_by_hand_overtakes_a_callback_that_still_thinks(gate):
 
 
 def test_a_callback_may_answer_by_hand(gate):
+    asked = []
     with procmon.Monitor(gate) as monitor:
         monitor.subscribe(lambda process: monitor.block(process) and None)
+        monitor.subscribe(asked.append, match="a.exe")
         assert gate.verdict_of(gate.start("a.exe")) is BLOCK
-    assert decided(monitor) == [("a.exe", BLOCK, DecidedBy.USER, "")]
+        assert gate.verdict_of(gate.start("b.exe")) is BLOCK
+    assert decided(monitor) == [(name, BLOCK, DecidedBy.USER, "") for name in ("a.exe", "b.exe")]
+    assert asked == [], "it was answered: nobody else is asked"
 
 
 # ---------------------------------------------------------------------------------------------------------- and around
@@ -220,6 +224,63 @@ def test_a_sink_that_hangs_holds_nothing_up(gate):
         until(lambda: len(monitor.history) == 6, "all decisions")
         release.set()
     assert written == [decision.process.name for decision in monitor.history]
+
+
+def test_what_the_gate_decides_is_written_at_once(gate):
+    written = []
+
+    class Sink:
+        def write(self, decision):
+            written.append(decision.by)
+
+    with procmon.Monitor(gate, audit=Sink()):
+        gate.start("exempt.exe", flags=procmon.ProcessFlags.EXEMPT)
+        until(lambda: written == [DecidedBy.EXEMPT], "its decision, written")
+
+
+def test_stop_waits_for_the_sink_that_another_thread_is_writing_to(gate):
+    writing, release, written = threading.Event(), threading.Event(), []
+
+    class Slow:
+        def write(self, decision):
+            writing.set()
+            release.wait(5)
+            written.append(decision.process)
+
+    with procmon.Monitor(gate, audit=Slow()):
+        process = gate.start("a.exe")
+        assert writing.wait(5)
+        threading.Timer(0.05, release.set).start()
+    assert written == [process]
+
+
+def test_what_is_left_to_a_sinks_writer_as_it_ends_is_written_too(gate):
+    written = []
+
+    class Sink:
+        def write(self, decision):
+            written.append(decision.process.name)
+
+    monitor = procmon.Monitor(gate, audit=Sink())
+    ledger, first, second = monitor._engine.ledger, gate.start("a.exe"), gate.start("b.exe")
+    monitor.allow(first)
+
+    class Leaving:
+        """The lock, as it is given back: just before, another thread comes with a decision and finds it taken."""
+
+        def acquire(self, blocking=True, timeout=-1):
+            return True
+
+        def release(self):
+            if len(written) == 1:
+                ledger._unwritten.append(procmon.Decision(process=second, verdict=ALLOW, by=DecidedBy.USER))
+
+    ledger._writing = Leaving()
+    written.clear()
+    ledger._unwritten.append(procmon.Decision(process=first, verdict=ALLOW, by=DecidedBy.USER))
+    ledger.write()
+    assert written == ["a.exe", "b.exe"]
+    monitor.stop()
 
 
 def test_what_was_decided_is_written_when_stop_returns(gate):
@@ -280,7 +341,7 @@ def test_what_other_threads_of_this_program_start_is_asked_about(gate):
         @monitor.subscribe
         def decide(process):
             if process.name == "a.exe":
-                until(lambda: gate.snapshot()[-1].seen, "the other, fetched")
+                until(lambda: [one.seen for one in gate.snapshot()] == [True, True], "the other, fetched")
             return BLOCK
 
         gate.start("a.exe")

@@ -31,6 +31,23 @@ def test_stop_gives_the_default_to_what_is_held_even_if_nobody_fetched_it(gate):
     assert not monitor.running
 
 
+def test_stop_lets_a_verdict_arrive_that_is_just_being_sent(gate, monkeypatch):
+    sending, block = threading.Event(), gate.block
+
+    def slow(*processes):
+        sending.set()
+        time.sleep(0.05)
+        return block(*processes)
+
+    monkeypatch.setattr(gate, "block", slow)
+    with procmon.Monitor(gate) as monitor:
+        monitor.subscribe(lambda process: BLOCK)
+        process = gate.start("a.exe")
+        assert sending.wait(5)
+    assert gate.verdict_of(process) is BLOCK
+    assert monitor.statistics.blocked == 1
+
+
 def test_stop_does_not_wait_for_a_callback_that_hangs(gate):
     release, asked = threading.Event(), threading.Event()
 

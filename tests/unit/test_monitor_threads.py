@@ -208,8 +208,32 @@ def test_async_with_runs_coroutines_on_the_users_loop(gate):
             monitor.subscribe(decide)
             process = gate.start("a.exe")
             await until_async(lambda: monitor.history, "the decision")
+            await until_async(
+                lambda: not monitor._engine.asking_threads, "the loop's thread, no longer inside a callback"
+            )
         assert loops == [asyncio.get_running_loop()]
         assert gate.verdict_of(process) is BLOCK
+
+    asyncio.run(main())
+
+
+def test_the_end_of_async_with_cancels_callbacks_on_the_users_loop(gate):
+    async def main():
+        began, cancelled = asyncio.Event(), asyncio.Event()
+
+        async def decide(process):
+            began.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                cancelled.set()
+
+        async with procmon.Monitor(gate) as monitor:
+            monitor.subscribe(decide)
+            process = gate.start("a.exe")
+            await asyncio.wait_for(began.wait(), 5)
+        await asyncio.wait_for(cancelled.wait(), 5)
+        assert gate.verdict_of(process) is ALLOW
 
     asyncio.run(main())
 
@@ -424,5 +448,6 @@ def test_a_stop_that_is_interrupted_still_closes_the_gate(gate, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         monitor.stop()
     assert gate.verdict_of(process) is ALLOW
+    assert repr(monitor) == "<Monitor stopped on simulated: 0 allowed, 0 blocked, 0 pending>"
     monitor.stop()
     assert not monitor.running
