@@ -96,11 +96,18 @@ _WriteProcessMemory = bind(
 )
 
 
+_NO_DATE = 2_650_467_744_000_000_000
+"""The FILETIME of the year 10000."""
+
+
 def created_at(process: SupportsInt) -> int:
-    """When it was created: a FILETIME, 100 ns since 1601-01-01 UTC. Needs PROCESS_QUERY_LIMITED_INFORMATION."""
+    """When it was created: a FILETIME, 100 ns since 1601-01-01 UTC. Needs PROCESS_QUERY_LIMITED_INFORMATION.
+
+    0 where the system has none yet: Wine has nonsense for a process that is just starting.
+    """
     created, other = ctypes.c_uint64(), ctypes.c_uint64()
     _GetProcessTimes(int(process), created, other, other, other)
-    return created.value
+    return created.value if created.value < _NO_DATE else 0
 
 
 def datetime_of(filetime: int) -> datetime:
@@ -122,17 +129,13 @@ def has_exited(process: SupportsInt) -> bool:
 # ------------------------------------------------------------------------------------------------------- all that run
 
 
-_NO_DATE = 2_650_467_744_000_000_000
-"""The FILETIME of the year 10000."""
-
-
 class Listed(NamedTuple):
     """What the system's list tells of each process, without opening it."""
 
     pid: int
     parent_pid: int
     created: int
-    """A FILETIME; 0 for the idle process, and where the list holds nonsense, as Wine's does of one just starting."""
+    """A FILETIME; 0 for the idle process, and where there is none yet; see `created_at`."""
     name: str
     """Bare: ``cmd.exe``, ``System``."""
 
