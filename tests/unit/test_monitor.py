@@ -336,17 +336,21 @@ def test_what_a_callback_starts_and_waits_for_does_not_wait_for_the_callback(gat
 
 
 def test_what_other_threads_of_this_program_start_is_asked_about(gate):
+    inside = threading.Event()
     with procmon.Monitor(gate, own=ALLOW) as monitor:
 
         @monitor.subscribe
         def decide(process):
             if process.name == "a.exe":
-                until(lambda: [one.seen for one in gate.snapshot()] == [True, True], "the other, fetched")
+                inside.set()
+                until(lambda: len(monitor.pending) == 2, "the other, fetched")
+                time.sleep(0.01)
             return BLOCK
 
         gate.start("a.exe")
+        assert inside.wait(5)
         other = gate.start("other.exe", creator_pid=os.getpid(), creator_tid=threading.get_native_id())
-        assert gate.verdict_of(other) is BLOCK
+        assert gate.verdict_of(other, timeout=5) is BLOCK
 
 
 def test_a_sweep_reports_what_runs_and_ends_it_only_when_told_to(gate):
