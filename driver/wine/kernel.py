@@ -14,6 +14,7 @@ its standard streams and its exit status; a controller elsewhere decides what of
     python driver/wine/kernel.py -- cmd /c "hostname & whoami"
 """
 
+import logging
 import subprocess
 import sys
 import threading
@@ -27,6 +28,11 @@ from procmon import DebugGate, GateClosed, ProcessHelper, wire
 from procmon.gates.driver import DEVICE
 from procmon.win32.device import Device
 from procmon.win32.kernel import native_drive
+from procmon.win32.translate import code_of
+
+logger = logging.getLogger("procmon")
+
+_NO_DRIVER = (2, 5, 21, 995, 1167)  # not there, gone (so says Wine), being stopped, the request given up with it, gone
 
 
 class WineKernel:
@@ -111,7 +117,9 @@ class WineKernel:
         try:
             with closing(Device(self.device)) as device:
                 return device.request(code, data, reply_bytes)
-        except OSError:
+        except OSError as error:
+            if code_of(error) not in _NO_DRIVER:
+                logger.error("the driver refused a notification: %s", error)
             return None
 
 

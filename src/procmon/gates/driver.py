@@ -59,10 +59,17 @@ class DriverGate:
     Raises: DriverNotInstalled, DriverNotRunning, AccessDenied when not elevated, ControllerBusy (with the pid of who
     has it), VersionMismatch, UnsupportedPlatform off Windows; ValueError for a hold timeout or verdict that cannot be.
 
-        >>> import procmon
-        >>> with procmon.DriverGate(hold_timeout=10) as gate:  # doctest: +SKIP
-        ...     if gate.wait(60):
-        ...         gate.allow(*gate.fetch())
+    ``procmon.Monitor(procmon.DriverGate())``, or by hand::
+
+        with procmon.DriverService(), procmon.DriverGate(hold_timeout=10) as gate:
+            if gate.wait(60):
+                gate.allow(*gate.fetch())
+
+    >>> import procmon
+    >>> procmon.DriverGate(on_timeout=procmon.DEFER)
+    Traceback (most recent call last):
+        ...
+    ValueError: on_timeout must be ALLOW or BLOCK, not <Verdict.DEFER>: the driver cannot defer
     """
 
     def __init__(
