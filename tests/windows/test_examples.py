@@ -60,8 +60,10 @@ def test_the_same_example_runs_on_the_drivers_gate(name: str, capsys: pytest.Cap
         gate = procmon.DriverGate(exempt_descendants=False)  # it is this process that starts them
 
         def build() -> None:
-            kernel.run(COMMAND, stdout=subprocess.DEVNULL).wait(30)
-            gate.close()  # as Ctrl+C would: the driver's gate has no end of its own
+            try:
+                kernel.run(COMMAND, stdout=subprocess.DEVNULL).wait(30)
+            finally:
+                gate.close()  # as Ctrl+C would: the driver's gate has no end of its own
 
         builder = threading.Thread(target=build)
         builder.start()
