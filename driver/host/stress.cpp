@@ -159,13 +159,14 @@ uint64_t serial_of(const wire::RecordHeader& record, const unsigned char* texts,
     return serial;
 }
 
-// One FETCH and its answers. false: this handle is not the controller any more.
-bool serve(Controller& controller, Random& random) {
+// One FETCH and its answers; *more: something did not fit. false: this handle is not the controller any more.
+bool serve(Controller& controller, Random& random, bool* more) {
     static const size_t rooms[] = {16, 200, 1000, sizeof controller.buffer};
     size_t written = 0;
     if (controller.request(wire::kFetch, 0, rooms[random.below(4)], &written) != kSuccess) return false;
     wire::RecordsHeader header;
     memcpy(&header, controller.buffer, sizeof header);
+    *more = header.needed_bytes;
     wire::Target targets[2][64];
     uint32_t counts[2] = {};
     size_t at = sizeof header;
@@ -201,8 +202,10 @@ void* control(void*) {
         ++controllers;
         const uint32_t end = 1 + random.below(100);
         for (uint32_t i = 0; i < end && !stopped; ++i) {
-            (void)host_event_wait(host, controller.event, 5);
-            if (!serve(controller, random)) break;
+            while (!stopped && !host_event_wait(host, controller.event, 20)) {
+            }  // and does nothing before it is set: a wake-up that is lost keeps the patient in their holds
+            for (bool more = true; more;)
+                if (!serve(controller, random, &more)) break;
         }
         switch (random.below(3)) {
             case 0: gate_handle_closed(host, controller.owner); break;

@@ -1,7 +1,7 @@
 """The core and the Python model of it, driven by the same steps: all that can be seen stays the same.
 
-A thousand ways through notifications, requests, a clock set by hand, memory that runs out and controllers that die at
-any moment. ``PROCMON_LONG=1`` takes many more. Hypothesis prints the shortest way to a difference.
+Many ways through notifications, requests, a clock set by hand, memory that runs out and controllers that die at
+any moment. ``PROCMON_LONG=1`` takes more. Hypothesis prints the shortest way to a difference.
 """
 
 import os
@@ -103,6 +103,18 @@ class CoreAndModel(RuleBasedStateMachine):
     def time_passes(self, milliseconds: int) -> None:
         self.core.advance(milliseconds)
         self.model.now += milliseconds
+
+    @precondition(lambda self: self.model.controller and self.model.controller.timeout_ms and self.model.held())
+    @rule(data=st.data(), early=st.integers(0, 1))
+    def the_time_comes(self, data: st.DataObject, early: int) -> None:
+        """The clock goes to the end of a hold, or to one tick before it, and the thread looks."""
+        assert self.model.controller
+        waiting = [(held, p) for held, p in self.holds if p.state == wire.STATE_HELD]
+        held, process = data.draw(st.sampled_from(waiting))
+        left = process.held_since + self.model.controller.timeout_ms - self.model.now - early
+        if left > 0:
+            self.time_passes(left)
+        assert held.waits() == self.model.look(process)
 
     @rule(drives=st.sampled_from([{}, {"\\Device\\HarddiskVolume2": "C"}, {"\\Device\\HarddiskVolume1": "D"}]))
     def volumes(self, drives: dict[str, str]) -> None:
@@ -261,7 +273,7 @@ class CoreAndModel(RuleBasedStateMachine):
 
 TestCoreAndModel = CoreAndModel.TestCase
 TestCoreAndModel.settings = settings(
-    max_examples=2000 if LONG else 60,
+    max_examples=2000 if LONG else 150,
     stateful_step_count=60,
     deadline=None,
     suppress_health_check=list(HealthCheck),

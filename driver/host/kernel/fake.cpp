@@ -524,7 +524,11 @@ void ExFreePoolWithTag(PVOID memory, ULONG tag) {
     free(memory);
 }
 
-void ExFreePool(PVOID memory) { ExFreePoolWithTag(memory, 0); }
+// Slow where nobody waits for callbacks: it is the last that a held thread calls, so a hasty unload is seen.
+void ExFreePool(PVOID memory) {
+    if (!kernel.removal_waits) std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    ExFreePoolWithTag(memory, 0);
+}
 
 SIZE_T RtlCompareMemory(const void* a, const void* b, SIZE_T bytes) {
     SIZE_T equal = 0;
@@ -565,7 +569,8 @@ NTSTATUS KeWaitForSingleObject(PVOID object, KWAIT_REASON, KPROCESSOR_MODE, BOOL
     if (alertable) bugcheck("an alertable wait");
     auto* header = static_cast<DISPATCHER_HEADER*>(object);
     std::unique_lock<std::recursive_mutex> guard(lock);
-    const auto limit = timeout != nullptr ? std::chrono::microseconds(-timeout->QuadPart / 10) : std::chrono::seconds(30);
+    using std::chrono::microseconds;
+    const auto limit = timeout != nullptr ? microseconds(-timeout->QuadPart / 10) : std::chrono::seconds(30);
     if (!changed.wait_for(guard, limit, [header] { return header->signaled != 0; })) {
         if (timeout == nullptr) bugcheck("a wait without end");
         return STATUS_TIMEOUT;
@@ -881,7 +886,8 @@ void IoCompleteRequest(IRP* irp, LONG) {
     irp->completed = true;
 }
 
-NTSTATUS IoCreateDevice(DRIVER_OBJECT*, ULONG, UNICODE_STRING* name, ULONG, ULONG flags, BOOLEAN, DEVICE_OBJECT** device) {
+NTSTATUS IoCreateDevice(DRIVER_OBJECT*, ULONG, UNICODE_STRING* name, ULONG, ULONG flags, BOOLEAN,
+                        DEVICE_OBJECT** device) {
     passive("IoCreateDevice");
     if (fails("IoCreateDevice")) return STATUS_INSUFFICIENT_RESOURCES;
     const Guard guard(lock);
