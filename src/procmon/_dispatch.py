@@ -385,6 +385,8 @@ class Engine:
             return
         with self.changed:
             job.future = future
+            if self.state is not State.RUNNING:  # a stop has passed while it had no future to cancel
+                future.cancel()
         future.add_done_callback(lambda _: self._queue.put(lambda: self._go_on(job)))
 
     def _finish(self, job: Job, outcome: object, error: BaseException | None) -> None:
