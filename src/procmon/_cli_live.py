@@ -5,7 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -49,8 +49,9 @@ class ConsoleKeyboard:
 
 
 def open_keyboard(screen: Screen) -> Keyboard | None:
-    """The console, where there is one to ask on and to read from."""
-    return ConsoleKeyboard() if sys.platform == "win32" and screen.terminal and sys.stdin.isatty() else None
+    """The console, where there is one to ask on and to read from. A reader of JSON is not asked."""
+    asks = sys.platform == "win32" and screen.terminal and not screen.json_lines and sys.stdin.isatty()
+    return ConsoleKeyboard() if asks else None
 
 
 class Session:
@@ -62,7 +63,7 @@ class Session:
         screen: Screen,
         *,
         policy: Policy | None = None,
-        audit: str | None = None,
+        audit: AuditLog | None = None,
         audit_mode: bool = False,
         show_exits: bool = False,
         keyboard: Keyboard | None = None,
@@ -77,11 +78,7 @@ class Session:
         self._questions: deque[tuple[ProcessHelper, float]] = deque()
         self._asked: set[ProcessHelper] = set()
         self._told_of_otherwise = False
-        self._open = ExitStack()
-        sinks: list[Screen | AuditLog] = [screen]
-        if audit is not None:
-            sinks.append(self._open.enter_context(AuditLog(audit)))
-        self.monitor = Monitor(gate, audit=sinks)
+        self.monitor = Monitor(gate, audit=[screen, audit] if audit is not None else screen)
         self.monitor.subscribe(self._decide)
         if show_exits:
             self.monitor.on_exit(self._show_exit)
@@ -92,7 +89,7 @@ class Session:
         Raises: what the gate failed with; KeyboardInterrupt.
         """
         asker = threading.Thread(target=self._ask, name="procmon questions", daemon=True)
-        with self._open, self.monitor:
+        with self.monitor:
             asker.start()
             try:
                 while not self._over(tick, patience):

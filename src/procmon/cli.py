@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TextIO, runtime_checkable
@@ -23,6 +24,7 @@ from . import __version__
 from ._cli_live import Keyboard, Reloader, Session, open_keyboard
 from ._cli_policy import check, explain, replay
 from ._cli_screen import Screen, printable
+from .audit import AuditLog
 from .errors import ProcmonError, UnsupportedPlatform
 from .gates.base import Gate
 from .policy import Policy
@@ -118,61 +120,64 @@ def _run(options: argparse.Namespace) -> int:
         raise ValueError("run needs a command: procmon-gate run -- cmd /c hostname")
     policy = Policy.load(options.policy) if options.policy else None
     screen = Screen(sys.stderr, json_lines=options.json)
-    try:
-        gate = options.gates.run(command, hold_timeout=options.hold, on_timeout=options.otherwise)
-    except FileNotFoundError:
-        return _failed(ValueError(f"there is no command {command[0]}; give its path, or look at PATH"), NOT_FOUND)
-    session = _session(options, gate, screen, policy)
-    interrupted = _live(session, lambda: None, patient=True)
+    with _audit(options) as audit:
+        try:
+            gate = options.gates.run(command, hold_timeout=options.hold, on_timeout=options.otherwise)
+        except FileNotFoundError:
+            return _failed(ValueError(f"there is no command {command[0]}; give its path, or look at PATH"), NOT_FOUND)
+        with closing(gate):
+            session = _session(options, gate, screen, policy, audit)
+            interrupted = _live(session, lambda: None, patient=True)
     screen.note(session.summary())
-    status = gate.popen.wait() if gate.popen is not None else 0
-    return INTERRUPTED if interrupted else _exit_status(status)
+    if interrupted or gate.popen is None:
+        return INTERRUPTED
+    return _exit_status(gate.popen.wait())
 
 
 def _guard(options: argparse.Namespace) -> int:
     policy = Policy.load(options.policy)
     screen = Screen(sys.stdout, json_lines=options.json)
-    gate = options.gates.driver(hold_timeout=options.hold, on_timeout=options.otherwise)
-    session = _session(options, gate, screen, policy)
+    gate_options = {"hold_timeout": options.hold, "on_timeout": options.otherwise}
+    with _audit(options) as audit, closing(options.gates.driver(**gate_options)) as gate:
 
-    def hand_over(policy: Policy) -> None:
-        if options.driver_rules and not options.audit_mode and isinstance(gate, TakesRules):
-            exact = policy.exact_rules()[:MAX_RULES]
-            gate.set_rules(exact)
-            screen.note(f"the driver itself answers for {len(exact):,} exact paths")
+        def hand_over(policy: Policy) -> None:
+            if options.driver_rules and not options.audit_mode and isinstance(gate, TakesRules):
+                exact = policy.exact_rules()[:MAX_RULES]
+                gate.set_rules(exact)
+                screen.note(f"the driver itself answers for {len(exact):,} exact paths")
 
-    try:
+        session = _session(options, gate, screen, policy, audit)
         hand_over(policy)
-    except BaseException:
-        gate.close()
-        raise
-    screen.note(f"{policy!r}; Ctrl+C ends it")
-    return _until_interrupted(session, screen, Reloader(policy, screen, hand_over))
+        screen.note(f"{policy!r}; Ctrl+C ends it")
+        return _until_interrupted(session, screen, Reloader(policy, screen, hand_over))
 
 
 def _watch(options: argparse.Namespace) -> int:
     screen = Screen(sys.stdout, json_lines=options.json)
-    gate = options.gates.driver(hold_timeout=options.hold, on_timeout=Verdict.ALLOW)
-    session = _session(options, gate, screen, None)
-    screen.note("every process that starts is shown, and let run; Ctrl+C ends it")
-    return _until_interrupted(session, screen, lambda: None)
+    with _audit(options) as audit, closing(options.gates.driver(hold_timeout=60.0, on_timeout=Verdict.ALLOW)) as gate:
+        session = _session(options, gate, screen, None, audit)
+        screen.note("every process that starts is shown, and let run; Ctrl+C ends it")
+        return _until_interrupted(session, screen, lambda: None)
 
 
-def _session(options: argparse.Namespace, gate: Gate, screen: Screen, policy: Policy | None) -> Session:
-    try:
-        return Session(
-            gate,
-            screen,
-            policy=policy,
-            audit=options.audit,
-            audit_mode=getattr(options, "audit_mode", False),
-            show_exits=options.exits,
-            keyboard=options.gates.keyboard(screen) if policy is not None else None,
-            otherwise=getattr(options, "otherwise", Verdict.ALLOW),
-        )
-    except BaseException:
-        gate.close()
-        raise
+def _audit(options: argparse.Namespace) -> AbstractContextManager[AuditLog | None]:
+    """The audit log, opened before anything is held: if it cannot be written, nothing begins."""
+    return AuditLog(options.audit) if options.audit else nullcontext()
+
+
+def _session(
+    options: argparse.Namespace, gate: Gate, screen: Screen, policy: Policy | None, audit: AuditLog | None
+) -> Session:
+    return Session(
+        gate,
+        screen,
+        policy=policy,
+        audit=audit,
+        audit_mode=getattr(options, "audit_mode", False),
+        show_exits=options.exits,
+        keyboard=options.gates.keyboard(screen) if policy is not None else None,
+        otherwise=getattr(options, "otherwise", Verdict.ALLOW),
+    )
 
 
 def _live(session: Session, tick: Callable[[], None], *, patient: bool) -> bool:
@@ -280,7 +285,6 @@ def _parser() -> argparse.ArgumentParser:
     _live_options(guard)
 
     watch = _command(commands, "watch", _watch, "show each new process of the machine, and allow it")
-    watch.set_defaults(hold=60.0)
     _live_options(watch)
 
     for name, what in (("ps", "list the running processes"), ("tree", "show the running processes as a tree")):

@@ -131,9 +131,12 @@ class TestRun:
         cli.main(["run", "--audit", str(log), "--policy", str(policy), "make"], scene.gates(two))
         assert [each.verdict for each in audit.read(log)] == [ALLOW, BLOCK]
 
-    def test_an_audit_log_that_cannot_be_written_lets_go_of_the_command(self, scene: Scene, tmp_path: Path) -> None:
+    def test_an_audit_log_that_cannot_be_written_starts_nothing(
+        self, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         assert cli.main(["run", "--audit", str(tmp_path), "make"], scene.gates(two)) == cli.FAILED
-        assert scene.gate is not None and scene.gate.closed
+        assert scene.gate is None
+        assert "it cannot be written" in capsys.readouterr().err
 
     def test_a_broken_policy_starts_nothing(
         self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]
@@ -167,7 +170,9 @@ class TestRun:
             time.sleep(30)
 
         monkeypatch.setattr(procmon.Monitor, "wait", interrupted)
+        monkeypatch.setattr(subprocess.Popen, "wait", None)  # the command may go on for hours: it is not waited for
         assert cli.main(["run", "make"], scene.gates(endless)) == cli.INTERRUPTED
+        monkeypatch.undo()
         assert next(interrupts, None) is None
         assert scene.gate is not None and scene.gate.closed
 
