@@ -336,9 +336,9 @@ void a_timeout_answers_one_process_and_no_other() {
     load_driver();
     {
         Device device;
-        device.become_controller(700);
+        device.become_controller(1200);
         Started first(5000);
-        CHECK(!first.returns_within(400));
+        CHECK(!first.returns_within(800));
         Started second(5004);
         CHECK(first.returns_within(kSoonMs) && first.dead_on_return);
         CHECK(!second.returned);
