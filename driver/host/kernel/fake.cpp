@@ -49,6 +49,7 @@ std::string failed;
 std::vector<Ace> device_acl;
 ULONG device_flags;
 uint64_t pool_bytes_nx, pool_bytes_executable;
+std::atomic<uint64_t> locks_taken;
 
 namespace {
 
@@ -593,6 +594,7 @@ void ExInitializeFastMutex(FAST_MUTEX* mutex) {
 
 void ExAcquireFastMutex(FAST_MUTEX* mutex) {
     if (current.fast_mutexes++ != 0) bugcheck("two fast mutexes at once");
+    ++locks_taken;
     pthread_mutex_lock(reinterpret_cast<pthread_mutex_t*>(mutex->mutex));
 }
 

@@ -42,6 +42,7 @@ struct Ace {
 extern std::vector<Ace> device_acl;
 extern ULONG device_flags;
 extern uint64_t pool_bytes_nx, pool_bytes_executable;
+extern std::atomic<uint64_t> locks_taken;  // of fast mutexes, so far
 
 // --- what happens in it ---
 
