@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -491,9 +491,7 @@ def test_a_driver_of_another_major_version_is_refused(
 
 
 def test_the_driver_itself_refuses_a_controller_of_another_major_version(service: procmon.DriverService) -> None:
-    with ExitStack() as stack:
-        connection = Connection(DEVICE)
-        stack.callback(connection.close)
+    with closing(Connection(DEVICE)) as connection:
         with pytest.raises(OSError) as caught:
             connection.request(wire.REGISTER, wire.encode_register(connection.event, version=2 << 16))
         assert caught.value.winerror == 1306

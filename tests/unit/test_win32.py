@@ -1,0 +1,109 @@
+"""What lies under every Windows call, as far as it needs no Windows: binding, error rules, handle owners."""
+
+import ctypes
+import gc
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import procmon
+from procmon.win32 import _bind, device, kernel, scm
+from procmon.win32.handles import Handle
+from procmon.win32.translate import code_of
+
+SOURCE = Path(procmon.__file__).parents[1]
+
+
+class Counted(Handle):
+    """Closes nothing, and keeps count."""
+
+    closed_values: list[int] = []
+    _close = staticmethod(closed_values.append)
+    __slots__ = ()
+
+
+@pytest.fixture(autouse=True)
+def nothing_closed_yet() -> None:
+    Counted.closed_values.clear()
+
+
+def test_a_handle_is_closed_once_however_often_it_is_closed() -> None:
+    with Counted(0x44) as handle:
+        assert (int(handle), handle.closed, repr(handle)) == (0x44, False, "<Counted 0x44>")
+        handle.close()
+        handle.close()
+    assert Counted.closed_values == [0x44]
+    assert (handle.closed, repr(handle)) == (True, "<Counted closed>")
+    with pytest.raises(ValueError, match="the handle is closed"):
+        int(handle)
+
+
+def test_a_handle_that_is_dropped_is_closed() -> None:
+    Counted(0x48)
+    gc.collect()
+    assert Counted.closed_values == [0x48]
+
+
+def test_a_handle_whose_close_fails_counts_as_closed() -> None:
+    class Failing(Handle):
+        __slots__ = ()
+
+        @staticmethod
+        def _close(value: int) -> None:
+            raise OSError(6, "CloseHandle: invalid handle")
+
+    handle = Failing(0x4C)
+    with pytest.raises(OSError, match="CloseHandle"):
+        handle.close()
+    handle.close()
+    assert handle.closed
+
+
+@pytest.mark.parametrize(
+    ("rule", "bad", "good"),
+    [
+        (_bind.fail_on_zero, 0, 1),
+        (_bind.fail_on_invalid_handle, _bind.INVALID_HANDLE_VALUE, 0x44),
+        (_bind.fail_on_invalid_handle, None, 0x44),
+        (_bind.handle_or_none, None, 0x44),
+        (_bind.handle_or_none, 0, 0x44),
+        (_bind.fail_on_error_code, 5, 0),
+    ],
+)
+def test_each_error_rule_passes_success_on_and_names_the_function_that_failed(
+    rule: _bind.ErrorRule, bad: object, good: object
+) -> None:
+    assert rule("CreateFileW", good, 0) == good
+    with pytest.raises(OSError, match="CreateFileW") as caught:
+        rule("CreateFileW", bad, 5)
+    assert code_of(caught.value) == 5
+
+
+def test_invalid_handle_value_is_all_ones() -> None:
+    assert _bind.INVALID_HANDLE_VALUE == 2 ** (8 * ctypes.sizeof(ctypes.c_void_p)) - 1
+
+
+def test_importing_the_package_loads_no_dll() -> None:
+    code = (
+        "import ctypes, procmon, procmon.win32._bind as bind\n"
+        "libraries = [thing for thing in vars(bind).values() if isinstance(thing, bind.Library)]\n"
+        "assert len(libraries) >= 3\n"
+        "print([repr(one) for one in libraries if 'not loaded' not in repr(one)])\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=SOURCE, stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert said.strip() == "[]"
+
+
+def test_a_windows_function_says_where_it_needs_windows() -> None:
+    calls = [kernel.create_event, lambda: scm.query("ProcMonGate"), lambda: device.Device(r"\\.\ProcMonGate")]
+    for call in calls:
+        if sys.platform == "win32":
+            try:
+                call()
+            except OSError as error:
+                assert code_of(error) in (2, 1060)
+        else:
+            with pytest.raises(procmon.UnsupportedPlatform, match="needs Windows; on .* use procmon.SimulatedGate"):
+                call()
