@@ -92,7 +92,8 @@ def test_importing_the_package_loads_no_dll() -> None:
         "assert len(libraries) >= 3\n"
         "print([repr(one) for one in libraries if 'not loaded' not in repr(one)])\n"
     )
-    said = subprocess.run([sys.executable, "-c", code], cwd=SOURCE, stdout=subprocess.PIPE, text=True, check=True).stdout
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, cwd=SOURCE, stdout=subprocess.PIPE, text=True, check=True).stdout
     assert said.strip() == "[]"
 
 
