@@ -1,6 +1,7 @@
 """procmon-gate as a user runs it: real commands, the real driver, real exit statuses."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -81,21 +82,21 @@ def test_run_says_what_is_wrong() -> None:
     )
 
 
-def test_ps_and_tree_show_this_very_process() -> None:
-    assert "python.exe" in gate("ps").stdout
-    assert "python.exe" in gate("tree").stdout
-    assert any(
-        json.loads(line)["image_name"].endswith("python.exe") for line in gate("ps", "--json").stdout.splitlines()
-    )
+def test_ps_and_tree_show_this_very_process(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["ps"], ["tree"], ["ps", "--json"]):
+        assert cli.main(arguments) == 0
+        shown = capsys.readouterr().out
+        assert "python.exe" in shown and str(os.getpid()) in shown
+    assert os.getpid() in [json.loads(line)["pid"] for line in shown.splitlines()]
 
 
-def test_the_machine_tells_the_doctor() -> None:
+def test_the_machine_tells_the_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert machine.is_elevated() in (True, False)
     if not is_wine():
         assert machine.code_integrity().enforced in (True, False)
-    ended = gate("doctor")
-    assert ended.returncode == cli.FOUND
-    assert "debug gate" in ended.stdout and "not installed" in ended.stdout
+    assert cli.main(["doctor"]) == cli.FOUND
+    shown = capsys.readouterr().out
+    assert "debug gate" in shown and "not installed" in shown
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ def service() -> Iterator[procmon.DriverService]:
 
 
 @pytest.mark.usefixtures("service")
-def test_the_drivers_life_on_the_command_line() -> None:
+def test_the_drivers_life_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     for step, status, said in (
         ("start", cli.FAILED, ""),
         ("install", 0, "ProcMonGate: stopped, "),
@@ -121,24 +122,25 @@ def test_the_drivers_life_on_the_command_line() -> None:
         ("stop", 0, "ProcMonGate: stopped, "),
         ("delete", 0, "ProcMonGate: not installed\n"),
     ):
-        ended = gate("driver", step)
-        assert ended.returncode == status, (step, ended)
-        assert ended.stdout.startswith(said)
-        assert ended.stderr.count("\n") == (status != 0)
+        assert cli.main(["driver", step]) == status, step
+        out, err = capsys.readouterr()
+        assert out.startswith(said)
+        assert err.count("\n") == (status != 0)
 
 
-def test_guard_decides_for_the_machine(service: procmon.DriverService, policy: Path) -> None:
+def test_guard_decides_for_the_machine(
+    service: procmon.DriverService, policy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     service.install()
     service.start()
     command = [*COMMAND, "guard", "--json", "--policy", str(policy)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as guard:
         while not driver_info().controller_pid:
             assert guard.poll() is None, guard.communicate()
-        doctor = gate("doctor")
-        assert f"process {driver_info().controller_pid}, " in doctor.stdout
-        assert "python.exe" in doctor.stdout.rpartition("controller")[2]
-        second = gate("watch")
-        assert (second.returncode, "there can be one" in second.stderr) == (cli.FAILED, True)
+        cli.main(["doctor"])
+        assert f"process {driver_info().controller_pid}, {sys.executable}" in capsys.readouterr().out
+        assert cli.main(["watch"]) == cli.FAILED
+        assert "there can be one" in capsys.readouterr().err
         if is_wine():
             with WineKernel() as kernel:
                 started = kernel.run("hostname", stdout=subprocess.PIPE)
@@ -147,7 +149,8 @@ def test_guard_decides_for_the_machine(service: procmon.DriverService, policy: P
             started = subprocess.Popen("hostname", stdout=subprocess.PIPE)
             output, _ = started.communicate(timeout=20)
         assert (output, started.returncode & 0xFFFFFFFF) == (b"", BLOCKED)
+        assert guard.stdout is not None
+        shown = next(line for line in map(json.loads, guard.stdout) if line["process"]["pid"] == started.pid)
         guard.terminate()  # as a crash would end it
-        lines = [json.loads(line) for line in guard.communicate()[0].splitlines()]
-    ours = [line for line in lines if line["process"]["pid"] == started.pid]
-    assert [(line["verdict"], line["who"]) for line in ours] == [("block", "no names")]
+        guard.communicate()
+    assert (shown["verdict"], shown["who"]) == ("block", "no names")
