@@ -215,8 +215,8 @@ class SimulatedGate:
 
         A process is named by its image, as the script wrote it: the last one of that name is meant. Only a process that
         runs can start others and exit, so these steps wait up to `patience` seconds until it has been let run, and are
-        passed over when it has not; only as long as nobody watches the gate, nothing is waited for. "kill" ends a process
-        at once, also while it is held.
+        passed over when it has not; only as long as nobody watches the gate, nothing is waited for. "kill" ends a
+        process at once, also while it is held.
 
         >>> import procmon
         >>> procmon.SimulatedGate().play([("start", "make.exe"), ("start", "cc.exe", "make.exe", "cc -c main.c")])
