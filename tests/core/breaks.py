@@ -29,6 +29,7 @@ RACES = "test_proofs.py -k (many_threads and not address)"
 ADDRESSES = "test_proofs.py -k (many_threads and address)"
 FUZZER = "test_proofs.py -k any_bytes"
 ORDERS = "test_proofs.py -k every_order"
+KERNEL = "test_kernel_side.py -k address"
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,90 @@ BREAKS = (
         ":: v == Block -> state[p] = Answered; condemned ! p",
         ":: v == Block -> state[p] = Answered; condemned ! p; release(p)",
         (ORDERS,),
+    ),
+    Break(
+        "kernel side: a wait is not a wait",
+        "driver/wdm/notify.cpp",
+        "    } while (gate.still_held(hold));",
+        "    } while (false);\n    while (gate.still_held(hold)) {\n    }",
+        (KERNEL,),
+    ),
+    Break(
+        "kernel side: any image of a process is taken for its first",
+        "driver/wdm/notify.cpp",
+        "    if (section_base != nullptr && section_base(process) != info->ImageBase) return;\n",
+        "",
+        (KERNEL,),
+    ),
+    Break(
+        "kernel side: a parent is held for what it maps into its child",
+        "driver/wdm/notify.cpp",
+        " || process_id != PsGetCurrentProcessId()",
+        "",
+        (KERNEL,),
+    ),
+    Break(
+        "kernel side: the creator is not told that a rule refuses",
+        "driver/wdm/notify.cpp",
+        "info->CreationStatus = static_cast<NTSTATUS>(wire::kStatusBlocked)",
+        "static_cast<void>(0)",
+        (KERNEL,),
+    ),
+    Break(
+        "kernel side: the code goes while a callback is in it",
+        "driver/wdm/notify.cpp",
+        "    callbacks.close();\n",
+        "",
+        (KERNEL,),
+    ),
+    Break(
+        "kernel side: unload waits for the holds instead of ending them",
+        "driver/wdm/driver.cpp",
+        "void holds_stop() { gate.stop(); }",
+        "void holds_stop() {}",
+        (KERNEL,),
+    ),
+    Break(
+        "kernel side: a start that fails half way leaves the first half behind",
+        "driver/wdm/driver.cpp",
+        "            stop_steps(i);\n",
+        "",
+        (KERNEL,),
+    ),
+    Break(
+        "kernel side: the worker does not pause when a process would not die",
+        "driver/wdm/worker.cpp",
+        "        if (!died) return false;\n",
+        "",
+        (KERNEL,),
+    ),
+    Break(
+        "kernel side: Administrators are left out of the access list",
+        "driver/wdm/security.cpp",
+        "FILE_ALL_ACCESS, &administrators);",
+        "FILE_ALL_ACCESS, &system), static_cast<void>(administrators);",
+        (KERNEL,),
+    ),
+    Break(
+        "kernel side: any handle will do for an event",
+        "driver/wdm/native.cpp",
+        "EVENT_MODIFY_STATE, *type, UserMode",
+        "EVENT_MODIFY_STATE, nullptr, UserMode",
+        (KERNEL,),
+    ),
+    Break(
+        "kernel side: the controller's handle is closed and nobody is told",
+        "driver/wdm/device.cpp",
+        "if (inside) gate.handle_closed(owner_of(IoGetCurrentIrpStackLocation(irp)));",
+        "static_cast<void>(inside);",
+        (KERNEL,),
+    ),
+    Break(
+        "kernel side: who ended while the running were listed stays for ever",
+        "driver/wdm/processes.cpp",
+        "if (has_exited(running.pid))",
+        "if (has_exited(running.pid) && false)",
+        (KERNEL,),
     ),
 )
 
