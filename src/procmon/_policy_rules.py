@@ -1,7 +1,7 @@
 """What a rule is: conditions on the facts of a process, and the facts, looked up once and only when asked for."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -23,7 +23,10 @@ WILD = re.compile(r"[*?]")
 
 
 class Details(Protocol):
-    """What the policy reads of `procmon.ProcessDetails`; each None where Windows does not say."""
+    """What the policy reads of `procmon.ProcessDetails`; each None where Windows does not say.
+
+    ``reasons``, if it has that too, tells explanations why something is None.
+    """
 
     @property
     def command_line(self) -> str | None: ...
@@ -99,11 +102,15 @@ class Facts:
                 return ()
             self._details = self._find_details(self.process)
         found = self._details
+        name = "session_id" if fact == "session" else fact
         values: tuple[str | int | None, ...]
         if fact == "user":
             values = (found.user and path_form(found.user), found.user_sid and found.user_sid.lower())
         else:
-            values = (getattr(found, "session_id" if fact == "session" else fact),)
+            values = (getattr(found, name),)
+        reasons = getattr(found, "reasons", None)
+        if isinstance(reasons, Mapping) and name in reasons:
+            self.failures[fact] = str(reasons[name])
         return tuple(str(value) for value in values if value is not None)
 
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -36,6 +36,7 @@ class FakeDetails:
     signer: str | None = None
     hash: str | None = None
     hashed: int = 0
+    reasons: dict[str, str] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str | None:
@@ -190,6 +191,12 @@ class TestDetails:
         policy = Policy.parse("[[rule]]\nuser = '*'\nverdict = 'block'", details=fail)
         assert policy.decide(process("c:/a.exe")).verdict is ALLOW
         assert "user is not known: OpenProcess: access is denied" in str(policy.explain(process("c:/a.exe")))
+
+
+    def test_an_explanation_says_why_a_detail_is_not_known(self) -> None:
+        details = FakeDetails(reasons={"session_id": "the process has gone", "signer": "it is unsigned"})
+        policy = Policy.parse("[[rule]]\nsession = 1\nverdict = 'block'", details=lambda _: details)
+        assert "session is not known: the process has gone" in str(policy.explain(process("c:/a.exe")))
 
 
 class TestAudit:
