@@ -38,11 +38,13 @@ def test_what_is_not_here_is_told_by_a_click(
 ) -> None:
     made = window.make(arguments)
     KEPT.append(made.root)
-    getattr(made, group)[word].invoke()
+    button = getattr(made, group)[word]
+    button.invoke()
     end = time.monotonic() + 10
-    while not made.note.winfo_ismapped() and time.monotonic() < end:
+    while not (made.note.winfo_ismapped() and str(button.cget("state")) == "normal") and time.monotonic() < end:
         made.root.update()
     assert says in made.note_text.cget("text")
+    assert str(button.cget("state")) == "normal"  # one may try again
     made.close()
 
 

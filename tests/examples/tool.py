@@ -81,6 +81,18 @@ class Tool:
     def questions(self) -> dict[procmon.ProcessHelper, Question]:
         return self.window.questions
 
+    def hidden(self) -> list[procmon.ProcessHelper]:
+        """The processes whose clock or buttons are not wholly to be seen."""
+        self.root.update()
+        return [
+            process
+            for process, question in self.questions.items()
+            for widget in (question.clock, *question.buttons.values())
+            for x in (1, widget.winfo_width() - 2)
+            for y in (1, widget.winfo_height() - 2)
+            if self.root.winfo_containing(widget.winfo_rootx() + x, widget.winfo_rooty() + y) is not widget
+        ]
+
     @property
     def rows(self) -> list[list[str]]:
         """Verdict, image and who of each row, newest first."""
