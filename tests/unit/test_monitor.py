@@ -335,6 +335,31 @@ def test_what_a_callback_starts_and_waits_for_does_not_wait_for_the_callback(gat
     assert caplog.text.count("a callback of this program has started child.exe") == 1
 
 
+@pytest.mark.parametrize(
+    "creator, is_own",
+    [
+        ({"creator_pid": os.getpid()}, True),  # the gate does not know the thread: better let run than deadlocked
+        ({"parent_pid": os.getpid(), "creator_pid": 8}, True),
+        ({"parent_pid": os.getpid(), "creator_pid": 8, "creator_tid": 12}, False),
+        ({"creator_pid": 8}, False),
+    ],
+)
+def test_where_the_creating_thread_is_unknown_a_child_of_this_program_counts_as_the_callbacks(gate, creator, is_own):
+    with procmon.Monitor(gate) as monitor:
+
+        @monitor.subscribe(match="a.exe")
+        def decide(process):
+            child = gate.start("child.exe", **creator)
+            until(lambda: child in monitor.pending or monitor.history, "the child, fetched")
+            if is_own:
+                assert gate.verdict_of(child, timeout=5) is ALLOW
+
+        gate.start("a.exe")
+        until(lambda: len(monitor.history) == 2, "both decisions")
+    assert (DecidedBy.EXEMPT in [one.by for one in monitor.history]) == is_own
+    assert monitor.statistics.callback_errors == 0
+
+
 def test_what_other_threads_of_this_program_start_is_asked_about(gate):
     inside = threading.Event()
     with procmon.Monitor(gate, own=ALLOW) as monitor:

@@ -23,6 +23,8 @@ class Gate(Protocol):
       reports exits, once more with ``exited`` set. It loses none. A process that the gate answered by itself
       (its own timeout, say) after it was fetched is given once more, not paused, with `verdict` and `decided_by`.
     - `close` answers all that is held, and so does the end of the program.
+
+    A gate may also have ``terminate(process)``, which ends a process that runs: `Monitor.sweep` uses it.
     """
 
     @property
@@ -66,4 +68,4 @@ class Gate(Protocol):
         """End them before their first instruction, with exit status 0xC0000364. Otherwise like `allow`."""
 
     def close(self) -> None:
-        """Let all that is still held go (by the gate's disconnect verdict), and hold nothing more. Twice is no error."""
+        """Let go all that is held (by the gate's disconnect verdict), and hold nothing more. Twice is no error."""

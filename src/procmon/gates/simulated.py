@@ -75,7 +75,7 @@ class SimulatedGate:
         r"""Start a process, which is held from now on; `image` is made lowercase, with backslashes.
 
         `pid` uses a pid again once its process has gone. With the flag EXEMPT it is not held, with RUNNING_BEFORE it
-        has been there all the time.
+        has been there all the time. Where nothing else is said, a thread of its parent's has created it.
 
         >>> import procmon
         >>> procmon.SimulatedGate().start("C:/Tools/A.exe", command_line="a --fast")
@@ -104,7 +104,7 @@ class SimulatedGate:
                 start_key=self._last_key,
                 created=created or datetime.now(UTC),
                 creator_pid=parent_pid if creator_pid is None else creator_pid,
-                creator_tid=creator_tid,
+                creator_tid=parent_pid + 4 if creator_pid is None and creator_tid is None else creator_tid,
                 command_line=command_line,
                 native_name=native_name,
                 flags=flags,
