@@ -27,6 +27,11 @@ def test_every_example_has_a_test(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", samples.names())
+def test_every_example_is_in_the_list(name: str) -> None:
+    assert f"[{name}.py]({name}.py)" in (samples.EXAMPLES / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", samples.names())
 def test_every_example_says_what_it_needs(name: str) -> None:
     text = ast.get_docstring(ast.parse((samples.EXAMPLES / f"{name}.py").read_text(encoding="utf-8"))) or ""
     assert re.search(r"^Needs", text, re.MULTILINE)
