@@ -2,6 +2,8 @@
 
 import logging
 
+from ._streams import Starts
+from ._subscriptions import Subscription
 from .audit import AuditLog
 from .details import Integrity, ProcessDetails, Signature, SignatureKind, SignatureStatus, inspect
 from .driverinfo import DriverCounters, DriverFeatures, DriverInfo
@@ -25,6 +27,7 @@ from .errors import (
     UnsupportedPlatform,
     VersionMismatch,
 )
+from .gates.base import Gate
 from .gates.debug import DebugGate
 from .gates.driver import DriverGate
 from .gates.simulated import SimulatedGate
@@ -60,6 +63,7 @@ __all__ = [
     "DriverService",
     "DriverState",
     "DriverStatus",
+    "Gate",
     "GateClosed",
     "Integrity",
     "Monitor",
@@ -77,7 +81,9 @@ __all__ = [
     "SignatureStatus",
     "SimulatedGate",
     "StaleProcess",
+    "Starts",
     "Statistics",
+    "Subscription",
     "UnsupportedPlatform",
     "Verdict",
     "VersionMismatch",

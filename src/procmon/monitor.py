@@ -1,5 +1,7 @@
 """The monitor: takes what a gate holds, asks the callbacks, answers."""
 
+from __future__ import annotations  # so that help() shows `Callback`, and not all that it stands for
+
 import asyncio
 import time
 import weakref

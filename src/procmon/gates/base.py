@@ -24,6 +24,10 @@ class Gate(Protocol):
       (its own timeout, say) after it was fetched is given once more, not paused, with `verdict` and `decided_by`.
     - `close` answers all that is held, and so does the end of the program.
 
+    >>> import procmon
+    >>> isinstance(procmon.SimulatedGate(), procmon.Gate)
+    True
+
     A gate may also have ``terminate(process)``, which ends a process that runs: `Monitor.sweep` uses it.
     """
 
