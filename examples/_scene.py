@@ -6,7 +6,7 @@ import time
 
 import procmon
 
-EXPLORER, SETUP = r"C:\Windows\explorer.exe", r"C:\Users\Ada\Downloads\setup-3.1.exe"
+EXPLORER, SETUP = r"C:\Windows\explorer.exe", r"C:\Users\me\Downloads\setup-3.1.exe"
 SCENE = (  # seconds to wait, image, image of the parent, command line, seconds until the gate lets it go
     (0.3, EXPLORER, None, EXPLORER, 60),
     (0.5, r"C:\Program Files\Git\cmd\git.exe", EXPLORER, "git.exe fetch --all --prune", None),
@@ -14,7 +14,7 @@ SCENE = (  # seconds to wait, image, image of the parent, command line, seconds 
     (0.7, r"C:\Windows\System32\WindowsPowerShell\v1.0\powershell.exe", SETUP,
      "powershell.exe -NoProfile -WindowStyle Hidden -Command Get-Service | Out-File services.txt", 30),
     (0.7, r"C:\Windows\System32\whoami.exe", SETUP, "whoami /all", 11),
-    (0.7, r"C:\Windows\System32\notepad.exe", EXPLORER, r"notepad.exe C:\Users\Ada\notes.txt", None),
+    (0.7, r"C:\Windows\System32\notepad.exe", EXPLORER, r"notepad.exe C:\Users\me\notes.txt", None),
 )  # fmt: skip
 
 

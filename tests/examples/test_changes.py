@@ -1,0 +1,75 @@
+"""What an example does when something changes while it runs, which its sample output cannot show."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ask_on_console
+import policy_with_reload
+import pytest
+
+import procmon
+
+BLOCK_A = '[[rule]]\nimage = "a.exe"\nverdict = "block"\n'
+
+
+@contextmanager
+def running(main: Callable[[], None], gate: procmon.SimulatedGate) -> Iterator[None]:
+    """Run an example in a thread until the block ends."""
+    thread = threading.Thread(target=main)
+    thread.start()
+    try:
+        yield
+    finally:
+        gate.end()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "it did not come to be so in time"
+        time.sleep(0.02)
+
+
+def test_a_policy_that_is_edited_counts_from_then_on_and_a_broken_one_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, gate, printed = tmp_path / "policy.toml", procmon.SimulatedGate(), [""]
+
+    def says(text: str) -> bool:
+        printed[0] += capsys.readouterr().out
+        return text in printed[0]
+
+    path.write_text(BLOCK_A)
+    with running(lambda: policy_with_reload.main(gate, path), gate):
+        assert gate.verdict_of(gate.start("a.exe"), 10) is procmon.BLOCK
+        path.write_text(BLOCK_A.replace("a.exe", "b.exe") + BLOCK_A.replace("a.exe", "c.exe"))
+        until(lambda: says("2 rules"))
+        assert gate.verdict_of(gate.start("a.exe"), 10) is procmon.ALLOW
+        assert gate.verdict_of(gate.start("b.exe"), 10) is procmon.BLOCK
+        path.write_text("[[rule]]\nverdict = ")
+        until(lambda: says("the old rules stay in force"))
+        assert gate.verdict_of(gate.start("c.exe"), 10) is procmon.BLOCK
+
+
+def test_an_answer_that_comes_too_late_is_told_and_the_next_question_follows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gate = procmon.SimulatedGate()
+    slow, quick = gate.start("slow.exe"), gate.start("quick.exe")
+
+    def answer(_prompt: str) -> str:
+        if gate.verdict_of(slow, 0) is None:
+            gate.time_out(slow)  # the user takes longer than the gate waits
+            time.sleep(0.5)
+        return "n"
+
+    monkeypatch.setattr("builtins.input", answer)
+    with running(lambda: ask_on_console.main(gate), gate):
+        assert gate.verdict_of(quick, 10) is procmon.BLOCK
+    assert "too late: " in capsys.readouterr().out
+    assert gate.verdict_of(slow) is procmon.ALLOW
