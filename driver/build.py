@@ -119,7 +119,7 @@ def _driver(variant: str, *, debug: bool) -> Recipe:
         folder=variant + ("-debug" if debug else ""),
         file="procmon.sys",
         compiler=compiler,
-        sources=tuple(sources(variant)),
+        sources=(*sources(variant), DRIVER / "wdm" / "version.rc"),
         compile_flags=tuple(flags),
         link_flags=tuple(link),
         libraries=tuple(LIBRARIES),
@@ -234,6 +234,10 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _compile(recipe: Recipe, source: Path, objects: Path) -> Path:
     target = objects / source.relative_to(DRIVER).with_suffix(".o")
+    if source.suffix == ".rc":
+        windres = recipe.compiler.replace("g++", "windres")
+        _run_if_stale([windres, str(source), str(target)], target, target.with_suffix(".stamp"), [source])
+        return target
     depends = target.with_suffix(".d")
     # Paths inside the file are relative to the project, wherever that lies.
     command = [recipe.compiler, *recipe.compile_flags, f"-ffile-prefix-map={PROJECT}=.", "-MMD", "-MF", str(depends)]
@@ -288,9 +292,13 @@ def _version(compiler: str) -> str:
         return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
     except OSError as error:
         raise BuildError(
-            f"{compiler} is not on PATH ({error.strerror}); on Debian: apt-get install {PACKAGES[compiler]}; "
+            f"{compiler} is not on PATH ({error.strerror}); on Debian: apt-get install {_package(compiler)}; "
             "on Windows: install the mingw-w64 toolchains of MSYS2 and put their bin folder on PATH"
         ) from error
+
+
+def _package(tool: str) -> str:
+    return PACKAGES.get(tool) or f"binutils-mingw-w64-{tool.partition('-')[0].replace('_', '-')}"
 
 
 @cache

@@ -22,6 +22,8 @@ struct RunningProcess {  // the head of SYSTEM_PROCESS_INFORMATION
     HANDLE pid;
     HANDLE parent_pid;
 };
+static_assert(offsetof(RunningProcess, created) == 0x20 && offsetof(RunningProcess, name) == 0x38);
+static_assert(offsetof(RunningProcess, pid) == (sizeof(void*) == 8 ? 0x50 : 0x44));
 
 BOOLEAN(NTAPI* exit_called)(PEPROCESS);  // PsGetProcessExitProcessCalled
 

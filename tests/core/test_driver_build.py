@@ -13,6 +13,8 @@ from types import ModuleType
 
 import pytest
 
+import procmon
+
 PROJECT = Path(__file__).resolve().parents[2]
 DRIVERS = ("x64", "x86", "wine")
 
@@ -197,6 +199,16 @@ def test_the_x86_driver_leaves_the_floating_point_state_alone(built: dict[str, P
     assert not re.findall(r"%xmm\d|%mm\d|%st\b", code)
 
 
+def test_a_driver_says_its_version_which_is_the_packages(driver: tuple[str, PortableExecutable]) -> None:
+    _, image = driver
+    fixed = image.data.index(struct.pack("<II", 0xFEEF04BD, 0x10000))  # VS_FIXEDFILEINFO
+    high, low = struct.unpack_from("<II", image.data, fixed + 8)
+    wanted = procmon.__version__
+    assert f"{high >> 16}.{high & 0xFFFF}.{low >> 16}" == wanted
+    key = "FileVersion".encode("utf-16-le") + b"\0\0"
+    assert wanted.encode("utf-16-le") in image.data[image.data.index(key) :][:60]
+
+
 @pytest.mark.parametrize("variant", DRIVERS)
 def test_nothing_has_to_run_before_driver_entry(variant: str, built: dict[str, Path]) -> None:
     """There is no start-up code to call a constructor of a global."""
@@ -261,6 +273,32 @@ def test_a_warning_ends_the_build_with_what_the_compiler_said(tmp_path: Path) ->
 def test_a_variant_that_does_not_exist_is_named() -> None:
     with pytest.raises(ValueError, match="'arm64'; there are x64, x86, wine, host"):
         builder.build(["arm64"])
+
+
+LAYOUTS = """
+#include "driver/wdm/kernel.h"
+constexpr bool k64 = sizeof(void*) == 8;
+static_assert(offsetof(PS_CREATE_NOTIFY_INFO, ParentProcessId) == (k64 ? 0x10 : 0x08));
+static_assert(offsetof(PS_CREATE_NOTIFY_INFO, CreatingThreadId) == (k64 ? 0x18 : 0x0C));
+static_assert(offsetof(PS_CREATE_NOTIFY_INFO, ImageFileName) == (k64 ? 0x30 : 0x18));
+static_assert(offsetof(PS_CREATE_NOTIFY_INFO, CommandLine) == (k64 ? 0x38 : 0x1C));
+static_assert(offsetof(PS_CREATE_NOTIFY_INFO, CreationStatus) == (k64 ? 0x40 : 0x20));
+static_assert(offsetof(IMAGE_INFO, ImageBase) == (k64 ? 0x08 : 0x04));
+static_assert(offsetof(KUSER_SHARED_DATA, NtSystemRoot) == 0x30);
+static_assert(offsetof(FILE_OBJECT, FileName) == (k64 ? 0x58 : 0x30));
+static_assert(offsetof(IO_STACK_LOCATION, FileObject) == (k64 ? 0x30 : 0x18));
+static_assert(sizeof(FAST_MUTEX) == (k64 ? 0x38 : 0x20) && sizeof(KEVENT) == (k64 ? 0x18 : 0x10));
+"""
+
+
+@pytest.mark.parametrize("variant", ["x64", "x86"])
+def test_what_a_real_kernel_fills_in_lies_where_windows_has_it(variant: str, tmp_path: Path) -> None:
+    """The offsets of Windows' public symbols; the DDK headers at hand are not Microsoft's."""
+    recipe = builder._driver(variant, debug=False)
+    source = tmp_path / "layouts.cpp"
+    source.write_text(LAYOUTS, "utf-8")
+    result = run(recipe.compiler, *recipe.compile_flags, f"-I{PROJECT}", "-fsyntax-only", source)
+    assert result.returncode == 0, result.stderr
 
 
 # ----------------------------------------------------------------------------------------- another compiler's eyes
