@@ -17,6 +17,7 @@ from .gates.base import Gate
 from .monitor import Monitor
 from .policy import Policy
 from .records import Decision, ProcessHelper, Verdict
+from .win32.console import read_key
 
 __all__ = ["Keyboard", "Session", "open_keyboard"]
 
@@ -35,17 +36,7 @@ class ConsoleKeyboard:
 
     def key(self, timeout: float) -> str:
         """The next key within `timeout` seconds, or ""."""
-        if sys.platform == "win32":
-            import msvcrt
-
-            end = time.monotonic() + timeout
-            while True:
-                if msvcrt.kbhit():
-                    return msvcrt.getwch()
-                if time.monotonic() >= end:
-                    return ""
-                time.sleep(0.02)
-        return ""
+        return read_key(timeout)
 
 
 def open_keyboard(screen: Screen) -> Keyboard | None:
@@ -191,7 +182,7 @@ class Session:
         if process.hold_left is not None:
             seconds = max(0, round(process.hold_left - (time.monotonic() - since)))
             left = f", {seconds} s left, then {self._otherwise.value}"
-        return f"  start {printable(process.name)} ({process.pid})? y or n{left}{more} "
+        return f"  start {printable(process.name)[:40]} ({process.pid})? y or n{left}{more} "
 
 
 class Reloader:

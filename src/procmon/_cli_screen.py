@@ -10,7 +10,7 @@ from typing import TextIO
 
 from ._policy_rules import verdict_word
 from .records import DecidedBy, Decision, ProcessHelper
-from .win32.machine import enable_escape_sequences
+from .win32.console import enable_escape_sequences
 
 __all__ = ["Screen", "decision_line", "exit_line", "printable", "question_line"]
 

@@ -154,3 +154,29 @@ def test_guard_decides_for_the_machine(
         guard.terminate()  # as a crash would end it
         guard.communicate()
     assert (shown["verdict"], shown["who"]) == ("block", "no names")
+
+
+TYPING = """
+from ctypes import byref, c_wchar_p, c_void_p
+from procmon.win32 import console
+from procmon.win32._bind import BOOL, DWORD, HANDLE, bind, fail_on_invalid_handle, fail_on_zero, kernel32
+
+create_file = bind(
+    kernel32, "CreateFileW", HANDLE, (c_wchar_p, DWORD, DWORD, c_void_p, DWORD, DWORD, HANDLE), fail_on_invalid_handle
+)
+set_handle = bind(kernel32, "SetStdHandle", BOOL, (DWORD, HANDLE), fail_on_zero)
+write = bind(kernel32, "WriteConsoleInputW", BOOL, (HANDLE, c_void_p, DWORD, c_void_p), fail_on_zero)
+keyboard = create_file("CONIN$", 0xC0000000, 3, None, 3, 0, None)
+set_handle(console._STANDARD_INPUT, keyboard)
+for down, character in ((1, ""), (1, "y"), (0, "y"), (1, "N"), (0, "N")):
+    key = console._InputRecord(event_type=1, key_down=down, repeat_count=1, character=ord(character or "\\0"))
+    write(keyboard, byref(key), 1, byref(DWORD()))
+print([console.read_key(5), console.read_key(5), console.read_key(0)])
+"""
+
+
+def test_single_keys_are_read_from_a_console() -> None:
+    flags = subprocess.CREATE_NO_WINDOW  # a console of its own, that nobody sees
+    code = [sys.executable, "-c", TYPING]
+    ended = subprocess.run(code, capture_output=True, text=True, creationflags=flags, timeout=60, check=False)
+    assert ended.stdout == "['y', 'N', '']\n", ended.stderr

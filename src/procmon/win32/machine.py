@@ -1,7 +1,6 @@
-"""What this machine and this console allow: an elevated token, test signing, escape sequences."""
+"""What this machine allows: an elevated token, test signing."""
 
 import ctypes
-import sys
 from ctypes import byref, c_void_p, sizeof
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ from ._bind import (
 )
 from .handles import Handle
 
-__all__ = ["CodeIntegrity", "code_integrity", "enable_escape_sequences", "is_elevated"]
+__all__ = ["CodeIntegrity", "code_integrity", "is_elevated"]
 
 # --------------------------------------------------------------------------------------------------------- the token
 
@@ -87,34 +86,3 @@ def code_integrity() -> CodeIntegrity:
     )
     options = int(information.options)
     return CodeIntegrity(bool(options & 0x1), bool(options & 0x2), bool(options & 0x400))
-
-
-# ------------------------------------------------------------------------------------------------------- the console
-
-_ENABLE_VIRTUAL_TERMINAL_PROCESSING = 0x4
-
-# https://learn.microsoft.com/windows/console/getstdhandle
-# HANDLE WINAPI GetStdHandle(DWORD nStdHandle);
-_GetStdHandle = bind(kernel32, "GetStdHandle", HANDLE, (DWORD,), handle_or_none)
-
-# https://learn.microsoft.com/windows/console/getconsolemode
-# BOOL WINAPI GetConsoleMode(HANDLE hConsoleHandle, LPDWORD lpMode);
-_GetConsoleMode = bind(kernel32, "GetConsoleMode", BOOL, (HANDLE, c_void_p), fail_on_zero)
-
-# https://learn.microsoft.com/windows/console/setconsolemode
-# BOOL WINAPI SetConsoleMode(HANDLE hConsoleHandle, DWORD dwMode);
-_SetConsoleMode = bind(kernel32, "SetConsoleMode", BOOL, (HANDLE, DWORD), fail_on_zero)
-
-
-def enable_escape_sequences(descriptor: int) -> bool:
-    """Make the console behind standard output (1) or error (2) understand them; True if it does."""
-    if sys.platform != "win32":
-        return True
-    mode = DWORD()
-    try:
-        console = _GetStdHandle({1: 0xFFFFFFF5, 2: 0xFFFFFFF4}[descriptor])
-        _GetConsoleMode(console, byref(mode))
-        _SetConsoleMode(console, mode.value | _ENABLE_VIRTUAL_TERMINAL_PROCESSING)
-    except OSError:
-        return False  # no console, or one before Windows 10
-    return True

@@ -1,0 +1,83 @@
+"""The console: escape sequences, and single keys."""
+
+import ctypes
+import sys
+import time
+from ctypes import byref, c_void_p
+
+from ._bind import BOOL, DWORD, HANDLE, bind, fail_on_zero, handle_or_none, kernel32
+
+__all__ = ["enable_escape_sequences", "read_key"]
+
+_ENABLE_VIRTUAL_TERMINAL_PROCESSING = 0x4
+_KEY_EVENT = 0x1
+_STANDARD_INPUT = 0xFFFFFFF6
+_LOOK = 0.02  # seconds between two looks for a key
+
+
+class _InputRecord(ctypes.Structure):  # INPUT_RECORD, as far as it is a key; the largest event has these 20 bytes, too
+    _fields_ = [
+        ("event_type", ctypes.c_uint16),
+        ("padding", ctypes.c_uint16),
+        ("key_down", ctypes.c_uint32),
+        ("repeat_count", ctypes.c_uint16),
+        ("virtual_key", ctypes.c_uint16),
+        ("scan_code", ctypes.c_uint16),
+        ("character", ctypes.c_uint16),
+        ("control_keys", ctypes.c_uint32),
+    ]
+
+
+# https://learn.microsoft.com/windows/console/getstdhandle
+# HANDLE WINAPI GetStdHandle(DWORD nStdHandle);
+_GetStdHandle = bind(kernel32, "GetStdHandle", HANDLE, (DWORD,), handle_or_none)
+
+# https://learn.microsoft.com/windows/console/getconsolemode
+# BOOL WINAPI GetConsoleMode(HANDLE hConsoleHandle, LPDWORD lpMode);
+_GetConsoleMode = bind(kernel32, "GetConsoleMode", BOOL, (HANDLE, c_void_p), fail_on_zero)
+
+# https://learn.microsoft.com/windows/console/setconsolemode
+# BOOL WINAPI SetConsoleMode(HANDLE hConsoleHandle, DWORD dwMode);
+_SetConsoleMode = bind(kernel32, "SetConsoleMode", BOOL, (HANDLE, DWORD), fail_on_zero)
+
+# https://learn.microsoft.com/windows/console/peekconsoleinput
+# BOOL WINAPI PeekConsoleInputW(HANDLE, PINPUT_RECORD lpBuffer, DWORD nLength, LPDWORD lpNumberOfEventsRead);
+_PeekConsoleInputW = bind(kernel32, "PeekConsoleInputW", BOOL, (HANDLE, c_void_p, DWORD, c_void_p), fail_on_zero)
+
+# https://learn.microsoft.com/windows/console/readconsoleinput
+# BOOL WINAPI ReadConsoleInputW(HANDLE, PINPUT_RECORD lpBuffer, DWORD nLength, LPDWORD lpNumberOfEventsRead);
+_ReadConsoleInputW = bind(kernel32, "ReadConsoleInputW", BOOL, (HANDLE, c_void_p, DWORD, c_void_p), fail_on_zero)
+
+
+def enable_escape_sequences(descriptor: int) -> bool:
+    """Make the console behind standard output (1) or error (2) understand them; True if it does."""
+    if sys.platform != "win32":
+        return True
+    mode = DWORD()
+    try:
+        console = _GetStdHandle({1: 0xFFFFFFF5, 2: 0xFFFFFFF4}[descriptor])
+        _GetConsoleMode(console, byref(mode))
+        _SetConsoleMode(console, mode.value | _ENABLE_VIRTUAL_TERMINAL_PROCESSING)
+    except OSError:
+        return False  # no console, or one before Windows 10
+    return True
+
+
+def read_key(timeout: float) -> str:
+    """The next key of the console on standard input, within `timeout` seconds; "" where none comes.
+
+    It takes nothing from the input before it is called, nor after. `msvcrt.kbhit` would do but for Wine, whose
+    console reads its terminal only once somebody peeks. Raises: OSError where standard input is no console.
+    """
+    console, record, count = _GetStdHandle(_STANDARD_INPUT), _InputRecord(), DWORD()
+    end = time.monotonic() + timeout
+    while True:
+        _PeekConsoleInputW(console, byref(record), 1, byref(count))
+        if count.value:
+            _ReadConsoleInputW(console, byref(record), 1, byref(count))
+            if record.event_type == _KEY_EVENT and record.key_down and record.character:
+                return chr(record.character)
+        elif time.monotonic() >= end:
+            return ""
+        else:
+            time.sleep(_LOOK)
