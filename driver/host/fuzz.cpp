@@ -44,7 +44,7 @@ constexpr uint32_t kCodes[] = {wire::kInfo,  wire::kRegister, wire::kFetch,    w
                                wire::kNoteCreated, 0, 0xFFFFFFFF};
 constexpr int kHolds = 8;
 
-// A text in memory of exactly its size.
+// A text in memory of exactly its size: one byte picks a known one, or says how long it is (7 = empty).
 struct OwnedText {
     char16_t* data;
     size_t units;
@@ -53,14 +53,9 @@ struct OwnedText {
                                             "\\SystemRoot\\System32\\csrss.exe", "\\Device\\Mup\\s\\A.exe",
                                             "\\??\\C:\\a", "\\Device\\HarddiskVolume2", ""};
         const uint8_t which = program.byte();
-        size_t count = which;
-        const uint8_t* bytes;
-        if (which < sizeof known / sizeof known[0]) {
-            bytes = reinterpret_cast<const uint8_t*>(known[which]);
-            count = strlen(known[which]);
-        } else {
-            bytes = program.bytes(&count);
-        }
+        constexpr size_t kKnown = sizeof known / sizeof known[0];
+        size_t count = which < kKnown ? strlen(known[which]) : which - kKnown;
+        const uint8_t* bytes = which < kKnown ? reinterpret_cast<const uint8_t*>(known[which]) : program.bytes(&count);
         units = count;
         data = static_cast<char16_t*>(malloc(count * sizeof(char16_t)));
         for (size_t i = 0; i < count; ++i) data[i] = bytes[i];

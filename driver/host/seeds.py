@@ -43,6 +43,12 @@ def start(place: int, name: int = TOOL, *, known: bool = False) -> bytes:
     return step("create", place, 5, 5, 2, name if known else NOTHING, NOTHING) + step("image", place, place, name)
 
 
+def spelt(place: int, name: str) -> bytes:
+    """Like `start`, with any name."""
+    text = bytes([NOTHING + 1 + len(name)]) + name.encode("ascii")
+    return step("create", place, 5, 5, 2) + text + bytes([NOTHING]) + step("image", place, place) + text
+
+
 def answers(code: int, count: int) -> bytes:
     """ALLOW or BLOCK for the first processes."""
     targets = [(4 * place, FIRST_KEY + place - 2) for place in range(2, 2 + count)]
@@ -70,6 +76,9 @@ def seeds() -> dict[str, bytes]:
         "rules": drives + register() + request(wire.SET_RULES, rules) + start(2, known=True) + start(3) + start(4, SHARE) + looks + work + fetch,
         "names": drives + b"".join(start(place, place) for place in range(2, 7)) + lists,
         "small_fetch": hold + request(wire.FETCH, room=16) + request(wire.FETCH, room=200) * 3,
+        "small_answers": hold + request(wire.ALLOW, wire.encode_targets([(8, FIRST_KEY)] * 3), 8, how=0) + looks,
+        "half_names": drives + b"".join(spelt(i, n) for i, n in enumerate(("\\??\\", "\\??\\C", "\\??\\C:", "\\", "\\??\\C:\\"), 2)),
+        "half_rule": register() + request(wire.SET_RULES, rules[:-8]) + request(wire.SET_RULES, rules[:30], how=0),
         "reused": hold + fetch + start(2) + looks + answers(wire.BLOCK, 2) + fetch,
         "no_memory": register() + b"".join(step("memory", n) + start(2 + n) + step("exit", 2 + n, 0) for n in range(1, 5)) + fetch,
         "exits_in_hand": hold + answers(wire.BLOCK, 2) + step("take", 0) + step("exit", 2, 0) + step("exit", 3, 0) + looks + step("terminated", 128) + looks,

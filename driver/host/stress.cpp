@@ -38,6 +38,7 @@ constexpr uint32_t kShortSliceMs = 2;
 constexpr uint32_t kLongSliceMs = 8000;  // such a thread leaves only if it is woken
 
 Host* host;
+std::atomic<bool> closing;      // no more processes are to start
 std::atomic<bool> stopped;      // Gate::stop has been called
 std::atomic<bool> ended;        // nobody is held any more
 std::atomic<uint64_t> serials;  // given out
@@ -94,7 +95,7 @@ void* start_processes(void* argument) {
     const int first = int(reinterpret_cast<intptr_t>(argument)) * kPidsOfOne;
     Random random = {real_ms() * 64 + uint64_t(first) + 1};
     char16_t name[80];
-    while (!stopped) {
+    while (!closing) {
         const int place = first + int(random.below(kPidsOfOne));
         const uint32_t pid = pid_of(place);
         const uint64_t serial = ++serials;
@@ -239,13 +240,13 @@ void* disturb(void*) {
 
 // -------------------------------------------------------------------------------------------------- one round
 
-void run_round() {
+void run_round(int round) {
     host = host_new(1);
     static const char16_t prefix[] = u"\\Device\\HarddiskVolume2";
     if (gate_start(host, 0) || gate_volumes_begin(host) || gate_volumes_add(host, prefix, 23, u'c')) fail("start");
     gate_volumes_commit(host);
     for (int i = 0; i < 8; ++i) (void)host_event_new(host, 1);
-    stopped = ended = false;
+    closing = stopped = ended = false;
 
     pthread_t starters[kStarters], others[3];
     for (intptr_t i = 0; i < kStarters; ++i)
@@ -254,9 +255,18 @@ void run_round() {
     for (int i = 0; i < 3; ++i) pthread_create(&others[i], nullptr, roles[i], nullptr);
 
     for (const uint64_t until = real_ms() + kRoundMs; real_ms() < until;) sleep_us(1000);
+    // By turns: everybody who is held is answered before the stop, or the stop comes into the middle of it.
+    if (round % 2) {
+        closing = true;
+        const uint64_t since = real_ms();
+        while (gate_holds_in_flight(host)) {
+            if (real_ms() - since > kLongestHoldMs) fail("somebody is held and nobody answers: a wake-up was lost");
+            sleep_us(1000);
+        }
+    }
     const uint64_t stopping = real_ms();
     gate_stop(host);
-    stopped = true;
+    closing = stopped = true;
     for (pthread_t thread : starters) pthread_join(thread, nullptr);
     if (real_ms() - stopping > kLongestHoldMs) fail("the stop took %llu ms", (unsigned long long)(real_ms() - stopping));
     if (gate_holds_in_flight(host)) fail("somebody is held after the stop");
@@ -272,7 +282,7 @@ void run_round() {
 int main(int count, char** arguments) {
     if (count != 2) return fprintf(stderr, "usage: stress SECONDS\n"), 2;
     int rounds = 0;
-    for (const uint64_t until = real_ms() + uint64_t(atoi(arguments[1])) * 1000; real_ms() < until; ++rounds) run_round();
+    for (const uint64_t until = real_ms() + uint64_t(atoi(arguments[1])) * 1000; real_ms() < until; ++rounds) run_round(rounds);
     printf("stress: %d rounds, %llu holds, %llu blocked, %llu terminations, %llu controllers, no finding\n", rounds,
            (unsigned long long)held, (unsigned long long)blocked, (unsigned long long)terminations,
            (unsigned long long)controllers);

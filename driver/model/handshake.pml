@@ -46,6 +46,7 @@ bool stopping;
 byte kernel[PIDS];              /* who really has the pid: number + 1 */
 bool in_hold[PROCESSES];        /* its thread waits */
 bool killed[PROCESSES];
+bool answered[PROCESSES];       /* by a controller's ALLOW or BLOCK */
 mtype:verdict meant[PROCESSES] = None; /* what the controller said of it, and heard DONE */
 byte over;                      /* processes that have come and gone */
 
@@ -108,6 +109,7 @@ inline answer(slot, key, v) {
     :: found[slot] == key + 1 && state[found[slot] - 1] != Held   /* late */
     :: found[slot] == key + 1 && state[found[slot] - 1] == Held ->
         meant[key] = v;
+        answered[found[slot] - 1] = true;
         decide(found[slot] - 1, v)
     fi
 }
@@ -136,7 +138,7 @@ proctype Process(byte me) {
     od;
     atomic {    /* end_hold */
         assert(verdict[me] != Block || killed[me] || tries[me] == TRIES || state[me] == Exiting);
-        assert(meant[me] == None || verdict[me] == meant[me]);
+        assert(!answered[me] || verdict[me] == meant[me]);
         in_hold[me] = false
     }
     if          /* it goes, with or without a notification, and then its pid is free */

@@ -123,6 +123,11 @@ class CoreAndModel(RuleBasedStateMachine):
 
     # -- held threads and the worker
 
+    @precondition(lambda self: self.model.in_worker)
+    @rule(data=st.data())
+    def exit_in_the_workers_hand(self, data: st.DataObject) -> None:
+        self.exit(data.draw(st.sampled_from(self.model.in_worker)).pid, 7)
+
     @precondition(lambda self: self.holds)
     @rule(data=st.data())
     def look(self, data: st.DataObject) -> None:
@@ -182,6 +187,27 @@ class CoreAndModel(RuleBasedStateMachine):
         assert status == expected
         if status == SUCCESS:
             assert wire.decode_records(reply) == self.model.fetch(room)
+
+    @precondition(lambda self: self.model.controller)
+    @rule()
+    def fetch_all(self) -> None:
+        """The usual way: the one who is registered fetches whatever there is."""
+        assert self.model.controller
+        self.fetch(self.controller_index(), 1 << 16)
+
+    @precondition(lambda self: self.model.controller and self.model.held())
+    @rule(verdict=verdicts, data=st.data())
+    def answer_one(self, verdict: Verdict, data: st.DataObject) -> None:
+        """The usual way: it answers one that is held."""
+        process = data.draw(st.sampled_from(self.model.held()))
+        code = wire.ALLOW if verdict is Verdict.ALLOW else wire.BLOCK
+        caller = self.callers[self.controller_index()]
+        assert caller.answer(code, [(process.pid, process.key)]) == [wire.RESULT_DONE]
+        assert self.model.answer(process.pid, process.key, CODES[verdict]) == wire.RESULT_DONE
+
+    def controller_index(self) -> int:
+        assert self.model.controller
+        return [caller.owner for caller in self.callers].index(self.model.controller.owner)
 
     @rule(data=st.data(), room=rooms)
     def page(self, data: st.DataObject, room: int) -> None:

@@ -64,8 +64,8 @@ def test_the_fuzzers_first_programs_are_those_that_seeds_py_writes() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0, 1], ids=["without timeouts", "with timeouts"])
-def test_every_order_of_the_handshake_keeps_its_promises(tmp_path: Path, timeout: int) -> None:
-    processes = 3 if LONG and not timeout else 2  # three with timeouts take minutes and gigabytes
+@pytest.mark.parametrize("processes", [2, 3] if LONG else [2])
+def test_every_order_of_the_handshake_keeps_its_promises(tmp_path: Path, timeout: int, processes: int) -> None:
     run(
         [tool("spin", "spin"), f"-DPROCESSES={processes}", f"-DTIMEOUT={timeout}", "-a", str(HANDSHAKE)],
         timeout=60, cwd=tmp_path,
@@ -73,6 +73,8 @@ def test_every_order_of_the_handshake_keeps_its_promises(tmp_path: Path, timeout
     run([tool("gcc", "gcc"), "-O2", "-w", "-DNFAIR=3", "-o", "pan", "pan.c"], timeout=120, cwd=tmp_path)
     claims = re.findall(r"^ltl (\w+)", HANDSHAKE.read_text("utf-8"), re.MULTILINE)
     assert claims == ["released", "answerable", "ends"]
+    if processes == 3:
+        claims = ["answerable"]  # with all assertions; the other two would take minutes and gigabytes
     for claim in claims:
         report = run([str(tmp_path / "pan"), "-a", "-f", "-N", claim, "-m1000000"], timeout=600, cwd=tmp_path)
         complete = "errors: 0" in report and "Search not completed" not in report and "max search depth" not in report

@@ -1,0 +1,250 @@
+// processes.cpp - the made-up kernel's processes, threads and notify routines, and the exports found at run time.
+
+#include <stdlib.h>
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#include "state.h"
+
+using namespace fake;
+
+namespace {
+
+void wait_for_callbacks() {
+    if (!kernel.removal_waits) return;
+    std::unique_lock<std::recursive_mutex> guard(lock);
+    if (!changed.wait_for(guard, std::chrono::seconds(10), [] { return in_callbacks == 0; }))
+        bugcheck("a routine is removed while a call of it never ends");
+}
+
+// The exports that are found at run time.
+NTSTATUS set_create_routine_ex(PCREATE_PROCESS_NOTIFY_ROUTINE_EX routine, BOOLEAN remove) {
+    passive("PsSetCreateProcessNotifyRoutineEx");
+    if (remove) {
+        wait_for_callbacks();
+        const Guard guard(lock);
+        if (create_routine_ex != routine) bugcheck("a routine is removed that was not set");
+        create_routine_ex = nullptr;
+        note("-create routine ex");
+        return STATUS_SUCCESS;
+    }
+    if (kernel.refuses_ex || fails("PsSetCreateProcessNotifyRoutineEx")) return STATUS_ACCESS_DENIED;
+    const Guard guard(lock);
+    create_routine_ex = routine;
+    note("create routine ex");
+    return STATUS_SUCCESS;
+}
+
+NTSTATUS locate_image_name(PEPROCESS process, UNICODE_STRING** name) {
+    passive("SeLocateProcessImageName");
+    if (fails("SeLocateProcessImageName")) return STATUS_INSUFFICIENT_RESOURCES;
+    const Guard guard(lock);
+    const size_t bytes = process->path.size() * 2;
+    auto* string = static_cast<UNICODE_STRING*>(malloc(sizeof(UNICODE_STRING) + bytes));
+    string->Length = string->MaximumLength = static_cast<USHORT>(bytes);
+    string->Buffer = reinterpret_cast<WCHAR*>(string + 1);
+    memcpy(string->Buffer, process->path.data(), bytes);
+    pool[string] = {bytes, 0};
+    *name = string;
+    return STATUS_SUCCESS;
+}
+
+void* allocate_pool2(uint64_t flags, SIZE_T bytes, ULONG tag) {
+    if (flags != 0x40) bugcheck("ExAllocatePool2 with other flags than nonpaged");
+    if (fails("ExAllocatePool2")) return nullptr;
+    const Guard guard(lock);
+    void* memory = calloc(1, bytes);
+    pool[memory] = {bytes, tag};
+    pool_bytes_nx += bytes;
+    return memory;
+}
+
+BOOLEAN is_protected(PEPROCESS process) {
+    const Guard guard(lock);
+    return process->path.find(u"protected") != std::u16string::npos;
+}
+LONGLONG create_time(PEPROCESS process) { return 1000 + static_cast<LONGLONG>(process->pid); }
+NTSTATUS exit_status(PEPROCESS process) {
+    const Guard guard(lock);
+    return process->status;
+}
+void* section_base(PEPROCESS process) { return process->image; }
+BOOLEAN exit_called(PEPROCESS process) {
+    const Guard guard(lock);
+    return process->exiting;
+}
+
+_OBJECT_TYPE event_type = {kNotificationEvent};
+POBJECT_TYPE event_type_pointer = &event_type;
+
+template <typename Routine>
+void* address(Routine* routine) {
+    return reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(routine));
+}
+
+const std::map<std::string, void*> exports = {
+    {"PsSetCreateProcessNotifyRoutineEx", address(set_create_routine_ex)},
+    {"SeLocateProcessImageName", address(locate_image_name)},
+    {"ExAllocatePool2", address(allocate_pool2)},
+    {"PsIsProtectedProcess", address(is_protected)},
+    {"PsGetProcessCreateTimeQuadPart", address(create_time)},
+    {"PsGetProcessExitStatus", address(exit_status)},
+    {"PsGetProcessSectionBaseAddress", address(section_base)},
+    {"PsGetProcessExitProcessCalled", address(exit_called)},
+    {"ExEventObjectType", &event_type_pointer},
+};
+
+}  // namespace
+
+PVOID MmGetSystemRoutineAddress(UNICODE_STRING* name) {
+    passive("MmGetSystemRoutineAddress");
+    const std::u16string wide = text(name);
+    const std::string wanted(wide.begin(), wide.end());
+    if (std::count(kernel.absent.begin(), kernel.absent.end(), wanted)) return nullptr;
+    const auto found = exports.find(wanted);
+    if (found == exports.end()) bugcheck("an export that nobody has heard of: " + wanted);
+    return found->second;
+}
+
+HANDLE PsGetCurrentProcessId() { return id(current.pid); }
+HANDLE PsGetCurrentThreadId() { return id(current.tid); }
+PEPROCESS PsGetCurrentProcess() {
+    const Guard guard(lock);
+    return find_process(current.pid);
+}
+
+NTSTATUS PsLookupProcessByProcessId(HANDLE pid, PEPROCESS* process) {
+    passive("PsLookupProcessByProcessId");
+    if (fails("PsLookupProcessByProcessId")) return STATUS_INVALID_CID;
+    const Guard guard(lock);
+    *process = find_process(static_cast<uint32_t>(reinterpret_cast<uintptr_t>(pid)));
+    if (*process == nullptr) return STATUS_INVALID_CID;
+    ++objects.at(*process).references;
+    return STATUS_SUCCESS;
+}
+
+NTSTATUS PsCreateSystemThread(HANDLE* handle, ULONG access, PVOID, PVOID, PVOID, PKSTART_ROUTINE start, PVOID context) {
+    passive("PsCreateSystemThread");
+    if (fails("PsCreateSystemThread")) return STATUS_INSUFFICIENT_RESOURCES;
+    const Guard guard(lock);
+    auto* thread = new _KTHREAD{{kThread, 0, nullptr}};
+    objects[thread] = {kThread, 1, [thread] { delete thread; }};
+    *handle = reinterpret_cast<HANDLE>(make_handle(kernel_handles, thread, access));
+    ++threads_running;
+    std::thread([thread, start, context] {
+        current.pid = 4;
+        current.tid = 8;
+        start(context);
+        const Guard at_end(lock);
+        --threads_running;
+        thread->header.signaled = 1;
+        dereference(thread);
+        changed.notify_all();
+    }).detach();
+    return STATUS_SUCCESS;
+}
+
+NTSTATUS PsTerminateSystemThread(NTSTATUS) { return STATUS_SUCCESS; }
+
+NTSTATUS ZwOpenProcess(HANDLE* handle, ACCESS_MASK access, OBJECT_ATTRIBUTES* attributes, CLIENT_ID* client) {
+    passive("ZwOpenProcess");
+    if (fails("ZwOpenProcess")) return STATUS_ACCESS_DENIED;
+    if ((attributes->Attributes & OBJ_KERNEL_HANDLE) == 0) bugcheck("a handle that user mode can see");
+    const Guard guard(lock);
+    const PEPROCESS process = find_process(static_cast<uint32_t>(reinterpret_cast<uintptr_t>(client->UniqueProcess)));
+    if (process == nullptr) return STATUS_INVALID_CID;
+    *handle = reinterpret_cast<HANDLE>(make_handle(kernel_handles, process, access));
+    return STATUS_SUCCESS;
+}
+
+NTSTATUS ZwTerminateProcess(HANDLE handle, NTSTATUS status) {
+    passive("ZwTerminateProcess");
+    if (current.callbacks != 0) bugcheck("a process is terminated from within a callback");
+    if (fails("ZwTerminateProcess") || kernel.terminate_fails) return STATUS_ACCESS_DENIED;
+    const Guard guard(lock);
+    const OpenHandle& opened = kernel_handles.at(reinterpret_cast<uintptr_t>(handle));
+    if ((opened.access & 1) == 0) return STATUS_ACCESS_DENIED;
+    auto* process = static_cast<PEPROCESS>(opened.object);
+    process->terminated = true;
+    process->status = status;
+    note("terminate " + std::to_string(process->pid));
+    return STATUS_SUCCESS;
+}
+
+extern "C" NTSTATUS ZwQueryInformationProcess(HANDLE handle, PROCESSINFOCLASS, PVOID buffer, ULONG bytes, PULONG) {
+    passive("ZwQueryInformationProcess");
+    if (fails("ZwQueryInformationProcess")) return STATUS_INSUFFICIENT_RESOURCES;
+    const Guard guard(lock);
+    const auto* process = static_cast<PEPROCESS>(kernel_handles.at(reinterpret_cast<uintptr_t>(handle)).object);
+    auto* string = static_cast<UNICODE_STRING*>(buffer);
+    if (sizeof *string + process->path.size() * 2 > bytes) return STATUS_INFO_LENGTH_MISMATCH;
+    string->Length = string->MaximumLength = static_cast<USHORT>(process->path.size() * 2);
+    string->Buffer = reinterpret_cast<WCHAR*>(string + 1);
+    memcpy(string->Buffer, process->path.data(), string->Length);
+    return STATUS_SUCCESS;
+}
+
+extern "C" NTSTATUS ZwQuerySystemInformation(ULONG information_class, PVOID buffer, ULONG bytes, PULONG needed) {
+    passive("ZwQuerySystemInformation");
+    if (fails("ZwQuerySystemInformation")) return STATUS_INSUFFICIENT_RESOURCES;
+    if (information_class != 5) bugcheck("another class than the processes");
+    constexpr size_t kEntry = 104, kName = 16;
+    const Guard guard(lock);
+    *needed = static_cast<ULONG>((processes.size() + 1) * (kEntry + kName));
+    if (*needed > bytes) return STATUS_INFO_LENGTH_MISMATCH;
+    memset(buffer, 0, *needed);
+    auto* at = static_cast<uint8_t*>(buffer);  // the first is Idle
+    for (const auto& [pid, process] : processes) {
+        const uint32_t next = kEntry + kName, threads = 1;
+        memcpy(at, &next, 4);
+        at += next;
+        const int64_t created = 500 + pid;
+        const uint64_t wide_pid = pid, wide_parent = process->parent;
+        memcpy(at + kEntry, u"short", 10);
+        const UNICODE_STRING name = {10, 10, reinterpret_cast<WCHAR*>(at + kEntry)};
+        memcpy(at + 4, &threads, 4);
+        memcpy(at + 32, &created, 8);
+        memcpy(at + 56, &name, sizeof name);
+        memcpy(at + 80, &wide_pid, 8);
+        memcpy(at + 88, &wide_parent, 8);
+    }
+    return STATUS_SUCCESS;
+}
+
+NTSTATUS PsSetCreateProcessNotifyRoutine(PCREATE_PROCESS_NOTIFY_ROUTINE routine, BOOLEAN remove) {
+    passive("PsSetCreateProcessNotifyRoutine");
+    if (remove) {
+        wait_for_callbacks();
+        const Guard guard(lock);
+        if (create_routine != routine) bugcheck("a routine is removed that was not set");
+        create_routine = nullptr;
+        note("-create routine");
+        return STATUS_SUCCESS;
+    }
+    if (fails("PsSetCreateProcessNotifyRoutine")) return STATUS_INSUFFICIENT_RESOURCES;
+    const Guard guard(lock);
+    create_routine = routine;
+    note("create routine");
+    return STATUS_SUCCESS;
+}
+
+NTSTATUS PsSetLoadImageNotifyRoutine(PLOAD_IMAGE_NOTIFY_ROUTINE routine) {
+    passive("PsSetLoadImageNotifyRoutine");
+    if (fails("PsSetLoadImageNotifyRoutine")) return STATUS_INSUFFICIENT_RESOURCES;
+    const Guard guard(lock);
+    image_routine = routine;
+    note("image routine");
+    return STATUS_SUCCESS;
+}
+
+NTSTATUS PsRemoveLoadImageNotifyRoutine(PLOAD_IMAGE_NOTIFY_ROUTINE routine) {
+    passive("PsRemoveLoadImageNotifyRoutine");
+    wait_for_callbacks();
+    const Guard guard(lock);
+    if (image_routine != routine) bugcheck("a routine is removed that was not set");
+    image_routine = nullptr;
+    note("-image routine");
+    return STATUS_SUCCESS;
+}
