@@ -80,14 +80,17 @@ class Session:
         Raises: what the gate failed with; KeyboardInterrupt.
         """
         asker = threading.Thread(target=self._ask, name="procmon questions", daemon=True)
-        with self.monitor:
-            asker.start()
-            try:
-                while not self._over(tick, patience):
-                    patience -= 1
-            finally:
-                self._answer_the_rest()
-        asker.join(1.0)
+        try:
+            with self.monitor:
+                asker.start()
+                try:
+                    while not self._over(tick, patience):
+                        patience -= 1
+                finally:
+                    self._answer_the_rest()
+        finally:
+            if asker.is_alive():
+                asker.join(1.0)  # it takes its question away
         if self.monitor.error is not None:
             raise self.monitor.error
 

@@ -4,6 +4,7 @@ import _thread
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -223,7 +224,9 @@ class TestAsking:
         assert f"{otherwise.value}   1000 c:\\tools\\a.exe" in err
 
     @pytest.mark.parametrize("otherwise", [ALLOW, BLOCK])
-    def test_the_end_answers_what_is_still_asked(self, otherwise: Verdict, scene: Scene, policy: Path) -> None:
+    def test_the_end_answers_what_is_still_asked(
+        self, otherwise: Verdict, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         started: list[procmon.ProcessHelper] = []
 
         def one(gate: CommandGate) -> None:
@@ -237,6 +240,7 @@ class TestAsking:
         policy.write_text(ASKING, encoding="utf-8")
         arguments = ["run", "--policy", str(policy), "--otherwise", otherwise.value, "make"]
         assert cli.main(arguments, scene.gates(one, keys="")) == cli.INTERRUPTED
+        assert re.search("\r *\r[^\r]*1 held: ", capsys.readouterr().err)  # the question has gone
         assert scene.gate is not None and scene.gate.verdict_of(started[0]) is otherwise
 
     def test_lines_go_above_the_question(self) -> None:
