@@ -65,6 +65,11 @@ class TestWhichRuleDecides:
         policy = rules(f"image = '{first}'\nverdict = 'ask'", f"image = '{second}'\nverdict = 'allow'")
         assert policy.decide(process("c:/tools/a.exe")).who == "1"
 
+    def test_the_order_holds_among_many_of_one_name(self) -> None:
+        others = [f"image = 'c:/{i}.exe'\nverdict = 'block'" for i in range(31)]
+        policy = rules("image = 'a.exe'\nverdict = 'ask'", *others, "image = 'c:/tools/a.exe'\nverdict = 'block'")
+        assert policy.decide(process("c:/tools/a.exe")).who == "1"
+
     def test_a_list_is_any_of_them(self) -> None:
         policy = rules("image = ['a.exe', 'c:/b/*.exe']\nverdict = 'block'")
         found = [policy.decide(process(image)).verdict for image in ("d:/a.exe", "c:/b/x.exe", "d:/b/x.exe")]
