@@ -14,7 +14,7 @@ from core.harness import build
 
 SCENARIOS = re.findall(
     r"^    SCENARIO\((\w+)\)",
-    (Path(__file__).resolve().parents[2] / "driver" / "host" / "kernel" / "scenarios.cpp").read_text("utf-8"),
+    (Path(__file__).resolve().parents[2] / "driver" / "host" / "kernel" / "scenarios.h").read_text("utf-8"),
     re.MULTILINE,
 )
 

@@ -1,0 +1,177 @@
+// scenarios.h - the list of scenarios, and what they are written with.
+#pragma once
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "../../protocol.h"
+#include "fake.h"
+
+// One behaviour each, named after it.
+#define SCENARIOS(SCENARIO) \
+    SCENARIO(loads_in_order_and_unloads_in_reverse) \
+    SCENARIO(unwinds_whatever_kernel_call_fails) \
+    SCENARIO(loads_again_after_unloading) \
+    SCENARIO(gives_the_device_to_system_and_administrators_alone) \
+    SCENARIO(allocates_nothing_executable_where_the_kernel_knows_better) \
+    SCENARIO(runs_on_the_oldest_kernel) \
+    SCENARIO(goes_on_with_the_first_routine_where_the_other_is_refused) \
+    SCENARIO(lists_what_runs_already_with_names_and_forgets_who_has_left) \
+    SCENARIO(holds_a_process_until_it_is_allowed) \
+    SCENARIO(a_blocked_process_is_dead_before_its_thread_goes_on) \
+    SCENARIO(a_process_that_would_not_die_is_tried_again) \
+    SCENARIO(a_timeout_answers_one_process_and_no_other) \
+    SCENARIO(releases_all_at_once_when_the_controllers_handle_is_closed) \
+    SCENARIO(releases_all_at_once_when_the_controllers_process_ends) \
+    SCENARIO(unloads_at_once_while_three_are_held) \
+    SCENARIO(unload_waits_for_callbacks_where_the_kernel_does_not) \
+    SCENARIO(unloads_while_a_blocked_process_is_about_to_die) \
+    SCENARIO(holds_only_the_first_image_of_a_process_in_its_own_thread) \
+    SCENARIO(never_holds_the_protected_the_critical_or_anybody_without_a_controller) \
+    SCENARIO(refuses_a_creation_by_a_rule_so_that_no_process_comes_to_be) \
+    SCENARIO(refuses_a_name_below_the_device) \
+    SCENARIO(takes_an_event_of_the_caller_and_nothing_else) \
+    SCENARIO(a_second_controller_is_told_that_there_is_one) \
+    SCENARIO(many_starts_verdicts_and_exits_at_once)
+
+namespace scenarios {
+
+#define SCENARIO(name) void name();
+SCENARIOS(SCENARIO)
+#undef SCENARIO
+
+using namespace fake;
+using namespace procmon;
+
+#define CHECK(condition) check((condition), #condition, __LINE__)
+
+inline void check(bool holds, const char* condition, int line) {
+    if (holds) return;
+    fprintf(stderr, "scenarios.cpp:%d: %s does not hold\ntrace: %s\n", line, condition, trace_text().c_str());
+    fflush(stderr);
+    _exit(1);
+}
+
+constexpr char16_t kPath[] = u"\\Device\\HarddiskVolume2\\Tools\\A.exe";
+constexpr uint32_t kController = 100;
+constexpr int kSoonMs = 3000;  // what should take a moment; never would be for ever
+
+inline void furnish() {
+    add_process(4, 0, u"");
+    add_process(kController, 4, u"\\Device\\HarddiskVolume2\\python.exe");
+    add_process(200, 4, u"\\Device\\HarddiskVolume21\\shell.exe");
+}
+
+inline void load_driver() { CHECK(load() == STATUS_SUCCESS); }
+
+inline void unload_driver() {
+    unload();
+    CHECK(leftovers() == "");
+}
+
+struct Shown {
+    wire::RecordHeader header;
+    std::u16string image, native, command_line;
+};
+
+struct Device {
+    File file;
+    uint64_t event = 0;
+
+    Device() { CHECK(open(&file) == STATUS_SUCCESS); }
+    ~Device() {
+        if (file.opened) fake::close(&file);
+        if (event != 0) close_handle(event);
+    }
+    NTSTATUS send(uint32_t code, const void* input, size_t bytes, std::vector<uint8_t>* output) {
+        return control(&file, code, input, bytes, output);
+    }
+    NTSTATUS request_register(uint64_t handle, uint32_t timeout_ms = 0, uint32_t disconnect = wire::kVerdictAllow) {
+        const wire::RegisterRequest request = {wire::kVersion,      0,          handle, timeout_ms,
+                                               wire::kVerdictBlock, disconnect, 0};
+        std::vector<uint8_t> nothing;
+        return send(wire::kRegister, &request, sizeof request, &nothing);
+    }
+    void become_controller(uint32_t timeout_ms = 0, uint32_t disconnect = wire::kVerdictAllow) {
+        event = new_event();
+        CHECK(request_register(event, timeout_ms, disconnect) == STATUS_SUCCESS);
+    }
+    wire::Info info() {
+        std::vector<uint8_t> output(sizeof(wire::Info));
+        CHECK(send(wire::kInfo, nullptr, 0, &output) == STATUS_SUCCESS);
+        wire::Info info;
+        memcpy(&info, output.data(), sizeof info);
+        return info;
+    }
+    std::vector<Shown> records(uint32_t code) {
+        std::vector<uint8_t> output(65536);
+        const wire::ListRequest request = {};
+        CHECK(send(code, &request, code == wire::kList ? sizeof request : 0, &output) == STATUS_SUCCESS);
+        wire::RecordsHeader header;
+        memcpy(&header, output.data(), sizeof header);
+        std::vector<Shown> all(header.count);
+        const uint8_t* at = output.data() + sizeof header;
+        for (Shown& one : all) {
+            memcpy(&one.header, at, sizeof one.header);
+            const auto* text = reinterpret_cast<const char16_t*>(at + sizeof one.header);
+            one.image.assign(text, one.header.image_name_bytes / 2);
+            text += one.image.size();
+            one.native.assign(text, one.header.native_name_bytes / 2);
+            one.command_line.assign(text + one.native.size(), one.header.command_line_bytes / 2);
+            at += one.header.size;
+        }
+        return all;
+    }
+    // Waits until the process is held, and answers its record.
+    Shown held(uint32_t pid) {
+        for (int tries = 0; tries < 500; ++tries) {
+            for (const Shown& one : records(wire::kList))
+                if (one.header.pid == pid && one.header.state == wire::kStateHeld) return one;
+            std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        }
+        CHECK(!"held");
+        return {};
+    }
+    uint32_t answer(uint32_t code, const Shown& process) {
+        const wire::Target target = {process.header.pid, 0, process.header.start_key};
+        std::vector<uint8_t> output(sizeof(uint32_t));
+        CHECK(send(code, &target, sizeof target, &output) == STATUS_SUCCESS);
+        uint32_t result;
+        memcpy(&result, output.data(), sizeof result);
+        return result;
+    }
+};
+
+// A new process whose first thread is in the image notification, perhaps for long.
+struct Started {
+    uint32_t pid;
+    std::atomic<bool> returned{false};
+    std::atomic<bool> dead_on_return{false};
+    std::thread thread;
+
+    explicit Started(uint32_t new_pid, const char16_t* path = kPath) : pid(new_pid) {
+        CHECK(create_process(pid, 200, path, u"a.exe 1 2") == STATUS_SUCCESS);
+        thread = std::thread([this] {
+            map_image(pid, {});
+            NTSTATUS status;
+            dead_on_return = terminated(pid, &status);
+            returned = true;
+        });
+    }
+    ~Started() {
+        thread.join();
+        if (is_loaded()) exit_process(pid, 0);
+    }
+    bool returns_within(int ms) {
+        for (; ms > 0 && !returned; ms -= 2) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        return returned;
+    }
+};
+
+}  // namespace scenarios

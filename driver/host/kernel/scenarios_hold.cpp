@@ -1,0 +1,247 @@
+// scenarios_hold.cpp - who is held, who is not, and how each hold ends.
+
+#include "scenarios.h"
+
+namespace scenarios {
+
+void holds_a_process_until_it_is_allowed() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        CHECK(event_was_set(device.event, 0));  // for those that run already
+        device.records(wire::kFetch);
+        Started started(5000);
+        CHECK(event_was_set(device.event, 1000));
+        const auto fetched = device.records(wire::kFetch);
+        CHECK(fetched.size() == 1 && fetched[0].image == u"c:\\tools\\a.exe" && fetched[0].native == kPath);
+        CHECK(fetched[0].command_line == u"a.exe 1 2" && fetched[0].header.parent_pid == 200);
+        CHECK(fetched[0].header.creator_pid == kController && fetched[0].header.created == 6000);
+        const uint64_t looks = locks_taken;
+        CHECK(!started.returns_within(600));  // two slices and more
+        CHECK(locks_taken - looks < 20);      // and it waits, it does not run in circles
+        CHECK(device.answer(wire::kAllow, fetched[0]) == wire::kResultDone);
+        CHECK(started.returns_within(kSoonMs) && !started.dead_on_return);
+    }
+    unload_driver();
+}
+
+void a_blocked_process_is_dead_before_its_thread_goes_on() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        Started started(5000);
+        CHECK(device.answer(wire::kBlock, device.held(5000)) == wire::kResultDone);
+        CHECK(started.returns_within(kSoonMs) && started.dead_on_return);
+        NTSTATUS status;
+        CHECK(terminated(5000, &status) && static_cast<uint32_t>(status) == wire::kStatusBlocked);
+    }
+    unload_driver();
+}
+
+void a_process_that_would_not_die_is_tried_again() {
+    kernel.terminate_fails = true;
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        Started started(5000);
+        CHECK(device.answer(wire::kBlock, device.held(5000)) == wire::kResultDone);
+        CHECK(!started.returns_within(300));
+        const uint64_t failures = device.info().counters.terminate_failures;
+        CHECK(failures >= 2 && failures < 12);  // with time between
+        kernel.terminate_fails = false;
+        CHECK(started.returns_within(kSoonMs) && started.dead_on_return);
+    }
+    unload_driver();
+}
+
+void a_timeout_answers_one_process_and_no_other() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller(1200);
+        Started first(5000);
+        CHECK(!first.returns_within(800));
+        Started second(5004);
+        CHECK(first.returns_within(kSoonMs) && first.dead_on_return);
+        CHECK(!second.returned);
+        CHECK(device.answer(wire::kAllow, device.held(5004)) == wire::kResultDone);
+    }
+    unload_driver();
+}
+
+void releases_all_at_once_when_the_controllers_handle_is_closed() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller(0, wire::kVerdictBlock);
+        Started a(5000), b(5004), c(5008);
+        device.held(5000), device.held(5004), device.held(5008);
+        cleanup(&device.file);
+        CHECK(a.returns_within(kSoonMs) && b.returns_within(kSoonMs) && c.returns_within(kSoonMs));
+        CHECK(a.dead_on_return && b.dead_on_return && c.dead_on_return);
+    }
+    unload_driver();
+}
+
+void releases_all_at_once_when_the_controllers_process_ends() {
+    load_driver();
+    {
+        add_process(400, 200, u"\\Device\\HarddiskVolume2\\controller.exe");
+        Device device;
+        as_process(400, 401, [&] { device.become_controller(); });
+        CHECK(device.info().controller_pid == 400);
+        Started a(5000), b(5004);
+        device.held(5000), device.held(5004);
+        exit_process(400, 1);  // somebody else still has the handle
+        CHECK(a.returns_within(kSoonMs) && b.returns_within(kSoonMs) && !a.dead_on_return);
+        CHECK(device.info().controller_pid == 0);
+    }
+    unload_driver();
+}
+
+void unloads_at_once_while_three_are_held() {
+    load_driver();
+    Started a(5000), b(5004), c(5008);
+    {
+        Device device;
+        device.become_controller();
+        std::thread late([] { map_image(5000, {}); });  // a second image of the same process passes
+        late.join();
+    }
+    Device* device = new Device;
+    device->become_controller();
+    Started d(5012), e(5016), f(5020);
+    device->held(5012), device->held(5016), device->held(5020);
+    const auto before = std::chrono::steady_clock::now();
+    unload();  // the handle is open: Wine does so, and NT would have waited
+    CHECK(std::chrono::steady_clock::now() - before < std::chrono::milliseconds(kSoonMs));
+    CHECK(d.returns_within(kSoonMs) && e.returns_within(kSoonMs) && f.returns_within(kSoonMs));
+    CHECK(!d.dead_on_return && !e.dead_on_return && !f.dead_on_return);
+    std::vector<uint8_t> output(sizeof(wire::Info));
+    CHECK(device->send(wire::kInfo, nullptr, 0, &output) == STATUS_DEVICE_NOT_READY);
+    device->file.opened = false;
+    delete device;
+    CHECK(leftovers() == "");
+}
+
+void unload_waits_for_callbacks_where_the_kernel_does_not() {
+    kernel.removal_waits = false;
+    load_driver();
+    Device device;
+    device.become_controller();
+    Started a(5000), b(5004), c(5008);
+    device.held(5000), device.held(5004), device.held(5008);
+    device.file.opened = false;
+    unload();  // made up or not, code that is gone must have nobody in it
+    CHECK(leftovers() == "");
+}
+
+void unloads_while_a_blocked_process_is_about_to_die() {
+    load_driver();
+    Device device;
+    device.become_controller();
+    Started started(5000);
+    const Shown shown = device.held(5000);
+    CHECK(device.answer(wire::kBlock, shown) == wire::kResultDone);
+    device.file.opened = false;
+    unload();
+    CHECK(started.returns_within(kSoonMs) && started.dead_on_return);
+}
+
+// -------------------------------------------------------------------------------------------------- who is never held
+
+void holds_only_the_first_image_of_a_process_in_its_own_thread() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        CHECK(create_process(5000, 200, kPath, u"") == STATUS_SUCCESS);
+        Mapping by_parent, driver_image, library;
+        by_parent.mapped_by = 200;
+        driver_image.system_image = true;
+        library.executable = false;
+        for (const Mapping& mapping : {by_parent, driver_image, library}) map_image(5000, mapping);  // each returns
+        map_image(4, {});
+        map_image(0, {});
+        CHECK(device.info().counters.held == 0);
+        std::thread first([] { map_image(5000, {}); });
+        device.answer(wire::kAllow, device.held(5000));
+        first.join();
+        map_image(5000, {});
+        CHECK(device.info().counters.held == 1);
+        exit_process(5000, 0);
+    }
+    unload_driver();
+}
+
+void never_holds_the_protected_the_critical_or_anybody_without_a_controller() {
+    load_driver();
+    {
+        Device device;
+        Started nobody_asks(5000);
+        CHECK(nobody_asks.returns_within(kSoonMs));
+        device.become_controller();
+        Started safe(5004, u"\\Device\\HarddiskVolume2\\protected.exe");
+        Started critical(5008, u"\\Device\\HarddiskVolume2\\Windows\\System32\\csrss.exe");
+        CHECK(safe.returns_within(kSoonMs) && critical.returns_within(kSoonMs));
+        CHECK(device.info().counters.exempt == 2);
+    }
+    unload_driver();
+}
+
+void refuses_a_creation_by_a_rule_so_that_no_process_comes_to_be() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        const std::u16string path = u"c:\\tools\\a.exe";
+        std::vector<uint8_t> rules(sizeof(wire::RulesHeader) + sizeof(wire::RuleHeader) + 32), nothing;
+        const wire::RulesHeader header = {1, 0};
+        const auto bytes = static_cast<uint32_t>(path.size() * 2);
+        const wire::RuleHeader rule = {sizeof(wire::RuleHeader) + 32, wire::kVerdictBlock, bytes, 0};
+        memcpy(rules.data(), &header, sizeof header);
+        memcpy(rules.data() + sizeof header, &rule, sizeof rule);
+        memcpy(rules.data() + sizeof header + sizeof rule, path.data(), bytes);
+        CHECK(device.send(wire::kSetRules, rules.data(), rules.size(), &nothing) == STATUS_SUCCESS);
+        CHECK(static_cast<uint32_t>(create_process(5000, 200, kPath, u"a")) == wire::kStatusBlocked);
+        CHECK(create_process(5004, 200, u"\\Device\\HarddiskVolume21\\other.exe", u"b") == STATUS_SUCCESS);
+        CHECK(device.info().counters.rule_blocked == 1);
+        exit_process(5004, 0);
+    }
+    unload_driver();
+}
+
+void many_starts_verdicts_and_exits_at_once() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        std::atomic<bool> over{false};
+        std::thread controller([&] {
+            while (!over) {
+                event_was_set(device.event, 20);
+                for (const Shown& one : device.records(wire::kFetch))
+                    device.answer(one.header.pid % 3 == 0 ? wire::kBlock : wire::kAllow, one);
+            }
+        });
+        std::vector<std::thread> creators;
+        for (uint32_t creator = 0; creator < 6; ++creator)
+            creators.emplace_back([creator] {
+                for (uint32_t i = 0; i < 40; ++i) {
+                    Started started(10000 + creator * 1000 + 4 * i);
+                    CHECK(started.returns_within(5000));
+                    CHECK(started.dead_on_return == (started.pid % 3 == 0));
+                }
+            });
+        for (std::thread& thread : creators) thread.join();
+        over = true;
+        controller.join();
+        CHECK(device.info().counters.held == 240 && device.info().held_count == 0);
+    }
+    unload_driver();
+}
+
+}  // namespace scenarios
