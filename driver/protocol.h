@@ -111,11 +111,11 @@ constexpr uint32_t kReportExits = 0x2;        // FETCH gives a record once more 
 constexpr uint32_t kRegisterFlags = 0x3;
 
 // Info::features
-constexpr uint32_t kFeatureCreateEx = 0x1;      // PsSetCreateProcessNotifyRoutineEx is registered: rules refuse creation
+constexpr uint32_t kFeatureCreateEx = 0x1;  // PsSetCreateProcessNotifyRoutineEx is registered: rules refuse creation
 constexpr uint32_t kFeatureNoteRequests = 0x2;  // the Wine test build
 constexpr uint32_t kFeatureDebugBuild = 0x4;
 
-constexpr uint32_t kStatusBlocked = 0xC0000364;  // STATUS_ACCESS_DISABLED_BY_POLICY_OTHER: a blocked process' exit status
+constexpr uint32_t kStatusBlocked = 0xC0000364;  // STATUS_ACCESS_DISABLED_BY_POLICY_OTHER: the exit of the blocked
 constexpr uint32_t kStatusUnknown = 0x103;       // RecordHeader::exit_status while it runs or when it is not known
 
 constexpr uint32_t kNoTimeout = 0;                   // RegisterRequest::hold_timeout_ms: hold for ever

@@ -119,8 +119,8 @@ void create(World& world, Program& program) {
     const uint32_t pid = pid_from(program), parent = pid_from(program), creator = pid_from(program);
     const uint8_t how = program.byte();
     const OwnedText name(program), line(program);
-    (void)gate_on_create(world.host, pid, parent, creator, 0, how & 4, name.data, name.units, line.data, line.units, how & 1,
-                         how & 2);
+    (void)gate_on_create(world.host, pid, parent, creator, 0, how & 4, name.data, name.units, line.data, line.units,
+                         how & 1, how & 2);
 }
 
 void image(World& world, Program& program) {

@@ -21,6 +21,7 @@ STEPS = (
 CODES = (wire.INFO, wire.REGISTER, wire.FETCH, wire.LIST, wire.ALLOW, wire.BLOCK, wire.RESET, wire.SET_RULES)
 TOOL, ELSEWHERE, CRITICAL, SHARE, DOS_DEVICE, VOLUME, NOTHING = range(7)
 FIRST_KEY = 1001
+HALF_NAMES = ("\\??\\", "\\??\\C", "\\??\\C:", "\\", "\\??\\C:\\")
 
 
 def step(name: str, *arguments: int) -> bytes:
@@ -30,7 +31,8 @@ def step(name: str, *arguments: int) -> bytes:
 
 def request(code: int, data: bytes = b"", room: int = 0, *, how: int = 1, who: int = 0) -> bytes:
     """A request; how: 1 = one buffer for both ways, 2 = with the event that there is, 4 = a handle for reading."""
-    return step("request", how, CODES.index(code), who, *len(data).to_bytes(2, "little"), *room.to_bytes(2, "little")) + data
+    sizes = len(data).to_bytes(2, "little") + room.to_bytes(2, "little")
+    return step("request", how, CODES.index(code), who, *sizes) + data
 
 
 def register(*, timeout_ms: int = 0, verdict: Verdict = Verdict.ALLOW, flags: int = 3, who: int = 0) -> bytes:
@@ -61,27 +63,33 @@ def seeds() -> dict[str, bytes]:
     rules = wire.encode_rules([("h:\\a.exe", Verdict.BLOCK), ("\\device\\mup\\s\\a.exe", Verdict.ALLOW)])
     looks = b"".join(step("look", place) for place in range(8))
     work = step("take", 0) + step("terminated", 128)
-    lists = request(wire.LIST, wire.encode_list(), 4000, how=4) + request(wire.LIST, wire.encode_list(FIRST_KEY), 300, how=5)
+    lists = request(wire.LIST, wire.encode_list(), 4000, how=4)
+    lists += request(wire.LIST, wire.encode_list(FIRST_KEY), 300, how=5)
     fetch, info = request(wire.FETCH, room=4000), request(wire.INFO, room=240, how=4)
     hold = register() + start(2) + start(3)
     programs = {
         "allow": drives + hold + fetch + answers(wire.ALLOW, 2) + looks + step("exit", 2, 7) + fetch + lists + info,
         "block": drives + hold + fetch + answers(wire.BLOCK, 2) + work + work + looks + info,
         "block_fails": hold + answers(wire.BLOCK, 1) + (step("take", 0) + step("terminated", 0)) * 21 + looks,
-        "timeout": register(timeout_ms=100, verdict=Verdict.BLOCK) + start(2) + fetch + step("time", 10) + looks + work + looks + fetch,
+        "timeout": register(timeout_ms=100, verdict=Verdict.BLOCK) + start(2) + fetch + step("time", 10)
+        + looks + work + looks + fetch,
         "disconnect": hold + step("close", 0) + looks + register(who=1) + request(wire.FETCH, room=4000, who=1),
-        "controller_exits": step("create", 3, 0, 0, 1, TOOL, NOTHING) + register() + start(2) + step("exit", 3, 0) + looks,
+        "controller_exits": step("create", 3, 0, 0, 1, TOOL, NOTHING) + register() + start(2)
+        + step("exit", 3, 0) + looks,
         "reset": hold + request(wire.SET_RULES, rules) + request(wire.RESET) + looks + info,
         "stop": hold + answers(wire.BLOCK, 1) + step("stop", 255) + work + looks + info,
-        "rules": drives + register() + request(wire.SET_RULES, rules) + start(2, known=True) + start(3) + start(4, SHARE) + looks + work + fetch,
+        "rules": drives + register() + request(wire.SET_RULES, rules) + start(2, known=True) + start(3)
+        + start(4, SHARE) + looks + work + fetch,
         "names": drives + b"".join(start(place, place) for place in range(2, 7)) + lists,
         "small_fetch": hold + request(wire.FETCH, room=16) + request(wire.FETCH, room=200) * 3,
         "small_answers": hold + request(wire.ALLOW, wire.encode_targets([(8, FIRST_KEY)] * 3), 8, how=0) + looks,
-        "half_names": drives + b"".join(spelt(i, n) for i, n in enumerate(("\\??\\", "\\??\\C", "\\??\\C:", "\\", "\\??\\C:\\"), 2)),
+        "half_names": drives + b"".join(spelt(place, name) for place, name in enumerate(HALF_NAMES, 2)),
         "half_rule": register() + request(wire.SET_RULES, rules[:-8]) + request(wire.SET_RULES, rules[:30], how=0),
         "reused": hold + fetch + start(2) + looks + answers(wire.BLOCK, 2) + fetch,
-        "no_memory": register() + b"".join(step("memory", n) + start(2 + n) + step("exit", 2 + n, 0) for n in range(1, 5)) + fetch,
-        "exits_in_hand": hold + answers(wire.BLOCK, 2) + step("take", 0) + step("exit", 2, 0) + step("exit", 3, 0) + looks + step("terminated", 128) + looks,
+        "no_memory": register()
+        + b"".join(step("memory", n) + start(2 + n) + step("exit", 2 + n, 0) for n in range(1, 5)) + fetch,
+        "exits_in_hand": hold + answers(wire.BLOCK, 2) + step("take", 0) + step("exit", 2, 0) + step("exit", 3, 0)
+        + looks + step("terminated", 128) + looks,
     }  # fmt: skip
     return {name: bytes(1) + program for name, program in programs.items()}
 

@@ -227,8 +227,8 @@ void* disturb(void*) {
         host_advance(host, 1 + random.below(10));
         size_t written;
         memset(buffer, 0, 8);
-        (void)gate_dispatch(host, 7, 7, wire::kAccessRead, random.one_in(2) ? wire::kList : wire::kInfo, buffer, 8, buffer,
-                            sizeof buffer, &written);
+        const uint32_t code = random.one_in(2) ? wire::kList : wire::kInfo;
+        (void)gate_dispatch(host, 7, 7, wire::kAccessRead, code, buffer, 8, buffer, sizeof buffer, &written);
         if (random.one_in(8) && gate_volumes_begin(host) == kSuccess &&
             gate_volumes_add(host, prefix, sizeof prefix / sizeof prefix[0] - 1, u'c') == kSuccess)
             gate_volumes_commit(host);
@@ -268,7 +268,7 @@ void run_round(int round) {
     gate_stop(host);
     closing = stopped = true;
     for (pthread_t thread : starters) pthread_join(thread, nullptr);
-    if (real_ms() - stopping > kLongestHoldMs) fail("the stop took %llu ms", (unsigned long long)(real_ms() - stopping));
+    if (real_ms() - stopping > kLongestHoldMs) fail("the stop took too long: a held thread was not woken");
     if (gate_holds_in_flight(host)) fail("somebody is held after the stop");
     ended = true;
     for (pthread_t thread : others) pthread_join(thread, nullptr);
@@ -282,7 +282,8 @@ void run_round(int round) {
 int main(int count, char** arguments) {
     if (count != 2) return fprintf(stderr, "usage: stress SECONDS\n"), 2;
     int rounds = 0;
-    for (const uint64_t until = real_ms() + uint64_t(atoi(arguments[1])) * 1000; real_ms() < until; ++rounds) run_round(rounds);
+    const uint64_t until = real_ms() + uint64_t(atoi(arguments[1])) * 1000;
+    for (; real_ms() < until; ++rounds) run_round(rounds);
     printf("stress: %d rounds, %llu holds, %llu blocked, %llu terminations, %llu controllers, no finding\n", rounds,
            (unsigned long long)held, (unsigned long long)blocked, (unsigned long long)terminations,
            (unsigned long long)controllers);

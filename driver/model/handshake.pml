@@ -1,12 +1,14 @@
 /* handshake.pml - the handshake of docs/design.md for spin, which tries every order of events.
  *
- *     spin -DPROCESSES=2 -DTIMEOUT=0 -a handshake.pml && cc -O2 -o pan pan.c && ./pan -a -f -N released     (and so on, see the end)
+ *     spin -DPROCESSES=2 -DTIMEOUT=0 -a handshake.pml && cc -O2 -DNFAIR=3 -o pan pan.c && ./pan -a -f -N released
+ *
+ * and so on for the other claims, at the end. tests/core/test_proofs.py runs them all.
  *
  * What the core does under its lock is one atomic step here; between two of them anybody may come. A thread that is
- * held wakes only when it is woken: the slices in which real ones look again are a second line, not modelled. Three
- * (or two) processes start: the second takes the pid of the first as soon as the kernel gives it, which is when the first is
- * gone. Two controllers come, one after the other; the first may be one that dies at some moment. One process may be ended from outside
- * while it is held, and the driver may be stopped at any moment.
+ * held wakes only when it is woken: the slices in which real ones look again are a second line, not modelled. Two or
+ * three processes start: the second takes the pid of the first as soon as the kernel gives it, which is when the first
+ * is gone. Two controllers come, one after the other; the first may be one that dies at some moment. One process may
+ * be ended from outside while it is held, or the driver be stopped, at any moment.
  */
 
 #ifndef PROCESSES

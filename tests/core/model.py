@@ -18,7 +18,7 @@ from procmon import wire
 
 CRITICAL = {
     f"c:\\windows\\system32\\{name}.exe"
-    for name in ("smss", "csrss", "wininit", "winlogon", "services", "lsass", "logonui", "conhost", "werfault", "wermgr")
+    for name in "smss csrss wininit winlogon services lsass logonui conhost werfault wermgr".split()
 }
 TERMINATE_TRIES = 20
 

@@ -31,7 +31,9 @@ names = st.sampled_from(
         "\\Device\\HarddiskVolume2\\Windows\\SysWOW64\\WerFault.exe",
     ]
 )
-rule_paths = st.sampled_from(["c:\\tools\\a.exe", "c:\\tools\\b.exe", "\\device\\harddiskvolume2\\tools\\a.exe", "d:\\a.exe"])
+rule_paths = st.sampled_from(
+    ["c:\\tools\\a.exe", "c:\\tools\\b.exe", "\\device\\harddiskvolume2\\tools\\a.exe", "d:\\a.exe"]
+)
 verdicts = st.sampled_from([Verdict.ALLOW, Verdict.BLOCK])
 rooms = st.sampled_from([16, 100, 220, 300, 500, 1 << 16])
 mostly = st.sampled_from([True, True, True, True, True, True, False])
@@ -60,7 +62,8 @@ class CoreAndModel(RuleBasedStateMachine):
 
     @rule(
         pid=pids, parent_pid=pids, creator_pid=pids, created=st.sampled_from([0, 7]), native_name=names,
-        command_line=st.sampled_from(["", "a b", "x" * 4096, "x" * 4097]), running=seldom, refusable=mostly, memory=mostly,
+        command_line=st.sampled_from(["", "a b", "x" * 4096, "x" * 4097]), running=seldom, refusable=mostly,
+        memory=mostly,
     )  # fmt: skip
     def create(
         self, pid: int, parent_pid: int, creator_pid: int, created: int, native_name: str, command_line: str,
@@ -165,8 +168,9 @@ class CoreAndModel(RuleBasedStateMachine):
         caller = self.callers[who]
         caller.event = caller.event or self.core.event()
         status = caller.register(
-            event=caller.event, flags=flags, hold_timeout_ms=timeout_ms, on_timeout=on_timeout, on_disconnect=on_disconnect
-        )
+            event=caller.event, flags=flags, hold_timeout_ms=timeout_ms, on_timeout=on_timeout,
+            on_disconnect=on_disconnect,
+        )  # fmt: skip
         new = Registration(caller.owner, caller.pid, flags, timeout_ms, CODES[on_timeout], CODES[on_disconnect])
         assert status == self.model.register(new)
 

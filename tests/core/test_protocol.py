@@ -41,8 +41,10 @@ def compiled(folder: Path) -> dict[str, dict[str, int]]:
     source = folder / "protocol.cpp"
     source.write_text(
         f'#include "{HEADER}"\n#include <stdio.h>\nusing namespace procmon::wire;\n'
-        'static void constant(const char* name, unsigned long long value) { printf(", \\"%s\\": %llu", name, value); }\n'
-        'static void structure(const char* name, size_t size) { printf("}, \\"%s\\": {\\"sizeof\\": %zu", name, size); }\n'
+        "static void constant(const char* name, unsigned long long value) {\n"
+        '    printf(", \\"%s\\": %llu", name, value);\n}\n'
+        "static void structure(const char* name, size_t size) {\n"
+        '    printf("}, \\"%s\\": {\\"sizeof\\": %zu", name, size);\n}\n'
         'int main() {\nprintf("{\\"constants\\": {\\"sizeof\\": 0");\n' + "\n".join(lines) + '\nputs("}}");\n}\n'
     )
     program = folder / "protocol"
