@@ -4,7 +4,7 @@ Nothing here asks the network: no revocation list is fetched, and no missing cer
 """
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple, SupportsInt
 
@@ -222,6 +222,8 @@ class Catalog(NamedTuple):
     path: str
     hash: bytes
     """By which it lists the file."""
+    admin: int
+    """The context that made the hash, by its algorithm; open until `catalogs_of` goes on."""
 
 
 def verify_embedded(path: str, file: SupportsInt) -> TrustAnswer:
@@ -230,13 +232,13 @@ def verify_embedded(path: str, file: SupportsInt) -> TrustAnswer:
     return _verify(_WTD_CHOICE_FILE, what)
 
 
-def catalogs_of(file: SupportsInt) -> Iterator[Catalog]:
+def catalogs_of(file: SupportsInt) -> Generator[Catalog, None, None]:
     """The installed catalogues that list an open file, by its SHA-256 (where Windows can: from 8 on) and its SHA-1."""
     for algorithm in _HASHES:
         try:
             with _catalog_admin(algorithm) as admin:
                 digest = _catalog_hash(admin, algorithm, file)
-                yield from (Catalog(path, digest) for path in _catalog_paths(admin, digest))
+                yield from (Catalog(path, digest, admin) for path in _catalog_paths(admin, digest))
         except AttributeError:  # Windows 7 has no such function
             continue
         except OSError as error:
@@ -254,6 +256,7 @@ def verify_catalog(path: str, file: SupportsInt, catalog: Catalog) -> TrustAnswe
         member_file=int(file),
         hash=catalog.hash,
         hash_size=len(catalog.hash),
+        catalog_admin=catalog.admin,  # without it the hash is taken for a SHA-1
     )
     return _verify(_WTD_CHOICE_CATALOG, member)
 
@@ -317,6 +320,7 @@ def _catalog_paths(admin: int, digest: bytes) -> Iterator[str]:
             info = _CatalogInfo(ctypes.sizeof(_CatalogInfo))
             _CryptCATCatalogInfoFromContext(context, info, 0)
             yield info.path
+        previous = HANDLE()  # the last call has freed it, too
     finally:
         if previous.value:
             _CryptCATAdminReleaseCatalogContext(admin, previous, 0)
