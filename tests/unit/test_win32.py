@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import procmon
-from procmon.win32 import _bind, device, kernel, scm, trust
+from procmon.win32 import _bind, device, kernel, scm, token, trust
 from procmon.win32.handles import Handle
 from procmon.win32.translate import code_of
 
@@ -154,3 +154,14 @@ def test_a_catalogue_is_asked_with_the_context_that_made_the_hash(monkeypatch: p
     trust.verify_catalog("a.exe", 1, next(catalogs))
     catalogs.close()
     assert calls == [*asked, ("catalogue", 0x10), ("admin", 0x44)]
+
+
+def test_a_token_is_asked_for_its_elevation_in_the_size_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows may answer ERROR_BAD_LENGTH to any other size of a fixed one, nought included."""
+
+    def answer(handle: int, kind: int, into: object, size: int, needed: object) -> None:
+        assert (handle, kind, size) == (0x44, 20, 4)
+        into._obj.value = 1  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(token, "_GetTokenInformation", answer)
+    assert token.is_elevated(0x44) is True

@@ -4,50 +4,22 @@ import ctypes
 from ctypes import byref, c_void_p, sizeof
 from dataclasses import dataclass
 
-from ._bind import (
-    BOOL,
-    DWORD,
-    HANDLE,
-    advapi32,
-    bind,
-    check_ntstatus,
-    fail_on_zero,
-    handle_or_none,
-    kernel32,
-    never_fails,
-    ntdll,
-)
-from .handles import Handle
+from . import token
+from ._bind import DWORD, HANDLE, bind, check_ntstatus, kernel32, never_fails, ntdll
 
 __all__ = ["CodeIntegrity", "code_integrity", "is_elevated"]
 
 # --------------------------------------------------------------------------------------------------------- the token
 
-_TOKEN_QUERY = 0x8
-_TOKEN_ELEVATION = 20
-
 # https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-getcurrentprocess
 # HANDLE GetCurrentProcess(void);
 _GetCurrentProcess = bind(kernel32, "GetCurrentProcess", HANDLE, (), never_fails)
 
-# https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-openprocesstoken
-# BOOL OpenProcessToken(HANDLE ProcessHandle, DWORD DesiredAccess, PHANDLE TokenHandle);
-_OpenProcessToken = bind(advapi32, "OpenProcessToken", BOOL, (HANDLE, DWORD, c_void_p), fail_on_zero)
-
-# https://learn.microsoft.com/windows/win32/api/securitybaseapi/nf-securitybaseapi-gettokeninformation
-# BOOL GetTokenInformation(HANDLE, TOKEN_INFORMATION_CLASS, LPVOID, DWORD Length, PDWORD ReturnLength);
-_GetTokenInformation = bind(
-    advapi32, "GetTokenInformation", BOOL, (HANDLE, DWORD, c_void_p, DWORD, c_void_p), fail_on_zero
-)
-
 
 def is_elevated() -> bool:
     """This program runs with an administrator's full token. Raises: OSError."""
-    token, elevated, length = c_void_p(), DWORD(), DWORD()
-    _OpenProcessToken(_GetCurrentProcess(), _TOKEN_QUERY, byref(token))
-    with Handle(token.value or 0) as handle:
-        _GetTokenInformation(int(handle), _TOKEN_ELEVATION, byref(elevated), sizeof(elevated), byref(length))
-    return bool(elevated.value)
+    with token.open_token(_GetCurrentProcess()) as own:
+        return token.is_elevated(own)
 
 
 # ---------------------------------------------------------------------------------------------------- code integrity

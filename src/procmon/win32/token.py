@@ -106,7 +106,9 @@ def integrity_rid(token: SupportsInt) -> int:
 
 def is_elevated(token: SupportsInt) -> bool:
     """The token has been elevated: an administrator's full token."""
-    return any(_information(token, _TOKEN_ELEVATION).raw[:4])
+    elevated = DWORD()  # its size is fixed, and Windows may refuse to be asked for it (ERROR_BAD_LENGTH)
+    _GetTokenInformation(int(token), _TOKEN_ELEVATION, ctypes.byref(elevated), ctypes.sizeof(elevated), DWORD())
+    return bool(elevated.value)
 
 
 def session_of(pid: int) -> int:
