@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import procmon
-from procmon.win32 import _bind, device, kernel, scm, token, trust
+from procmon.win32 import _bind, debug, device, kernel, scm, token, trust
 from procmon.win32.handles import Handle
 from procmon.win32.translate import code_of
 
@@ -165,3 +165,12 @@ def test_a_token_is_asked_for_its_elevation_in_the_size_that_it_has(monkeypatch:
 
     monkeypatch.setattr(token, "_GetTokenInformation", answer)
     assert token.is_elevated(0x44) is True
+
+
+def test_attaching_to_a_process_that_has_a_debugger_is_refused_whatever_windows_calls_it() -> None:
+    """NT has a status of its own for it, which Win32 turns into 87; Wine says 5 at once."""
+    for code, told in ((87, 5), (5, 5), (50, 50)):
+        with pytest.raises(OSError, match="DebugActiveProcess") as caught:
+            debug._refused_if_debugged("DebugActiveProcess", 0, code)
+        assert code_of(caught.value) == told
+    debug._refused_if_debugged("DebugActiveProcess", 1, 87)

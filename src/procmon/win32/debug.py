@@ -32,6 +32,8 @@ OUTPUT_STRING: Final = 8
 
 _DBG_CONTINUE = 0x00010002
 _DBG_EXCEPTION_NOT_HANDLED = 0x80010001
+_ERROR_ACCESS_DENIED = 5
+_ERROR_INVALID_PARAMETER = 87
 _ERROR_SEM_TIMEOUT = 121
 _POLL_MS = 10
 
@@ -114,6 +116,12 @@ class DebugEvent(ctypes.Structure):
 # ---------------------------------------------------------------------------------------------------------- prototypes
 
 
+def _refused_if_debugged(name: str, result: int, error: int) -> None:
+    """The caller has the process open, so that 87 is no missing one: it is what becomes of STATUS_PORT_ALREADY_SET."""
+    if not result:
+        raise windows_error(name, _ERROR_ACCESS_DENIED if error == _ERROR_INVALID_PARAMETER else error)
+
+
 def _false_on_timeout(name: str, result: int, error: int) -> bool:
     if not result and error != _ERROR_SEM_TIMEOUT:
         raise windows_error(name, error)
@@ -133,7 +141,7 @@ _ContinueDebugEvent = bind(kernel32, "ContinueDebugEvent", BOOL, (DWORD, DWORD, 
 
 # https://learn.microsoft.com/windows/win32/api/debugapi/nf-debugapi-debugactiveprocess
 # BOOL DebugActiveProcess(DWORD dwProcessId);
-_DebugActiveProcess = bind(kernel32, "DebugActiveProcess", BOOL, (DWORD,), fail_on_zero)
+_DebugActiveProcess = bind(kernel32, "DebugActiveProcess", BOOL, (DWORD,), _refused_if_debugged)
 
 # https://learn.microsoft.com/windows/win32/api/debugapi/nf-debugapi-debugactiveprocessstop
 # BOOL DebugActiveProcessStop(DWORD dwProcessId);
@@ -212,7 +220,7 @@ class DebugPort:
 
         The event is overwritten by the next call. It stays open, and its process frozen, until `resume`.
         """
-        limit = INFINITE if timeout_ms is None else timeout_ms
+        limit = INFINITE if timeout_ms is None else min(timeout_ms, INFINITE - 1)
         if self._both is None:
             return self._event if _WaitForDebugEvent(self._event, min(limit, _POLL_MS)) else None
         if wait_any(self._both, limit) == 1 and _WaitForDebugEvent(self._event, 0):
