@@ -232,7 +232,7 @@ void* disturb(void*) {
         if (random.one_in(8) && gate_volumes_begin(host) == kSuccess &&
             gate_volumes_add(host, prefix, sizeof prefix / sizeof prefix[0] - 1, u'c') == kSuccess)
             gate_volumes_commit(host);
-        if (random.one_in(4)) gate_on_exit(host, pid_of(int(random.below(kStarters * kPidsOfOne))), 9);
+        if (!closing && random.one_in(4)) gate_on_exit(host, pid_of(int(random.below(kStarters * kPidsOfOne))), 9);
         sleep_us(300);
     }
     return nullptr;

@@ -315,7 +315,7 @@ def is_green(copy: Path, test: str) -> bool:
     file, *options = test.split(" ", 2)
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", f"tests/core/{file}", *options],
-        cwd=copy, capture_output=True, text=True, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=copy, capture_output=True, text=True, env=os.environ | {"PROCMON_SHRINK": "0"},
     )  # fmt: skip
     if result.returncode not in (0, 1, -4, -5, -6, -11):  # red is an ordinary failure, or a crash in the library
         raise RuntimeError(f"{test}: pytest ended with {result.returncode}\n{result.stdout}{result.stderr}")

@@ -8,13 +8,14 @@ import os
 
 from core.harness import ACCESS_DENIED, BUFFER_TOO_SMALL, INFO_LENGTH_MISMATCH, SUCCESS, Caller, Core, Held
 from core.model import Model, Process, Registration
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from procmon import wire
 from procmon.records import Verdict
 
 LONG = os.environ.get("PROCMON_LONG") == "1"
+SHRINK = os.environ.get("PROCMON_SHRINK") != "0"  # breaks.py wants to know that there is a difference, not which
 
 CONTROLLER_PIDS = (1000, 2000)
 pids = st.sampled_from([44, 48, 52, 56, *CONTROLLER_PIDS])
@@ -31,6 +32,7 @@ names = st.sampled_from(
         "\\Device\\HarddiskVolume2\\Windows\\SysWOW64\\WerFault.exe",
     ]
 )
+ordinary_names = st.sampled_from(["", "\\Device\\HarddiskVolume2\\Tools\\B.exe", "\\Device\\Mup\\Server\\Share\\A.exe"])
 rule_paths = st.sampled_from(
     ["c:\\tools\\a.exe", "c:\\tools\\b.exe", "\\device\\harddiskvolume2\\tools\\a.exe", "d:\\a.exe"]
 )
@@ -54,9 +56,14 @@ class CoreAndModel(RuleBasedStateMachine):
         self.shown = self.set = 0
         self.reader = self.core.opened(access=wire.ACCESS_READ)
 
-    @initialize()
-    def open_two(self) -> None:
+    @initialize(
+        registered=mostly, timeout_ms=st.sampled_from([100, 100, 0]), flags=st.sampled_from([0, 2]), verdict=verdicts
+    )
+    def open_two(self, registered: bool, timeout_ms: int, flags: int, verdict: Verdict) -> None:
+        """Most stories begin with a controller."""
         self.callers = [self.core.opened(pid) for pid in CONTROLLER_PIDS]
+        if registered:
+            self.register(0, flags, timeout_ms, verdict, verdict)
 
     # -- notifications
 
@@ -91,11 +98,13 @@ class CoreAndModel(RuleBasedStateMachine):
         if held and process:
             self.holds.append((held, process))
 
-    @rule(pid=pids, name=names)
-    def start(self, pid: int, name: str) -> None:
-        """The usual way: created, then its image."""
+    @rule(pid=st.sampled_from([44, 48, 52, 56]), name=ordinary_names, fetched=st.booleans())
+    def start(self, pid: int, name: str, fetched: bool) -> None:
+        """The usual way: created, then its image, and then perhaps it is fetched."""
         self.create(pid, 44, 44, 0, "", "", False, False, True)
         self.image(pid, name, False, True)
+        if fetched and self.model.controller:
+            self.fetch_all()
 
     @rule(pid=pids, status=st.sampled_from([0, 7, wire.STATUS_BLOCKED]))
     def exit(self, pid: int, status: int) -> None:
@@ -146,10 +155,16 @@ class CoreAndModel(RuleBasedStateMachine):
         assert not held.waits()
         assert held.end() == self.model.leave(process)
 
+    @precondition(lambda self: self.model.condemned)
     @rule()
     def work(self) -> None:
         process = self.model.next_condemned()
         assert self.core.next_condemned() == (process and (process.pid, process.key))
+
+    @precondition(lambda self: not self.model.condemned)
+    @rule()
+    def no_work(self) -> None:
+        assert self.core.next_condemned() is None
 
     @precondition(lambda self: self.model.in_worker)
     @rule(data=st.data(), died=mostly)
@@ -174,9 +189,15 @@ class CoreAndModel(RuleBasedStateMachine):
         new = Registration(caller.owner, caller.pid, flags, timeout_ms, CODES[on_timeout], CODES[on_disconnect])
         assert status == self.model.register(new)
 
-    @rule(who=st.integers(0, 1))
+    @precondition(lambda self: not self.model.controller and not self.model.stopped)
+    @rule(verdict=verdicts)
+    def somebody_comes(self, verdict: Verdict) -> None:
+        """Most of the time there is a controller."""
+        self.register(0, wire.REPORT_EXITS, 100, verdict, verdict)
+
+    @rule(who=st.sampled_from([1, 1, 1, 0]))
     def close(self, who: int) -> None:
-        """Its handle goes; a new one is opened."""
+        """Its handle goes; a new one is opened. The second controller's mostly, who seldom is one."""
         caller = self.callers[who]
         caller.close()
         self.model.close(caller.owner)
@@ -208,6 +229,23 @@ class CoreAndModel(RuleBasedStateMachine):
         caller = self.callers[self.controller_index()]
         assert caller.answer(code, [(process.pid, process.key)]) == [wire.RESULT_DONE]
         assert self.model.answer(process.pid, process.key, CODES[verdict]) == wire.RESULT_DONE
+
+    @precondition(lambda self: self.model.controller and self.model.controller.timeout_ms and self.model.held())
+    @rule()
+    def all_wait_in_vain(self) -> None:
+        """It fetches all that is held and does not answer."""
+        assert self.model.controller
+        self.fetch_all()
+        self.time_passes(self.model.controller.timeout_ms)
+        for held, process in self.holds:
+            assert held.waits() == self.model.look(process)
+
+    @precondition(lambda self: self.model.controller and self.model.held())
+    @rule(data=st.data())
+    def block_one_and_take_it(self, data: st.DataObject) -> None:
+        """It blocks one, and the worker takes what is next."""
+        self.answer_one(Verdict.BLOCK, data)
+        self.work()
 
     def controller_index(self) -> int:
         assert self.model.controller
@@ -241,9 +279,9 @@ class CoreAndModel(RuleBasedStateMachine):
         if expected == SUCCESS and self.model.controller:
             self.model.controller.rules = [(path, CODES[verdict]) for path, verdict in rules]
 
-    @rule(who=st.integers(0, 1))
+    @rule(who=st.integers(0, 3))
     def reset(self, who: int) -> None:
-        caller = self.callers[who]
+        caller = self.callers[min(who, 1)]  # mostly the second's, who seldom is one
         expected = self.model.may(caller.owner)
         assert caller.request(wire.RESET)[0] == expected
         if expected == SUCCESS:
@@ -265,9 +303,9 @@ class CoreAndModel(RuleBasedStateMachine):
         return [self.model.may(0)] if self.model.stopped else []
 
     @precondition(lambda self: len(self.model.processes) > 3)
-    @rule(really=seldom)
-    def stop(self, really: bool) -> None:
-        if really:
+    @rule(really=seldom, indeed=seldom)
+    def stop(self, really: bool, indeed: bool) -> None:
+        if really and indeed:
             self.core.stop()
             self.model.stop()
 
@@ -303,8 +341,10 @@ class CoreAndModel(RuleBasedStateMachine):
 
 TestCoreAndModel = CoreAndModel.TestCase
 TestCoreAndModel.settings = settings(
-    max_examples=2000 if LONG else 150,
+    max_examples=3000 if LONG else 200,
     stateful_step_count=60,
     deadline=None,
+    report_multiple_bugs=False,
+    phases=[Phase.reuse, Phase.generate, Phase.shrink] if SHRINK else [Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
