@@ -63,6 +63,15 @@ def _end(process: _Process) -> None:
         pass
 
 
+def _blocked(process: _Process, else_it: str) -> bool:
+    try:
+        _end(process)
+    except OSError:  # one that will not die must not cost the others their gate
+        logger.exception("%r could not be ended; it %s", process.record, else_it)
+        return False
+    return True
+
+
 def _resume(port: debug.DebugPort, pid: int, tid: int, handled: bool = True) -> None:
     try:
         port.resume(pid, tid, handled)
@@ -245,11 +254,17 @@ class DebugLoop:
     def _finish(self) -> None:
         with self._state:
             self.finished = True
-            self._gone |= {pid: process.record for pid, process in self._living.items()}
-            self._living.clear()
+            self._forget_the_living()
             self._state.notify_all()
             if self._port is not None:
                 self._port.close()
+
+    def _forget_the_living(self) -> list[_Process]:
+        with self._state:
+            living = list(self._living.values())
+            self._gone |= {process.record.pid: process.record for process in living}
+            self._living.clear()
+            return living
 
     def _debug(self, port: debug.DebugPort) -> None:
         begun = False
@@ -334,10 +349,7 @@ class DebugLoop:
             if self._living.get(process.record.pid) is not process:
                 continue  # somebody else has ended it meanwhile
             if process.record.verdict is Verdict.BLOCK:
-                try:
-                    _end(process)
-                except OSError:
-                    logger.exception("%r could not be ended; it stays frozen until the gate is closed", process.record)
+                if not _blocked(process, "stays frozen until the gate is closed"):
                     continue
             _resume(port, process.record.pid, process.tid)
 
@@ -366,10 +378,10 @@ class DebugLoop:
                 if process.record.paused:
                     self._decide(process, Verdict.ALLOW, DecidedBy.DISCONNECT)
         self._carry_out(port)
-        for pid, process in self._living.items():
+        for process in self._forget_the_living():  # before their handles go with the debugger
             if process.record.verdict is Verdict.BLOCK:
-                _end(process)  # should that have failed before
-            self._detach(port, pid)
+                _blocked(process, "runs")  # should that have failed before
+            self._detach(port, process.record.pid)
         while event := port.poll():  # what was under way meanwhile
             if event.code in (debug.CREATE_PROCESS, debug.LOAD_DLL):
                 file = event.create_process.file if event.code == debug.CREATE_PROCESS else event.load_dll.file
