@@ -1,17 +1,22 @@
 """DebugGate when something goes wrong, or goes at the wrong moment: nobody else is harmed, and nobody stays held."""
 
+import _thread
+import math
 import subprocess
+import threading
+import time
 
 import pytest
 
 import procmon
 from procmon import Answer, ProcessHelper
 from procmon.gates import _debug_loop
+from procmon.gates import debug as debug_gate
 from procmon.win32 import debug as win32_debug
 from procmon.win32 import kernel
 
 pytest.register_assert_rewrite("trees")
-from trees import SOON, drive, eventually, python  # noqa: E402
+from trees import SOON, drive, eventually, next_held, python  # noqa: E402
 
 
 def test_a_process_that_the_gate_has_left_is_beyond_terminate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,3 +62,63 @@ def test_one_that_will_not_die_costs_the_others_nothing(
     assert [line.split("it ")[-1] for line in caplog.messages if "could not be ended" in line] == [
         "stays frozen until the gate is closed", "runs",
     ]  # fmt: skip
+
+
+def test_a_hold_timeout_that_no_clock_can_keep() -> None:
+    for never in (math.inf, math.nan):
+        with pytest.raises(ValueError, match="None for no limit"):
+            procmon.DebugGate.run(["hostname"], hold_timeout=never)
+    with procmon.DebugGate.run(["hostname"], hold_timeout=1e12, stdout=subprocess.DEVNULL) as gate:
+        process = next_held(gate)
+        time.sleep(0.1)
+        assert gate.allow(process) == [Answer.DONE]
+        assert drive(gate)[-1].exit_status == 0
+
+
+@pytest.mark.parametrize("command", [b"hostname", [b"hostname"]])
+def test_a_command_that_cannot_be_named_by_text_leaves_nobody_held(command: list[str]) -> None:
+    """Popen takes bytes; our types do not, and yet nothing may be started first and refused then."""
+    with procmon.DebugGate.run(command, stdout=subprocess.DEVNULL) as gate:
+        assert repr(gate).startswith("<DebugGate hostname (pid ")
+        assert drive(gate)[-1].exit_status == 0
+
+
+def test_no_command_at_all_is_what_popen_says_of_it() -> None:
+    with pytest.raises(OSError, match="WinError"):
+        procmon.DebugGate.run([])
+
+
+def test_ctrl_c_while_the_command_starts_leaves_nobody_held() -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def first(port: win32_debug.DebugPort) -> None:
+        started.append(subprocess.Popen("hostname", stdout=subprocess.DEVNULL, creationflags=win32_debug.DEBUG_PROCESS))
+        _thread.interrupt_main()
+
+    loop = _debug_loop.DebugLoop(None, procmon.ALLOW, include_first=True)
+    with pytest.raises(KeyboardInterrupt):
+        loop.begin(first)
+        time.sleep(SOON)
+    assert started[0].wait(SOON) == 0
+
+
+def test_a_dropped_gate_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collection may happen anywhere, under a lock that the thread of the gate wants, too: a handler's, say."""
+    monkeypatch.setattr(debug_gate, "_PATIENCE", 0.2)
+    lock, detach = threading.Lock(), win32_debug.DebugPort.detach
+
+    def under_the_lock(port: win32_debug.DebugPort, pid: int) -> None:
+        with lock:
+            detach(port, pid)
+
+    monkeypatch.setattr(win32_debug.DebugPort, "detach", under_the_lock)
+    gate = procmon.DebugGate.run("cmd", include_first=False, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    popen, thread = gate.popen, gate._loop._thread
+    assert popen is not None and popen.stdin is not None and thread is not None
+    with lock:
+        began = time.monotonic()
+        del gate
+        assert time.monotonic() - began < SOON / 2 and thread.is_alive()
+    thread.join(SOON)
+    assert not thread.is_alive()
+    popen.communicate(timeout=SOON)

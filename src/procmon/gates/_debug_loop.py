@@ -6,6 +6,7 @@ new process open until there is one.
 """
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -91,7 +92,7 @@ class DebugLoop:
     ) -> None:
         if on_timeout not in (Verdict.ALLOW, Verdict.BLOCK):
             raise ValueError(f"on_timeout is ALLOW or BLOCK, not {on_timeout!r}")
-        if hold_timeout is not None and hold_timeout < 0:
+        if hold_timeout is not None and not 0 <= hold_timeout < math.inf:
             raise ValueError(f"hold_timeout is a number of seconds from 0, or None for no limit, not {hold_timeout!r}")
         self._hold_timeout = hold_timeout
         self._on_timeout = on_timeout
@@ -118,16 +119,22 @@ class DebugLoop:
         outcome: Future[_T] = Future()
         self._thread = threading.Thread(target=self._main, args=(first, outcome), name="procmon DebugGate", daemon=True)
         self._thread.start()
-        return outcome.result()
+        try:
+            return outcome.result()
+        except BaseException:  # Ctrl+C, and it has begun: there will be no gate to answer what it holds
+            self.stop()
+            raise
 
-    def stop(self) -> None:
-        """Let all that is held run, leave the tree, end the thread. Twice is no error."""
+    def stop(self, patience: float = math.inf) -> None:
+        """Let all that is held run, leave the tree, end the thread; wait for that for `patience` seconds. Twice is no
+        error."""
         with self._state:
             self._stopping = True
             self._ring()
         if self._thread is not None and self._thread is not threading.current_thread():
-            while self._thread.is_alive():
-                self._thread.join(_CONTROL_C_SLICE)
+            deadline = time.monotonic() + patience
+            while self._thread.is_alive() and (left := deadline - time.monotonic()) > 0:
+                self._thread.join(min(left, _CONTROL_C_SLICE))
 
     def counts(self) -> tuple[int, int]:
         """How many live, and how many of them are held."""

@@ -23,6 +23,8 @@ from ._debug_loop import STATUS_BLOCKED, DebugLoop
 
 __all__ = ["STATUS_BLOCKED", "DebugGate"]
 
+_PATIENCE = 5.0  # seconds; a collection happens anywhere, even under a lock that the gate's thread is waiting for
+
 Command = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
@@ -53,7 +55,7 @@ class DebugGate:
         self._name = name
         self._closed = False
         self.popen = popen
-        self._finalizer = weakref.finalize(self, DebugLoop.stop, loop)  # dropped, or at exit: nobody stays held
+        self._finalizer = weakref.finalize(self, DebugLoop.stop, loop, _PATIENCE)  # dropped, or exit: nobody stays held
 
     @classmethod
     def run(
@@ -82,9 +84,10 @@ class DebugGate:
         loop = DebugLoop(hold_timeout, on_timeout, include_first)
         options = cast(dict[str, Any], popen_options)
         flags = int(options.pop("creationflags", 0)) | debug.DEBUG_PROCESS
+        first = argv if isinstance(argv, str | bytes | os.PathLike) else argv[0] if argv else ""
+        name = _command_name(os.fsdecode(first))  # before there is anything to be lost
         popen = loop.begin(lambda port: subprocess.Popen(argv, creationflags=flags, **options))
-        first = argv if isinstance(argv, str | os.PathLike) else argv[0]
-        return cls(loop, f"{_command_name(os.fspath(first))} (pid {popen.pid})", popen)
+        return cls(loop, f"{name} (pid {popen.pid})", popen)
 
     @classmethod
     def attach(
@@ -191,7 +194,8 @@ class DebugGate:
     def close(self) -> None:
         """Let all that is held run, and leave the tree: it goes on undebugged. Twice is no error."""
         self._closed = True
-        self._finalizer()
+        self._loop.stop()
+        self._finalizer.detach()
 
     def _check_open(self) -> None:
         if self._closed:
