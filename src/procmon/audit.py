@@ -7,12 +7,15 @@
 import json
 import logging
 import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import BinaryIO
 
 from ._policy_rules import verdict_word
 from .errors import AuditError
@@ -68,12 +71,15 @@ class AuditLog:
     def write(self, decision: Decision, /) -> None:
         """Append one decision.
 
-        Raises: AuditError when the log is closed; OSError when the disk refuses, and then the log is still usable.
+        Raises: AuditError when the log is closed, or its file cannot be opened again after it was renamed; OSError when
+        the disk refuses. In both of the latter cases the next call tries anew.
         """
         line = json.dumps(decision.as_dict(), separators=(",", ":")).encode() + b"\n"
         with self._lock:
             if self._file is None:
                 raise AuditError(f"{self.path}: the audit log is closed; make a new AuditLog")
+            if self._file.closed:
+                self._file = self._open()
             size = self._file.seek(0, os.SEEK_END)
             if self.max_bytes is not None and 0 < size and size + len(line) > self.max_bytes:
                 self._rotate()
@@ -121,14 +127,17 @@ class AuditLog:
             os.fsync(self._file.fileno())
 
     def _rotate(self) -> None:
-        """Make room: the file becomes the newest old one. Where Windows refuses, as somebody reads it, write on."""
+        """Make room: the file becomes the newest old one. Where Windows refuses, as somebody reads it, write on.
+
+        Older files move no further than to the first free number: a refusal leaves one, and must not, tried again with
+        each line, push the old files out one after the other.
+        """
         assert self._file is not None
         self._file.close()
         try:
-            for number in range(self.keep, 0, -1):
-                newer = _numbered(self.path, number - 1)
-                if newer.exists():
-                    os.replace(newer, _numbered(self.path, number))
+            free = next((n for n in range(1, self.keep) if not _numbered(self.path, n).exists()), self.keep)
+            for number in range(free, 0, -1):
+                os.replace(_numbered(self.path, number - 1), _numbered(self.path, number))
             self._rotation_failed = False
         except OSError as error:
             if not self._rotation_failed:
@@ -154,8 +163,9 @@ class AuditReader(Iterator[Decision]):
     """The decisions of a log and its older files, oldest first; made by `read`."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self.paths = _files(path)
-        """The files that are read, in order."""
+        """The files that there were when reading began, in the order in which they are read."""
         self.damaged: list[Damage] = []
         """Lines left out so far; each is also logged as a warning."""
         self._decisions = self._read()
@@ -167,8 +177,8 @@ class AuditReader(Iterator[Decision]):
         return next(self._decisions)
 
     def _read(self) -> Iterator[Decision]:
-        for path in self.paths:
-            with path.open("rb") as file:
+        with ExitStack() as stack:
+            for path, file in _open_all(self._path, stack):
                 for number, line in enumerate(file, 1):
                     if not line.strip():
                         continue
@@ -274,11 +284,28 @@ def _numbered(path: Path, number: int) -> Path:
 
 
 def _files(path: Path) -> list[Path]:
-    """The log and its older files, oldest first."""
-    older: list[Path] = []
-    while (file := _numbered(path, len(older) + 1)).is_file():
-        older.append(file)
-    files = [*reversed(older), *([path] if path.is_file() else [])]
-    if not files:
+    """The log and its older files, oldest first; a number may be missing, where renaming was refused."""
+    numbered = re.compile(re.escape(path.name) + r"\.([1-9]\d*)")
+    numbers = [0] if path.is_file() else []
+    if path.parent.is_dir():
+        numbers += [int(found[1]) for each in path.parent.iterdir() if (found := numbered.fullmatch(each.name))]
+    if not numbers:
         raise AuditError(f"{path}: there is no such audit log; give the path that AuditLog, or --audit, was given")
-    return files
+    return [_numbered(path, number) for number in sorted(numbers, reverse=True)]
+
+
+def _open_all(path: Path, stack: ExitStack) -> list[tuple[Path, BinaryIO]]:
+    """The files of `_files`, open, oldest first: none twice, and none left out, though the log may rotate meanwhile.
+
+    Files only ever move to higher numbers. So the newest is opened first, and what has moved is met again further on.
+    """
+    opened: list[tuple[Path, BinaryIO]] = []
+    tried: set[Path] = set()
+    while ahead := [each for each in reversed(_files(path)) if each not in tried]:
+        for each in ahead:
+            tried.add(each)
+            with suppress(FileNotFoundError):
+                file = stack.enter_context(each.open("rb"))
+                if not any(os.path.sameopenfile(file.fileno(), other.fileno()) for _, other in opened):
+                    opened.append((each, file))
+    return opened[::-1]

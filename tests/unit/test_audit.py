@@ -110,6 +110,68 @@ def test_where_renaming_is_refused_the_file_grows_on(
     assert path.with_name("audit.jsonl.1").exists()
 
 
+def test_old_files_outlive_any_number_of_refusals(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = os.replace
+
+    def refuse_the_newest(source: Path, target: Path) -> None:
+        if source == path:
+            raise PermissionError(errno.EACCES, "it is open in another program")
+        replace(source, target)
+
+    with AuditLog(path, max_bytes=1000, keep=9) as log:
+        for number in range(8):
+            log.write(decision(number))
+        before = len(list(path.parent.iterdir()))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", refuse_the_newest)
+            for number in range(8, 30):
+                log.write(decision(number))
+            assert numbers(path) == list(range(30))  # read over the gap that the refusal has left
+        for number in range(30, 34):
+            log.write(decision(number))
+    assert numbers(path) == list(range(34))
+    assert before >= 3
+
+
+def test_a_file_that_cannot_be_opened_again_is_opened_by_the_next_line(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise AuditError("it is open in another program")
+
+    with AuditLog(path, max_bytes=10) as log:
+        log.write(decision(0))
+        with monkeypatch.context() as patch:
+            patch.setattr(log, "_open", refuse)
+            for number in (1, 2):
+                with pytest.raises(AuditError, match="another program"):
+                    log.write(decision(number))
+        log.write(decision(3))
+    assert numbers(path) == [0, 3]
+
+
+@pytest.mark.parametrize("after", range(5))
+def test_a_log_that_rotates_while_it_is_read_loses_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    real_open, opened = Path.open, 0
+
+    def open_and_rotate(file: Path, mode: str) -> object:
+        nonlocal opened
+        if opened == after:
+            log.write(decision(5))
+        opened += 1
+        return real_open(file, mode)
+
+    with AuditLog(path, max_bytes=10, keep=9) as log:
+        for number in range(5):
+            log.write(decision(number))
+        reader = audit.read(path)
+        monkeypatch.setattr(Path, "open", open_and_rotate)
+        found = [int(each.who) for each in reader]
+    assert found[:5] == [0, 1, 2, 3, 4]  # the one that came meanwhile may be among them, or not
+
+
 def test_a_torn_last_line_is_left_out_and_reported(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with AuditLog(path) as log:
         log.write(decision(1))
