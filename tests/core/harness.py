@@ -25,7 +25,6 @@ from procmon import wire
 
 PROJECT = Path(__file__).resolve().parents[2]
 START_FILETIME = 133_000_000_000_000_000  # in 2022
-STILL = 0xFFFFFFFF
 
 SUCCESS = 0
 INFO_LENGTH_MISMATCH = 0xC0000004
