@@ -212,6 +212,34 @@ def test_what_was_fetched_before_the_driver_went_is_not_lost() -> None:
         gate.fetch()
 
 
+def test_what_was_fetched_before_a_request_failed_is_not_lost_and_the_rest_comes_later() -> None:
+    device = Device(record(1), record(2, command_line="x" * 40_000))
+    gate = DriverGate(device)
+    ask: Callable[[int, bytes, int], bytes] = device.request
+
+    def with_no_memory_after_the_first(code: int, data: bytes = b"", reply_bytes: int = 0) -> bytes:
+        reply = ask(code, data, reply_bytes)
+        device.errors[wire.FETCH] = 1450
+        return reply
+
+    device.request = with_no_memory_after_the_first  # type: ignore[method-assign]
+    assert [process.pid for process in gate.fetch()] == [1]
+    with pytest.raises(procmon.ProcmonError, match="no memory left"):
+        gate.fetch()
+    device.request = ask  # type: ignore[method-assign]
+    device.errors.clear()
+    assert [process.pid for process in gate.fetch()] == [2]
+
+
+def test_a_look_for_the_driver_that_fails_otherwise_is_no_end(caplog: pytest.LogCaptureFixture) -> None:
+    device = Device()
+    gate = DriverGate(device)
+    device.errors[wire.INFO] = 1450
+    with caplog.at_level("DEBUG", "procmon"):
+        assert not gate.wait(0)
+    assert "no memory left" in caplog.text and not gate.ended
+
+
 def test_a_closed_gate_says_so_and_close_twice_is_no_error() -> None:
     device = Device()
     with DriverGate(device) as gate:

@@ -163,9 +163,9 @@ class DriverGate:
         while True:
             try:
                 reply = self._records(wire.FETCH)
-            except GateClosed:
+            except ProcmonError:
                 if processes:
-                    return processes  # the driver has counted them as given; the next call raises
+                    return processes  # the driver has counted them as given; the next call raises, or goes on
                 raise
             processes.extend(record.process() for record in reply.records)
             if not reply.needed_bytes:
@@ -263,8 +263,8 @@ class DriverGate:
         self._next_look = now + _SLICE
         try:
             self._request(wire.INFO, reply_bytes=_INFO_BYTES)
-        except GateClosed:
-            pass  # `ended` tells
+        except ProcmonError as problem:  # if that is the end, `ended` tells; if not, there is nothing to tell
+            logger.debug("%s: %s", self.name, problem)
 
     def _check_version(self) -> None:
         try:
