@@ -144,7 +144,7 @@ ATTACH: Advice = {
     5: (
         AccessDenied,
         "Windows does not let this user debug process {pid}: it belongs to somebody else, is protected, or has a "
-        "debugger already; run elevated, or attach to one of your own",
+        "debugger already; for an elevated one run elevated, for another user's switch SeDebugPrivilege on, too",
     ),
     50: (AccessDenied, "process {pid} is a 64-bit one, and a 32-bit Python cannot debug it: use a 64-bit Python"),
     87: (StaleProcess, "there is no process {pid} to attach to (any more); procmon.processes() lists them"),
