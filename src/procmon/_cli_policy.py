@@ -10,6 +10,7 @@ from . import audit
 from .errors import PolicyError, Problem
 from .policy import Policy
 from .records import ProcessHelper
+from .wire import lowercase
 
 __all__ = ["check", "explain", "replay"]
 
@@ -55,7 +56,7 @@ def explain(options: argparse.Namespace, out: TextIO) -> int:
         1000 + 4 * i: ProcessHelper(
             pid=1000 + 4 * i,
             parent_pid=1004 + 4 * i if i + 1 < len(line) else 0,
-            image_name=image.lower().replace("/", "\\"),
+            image_name=lowercase(image),
             command_line=options.command_line if i == 0 else None,
         )
         for i, image in enumerate(line)

@@ -6,6 +6,7 @@ from typing import SupportsInt, TypeVar
 
 from .records import ProcessFlags, ProcessHelper
 from .win32 import process as win32_process
+from .wire import lowercase
 
 __all__ = ["asked", "describe"]
 
@@ -29,7 +30,7 @@ def describe(handle: SupportsInt, pid: int, *, flags: ProcessFlags = ProcessFlag
     return ProcessHelper(
         pid=pid,
         parent_pid=basics.parent_pid if basics else 0,
-        image_name=path.lower(),
+        image_name=lowercase(path),
         start_key=created,
         created=win32_process.datetime_of(created) if created else None,
         native_name=native,

@@ -7,6 +7,7 @@ from ._subscriptions import Subscription, read_opinion
 from .errors import AccessDenied, StaleProcess
 from .gates.base import Gate
 from .records import Answer, Decision, ProcessFlags, ProcessHelper, Verdict
+from .wire import lowercase
 
 __all__ = ["sweep"]
 
@@ -55,7 +56,7 @@ def _terminate(process: ProcessHelper) -> None:
             process.pid, kernel.PROCESS_TERMINATE | kernel.PROCESS_QUERY_LIMITED_INFORMATION
         ) as handle:
             if process.created is None:
-                same = win32_process.image_path(handle).lower() == process.image_name
+                same = lowercase(win32_process.image_path(handle)) == process.image_name
             else:
                 same = win32_process.datetime_of(win32_process.created_at(handle)) == process.created
             if not same or win32_process.has_exited(handle):

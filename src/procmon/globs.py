@@ -12,6 +12,8 @@ import ntpath
 import re
 from collections.abc import Callable
 
+from .wire import lowercase
+
 __all__ = ["compile_glob"]
 
 _WILDCARD = re.compile(r"\*\*+\\|\*\*+|\*|\?")
@@ -32,12 +34,12 @@ def compile_glob(pattern: str) -> Callable[[str], bool]:
     """
     if not pattern.strip():
         raise ValueError('an empty pattern matches nothing: write "*" for every image')
-    plain = pattern.replace("/", "\\").lower()
+    plain = lowercase(pattern)
     last_part_only = "\\" not in plain
     compare = _matcher(plain) if _WILDCARD.search(plain) else lambda name: name == plain
 
     def matches(image_name: str) -> bool:
-        name = image_name.replace("/", "\\").lower()
+        name = lowercase(image_name)
         return compare(ntpath.basename(name) if last_part_only else name)
 
     return matches

@@ -7,6 +7,7 @@ from .errors import StaleProcess
 from .records import ProcessFlags, ProcessHelper
 from .win32 import kernel
 from .win32 import process as win32_process
+from .wire import lowercase
 
 __all__ = ["ProcessTree", "lookup", "processes", "tree"]
 
@@ -71,7 +72,7 @@ def _record(listed: win32_process.Listed) -> ProcessHelper:
     return ProcessHelper(
         pid=listed.pid,
         parent_pid=listed.parent_pid,
-        image_name=listed.name.lower(),
+        image_name=lowercase(listed.name),
         start_key=listed.created,
         created=win32_process.datetime_of(listed.created) if listed.created else None,
         flags=ProcessFlags.RUNNING_BEFORE | ProcessFlags.NAME_MISSING,

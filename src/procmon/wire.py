@@ -212,7 +212,10 @@ def to_filetime(moment: datetime | None) -> int:
 
 def lowercase(path: str) -> str:
     """`path` in the driver's spelling: backslashes, each character lowered by itself as Windows does it."""
-    return "".join(low if len(low := char.lower()) == 1 else char for char in path.replace("/", "\\"))
+    path = path.replace("/", "\\")
+    if path.isascii():
+        return path.lower()
+    return "".join(low if len(low := char.lower()) == 1 else char for char in path)
 
 
 def _utf16(text: str) -> bytes:

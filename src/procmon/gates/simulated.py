@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from ..errors import GateClosed, StaleProcess
 from ..records import Answer, DecidedBy, ProcessFlags, ProcessHelper, Verdict
+from ..wire import lowercase
 from ._script import Script, Step
 
 __all__ = ["STATUS_BLOCKED", "SimulatedGate"]
@@ -99,7 +100,7 @@ class SimulatedGate:
             process = ProcessHelper(
                 pid=pid,
                 parent_pid=parent_pid,
-                image_name=image.replace("/", "\\").lower(),
+                image_name=lowercase(image),
                 paused=not exempt and not before,
                 start_key=self._last_key,
                 created=created or datetime.now(UTC),
