@@ -50,17 +50,26 @@ class Ancestry:
             return ()
         with self._lock:
             known = self._known.get(pid)
-        if known is not None and not _younger(known[0], process):
-            return (known[0].image_name, *known[1])[: self.DEPTH]
         parent = self._lookup(pid) if self._lookup is not None else None
-        if parent is None or (parent.created and process.created and parent.created > process.created):
-            return ()  # none, or a later process of that pid; its start key is not of the gate's making
+        if parent is not None and parent.created and process.created and parent.created > process.created:
+            parent = None  # a later process of that pid; its start key is not of the gate's making
+        if known is not None and not _younger(known[0], process) and not _other(known[0], parent):
+            return (known[0].image_name, *known[1])[: self.DEPTH]
+        if parent is None:
+            return ()
         return (parent.image_name, *self._line(parent, below | {pid}))[: self.DEPTH]
 
 
 def _same(one: ProcessHelper, other: ProcessHelper) -> bool:
     """Two records of one process; start keys begin anew with each gate, so these alone do not prove it."""
     return one == other and one.parent_pid == other.parent_pid and one.image_name == other.image_name
+
+
+def _other(known: ProcessHelper, running: ProcessHelper | None) -> bool:
+    """Another process runs with the pid of the known one: nobody was asked about that, when it came."""
+    if running is None or running.created is None or known.created is None:
+        return False
+    return running.created != known.created
 
 
 def _younger(parent: ProcessHelper, child: ProcessHelper) -> bool:
