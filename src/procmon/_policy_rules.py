@@ -9,7 +9,8 @@ from typing import Protocol
 from ._ancestry import Ancestry
 from .errors import ProcmonError
 from .globs import compile_glob
-from .records import ProcessHelper, Verdict
+from .records import ProcessFlags, ProcessHelper, Verdict
+from .wire import lowercase
 
 __all__ = ["FACTS", "Condition", "Details", "DetailsLookup", "Facts", "Rule", "path_form", "verdict_word"]
 
@@ -46,12 +47,12 @@ DetailsLookup = Callable[[ProcessHelper], Details]
 
 
 def path_form(path: str) -> str:
-    r"""One spelling for each path: lowercase, backslashes.
+    r"""One spelling for each path, that of the gates: lowercase, backslashes.
 
     >>> print(path_form("C:/Tools/A.exe"))
     c:\tools\a.exe
     """
-    return path.lower().replace("/", "\\")
+    return lowercase(path)
 
 
 def verdict_word(verdict: Verdict) -> str:
@@ -72,7 +73,8 @@ class Facts:
         self._ancestry = ancestry
         self._find_details = details
         self._details: Details | None = None
-        self._values: dict[str, tuple[str, ...]] = {"image": (path_form(process.image_name),)}
+        image = path_form(process.image_name)
+        self._values: dict[str, tuple[str, ...]] = {"image": (image,) if image else ()}
         self.failures: dict[str, str] = {}
         """Why a fact could not be looked up."""
 
@@ -95,8 +97,9 @@ class Facts:
         if fact in ("parent", "ancestor"):
             line = self._ancestry.note(self.process)
             return tuple(path_form(image) for image in (line if fact == "ancestor" else line[:1]))
-        if fact == "command_line" and self.process.command_line is not None:
-            return (self.process.command_line,)
+        known = (self.process.command_line,) if fact == "command_line" and self.process.command_line is not None else ()
+        if known and (ProcessFlags.COMMAND_LINE_TRUNCATED not in self.process.flags or self._find_details is None):
+            return known
         if self._details is None:
             if self._find_details is None:
                 return ()
@@ -111,7 +114,8 @@ class Facts:
         reasons = getattr(found, "reasons", None)
         if isinstance(reasons, Mapping) and name in reasons:
             self.failures[fact] = str(reasons[name])
-        return tuple(str(value) for value in values if value is not None)
+        texts = (str(value) for value in values if value is not None)
+        return tuple(text.lower() if fact == "sha256" else text for text in texts) or known
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ verdict = "block"                       # allow, block or ask; the first rule th
 
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from ._ancestry import Ancestry, Lookup
 from ._policy_check import is_critical, lint
 from ._policy_explain import Explanation, Step, explain
 from ._policy_read import RuleSet, read_policy
-from ._policy_rules import Condition, Details, DetailsLookup, Facts, Rule, verdict_word
+from ._policy_rules import Condition, Details, DetailsLookup, Facts, Rule, path_form, verdict_word
 from .errors import PolicyError, Problem
 from .records import DecidedBy, Decision, ProcessHelper, Verdict
 
@@ -209,7 +210,8 @@ class Policy:
         r"""The rules that a driver can apply by itself, as lowercase paths with their verdicts.
 
         These are paths without wildcards and without further conditions, up to the first that an earlier rule of
-        another kind might have decided. In audit mode there are none.
+        another kind might have decided. In audit mode there are none. Native paths are not among them, for the driver
+        would match them where a process also has a drive letter; nor are letters whose case only Windows' table knows.
 
         >>> Policy.parse('[[rule]]\nimage = "C:/games/chess.exe"\nverdict = "block"').exact_rules()
         [('c:\\games\\chess.exe', <Verdict.BLOCK>)]
@@ -221,7 +223,7 @@ class Policy:
             if image is None:
                 break  # it may match any path, so no later rule is certain
             if _is_exact(rule, image):
-                for path in sorted(image.whole):
+                for path in sorted(filter(_driver_knows, image.whole)):
                     if next(rules.index.with_image(path)) is rule and not is_critical(path):
                         exact[path] = rule.verdict
         return list(exact.items())
@@ -244,7 +246,7 @@ class Policy:
 
     def _decide(self, rules: RuleSet, facts: Facts) -> Decision:
         process = facts.process
-        if is_critical(facts.values("image")[0]):
+        if is_critical(path_form(process.image_name)):
             return Decision(process=process, verdict=Verdict.ALLOW, by=DecidedBy.EXEMPT)
         rule = rules.index.first(facts)
         verdict = rule.verdict if rule is not None else rules.default or Verdict.ALLOW
@@ -300,6 +302,11 @@ def _file_stamp(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size
+
+
+def _driver_knows(path: str) -> bool:
+    """The driver compares this path as the policy does."""
+    return re.match(r"[a-z]:\\|\\\\", path) is not None and all(char.lower() == char for char in path)
 
 
 def _is_exact(rule: Rule, image: Condition) -> bool:

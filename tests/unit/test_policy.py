@@ -3,13 +3,14 @@
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 import procmon
-from procmon import ALLOW, BLOCK, DEFER, DecidedBy, Policy, PolicyError, ProcessHelper
+from procmon import ALLOW, BLOCK, DEFER, DecidedBy, Policy, PolicyError, ProcessFlags, ProcessHelper
 
 _pids = iter(range(1000, 1_000_000, 4))
 
@@ -134,6 +135,30 @@ class TestParents:
         late = ProcessHelper(pid=77, parent_pid=4, image_name="c:\\late.exe", start_key=next(_pids))
         policy.decide(late)
         assert policy.decide(orphan).verdict is ALLOW
+
+    def test_a_parent_that_nobody_was_asked_about_is_not_taken_for_the_one_before_it(self) -> None:
+        """Rules in the driver, exemptions and earlier callbacks keep processes from a policy; their pids may be old."""
+        noon = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+        def at(minute: int, pid: int, parent_pid: int, image: str) -> ProcessHelper:
+            return ProcessHelper(
+                pid=pid,
+                parent_pid=parent_pid,
+                image_name=f"c:\\{image}",
+                start_key=minute,
+                created=noon + timedelta(minutes=minute),
+            )
+
+        running: dict[int, ProcessHelper] = {}
+        policy = Policy.parse("[[rule]]\nancestor = 'good.exe'\nverdict = 'allow'", lookup=running.get)
+        policy.decide(at(1, 77, 4, "good.exe"))
+        child = at(3, 80, 77, "child.exe")
+        running[77] = at(2, 77, 4, "evil.exe")
+        assert policy.decide(child).by is DecidedBy.DEFAULT
+        running[77] = at(4, 77, 4, "later.exe")  # than the child: the pid's owner of then is the known one
+        assert policy.decide(at(3, 84, 77, "child.exe")).by is DecidedBy.RULE
+        del running[77]
+        assert policy.decide(at(3, 88, 77, "child.exe")).by is DecidedBy.RULE
 
     def test_older_processes_are_looked_up(self) -> None:
         running = {
@@ -344,6 +369,39 @@ def test_the_cost_does_not_grow_with_the_number_of_exact_rules() -> None:
     assert large.decide(process("c:/v99999/a99999.exe")).who == "100000"
 
 
+@pytest.mark.parametrize("pattern", ["c:/ΟΔΟΣ/a.exe", "c:/ΟΔΟΣ/*.exe", "**/ΟΔΟΣ/**"])
+def test_letters_are_lowered_one_by_one_as_windows_does(pattern: str) -> None:
+    started = procmon.SimulatedGate().start("C:/ΟΔΟΣ/A.EXE")  # `str.lower` knows another sigma for the end of a word
+    assert started.image_name == "c:\\οδοσ\\a.exe"
+    assert rules(block(pattern)).decide(started).verdict is BLOCK
+
+
+def test_a_hash_in_capitals_is_the_same_hash() -> None:
+    policy = Policy.parse(
+        f"[[rule]]\nsha256 = '{'AB' * 32}'\nverdict = 'block'", details=lambda _: FakeDetails(hash="Ab" * 32)
+    )
+    asked = process("c:/a.exe")
+    assert policy.decide(asked).verdict is policy.explain(asked).decision.verdict is BLOCK
+
+
+def test_a_command_line_that_was_cut_is_looked_up() -> None:
+    """Else a rule could be evaded by padding."""
+    cut = replace(process("c:/a.exe", command_line="a    "), flags=ProcessFlags.COMMAND_LINE_TRUNCATED)
+    text = "[[rule]]\ncommand_line = '*/evil'\nverdict = 'block'"
+    whole = FakeDetails(command_line="a    /evil")
+    assert Policy.parse(text, details=lambda _: whole).decide(cut).verdict is BLOCK
+    ends_in_spaces = "[[rule]]\ncommand_line = '* '\nverdict = 'block'"  # what is known must do where nothing more is
+    assert Policy.parse(ends_in_spaces, details=lambda _: FakeDetails()).decide(cut).verdict is BLOCK
+    assert Policy.parse(ends_in_spaces, details=lambda _: whole).decide(cut).verdict is ALLOW
+
+
+def test_a_process_without_a_name_matches_no_image() -> None:
+    nameless = process("")
+    policy = rules("image = '*'\nverdict = 'ask'", top="default = 'block'")
+    assert policy.decide(nameless).verdict is BLOCK
+    assert "image is not known" in str(policy.explain(nameless))
+
+
 def test_the_repr_says_what_it_is() -> None:
     assert repr(rules(block("a.exe"), top="mode = 'audit'\ndefault = 'ask'")) == (
         "<Policy <text>: 1 rule, audit only, default ask>"
@@ -365,6 +423,15 @@ class TestExactRules:
     def test_a_pattern_keeps_back_only_what_it_matches(self) -> None:
         policy = rules("image = 'c:/x/**'\nverdict = 'ask'", block("c:/x/a.exe"), block("c:/y/a.exe"))
         assert policy.exact_rules() == [("c:\\y\\a.exe", BLOCK)]
+
+    @pytest.mark.parametrize("image", ["/device/harddiskvolume2/a.exe", "**/a.exe", "/?/c:/a.exe", "c:/\u0130.exe"])
+    def test_paths_that_a_driver_compares_in_another_way_stay_here(self, image: str) -> None:
+        """A native path would match there though the process has a drive letter, by which the policy goes."""
+        assert rules(block(image)).exact_rules() == []
+
+    def test_letters_of_any_script_are_handed_over(self) -> None:
+        assert rules(block("c:/ΟΔΟΣ/a.exe")).exact_rules() == [("c:\\οδοσ\\a.exe", BLOCK)]
+        assert rules(block("//server/share/a.exe")).exact_rules() == [("\\\\server\\share\\a.exe", BLOCK)]
 
     def test_what_asks_or_only_audits_stays_here(self) -> None:
         asking = "image = 'c:/a.exe'\nverdict = 'ask'"
