@@ -149,6 +149,7 @@ class Engine:
             self.gate.close()
         except Exception as error:
             self._note_failure(error, "closing the gate")
+        self.ledger.abandon(self.unanswered)
         with self.changed:
             self.state = State.STOPPED
             futures = [job.future for job in self._jobs if job.future is not None]
@@ -352,8 +353,10 @@ class Engine:
 
     def _time_for(self, job: Job) -> float:
         deadline = self.options.deadline or 0.0
-        left = job.process.hold_left if job.process is not None else None
-        return deadline if left is None else min(deadline, 0.8 * left)  # answer before the gate does
+        if job.hold is None or job.hold.process.hold_left is None:
+            return deadline
+        waited = time.monotonic() - job.hold.since  # for a worker
+        return min(deadline, 0.8 * job.hold.process.hold_left - waited)  # answer before the gate does
 
     def _step(
         self, job: Job, future: "Future[object] | None"

@@ -138,11 +138,16 @@ class Ledger:
             hold.claimed = True
             self._sending += 1
         process, answer = hold.process, None
-        failure: BaseException | None = None
+        failure: Exception | None = None
         try:
             answer = self._send(process, Verdict.ALLOW if audited else verdict)
-        except BaseException as error:  # KeyboardInterrupt, too, must not leave it half answered
+        except Exception as error:
             failure = error
+        except BaseException:  # Ctrl+C, and nobody knows whether before or after: it is held until somebody tries again
+            with self.changed:
+                self._sending -= 1
+                hold.claimed = False
+            raise
         held = time.monotonic() - hold.since
         decision = Decision(process=process, verdict=verdict, by=by, who=who, held=held, audited=audited, answer=answer)
         with self.changed:
@@ -150,8 +155,6 @@ class Ledger:
             self.held.pop(process.identity, None)
             self._note(decision)
         self._on_news()
-        if failure is not None and not isinstance(failure, Exception):
-            raise failure
         if failure is not None and not isinstance(failure, GateClosed):
             self._on_failure(failure, f"answering {process!r}")
         return decision
@@ -213,6 +216,14 @@ class Ledger:
         with self.changed:
             self.changed.wait_for(lambda: self._sending == 0, PATIENCE)
 
+    def abandon(self, verdict: Verdict) -> None:
+        """Note what a stop that was interrupted has left to the gate, which is closed now and has let it go."""
+        with self.changed:
+            for hold in tuple(self.held.values()):
+                if self._drop(hold):
+                    held = time.monotonic() - hold.since
+                    self._note(Decision(process=hold.process, verdict=verdict, by=DecidedBy.STOP, held=held))
+
     # --------------------------------------------------------------------------------------------------- decisions
 
     def _note(self, decision: Decision) -> None:
@@ -251,9 +262,16 @@ class Ledger:
     def _write_all(self) -> None:
         while self._unwritten:
             decision = self._unwritten.popleft()
-            for sink in self._sinks:
-                try:
-                    sink.write(decision)
-                except Exception:
-                    self.counts["audit_errors"] += 1
-                    log.exception("%r could not write %r; its verdict stands", sink, decision)
+            try:
+                for sink in self._sinks:
+                    self._write_to(sink, decision)
+            except BaseException:  # Ctrl+C: rather twice in a log than never
+                self._unwritten.appendleft(decision)
+                raise
+
+    def _write_to(self, sink: Sink, decision: Decision) -> None:
+        try:
+            sink.write(decision)
+        except Exception:
+            self.counts["audit_errors"] += 1
+            log.exception("%r could not write %r; its verdict stands", sink, decision)

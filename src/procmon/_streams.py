@@ -6,6 +6,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -30,9 +31,12 @@ class _Inbox:
         self.given: list[ProcessHelper] = []
         self.wake_ups: set[Callable[[], object]] = set()
         self.taker = 0  # native id of the thread that is busy with what it took
+        self.closed = False
 
-    def put(self, process: ProcessHelper) -> Verdict:
+    def put(self, process: ProcessHelper) -> Verdict | None:
         with self.changed:
+            if self.closed:  # since the engine has decided to ask: nobody would ever take it
+                return None
             self.waiting.append(process)
         self.wake()
         return Verdict.DEFER
@@ -69,7 +73,10 @@ class _Inbox:
 
     def close(self, subscription: Subscription) -> None:
         subscription.cancel()
+        with suppress(ValueError):
+            self.engine.at_stop.remove(self.wake)
         with self.changed:
+            self.closed = True
             unanswered = [*self.given, *self.waiting]
             self.given.clear()
             self.waiting.clear()
@@ -117,8 +124,6 @@ class Starts:
         """End the iteration; what is unanswered gets the default. Twice is no error."""
         if self._finalizer.detach() is not None:
             self._inbox.close(self._subscription)
-            if self._inbox.wake in self._engine.at_stop:
-                self._engine.at_stop.remove(self._inbox.wake)
 
     def __enter__(self) -> Self:
         return self
@@ -153,7 +158,7 @@ class Starts:
         arrived = asyncio.Event()
 
         def wake_up() -> None:
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop was closed
                 loop.call_soon_threadsafe(arrived.set)
 
         with self._inbox.changed:

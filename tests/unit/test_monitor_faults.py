@@ -94,6 +94,16 @@ def test_the_deadline_comes_before_the_gates_own(gate):
         release.set()
 
 
+def test_waiting_for_a_worker_counts_towards_the_gates_own_limit(gate):
+    release = threading.Event()
+    with procmon.Monitor(gate, deadline=60, on_deadline=BLOCK) as monitor:
+        monitor.subscribe(lambda process: (time.sleep(0.6) if process.name == "a.exe" else release.wait(10)) and None)
+        gate.start("a.exe")
+        assert gate.verdict_of(gate.start("b.exe", hold_left=0.9), timeout=5) is BLOCK
+        assert 0.7 < monitor.history[-1].held < 1.2
+        release.set()
+
+
 # -------------------------------------------------------------------------------------------- verdicts that go nowhere
 
 

@@ -1,11 +1,9 @@
 """Monitor: iterators, coroutines, many threads, many processes."""
 
-import _thread
 import asyncio
 import gc
 import os
 import random
-import signal
 import threading
 import time
 from collections import Counter
@@ -426,28 +424,21 @@ def test_a_dropped_monitor_with_a_callback_that_knows_it_goes_on(gate):
     stop()
 
 
-@pytest.mark.parametrize("waiting", ["wait", "starts"])
-def test_ctrl_c_ends_a_wait_within_half_a_second(gate, waiting):
-    """`interrupt_main` leaves a lock waiting, as Ctrl+C does on Windows, so this shows on any system."""
+def test_a_start_that_comes_while_the_iterator_is_closed_is_not_held_for_ever(gate):
     with procmon.Monitor(gate) as monitor:
-        timer = threading.Timer(0.05, _thread.interrupt_main)
-        timer.start()
-        began = time.monotonic()
-        with pytest.raises(KeyboardInterrupt):
-            monitor.wait(5) if waiting == "wait" else list(monitor.starts(timeout=5))
-            time.sleep(0)
-        assert time.monotonic() - began < 0.5
+        starts = monitor.starts(match=lambda process: starts.close() or True)
+        assert gate.verdict_of(gate.start("a.exe")) is ALLOW
+        assert monitor.pending == []
 
 
-def test_a_stop_that_is_interrupted_still_closes_the_gate(gate, monkeypatch):
-    monitor = procmon.Monitor(gate, default=DEFER)
-    monitor.start()
-    process = gate.start("a.exe")
-    until(lambda: monitor.pending, "it, held")
-    monkeypatch.setattr(gate, "allow", lambda *_: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
-        monitor.stop()
-    assert gate.verdict_of(process) is ALLOW
-    assert repr(monitor) == "<Monitor stopped on simulated: 0 allowed, 0 blocked, 0 pending>"
-    monitor.stop()
-    assert not monitor.running
+def test_iterators_that_are_dropped_leave_nothing_behind(gate):
+    with procmon.Monitor(gate) as monitor:
+        for number in range(3):
+            starts = monitor.starts(timeout=5)
+            gate.start(f"{number}.exe")
+            for process in starts:
+                monitor.allow(process)
+                break
+            del starts
+            gc.collect()
+        until(lambda: not monitor._engine.at_stop and not monitor._engine.subscriptions, "all of them, forgotten")
