@@ -375,6 +375,7 @@ bool Gate::still_held(Hold* hold) {
         state.decide(record, state.controller.timeout_verdict, kByTimeout);
         if (record->fetched) state.show(record);  // its controller thinks that it waits
     }
+    hold->slice_ms = state.slice_ms(record);
     return !record->done;
 }
 

@@ -51,12 +51,13 @@ struct Image {
 };
 
 // A wait in progress. It lives on the stack of the thread that is held; between a begin_hold that answered true and
-// end_hold the thread waits on `signal` in slices of at most kHoldSliceMs and asks still_held after each.
+// end_hold the thread waits on `signal` for at most `slice_ms` and asks still_held, again and again.
+constexpr uint32_t kHoldSliceMs = 250;
 struct Hold {
     SignalStorage signal;
-    void* record = nullptr;  // the core's
+    uint32_t slice_ms = kHoldSliceMs;  // set anew by begin_hold and still_held: shorter when the timeout is near
+    void* record = nullptr;            // the core's
 };
-constexpr uint32_t kHoldSliceMs = 250;
 
 // A process that must die before its hold ends. The held thread cannot leave before terminated(), so the pid is
 // its own for as long as the worker works on it.

@@ -126,12 +126,20 @@ void GateState::hold(Record* record, Hold* hold, uint32_t to_state) {
         ++held_count;
         ++counters.held;
     }
+    hold->slice_ms = slice_ms(record);
     show(record);
 }
 
 uint32_t GateState::waited_ms(const Record* record) const {
     const uint64_t waited = port.monotonic_ms(port.context) - record->held_since_ms;
     return waited < kUnlimited ? static_cast<uint32_t>(waited) : kUnlimited;
+}
+
+uint32_t GateState::slice_ms(const Record* record) const {
+    if (record->state != kStateHeld || controller.hold_timeout_ms == kNoTimeout) return kHoldSliceMs;
+    const uint32_t waited = waited_ms(record);
+    const uint32_t left = waited < controller.hold_timeout_ms ? controller.hold_timeout_ms - waited : 0;
+    return left > kHoldSliceMs ? kHoldSliceMs : left ? left : 1;
 }
 
 void GateState::decide(Record* record, uint32_t verdict, uint32_t decided_by) {

@@ -107,6 +107,7 @@ struct GateState : Block {
     void show(Record* record);
     void hold(Record* record, Hold* hold, uint32_t state);
     [[nodiscard]] uint32_t waited_ms(const Record* record) const;  // since it began to be held
+    [[nodiscard]] uint32_t slice_ms(const Record* record) const;   // until its thread must look again
     void decide(Record* record, uint32_t verdict, uint32_t decided_by);
     void condemn(Record* record);
     void release(Record* record);

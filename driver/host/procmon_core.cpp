@@ -156,6 +156,7 @@ HeldThread* hold_begin(Host* host, uint32_t pid, const char16_t* native_name, si
 }
 
 int hold_signaled(HeldThread* thread) { return procmon::host::wait_signal(&thread->hold.signal, 0); }
+uint32_t hold_slice_ms(HeldThread* thread) { return thread->hold.slice_ms; }
 int hold_still_held(HeldThread* thread) { return thread->host->gate.still_held(&thread->hold); }
 
 uint32_t hold_end(HeldThread* thread) {

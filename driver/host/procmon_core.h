@@ -61,6 +61,7 @@ PROCMON_API void gate_terminated(Host*, uint32_t pid, uint64_t start_key, int di
 // A hold, step by step; nullptr = there is nothing to wait for. hold_end frees it and answers the verdict.
 PROCMON_API HeldThread* hold_begin(Host*, uint32_t pid, const char16_t* native_name, size_t units, int is_protected);
 PROCMON_API int hold_signaled(HeldThread*);
+PROCMON_API uint32_t hold_slice_ms(HeldThread*);
 PROCMON_API int hold_still_held(HeldThread*);
 PROCMON_API uint32_t hold_end(HeldThread*);
 // The same as one call that waits for as long as the process is held, looking again every `slice_real_ms`.

@@ -81,8 +81,8 @@ void NTAPI on_create(HANDLE parent, HANDLE pid, BOOLEAN created) {
 
 // The wait of a held thread: KernelMode, so that its stack (and the Hold on it) stays in memory, and not alertable.
 void wait_while_held(Hold* hold) {
-    LARGE_INTEGER slice = milliseconds(kHoldSliceMs);
     do {
+        LARGE_INTEGER slice = milliseconds(hold->slice_ms);
         KeWaitForSingleObject(event_of(&hold->signal), Executive, KernelMode, FALSE, &slice);
     } while (gate.still_held(hold));
     (void)gate.end_hold(hold);  // if blocked, the worker has terminated it, and it dies on its way to user mode

@@ -100,8 +100,8 @@ void NTAPI on_cancel(DEVICE_OBJECT*, IRP* irp) {
 
 // PASSIVE_LEVEL, no lock. Waits as a held thread does and completes the request.
 void wait_and_complete(Waiter* waiter) {
-    LARGE_INTEGER slice = milliseconds(kHoldSliceMs);
     do {
+        LARGE_INTEGER slice = milliseconds(waiter->hold.slice_ms);
         KeWaitForSingleObject(event_of(&waiter->hold.signal), Executive, KernelMode, FALSE, &slice);
         // Whoever played the kernel has gone, and the process with it.
         if (InterlockedExchange(&waiter->cancelled, FALSE)) gate.on_exit(waiter->pid, wire::kStatusUnknown);

@@ -94,6 +94,7 @@ def library() -> ctypes.CDLL:
         "gate_terminated": (None, (pointer, u32, u64, number)),
         "hold_begin": (pointer, (pointer, u32, *text, number)),
         "hold_signaled": (number, (pointer,)),
+        "hold_slice_ms": (u32, (pointer,)),
         "hold_still_held": (number, (pointer,)),
         "hold_end": (u32, (pointer,)),
         "hold_through": (u32, (pointer, u32, *text, u32)),
@@ -119,6 +120,11 @@ class Held:
     def signaled(self) -> bool:
         """The core has woken it."""
         return bool(self.core.dll.hold_signaled(self._pointer))
+
+    @property
+    def slice_ms(self) -> int:
+        """How long the thread may wait before it looks again."""
+        return int(self.core.dll.hold_slice_ms(self._pointer))
 
     def waits(self) -> bool:
         """What the thread sees when it looks again after a slice."""

@@ -369,6 +369,15 @@ class Test07Timeout:
         assert (record.verdict, record.decided_by, record.held_ms) == (code, wire.BY_TIMEOUT, 1000)
         assert core.held(52).waits() and controller.info()["timeouts"] == 1
 
+    def test_a_held_thread_looks_again_every_250_ms_and_at_the_very_end_of_its_timeout(self, core: Core) -> None:
+        core.controller(hold_timeout_ms=600)
+        held = core.held(44)
+        slices = []
+        while held.waits():
+            slices.append(held.slice_ms)
+            core.advance(held.slice_ms)
+        assert slices == [250, 250, 100] and held.verdict() == wire.VERDICT_ALLOW
+
     def test_a_controller_that_had_fetched_it_is_told_once_more(self, core: Core) -> None:
         controller = core.controller(hold_timeout_ms=1000)
         held = core.held(44)
