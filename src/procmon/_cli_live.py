@@ -10,13 +10,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from ._cli_screen import Screen, exit_line, printable, question_line
+from ._cli_screen import Screen, exit_line, question_line
 from .audit import AuditLog
 from .errors import GateClosed, ProcmonError
 from .gates.base import Gate
 from .monitor import Monitor
 from .policy import Policy
-from .records import Decision, ProcessHelper, Verdict
+from .records import Decision, ProcessHelper, Verdict, printable
 from .win32.console import read_key
 
 __all__ = ["Keyboard", "Session", "open_keyboard"]
@@ -209,4 +209,5 @@ class Reloader:
             self._loaded(self._policy)
         except (ProcmonError, ValueError) as error:  # a broken file, or rules that the driver does not take
             said = str(error)
-        self._screen.event("policy", said, {"message": said})
+        text = "\n".join(map(printable, said.split("\n")))
+        self._screen.event("policy", text, {"message": said})

@@ -9,7 +9,7 @@ from typing import TextIO
 from . import audit
 from .errors import PolicyError, Problem
 from .policy import Policy
-from .records import ProcessHelper
+from .records import ProcessHelper, printable
 from .wire import lowercase
 
 __all__ = ["check", "explain", "replay"]
@@ -33,7 +33,7 @@ def check(options: argparse.Namespace, out: TextIO) -> int:
 
 def _located(file: Path, problem: Problem) -> str:
     kind = "" if problem.fatal else "warning: "
-    return f"{file}:{problem.line}:{problem.column}: {kind}{problem.message}; {problem.advice}"
+    return printable(f"{file}:{problem.line}:{problem.column}: {kind}{problem.message}; {problem.advice}")
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import TextIO
 
 from ._policy_rules import verdict_word
-from .records import DecidedBy, Decision, ProcessHelper
+from .records import DecidedBy, Decision, ProcessHelper, printable
 from .win32.console import enable_escape_sequences
 
-__all__ = ["Screen", "decision_line", "exit_line", "printable", "question_line"]
+__all__ = ["Screen", "decision_line", "exit_line", "question_line"]
 
 COLOURS = {"allow": "32", "block": "31", "would": "33", "ask": "36", "exit": "2", "dim": "2"}
 
@@ -118,10 +118,3 @@ def _line(
     if who:
         parts.append(screen.colour("dim", f" [{printable(who)}]"))
     return " ".join(parts)
-
-
-def printable(text: str) -> str:
-    """The text without what would move a terminal's cursor or reverse its writing: such characters are escaped."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ._policy_read import RuleSet
 from ._policy_rules import Condition, Facts, Rule, verdict_word
-from .records import Decision
+from .records import Decision, printable
 
 __all__ = ["Explanation", "Step", "explain"]
 
@@ -58,7 +58,7 @@ class Explanation:
             for step in run:
                 margin = f"  {step.name:<{width}}  {'yes' if step.matched else 'no '}  "
                 lines += [(margin if i == 0 else " " * len(margin)) + text for i, text in enumerate(step.reasons)]
-        return "\n".join([*lines, f"  {self.ending}"] if self.ending else lines)
+        return "\n".join(map(printable, [*lines, f"  {self.ending}"] if self.ending else lines))
 
 
 def explain(rules: RuleSet, facts: Facts, decision: Decision, ending: str) -> Explanation:

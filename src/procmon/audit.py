@@ -20,7 +20,7 @@ from typing import BinaryIO
 from ._policy_rules import verdict_word
 from .errors import AuditError
 from .policy import Policy
-from .records import DecidedBy, Decision, Verdict
+from .records import DecidedBy, Decision, Verdict, printable
 
 __all__ = ["AuditLog", "AuditReader", "Change", "Damage", "Replay", "read", "replay"]
 
@@ -156,7 +156,7 @@ class Damage:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path}, line {self.line}: not a whole decision ({self.reason}), so it is left out"
+        return printable(f"{self.path}, line {self.line}: not a whole decision ({self.reason}), so it is left out")
 
 
 class AuditReader(Iterator[Decision]):
@@ -214,7 +214,7 @@ class Change:
 
     def __str__(self) -> str:
         rule = f" by rule {self.now.who}" if self.now.by is DecidedBy.RULE else f" by {self.now.by.value}"
-        return f"{_outcome(self.then)} -> {_outcome(self.now)}  {self.then.process.image_name}{rule}"
+        return printable(f"{_outcome(self.then)} -> {_outcome(self.now)}  {self.then.process.image_name}{rule}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,12 +23,12 @@ from typing import Protocol, TextIO, runtime_checkable
 from . import __version__
 from ._cli_live import Keyboard, Reloader, Session, open_keyboard
 from ._cli_policy import check, explain, replay
-from ._cli_screen import Screen, printable
+from ._cli_screen import Screen
 from .audit import AuditLog
 from .errors import ProcmonError, UnsupportedPlatform
 from .gates.base import Gate
 from .policy import Policy
-from .records import ProcessHelper, Verdict
+from .records import ProcessHelper, Verdict, printable
 from .wire import MAX_RULES
 
 __all__ = ["Gates", "main"]
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None, gates: Gates = Gates()) -> int:
 
 
 def _failed(error: Exception, status: int) -> int:
-    print(f"procmon-gate: {error}", file=sys.stderr)
+    print("\n".join(map(printable, f"procmon-gate: {error}".split("\n"))), file=sys.stderr)
     return status
 
 
@@ -143,7 +143,11 @@ def _guard(options: argparse.Namespace) -> int:
         def hand_over(policy: Policy) -> None:
             if options.driver_rules and not options.audit_mode and isinstance(gate, TakesRules):
                 exact = policy.exact_rules()[:MAX_RULES]
-                gate.set_rules(exact)
+                try:
+                    gate.set_rules(exact)
+                except (ProcmonError, ValueError):
+                    gate.set_rules([])  # those of an older policy must not speak against this one
+                    raise
                 screen.note(f"the driver itself answers for {len(exact):,} exact paths")
 
         session = _session(options, gate, screen, policy, audit)

@@ -13,6 +13,7 @@ from . import wire
 from .driverinfo import DriverInfo
 from .errors import DriverFileMissing, DriverNotInstalled, DriverNotRunning, ProcmonError, VersionMismatch
 from .gates.driver import driver_info
+from .records import printable
 from .service import DriverService, DriverState, DriverStatus, find_driver
 from .win32 import kernel, machine, process
 
@@ -197,7 +198,7 @@ def _driver(computer: Machine) -> Iterator[Finding]:
         yield Finding("controller", True, "nobody: the driver is free")
         return
     try:
-        image = computer.image_of(info.controller_pid)
+        image = printable(computer.image_of(info.controller_pid))
     except (ProcmonError, OSError):
         image = "a program that does not tell its name"
     advice = "there can be one; to use the driver here, close that program"

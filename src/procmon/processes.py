@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from ._describe import describe
 from .errors import StaleProcess
-from .records import ProcessFlags, ProcessHelper
+from .records import ProcessFlags, ProcessHelper, printable
 from .win32 import kernel
 from .win32 import process as win32_process
 from .wire import lowercase
@@ -183,4 +183,4 @@ def _same(known: ProcessHelper, asked: ProcessHelper) -> bool:
 
 
 def _line(process: ProcessHelper) -> str:
-    return f"{process.name or '?'} {process.pid}{' (paused)' if process.paused else ''}"
+    return f"{printable(process.name) or '?'} {process.pid}{' (paused)' if process.paused else ''}"

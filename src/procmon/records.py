@@ -354,6 +354,17 @@ def status_text(status: int) -> str:
     return str(status) if status < 0x10000 else f"0x{status:08x}"
 
 
+def printable(text: str) -> str:
+    r"""The text without what would move a terminal's cursor or reverse its writing: such characters are escaped.
+
+    >>> print(printable("a\x1b[2J.exe"))
+    a\x1b[2J.exe
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _optional(data: Mapping[str, object], key: str, kind: type[T]) -> T | None:
     value = data.get(key)
     if value is None:

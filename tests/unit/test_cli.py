@@ -17,7 +17,8 @@ import pytest
 import procmon
 from procmon import ALLOW, BLOCK, SimulatedGate, Verdict, audit, cli
 from procmon._cli_live import Keyboard, Reloader
-from procmon._cli_screen import Screen, printable
+from procmon._cli_screen import Screen
+from procmon.records import printable
 
 Script = Callable[["CommandGate"], None]
 
@@ -288,6 +289,22 @@ class TestGuardAndWatch:
         cli.main(["guard", "--driver-rules", "--audit-mode", "--policy", str(policy)], scene.gates(lambda _: None))
         assert handed == []
 
+    def test_rules_that_the_driver_refuses_leave_no_older_ones_there(
+        self, scene: Scene, policy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        handed: list[list[tuple[str, Verdict]]] = []
+
+        def take(_: CommandGate, rules: list[tuple[str, Verdict]]) -> None:
+            handed.append(rules)
+            if rules:
+                raise procmon.ProcmonError("the kernel has no memory")
+
+        monkeypatch.setattr(CommandGate, "set_rules", take, raising=False)
+        policy.write_text("[[rule]]\nimage = 'C:/a.exe'\nverdict = 'block'", encoding="utf-8")
+        assert cli.main(["guard", "--driver-rules", "--policy", str(policy)], scene.gates(lambda _: None)) == cli.FAILED
+        assert handed == [[("c:\\a.exe", BLOCK)], []]
+        assert "no memory" in capsys.readouterr().err
+
     def test_watch_only_shows(self, scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["watch"], scene.gates(two))
         assert "allow   1004 c:\\games\\chess.exe" in capsys.readouterr().out
@@ -396,6 +413,27 @@ class TestScreen:
         assert "\x1b[31mblock\x1b[0m" in self.line(self.Terminal(), {})
         assert "\x1b" not in self.line(self.Terminal(), {"NO_COLOR": "1"})
         assert "\x1b" not in self.line(io.StringIO(), {})
+
+    def test_nothing_that_is_read_reaches_the_terminal_unescaped(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """C1 controls and marks that reverse the writing are valid in Windows' file names, and all is in TOML."""
+        evil = "c:/a\x9b2J\u202e\x1b.exe"
+        policy, log = tmp_path / "policy.toml", tmp_path / "audit.jsonl"
+        policy.write_text(
+            "[[rule]]\nname = \"\\u001b]0;\"\nimage = \"c:/a*\"\nverdict = \"block\"\n", encoding="utf-8"
+        )
+        with procmon.AuditLog(log) as audit_log:
+            audit_log.write(procmon.Policy.parse("default = 'allow'").decide(SimulatedGate().start(evil)))
+        assert cli.main(["policy", "explain", str(policy), evil]) == 0
+        assert cli.main(["policy", "replay", str(policy), str(log)]) == 0
+        policy.write_text("mode = \"\\u001b[2J\"\n", encoding="utf-8")
+        assert cli.main(["policy", "check", str(policy)]) == 1
+        assert cli.main(["policy", "explain", str(policy), evil]) == cli.FAILED
+        print(procmon.ProcessTree([SimulatedGate().start(evil)]))
+        shown = "".join(capsys.readouterr())
+        assert shown.replace("\n", "").isprintable()
+        assert shown.count("\\x9b2j") == 4  # explained twice, replayed, in the tree
 
     def test_names_cannot_move_the_cursor(self) -> None:
         line = self.line(io.StringIO(), {}, image="c:/\x1b[2Jnice\u202eexe.txt\n")
