@@ -388,10 +388,10 @@ class _FileCache:
 _cache = _FileCache()
 
 
-def _identity(file: BufferedReader) -> tuple[int, int, int, int]:
-    """Volume serial, file index, size, time of change."""
+def _identity(file: BufferedReader) -> tuple[int, int, int, int, int]:
+    """Volume serial, file index, size, times of writing and of any change."""
     status = os.fstat(file.fileno())
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, files.changed_at(file))
 
 
 def _of_file(path: str, what: str, find: Callable[[str, BufferedReader], _T]) -> _T:

@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -204,6 +205,21 @@ def test_a_file_is_not_kept_from_being_renamed_or_deleted(tmp_path: Path) -> Non
         assert file.read() == b"abc"
     with pytest.raises(FileNotFoundError):
         open_shared(str(path))
+
+
+def test_a_file_that_was_rewritten_is_hashed_anew_though_its_time_was_set_back(tmp_path: Path) -> None:
+    """Else whoever may write to an allowed program could make another one of it, and be taken for the first."""
+    from procmon.details import _of_file, _sha256
+
+    path = tmp_path / "a.exe"
+    path.write_bytes(b"abc")
+    before = path.stat()
+    assert _of_file(str(path), "sha256", _sha256) == hashlib.sha256(b"abc").hexdigest()
+    time.sleep(0.05)
+    path.write_bytes(b"xyz")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert _of_file(str(path), "sha256", _sha256) == hashlib.sha256(b"xyz").hexdigest()
 
 
 def test_a_path_longer_than_max_path_is_hashed(tmp_path: Path) -> None:

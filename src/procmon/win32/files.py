@@ -5,9 +5,9 @@ import os
 import sys
 from io import BufferedReader
 
-from ._bind import DWORD, HANDLE, bind, fail_on_invalid_handle, kernel32
+from ._bind import BOOL, DWORD, HANDLE, bind, fail_on_invalid_handle, fail_on_zero, kernel32
 
-__all__ = ["handle_of", "open_shared"]
+__all__ = ["changed_at", "handle_of", "open_shared"]
 
 _GENERIC_READ = 0x80000000
 _FILE_SHARE_ALL = 7
@@ -23,6 +23,27 @@ _CreateFileW = bind(
     HANDLE,
     (ctypes.c_wchar_p, DWORD, DWORD, ctypes.c_void_p, DWORD, DWORD, HANDLE),
     fail_on_invalid_handle,
+)
+
+_FILE_BASIC_INFO = 0
+
+
+class _BasicInfo(ctypes.Structure):
+    """FILE_BASIC_INFO."""
+
+    _fields_ = [
+        ("created", ctypes.c_uint64),
+        ("read", ctypes.c_uint64),
+        ("written", ctypes.c_uint64),
+        ("changed", ctypes.c_uint64),
+        ("attributes", DWORD),
+    ]
+
+
+# https://learn.microsoft.com/windows/win32/api/winbase/nf-winbase-getfileinformationbyhandleex
+# BOOL GetFileInformationByHandleEx(HANDLE file, FILE_INFO_BY_HANDLE_CLASS kind, LPVOID information, DWORD bytes);
+_GetFileInformationByHandleEx = bind(
+    kernel32, "GetFileInformationByHandleEx", BOOL, (HANDLE, ctypes.c_int32, ctypes.c_void_p, DWORD), fail_on_zero
 )
 
 
@@ -45,6 +66,14 @@ def handle_of(file: BufferedReader) -> int:
 
         return msvcrt.get_osfhandle(file.fileno())
     raise AssertionError("open_shared returns no file anywhere else")
+
+
+def changed_at(file: BufferedReader) -> int:
+    """When anything of the file was changed last, as a FILETIME. SetFileTime, which sets the time of writing back for
+    whoever may write to the file, does not reach it. Raises: OSError."""
+    info = _BasicInfo()
+    _GetFileInformationByHandleEx(handle_of(file), _FILE_BASIC_INFO, ctypes.byref(info), ctypes.sizeof(info))
+    return int(info.changed)
 
 
 def _full(path: str) -> str:
