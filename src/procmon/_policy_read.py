@@ -155,8 +155,11 @@ class _Reader:
     def same_names(self, tables: list[Mapping[str, object]]) -> None:
         first: dict[str, int] = {}
         for i, table in enumerate(tables):
-            name = table.get("name")
-            if isinstance(name, str) and first.setdefault(name, i) != i:
+            name = table.get("name", str(i + 1))
+            if name == "default":
+                place = self.places.value("rule", i, "name")
+                self.problem(place, 'in decisions and counts "default" is where no rule matches', "name it otherwise")
+            elif isinstance(name, str) and first.setdefault(name, i) != i:
                 message = f"rule {first[name] + 1} is named {_quoted(name)} too"
                 self.problem(self.places.value("rule", i, "name"), message, "give each rule a name of its own")
 

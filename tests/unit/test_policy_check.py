@@ -83,6 +83,11 @@ class TestMistakes:
                 rule("name = 'a'\nverdict = 'ask'") + rule("image = 'b'\nname = 'a'\nverdict = 'ask'"),
                 'line 6, column 8: rule 1 is named "a" too; give each rule a name of its own',
             ),
+            (
+                rule("name = '2'\nverdict = 'ask'") + rule("image = 'a'\nverdict = 'ask'"),
+                'line 4, column 1: rule 1 is named "2" too; give each rule a name of its own',
+            ),
+            (rule("name = 'default'\nverdict = 'ask'"), 'line 2, column 8: in decisions and counts "default" is where'),
         ],
     )
     def test_each_is_named_with_its_place_and_what_to_write(self, text: str, said: str) -> None:
