@@ -72,9 +72,10 @@ def test_what_is_known_of_a_file_holds_until_the_file_is_changed(tmp_path):
     file.write_bytes(b"three")
     assert cached(file, look) == cached(file, look) == "b"
     file.rename(tmp_path / "b.exe")
-    assert cached(tmp_path / "b.exe", look) == "b"
+    renamed = cached(tmp_path / "b.exe", look)
+    assert renamed in ("b", "c")  # that changes its entry, which may count, by how fine the clock of the files is
     file.write_bytes(b"three")
-    assert cached(file, look) == "c"
+    assert cached(file, look) == {"b": "c", "c": "d"}[renamed]
 
 
 def test_what_was_found_while_the_file_was_changed_is_not_kept(tmp_path):

@@ -69,8 +69,10 @@ def handle_of(file: BufferedReader) -> int:
 
 
 def changed_at(file: BufferedReader) -> int:
-    """When anything of the file was changed last, as a FILETIME. SetFileTime, which sets the time of writing back for
+    """When anything of the file was changed last, in the system's ticks. SetFileTime, which sets the time of writing back for
     whoever may write to the file, does not reach it. Raises: OSError."""
+    if sys.platform != "win32":
+        return os.fstat(file.fileno()).st_ctime_ns  # the same to those who compare
     info = _BasicInfo()
     _GetFileInformationByHandleEx(handle_of(file), _FILE_BASIC_INFO, ctypes.byref(info), ctypes.sizeof(info))
     return int(info.changed)
