@@ -8,8 +8,8 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Protocol, runtime_checkable
 
@@ -28,7 +28,11 @@ class Sink(Protocol):
     """Where decisions are written, `AuditLog` for one."""
 
     def write(self, decision: Decision, /) -> object:
-        """Called once for each decision, in order, after its verdict was sent; by one thread at a time."""
+        """Called once for each decision, in order, after its verdict was sent; by one thread at a time.
+
+        If the sink has an attribute ``ahead`` that is true, it is called before the verdict is sent, by any thread, and
+        the verdict waits for it; and once more where the verdict then came too late.
+        """
 
 
 @dataclass(slots=True, eq=False)
@@ -58,11 +62,12 @@ class Ledger:
         self.counts: Counter[str] = Counter()
         self._gate = gate
         self._sinks = sinks
+        self._ahead = tuple(sink for sink in sinks if getattr(sink, "ahead", False))
         self._on_failure = on_failure
         self._on_news = on_news  # there is something for `write`
         self._longest_hold = 0.0
         self._sending = 0
-        self._unwritten: deque[Decision] = deque()
+        self._unwritten: deque[tuple[Decision, bool]] = deque()  # and whether the sinks `_ahead` had it before
         self._fetching = threading.Lock()  # taken before `changed`
         self._writing = threading.RLock()  # a sink may stop the monitor
 
@@ -137,10 +142,12 @@ class Ledger:
                 return None
             hold.claimed = True
             self._sending += 1
-        process, answer = hold.process, None
+        process = hold.process
+        held = time.monotonic() - hold.since
+        decision = Decision(process=process, verdict=verdict, by=by, who=who, held=held, audited=audited)
         failure: Exception | None = None
         try:
-            answer = self._send(process, Verdict.ALLOW if audited else verdict)
+            decision = self._send(decision)
         except Exception as error:
             failure = error
         except BaseException:  # Ctrl+C, and nobody knows whether before or after: it is held until somebody tries again
@@ -148,12 +155,10 @@ class Ledger:
                 self._sending -= 1
                 hold.claimed = False
             raise
-        held = time.monotonic() - hold.since
-        decision = Decision(process=process, verdict=verdict, by=by, who=who, held=held, audited=audited, answer=answer)
         with self.changed:
             self._sending -= 1
             self.held.pop(process.identity, None)
-            self._note(decision)
+            self._note(decision, sent=True)
         self._on_news()
         if failure is not None and not isinstance(failure, GateClosed):
             self._on_failure(failure, f"answering {process!r}")
@@ -171,13 +176,13 @@ class Ledger:
             if hold is None:
                 if self.told(known):
                     return late
-                decision = Decision(
-                    process=known, verdict=verdict, by=DecidedBy.USER, answer=self._send(known, verdict)
-                )
+                decision = self._send(Decision(process=known, verdict=verdict, by=DecidedBy.USER))
                 if decision.answer is Answer.DONE:  # the gate held it, and it was not fetched yet
                     with self.changed:
                         self.counts["held"] += 1
-                        self._note(decision)
+                        self._note(decision, sent=True)
+                else:
+                    self._tell(self._ahead, decision)
         if hold is None:
             self._on_news()
             return decision
@@ -186,9 +191,12 @@ class Ledger:
             raise GateClosed(f"the gate failed or was closed before it could answer {known!r}, and lets go by itself")
         return answered or late
 
-    def _send(self, process: ProcessHelper, verdict: Verdict) -> Answer:
-        [answer] = (self._gate.block if verdict is Verdict.BLOCK else self._gate.allow)(process)
-        return answer
+    def _send(self, decision: Decision) -> Decision:
+        """The same decision, with the gate's answer."""
+        self._tell(self._ahead, decision)
+        blocks = decision.verdict is Verdict.BLOCK and not decision.audited
+        [answer] = (self._gate.block if blocks else self._gate.allow)(decision.process)
+        return replace(decision, answer=answer)
 
     def _find(self, pid: int) -> ProcessHelper:
         with self.changed:
@@ -226,19 +234,19 @@ class Ledger:
 
     # --------------------------------------------------------------------------------------------------- decisions
 
-    def _note(self, decision: Decision) -> None:
+    def _note(self, decision: Decision, *, sent: bool = False) -> None:
         if decision.answer is Answer.DONE:
             blocked = decision.verdict is Verdict.BLOCK and not decision.audited
             self.counts["blocked" if blocked else "allowed"] += 1
             self._longest_hold = max(self._longest_hold, decision.held)
         else:
             self.counts["stale"] += 1
-        self._keep(decision)
+        self._keep(decision, sent=sent)
 
-    def _keep(self, decision: Decision) -> None:
+    def _keep(self, decision: Decision, *, sent: bool = False) -> None:
         self.history.append(decision)
         if self._sinks:
-            self._unwritten.append(decision)
+            self._unwritten.append((decision, sent and decision.answer in (Answer.DONE, None)))
         self.changed.notify_all()
 
     def write(self) -> None:
@@ -261,17 +269,17 @@ class Ledger:
 
     def _write_all(self) -> None:
         while self._unwritten:
-            decision = self._unwritten.popleft()
+            decision, had_it = entry = self._unwritten.popleft()
             try:
-                for sink in self._sinks:
-                    self._write_to(sink, decision)
+                self._tell([sink for sink in self._sinks if not (had_it and sink in self._ahead)], decision)
             except BaseException:  # Ctrl+C: rather twice in a log than never
-                self._unwritten.appendleft(decision)
+                self._unwritten.appendleft(entry)
                 raise
 
-    def _write_to(self, sink: Sink, decision: Decision) -> None:
-        try:
-            sink.write(decision)
-        except Exception:
-            self.counts["audit_errors"] += 1
-            log.exception("%r could not write %r; its verdict stands", sink, decision)
+    def _tell(self, sinks: Iterable[Sink], decision: Decision) -> None:
+        for sink in sinks:
+            try:
+                sink.write(decision)
+            except Exception:
+                self.counts["audit_errors"] += 1
+                log.exception("%r could not write %r; its verdict stands", sink, decision)

@@ -31,7 +31,9 @@ class AuditLog:
     """A file that takes decisions, one line of JSON each; a sink for `Monitor`.
 
     Each line is in the hands of the operating system when `write` returns, so it survives a crash of this program;
-    with ``fsync`` also one of the machine, for some milliseconds a line. A file that would outgrow ``max_bytes``
+    with ``fsync`` also one of the machine, for some milliseconds a line. With ``ahead`` a `Monitor` writes each line before
+    it sends the verdict (``answer`` is null then), so that no verdict is ever out whose line is not there, and the verdict
+    waits for the disk; where it then came too late, another line with its ``answer`` follows. A file that would outgrow ``max_bytes``
     (None: no limit) becomes ``<path>.1``, the one before ``<path>.2``, and so on up to ``keep`` old files. One log has
     one writer.
 
@@ -48,7 +50,13 @@ class AuditLog:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, max_bytes: int | None = 16 * 2**20, keep: int = 5, fsync: bool = False
+        self,
+        path: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = 16 * 2**20,
+        keep: int = 5,
+        fsync: bool = False,
+        ahead: bool = False,
     ) -> None:
         if max_bytes is not None and max_bytes < 1:
             raise ValueError(f"max_bytes is {max_bytes}; give at least 1, or None for a file without a limit")
@@ -59,6 +67,7 @@ class AuditLog:
         self.max_bytes = max_bytes
         self.keep = keep
         self.fsync = fsync
+        self.ahead = ahead
         self._lock = threading.Lock()
         self._rotation_failed = False
         self._file: FileIO | None = self._open()

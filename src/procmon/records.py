@@ -266,7 +266,7 @@ class Decision:
     audited: bool = False
     """Audit mode: `verdict` is what would have been done; the process was allowed."""
     answer: Answer | None = None
-    """What the gate did with it; None where it was not sent."""
+    """What the gate did with it; None where it was not sent, or not yet."""
 
     def __repr__(self) -> str:
         who = " ".join(["", *self.who.split()])  # on one line, whatever a rule is called

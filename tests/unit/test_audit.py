@@ -239,6 +239,39 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
         AuditLog(tmp_path / "log", keep=0)
 
 
+def test_ahead_no_verdict_is_out_whose_line_is_not_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = procmon.SimulatedGate()
+    allow, seen = gate.allow, []
+
+    def look_then_allow(*processes: ProcessHelper) -> list[procmon.Answer]:
+        seen.append([each.process.name for each in audit.read(path)])
+        return allow(*processes)
+
+    monkeypatch.setattr(gate, "allow", look_then_allow)
+    with AuditLog(path, ahead=True) as log, procmon.Monitor(gate, audit=log) as monitor:
+        for image in ("a.exe", "b.exe"):
+            gate.verdict_of(gate.start(image))
+        monitor.stop()
+    assert seen == [["a.exe"], ["a.exe", "b.exe"]]
+    assert [(each.process.name, each.answer) for each in audit.read(path)] == [("a.exe", None), ("b.exe", None)]
+
+
+def test_ahead_a_verdict_that_came_too_late_has_a_second_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = procmon.SimulatedGate()
+    with AuditLog(path, ahead=True) as log, procmon.Monitor(gate, audit=log) as monitor:
+        monkeypatch.setattr(gate, "allow", lambda *_: [procmon.Answer.STALE])
+        gate.start("a.exe")
+        monitor.stop()
+    with AuditLog(path, ahead=True) as log, procmon.Monitor(procmon.SimulatedGate(), audit=log) as monitor:
+        other = monitor.gate
+        assert isinstance(other, procmon.SimulatedGate)
+        other.start("exempt.exe", flags=procmon.ProcessFlags.EXEMPT)
+        monitor.stop()
+    answers = [(each.process.name, each.answer) for each in audit.read(path)]
+    assert answers[:2] == [("a.exe", None), ("a.exe", procmon.Answer.STALE)]
+    assert [name for name, _ in answers[2:]] == ["exempt.exe"]  # which the gate has decided, and nobody could tell before
+
+
 def test_a_monitor_writes_to_it_after_the_verdict(path: Path) -> None:
     gate = procmon.SimulatedGate()
     with AuditLog(path) as log, procmon.Monitor(gate, default=BLOCK, audit=log) as monitor:

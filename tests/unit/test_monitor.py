@@ -273,11 +273,11 @@ def test_what_is_left_to_a_sinks_writer_as_it_ends_is_written_too(gate):
 
         def release(self):
             if len(written) == 1:
-                ledger._unwritten.append(procmon.Decision(process=second, verdict=ALLOW, by=DecidedBy.USER))
+                ledger._unwritten.append((procmon.Decision(process=second, verdict=ALLOW, by=DecidedBy.USER), False))
 
     ledger._writing = Leaving()
     written.clear()
-    ledger._unwritten.append(procmon.Decision(process=first, verdict=ALLOW, by=DecidedBy.USER))
+    ledger._unwritten.append((procmon.Decision(process=first, verdict=ALLOW, by=DecidedBy.USER), False))
     ledger.write()
     assert written == ["a.exe", "b.exe"]
     monitor.stop()
