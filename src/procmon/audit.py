@@ -31,11 +31,12 @@ class AuditLog:
     """A file that takes decisions, one line of JSON each; a sink for `Monitor`.
 
     Each line is in the hands of the operating system when `write` returns, so it survives a crash of this program;
-    with ``fsync`` also one of the machine, for some milliseconds a line. With ``ahead`` a `Monitor` writes each line before
-    it sends the verdict (``answer`` is null then), so that no verdict is ever out whose line is not there, and the verdict
-    waits for the disk; where it then came too late, another line with its ``answer`` follows. A file that would outgrow ``max_bytes``
+    with ``fsync`` also one of the machine, for some milliseconds a line. A file that would outgrow ``max_bytes``
     (None: no limit) becomes ``<path>.1``, the one before ``<path>.2``, and so on up to ``keep`` old files. One log has
     one writer.
+
+    With ``ahead`` a `Monitor` writes each line before it sends the verdict (``answer`` is null then): no verdict is out
+    whose line is not there, and each waits for the disk. Where it then came too late, a line with its ``answer`` follows.
 
     >>> import procmon, tempfile
     >>> folder = tempfile.TemporaryDirectory()

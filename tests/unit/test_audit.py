@@ -269,7 +269,7 @@ def test_ahead_a_verdict_that_came_too_late_has_a_second_line(path: Path, monkey
         monitor.stop()
     answers = [(each.process.name, each.answer) for each in audit.read(path)]
     assert answers[:2] == [("a.exe", None), ("a.exe", procmon.Answer.STALE)]
-    assert [name for name, _ in answers[2:]] == ["exempt.exe"]  # which the gate has decided, and nobody could tell before
+    assert [name for name, _ in answers[2:]] == ["exempt.exe"]  # the gate decided that, and nobody could tell before
 
 
 def test_a_monitor_writes_to_it_after_the_verdict(path: Path) -> None:
