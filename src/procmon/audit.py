@@ -36,7 +36,7 @@ class AuditLog:
     one writer.
 
     With ``ahead`` a `Monitor` writes each line before it sends the verdict (``answer`` is null then): no verdict is out
-    whose line is not there, and each waits for the disk. Where it then came too late, a line with its ``answer`` follows.
+    whose line is not there, and each waits for the disk. Where it came too late, a line with its ``answer`` follows.
 
     >>> import procmon, tempfile
     >>> folder = tempfile.TemporaryDirectory()
