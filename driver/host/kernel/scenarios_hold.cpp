@@ -104,7 +104,8 @@ void releases_all_at_once_when_the_controllers_process_ends() {
 
 void unloads_at_once_while_three_are_held() {
     load_driver();
-    Started a(5000), b(5004), c(5008);
+    Started a(5000), b(5004), c(5008);  // before anybody asks, so that nobody holds them
+    CHECK(a.returns_within(kSoonMs) && b.returns_within(kSoonMs) && c.returns_within(kSoonMs));
     {
         Device device;
         device.become_controller();
