@@ -69,8 +69,10 @@ def handle_of(file: BufferedReader) -> int:
 
 
 def changed_at(file: BufferedReader) -> int:
-    """When anything of the file was changed last, in the system's ticks. SetFileTime, which sets the time of writing back for
-    whoever may write to the file, does not reach it. Raises: OSError."""
+    """When anything of the file was changed last, in the system's ticks. Raises: OSError.
+
+    SetFileTime, which sets the time of writing back for whoever may write to the file, does not reach it.
+    """
     if sys.platform != "win32":
         return os.fstat(file.fileno()).st_ctime_ns  # the same to those who compare
     info = _BasicInfo()
