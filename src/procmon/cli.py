@@ -165,8 +165,8 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace) -> AbstractContextManager[AuditLog | None]:
-    """The audit log, opened before anything is held: if it cannot be written, nothing begins."""
-    return AuditLog(options.audit) if options.audit else nullcontext()
+    """The audit log, opened before anything is held, and each line written before its verdict: none without a line."""
+    return AuditLog(options.audit, ahead=True) if options.audit else nullcontext()
 
 
 def _session(

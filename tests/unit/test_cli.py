@@ -128,10 +128,12 @@ class TestRun:
         assert [(each.verdict, each.process.name) for each in decisions] == [(ALLOW, "a.exe"), (BLOCK, "chess.exe")]
         assert sum(line["event"] == "exit" for line in lines) == 2
 
-    def test_the_audit_log_gets_each_decision(self, scene: Scene, tmp_path: Path, policy: Path) -> None:
+    def test_the_audit_log_gets_each_decision_before_its_verdict_goes_out(
+        self, scene: Scene, tmp_path: Path, policy: Path
+    ) -> None:
         log = tmp_path / "audit.jsonl"
         cli.main(["run", "--audit", str(log), "--policy", str(policy), "make"], scene.gates(two))
-        assert [each.verdict for each in audit.read(log)] == [ALLOW, BLOCK]
+        assert [(each.verdict, each.answer) for each in audit.read(log)] == [(ALLOW, None), (BLOCK, None)]
 
     def test_an_audit_log_that_cannot_be_written_starts_nothing(
         self, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
