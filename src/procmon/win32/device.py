@@ -4,26 +4,12 @@ import ctypes
 import threading
 
 from . import kernel
-from ._bind import BOOL, DWORD, HANDLE, bind, fail_on_invalid_handle, fail_on_zero, kernel32
+from ._bind import BOOL, DWORD, HANDLE, bind, fail_on_zero, kernel32
 from .handles import Handle
 
 __all__ = ["Connection", "Device"]
 
-_GENERIC_READ = 0x80000000
-_GENERIC_WRITE = 0x40000000
 _FILE_SHARE_READ_WRITE = 3
-_OPEN_EXISTING = 3
-
-# https://learn.microsoft.com/windows/win32/api/fileapi/nf-fileapi-createfilew
-# HANDLE CreateFileW(LPCWSTR name, DWORD access, DWORD share, LPSECURITY_ATTRIBUTES security, DWORD disposition,
-#                    DWORD flags, HANDLE template);
-_CreateFileW = bind(
-    kernel32,
-    "CreateFileW",
-    HANDLE,
-    (ctypes.c_wchar_p, DWORD, DWORD, ctypes.c_void_p, DWORD, DWORD, HANDLE),
-    fail_on_invalid_handle,
-)
 
 # https://learn.microsoft.com/windows/win32/api/ioapiset/nf-ioapiset-deviceiocontrol
 # BOOL DeviceIoControl(HANDLE device, DWORD code, LPVOID input, DWORD input_bytes, LPVOID output, DWORD output_bytes,
@@ -49,9 +35,9 @@ class Device:
 
     def __init__(self, path: str, *, write: bool = True) -> None:
         self.path = path
-        access = _GENERIC_READ | (_GENERIC_WRITE if write else 0)
+        access = kernel.GENERIC_READ | (kernel.GENERIC_WRITE if write else 0)
         self._lock = threading.Lock()
-        self._handle = Handle(_CreateFileW(path, access, _FILE_SHARE_READ_WRITE, None, _OPEN_EXISTING, 0, None))
+        self._handle = Handle(kernel.open_existing(path, access, _FILE_SHARE_READ_WRITE))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path}{' (closed)' if self.closed else ''}>"

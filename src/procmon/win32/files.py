@@ -5,25 +5,13 @@ import os
 import sys
 from io import BufferedReader
 
-from ._bind import BOOL, DWORD, HANDLE, bind, fail_on_invalid_handle, fail_on_zero, kernel32
+from . import kernel
+from ._bind import BOOL, DWORD, HANDLE, bind, fail_on_zero, kernel32
 
 __all__ = ["changed_at", "handle_of", "open_shared"]
 
-_GENERIC_READ = 0x80000000
 _FILE_SHARE_ALL = 7
-_OPEN_EXISTING = 3
 _FILE_FLAG_SEQUENTIAL_SCAN = 0x08000000
-
-# https://learn.microsoft.com/windows/win32/api/fileapi/nf-fileapi-createfilew
-# HANDLE CreateFileW(LPCWSTR name, DWORD access, DWORD share, LPSECURITY_ATTRIBUTES security, DWORD disposition,
-#                    DWORD flags, HANDLE template);
-_CreateFileW = bind(
-    kernel32,
-    "CreateFileW",
-    HANDLE,
-    (ctypes.c_wchar_p, DWORD, DWORD, ctypes.c_void_p, DWORD, DWORD, HANDLE),
-    fail_on_invalid_handle,
-)
 
 _FILE_BASIC_INFO = 0
 
@@ -49,9 +37,7 @@ _GetFileInformationByHandleEx = bind(
 
 def open_shared(path: str) -> BufferedReader:
     r"""Open a file to read, by its DOS path, of any length, or its native one, ``\Device\...``. Raises: OSError."""
-    handle = _CreateFileW(
-        _full(path), _GENERIC_READ, _FILE_SHARE_ALL, None, _OPEN_EXISTING, _FILE_FLAG_SEQUENTIAL_SCAN, None
-    )
+    handle = kernel.open_existing(_full(path), kernel.GENERIC_READ, _FILE_SHARE_ALL, _FILE_FLAG_SEQUENTIAL_SCAN)
     if sys.platform == "win32":
         import msvcrt
 

@@ -1,4 +1,4 @@
-"""Events, waits, processes and the names of drives: what the gates need of kernel32."""
+"""Events, waits, processes, opening by name, and the names of drives: what the gates need of kernel32."""
 
 import ctypes
 import os
@@ -6,10 +6,23 @@ import sys
 from collections.abc import Sequence
 from typing import SupportsInt
 
-from ._bind import BOOL, DWORD, HANDLE, bind, fail_on_zero, handle_or_none, kernel32, ntdll, windows_error
+from ._bind import (
+    BOOL,
+    DWORD,
+    HANDLE,
+    bind,
+    fail_on_invalid_handle,
+    fail_on_zero,
+    handle_or_none,
+    kernel32,
+    ntdll,
+    windows_error,
+)
 from .handles import Handle
 
 __all__ = [
+    "GENERIC_READ",
+    "GENERIC_WRITE",
     "INFINITE",
     "PROCESS_QUERY_LIMITED_INFORMATION",
     "PROCESS_TERMINATE",
@@ -19,12 +32,15 @@ __all__ = [
     "exit_status",
     "is_wine",
     "native_drive",
+    "open_existing",
     "open_process",
     "set_event",
     "terminate_process",
     "wait_any",
 ]
 
+GENERIC_READ = 0x80000000
+GENERIC_WRITE = 0x40000000
 INFINITE = 0xFFFFFFFF
 PROCESS_TERMINATE = 0x0001
 PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
@@ -32,6 +48,27 @@ SYNCHRONIZE = 0x00100000
 
 _WAIT_TIMEOUT = 0x102
 _WAIT_FAILED = 0xFFFFFFFF
+_OPEN_EXISTING = 3
+
+# ------------------------------------------------------------------------------------------------------ open by name
+
+# https://learn.microsoft.com/windows/win32/api/fileapi/nf-fileapi-createfilew
+# HANDLE CreateFileW(LPCWSTR name, DWORD access, DWORD share, LPSECURITY_ATTRIBUTES security, DWORD disposition,
+#                    DWORD flags, HANDLE template);
+_CreateFileW = bind(
+    kernel32,
+    "CreateFileW",
+    HANDLE,
+    (ctypes.c_wchar_p, DWORD, DWORD, ctypes.c_void_p, DWORD, DWORD, HANDLE),
+    fail_on_invalid_handle,
+)
+
+
+def open_existing(path: str, access: int, share: int, flags: int = 0) -> int:
+    """A handle of something that exists: a file or a device. The caller owns it. Raises: OSError."""
+    handle: int = _CreateFileW(path, access, share, None, _OPEN_EXISTING, flags, None)
+    return handle
+
 
 # -------------------------------------------------------------------------------------------------- events and waits
 
