@@ -100,13 +100,10 @@ class DebugGate:
         """
         _check_windows()
         loop = DebugLoop(hold_timeout, on_timeout, include_first=True, attached_pid=pid)
-        try:
-            with translated(ATTACH, pid=pid):
-                with kernel.open_process(pid) as opened:
-                    image = win32_process.image_path(opened)
-                loop.begin(lambda port: port.attach(pid))
-        except NotImplementedError as error:
-            raise UnsupportedPlatform(f"{error}; start the command with DebugGate.run instead") from error
+        with translated(ATTACH, pid=pid):
+            with kernel.open_process(pid) as opened:
+                image = win32_process.image_path(opened)
+            loop.begin(lambda port: port.attach(pid))
         return cls(loop, f"{_command_name(image)} (pid {pid})")
 
     def __repr__(self) -> str:

@@ -6,6 +6,7 @@ Everything but `DebugPort.wake` belongs to the thread that made the `DebugPort`:
 import ctypes
 from typing import Final
 
+from ..errors import UnsupportedPlatform
 from ._bind import BOOL, DWORD, HANDLE, bind, check_ntstatus, fail_on_zero, kernel32, never_fails, ntdll, windows_error
 from .handles import Handle
 from .kernel import INFINITE, create_event, open_process, set_event, wait_any
@@ -173,13 +174,17 @@ _DbgUiSetThreadDebugObject = bind(ntdll, "DbgUiSetThreadDebugObject", None, (HAN
 
 def _let_children_inherit(process: Handle) -> None:
     flags = DWORD(1)
+    cannot = UnsupportedPlatform(
+        "the children of an attached process do not inherit the debugger here (on Wine, say);"
+        " start the command with DebugGate.run instead"
+    )
     try:
         _NtSetInformationProcess(int(process), _PROCESS_DEBUG_FLAGS, ctypes.byref(flags), 4)
         _NtQueryInformationProcess(int(process), _PROCESS_DEBUG_FLAGS, ctypes.byref(flags), 4, None)
     except OSError as error:
-        raise NotImplementedError("the children of an attached process cannot be debugged here") from error
+        raise cannot from error
     if not flags.value & 1:
-        raise NotImplementedError("the children of an attached process do not inherit the debugger here")
+        raise cannot
 
 
 class DebugPort:
@@ -238,7 +243,7 @@ class DebugPort:
     def attach(self, pid: int) -> None:
         """Debug a running process, and all that it starts from now on.
 
-        Raises: OSError; NotImplementedError where Windows (Wine, that is) does not let the children inherit.
+        Raises: OSError; UnsupportedPlatform where Windows (Wine, that is) does not let the children inherit.
         """
         with open_process(pid, _PROCESS_SET_INFORMATION | _PROCESS_QUERY_INFORMATION) as process:
             _DebugActiveProcess(pid)
