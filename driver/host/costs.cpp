@@ -1,13 +1,21 @@
 // costs.cpp - what a process costs while few or many others live: create (with its image), find, exit, in ns.
 //
-//     costs FEW MANY ROUNDS     prints "few create find exit" and "many create find exit"
+//     costs warm FEW MANY ROUNDS     batches come and go, while all others stay
+//     costs cold FEW MANY ROUNDS     any of those that live, picked at random, with nothing of the table in a cache
 //
-// Both tables live side by side and are measured by turns, and the best of all rounds counts, so that what else the
-// machine does falls on both or on none.
+// Both print "few create find exit" and "many create find exit". Warm is the price of the code. Cold is what a machine
+// pays where seconds pass from one start to the next, and others have had the caches meanwhile; there, picking at
+// random is fair to both tables, for neither is in a cache.
+//
+// Both tables live side by side and are measured by turns, so that what else the machine does falls on both or on none.
+// Of the warm batches the best counts, of the cold calls the median.
 
+#include <algorithm>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
+#include <vector>
 
 #include "../protocol.h"
 #include "procmon_core.h"
@@ -17,27 +25,18 @@ using namespace procmon;
 namespace {
 
 constexpr uint32_t kBatch = 500;
+constexpr size_t kMoreThanCaches = 64 << 20;
 constexpr char16_t kName[] = u"\\Device\\HarddiskVolume2\\Program Files\\Some Vendor\\Some Program\\program.exe";
 constexpr size_t kUnits = sizeof kName / sizeof kName[0] - 1;
 
-struct Costs {
-    double create = 1e9, find = 1e9, exit = 1e9;
-};
-
 struct Table {
     Host* host;
-    uint32_t live;
     uint32_t next_pid;
-    Costs best;
+    std::vector<uint32_t> live;
+    std::vector<double> create, find, exit;
 };
 
-double now() {
-    timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return double(time.tv_sec) * 1e9 + double(time.tv_nsec);
-}
-
-uint32_t random_below(uint32_t limit) {
+uint32_t random_below(size_t limit) {
     static uint64_t state = 88172645463325252u;  // xorshift
     state ^= state << 13, state ^= state >> 7, state ^= state << 17;
     return uint32_t(state % limit);
@@ -48,47 +47,83 @@ void start_process(Table& table, uint32_t pid) {
     (void)hold_begin(table.host, pid, kName, kUnits, 0);  // nobody is registered: it passes
 }
 
+void find_process(Table& table, uint32_t pid) {  // a later image: found, looked at, left alone
+    if (hold_begin(table.host, pid, kName, kUnits, 0)) abort();
+}
+
+void end_process(Table& table, uint32_t pid) { gate_on_exit(table.host, pid, 0); }
+
 Table make_table(uint32_t live) {
-    Table table = {host_new(1), live, 8, {}};
-    if (gate_start(table.host, 0) || gate_volumes_begin(table.host) ||
-        gate_volumes_add(table.host, kName, 23, u'c'))
+    Table table = {host_new(1), 8, {}, {}, {}, {}};
+    if (gate_start(table.host, 0) || gate_volumes_begin(table.host) || gate_volumes_add(table.host, kName, 23, u'c'))
         abort();
     gate_volumes_commit(table.host);
-    for (uint32_t i = 0; i < live; ++i, table.next_pid += 4) start_process(table, table.next_pid);
+    for (; table.live.size() < live; table.next_pid += 4) {
+        start_process(table, table.next_pid);
+        table.live.push_back(table.next_pid);
+    }
     return table;
 }
 
-void keep_least(double* best, double started) {
-    const double each = (now() - started) / kBatch;
-    if (each < *best) *best = each;
+double now() {
+    timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return double(time.tv_sec) * 1e9 + double(time.tv_nsec);
 }
 
-// A batch of processes comes, is looked up and goes, while all the others stay. That is what machines do: it is the
-// young that die. The pids of the batch fall anywhere in the table.
-void measure(Table& table) {
+// Notes what one of these calls took.
+void timed(std::vector<double>* times, void (*call)(Table&, uint32_t), Table& table, const uint32_t* pids, uint32_t n) {
+    const double started = now();
+    for (uint32_t i = 0; i < n; ++i) call(table, pids[i]);
+    times->push_back((now() - started) / n);
+}
+
+// A batch of processes comes, is looked up and goes. Its pids fall anywhere in the table.
+void measure_warm(Table& table) {
     uint32_t pids[kBatch];
     for (uint32_t& pid : pids) pid = table.next_pid += 4 * (1 + random_below(8));
-    double started = now();
-    for (const uint32_t pid : pids) start_process(table, pid);
-    keep_least(&table.best.create, started);
-    started = now();
-    for (const uint32_t pid : pids)  // a later image: found, looked at, left alone
-        if (hold_begin(table.host, pid, kName, kUnits, 0)) abort();
-    keep_least(&table.best.find, started);
-    started = now();
-    for (const uint32_t pid : pids) gate_on_exit(table.host, pid, 0);
-    keep_least(&table.best.exit, started);
+    timed(&table.create, start_process, table, pids, kBatch);
+    timed(&table.find, find_process, table, pids, kBatch);
+    timed(&table.exit, end_process, table, pids, kBatch);
+}
+
+void empty_caches() {
+    static std::vector<char> other(kMoreThanCaches);
+    memset(other.data(), int(random_below(256)), other.size());
+}
+
+// One that lives is looked up, another one goes, and a new one comes in its place.
+void measure_cold(Table& table) {
+    uint32_t& leaving = table.live[random_below(table.live.size())];
+    const uint32_t found = table.live[random_below(table.live.size())];
+    const uint32_t gone = leaving, comes = leaving = table.next_pid += 4;
+    empty_caches();
+    timed(&table.find, find_process, table, &found, 1);
+    empty_caches();
+    timed(&table.exit, end_process, table, &gone, 1);
+    empty_caches();
+    timed(&table.create, start_process, table, &comes, 1);
+}
+
+double quantile(std::vector<double>& times, size_t percent) {
+    std::sort(times.begin(), times.end());
+    return times[times.size() * percent / 100];
 }
 
 }  // namespace
 
 int main(int count, char** arguments) {
-    if (count != 4) return fprintf(stderr, "usage: costs FEW MANY ROUNDS\n"), 2;
-    Table tables[] = {make_table(uint32_t(atoi(arguments[1]))), make_table(uint32_t(atoi(arguments[2])))};
-    for (int round = atoi(arguments[3]); round-- > 0;)
-        for (Table& table : tables) measure(table);
+    const bool cold = count == 5 && !strcmp(arguments[1], "cold");
+    const int rounds = count == 5 ? atoi(arguments[4]) : 0;
+    if ((!cold && (count != 5 || strcmp(arguments[1], "warm"))) || rounds < 1)
+        return fprintf(stderr, "usage: costs warm|cold FEW MANY ROUNDS\n"), 2;
+    Table tables[] = {make_table(uint32_t(atoi(arguments[2]))), make_table(uint32_t(atoi(arguments[3])))};
+    for (int round = 0; round < rounds; ++round)
+        for (Table& table : tables) (cold ? measure_cold : measure_warm)(table);
+    const size_t percent = cold ? 50 : 0;
     for (Table& table : tables) {
-        printf("%u %.0f %.0f %.0f\n", table.live, table.best.create, table.best.find, table.best.exit);
+        printf("%zu %.0f %.0f %.0f\n", table.live.size(), quantile(table.create, percent),
+               quantile(table.find, percent), quantile(table.exit, percent));
         gate_stop(table.host);
         gate_destroy(table.host);
         if (host_delete(table.host)) abort();
