@@ -1,5 +1,6 @@
 """What a rule is: conditions on the facts of a process, and the facts, looked up once and only when asked for."""
 
+import fnmatch
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -209,6 +210,6 @@ def compile_text_glob(pattern: str) -> Callable[[str], bool]:
     >>> compile_text_glob("* /c format*")("CMD.EXE /c format d:")
     True
     """
-    parts = (".*" if part == "*" else "." if part == "?" else re.escape(part) for part in re.split(r"([*?])", pattern))
-    match = re.compile("".join(parts), re.IGNORECASE | re.DOTALL).fullmatch
+    # `fnmatch` never goes back behind a star, so no command line, however padded, takes long to compare.
+    match = re.compile(fnmatch.translate(pattern.replace("[", "[[]")), re.IGNORECASE).match
     return lambda text: match(text) is not None

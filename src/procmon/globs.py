@@ -16,8 +16,8 @@ from .wire import lowercase
 
 __all__ = ["compile_glob"]
 
-_WILDCARD = re.compile(r"\*\*+\\|\*\*+|\*|\?")
-_AS_REGEX = {"?": r"[^\\]", "*": r"[^\\]*", "**": r".*", "**\\": r"(?:.*\\)?"}
+_WILDCARD = re.compile("[*?]")
+_ACROSS = re.compile(r"((?<![^\\])\*\*+\\|\*\*+)")  # stars that end a part need its separator: that stays in the text
 
 
 def compile_glob(pattern: str) -> Callable[[str], bool]:
@@ -46,14 +46,23 @@ def compile_glob(pattern: str) -> Callable[[str], bool]:
 
 
 def _matcher(plain: str) -> Callable[[str], bool]:
-    source, at = "", 0
-    for found in _WILDCARD.finditer(plain):
-        wildcard = re.sub(r"\*\*+", "**", found[0])
-        if wildcard == "**\\" and found.start() and plain[found.start() - 1] != "\\":
-            wildcard, tail = "**", r"\\"  # `a**\b`: the stars do not begin a part, so the separator must be there
-        else:
-            tail = ""
-        source += re.escape(plain[at : found.start()]) + _AS_REGEX[wildcard] + tail
-        at = found.end()
-    fullmatch = re.compile(source + re.escape(plain[at:]), re.DOTALL).fullmatch
+    """A regular expression that never goes back behind a wildcard which a later one can make up for.
+
+    What stands between two wildcards is taken where it first fits, and ``(?>`` keeps it there: whatever a later place
+    would leave for the rest, this one leaves, too. So no name, however made, takes long to compare.
+    """
+    first, *others = _ACROSS.split(plain)
+    source = _within(first, last=not others)
+    for i in range(0, len(others), 2):
+        last = i + 2 == len(others)
+        found = (r"(?:.*?\\)??" if others[i].endswith("\\") else ".*?") + _within(others[i + 1], last=last)
+        source += found if last else f"(?>{found})"
+    fullmatch = re.compile(source, re.DOTALL).fullmatch
     return lambda name: fullmatch(name) is not None
+
+
+def _within(piece: str, *, last: bool) -> str:
+    """The regular expression of what has no ``**``; the `last` must reach the end of the name."""
+    first, *others = (re.escape(text).replace(r"\?", r"[^\\]") for text in piece.split("*"))
+    kept = "".join(rf"(?>[^\\]*?{text})" for text in (others[:-1] if last else others))
+    return first + kept + (rf"[^\\]*{others[-1]}" if last and others else "")
