@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from _window import DEAF_SECONDS
+from _window.question import DEAF_SECONDS
 from examples.screen import Screen
 from examples.tool import Tool
 
@@ -32,7 +32,7 @@ def test_a_window_in_a_place_that_became_free_hides_no_other(tool: Tool) -> None
     tool.until(lambda: len(tool.questions) == 3)
     late = tool.gate.start("c:/tools/late.exe")
     tool.until(lambda: late in tool.questions)
-    assert tool.questions[late].slot == 1
+    assert tool.questions[late].corner == tool.view.corners[1]
     assert tool.hidden() == []
 
 
@@ -40,11 +40,11 @@ def test_each_window_answers_for_its_own_process_in_any_order(tool: Tool) -> Non
     first, second, third = tool.start(3)
     tool.questions[third].buttons[procmon.BLOCK].invoke()
     tool.questions[first].buttons[procmon.ALLOW].invoke()
-    tool.until(lambda: list(tool.questions) == [second])
+    assert list(tool.questions) == [second]
     assert tool.gate.verdict_of(third) is procmon.BLOCK
     assert tool.gate.verdict_of(first) is procmon.ALLOW
     assert tool.gate.verdict_of(second, 0) is None
-    assert [row[0] for row in tool.rows] == ["blocked", "held", "allowed"]
+    tool.until(lambda: [row[0] for row in tool.rows] == ["blocked", "held", "allowed"])
     assert tool.rows[0][2] == "you"
 
 
@@ -77,6 +77,15 @@ def test_a_key_right_after_a_window_got_the_keyboard_was_meant_for_another(tool:
     assert tool.gate.verdict_of(second) is procmon.BLOCK
 
 
+def test_the_keyboard_stays_with_its_window_when_another_one_is_answered(tool: Tool) -> None:
+    first, _, third = tool.start(3)
+    tool.give_keyboard(tool.questions[third])
+    tool.questions[first].buttons[procmon.ALLOW].invoke()
+    tool.root.update()
+    focus = tool.root.focus_displayof()
+    assert focus is not None and focus.winfo_toplevel() is tool.questions[third]
+
+
 def test_enter_presses_the_button_that_has_the_keyboard(tool: Tool) -> None:
     [process] = tool.start(1)
     block = tool.questions[process].buttons[procmon.BLOCK]
@@ -97,7 +106,7 @@ def test_closing_a_window_allows(tool: Tool) -> None:
 
 
 def test_more_processes_than_places_wait_in_the_table_and_get_the_places_that_become_free(tool: Tool) -> None:
-    tool.window.monitor_buttons["Start"].invoke()
+    tool.view.monitoring.buttons["Start"].invoke()
     tool.until(lambda: tool.window.monitor)
     processes = [tool.gate.start(f"c:/tools/tool-{n}.exe") for n in range(60)]
     tool.until(lambda: len(tool.rows) == 60)
@@ -108,9 +117,16 @@ def test_more_processes_than_places_wait_in_the_table_and_get_the_places_that_be
     tool.until(lambda: processes[len(shown)] in tool.questions)
     tool.root.update()
     assert tool.questions[processes[len(shown)]].winfo_geometry().split("+", 1)[1] == place.split("+", 1)[1]
-    tool.window.monitor_buttons["Block all"].invoke()
-    tool.until(lambda: not tool.window.held)
+    tool.view.monitoring.buttons["Block all"].invoke()
+    tool.until(lambda: not tool.view.held)
     assert {tool.gate.verdict_of(process) for process in processes} == {procmon.ALLOW, procmon.BLOCK}
+
+
+def test_block_all_blocks_the_others_where_it_is_too_late_for_one(tool: Tool) -> None:
+    processes = tool.start(3)
+    tool.gate.exit(processes[0], 1)
+    tool.view.monitoring.buttons["Block all"].invoke()
+    tool.until(lambda: [row[0] for row in tool.rows] == ["blocked", "blocked", "gone"])
 
 
 def test_the_gates_own_timeout_closes_the_window_and_the_table_says_who_decided(tool: Tool) -> None:
@@ -127,6 +143,41 @@ def test_a_process_that_dies_while_it_is_held_takes_its_window_along(tool: Tool)
     assert tool.rows[0][0] == "gone"
 
 
+@pytest.mark.parametrize("monitor_knows", [True, False])
+def test_an_answer_to_a_dead_process_is_told_and_the_table_says_that_it_is_gone(
+    tool: Tool, monitor_knows: bool
+) -> None:
+    [process] = tool.start(1)
+
+    def answer_too_late() -> None:
+        tool.gate.exit(process, 1)
+        while monitor_knows and not tool.window.monitor.statistics.exited:
+            time.sleep(0.01)
+        tool.window.answer(process, procmon.ALLOW)
+
+    tool.view.later(answer_too_late)
+    tool.until(lambda: "has gone" in tool.note and tool.rows[0][0] == "gone")
+
+
+def test_a_verdict_that_came_too_late_is_not_what_the_table_shows(tool: Tool) -> None:
+    [process] = tool.start(1)
+    late = procmon.Decision(
+        process=process, verdict=procmon.ALLOW, by=procmon.DecidedBy.USER, answer=procmon.Answer.UNKNOWN
+    )
+    tool.view.decided(late)
+    assert tool.rows[0][0] == "held" and not tool.questions
+    tool.gate.exit(process, 1)
+    tool.until(lambda: tool.rows[0][0] == "gone")
+
+
+def test_an_answer_after_the_gates_own_is_told_and_the_table_says_what_the_gate_did(tool: Tool) -> None:
+    [process] = tool.start(1)
+    tool.view.later(tool.gate.time_out, process, procmon.BLOCK)
+    tool.view.later(tool.window.answer, process, procmon.ALLOW)
+    tool.until(lambda: "has had its verdict" in tool.note and not tool.questions)
+    tool.until(lambda: tool.rows == [["blocked", r"c:\tools\tool-0.exe", "gate timeout"]])
+
+
 def test_a_window_says_how_long_its_process_was_held_and_what_time_it_has_left(tool: Tool) -> None:
     tool.start()
     process = tool.gate.start("c:/tools/a.exe", hold_left=60)
@@ -138,14 +189,21 @@ def test_a_window_says_how_long_its_process_was_held_and_what_time_it_has_left(t
 
 def test_stopping_lets_go_what_is_held_and_the_monitoring_can_start_again(tool: Tool) -> None:
     [process] = tool.start(1)
-    tool.window.monitor_buttons["Stop"].invoke()
-    tool.until(lambda: not tool.questions and str(tool.window.monitor_buttons["Start"].cget("state")) == "normal")
+    tool.view.monitoring.buttons["Stop"].invoke()
+    tool.until(lambda: not tool.questions and str(tool.view.monitoring.buttons["Start"].cget("state")) == "normal")
     assert tool.gate.verdict_of(process) is procmon.ALLOW
     assert tool.rows[0][2] == "stop"
-    tool.window.monitor_buttons["Start"].invoke()
+    tool.view.monitoring.buttons["Start"].invoke()
     tool.until(lambda: len(tool.gates) == 2 and tool.window.monitor and tool.window.monitor.running)
     second = tool.gate.start("c:/tools/b.exe")
     tool.until(lambda: second in tool.questions)
+    assert [row[:2] for row in tool.rows] == [["held", r"c:\tools\b.exe"], ["allowed", r"c:\tools\tool-0.exe"]]
+
+
+def test_a_double_click_on_start_starts_once(tool: Tool) -> None:
+    for _ in range(2):
+        tool.view.monitoring.buttons["Start"].invoke()
+    assert len(tool.gates) == 1
 
 
 def test_closing_the_main_window_lets_go_what_is_held(screen: Screen | None) -> None:
@@ -161,9 +219,9 @@ def test_a_gate_that_cannot_be_made_is_told_in_the_window(tool: Tool) -> None:
         raise procmon.DriverNotRunning("the driver is installed, but not started: press Start")
 
     tool.window.make_gate = refuse
-    tool.window.monitor_buttons["Start"].invoke()
+    tool.view.monitoring.buttons["Start"].invoke()
     tool.until(lambda: tool.note == "the driver is installed, but not started: press Start")
-    assert str(tool.window.monitor_buttons["Start"].cget("state")) == "normal"
+    assert str(tool.view.monitoring.buttons["Start"].cget("state")) == "normal"
 
 
 def test_a_gate_that_fails_later_is_told_in_the_window(tool: Tool) -> None:
@@ -173,7 +231,7 @@ def test_a_gate_that_fails_later_is_told_in_the_window(tool: Tool) -> None:
 
 
 def test_the_driver_buttons_offer_what_can_be_done_and_tell_what_went_wrong(tool: Tool) -> None:
-    buttons = tool.window.driver_buttons
+    buttons = tool.view.driver.buttons
 
     def offered() -> list[str]:
         return [word for word, button in buttons.items() if str(button.cget("state")) == "normal"]

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import cast
 
 import window
-from _window import Question
+from _window.question import Question
+from _window.view import View
 
 import procmon
 from procmon.service import DriverService, DriverState, DriverStatus
@@ -41,12 +42,17 @@ class Tool:
     def __init__(self) -> None:
         self.gates: list[procmon.SimulatedGate] = []
         self.service = Service()
-        self.root = tk.Tk()
-        self.root.geometry("+40+40")
+        self.window = window.Window(self.make_gate, "c:/drivers/procmon.sys", self.make_service)
+        self.root = self.view.root
         KEPT.append(self.root)
         self.errors: list[BaseException] = []
-        self.root.report_callback_exception = lambda kind, error, trace: self.errors.append(error)
-        self.window = window.Window(self.root, self.make_gate, self.make_service, "c:/drivers/procmon.sys")
+        self.root.report_callback_exception = self.report
+
+    def report(self, kind: object, error: BaseException, trace: object) -> None:
+        """As the window does it; what is no ProcmonError is a mistake."""
+        if not isinstance(error, procmon.ProcmonError):
+            self.errors.append(error)
+        self.view.say(error)
 
     def make_service(self) -> DriverService:
         return cast(DriverService, self.service)
@@ -58,6 +64,10 @@ class Tool:
     @property
     def gate(self) -> procmon.SimulatedGate:
         return self.gates[-1]
+
+    @property
+    def view(self) -> View:
+        return self.window.view
 
     def until(self, condition: Callable[[], object], timeout: float = 10) -> None:
         """Let Tk go on until something is so."""
@@ -71,7 +81,7 @@ class Tool:
 
     def start(self, count: int = 0) -> list[procmon.ProcessHelper]:
         """Start the monitoring, and so many processes; wait for their windows."""
-        self.window.monitor_buttons["Start"].invoke()
+        self.view.monitoring.buttons["Start"].invoke()
         self.until(lambda: self.window.monitor and self.window.monitor.running)
         processes = [self.gate.start(f"c:/tools/tool-{n}.exe", command_line=f"tool-{n} --fast") for n in range(count)]
         self.until(lambda: len(self.questions) == count)
@@ -79,7 +89,7 @@ class Tool:
 
     @property
     def questions(self) -> dict[procmon.ProcessHelper, Question]:
-        return self.window.questions
+        return self.view.questions
 
     def hidden(self) -> list[procmon.ProcessHelper]:
         """The processes whose clock or buttons are not wholly to be seen."""
@@ -96,7 +106,7 @@ class Tool:
     @property
     def rows(self) -> list[list[str]]:
         """Verdict, image and who of each row, newest first."""
-        table = self.window.table
+        table = self.view.table
         return [[str(table.set(key, column)) for column in ("Verdict", "Image", "Who")] for key in table.get_children()]
 
     def give_keyboard(self, question: Question) -> None:
@@ -108,4 +118,4 @@ class Tool:
     @property
     def note(self) -> str:
         """The message that is on show, if any."""
-        return str(self.window.note_text.cget("text")) if self.window.note.winfo_ismapped() else ""
+        return str(self.view.note_text.cget("text")) if self.view.note.winfo_ismapped() else ""
