@@ -1,11 +1,13 @@
-"""What is wrong with rules that are well written: those that never decide, and those that would harm Windows."""
+"""What is wrong with rules that are well written: they harm Windows, never decide, or hardly do what was meant."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 
-from ._policy_read import RuleSet
+from ._policy_read import Mistake, RuleSet, located
 from ._policy_rules import PATH_FACTS, WILD, Condition, Rule, last_part, path_form
+from ._policy_values import doubt_about
 from .errors import Problem
 from .records import Verdict
 
@@ -27,11 +29,12 @@ def is_critical(path: str) -> bool:
 
 
 def lint(rules: RuleSet, *, thorough: bool) -> list[Problem]:
-    """Rules that would block a critical process and, if `thorough`, rules that never decide."""
-    return [*_critical(rules), *(_unreachable(rules) if thorough else ())]
+    """Rules that would block a critical process and, if `thorough`, those that hardly do what was meant."""
+    thoroughly = (*_unreachable(rules), *_doubtful(rules)) if thorough else ()
+    return located(rules.text, [*_critical(rules), *thoroughly])
 
 
-def _critical(rules: RuleSet) -> Iterator[Problem]:
+def _critical(rules: RuleSet) -> Iterator[Mistake]:
     harmed: dict[Rule, str] = {}
     for path in sorted(_CRITICAL):
         for rule in rules.index.with_image(path):
@@ -42,41 +45,73 @@ def _critical(rules: RuleSet) -> Iterator[Problem]:
             if rule.verdict is Verdict.BLOCK and image is not None and (alone or _names(image, path)):
                 harmed.setdefault(rule, path)
     for rule, path in harmed.items():
-        place = rules.places.value("rule", rule.number - 1, "image")
         message = f"rule {rule.name} would block {path}, which Windows cannot do without"
-        yield Problem(*place, message, "narrow the pattern; a default may be block, for it spares critical processes")
+        advice = "narrow the pattern; a default may be block, for it spares critical processes"
+        yield Mistake(("rule", rule.number - 1, "image"), message, advice)
     for rule in rules.rules:
         if not rule.conditions and rule.verdict is Verdict.BLOCK:
-            place = rules.places.value("rule", rule.number - 1)
             message = f"rule {rule.name} would block every process, also those that Windows cannot do without"
-            yield Problem(*place, message, 'write default = "block" at the top: it spares critical processes')
+            advice = 'write default = "block" at the top: it spares critical processes'
+            yield Mistake(("rule", rule.number - 1), message, advice)
 
 
 def _names(image: Condition, path: str) -> bool:
     """The condition gives the program's name, not just a pattern that happens to match."""
-    keys = image.index_keys() or frozenset()
+    keys = image.index_keys() or []
     return path in keys or last_part(path) in keys
 
 
-def _unreachable(rules: RuleSet) -> Iterator[Problem]:
-    for position, rule in enumerate(rules.rules):
-        for earlier in rules.index.candidates(_probes(rule)):
-            if earlier >= position:
-                break
-            if _covers(rules.rules[earlier], rule):
-                first = rules.rules[earlier]
-                place = rules.places.value("rule", rule.number - 1)
-                message = f"rule {rule.name} never decides: rule {first.name} matches all that it could"
-                yield Problem(*place, message, f"put it above rule {first.name}, or remove it", fatal=False)
-                break
+def _doubtful(rules: RuleSet) -> Iterator[Mistake]:
+    for rule in rules.rules:
+        for condition in rule.conditions:
+            for i, pattern in enumerate(condition.patterns):
+                if (doubtful := doubt_about(condition.fact, pattern)) is not None:
+                    yield Mistake(("rule", rule.number - 1, condition.fact, i), *doubtful, fatal=False)
 
 
-def _probes(rule: Rule) -> dict[str, str]:
-    """For each fact of `rule` a value that it accepts, by which the index finds rules that accept it too."""
-    probes = {condition.fact: WILD.sub("\0", _forms(condition)[0]) for condition in rule.conditions}
-    if "parent" in probes:
-        probes.setdefault("ancestor", probes["parent"])  # what asks for an ancestor accepts a parent
-    return probes
+def _unreachable(rules: RuleSet) -> Iterator[Mistake]:
+    earlier = _Earlier()
+    for rule in rules.rules:
+        first = next((other for other in earlier.candidates(rule) if _covers(other, rule)), None)
+        if first is None:  # who is covered covers nothing that the other does not
+            earlier.add(rule)
+            continue
+        message = f"rule {rule.name} never decides: rule {first.name} matches all that it could"
+        advice = f"put it above rule {first.name}, or remove it"
+        yield Mistake(("rule", rule.number - 1), message, advice, fatal=False)
+
+
+class _Earlier:
+    """Rules, found by what another one would have to say to be covered by them."""
+
+    def __init__(self) -> None:
+        self._all: list[Rule] = []
+        self._saying: dict[tuple[str, str], list[Rule]] = {}
+        self._odd: dict[str, list[Rule]] = {}
+
+    def add(self, rule: Rule) -> None:
+        """Keep `rule` under that condition of which the fewest say the same."""
+        if not rule.conditions:
+            self._all.append(rule)
+            return
+        said = [[(condition.fact, form) for form in _forms(condition)] for condition in rule.conditions]
+        rarest = min(said, key=lambda keys: max(len(self._saying.get(key, ())) for key in keys))
+        for key in rarest:
+            self._saying.setdefault(key, []).append(rule)
+        if any(_is_odd(*key) for key in rarest):
+            self._odd.setdefault(rarest[0][0], []).append(rule)
+
+    def candidates(self, rule: Rule) -> list[Rule]:
+        """In order, every rule that can cover `rule`, and some that cannot."""
+        found = list(self._all)
+        for condition in rule.conditions:
+            form = _forms(condition)[0]
+            for fact in {condition.fact, "ancestor" if condition.fact == "parent" else condition.fact}:
+                for wider in _wider(fact, form):
+                    found += self._saying.get((fact, wider), ())
+                if _sample(fact, form) is not None:
+                    found += self._odd.get(fact, ())
+        return sorted({other.number: other for other in found}.values(), key=lambda other: other.number)
 
 
 def _covers(wide: Rule, narrow: Rule) -> bool:
@@ -92,26 +127,37 @@ def _covers(wide: Rule, narrow: Rule) -> bool:
 
 
 def _accepts(wide: Condition, narrow: Condition) -> bool:
-    return all(_accepts_form(wide, form) for form in _forms(narrow))
-
-
-def _accepts_form(wide: Condition, form: str) -> bool:
-    forms = _forms(wide)
-    if form in forms or "**" in forms or "*" in forms:
-        return True
-    if wide.fact not in PATH_FACTS:
-        return not WILD.search(form) and wide.match(form)
-    if "\\" in form and not WILD.search(form):
-        return wide.match(form)
-    end = last_part(form)
-    if not WILD.search(end) and any(Condition.of(wide.fact, [g]).match(end) for g in forms if "\\" not in g):
-        return True  # the last part alone is enough
-    return any(
-        (g.endswith("\\**") and not WILD.search(g[:-2]) and form.startswith(g[:-2])) or g == f"**\\{form}"
-        for g in forms
+    globs = {form for form, _ in wide.globs}
+    return all(
+        any(wider in wide.plain or wider in globs for wider in _wider(wide.fact, form))
+        or ((sample := _sample(wide.fact, form)) is not None and wide.match(sample))
+        for form in _forms(narrow)
     )
+
+
+def _wider(fact: str, form: str) -> set[str]:
+    """Patterns that match all that `form` matches, as far as they can be listed."""
+    wider = {form, "*", "**"}
+    if fact in PATH_FACTS:
+        cuts = [i for i, char in enumerate(form) if char == "\\"]
+        wider |= {"**\\" + form[i + 1 :] for i in (-1, *cuts)}
+        wider |= {form[:i] + "\\**" for i in cuts if not WILD.search(form[:i])}
+        wider.add(last_part(form))  # alone it stands for any folders
+    return wider
+
+
+def _is_odd(fact: str, form: str) -> bool:
+    """A glob that can be wider than another pattern without being among those of `_wider`."""
+    usual = r"\*\*?|\*\*\\[^*?]+|[^*?]+\\\*\*" if fact in PATH_FACTS else r"\*\*?"
+    return WILD.search(form) is not None and re.fullmatch(usual, form) is None
+
+
+def _sample(fact: str, form: str) -> str | None:
+    """A value such that a pattern which matches it matches all that `form` does; None if there is none."""
+    text = form if fact not in PATH_FACTS or not WILD.search(form) else last_part(form)
+    return None if WILD.search(text) else text
 
 
 def _forms(condition: Condition) -> list[str]:
     """The patterns in the one spelling in which they are compared."""
-    return [path_form(p) if condition.fact in PATH_FACTS else p.lower() for p in condition.patterns]
+    return [*condition.plain, *(form for form, _ in condition.globs)]

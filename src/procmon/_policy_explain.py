@@ -64,15 +64,14 @@ class Explanation:
 def explain(rules: RuleSet, facts: Facts, decision: Decision, ending: str) -> Explanation:
     """Ask the rules in order, as far as the first that matches, and keep what each said."""
     steps = []
-    for rule in rules.rules:
-        steps.append(_step(rules, rule, facts))
+    for rule, line in zip(rules.rules, rules.lines, strict=True):
+        steps.append(_step(rule, line, facts))
         if steps[-1].matched:
             break
     return Explanation(decision, tuple(steps), rules.source, ending)
 
 
-def _step(rules: RuleSet, rule: Rule, facts: Facts) -> Step:
-    line = rules.places.value("rule", rule.number - 1)[0]
+def _step(rule: Rule, line: int, facts: Facts) -> Step:
     reasons: list[str] = []
     for condition in rule.conditions:
         holds, reason = _reason(condition, facts)

@@ -1,7 +1,8 @@
 """Finding the first rule that matches without asking each: most rules name what they are about."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
+from itertools import chain
 
 from ._policy_rules import Facts, Rule, last_part
 
@@ -20,8 +21,9 @@ class RuleIndex:
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
-        self._named: dict[str, dict[str, list[int]]] = {fact: {} for fact in INDEXED}
-        self._first: dict[str, int] = {}
+        self.facts = frozenset(condition.fact for rule in rules for condition in rule.conditions)
+        """The facts that some rule asks for."""
+        self._named: dict[str, _Named] = {}
         self._rest: list[int] = []
         self._image_globs: list[int] = []
         for position, rule in enumerate(self.rules):
@@ -29,49 +31,56 @@ class RuleIndex:
 
     def _place(self, position: int, rule: Rule) -> None:
         for condition in rule.conditions:
-            if condition.fact == "image" and condition.index_keys() is None:
-                self._image_globs.append(position)
-            if condition.fact in INDEXED and (keys := condition.index_keys()) is not None:
-                named = self._named[condition.fact]
-                for key in keys:
-                    named.setdefault(key, []).append(position)
-                self._first.setdefault(condition.fact, position)
-                return
+            if condition.fact in INDEXED:
+                keys = condition.index_keys()
+                if keys is not None:
+                    self._named.setdefault(condition.fact, _Named(position)).add(keys, position)
+                    return
+                if condition.fact == "image":
+                    self._image_globs.append(position)
         self._rest.append(position)
 
     def first(self, facts: Facts) -> Rule | None:
         """The first rule, in the order of the file, that matches."""
-        found = self._earliest(self._under("image", facts), facts, len(self.rules))
-        found = self._earliest(self._rest, facts, found)
-        for fact in INDEXED[1:]:
-            if self._first.get(fact, found) < found:  # or else nothing there can win: do not even look the fact up
-                found = self._earliest(self._under(fact, facts), facts, found)
-        return self.rules[found] if found < len(self.rules) else None
+        orders: list[Iterable[int]] = [self._under(fact, facts) for fact in self._named]
+        if self._rest:
+            orders.append(self._rest)
+        for position in merge(*orders) if len(orders) > 1 else chain(*orders):
+            if self.rules[position].matches(facts):
+                return self.rules[position]
+        return None
+
+    def _under(self, fact: str, facts: Facts) -> Iterator[int]:
+        """In order, the rules found by a fact, which is looked up when the search has come to the first of them all."""
+        named = self._named[fact]
+        yield named.first
+        yield from sorted({position for value in facts.values(fact) for position in named.at(value)})
 
     def with_image(self, path: str) -> Iterator[Rule]:
         """In order, the rules that have an image condition which this path (in `path_form`) meets."""
-        for position in merge(self._image_globs, sorted(set(self._at("image", path)))):
+        named = self._named["image"].at(path) if "image" in self._named else []
+        for position in merge(self._image_globs, sorted(set(named))):
             condition = self.rules[position].condition("image")
             if condition is not None and condition.match(path):
                 yield self.rules[position]
 
-    def candidates(self, values: Mapping[str, str]) -> list[int]:
-        """In order, the positions of all rules that can match these values of facts, and of some that cannot."""
-        named = {position for fact in INDEXED if fact in values for position in self._at(fact, values[fact])}
-        return sorted(named | set(self._rest))
 
-    def _earliest(self, positions: Iterable[int], facts: Facts, limit: int) -> int:
-        for position in positions:
-            if position >= limit:
-                break
-            if self.rules[position].matches(facts):
-                return position
-        return limit
+class _Named:
+    """Positions of rules by the names that they give of one fact."""
 
-    def _under(self, fact: str, facts: Facts) -> list[int]:
-        return sorted({position for value in facts.values(fact) for position in self._at(fact, value)})
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self._earliest: dict[str, int] = {}
+        self._later: dict[str, list[int]] = {}  # a list for each name would be most of the index
 
-    def _at(self, fact: str, value: str) -> list[int]:
-        named = self._named[fact]
-        end = last_part(value)
-        return named.get(value, []) + (named.get(end, []) if end != value else [])
+    def add(self, keys: list[str], position: int) -> None:
+        for key in keys:
+            if self._earliest.setdefault(key, position) != position:
+                self._later.setdefault(key, []).append(position)
+
+    def at(self, value: str) -> list[int]:
+        """The rules that name this value or its last part."""
+        found: list[int] = []
+        for key in {value, last_part(value)} & self._earliest.keys():
+            found += (self._earliest[key], *self._later.get(key, ()))
+        return found

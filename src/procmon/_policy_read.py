@@ -3,17 +3,19 @@
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 from ._policy_index import RuleIndex
-from ._policy_rules import FACTS, PATH_FACTS, Condition, Rule
-from ._toml_places import TomlPlaces
+from ._policy_rules import FACTS, Condition, Rule
+from ._policy_values import mistake_in, quoted
+from ._toml_places import Path, TomlPlaces
 from .errors import Problem
 from .records import Verdict
 
-__all__ = ["RuleSet", "read_policy"]
+__all__ = ["Mistake", "RuleSet", "located", "read_policy"]
 
 VERDICTS = {"allow": Verdict.ALLOW, "block": Verdict.BLOCK, "ask": Verdict.DEFER}
 MODES = ("enforce", "audit")
@@ -30,8 +32,16 @@ MEANT = {
 }  # fmt: skip
 """What other tools call our words."""
 
-CONTROL = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r", "\b": r"\b", "\f": r"\f"})
-"""What Windows paths become between double quotes, and what was meant."""
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A `Problem` before its place is looked for, which takes a second in a large text: most texts have none."""
+
+    path: Path
+    message: str
+    advice: str
+    fatal: bool = True
+    at_key: bool = False
+    """It is about the key, not the value."""
 
 
 @dataclass(frozen=True)
@@ -49,51 +59,57 @@ class RuleSet:
         return RuleIndex(self.rules)
 
     @cached_property
-    def places(self) -> TomlPlaces:
-        return TomlPlaces(self.text)
-
-    @cached_property
-    def facts(self) -> frozenset[str]:
-        """The facts that some rule asks for."""
-        return frozenset(condition.fact for rule in self.rules for condition in rule.conditions)
+    def lines(self) -> Sequence[int]:
+        """The line of each rule."""
+        paths: list[Path] = [("rule", rule.number - 1) for rule in self.rules]
+        places = TomlPlaces(self.text, paths)
+        return array("Q", (places.value(*path)[0] for path in paths))
 
 
 def read_policy(text: str, source: str) -> tuple[RuleSet, list[Problem]]:
     """The rules of a policy, as far as they can be understood, and its problems in the order of the text."""
-    text = text.replace("\r\n", "\n")
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         return RuleSet(text, source), [_syntax(text, error)]
     except RecursionError:
         return RuleSet(text, source), [Problem(1, 1, "its values are nested too deeply", "a policy needs no nesting")]
-    reader = _Reader(text)
-    rule_set = reader.read(document, source)
-    return rule_set, sorted(reader.problems, key=lambda problem: (problem.line, problem.column))
+    reader = _Reader()
+    mode, default, rules = reader.read(document)
+    return RuleSet(text, source, mode, default, rules), located(text, reader.mistakes)
 
 
-@dataclass
+def located(text: str, mistakes: Sequence[Mistake]) -> list[Problem]:
+    """The mistakes with their places, in the order of the text."""
+    if not mistakes:
+        return []
+    places = TomlPlaces(text, (mistake.path for mistake in mistakes))
+    problems = [
+        Problem(*(places.key if each.at_key else places.value)(*each.path), each.message, each.advice, each.fatal)
+        for each in mistakes
+    ]
+    return sorted(problems, key=lambda problem: (problem.line, problem.column))
+
+
 class _Reader:
     """Goes through the document once and notes what is wrong."""
 
-    text: str
-    problems: list[Problem] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.mistakes: list[Mistake] = []
+        self._named: dict[str, int] = {}
 
-    @cached_property
-    def places(self) -> TomlPlaces:
-        return TomlPlaces(self.text)
+    def mistake(self, path: Path, message: str, advice: str, *, at_key: bool = False) -> None:
+        self.mistakes.append(Mistake(path, message, advice, at_key=at_key))
 
-    def problem(self, place: tuple[int, int], message: str, advice: str) -> None:
-        self.problems.append(Problem(*place, message, advice))
-
-    def read(self, document: Mapping[str, object], source: str) -> RuleSet:
+    def read(self, document: dict[str, object]) -> tuple[str, Verdict | None, tuple[Rule, ...]]:
         for key in document.keys() - set(TOP_KEYS):
             advice = f"a policy has {_listed(TOP_KEYS, 'and')}"
             if key in RULE_KEYS:
                 advice = "write [[rule]] on a line above it: it belongs to a rule"
             elif meant := _meant(key, TOP_KEYS):
                 advice = f"write {meant}"
-            self.problem(self.places.key(key), f"a policy has no key {_quoted(key)}", advice)
+            self.mistake((key,), f"a policy has no key {quoted(key)}", advice, at_key=True)
         mode, default = document.get("mode", "enforce"), document.get("default")
         if mode not in MODES:
             self.choice(("mode",), "mode", mode, MODES)
@@ -101,109 +117,64 @@ class _Reader:
             self.choice(("default",), "default verdict", default, VERDICTS)
         tables = document.get("rule", [])
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-            place = self.places.value("rule")
-            self.problem(place, "rule is not a list of tables", "write [[rule]], with two brackets, above each rule")
+            advice = "write [[rule]], with two brackets, above each rule"
+            self.mistake(("rule",), "rule is not a list of tables", advice)
             tables = []
-        rules = [rule for i, table in enumerate(tables) if (rule := self.rule(i, table)) is not None]
-        self.same_names(tables)
-        return RuleSet(self.text, source, str(mode), VERDICTS.get(str(default)), tuple(rules))
+        rules = tuple(rule for i, table in enumerate(tables) if (rule := self.rule(i, table)) is not None)
+        return str(mode), VERDICTS.get(str(default)), rules
 
-    def rule(self, i: int, table: Mapping[str, object]) -> Rule | None:
-        before = len(self.problems)
-        for key in table.keys() - set(RULE_KEYS):
+    def rule(self, i: int, table: dict[str, object]) -> Rule | None:
+        before = len(self.mistakes)
+        for key in [key for key in table if key not in RULE_KEYS]:
             meant = _meant(key, RULE_KEYS)
             advice = f"write {meant}" if meant else f"a rule has {_listed(RULE_KEYS, 'and')}"
-            self.problem(self.places.key("rule", i, key), f"a rule has no key {_quoted(key)}", advice)
-        verdict, name, audit = table.get("verdict"), table.get("name", str(i + 1)), table.get("audit", False)
+            self.mistake(("rule", i, key), f"a rule has no key {quoted(key)}", advice, at_key=True)
+        verdict, audit = table.get("verdict"), table.get("audit", False)
         if "verdict" not in table:
-            advice = 'add verdict = "allow", "block" or "ask"'
-            self.problem(self.places.value("rule", i), f"rule {i + 1} has no verdict", advice)
+            self.mistake(("rule", i), f"rule {i + 1} has no verdict", 'add verdict = "allow", "block" or "ask"')
         elif not isinstance(verdict, str) or verdict not in VERDICTS:
             self.choice(("rule", i, "verdict"), "verdict", verdict, VERDICTS)
-        if not isinstance(name, str) or not name.strip():
-            self.problem(self.places.value("rule", i, "name"), "a name is a text of some letters", 'write name = "..."')
+        name = self.name(i, table.get("name", str(i + 1)))
         if not isinstance(audit, bool):
-            self.problem(self.places.value("rule", i, "audit"), "audit is true or false", "write audit = true")
+            self.mistake(("rule", i, "audit"), "audit is true or false", "write audit = true")
         conditions = [self.condition(i, fact, table[fact]) for fact in FACTS if fact in table]
-        if len(self.problems) > before:
+        table.clear()  # of 100,000 rules not all are held twice
+        if len(self.mistakes) > before:
             return None
         known = tuple(condition for condition in conditions if condition is not None)
-        return Rule(i + 1, str(name), known, VERDICTS[str(verdict)], bool(audit))
+        return Rule(i + 1, name, known, VERDICTS[str(verdict)], bool(audit))
+
+    def name(self, i: int, name: object) -> str:
+        path: Path = ("rule", i, "name")
+        if not isinstance(name, str) or not name.strip():
+            self.mistake(path, "a name is a text of some letters", 'write name = "..."')
+        elif name == "default":
+            self.mistake(path, 'in decisions and counts "default" is where no rule matches', "name it otherwise")
+        elif self._named.setdefault(name, i) != i:
+            message = f"rule {self._named[name] + 1} is named {quoted(name)} too"
+            self.mistake(path, message, "give each rule a name of its own")
+        return str(name)
 
     def condition(self, i: int, fact: str, value: object) -> Condition | None:
+        path: Path = ("rule", i, fact)
         listed = value if isinstance(value, list) else [value]
         if not listed:
-            place = self.places.value("rule", i, fact)
-            self.problem(place, f"an empty list of {fact} matches nothing", "name some, or leave the key out")
+            self.mistake(path, f"an empty list of {fact} matches nothing", "name some, or leave the key out")
         patterns = []
         for j, item in enumerate(listed):
-            mistake = _mistake(fact, item)
-            if mistake is None:
+            wrong = mistake_in(fact, item)
+            if wrong is None:
                 patterns.append(str(item))
             else:
-                path = ("rule", i, fact, j) if isinstance(value, list) else ("rule", i, fact)
-                self.problem(self.places.value(*path), *mistake)
+                self.mistake((*path, j) if isinstance(value, list) else path, *wrong)
         return Condition.of(fact, patterns) if len(patterns) == len(listed) else None
 
-    def choice(self, path: tuple[str | int, ...], what: str, value: object, choices: Iterable[str]) -> None:
+    def choice(self, path: Path, what: str, value: object, choices: Iterable[str]) -> None:
         """A value that is none of the few that are allowed."""
         meant = _meant(value, choices) if isinstance(value, str) else None
-        advice = f"write {_quoted(meant)}" if meant else f"write {_listed([_quoted(c) for c in choices], 'or')}"
-        shown = _quoted(value) if isinstance(value, str) else str(value)
-        self.problem(self.places.value(*path), f"there is no {what} {shown}", advice)
-
-    def same_names(self, tables: list[Mapping[str, object]]) -> None:
-        first: dict[str, int] = {}
-        for i, table in enumerate(tables):
-            name = table.get("name", str(i + 1))
-            if name == "default":
-                place = self.places.value("rule", i, "name")
-                self.problem(place, 'in decisions and counts "default" is where no rule matches', "name it otherwise")
-            elif isinstance(name, str) and first.setdefault(name, i) != i:
-                message = f"rule {first[name] + 1} is named {_quoted(name)} too"
-                self.problem(self.places.value("rule", i, "name"), message, "give each rule a name of its own")
-
-
-def _mistake(fact: str, value: object) -> tuple[str, str] | None:
-    """What is wrong with one value of a condition, and what to write instead."""
-    if fact == "session":
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return None
-        return f"a session is a number, not {value!r}", "write session = 1, say"
-    if not isinstance(value, str):
-        return f"{fact} is a text, not {value!r}", f'write {fact} = "..." or a list of texts'
-    if not value:
-        return f"an empty {fact} matches nothing", "write a pattern, or leave the key out"
-    if fact == "sha256":
-        if re.fullmatch("[0-9a-fA-F]{64}", value):
-            return None
-        return f"a SHA-256 is 64 hexadecimal digits, and this is {len(value)} characters", "write all of the digits"
-    if fact in PATH_FACTS and (meant := value.translate(CONTROL)) != value:
-        slashes = _quoted(meant.replace("\\", "/"))
-        return "in double quotes a backslash changes the letter after it", f"write slashes, {slashes}, or single quotes"
-    return _image_mistake(fact, value) if fact in ("image", "parent", "ancestor") else _glob_mistake(fact, value)
-
-
-def _image_mistake(fact: str, value: str) -> tuple[str, str] | None:
-    form = value.replace("\\", "/")
-    if re.search("%[^%/]+%", form):
-        return f"variables such as {_quoted(value)} are not replaced", "write the path, or **/ for any folder"
-    if form.endswith("/"):
-        return f"no {fact} ends in a slash", f"write {_quoted(form + '**')} for all that is below it"
-    if "/" in form and not re.match(r"([a-zA-Z?]:|\*|//|/[dD]evice/|/\?|/\*)", form):
-        return (
-            f"{_quoted(value)} names no drive",
-            f"write {_quoted('**/' + form.lstrip('/'))} for any folder, or c:/...",
-        )
-    return _glob_mistake(fact, value)
-
-
-def _glob_mistake(fact: str, value: str) -> tuple[str, str] | None:
-    try:
-        Condition.of(fact, [value])
-    except ValueError as error:
-        return f"{_quoted(value)} is not a pattern: {error}", "* is any part, ** any folders, ? any character"
-    return None
+        advice = f"write {quoted(meant)}" if meant else f"write {_listed([quoted(c) for c in choices], 'or')}"
+        shown = quoted(value) if isinstance(value, str) else str(value)
+        self.mistake(path, f"there is no {what} {shown}", advice)
 
 
 def _syntax(text: str, error: tomllib.TOMLDecodeError) -> Problem:
@@ -233,10 +204,6 @@ def _meant(word: str, choices: Iterable[str]) -> str | None:
         return meant
     close = difflib.get_close_matches(lower.replace("-", "_"), choices, n=1, cutoff=0.6)
     return close[0] if close else None
-
-
-def _quoted(word: str) -> str:
-    return '"' + (word if len(word) <= 80 else word[:77] + "...") + '"'
 
 
 def _listed(words: Iterable[str], last: str) -> str:

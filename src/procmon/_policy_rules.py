@@ -2,7 +2,7 @@
 
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -123,38 +123,33 @@ class Facts:
 class Condition:
     """One key of a rule: the fact must match one of the patterns.
 
-    Patterns without wildcards live in sets, so that a list of 100,000 paths costs one look-up.
+    There may be 100,000 conditions, and 100,000 patterns in one, so few are kept in a tuple and many in a set.
     """
 
     fact: str
     patterns: tuple[str, ...]
     """As they are written in the policy."""
-    whole: frozenset[str]
-    """Values that match as a whole."""
-    last: frozenset[str]
-    """Last parts that match: patterns without a slash."""
+    plain: Collection[str]
+    """Those without wildcards, in the one spelling: each matches a whole value or, without a slash, a last part."""
     globs: tuple[tuple[str, Callable[[str], bool]], ...]
-    """The other patterns."""
+    """The others."""
 
     @classmethod
     def of(cls, fact: str, patterns: Iterable[str]) -> "Condition":
         """The condition that these patterns of the policy make.
 
-        Raises: ValueError where a pattern is not a valid glob.
+        Raises: ValueError where a pattern is empty.
         """
         patterns = tuple(patterns)
-        whole: list[str] = []
-        last: list[str] = []
+        plain: list[str] = []
         globs: list[tuple[str, Callable[[str], bool]]] = []
         for pattern in patterns:
             form = path_form(pattern) if fact in PATH_FACTS else pattern.lower()
             if WILD.search(form):
                 globs.append((form, (compile_glob if fact in PATH_FACTS else compile_text_glob)(form)))
-            elif fact in PATH_FACTS and "\\" not in form:
-                last.append(form)
             else:
-                whole.append(form)
-        return cls(fact, patterns, frozenset(whole), frozenset(last), tuple(globs))
+                plain.append(pattern if form == pattern else form)  # one text, where it can be one
+        return cls(fact, patterns, tuple(plain) if len(plain) < 8 else frozenset(plain), tuple(globs))
 
     def matches(self, values: tuple[str, ...]) -> bool:
         """One of the values matches one of the patterns."""
@@ -162,22 +157,20 @@ class Condition:
 
     def match(self, value: str) -> bool:
         """This value matches one of the patterns."""
-        form = value if self.fact in PATH_FACTS else value.lower()
+        in_parts = self.fact in PATH_FACTS
+        form = value if in_parts else value.lower()
         return (
-            form in self.whole
-            or (bool(self.last) and last_part(form) in self.last)
+            form in self.plain
+            or (in_parts and last_part(form) in self.plain)
             or any(matches(value) for _, matches in self.globs)
         )
 
-    def index_keys(self) -> frozenset[str] | None:
+    def index_keys(self) -> list[str] | None:
         """Values and last parts of which a matching value must have one; None where no such set is known."""
-        keys = self.whole | self.last
-        for form, _ in self.globs:
-            end = last_part(form)
-            if self.fact not in PATH_FACTS or not end or WILD.search(end):
-                return None
-            keys |= {end}
-        return keys
+        ends = [last_part(form) for form, _ in self.globs]
+        if any(self.fact not in PATH_FACTS or not end or WILD.search(end) for end in ends):
+            return None
+        return [*self.plain, *ends]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,15 @@
-"""Where in a TOML text each key and value stands, which `tomllib` does not say.
+"""Where in a TOML text keys and values stand, which `tomllib` does not say.
 
 The text has been accepted by `tomllib` before, so this reads tokens and nesting and judges nothing.
 """
 
 import re
-from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 
-__all__ = ["TomlPlaces"]
+__all__ = ["Path", "TomlPlaces"]
 
 Path = tuple[str | int, ...]
+"""What names a value, as Python would index it: ``("rule", 0, "image", 1)``."""
 
 _TOKEN = re.compile(
     r'"""(?:[^\\]|\\.)*?"{3,5}'  # multi-line strings first: they begin like the short ones
@@ -24,85 +25,131 @@ _TOKEN = re.compile(
 
 
 class TomlPlaces:
-    """Line and column, both from 1, of the keys and values of a valid TOML text.
+    """Line and column, both from 1, of some keys and values of a valid TOML text.
 
-    A path names a value as Python would index it. Where a part of a path has no place of its own (a key inside an
-    inline table, say), the place of the nearest thing around it is given.
+    Only what is asked for is kept, since a large text has many places. Where a part of a path is not in the text, the
+    place of the nearest thing around it is given.
 
-    >>> places = TomlPlaces('mode = "audit"\\n[[rule]]\\nimage = ["a.exe",\\n  "b.exe"]')
+    >>> text = 'mode = "audit"\\n[[rule]]\\nimage = ["a.exe",\\n  {"b" = 1}]'
+    >>> places = TomlPlaces(text, [("mode",), ("rule", 0, "image", 1, "b")])
     >>> places.key("mode"), places.value("mode"), places.value("rule", 0)
     ((1, 1), (1, 8), (2, 1))
-    >>> places.value("rule", 0, "image", 1)
-    (4, 3)
+    >>> places.value("rule", 0, "image", 1, "b")
+    (4, 10)
     """
 
-    def __init__(self, text: str) -> None:
-        self._line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
-        self._keys: dict[Path, int] = {}
-        self._values: dict[Path, int] = {}
-        self._read(text)
+    def __init__(self, text: str, paths: Iterable[Path]) -> None:
+        wanted = {path[:n] for path in paths for n in range(len(path) + 1)}
+        self._offsets: dict[Path, tuple[int, int]] = {(): (0, 0)}
+        for path, key, value in _walk(text):
+            if path in wanted:
+                self._offsets.setdefault(path, (key, value))
+        self._lines: dict[int, tuple[int, int]] = {}
+        line, before = 1, 0
+        for offset in sorted({offset for pair in self._offsets.values() for offset in pair}):
+            line += text.count("\n", before, offset)
+            self._lines[offset] = (line, offset - text.rfind("\n", 0, offset))
+            before = offset
 
     def key(self, *path: str | int) -> tuple[int, int]:
         """Where the key that ends `path` is written."""
-        return self._place(self._keys[path]) if path in self._keys else self.value(*path[:-1])
+        return self._lines[self._nearest(path)[0]]
 
     def value(self, *path: str | int) -> tuple[int, int]:
-        """Where the value at `path` begins; for a table, its header."""
-        while path and path not in self._values:
+        """Where the value at `path` begins; for a table with a header, that."""
+        return self._lines[self._nearest(path)[1]]
+
+    def _nearest(self, path: Path) -> tuple[int, int]:
+        while path not in self._offsets:
             path = path[:-1]
-        return self._place(self._values.get(path, 0))
-
-    def _place(self, offset: int) -> tuple[int, int]:
-        line = bisect_right(self._line_starts, offset)
-        return line, offset - self._line_starts[line - 1] + 1
-
-    def _read(self, text: str) -> None:
-        table: Path = ()
-        counts: dict[Path, int] = {}
-        statement: list[tuple[str, int]] = []
-        depth = 0
-        for match in _TOKEN.finditer(text):
-            token = match.group()
-            if token[0] == "#":
-                continue
-            if token != "\n":
-                statement.append((token, match.start()))
-                depth += (token in ("[", "{")) - (token in ("]", "}"))
-            elif statement and depth == 0:
-                table = self._statement(statement, table, counts)
-                statement = []
-        if statement:
-            self._statement(statement, table, counts)
-
-    def _statement(self, tokens: list[tuple[str, int]], table: Path, counts: dict[Path, int]) -> Path:
-        """Note one header or one ``key = value``; the table that is current after it."""
-        first, offset = tokens[0]
-        if first == "[":
-            name = _key_parts([token for token, _ in tokens if token not in ("[", "]")])
-            if tokens[1][0] == "[":
-                counts[name] = counts.get(name, -1) + 1
-                name = (*name, counts[name])
-            self._keys.setdefault(name, offset)
-            self._values.setdefault(name, offset)
-            return name
-        equals = next(i for i, (token, _) in enumerate(tokens) if token == "=")
-        path = (*table, *_key_parts([token for token, _ in tokens[:equals]]))
-        self._keys[path] = offset
-        self._values[path] = tokens[equals + 1][1]
-        if tokens[equals + 1][0] == "[":
-            depth, index, expected = 0, 0, True
-            for token, position in tokens[equals + 1 :]:
-                if depth == 1 and expected and token not in ("]", ","):
-                    self._values[(*path, index)] = position
-                    index, expected = index + 1, False
-                depth += (token in ("[", "{")) - (token in ("]", "}"))
-                expected = expected or (depth == 1 and token == ",")
-        return table
+        return self._offsets[path]
 
 
-def _key_parts(tokens: list[str]) -> Path:
+class _Tokens:
+    """The tokens of a text but for comments, one at a time; "" at its end."""
+
+    def __init__(self, text: str) -> None:
+        self._rest = (match for match in _TOKEN.finditer(text) if match[0][0] != "#")
+        self.now, self.offset = "", len(text)
+        self.step()
+
+    def step(self) -> str:
+        """Go to the next token; the one before."""
+        before, match = self.now, next(self._rest, None)
+        if match is not None:
+            self.now, self.offset = match[0], match.start()
+        else:
+            self.now = ""
+        return before
+
+    def skip(self, *tokens: str) -> None:
+        while self.now in tokens:
+            self.step()
+
+
+def _walk(text: str) -> Iterator[tuple[Path, int, int]]:
+    """Path of each key, table and element, with the offsets of its key and of its value."""
+    tokens = _Tokens(text)
+    table: Path = ()
+    last: dict[Path, int] = {}
+    while tokens.now:
+        offset = tokens.offset
+        if tokens.now == "[":
+            tokens.step()
+            many = tokens.now == "["
+            tokens.skip("[")
+            table = ()
+            for part in _key(tokens):
+                table = (*table, last[table], part) if table in last else (*table, part)
+                yield table, offset, offset
+            if many:
+                last[table] = last.get(table, -1) + 1
+            if table in last:
+                table = (*table, last[table])
+                yield table, offset, offset
+            tokens.skip("]")
+        elif tokens.now == "\n":
+            tokens.step()
+        else:
+            yield from _pair(tokens, table)
+
+
+def _pair(tokens: _Tokens, table: Path) -> Iterator[tuple[Path, int, int]]:
+    """One ``key = value``."""
+    offset, parts = tokens.offset, _key(tokens)
+    tokens.step()  # the =
+    for part in parts:
+        table = (*table, part)
+        yield table, offset, tokens.offset
+    yield from _value(tokens, table)
+
+
+def _value(tokens: _Tokens, path: Path) -> Iterator[tuple[Path, int, int]]:
+    """What is inside one value."""
+    opening = tokens.now
+    if opening not in ("[", "{"):
+        while tokens.now not in ("", "\n", ",", "]", "}"):
+            tokens.step()  # a date and a time are two
+        return
+    tokens.step()
+    index = 0
+    while True:
+        tokens.skip("\n", ",")
+        if tokens.now in ("", "]", "}"):
+            break
+        if opening == "{":
+            yield from _pair(tokens, path)
+        else:
+            yield (*path, index), tokens.offset, tokens.offset
+            yield from _value(tokens, (*path, index))
+            index += 1
+    tokens.step()
+
+
+def _key(tokens: _Tokens) -> list[str]:
     """``a."b c".d`` as its parts; a bare token may hold dots."""
     parts: list[str] = []
-    for token in tokens:
+    while tokens.now not in ("", "=", "]"):
+        token = tokens.step()
         parts += [token[1:-1]] if token[0] in "\"'" else [part for part in token.split(".") if part]
-    return tuple(parts)
+    return parts

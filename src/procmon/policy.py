@@ -223,7 +223,7 @@ class Policy:
             if image is None:
                 break  # it may match any path, so no later rule is certain
             if _is_exact(rule, image):
-                for path in sorted(filter(_driver_knows, image.whole)):
+                for path in sorted(filter(_driver_knows, image.plain)):
                     if next(rules.index.with_image(path)) is rule and not is_critical(path):
                         exact[path] = rule.verdict
         return list(exact.items())
@@ -240,7 +240,7 @@ class Policy:
         return f"<Policy {rules.source}: {count}, {how}, {'no default' if default == 'none' else f'default {default}'}>"
 
     def _facts(self, rules: RuleSet, process: ProcessHelper) -> Facts:
-        if rules.facts & {"parent", "ancestor"}:
+        if rules.index.facts & {"parent", "ancestor"}:
             self._ancestry.note(process)  # now, while its parent's pid is certainly its parent's
         return Facts(process, self._ancestry, self._details)
 
@@ -310,7 +310,7 @@ def _driver_knows(path: str) -> bool:
 
 
 def _is_exact(rule: Rule, image: Condition) -> bool:
-    plain = not image.last and not image.globs
+    plain = not image.globs and all("\\" in form for form in image.plain)
     return plain and len(rule.conditions) == 1 and not rule.audit and rule.verdict is not Verdict.DEFER
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import time
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -214,6 +215,24 @@ class TestDetails:
         assert policy.decide(process("c:/b.exe")).verdict is BLOCK
         assert details.hashed == 1
 
+    @pytest.mark.parametrize("rule", ["parent = 'make.exe'", "ancestor = 'make.exe'", "image = 'c.exe'", "session = 1"])
+    @pytest.mark.parametrize("later", ["sha256 = '{}'", "user = 'b'\nsha256 = '{}'", "signer = 'b'", "user = 'b'"])
+    def test_nothing_is_looked_up_that_only_later_rules_need(self, rule: str, later: str) -> None:
+        text = f"[[rule]]\n{rule}\nverdict = 'block'\n[[rule]]\n{later.format('ab' * 32)}\nverdict = 'ask'"
+        asked = set()
+
+        class Details(FakeDetails):
+            def __getattribute__(self, name: str) -> object:
+                asked.add(name)
+                return 1 if name == "session_id" else None
+
+        policy = Policy.parse(text, details=lambda _: Details())
+        make = process("c:/make.exe")
+        policy.decide(make)
+        asked.clear()
+        assert policy.decide(process("c:/c.exe", parent=make)).verdict is BLOCK
+        assert not asked & {"sha256", "signer", "user"}
+
     def test_a_look_up_that_fails_matches_nothing_and_says_why(self) -> None:
         def fail(_: ProcessHelper) -> FakeDetails:
             raise procmon.AccessDenied("OpenProcess: access is denied; run as administrator")
@@ -367,6 +386,19 @@ def test_the_cost_does_not_grow_with_the_number_of_exact_rules() -> None:
     small = Policy.parse(many(100), details=lookup)
     assert seconds_each(large) < 10 * seconds_each(small)  # a thousand times the rules; the rest is noise and caches
     assert large.decide(process("c:/v99999/a99999.exe")).who == "100000"
+
+
+def test_a_rule_takes_little_memory_and_what_it_was_read_from_is_not_kept() -> None:
+    text = many(20_000)
+    Policy.parse(text[:1000].rpartition("[[")[0])  # what is made once
+    tracemalloc.start()
+    try:
+        policy = Policy.parse(text)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 700 * len(policy)
+    assert peak < 900 * len(policy)
 
 
 @pytest.mark.parametrize("pattern", ["c:/ΟΔΟΣ/a.exe", "c:/ΟΔΟΣ/*.exe", "**/ΟΔΟΣ/**"])

@@ -1,7 +1,8 @@
 """What is wrong with a policy, where, and what to write instead; and why a policy decides as it does."""
 
 import re
-from pathlib import Path
+import time
+from pathlib import Path as FilePath
 
 import pytest
 from hypothesis import given
@@ -10,9 +11,9 @@ from hypothesis import strategies as st
 from procmon import ALLOW, BLOCK, DEFER, Policy, PolicyError, ProcessHelper
 from procmon._policy_check import CRITICAL_NAMES, is_critical
 from procmon._policy_rules import Condition, Facts
-from procmon._toml_places import TomlPlaces
+from procmon._toml_places import Path, TomlPlaces
 
-ROOT = Path(__file__).parents[2]
+ROOT = FilePath(__file__).parents[2]
 
 
 def problems(text: str) -> list[str]:
@@ -74,6 +75,29 @@ class TestMistakes:
                 '"office/a.exe" names no drive; write "**/office/a.exe"',
             ),
             (rule("verdict = 'ask'\nimage = '/temp/a.exe'"), '"/temp/a.exe" names no drive; write "**/temp/a.exe"'),
+            (rule("verdict = 'ask'\nsession = '0'"), "a session is a number, not '0'; write session = 0"),
+            (rule("verdict = 'ask'\nimage = ' '"), "an empty image matches nothing"),
+            (rule("verdict = 'ask'\nimage = '~/a.exe'"), 'variables such as "~/a.exe" are not replaced'),
+            (rule("verdict = 'ask'\nparent = '$env:TEMP/*'"), 'variables such as "$env:TEMP/*" are not replaced'),
+            (rule("verdict = 'ask'\nuser = '%USERNAME%'"), 'variables such as "%USERNAME%" are not replaced'),
+            (rule("verdict = 'ask'\nimage = 'a.exe|b.exe'"), "no image has a | in it; several are a list: image = ["),
+            (rule("verdict = 'ask'\nimage = '\"c:/a.exe\"'"), 'no image has a " in it; leave it out'),
+            (
+                rule("verdict = 'ask'\nimage = 'c:\\\\tools\\\\a.exe'"),
+                'in single quotes a backslash stands once; write "c:/tools/a.exe"',
+            ),
+            (rule("verdict = 'ask'\nimage = '\\\\\\\\nas\\\\x\\\\a.exe'"), 'write "//nas/x/a.exe"'),
+            (rule("verdict = 'ask'\nuser = 'DESKTOP\\\\ann'"), 'two slashes follow each other; in single quotes'),
+            (rule("verdict = 'ask'\nuser = './ann'"), 'no account is told as "./ann"; write "ann", or the machine'),
+            (rule("verdict = 'ask'\nuser = 'DESKTOP/'"), 'no user ends in a slash; write "DESKTOP/**"'),
+            (rule("verdict = 'ask'\nimage = '\\\\?\\C:\\a.exe'"), 'no image is told with "//?"; write "C:/a.exe"'),
+            (rule("verdict = 'ask'\nimage = '//?/UNC/nas/a.exe'"), 'no image is told with "//?"; write "//nas/a.exe"'),
+            (rule("verdict = 'ask'\nimage = '/??/c:/a.exe'"), 'no image is told with "/??"; write "c:/a.exe"'),
+            (rule("verdict = 'ask'\nimage = 'c:/x/../a.exe'"), "no image is told with . or .. in its path"),
+            (rule("verdict = 'ask'\nimage = './a.exe'"), "no image is told with . or .. in its path"),
+            (rule("verdict = 'ask'\nimage = 'c:a.exe'"), '"c:a.exe" names no folder; write "c:/a.exe"'),
+            (rule("verdict = 'ask'\nimage = 'c:**'"), '"c:**" names no folder; write "c:/**"'),
+            (rule('verdict = "ask"\ncommand_line = "*c:\\temp*"'), "changes the letter after it; write single quotes"),
             (rule("verdict = ask"), "line 2, column 11: invalid value; put texts in quotes"),
             (
                 rule("verdict = 'ask'\nimage = 'a'\nimage = 'b'"),
@@ -94,12 +118,41 @@ class TestMistakes:
         assert any(said in problem for problem in problems(text)), problems(text)
 
     @pytest.mark.parametrize(
-        "image",
-        ["a.exe", "*.exe", "c:/a.exe", "c:\\a.exe", "C:/**/a?.exe", "**/a.exe", "*:/a.exe", "//server/share/a.exe",
-         "\\Device\\HarddiskVolume2\\a.exe", "a[1].exe", "100% sure.exe"],
+        ("text", "said"),
+        [
+            ("image = 'notepad'", 'line 2, column 9: "notepad" would have to be the whole name; write "notepad.exe"'),
+            ("parent = ['a.exe', 'c:/x/b']", 'line 2, column 20: "b" would have to be the whole name; write "c:/x/b.e'),
+            ("image = 'a.exe, b.exe'", '"a.exe, b.exe" is one name; write a list: ["a.exe", "b.exe"]'),
+            ("image = 'c:/x/a.exe '", 'Windows drops dots and spaces around "a.exe"; write "c:/x/a.exe"'),
+            ("image = 'a.exe.'", 'Windows drops dots and spaces around "a.exe"; write "a.exe"'),
+            ("command_line = '-enc'", '"-enc" would have to be the whole command line; write "*-enc*" for a part'),
+            ("command_line = '/c del'", '"/c del" would have to be the whole command line; write "*/c del*"'),
+            ("command_line = 'mimikatz'", 'write "*mimikatz*" for a part'),
+            ("signer = 'CN=Example Ltd, O=Example'", 'a signer is told by the name alone; write "Example Ltd"'),
+            ("user = 'ann@example.com'", "users are told as DOMAIN\\name; write what whoami prints"),
+        ],
+    )
+    def test_what_hardly_can_be_meant_is_warned_of(self, text: str, said: str) -> None:
+        [problem] = Policy.check(rule(text + "\nverdict = 'ask'"))
+        assert said in str(problem)
+        assert not problem.fatal
+        Policy.parse(rule(text + "\nverdict = 'ask'"))
+
+    @pytest.mark.parametrize(
+        "condition",
+        [
+            *(f"image = {image!r}" for image in (
+                "a.exe", "*.exe", "c:/a.exe", "C:/**/a?.exe", "**/a.exe", "*:/a.exe", "?:/a.exe", "//nas/share/a.exe",
+                "//nas/share/**", "a[1].exe", "100% sure.exe", "c:/windows /**", "c:/program files (x86)/*/a-b.exe",
+                "*:*", "a.txt:b.exe", "c:/$recycle.bin/**", "c:/progra~1/**", "note*", "c:/x, y/a.exe", "**/.venv/**",
+            )),
+            "image = 'c:\\a.exe'", "image = '\\Device\\HarddiskVolume2\\a.exe'", "image = '\\\\nas\\x\\a.exe'",
+            "parent = 'System'", "user = 'NT AUTHORITY/SYSTEM'", "user = 'S-1-5-18'", "user = 'DESKTOP\\ann'",
+            "command_line = '*\"c:\\x y\\a.exe\" /c*'", "command_line = 'cmd /c x.cmd'", "signer = 'Example, Inc.'",
+        ],
     )  # fmt: skip
-    def test_what_is_right_is_left_alone(self, image: str) -> None:
-        assert problems(rule(f"image = '{image}'\nverdict = 'ask'")) == []
+    def test_what_is_right_is_left_alone(self, condition: str) -> None:
+        assert problems(rule(condition + "\nverdict = 'ask'")) == []
 
     def test_all_mistakes_are_told_in_the_order_of_the_text(self) -> None:
         text = rule("verdict = 'deny'\nimg = 'a'") + rule("image = 3") + "mod = 1\n"
@@ -184,6 +237,16 @@ class TestRulesThatNeverDecide:
         assert problems(rule(first + "\nverdict = 'allow'") + rule(second + "\nverdict = 'ask'")) == []
 
 
+    @pytest.mark.parametrize(
+        "body",
+        ["image = 'sh.exe'\ncommand_line = '* {}*'", "image = 'c:/v{}/*.exe'", "command_line = '{}*'", "user = 'u{}'"],
+    )
+    def test_many_rules_are_compared_in_no_long_time(self, body: str) -> None:
+        begin = time.perf_counter()
+        assert problems("".join(rule(body.format(i) + "\nverdict = 'ask'") for i in range(4_000))) == []
+        assert time.perf_counter() - begin < 5
+
+
 class TestCriticalProcesses:
     @pytest.mark.parametrize(
         "image",
@@ -262,31 +325,48 @@ class TestExplanations:
 
 
 class TestPlaces:
-    def test_every_way_to_write_it(self) -> None:
+    @pytest.mark.parametrize(
+        ("path", "key", "value"),
+        [
+            (("mode",), (2, 1), (2, 8)),
+            (("a",), (5, 1), (5, 7)),
+            (("a", "b"), (5, 1), (5, 7)),
+            (("rule", 0), (7, 1), (7, 1)),
+            (("rule", 0, "image"), (8, 1), (8, 11)),
+            (("rule", 0, "image", 0), (9, 3), (9, 3)),
+            (("rule", 0, "image", 1), (10, 3), (10, 3)),
+            (("rule", 0, "image", 1, 1), (10, 7), (10, 7)),
+            (("rule", 0, "image", 2), (11, 3), (11, 3)),
+            (("rule", 0, "image", 2, "x", 0), (11, 9), (11, 9)),
+            (("rule", 0, "image", 2, "y z"), (11, 13), (11, 23)),
+            (("rule", 1), (12, 1), (12, 1)),
+            (("rule", 1, "verdict"), (13, 3), (13, 11)),
+            (("rule", 1, "sub", "k"), (15, 1), (15, 5)),
+            (("rule", 1, "sub", "l"), (16, 2), (16, 6)),
+            (("rule", 1, "sub", "nowhere", 3), (14, 1), (14, 1)),
+            (("nowhere", "at", "all"), (1, 1), (1, 1)),
+        ],
+    )
+    def test_every_way_to_write_it(self, path: Path, key: tuple[int, int], value: tuple[int, int]) -> None:
         places = TomlPlaces(
             '# a "comment" [[\n'
             "mode = '''\n[[rule]]\nx = 1'''\n"
             'a.b = """\nx"""\n'
             "[[rule]] # first\n"
-            '"image" = [ # which\n  "a]",\n  [1, 2],\n  {x = [1]}, ]\n'
+            '"image" = [ # which\n  "a]",\n  [1, 2],\n  {x = [1], "y z".a = 5}, ]\n'
             "[[ rule ]]\n"
             "  verdict='ask'\n"
-            "[table.sub]\n"
-            "k = 1979-05-27 07:32:00"
+            "[ rule.sub]\n"
+            "k = 1979-05-27 07:32:00\n"
+            "\tl = [1, 2]",
+            [path],
         )
-        assert places.value("mode") == (2, 8)
-        assert places.value("a", "b") == (5, 7)
-        assert places.value("rule", 0) == (7, 1)
-        assert places.key("rule", 0, "image") == (8, 1)
-        assert [places.value("rule", 0, "image", i) for i in range(3)] == [(9, 3), (10, 3), (11, 3)]
-        assert places.value("rule", 1) == (12, 1)
-        assert places.value("rule", 1, "verdict") == (13, 11)
-        assert places.value("table", "sub", "k") == (15, 5)
-        assert places.value("nowhere", "at", "all") == (1, 1)
+        assert (places.key(*path), places.value(*path)) == (key, value)
 
-    def test_inline_tables_are_found_as_a_whole(self) -> None:
-        [problem] = Policy.check("rule = [\n  {image = 'a', verdict = 'ask'},\n  {image = 'b', verdict = 'no'},\n]")
-        assert (problem.line, problem.column) == (3, 3)
+    def test_mistakes_in_inline_tables_are_found_in_them(self) -> None:
+        text = "rule = [\n  {image = 'a.exe', verdict = 'ask'},\n  {image = 'b.exe', verdict = 'no'},\n]"
+        [problem] = Policy.check(text)
+        assert (problem.line, problem.column) == (3, 31)
 
 
 IMAGES = st.sampled_from(["c:\\a.exe", "c:\\x\\a.exe", "d:\\x\\y\\b.exe", "c:\\x\\b.exe", ""])
