@@ -6,6 +6,7 @@ is needed to use procmon, only to work on it; the standard library is enough.
 
     .dev/venv              pytest, hypothesis, mypy, for this machine's Python
     .dev/windows           CPython for Windows with pytest and hypothesis; src and tests are on its path
+    .dev/wine32            Windows' own 32-bit files, as Wine has them: its 64-bit loader runs 32-bit programs with them
     .dev/wine-pristine     a Wine prefix as Wine makes it
     .dev/wine              a copy of it: the Windows of `dev.py wine`
     .dev/runs/...          a copy of it for one run of `dev.py test` or `demo`, deleted at its end
@@ -20,6 +21,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +34,13 @@ PINS = Path(__file__).resolve().parent / "pins"
 
 VENV_PACKAGES = ["python3-venv"]
 WINE_PACKAGES = ["wine64"]
+WINE32_FILES = [
+    "cmd.exe", "hostname.exe", "rundll32.exe", "setupapi.dll",  # wineboot sets 32-bit Windows up by the last two
+    "advapi32.dll", "bcrypt.dll", "combase.dll", "crypt32.dll", "dnsapi.dll", "gdi32.dll", "iphlpapi.dll",
+    "kernel32.dll", "kernelbase.dll", "msvcrt.dll", "nsi.dll", "ntdll.dll", "ole32.dll", "oleaut32.dll", "rpcrt4.dll",
+    "rsaenh.dll", "sechost.dll", "shcore.dll", "shell32.dll", "shlwapi.dll", "ucrtbase.dll", "user32.dll",
+    "version.dll", "win32u.dll", "wintrust.dll", "ws2_32.dll",
+]  # fmt: skip
 DRIVER_PACKAGES = [
     "gcc-mingw-w64-x86-64", "g++-mingw-w64-x86-64", "gcc-mingw-w64-i686", "g++-mingw-w64-i686",
     "g++", "openssl", "osslsigncode",
@@ -137,15 +146,19 @@ def start_over(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def run_quietly(command: Sequence[str | Path], why: str, environment: Mapping[str, str] | None = None) -> None:
-    """Run a tool, and show what it said only if it failed.
+def run_quietly(
+    command: Sequence[str | Path],
+    why: str,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> None:
+    """Run a tool, in `folder` or where we are, and show what it said only if it failed.
 
     Raises: Stop with its last lines.
     """
+    null, pipe = subprocess.DEVNULL, subprocess.PIPE
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
-        )
+        done = subprocess.run(command, stdin=null, stdout=pipe, stderr=subprocess.STDOUT, env=environment, cwd=folder)
     except OSError as error:
         raise Stop(f"{why}: {command[0]} does not start ({error.strerror})") from error
     if done.returncode:
@@ -260,20 +273,26 @@ def _pip(python: Path, command: str, *arguments: str) -> None:
 # -------------------------------------------------------------------------------------------------------- Wine
 
 
+def _installed_file(package: str, name: str) -> Path:
+    """The path of a file, by the end of its path, of an installed Debian package."""
+    listed = subprocess.run(["dpkg", "-L", package], stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    for path in map(Path, listed):
+        if path.match(name) and path.is_file():
+            return path
+    raise Stop(f"the package {package} is installed, but it has no {name}")
+
+
 def _wine_program(name: str) -> Path:
     """The path of ``wine64`` or ``wineserver64``: Debian keeps both off the PATH."""
-    listed = subprocess.run(["dpkg", "-L", "wine64"], stdout=subprocess.PIPE, text=True).stdout.splitlines()
-    for path in map(Path, listed):
-        if path.name == name and path.is_file():
-            return path
-    raise Stop(f"the package wine64 is installed, but it has no {name}")
+    return _installed_file("wine64", name)
 
 
 def _wine_environment(prefix: Path) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     # No offers to install Mono and Gecko, no entries in a desktop's menu.
     overrides = "mscoree,mshtml=;winemenubuilder.exe=d"
-    return environment | {"WINEPREFIX": str(prefix), "WINEDEBUG": "-all", "WINEDLLOVERRIDES": overrides}
+    ours = {"WINEPREFIX": prefix, "WINEDEBUG": "-all", "WINEDLLOVERRIDES": overrides, "WINEDLLPATH": DEV / "wine32"}
+    return environment | {name: str(value) for name, value in ours.items()}
 
 
 def _wine_server(prefix: Path, *arguments: str) -> None:
@@ -296,11 +315,63 @@ def _copy_prefix(source: Path, target: Path) -> None:
     shutil.copytree(source, target, symlinks=True, copy_function=copy, ignore=shutil.ignore_patterns(".stamp"))
 
 
+def _wine32() -> str:
+    """Have .dev/wine32, of the version of Wine that is installed; answers its recipe.
+
+    Debian's Wine runs 32-bit programs in its 64-bit processes ("wow64 mode"), without a 32-bit Linux library, once it
+    has the Windows half of its 32-bit package. That is taken out of it; no package or architecture is added.
+    """
+    version = subprocess.run(
+        ["dpkg-query", "-W", "-f=${Version}", "libwine:amd64"], stdout=subprocess.PIPE, text=True
+    ).stdout
+    folder = DEV / "wine32"
+    wanted = recipe("1", version, *WINE32_FILES)
+    with set_up():
+        if not is_made(folder, wanted, "i386-windows/ntdll.dll"):
+            say("making .dev/wine32, for 32-bit programs under Wine (95 MB to download)")
+            start_over(folder)
+            _unpack_wine32(version, folder)
+            stamp(folder, wanted)
+    return wanted
+
+
+def _unpack_wine32(version: str, folder: Path) -> None:
+    work = folder / "download"
+    (work / "partial").mkdir(parents=True)
+    own = [f"Dir::State::lists={work}", f"Dir::Cache={work}", "Acquire::Languages=none"]
+    both = ["APT::Architectures::=amd64", "APT::Architectures::=i386"]
+    apt = ["apt-get", "-q", *(f"-o={option}" for option in [*own, *both])]
+    with contextlib.suppress(Stop):  # one list of many may fail; whether ours is there shows next
+        run_quietly([*apt, "update"], "", folder=work)
+    why = f"Debian's archive gives no libwine:i386 {version}: is it within reach, and Wine up to date (apt-get upgrade)?"
+    run_quietly([*apt, "download", f"libwine:i386={version}"], why, folder=work)
+    (package,) = work.glob("*.deb")
+    target = folder / "i386-windows"
+    target.mkdir()
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as unpacked:
+        with tarfile.open(fileobj=unpacked.stdout, mode="r|") as members:
+            for member in members:
+                path = Path(member.name)
+                if path.parent.name == target.name and path.name in WINE32_FILES:
+                    if content := members.extractfile(member):
+                        (target / path.name).write_bytes(content.read())
+    shutil.rmtree(work)
+    if missing := [name for name in WINE32_FILES if not (target / name).exists()]:
+        raise Stop(f"libwine:i386 {version} is another than was expected: it has no {', '.join(missing)}")
+    library = _installed_file("libwine:amd64", "x86_64-unix/ntdll.so").parent
+    (folder / library.name).symlink_to(library)  # the Linux half, which they share with 64-bit programs
+    shutil.copy2(library.parent / target.name / "zlib1.dll", target)
+    # A debugged process stops in its loader at a breakpoint, and Wine 8 dies of any breakpoint in 32-bit code.
+    ntdll = target / "ntdll.dll"
+    breakpoint_ = b"\xcc\xc3" + b"\x90" * 14  # int 3; ret: DbgBreakPoint and DbgUserBreakPoint
+    ntdll.write_bytes(ntdll.read_bytes().replace(breakpoint_, b"\x90" + breakpoint_[1:]))
+
+
 def wine_prefix() -> Path:
     """The Windows of `dev.py wine`: it keeps what is done to it."""
     packages(WINE_PACKAGES)
     pristine, prefix = DEV / "wine-pristine", DEV / "wine"
-    wanted = recipe("1", str(_wine_program("wine64")))
+    wanted = recipe("2", str(_wine_program("wine64")), _wine32())
     with set_up():
         if not is_made(pristine, wanted, "system.reg", "drive_c/windows/system32/ntdll.dll"):
             say("making .dev/wine-pristine, a Wine prefix")

@@ -129,6 +129,21 @@ if sys.platform != "win32":  # there packages come from nowhere, and programs ge
         with pytest.raises(environment.Stop, match="Debian .*: wine64 g"):
             environment.packages(["wine64", "g++"])
 
+    def test_the_32_bit_half_of_wine_is_of_the_version_that_is_installed_or_its_lack_is_told(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = tmp_path / "asked"
+        apt = f'echo "$@" >> {asked}; echo Unable to locate package; exit 100'
+        monkeypatch.setenv("PATH", _tools(tmp_path, dpkg_query="printf 8.0-4", apt_get=apt))
+        monkeypatch.setattr(environment, "DEV", tmp_path / "dev")
+        with pytest.raises(environment.Stop, match="gives no libwine:i386 8.0-4(.|\n)*Unable to locate package"):
+            environment._wine32()
+        update, download = asked.read_text().splitlines()
+        assert update.endswith("update") and download.endswith("download libwine:i386=8.0-4")
+        own = f"Dir::State::lists={tmp_path / 'dev'}"
+        assert own in update and own in download, "the system's own lists would be changed"
+        assert not (tmp_path / "dev" / "wine32" / ".stamp").exists()
+
     # ------------------------------------------------------------------------------------- streams and statuses
 
     def _attached(script: str, timeout: float | None = None) -> list[str]:
