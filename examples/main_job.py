@@ -12,7 +12,9 @@ Windows, test-signed, and an administrator. It ends with status 0 only if everyt
        1.17 s  allow  python.exe      740 after 0.56 s
                hostname.exe printed 'VM'
                whoami.exe printed nothing, and its parent saw the status 0xC0000364
-               the deferred python.exe ran when it was let go
+               the deferred python.exe ran when it was let go, and not before
+               4 programs say that they ran; the build ended with 0
+               nothing is left held
     part two: DriverGate, <DriverStatus ProcMonGate running, C:\procmon\procmon.sys>
        ...
     demo: 10 held, 8 allowed, 2 blocked, 0 missed
@@ -23,52 +25,37 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
 
 import procmon
-from procmon.gates.base import Gate
 from procmon.win32.kernel import is_wine
 
 HERE = Path(__file__).resolve()
 PYTHON = getattr(sys, "_base_executable", sys.executable)  # not a virtual environment's, which starts a second one
+BUILD = f'cmd /c ""{PYTHON}" "{HERE}" builder"'  # the tree that is held; cmd takes the outermost quotes away
+BLOCKED = 0xC0000364
 LATER = 0.5  # seconds from the last other verdict to the deferred one's
 PATIENCE = 60.0  # seconds for a whole part, and then something hangs
 
-# ------------------------------------------------------------------------------------- the programs that are held
-
 
 def builder() -> None:
-    """Play a build: starts three programs, and reports what became of each."""
+    """Play a build: starts three programs, and reports what became of each. One that printed has run."""
     print("ran", os.getppid())  # the cmd that started this one has run, too
     print("ran", os.getpid(), flush=True)
-    late = start([PYTHON, str(HERE), "late"])
-    for name in ("hostname.exe", "whoami.exe"):
-        report(name, start([name]))
-    report("late", late)
+    late = start([PYTHON, "-c", "import time; print(time.time())"])
+    for name in ("hostname.exe", "whoami.exe", "late"):
+        child = late if name == "late" else start([name])
+        said = child.communicate()[0].strip()
+        if said:
+            print("ran", child.pid)
+        print("child", name, child.returncode & 0xFFFFFFFF, said, flush=True)
 
 
-def late() -> None:
-    """Play a program that has to wait: says when it ran."""
-    print(time.time())
-
-
-def start(argv: list[str]) -> "subprocess.Popen[str]":
+def start(argv: str | list[str]) -> "subprocess.Popen[str]":
     """Start a program and listen to it."""
     return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
-
-
-def report(name: str, child: "subprocess.Popen[str]") -> None:
-    """Tell how a child ended and what it printed; one that printed has run."""
-    said = child.communicate()[0].strip()
-    if said:
-        print("ran", child.pid)
-    print("child", name, child.returncode & 0xFFFFFFFF, said, flush=True)
-
-
-# ------------------------------------------------------------------------------------------------- their decisions
 
 
 class Part:
@@ -110,14 +97,13 @@ class Part:
         print(f"{'            ' if holds else '  NOT SO:   '}{text}")
         self.as_expected &= holds
 
-    def run(self, gate: Gate, start_build: Callable[[], "subprocess.Popen[str]"]) -> None:
-        """Run the build, decide on each of its processes, and compare with what should come of it."""
+    def run(self, gate: procmon.Gate, build: "subprocess.Popen[str]") -> None:
+        """Decide on each process of the build, and compare with what should come of it."""
         monitor = procmon.Monitor(gate)
         monitor.subscribe(self.decide)
         monitor.on_exit(lambda process: self.gone.add(process.pid))
         released = 0.0
         with monitor:
-            build = start_build()
             watchdog = threading.Timer(PATIENCE, build.kill)
             watchdog.start()
             assert build.stdout is not None
@@ -129,11 +115,10 @@ class Part:
                     decision = monitor.allow(self.deferred)
                     self.verdicts[self.deferred.pid] = procmon.ALLOW
                     self.line(procmon.ALLOW, self.deferred, f"after {decision.held:.2f} s")
-            build.wait()
             watchdog.cancel()
             while not self.gone.issuperset(self.verdicts) and time.monotonic() < self.began + PATIENCE:
                 time.sleep(0.01)
-            self.compare(build.returncode, released)
+            self.compare(build.wait(), released)
             self.expect(monitor.error is None and not monitor.pending, "nothing is left held")
             if isinstance(gate, procmon.DriverGate):  # which counts everybody's processes
                 held, blocked = gate.info().counters.held, gate.info().counters.blocked
@@ -152,16 +137,11 @@ class Part:
 
     def compare(self, status: int, released: float) -> None:
         """Hold what the programs reported against what was decided."""
-        nothing = (-1, "")
-        ended, said = self.children.get("hostname.exe", nothing)
-        self.expect(ended == 0 and said != "", f"hostname.exe printed {said!r}")
-        ended, said = self.children.get("whoami.exe", nothing)
-        printed = repr(said) if said else "nothing"
-        self.expect(
-            ended == 0xC0000364 and not said, f"whoami.exe printed {printed}, and its parent saw the status 0x{ended:X}"
-        )
-        ended, said = self.children.get("late", nothing)
-        on_time = ended == 0 and released > 0 and float(said or 0) > released - 0.1
+        hostname, whoami, late = (self.children.get(name, (-1, "")) for name in ("hostname.exe", "whoami.exe", "late"))
+        self.expect(hostname[0] == 0 and hostname[1] != "", f"hostname.exe printed {hostname[1]!r}")
+        printed = f"whoami.exe printed {repr(whoami[1]) if whoami[1] else 'nothing'}"
+        self.expect(whoami == (BLOCKED, ""), f"{printed}, and its parent saw the status 0x{whoami[0]:X}")
+        on_time = late[0] == 0 and released > 0 and float(late[1] or 0) > released - 0.1
         self.expect(on_time, "the deferred python.exe ran when it was let go, and not before")
         ran = len(self.ran)
         self.expect(ran == 4 and status == 0, f"{ran} programs say that they ran; the build ended with {status}")
@@ -172,55 +152,33 @@ class Part:
         return len(self.ran - set(self.verdicts))
 
 
-def build_command() -> str:
-    """What starts the tree. cmd takes the outermost quotes away."""
-    return f'cmd /c ""{PYTHON}" "{HERE}" builder"'
-
-
-# ------------------------------------------------------------------------------------------------------ the parts
-
-
 def part_one() -> Part:
     """One tree, through the debug API."""
     part = Part("part one: DebugGate, no driver")
-    with procmon.DebugGate.run(build_command(), stdout=subprocess.PIPE, text=True) as gate:
-        build = cast("subprocess.Popen[str]", gate.popen)
-        part.run(gate, lambda: build)
+    with procmon.DebugGate.run(BUILD, stdout=subprocess.PIPE, text=True) as gate:
+        part.run(gate, cast("subprocess.Popen[str]", gate.popen))
     return part
 
 
 def part_two() -> Part:
     """The whole machine, through the driver: installed, started, used, stopped, deleted."""
     service = procmon.DriverService()
-    service.install()
-    try:
+    with ExitStack() as undo:
+        service.install()
+        undo.callback(service.delete)
         service.start()
-        try:
-            part = Part(f"part two: DriverGate, {service.status()}")
-            with (
-                procmon.DriverGate(hold_timeout=PATIENCE, exempt_descendants=False) as gate,
-                notifying_kernel() as run,
-            ):
-                part.run(gate, lambda: run(build_command(), stdout=subprocess.PIPE, text=True))
-        finally:
-            service.stop()
-    finally:
-        service.delete()
+        undo.callback(service.stop)
+        part = Part(f"part two: DriverGate, {service.status()}")
+        gate = undo.enter_context(procmon.DriverGate(hold_timeout=PATIENCE, exempt_descendants=False))
+        if is_wine():  # whose kernel tells no driver of a new process: a helper has to
+            sys.path.insert(0, str(HERE.parents[1] / "driver" / "wine"))
+            from kernel import WineKernel
+
+            part.run(gate, undo.enter_context(WineKernel()).run(BUILD, stdout=subprocess.PIPE, text=True))
+        else:
+            part.run(gate, start(BUILD))
     part.expect(service.status().state is procmon.DriverState.NOT_INSTALLED, "the driver is stopped and deleted")
     return part
-
-
-@contextmanager
-def notifying_kernel() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """What starts a process whose start the driver is told of: on Windows all do, on Wine a helper has to."""
-    if not is_wine():
-        yield subprocess.Popen
-        return
-    sys.path.insert(0, str(HERE.parents[1] / "driver" / "wine"))
-    from kernel import WineKernel
-
-    with WineKernel() as kernel:
-        yield kernel.run
 
 
 def main() -> int:
@@ -238,5 +196,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    role = sys.argv[1] if len(sys.argv) > 1 else ""
-    sys.exit({"builder": builder, "late": late}.get(role, main)())
+    if sys.argv[1:] == ["builder"]:
+        builder()
+    else:
+        sys.exit(main())

@@ -41,7 +41,7 @@ def test_it_says_what_is_in_the_way_and_fails() -> None:
 
 def test_a_gate_that_holds_nobody_is_found_out(capsys: pytest.CaptureFixture[str]) -> None:
     part = main_job.Part("a gate that lets everybody pass")
-    build = subprocess.Popen(main_job.build_command(), stdout=subprocess.PIPE, text=True)
+    build = main_job.start(main_job.BUILD)
     assert build.stdout is not None
     for line in build.stdout:
         part.take(line)
