@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 
 import procmon
-from procmon.gates.base import Gate
 
 SYSTEM = r"C:\Windows\System32"
 SCENE = [
@@ -22,7 +21,7 @@ SCENE = [
 ]
 
 
-def run(main: Callable[[Gate], object], description: str | None) -> None:
+def run(main: Callable[[procmon.Gate], object], description: str | None) -> None:
     """Call `main` with the gate that the command line asks for. Ctrl+C ends it; what is held then is let go."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gate", choices=["simulated", "debug", "driver"], default="simulated")
@@ -38,7 +37,7 @@ def run(main: Callable[[Gate], object], description: str | None) -> None:
         pass
 
 
-def make(which: str, command: list[str]) -> Gate:
+def make(which: str, command: list[str]) -> procmon.Gate:
     """The gate of that name."""
     if which == "driver":
         return procmon.DriverGate()

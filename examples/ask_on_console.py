@@ -18,10 +18,9 @@ driver's gate a process that waits too long for you is let go by the driver itse
 import _gate
 
 import procmon
-from procmon.gates.base import Gate
 
 
-def main(gate: Gate) -> None:
+def main(gate: procmon.Gate) -> None:
     """Ask until the gate has ended."""
     monitor = procmon.Monitor(gate)
     starts = monitor.starts()  # before the monitor starts, so that no process slips by

@@ -14,7 +14,6 @@ import asyncio
 import _gate
 
 import procmon
-from procmon.gates.base import Gate
 
 
 async def reputation(process: procmon.ProcessHelper) -> int:
@@ -28,11 +27,14 @@ async def reputation(process: procmon.ProcessHelper) -> int:
 async def decide(monitor: procmon.Monitor, process: procmon.ProcessHelper) -> None:
     """Answer for one process, while others are being thought about."""
     verdict = monitor.allow if await reputation(process) >= 50 else monitor.block
-    decision = await asyncio.to_thread(verdict, process)
-    print(f"{decision.verdict.value:6} {process.name:12} after {decision.held:.1f} s")
+    try:
+        decision = await asyncio.to_thread(verdict, process)
+        print(f"{decision.verdict.value:6} {process.name:12} after {decision.held:.1f} s")
+    except procmon.ProcmonError as error:  # it died meanwhile, say; what ends a task of a group ends the others, too
+        print(f"too late: {error}")
 
 
-async def serve(gate: Gate) -> None:
+async def serve(gate: procmon.Gate) -> None:
     """Decide until the gate has ended, or until this task is cancelled."""
     monitor = procmon.Monitor(gate)
     starts = monitor.starts()  # before the monitor starts, so that no process slips by
@@ -41,7 +43,7 @@ async def serve(gate: Gate) -> None:
             tasks.create_task(decide(monitor, process))
 
 
-def main(gate: Gate) -> None:
+def main(gate: procmon.Gate) -> None:
     """Run the service."""
     asyncio.run(serve(gate))
 

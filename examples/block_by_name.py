@@ -13,12 +13,11 @@ Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver t
 import _gate
 
 import procmon
-from procmon.gates.base import Gate
 
 BLOCKED = {"whoami.exe", "mshta.exe"}
 
 
-def main(gate: Gate) -> None:
+def main(gate: procmon.Gate) -> None:
     """Block until the gate has ended, which the driver's never does."""
     monitor = procmon.Monitor(gate)
 

@@ -20,10 +20,9 @@ from collections import Counter, defaultdict
 import _gate
 
 import procmon
-from procmon.gates.base import Gate
 
 
-def main(gate: Gate) -> None:
+def main(gate: procmon.Gate) -> None:
     """Watch until the last process of the build has ended."""
     started: list[procmon.ProcessHelper] = []
     monitor = procmon.Monitor(gate, history=0)

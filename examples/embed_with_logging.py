@@ -21,7 +21,6 @@ import sys
 import _gate
 
 import procmon
-from procmon.gates.base import Gate
 
 log = logging.getLogger("tool")
 
@@ -36,7 +35,7 @@ class DecisionLog:
         logging.getLogger("tool.starts").log(level, "%s", f"{verdict} {decision.process.name} by {by} {who}".rstrip())
 
 
-def main(gate: Gate) -> None:
+def main(gate: procmon.Gate) -> None:
     """Decide until the gate has ended."""
     monitor = procmon.Monitor(gate, on_error=procmon.BLOCK, audit=DecisionLog())
 

@@ -16,12 +16,11 @@ import threading
 import _gate
 
 import procmon
-from procmon.gates.base import Gate
 
 HELD, SECONDS = "whoami.exe", 1.0
 
 
-def main(gate: Gate) -> None:
+def main(gate: procmon.Gate) -> None:
     """Hold each `HELD` for `SECONDS`, until the gate has ended."""
     monitor = procmon.Monitor(gate)
 

@@ -17,7 +17,6 @@ from pathlib import Path
 import _gate
 
 import procmon
-from procmon.gates.base import Gate
 
 
 class Printer:
@@ -28,17 +27,15 @@ class Printer:
         print(f"{decision.verdict.value:6} {decision.process.name:13} {decision.by.value} {decision.who}", flush=True)
 
 
-def main(gate: Gate, path: Path = Path(__file__).with_name("policy.toml")) -> None:
+def main(gate: procmon.Gate, path: Path = Path(__file__).with_name("policy.toml")) -> None:
     """Decide by the rules of `path` until the gate has ended."""
     policy = procmon.Policy.load(path)
     print(policy)
-    loaded = path.stat().st_mtime_ns
     monitor = procmon.Monitor(gate, audit=Printer())
     monitor.subscribe(policy)
     with monitor:
         while not monitor.wait(0.5):
-            if path.stat().st_mtime_ns != loaded:
-                loaded = path.stat().st_mtime_ns
+            if policy.has_changed():
                 try:
                     policy.reload()
                     print(policy, flush=True)

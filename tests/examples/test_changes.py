@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ask_on_console
+import asyncio_service
 import policy_with_reload
 import pytest
 
@@ -73,3 +74,21 @@ def test_an_answer_that_comes_too_late_is_told_and_the_next_question_follows(
         assert gate.verdict_of(quick, 10) is procmon.BLOCK
     assert "too late: " in capsys.readouterr().out
     assert gate.verdict_of(slow) is procmon.ALLOW
+
+
+def test_a_process_that_dies_while_it_is_thought_about_ends_no_other_task(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gate, think = procmon.SimulatedGate(), asyncio_service.reputation
+
+    async def reputation(process: procmon.ProcessHelper) -> int:
+        if process.name == "dies.exe":
+            gate.exit(process, 1)
+        return await think(process)
+
+    monkeypatch.setattr(asyncio_service, "reputation", reputation)
+    with running(lambda: asyncio_service.main(gate), gate):
+        gate.start("dies.exe")
+        assert gate.verdict_of(gate.start("slow.exe"), 10) is procmon.BLOCK
+        assert gate.verdict_of(gate.start("hostname.exe"), 10) is procmon.ALLOW
+    assert "too late: " in capsys.readouterr().out
