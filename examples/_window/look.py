@@ -38,8 +38,8 @@ def root() -> tuple[tk.Tk, Callable[[float], int]]:
     style.configure("Note.TFrame", background=CREAM)
     style.configure("Card.TFrame", relief="solid", borderwidth=1, lightcolor=CARD, darkcolor=CARD)
     for name, ink, fill, font in (
-        ("Title", INK, PAPER, (sans, 15, "bold")), ("Note", INK, CREAM, (sans, 10)), ("Name", INK, CARD, (sans, 11, "bold")),
-        ("Small", FAINT, CARD, (sans, 9)), ("Fact", INK, CARD, (mono, 9)),
+        ("Title", INK, PAPER, (sans, 15, "bold")), ("Name", INK, CARD, (sans, 11, "bold")),
+        ("Note", INK, CREAM, (sans, 10)), ("Small", FAINT, CARD, (sans, 9)), ("Fact", INK, CARD, (mono, 9)),
     ):  # fmt: skip
         style.configure(f"{name}.TLabel", foreground=ink, background=fill, font=font)
     faces = ("background", "lightcolor", "darkcolor", "focuscolor", "bordercolor")
@@ -48,7 +48,8 @@ def root() -> tuple[tk.Tk, Callable[[float], int]]:
         style.configure(name, foreground=ink, relief="flat", anchor="center", padding=(px(6), px(5)))
         style.configure(name, **dict.fromkeys(faces, fill))
         style.map(name, None, **dict.fromkeys(faces, fills))
-        style.map(name, foreground=[("disabled", "#a3abb5"), ("active", ink_over)], bordercolor=[*fills, ("focus", ink)])
+        style.map(name, bordercolor=[*fills, ("focus", ink)])
+        style.map(name, foreground=[("disabled", "#a3abb5"), ("active", ink_over)])
     style.configure("Treeview", fieldbackground=CARD, rowheight=px(25), borderwidth=0)
     style.layout("Treeview", [("Treeview.treearea", {"sticky": "nswe"})])  # and no frame
     style.map("Treeview", background=[("selected", "#dfe8f4")], foreground=[])
