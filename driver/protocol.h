@@ -226,7 +226,8 @@ struct Counters {
     uint64_t late_verdicts;         // already answered, or not held
     uint64_t terminate_failures;    // a blocked process that would not die
     uint64_t exits_lost;            // exit records dropped, unfetched, to make room
-    uint64_t reserved[3];
+    uint64_t died_held;             // ended by others while they were held, or just before
+    uint64_t reserved[2];
 };
 static_assert(sizeof(Counters) == 24 * 8);
 

@@ -5,8 +5,8 @@
 
 namespace procmon {
 
-// Is this lowercase DOS path one of them? `system_directory` is lowercase: "c:\windows\system32". The same programs
-// from anywhere else, SysWOW64 among it, are programs like any other.
+// Is this lowercase DOS path one of them? `system_directory` is lowercase: "c:\windows\system32"; SysWOW64 beside it,
+// which nobody but Windows may write to either, counts as well. From anywhere else they are programs like any other.
 [[nodiscard]] bool is_critical_image(Text system_directory, Text image_name);
 
 }  // namespace procmon

@@ -131,6 +131,13 @@ bool judge(GateState& state, Record* record, const Image& image, Hold* hold) {
         state.condemn(record);
         return true;
     }
+    if (image.dying) {
+        // Not let through unasked: a second thread may have been put into the process, which goes on without this one.
+        ++counters.died_held;
+        state.hold(record, hold, kStateAnswered);
+        state.condemn(record);
+        return true;
+    }
     state.hold(record, hold, kStateHeld);
     return true;
 }
@@ -321,8 +328,8 @@ void Gate::on_exit(uint32_t pid, uint32_t exit_status) {
     if (state.controller.owner && state.controller.pid == pid)
         state.end_controller(state.controller.disconnect_verdict, kByDisconnect, discard);
     Record* record = state.table.find(pid);
-    if (!record) {
-        ++state.counters.exit_without_create;
+    if (!record) {  // what was refused at its creation ends, too, with the status that refused it
+        if (exit_status != kStatusBlocked) ++state.counters.exit_without_create;
         return;
     }
     ++state.counters.exited;
@@ -343,6 +350,7 @@ bool Gate::begin_hold(Hold* hold, const Image& image) {
         const Record* record = state.table.find(image.pid);
         // The usual case, and the quick one: one more image of a process whose first has been seen.
         if (state.stopping || (record && record->state != kStateNew)) return false;
+        if (!record && image.dying) return false;  // a creation that was refused ends so
         known = record;
         find_dos_head(port, state.volumes, state.system_directory_text(), image.native_name, &head);
     }
@@ -365,11 +373,15 @@ bool Gate::begin_hold(Hold* hold, const Image& image) {
     return waits;
 }
 
-bool Gate::still_held(Hold* hold) {
+bool Gate::still_held(Hold* hold, bool dying) {
     GateState& state = *state_;
     Locked locked(state);
     Record* record = static_cast<Record*>(hold->record);
-    if (record->state == kStateHeld && state.controller.hold_timeout_ms != kNoTimeout &&
+    if (record->state == kStateHeld && dying) {
+        ++state.counters.died_held;
+        state.leave_held(record);
+        state.condemn(record);
+    } else if (record->state == kStateHeld && state.controller.hold_timeout_ms != kNoTimeout &&
         state.waited_ms(record) >= state.controller.hold_timeout_ms) {
         ++state.counters.timeouts;
         state.decide(record, state.controller.timeout_verdict, kByTimeout);

@@ -48,6 +48,7 @@ struct Image {
     uint32_t pid = 0;
     Text native_name;             // empty = the system gave none
     bool protected_process = false;
+    bool dying = false;           // the thread has been told to end: it will run no instruction of the program
 };
 
 // A wait in progress. It lives on the stack of the thread that is held; between a begin_hold that answered true and
@@ -103,8 +104,9 @@ class Gate {
     void on_exit(uint32_t pid, uint32_t exit_status);
     // true: the thread must wait on hold->signal. false: nothing to wait for, and no end_hold.
     [[nodiscard]] bool begin_hold(Hold* hold, const Image& image);
-    // Looks again at verdict, timeout, controller and stop. false: end_hold now.
-    [[nodiscard]] bool still_held(Hold* hold);
+    // Looks again at verdict, timeout, controller and stop. false: end_hold now. `dying`: somebody else has ended the
+    // thread meanwhile; then nobody is asked any more, and the worker sees to it that the whole process ends.
+    [[nodiscard]] bool still_held(Hold* hold, bool dying = false);
     // Answers the verdict of the hold: kVerdictAllow or kVerdictBlock. After this the Hold may go.
     uint32_t end_hold(Hold* hold);
 

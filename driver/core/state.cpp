@@ -142,14 +142,17 @@ uint32_t GateState::slice_ms(const Record* record) const {
     return left > kHoldSliceMs ? kHoldSliceMs : left ? left : 1;
 }
 
-void GateState::decide(Record* record, uint32_t verdict, uint32_t decided_by) {
+void GateState::leave_held(Record* record) {
     held.remove(record);
     --held_count;
     record->held_ms = waited_ms(record);
+}
+
+void GateState::decide(Record* record, uint32_t verdict, uint32_t decided_by) {
+    leave_held(record);
     record->verdict = verdict;
     record->decided_by = decided_by;
     if (verdict == kVerdictBlock) {
-        move_to(record, kStateAnswered);
         condemn(record);
     } else {
         move_to(record, kStateReleased);
@@ -158,6 +161,7 @@ void GateState::decide(Record* record, uint32_t verdict, uint32_t decided_by) {
 }
 
 void GateState::condemn(Record* record) {
+    if (record->state != kStateAnswered) move_to(record, kStateAnswered);
     condemned.append(record);
     port.worker_wake(port.context);
 }
@@ -169,11 +173,7 @@ void GateState::release(Record* record) {
 
 void GateState::retire(Record* record, uint32_t exit_status, Discard& discard) {
     const bool was_new = record->state == kStateNew;
-    if (record->state == kStateHeld) {
-        held.remove(record);
-        --held_count;
-        record->held_ms = waited_ms(record);
-    }
+    if (record->state == kStateHeld) leave_held(record);
     if (condemned.contains(record) && !record->in_worker) condemned.remove(record);
     move_to(record, kStateExiting);
     record->exit_status = exit_status;

@@ -36,9 +36,9 @@ struct Path : Block {
 //   -          Exiting    on_create (a rule refused it: it never started)
 //   New        Named      begin_hold: exempt, nobody to ask, allowed by a rule, or no memory for its name
 //   New        Held       begin_hold
-//   New        Answered   begin_hold: blocked by a rule
+//   New        Answered   begin_hold: blocked by a rule, or ended by somebody else
 //   Held       Released   decide ALLOW: request, timeout, disconnect, stop
-//   Held       Answered   decide BLOCK: the same
+//   Held       Answered   decide BLOCK: the same; still_held: ended by somebody else, without a verdict
 //   Answered   Released   terminated: it died, or would not after kTerminateTries
 //   any        Exiting    retire: on_exit, or on_create of another process with its pid
 constexpr uint32_t state_bit(uint32_t state) { return 1u << state; }
@@ -109,6 +109,7 @@ struct GateState : Block {
     [[nodiscard]] uint32_t waited_ms(const Record* record) const;  // since it began to be held
     [[nodiscard]] uint32_t slice_ms(const Record* record) const;   // until its thread must look again
     void decide(Record* record, uint32_t verdict, uint32_t decided_by);
+    void leave_held(Record* record);  // its state is the caller's to change
     void condemn(Record* record);
     void release(Record* record);
     void retire(Record* record, uint32_t exit_status, Discard& discard);

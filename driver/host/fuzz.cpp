@@ -128,14 +128,15 @@ void image(World& world, Program& program) {
     const uint8_t how = program.byte();
     const OwnedText name(program);
     HeldThread*& place = world.holds[how % kHolds];
-    if (!place) place = hold_begin(world.host, pid, name.data, name.units, how & 64);
+    if (!place) place = hold_begin(world.host, pid, name.data, name.units, how & 64, how & 32);
 }
 
 void exit_process(World& world, Program& program) { gate_on_exit(world.host, pid_from(program), program.byte()); }
 
 void look(World& world, Program& program) {
-    HeldThread*& place = world.holds[program.byte() % kHolds];
-    if (!place || hold_still_held(place)) return;
+    const uint8_t how = program.byte();
+    HeldThread*& place = world.holds[how % kHolds];
+    if (!place || hold_still_held(place, how & 64)) return;
     demand(hold_signaled(place));
     (void)hold_end(place);
     place = nullptr;
@@ -190,7 +191,7 @@ void finish(World& world) {
     while (gate_next_condemned(world.host, &pid, &start_key)) gate_terminated(world.host, pid, start_key, 1);
     for (HeldThread* held : world.holds) {
         if (!held) continue;
-        demand(!hold_still_held(held) && hold_signaled(held));
+        demand(!hold_still_held(held, 0) && hold_signaled(held));
         (void)hold_end(held);
     }
     gate_destroy(world.host);

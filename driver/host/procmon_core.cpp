@@ -142,7 +142,8 @@ void gate_terminated(Host* host, uint32_t pid, uint64_t start_key, int died) {
 
 // ------------------------------------------------------------------------------------------------------- holds
 
-HeldThread* hold_begin(Host* host, uint32_t pid, const char16_t* native_name, size_t units, int is_protected) {
+HeldThread* hold_begin(Host* host, uint32_t pid, const char16_t* native_name, size_t units, int is_protected,
+                       int dying) {
     HeldThread* thread = static_cast<HeldThread*>(calloc(1, sizeof(HeldThread)));
     if (!thread) abort();
     thread->host = host;
@@ -150,6 +151,7 @@ HeldThread* hold_begin(Host* host, uint32_t pid, const char16_t* native_name, si
     image.pid = pid;
     image.native_name = {native_name, units};
     image.protected_process = is_protected;
+    image.dying = dying;
     if (host->gate.begin_hold(&thread->hold, image)) return thread;
     free(thread);
     return nullptr;
@@ -157,7 +159,7 @@ HeldThread* hold_begin(Host* host, uint32_t pid, const char16_t* native_name, si
 
 int hold_signaled(HeldThread* thread) { return procmon::host::wait_signal(&thread->hold.signal, 0); }
 uint32_t hold_slice_ms(HeldThread* thread) { return thread->hold.slice_ms; }
-int hold_still_held(HeldThread* thread) { return thread->host->gate.still_held(&thread->hold); }
+int hold_still_held(HeldThread* thread, int dying) { return thread->host->gate.still_held(&thread->hold, dying); }
 
 uint32_t hold_end(HeldThread* thread) {
     const uint32_t verdict = thread->host->gate.end_hold(&thread->hold);

@@ -59,10 +59,11 @@ PROCMON_API int gate_next_condemned(Host*, uint32_t* pid, uint64_t* start_key);
 PROCMON_API void gate_terminated(Host*, uint32_t pid, uint64_t start_key, int died);
 
 // A hold, step by step; nullptr = there is nothing to wait for. hold_end frees it and answers the verdict.
-PROCMON_API HeldThread* hold_begin(Host*, uint32_t pid, const char16_t* native_name, size_t units, int is_protected);
+PROCMON_API HeldThread* hold_begin(Host*, uint32_t pid, const char16_t* native_name, size_t units, int is_protected,
+                                   int dying);
 PROCMON_API int hold_signaled(HeldThread*);
 PROCMON_API uint32_t hold_slice_ms(HeldThread*);
-PROCMON_API int hold_still_held(HeldThread*);
+PROCMON_API int hold_still_held(HeldThread*, int dying);
 PROCMON_API uint32_t hold_end(HeldThread*);
 // The same as one call that waits for as long as the process is held, looking again every `slice_real_ms`.
 PROCMON_API uint32_t hold_through(Host*, uint32_t pid, const char16_t* native_name, size_t units,

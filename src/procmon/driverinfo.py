@@ -61,6 +61,8 @@ class DriverCounters:
     """Blocked processes that would not die."""
     exits_lost: int = 0
     """Exit records dropped, unfetched, to make room."""
+    died_held: int = 0
+    """Ended by others while they were held, or just before."""
 
     def as_dict(self) -> dict[str, int]:
         """The counters by name."""

@@ -167,7 +167,7 @@ COUNTERS = Layout(
     created="Q", exited="Q", held="Q", allowed="Q", blocked="Q", timeouts="Q", disconnects="Q", rule_allowed="Q",
     rule_blocked="Q", exempt="Q", missing_name="Q", image_without_create="Q", exit_without_create="Q", pid_reused="Q",
     allocation_failures="Q", table_full="Q", unknown_verdicts="Q", stale_verdicts="Q", late_verdicts="Q",
-    terminate_failures="Q", exits_lost="Q", reserved="24x",
+    terminate_failures="Q", exits_lost="Q", died_held="Q", reserved="16x",
 )  # fmt: skip
 INFO_REPLY = Layout(
     "Info",

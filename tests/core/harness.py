@@ -92,10 +92,10 @@ def library() -> ctypes.CDLL:
         "gate_handle_closed": (None, (pointer, u64)),
         "gate_next_condemned": (number, (pointer, ctypes.POINTER(u32), ctypes.POINTER(u64))),
         "gate_terminated": (None, (pointer, u32, u64, number)),
-        "hold_begin": (pointer, (pointer, u32, *text, number)),
+        "hold_begin": (pointer, (pointer, u32, *text, number, number)),
         "hold_signaled": (number, (pointer,)),
         "hold_slice_ms": (u32, (pointer,)),
-        "hold_still_held": (number, (pointer,)),
+        "hold_still_held": (number, (pointer, number)),
         "hold_end": (u32, (pointer,)),
         "hold_through": (u32, (pointer, u32, *text, u32)),
     }
@@ -126,9 +126,9 @@ class Held:
         """How long the thread may wait before it looks again."""
         return int(self.core.dll.hold_slice_ms(self._pointer))
 
-    def waits(self) -> bool:
-        """What the thread sees when it looks again after a slice."""
-        return bool(self.core.dll.hold_still_held(self._pointer))
+    def waits(self, *, dying: bool = False) -> bool:
+        """What the thread sees when it looks again after a slice, itself told to end or not."""
+        return bool(self.core.dll.hold_still_held(self._pointer, dying))
 
     def end(self) -> int:
         """Leaves the hold, which must be over; the verdict."""
@@ -319,9 +319,11 @@ class Core:
             )
         )  # fmt: skip
 
-    def image(self, pid: int, native_name: str, *, protected: bool = False) -> Held | None:
+    def image(
+        self, pid: int, native_name: str, *, protected: bool = False, dying: bool = False
+    ) -> Held | None:
         """The image notification; None = its thread has nothing to wait for."""
-        pointer = self.dll.hold_begin(self.host, pid, *_utf16(native_name), protected)
+        pointer = self.dll.hold_begin(self.host, pid, *_utf16(native_name), protected, dying)
         if not pointer:
             return None
         held = Held(self, pid, pointer)

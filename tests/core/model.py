@@ -17,8 +17,11 @@ from core.harness import (
 from procmon import wire
 
 CRITICAL = {
-    f"c:\\windows\\system32\\{name}.exe"
-    for name in "smss csrss wininit winlogon services lsass logonui conhost werfault wermgr".split()
+    f"c:\\windows\\{folder}\\{name}.exe"
+    for folder in ("system32", "syswow64")
+    for name in (
+        "smss csrss wininit winlogon services lsass logonui dwm fontdrvhost conhost werfault wermgr"
+    ).split()
 }
 TERMINATE_TRIES = 20
 
@@ -136,11 +139,13 @@ class Model:
             self.show(process)
         return False
 
-    def image(self, pid: int, native_name: str, *, protected: bool, memory: bool) -> Process | None:
+    def image(self, pid: int, native_name: str, *, protected: bool, dying: bool, memory: bool) -> Process | None:
         """The process, if its thread waits now."""
         if self.stopped or pid in (0, 4):
             return None
         process = self.alive.get(pid)
+        if process is None and dying:
+            return None
         if process is None:
             self.counters["image_without_create"] += 1
             if not memory:
@@ -181,6 +186,10 @@ class Model:
                 process.state = wire.STATE_ANSWERED
                 process.verdict, process.decided_by = wire.VERDICT_BLOCK, wire.BY_RULE
                 self.condemned.append(process)
+            elif dying:
+                self.counters["died_held"] += 1
+                process.state = wire.STATE_ANSWERED
+                self.condemned.append(process)
             else:
                 self.counters["held"] += 1
                 process.state = wire.STATE_HELD
@@ -195,17 +204,21 @@ class Model:
         if self.controller and self.controller.pid == pid:
             self.end_controller(self.controller.on_disconnect, wire.BY_DISCONNECT)
         if pid not in self.alive:
-            self.counters["exit_without_create"] += 1
+            self.counters["exit_without_create"] += status != wire.STATUS_BLOCKED
             return
         self.counters["exited"] += 1
         self.retire(self.alive[pid], status)
 
     # ------------------------------------------------------------------------------------- held threads, the worker
 
-    def look(self, process: Process) -> bool:
+    def look(self, process: Process, dying: bool = False) -> bool:
         """A held thread looks again; does it still wait?"""
         controller = self.controller
-        if process.state == wire.STATE_HELD and controller and controller.timeout_ms:
+        if process.state == wire.STATE_HELD and dying:
+            self.counters["died_held"] += 1
+            process.state, process.held_ms = wire.STATE_ANSWERED, self.now - process.held_since
+            self.condemned.append(process)
+        elif process.state == wire.STATE_HELD and controller and controller.timeout_ms:
             if self.now - process.held_since >= controller.timeout_ms:
                 self.counters["timeouts"] += 1
                 self.decide(process, controller.on_timeout, wire.BY_TIMEOUT)

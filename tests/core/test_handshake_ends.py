@@ -125,7 +125,10 @@ class Test09Stop:
 
 
 class Test10NeverHeld:
-    NAMES = ("smss", "csrss", "wininit", "winlogon", "services", "lsass", "logonui", "conhost", "WerFault", "wermgr")
+    NAMES = (
+        "smss", "csrss", "wininit", "winlogon", "services", "lsass", "logonui", "dwm", "fontdrvhost", "conhost",
+        "WerFault", "wermgr",
+    )  # fmt: skip
 
     @pytest.mark.parametrize("name", NAMES)
     def test_critical_programs_of_the_system_directory(self, core: Core, name: str) -> None:
@@ -140,7 +143,8 @@ class Test10NeverHeld:
     @pytest.mark.parametrize(
         "path",
         [
-            "\\Device\\HarddiskVolume2\\Windows\\SysWOW64\\conhost.exe",
+            "\\Device\\HarddiskVolume2\\Windows\\SysWOW65\\WerFault.exe",
+            "\\Device\\HarddiskVolume2\\Other\\SysWOW64\\WerFault.exe",
             "\\Device\\HarddiskVolume2\\Windows\\System32\\evil\\csrss.exe",
             "\\Device\\HarddiskVolume2\\Windows\\System32csrss.exe",
             "\\Device\\HarddiskVolume2\\csrss.exe",
@@ -152,6 +156,11 @@ class Test10NeverHeld:
     def test_the_same_names_elsewhere_are_programs_like_any_other(self, core: Core, path: str) -> None:
         core.controller()
         assert core.held(44, path).waits()
+
+    def test_the_error_reporter_of_32_bit_programs(self, core: Core) -> None:
+        core.controller()
+        core.create(44)
+        assert core.image(44, "\\Device\\HarddiskVolume2\\Windows\\SysWOW64\\WerFault.exe") is None
 
     def test_protected_processes(self, core: Core) -> None:
         core.controller()
@@ -280,6 +289,46 @@ class Test11Unusual:
         core.exit(200_000)
         core.create(200_008)
         assert core.image(200_008, TOOL) is None and controller.info()["rule_allowed"] == 2
+
+    def test_a_process_that_others_end_while_it_is_held_leaves_without_a_verdict(self, core: Core) -> None:
+        controller = core.controller(hold_timeout_ms=wire.NO_TIMEOUT)
+        held = core.held(44)
+        [record] = controller.fetch().records
+        assert held.waits()
+        assert held.waits(dying=True)  # until the worker has seen to it that all of the process ends
+        assert controller.allow(record) == [wire.RESULT_ANSWERED]
+        assert core.work() == [44]
+        assert not held.waits(dying=True)
+        held.end()
+        core.exit(44, 1)
+        [record] = controller.fetch().records
+        assert (record.state, record.verdict, record.exit_status) == (wire.STATE_EXITING, wire.VERDICT_NONE, 1)
+        assert controller.info()["died_held"] == 1
+
+    def test_a_process_that_others_end_before_it_runs_is_asked_about_by_nobody(self, core: Core) -> None:
+        controller = core.controller()
+        core.create(44)
+        held = core.image(44, TOOL, dying=True)
+        assert held is not None  # a second thread could go on alone: the worker ends the process
+        [record] = controller.fetch().records
+        assert (record.state, record.verdict) == (wire.STATE_ANSWERED, wire.VERDICT_NONE)
+        assert core.work() == [44]
+        assert not held.waits(dying=True)
+        held.end()
+        info = controller.info()
+        assert (info["held"], info["died_held"]) == (0, 1)
+
+    def test_the_end_of_a_creation_that_a_rule_refused_is_no_news(self, core: Core) -> None:
+        controller = core.controller()
+        controller.set_rules(("c:\\tools\\a.exe", Verdict.BLOCK))
+        assert core.create(44, native_name=TOOL, refusable=True)
+        assert core.image(44, TOOL, dying=True) is None
+        core.exit(44, wire.STATUS_BLOCKED)
+        [record] = controller.fetch().records
+        assert record.flags & wire.FLAG_NEVER_STARTED and record.verdict == wire.VERDICT_BLOCK
+        info = controller.info()
+        assert (info["image_without_create"], info["exit_without_create"]) == (0, 0)
+
 
 
 class Test12Device:

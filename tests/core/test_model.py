@@ -88,12 +88,12 @@ class CoreAndModel(RuleBasedStateMachine):
         if (process := self.model.alive.get(pid)) is not None:
             self.identities.append((pid, process.key))
 
-    @rule(pid=pids, native_name=names, protected=seldom, memory=mostly)
-    def image(self, pid: int, native_name: str, protected: bool, memory: bool) -> None:
+    @rule(pid=pids, native_name=names, protected=seldom, dying=seldom, memory=mostly)
+    def image(self, pid: int, native_name: str, protected: bool, dying: bool, memory: bool) -> None:
         self.core.fail_allocation(0 if memory else 1, forever=True)
-        held = self.core.image(pid, native_name, protected=protected)
+        held = self.core.image(pid, native_name, protected=protected, dying=dying)
         self.core.fail_allocation(0)
-        process = self.model.image(pid, native_name, protected=protected, memory=memory)
+        process = self.model.image(pid, native_name, protected=protected, dying=dying, memory=memory)
         assert (held is None) == (process is None)
         if held and process:
             self.holds.append((held, process))
@@ -102,7 +102,7 @@ class CoreAndModel(RuleBasedStateMachine):
     def start(self, pid: int, name: str, fetched: bool) -> None:
         """The usual way: created, then its image, and then perhaps it is fetched."""
         self.create(pid, 44, 44, 0, "", "", False, False, True)
-        self.image(pid, name, False, True)
+        self.image(pid, name, False, False, True)
         if fetched and self.model.controller:
             self.fetch_all()
 
@@ -141,10 +141,10 @@ class CoreAndModel(RuleBasedStateMachine):
         self.exit(data.draw(st.sampled_from(self.model.in_worker)).pid, 7)
 
     @precondition(lambda self: self.holds)
-    @rule(data=st.data())
-    def look(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), dying=seldom)
+    def look(self, data: st.DataObject, dying: bool) -> None:
         held, process = data.draw(st.sampled_from(self.holds))
-        assert held.waits() == self.model.look(process)
+        assert held.waits(dying=dying) == self.model.look(process, dying)
 
     @precondition(lambda self: any(process.woken for _, process in self.holds))
     @rule(data=st.data())
