@@ -112,7 +112,8 @@ def _driver(variant: str, *, debug: bool) -> Recipe:
     else:
         # PsSetCreateProcessNotifyRoutineEx accepts only images with forced integrity. 64-bit Windows wants a signature
         # anyhow; a 32-bit one loads unsigned drivers, and would not any more with this flag.
-        flags.append("-mno-red-zone")
+        # min-pagesize: what is at gs:0x188 is no object near address 0, as the compiler thinks, but the current thread.
+        flags += ["-mno-red-zone", "--param=min-pagesize=0"]
         link += ["-Wl,--subsystem,native:6.1", "-Wl,--entry,DriverEntry", "-Wl,--image-base,0x140000000"]
         link += ["-Wl,--forceinteg"]
     return Recipe(

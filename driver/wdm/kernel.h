@@ -27,6 +27,7 @@ NTSYSAPI NTSTATUS NTAPI ZwQuerySystemInformation(ULONG information_class, PVOID 
 
 namespace procmon::kernel {
 
+constexpr uint32_t kIdlePid = 0, kSystemPid = 4;
 constexpr ULONG kPoolTag = 0x476D6350;  // shown as "PcmG" by !poolused
 
 inline uint32_t id_of(HANDLE id) { return static_cast<uint32_t>(reinterpret_cast<uintptr_t>(id)); }
@@ -102,13 +103,15 @@ class ProcessReference {
     PEPROCESS process_ = nullptr;
 };
 
-// Owns memory of `allocate`.
-class Memory {
+// Owns paged memory, for what is large, short-lived and touched at PASSIVE_LEVEL or APC_LEVEL alone.
+class PagedMemory {
    public:
-    explicit Memory(size_t bytes) : memory_(allocate(bytes)) {}
-    ~Memory() { release(memory_); }
-    Memory(const Memory&) = delete;
-    Memory& operator=(const Memory&) = delete;
+    explicit PagedMemory(size_t bytes) : memory_(ExAllocatePoolWithTag(PagedPool, bytes, kPoolTag)) {}
+    ~PagedMemory() {
+        if (memory_ != nullptr) ExFreePoolWithTag(memory_, kPoolTag);
+    }
+    PagedMemory(const PagedMemory&) = delete;
+    PagedMemory& operator=(const PagedMemory&) = delete;
     template <typename T = void>
     [[nodiscard]] T* get() const {
         return static_cast<T*>(memory_);

@@ -1,6 +1,7 @@
 // notify.cpp - what the kernel tells of processes and images, handed on to the gate; and the wait of a held thread.
 //
-// Every routine here runs at PASSIVE_LEVEL in a critical region (normal kernel APCs are off), with no lock of ours.
+// Every routine here runs at PASSIVE_LEVEL, with no lock of ours. Newer kernels call it in a critical region, NT 5.2
+// does not; so each enters one, for a thread that could be suspended in here would hold up the unload for as long.
 // They touch no registry, file, mapping or user memory.
 
 #include "driver.h"
@@ -8,14 +9,13 @@
 namespace procmon::kernel {
 namespace {
 
-constexpr uint32_t kIdlePid = 0, kSystemPid = 4;
-
 // Routines of newer kernels; each may be missing.
 using SetCreateNotifyEx = NTSTATUS(NTAPI*)(PCREATE_PROCESS_NOTIFY_ROUTINE_EX, BOOLEAN remove);
 NTSTATUS(NTAPI* locate_image_name)(PEPROCESS, UNICODE_STRING** name);  // SeLocateProcessImageName
 BOOLEAN(NTAPI* is_protected)(PEPROCESS);                               // PsIsProtectedProcess
 LONGLONG(NTAPI* create_time)(PEPROCESS);                               // PsGetProcessCreateTimeQuadPart
 NTSTATUS(NTAPI* exit_status)(PEPROCESS);                               // PsGetProcessExitStatus
+BOOLEAN(NTAPI* is_terminating)(PETHREAD);                              // PsIsThreadTerminating
 void*(NTAPI* section_base)(PEPROCESS);                                 // PsGetProcessSectionBaseAddress
 SetCreateNotifyEx set_create_notify_ex;
 
@@ -23,6 +23,21 @@ bool extended;       // the Ex routine is the one that is registered
 bool create_active;  // either is
 bool image_active;
 Rundown callbacks;   // newer kernels wait for callbacks when a routine is removed; the oldest do not
+
+// In a callback, until the scope ends.
+class Called {
+   public:
+    Called() : critical_(), inside_(callbacks) {}
+    explicit operator bool() const { return static_cast<bool>(inside_); }
+
+   private:
+    struct CriticalRegion {  // no suspension, no normal kernel APC
+        CriticalRegion() { KeEnterCriticalRegion(); }
+        ~CriticalRegion() { KeLeaveCriticalRegion(); }
+    };
+    const CriticalRegion critical_;
+    const Inside inside_;
+};
 
 // The image name that the kernel keeps for a process, for as long as this lives. No I/O.
 class LocatedName {
@@ -41,6 +56,9 @@ class LocatedName {
     UNICODE_STRING* name_ = nullptr;
 };
 
+// The first thread of a process that was ended before it ran comes by here, too, on its way out.
+bool is_dying() { return is_terminating != nullptr && is_terminating(PsGetCurrentThread()); }
+
 void process_exited(PEPROCESS process, uint32_t pid) {
     const bool known = process != nullptr && exit_status != nullptr;
     gate.on_exit(pid, known ? static_cast<uint32_t>(exit_status(process)) : wire::kStatusUnknown);
@@ -48,8 +66,8 @@ void process_exited(PEPROCESS process, uint32_t pid) {
 
 // PASSIVE_LEVEL; creation: the creator's thread, exit: the last thread of the process. Windows Vista SP1 and later.
 void NTAPI on_create_ex(PEPROCESS process, HANDLE pid, PS_CREATE_NOTIFY_INFO* info) {
-    const Inside inside(callbacks);
-    if (!inside) return;
+    const Called called;
+    if (!called) return;
     if (info == nullptr) return process_exited(process, id_of(pid));
     const LocatedName name(process);
     Creation creation;
@@ -66,8 +84,8 @@ void NTAPI on_create_ex(PEPROCESS process, HANDLE pid, PS_CREATE_NOTIFY_INFO* in
 
 // The same from the routine that every kernel has.
 void NTAPI on_create(HANDLE parent, HANDLE pid, BOOLEAN created) {
-    const Inside inside(callbacks);
-    if (!inside) return;
+    const Called called;
+    if (!called) return;
     const ProcessReference process(pid);
     if (!created) return process_exited(process.get(), id_of(pid));
     Creation creation;
@@ -84,15 +102,15 @@ void wait_while_held(Hold* hold) {
     do {
         LARGE_INTEGER slice = milliseconds(hold->slice_ms);
         KeWaitForSingleObject(event_of(&hold->signal), Executive, KernelMode, FALSE, &slice);
-    } while (gate.still_held(hold));
+    } while (gate.still_held(hold, is_dying()));
     (void)gate.end_hold(hold);  // if blocked, the worker has terminated it, and it dies on its way to user mode
 }
 
 // PASSIVE_LEVEL, the thread that maps the image. For the EXE that is the new process' own first thread, before its
 // first instruction in user mode; a parent may map more into the process, and DLLs follow: none of those is held.
 void NTAPI on_image(UNICODE_STRING* name, HANDLE process_id, IMAGE_INFO* info) {
-    const Inside inside(callbacks);
-    if (!inside || info->SystemModeImage) return;
+    const Called called;
+    if (!called || info->SystemModeImage) return;
     const uint32_t pid = id_of(process_id);
     if (pid == kIdlePid || pid == kSystemPid || process_id != PsGetCurrentProcessId()) return;
     const PEPROCESS process = PsGetCurrentProcess();
@@ -101,6 +119,7 @@ void NTAPI on_image(UNICODE_STRING* name, HANDLE process_id, IMAGE_INFO* info) {
     Image image;
     image.pid = pid;
     image.protected_process = is_protected != nullptr && is_protected(process);
+    image.dying = is_dying();
     const LocatedName located(process);  // the same name that on_create_ex gave, if it gave one
     image.native_name = located.text().length != 0 ? located.text() : text_of(name);
     Hold hold;
@@ -115,6 +134,7 @@ NTSTATUS create_notify_start(DRIVER_OBJECT*) {
     find_newer(&is_protected, L"PsIsProtectedProcess");
     find_newer(&create_time, L"PsGetProcessCreateTimeQuadPart");
     find_newer(&exit_status, L"PsGetProcessExitStatus");
+    find_newer(&is_terminating, L"PsIsThreadTerminating");
     find_newer(&section_base, L"PsGetProcessSectionBaseAddress");
     find_newer(&set_create_notify_ex, L"PsSetCreateProcessNotifyRoutineEx");
 

@@ -12,6 +12,7 @@ using ExAllocatePool2Routine = void*(NTAPI*)(uint64_t flags, SIZE_T bytes, ULONG
 constexpr uint64_t kPoolFlagNonPaged = 0x40;  // POOL_FLAG_NON_PAGED: zeroed and never executable
 
 ExAllocatePool2Routine allocate_pool2;  // Windows 10 2004 and later
+ULONGLONG(NTAPI* unbiased_time)();      // KeQueryUnbiasedInterruptTime: Windows 7 and later
 POOL_TYPE pool_type = NonPagedPool;     // NonPagedPoolNx where there is one: Windows 8 and later
 
 FAST_MUTEX* mutex_of(LockStorage* storage) { return reinterpret_cast<FAST_MUTEX*>(storage); }
@@ -35,6 +36,7 @@ char16_t lowercase(void*, char16_t unit) {
 
 void port_start() {
     find_newer(&allocate_pool2, L"ExAllocatePool2");
+    find_newer(&unbiased_time, L"KeQueryUnbiasedInterruptTime");
     RTL_OSVERSIONINFOW version = {};
     version.dwOSVersionInfoSize = sizeof version;
     RtlGetVersion(&version);
@@ -81,7 +83,10 @@ Port port() {
     };
     port.user_event_close = [](void*, void* event) { ObDereferenceObject(event); };
     port.worker_wake = [](void*) { kernel::worker_wake(); };
-    port.monotonic_ms = [](void*) { return static_cast<uint64_t>(KeQueryInterruptTime()) / 10000; };
+    // A machine that sleeps must not use up the time in which its user may answer.
+    port.monotonic_ms = [](void*) {
+        return static_cast<uint64_t>(unbiased_time != nullptr ? unbiased_time() : KeQueryInterruptTime()) / 10000;
+    };
     port.filetime = [](void*) {
         LARGE_INTEGER now;
         KeQuerySystemTime(&now);

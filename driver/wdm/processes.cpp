@@ -26,6 +26,7 @@ static_assert(offsetof(RunningProcess, created) == 0x20 && offsetof(RunningProce
 static_assert(offsetof(RunningProcess, pid) == (sizeof(void*) == 8 ? 0x50 : 0x44));
 
 BOOLEAN(NTAPI* exit_called)(PEPROCESS);  // PsGetProcessExitProcessCalled
+void*(NTAPI* section_base)(PEPROCESS);   // PsGetProcessSectionBaseAddress
 
 // The native path of a process, into `buffer`; empty where there is none (System) or it is gone.
 Text path_of(HANDLE pid, UNICODE_STRING* buffer) {
@@ -38,6 +39,13 @@ Text path_of(HANDLE pid, UNICODE_STRING* buffer) {
     const NTSTATUS status =
         ZwQueryInformationProcess(process.get(), kProcessImageFileName, buffer, kNameBytes, &needed);
     return NT_SUCCESS(status) ? text_of(buffer) : Text{};
+}
+
+// Is it one that the notifications will tell of? Processes without an image (Registry, Memory Compression, those of
+// WSL 1) end without a word to us, and would stay in the table for ever.
+bool has_image(HANDLE pid) {
+    const ProcessReference process(pid);
+    return process.get() != nullptr && (section_base == nullptr || section_base(process.get()) != nullptr);
 }
 
 // It may have ended since the list was taken, and told so before we put it in: then it would stay for ever.
@@ -63,12 +71,13 @@ void tell(const RunningProcess& running, UNICODE_STRING* path_buffer) {
 // PASSIVE_LEVEL. The list grows while we ask for it, so ask again with room to spare.
 NTSTATUS list_running(DRIVER_OBJECT*) {
     find_newer(&exit_called, L"PsGetProcessExitProcessCalled");
-    const Memory path_buffer(kNameBytes);
+    find_newer(&section_base, L"PsGetProcessSectionBaseAddress");
+    const PagedMemory path_buffer(kNameBytes);
     if (path_buffer.get() == nullptr) return STATUS_INSUFFICIENT_RESOURCES;
 
     ULONG bytes = 0x10000;
     for (int tries = 0; tries < 8; ++tries) {
-        const Memory list(bytes);
+        const PagedMemory list(bytes);
         if (list.get() == nullptr) return STATUS_INSUFFICIENT_RESOURCES;
         ULONG needed = 0;
         const NTSTATUS status = ZwQuerySystemInformation(kSystemProcessInformation, list.get(), bytes, &needed);
@@ -79,7 +88,8 @@ NTSTATUS list_running(DRIVER_OBJECT*) {
         if (!NT_SUCCESS(status)) return status;
         for (auto* at = list.get<uint8_t>();;) {
             const auto* running = reinterpret_cast<const RunningProcess*>(at);
-            if (running->pid != nullptr && running->thread_count != 0)  // neither Idle nor a zombie
+            const bool lives = running->pid != nullptr && running->thread_count != 0;  // neither Idle nor a zombie
+            if (lives && (id_of(running->pid) == kSystemPid || has_image(running->pid)))
                 tell(*running, path_buffer.get<UNICODE_STRING>());
             if (running->next_offset == 0) return STATUS_SUCCESS;
             at += running->next_offset;

@@ -61,10 +61,13 @@ NTSTATUS volumes_start(DRIVER_OBJECT*) {
     return NT_SUCCESS(status) ? volumes_refresh() : status;
 }
 
-// PASSIVE_LEVEL, any thread, no lock. The old map stays in force until the new one is whole.
+// PASSIVE_LEVEL, any thread, no lock. The old map stays in force until the new one is whole. Of several letters for one
+// volume the first counts: for the system's own that must be the one that Windows uses, or nothing of it has its name.
 NTSTATUS volumes_refresh() {
     const Locked locked;
     NTSTATUS status = static_cast<NTSTATUS>(gate.volumes_begin());
+    const volatile WCHAR* system_root = SharedUserData->NtSystemRoot;
+    if (NT_SUCCESS(status)) status = add_drive(static_cast<WCHAR>(system_root[0] & ~0x20));
     for (WCHAR letter = L'A'; NT_SUCCESS(status) && letter <= L'Z'; ++letter) status = add_drive(letter);
     if (NT_SUCCESS(status)) gate.volumes_commit();
     return status;

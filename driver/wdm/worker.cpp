@@ -40,9 +40,11 @@ void NTAPI work(void*) {
 NTSTATUS worker_start(DRIVER_OBJECT*) {
     KeInitializeEvent(&wake, SynchronizationEvent, FALSE);
     stopping = FALSE;
+    OBJECT_ATTRIBUTES attributes;
+    InitializeObjectAttributes(&attributes, nullptr, OBJ_KERNEL_HANDLE, nullptr, nullptr);
     Handle handle;
     NTSTATUS status =
-        PsCreateSystemThread(handle.put(), THREAD_ALL_ACCESS, nullptr, nullptr, nullptr, work, nullptr);
+        PsCreateSystemThread(handle.put(), THREAD_ALL_ACCESS, &attributes, nullptr, nullptr, work, nullptr);
     if (!NT_SUCCESS(status)) return status;
     status = ObReferenceObjectByHandle(handle.get(), SYNCHRONIZE, nullptr, KernelMode,
                                        reinterpret_cast<void**>(&thread), nullptr);

@@ -22,6 +22,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 NEEDED = ("driver", "src", "tests/core", "pyproject.toml")
 
 HANDSHAKE = "test_handshake.py"  # points 1 to 7
+HANDSHAKE_ENDS = "test_handshake_ends.py"  # points 8 to 13
 DEVICE = "test_handshake_ends.py -k Device"  # point 12
 MODEL = "test_model.py"
 MEMORY = "test_memory.py"
@@ -227,9 +228,58 @@ BREAKS = (
     Break(
         "kernel side: a wait is not a wait",
         "driver/wdm/notify.cpp",
-        "    } while (gate.still_held(hold));",
-        "    } while (false);\n    while (gate.still_held(hold)) {\n    }",
+        "    } while (gate.still_held(hold, is_dying()));",
+        "    } while (false);\n    while (gate.still_held(hold, is_dying())) {\n    }",
         (KERNEL,),
+    ),
+    Break(
+        "kernel side: a held thread does not see that it was told to end",
+        "driver/wdm/notify.cpp",
+        "gate.still_held(hold, is_dying())",
+        "gate.still_held(hold)",
+        (KERNEL,),
+    ),
+    Break(
+        "kernel side: whoever is on its way out is held like any other",
+        "driver/wdm/notify.cpp",
+        "    image.dying = is_dying();\n",
+        "",
+        (KERNEL,),
+    ),
+    Break(
+        "kernel side: a held thread can be suspended inside the driver",
+        "driver/wdm/notify.cpp",
+        "CriticalRegion() { KeEnterCriticalRegion(); }\n        ~CriticalRegion() { KeLeaveCriticalRegion(); }",
+        "CriticalRegion() {}\n        ~CriticalRegion() {}",
+        (KERNEL,),
+    ),
+    Break(
+        "kernel side: the time for an answer passes while the machine sleeps",
+        "driver/wdm/port.cpp",
+        "unbiased_time != nullptr ? unbiased_time() : KeQueryInterruptTime()",
+        "KeQueryInterruptTime()",
+        (KERNEL,),
+    ),
+    Break(
+        "kernel side: another letter of the system volume comes first",
+        "driver/wdm/volumes.cpp",
+        "add_drive(static_cast<WCHAR>(system_root[0] & ~0x20))",
+        "add_drive(static_cast<WCHAR>(system_root[0] == 0))",
+        (KERNEL,),
+    ),
+    Break(
+        "kernel side: processes without an image are listed",
+        "driver/wdm/processes.cpp",
+        " || has_image(running->pid))",
+        " || has_image(running->pid) || true)",
+        (KERNEL,),
+    ),
+    Break(
+        "a process that others end while it is held is released before all of it ends",
+        "driver/core/gate.cpp",
+        "        state.leave_held(record);\n        state.condemn(record);\n    } else",
+        "        state.decide(record, kVerdictAllow, kByNobody);\n    } else",
+        (HANDSHAKE_ENDS, MODEL),
     ),
     Break(
         "kernel side: any image of a process is taken for its first",

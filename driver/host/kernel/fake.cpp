@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <thread>
 
 #include "state.h"
 
@@ -37,6 +38,7 @@ PCREATE_PROCESS_NOTIFY_ROUTINE create_routine;
 PCREATE_PROCESS_NOTIFY_ROUTINE_EX create_routine_ex;
 PLOAD_IMAGE_NOTIFY_ROUTINE image_routine;
 int in_callbacks, threads_running;
+std::atomic<uint64_t> slept;
 thread_local Context current;
 
 namespace {
@@ -158,7 +160,7 @@ std::string leftovers() {
 
 void add_process(uint32_t pid, uint32_t parent, const char16_t* path) {
     const Guard guard(lock);
-    auto* process = new _KPROCESS{{kProcess, 0, nullptr}, pid, parent, path, false, false, 0x103, {}};
+    auto* process = new _KPROCESS{{kProcess, 0, nullptr}, pid, parent, path, false, false, false, 0x103, {}};
     objects[process] = {kProcess, 1, [process] { delete process; }};
     processes[pid] = process;
 }
@@ -166,6 +168,13 @@ void add_process(uint32_t pid, uint32_t parent, const char16_t* path) {
 void set_exiting(uint32_t pid) {
     const Guard guard(lock);
     find_process(pid)->exiting = true;
+}
+
+void end_process(uint32_t pid, NTSTATUS status) {
+    const Guard guard(lock);
+    const PEPROCESS process = find_process(pid);
+    process->dying = process->terminated = true;
+    process->status = status;
 }
 
 void as_process(uint32_t pid, uint32_t tid, const std::function<void()>& what) {
@@ -179,24 +188,28 @@ void as_process(uint32_t pid, uint32_t tid, const std::function<void()>& what) {
 
 NTSTATUS create_process(uint32_t pid, uint32_t parent, const char16_t* path, const char16_t* command_line) {
     add_process(pid, parent, path);
-    const PEPROCESS process = find_process(pid);
-    const Routines routines;
     NTSTATUS status = STATUS_SUCCESS;
-    if (routines.create_ex != nullptr) {
-        const std::u16string typed = u"\\??\\C:\\typed.exe", arguments = command_line;
-        const UNICODE_STRING name = unicode(typed), line = unicode(arguments);
-        PS_CREATE_NOTIFY_INFO info = {};
-        info.ParentProcessId = id(parent);
-        info.CreatingThreadId = {PsGetCurrentProcessId(), PsGetCurrentThreadId()};
-        info.ImageFileName = &name;
-        info.CommandLine = &line;
-        routines.create_ex(process, id(pid), &info);
-        status = info.CreationStatus;
-    } else if (routines.create != nullptr) {
-        routines.create(id(parent), id(pid), TRUE);
+    {
+        const Routines routines;
+        if (routines.create_ex != nullptr) {
+            const std::u16string typed = u"\\??\\C:\\typed.exe", arguments = command_line;
+            const UNICODE_STRING name = unicode(typed), line = unicode(arguments);
+            PS_CREATE_NOTIFY_INFO info = {};
+            info.ParentProcessId = id(parent);
+            info.CreatingThreadId = {PsGetCurrentProcessId(), PsGetCurrentThreadId()};
+            info.ImageFileName = &name;
+            info.CommandLine = &line;
+            routines.create_ex(find_process(pid), id(pid), &info);
+            status = info.CreationStatus;
+        } else if (routines.create != nullptr) {
+            routines.create(id(parent), id(pid), TRUE);
+        }
     }
-    const Guard guard(lock);
-    if (!NT_SUCCESS(status)) forget_process(pid);
+    if (!NT_SUCCESS(status)) {  // its first thread still goes its way, up to where it sees that it is to end
+        end_process(pid, status);
+        std::thread([pid] { map_image(pid, {}); }).join();
+        exit_process(pid, status);
+    }
     return status;
 }
 
@@ -231,6 +244,13 @@ void exit_process(uint32_t pid, NTSTATUS status) {
     const Guard guard(lock);
     forget_process(pid);
 }
+
+void add_link(const char16_t* name, const char16_t* target) {
+    const Guard guard(lock);
+    links[name] = target;
+}
+
+void sleep_machine(uint32_t ms) { slept += ms * uint64_t{10000}; }
 
 void end_all_processes() {
     const Guard guard(lock);

@@ -49,6 +49,7 @@ extern std::atomic<uint64_t> locks_taken;  // of fast mutexes, so far
 // A process that is there, without any notification.
 void add_process(uint32_t pid, uint32_t parent, const char16_t* path);
 void set_exiting(uint32_t pid);  // PsGetProcessExitProcessCalled
+void end_process(uint32_t pid, NTSTATUS status);  // somebody terminates it: its threads see it when they next look
 // Runs `what` while the calling thread belongs to the process.
 void as_process(uint32_t pid, uint32_t tid, const std::function<void()>& what);
 
@@ -62,6 +63,8 @@ struct Mapping {
 };
 void map_image(uint32_t pid, const Mapping& mapping);
 void exit_process(uint32_t pid, NTSTATUS status);
+void add_link(const char16_t* name, const char16_t* target);
+void sleep_machine(uint32_t ms);  // the lid is closed for so long, and opened
 void end_all_processes();  // at the very end, without notifications
 bool terminated(uint32_t pid, NTSTATUS* status);
 

@@ -12,6 +12,7 @@
 typedef int32_t NTSTATUS, LONG;
 typedef uint32_t ULONG, ACCESS_MASK;
 typedef int64_t LONGLONG;
+typedef uint64_t ULONGLONG;
 typedef uint8_t UCHAR, BOOLEAN, KIRQL;
 typedef uint16_t USHORT;
 typedef wchar_t WCHAR;
@@ -67,7 +68,7 @@ struct OBJECT_ATTRIBUTES {
 #define OBJ_KERNEL_HANDLE 0x200
 
 // Memory
-enum POOL_TYPE { NonPagedPool = 0, NonPagedPoolNx = 512 };
+enum POOL_TYPE { NonPagedPool = 0, PagedPool = 1, NonPagedPoolNx = 512 };
 PVOID ExAllocatePoolWithTag(POOL_TYPE type, SIZE_T bytes, ULONG tag);
 void ExFreePoolWithTag(PVOID memory, ULONG tag);
 void ExFreePool(PVOID memory);
@@ -100,6 +101,8 @@ void KeInitializeMutex(KMUTEX* mutex, ULONG level);
 LONG KeReleaseMutex(KMUTEX* mutex, BOOLEAN wait);
 NTSTATUS KeWaitForSingleObject(PVOID object, KWAIT_REASON, KPROCESSOR_MODE, BOOLEAN alertable, LARGE_INTEGER* timeout);
 NTSTATUS KeDelayExecutionThread(KPROCESSOR_MODE, BOOLEAN alertable, LARGE_INTEGER* interval);
+void KeEnterCriticalRegion();
+void KeLeaveCriticalRegion();
 void ExInitializeFastMutex(FAST_MUTEX*);
 void ExAcquireFastMutex(FAST_MUTEX*);
 void ExReleaseFastMutex(FAST_MUTEX*);
@@ -117,7 +120,7 @@ void KeQuerySystemTime(LARGE_INTEGER* now);
 // Objects
 typedef struct _OBJECT_TYPE* POBJECT_TYPE;
 typedef struct _KPROCESS* PEPROCESS;
-typedef struct _KTHREAD* PKTHREAD;
+typedef struct _KTHREAD *PKTHREAD, *PETHREAD;
 #define EVENT_MODIFY_STATE 0x2
 #define SYNCHRONIZE 0x100000
 #define WRITE_DAC 0x40000
@@ -165,8 +168,9 @@ typedef void (*PKSTART_ROUTINE)(PVOID);
 HANDLE PsGetCurrentProcessId();
 HANDLE PsGetCurrentThreadId();
 PEPROCESS PsGetCurrentProcess();
+PETHREAD PsGetCurrentThread();
 NTSTATUS PsLookupProcessByProcessId(HANDLE, PEPROCESS*);
-NTSTATUS PsCreateSystemThread(HANDLE*, ULONG access, PVOID, PVOID, PVOID, PKSTART_ROUTINE, PVOID context);
+NTSTATUS PsCreateSystemThread(HANDLE*, ULONG, OBJECT_ATTRIBUTES*, PVOID, PVOID, PKSTART_ROUTINE, PVOID context);
 NTSTATUS PsTerminateSystemThread(NTSTATUS);  // comes back here: the caller has nothing more to do
 NTSTATUS ZwOpenProcess(HANDLE*, ACCESS_MASK, OBJECT_ATTRIBUTES*, CLIENT_ID*);
 NTSTATUS ZwTerminateProcess(HANDLE, NTSTATUS);

@@ -24,7 +24,7 @@ PVOID ExAllocatePoolWithTag(POOL_TYPE type, SIZE_T bytes, ULONG tag) {
     void* memory = malloc(bytes);
     memset(memory, 0xCD, bytes);
     pool[memory] = {bytes, tag};
-    (type == NonPagedPoolNx ? pool_bytes_nx : pool_bytes_executable) += bytes;
+    if (type != PagedPool) (type == NonPagedPoolNx ? pool_bytes_nx : pool_bytes_executable) += bytes;
     return memory;
 }
 
@@ -79,6 +79,7 @@ LONG KeReleaseMutex(KMUTEX* mutex, BOOLEAN) {
 NTSTATUS KeWaitForSingleObject(PVOID object, KWAIT_REASON, KPROCESSOR_MODE, BOOLEAN alertable, LARGE_INTEGER* timeout) {
     passive("KeWaitForSingleObject");
     if (alertable) bugcheck("an alertable wait");
+    if (current.callbacks != 0 && current.critical_regions == 0) bugcheck("a callback waits and can be suspended");
     auto* header = static_cast<DISPATCHER_HEADER*>(object);
     std::unique_lock<std::recursive_mutex> guard(lock);
     using std::chrono::microseconds;
@@ -96,6 +97,12 @@ NTSTATUS KeDelayExecutionThread(KPROCESSOR_MODE, BOOLEAN, LARGE_INTEGER* interva
     passive("KeDelayExecutionThread");
     std::this_thread::sleep_for(std::chrono::microseconds(-interval->QuadPart / 10));
     return STATUS_SUCCESS;
+}
+
+void KeEnterCriticalRegion() { ++current.critical_regions; }
+
+void KeLeaveCriticalRegion() {
+    if (--current.critical_regions < 0) bugcheck("a critical region is left that was not entered");
 }
 
 void ExInitializeFastMutex(FAST_MUTEX* mutex) {
@@ -116,7 +123,7 @@ void ExReleaseFastMutex(FAST_MUTEX* mutex) {
 
 uint64_t KeQueryInterruptTime() {
     const auto now = std::chrono::steady_clock::now().time_since_epoch();
-    return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count()) / 100;
+    return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count()) / 100 + slept;
 }
 
 void KeQuerySystemTime(LARGE_INTEGER* now) {

@@ -70,7 +70,13 @@ NTSTATUS exit_status(PEPROCESS process) {
     const Guard guard(lock);
     return process->status;
 }
-void* section_base(PEPROCESS process) { return process->image; }
+void* section_base(PEPROCESS process) { return process->minimal() ? nullptr : process->image; }
+BOOLEAN is_terminating(PETHREAD) {  // always asked of the calling thread
+    const Guard guard(lock);
+    const PEPROCESS process = find_process(current.pid);
+    return process != nullptr && process->dying;
+}
+ULONGLONG unbiased_time() { return KeQueryInterruptTime() - slept; }
 BOOLEAN exit_called(PEPROCESS process) {
     const Guard guard(lock);
     return process->exiting;
@@ -92,6 +98,8 @@ const std::map<std::string, void*> exports = {
     {"PsGetProcessCreateTimeQuadPart", address(create_time)},
     {"PsGetProcessExitStatus", address(exit_status)},
     {"PsGetProcessSectionBaseAddress", address(section_base)},
+    {"PsIsThreadTerminating", address(is_terminating)},
+    {"KeQueryUnbiasedInterruptTime", address(unbiased_time)},
     {"PsGetProcessExitProcessCalled", address(exit_called)},
     {"ExEventObjectType", &event_type_pointer},
 };
@@ -115,6 +123,11 @@ PEPROCESS PsGetCurrentProcess() {
     return find_process(current.pid);
 }
 
+PETHREAD PsGetCurrentThread() {
+    static thread_local _KTHREAD self;
+    return &self;
+}
+
 NTSTATUS PsLookupProcessByProcessId(HANDLE pid, PEPROCESS* process) {
     passive("PsLookupProcessByProcessId");
     if (fails("PsLookupProcessByProcessId")) return STATUS_INVALID_CID;
@@ -125,8 +138,11 @@ NTSTATUS PsLookupProcessByProcessId(HANDLE pid, PEPROCESS* process) {
     return STATUS_SUCCESS;
 }
 
-NTSTATUS PsCreateSystemThread(HANDLE* handle, ULONG access, PVOID, PVOID, PVOID, PKSTART_ROUTINE start, PVOID context) {
+NTSTATUS PsCreateSystemThread(HANDLE* handle, ULONG access, OBJECT_ATTRIBUTES* attributes, PVOID, PVOID,
+                              PKSTART_ROUTINE start, PVOID context) {
     passive("PsCreateSystemThread");
+    if (attributes == nullptr || (attributes->Attributes & OBJ_KERNEL_HANDLE) == 0)
+        bugcheck("a handle that user mode can see");
     if (fails("PsCreateSystemThread")) return STATUS_INSUFFICIENT_RESOURCES;
     const Guard guard(lock);
     auto* thread = new _KTHREAD{{kThread, 0, nullptr}};
@@ -167,8 +183,7 @@ NTSTATUS ZwTerminateProcess(HANDLE handle, NTSTATUS status) {
     const OpenHandle& opened = kernel_handles.at(reinterpret_cast<uintptr_t>(handle));
     if ((opened.access & 1) == 0) return STATUS_ACCESS_DENIED;
     auto* process = static_cast<PEPROCESS>(opened.object);
-    process->terminated = true;
-    process->status = status;
+    end_process(process->pid, status);
     note("terminate " + std::to_string(process->pid));
     return STATUS_SUCCESS;
 }

@@ -27,6 +27,9 @@
     SCENARIO(a_blocked_process_is_dead_before_its_thread_goes_on) \
     SCENARIO(a_process_that_would_not_die_is_tried_again) \
     SCENARIO(a_timeout_answers_one_process_and_no_other) \
+    SCENARIO(a_hold_does_not_run_out_while_the_machine_sleeps) \
+    SCENARIO(whom_others_end_while_it_is_held_leaves_at_once) \
+    SCENARIO(whom_others_end_before_it_runs_is_asked_about_by_nobody) \
     SCENARIO(releases_all_at_once_when_the_controllers_handle_is_closed) \
     SCENARIO(releases_all_at_once_when_the_controllers_process_ends) \
     SCENARIO(unloads_at_once_while_three_are_held) \
@@ -34,6 +37,7 @@
     SCENARIO(unloads_while_a_blocked_process_is_about_to_die) \
     SCENARIO(holds_only_the_first_image_of_a_process_in_its_own_thread) \
     SCENARIO(never_holds_the_protected_the_critical_or_anybody_without_a_controller) \
+    SCENARIO(names_the_system_volume_by_the_letter_that_windows_uses) \
     SCENARIO(refuses_a_creation_by_a_rule_so_that_no_process_comes_to_be) \
     SCENARIO(refuses_a_name_below_the_device) \
     SCENARIO(takes_an_event_of_the_caller_and_nothing_else) \

@@ -72,6 +72,53 @@ void a_timeout_answers_one_process_and_no_other() {
     unload_driver();
 }
 
+void a_hold_does_not_run_out_while_the_machine_sleeps() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller(2000);
+        Started started(5000);
+        device.held(5000);
+        sleep_machine(3600 * 1000);
+        CHECK(!started.returns_within(700));  // more than two slices
+        CHECK(device.held(5000).header.hold_left_ms > 0);
+        CHECK(started.returns_within(kSoonMs) && started.dead_on_return);
+    }
+    unload_driver();
+}
+
+void whom_others_end_while_it_is_held_leaves_at_once() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();  // without a timeout
+        Started started(5000);
+        const Shown shown = device.held(5000);
+        end_process(5000, 1);
+        CHECK(started.returns_within(kSoonMs));
+        CHECK(device.info().held_count == 0 && device.info().counters.died_held == 1);
+        CHECK(device.answer(wire::kAllow, shown) == wire::kResultAnswered);
+    }
+    unload_driver();
+}
+
+void whom_others_end_before_it_runs_is_asked_about_by_nobody() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        CHECK(create_process(5000, 200, kPath, u"") == STATUS_SUCCESS);
+        end_process(5000, 1);
+        std::thread first([] { map_image(5000, {}); });
+        first.join();
+        const wire::Counters counters = device.info().counters;
+        CHECK(counters.held == 0 && counters.allowed == 0 && counters.died_held == 1);
+        for (const Shown& one : device.records(wire::kFetch)) CHECK(one.header.pid != 5000 || !one.header.verdict);
+        exit_process(5000, 1);
+    }
+    unload_driver();
+}
+
 void releases_all_at_once_when_the_controllers_handle_is_closed() {
     load_driver();
     {
@@ -193,6 +240,19 @@ void never_holds_the_protected_the_critical_or_anybody_without_a_controller() {
     unload_driver();
 }
 
+void names_the_system_volume_by_the_letter_that_windows_uses() {
+    add_link(u"\\GLOBAL??\\B:", u"\\Device\\HarddiskVolume2");
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        Started critical(5000, u"\\Device\\HarddiskVolume2\\Windows\\System32\\csrss.exe");
+        CHECK(critical.returns_within(kSoonMs) && device.info().counters.exempt == 1);
+        CHECK(device.records(wire::kList).back().image == u"c:\\windows\\system32\\csrss.exe");
+    }
+    unload_driver();
+}
+
 void refuses_a_creation_by_a_rule_so_that_no_process_comes_to_be() {
     load_driver();
     {
@@ -210,6 +270,15 @@ void refuses_a_creation_by_a_rule_so_that_no_process_comes_to_be() {
         CHECK(static_cast<uint32_t>(create_process(5000, 200, kPath, u"a")) == wire::kStatusBlocked);
         CHECK(create_process(5004, 200, u"\\Device\\HarddiskVolume21\\other.exe", u"b") == STATUS_SUCCESS);
         CHECK(device.info().counters.rule_blocked == 1);
+        // The first thread of what was refused comes by on its way out; nothing of that is news.
+        CHECK(device.info().counters.image_without_create == 0 && device.info().counters.exit_without_create == 0);
+        int shown = 0;
+        for (const Shown& one : device.records(wire::kFetch)) {
+            if (one.header.pid != 5000) continue;
+            ++shown;
+            CHECK(one.header.verdict == wire::kVerdictBlock && one.header.flags & wire::kFlagNeverStarted);
+        }
+        CHECK(shown == 1);
         exit_process(5004, 0);
     }
     unload_driver();

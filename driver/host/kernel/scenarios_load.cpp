@@ -79,7 +79,8 @@ void allocates_nothing_executable_where_the_kernel_knows_better() {
 void runs_on_the_oldest_kernel() {
     kernel.absent = {"PsSetCreateProcessNotifyRoutineEx", "SeLocateProcessImageName", "ExAllocatePool2",
                      "PsIsProtectedProcess", "PsGetProcessCreateTimeQuadPart", "PsGetProcessExitStatus",
-                     "PsGetProcessSectionBaseAddress", "PsGetProcessExitProcessCalled"};
+                     "PsGetProcessSectionBaseAddress", "PsGetProcessExitProcessCalled", "PsIsThreadTerminating",
+                     "KeQueryUnbiasedInterruptTime"};
     kernel.removal_waits = false;
     kernel.major = 5;
     kernel.minor = 2;
@@ -121,6 +122,7 @@ void goes_on_with_the_first_routine_where_the_other_is_refused() {
 void lists_what_runs_already_with_names_and_forgets_who_has_left() {
     add_process(300, 4, u"\\Device\\HarddiskVolume2\\leaving.exe");
     set_exiting(300);
+    add_process(350, 4, u"minimal");  // nobody would tell of its end
     add_process(400, 4, u"\\??\\C:\\subst\\x.exe");  // S: stands for that folder, and must not be its name
     load_driver();
     {

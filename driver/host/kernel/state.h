@@ -17,8 +17,10 @@ struct _KPROCESS {
     uint32_t pid, parent;
     std::u16string path;
     bool exiting, terminated;
+    bool dying;  // its threads have been told to end
     NTSTATUS status;
     char image[16];  // its address is the section base
+    bool minimal() const { return path == u"minimal"; }  // a process without an image
 };
 struct _KTHREAD {
     DISPATCHER_HEADER header;
@@ -58,12 +60,14 @@ extern PCREATE_PROCESS_NOTIFY_ROUTINE create_routine;
 extern PCREATE_PROCESS_NOTIFY_ROUTINE_EX create_routine_ex;
 extern PLOAD_IMAGE_NOTIFY_ROUTINE image_routine;
 extern int in_callbacks, threads_running;
+extern std::atomic<uint64_t> slept;  // in all, in units of 100 ns
 
 // Who the calling thread is, and what it is in.
 struct Context {
     uint32_t pid = 100, tid = 101;
     int fast_mutexes = 0;
     int callbacks = 0;
+    int critical_regions = 0;
 };
 extern thread_local Context current;
 
@@ -102,6 +106,7 @@ class Routines {
         --in_callbacks;
         --current.callbacks;
         if (current.fast_mutexes != 0) bugcheck("a callback kept a lock");
+        if (current.critical_regions != 0) bugcheck("a callback did not leave its critical region");
         changed.notify_all();
     }
     Routines(const Routines&) = delete;

@@ -50,7 +50,8 @@ class DriverConnection(Protocol):
 class DriverGate:
     r"""Holds every new process of the machine, until `allow` or `block`. One program at a time can have it.
 
-    `hold_timeout`: seconds after which the driver itself answers a held process with `on_timeout`; None = never.
+    `hold_timeout`: seconds, of a machine that is awake, after which the driver itself answers a held process with
+    `on_timeout`; None = never.
     `on_disconnect`: what held processes get when this gate is closed or its program ends, however it ends.
     `exempt_descendants`: what this program starts, at any depth, is never held, so that it cannot wait for itself.
     `report_exits`: `fetch` gives each process once more when it has gone.
