@@ -10,7 +10,7 @@ from functools import cached_property
 
 from ._policy_index import RuleIndex
 from ._policy_rules import FACTS, Condition, Rule
-from ._policy_values import mistake_in, quoted
+from ._policy_values import mistake_in, quoted, shown
 from ._toml_places import Path, TomlPlaces
 from .errors import Problem
 from .records import Verdict
@@ -28,9 +28,28 @@ MEANT = {
     "rules": "[[rule]]", "path": "image", "exe": "image", "executable": "image", "process": "image", "program": "image",
     "action": "verdict", "decision": "verdict", "cmdline": "command_line", "args": "command_line", "hash": "sha256",
     "arguments": "command_line", "parent_image": "parent", "ppid": "parent", "publisher": "signer", "dry_run": "audit",
-    "dry-run": "audit", "permissive": "audit", "monitor": "audit", "lockdown": "enforce", "enforcing": "enforce",
+    "dry-run": "audit", "description": "name", "comment": "name", "title": "name", "id": "name", "permissive": "audit", "monitor": "audit", "lockdown": "enforce", "enforcing": "enforce",
 }  # fmt: skip
 """What other tools call our words."""
+
+SYNTAX = (
+    (r"^(unescaped|invalid hex|escaped)", r"write paths with slashes, c:/windows, or in single quotes, 'c:\windows'"),
+    ("^cannot overwrite", 'a key stands once in a rule; several values are a list: image = ["a.exe", "b.exe"]'),
+    (r"^(cannot declare \('rule',\)|expected '\]\]')", "write [[rule]], with two brackets, above each rule"),
+    (r"^((illegal|found invalid) character '\\n'|unterminated|expected \"'+\")", "end the text with the quote that it begins with"),
+    ("[“”„‘’]", "write straight quotes"),
+    (r"\n\s*audit\s*=", "write audit = true"),
+    (r"^invalid value\n.*=\s*[A-Za-z*]", "put texts in quotes"),
+    (r"^invalid value\n\s*[\w-]+\s*=\s*[\"'\[]", "close the list above this line with ]"),
+    ("^unclosed array", 'write commas between the texts, and ] behind them: ["a.exe", "b.exe"]'),
+    ("^exceeds", "a policy needs no such number"),
+    ("", 'a line is key = value, [[rule]], or # and a remark; several values are a list: ["a.exe", "b.exe"]'),
+)  # fmt: skip
+"""What to write instead, by `tomllib`'s message and, after a line's end, the line that it is about."""
+
+DEEP_KEY = re.compile(r"^[^\s.=\"'#]*(\.[^\s.=\"'#]*){30}", re.MULTILINE)
+"""A key of so many parts that it is none; `tomllib` needs memory by the square of their number."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
@@ -69,12 +88,15 @@ class RuleSet:
 def read_policy(text: str, source: str) -> tuple[RuleSet, list[Problem]]:
     """The rules of a policy, as far as they can be understood, and its problems in the order of the text."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    if deep := DEEP_KEY.search(text):
+        line = text.count("\n", 0, deep.start()) + 1
+        return RuleSet(text, source), [Problem(line, 1, "this is no key of a policy", SYNTAX[-1][1])]
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        return RuleSet(text, source), [_syntax(text, error)]
     except RecursionError:
         return RuleSet(text, source), [Problem(1, 1, "its values are nested too deeply", "a policy needs no nesting")]
+    except ValueError as error:  # TOMLDecodeError, or a number of too many digits
+        return RuleSet(text, source), [_syntax(text, error)]
     reader = _Reader()
     mode, default, rules = reader.read(document)
     return RuleSet(text, source, mode, default, rules), located(text, reader.mistakes)
@@ -128,6 +150,10 @@ class _Reader:
         for key in [key for key in table if key not in RULE_KEYS]:
             meant = _meant(key, RULE_KEYS)
             advice = f"write {meant}" if meant else f"a rule has {_listed(RULE_KEYS, 'and')}"
+            if key in ("mode", "default"):
+                advice = "write it above the first [[rule]]"
+            elif re.match("(not|no|except|exclude|unless)_?", key):
+                advice = "nothing is negated: write a rule for the others above this one"
             self.mistake(("rule", i, key), f"a rule has no key {quoted(key)}", advice, at_key=True)
         verdict, audit = table.get("verdict"), table.get("audit", False)
         if "verdict" not in table:
@@ -173,25 +199,18 @@ class _Reader:
         """A value that is none of the few that are allowed."""
         meant = _meant(value, choices) if isinstance(value, str) else None
         advice = f"write {quoted(meant)}" if meant else f"write {_listed([quoted(c) for c in choices], 'or')}"
-        shown = quoted(value) if isinstance(value, str) else str(value)
-        self.mistake(path, f"there is no {what} {shown}", advice)
+        self.mistake(path, f"there is no {what} {shown(value)}", advice)
 
 
-def _syntax(text: str, error: tomllib.TOMLDecodeError) -> Problem:
+def _syntax(text: str, error: ValueError) -> Problem:
     """What `tomllib` refused, with its place, which Python 3.11 to 3.13 have in the message only."""
     message = str(error)
     at = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
     lines = text.split("\n")
     place = (int(at[1]), int(at[2])) if at and at[1] else (len(lines), len(lines[-1]) + 1)
-    message = message[: at.start()] if at else message
-    line = lines[place[0] - 1]
-    advice = "see docs/policy.md for a whole example"
-    if "\\" in line and ("Unescaped" in message or "hex" in message.lower() or "escape" in message.lower()):
-        advice = "write paths with slashes, c:/windows, or in single quotes, 'c:\\windows'"
-    elif re.match(r"\s*[\w-]+\s*=\s*[A-Za-z*]", line):
-        advice = "put texts in quotes"
-    elif "overwrite" in message:
-        advice = 'a key stands once in a rule; several values are a list: image = ["a.exe", "b.exe"]'
+    message = message[: at.start()] if at else message.partition(";")[0]
+    told = f"{message}\n{lines[place[0] - 1]}"
+    advice = next((advice for sign, advice in SYNTAX if re.search(sign, told, re.IGNORECASE)), SYNTAX[-1][1])
     return Problem(*place, message[:1].lower() + message[1:], advice)
 
 

@@ -4,7 +4,7 @@ import re
 
 from ._policy_rules import PATH_FACTS, WILD
 
-__all__ = ["doubt_about", "mistake_in", "quoted"]
+__all__ = ["doubt_about", "mistake_in", "quoted", "shown"]
 
 CONTROL = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r", "\b": r"\b", "\f": r"\f", "\x1b": r"\e"})
 """What Windows paths become between double quotes, and what was meant."""
@@ -18,22 +18,30 @@ def quoted(word: str) -> str:
     return '"' + (word if len(word) <= 80 else word[:77] + "...") + '"'
 
 
+def shown(value: object) -> str:
+    """A value of the document for a message, as TOML writes it or nearly so."""
+    return quoted(value) if isinstance(value, str) else quoted(str(value))[1:-1]
+
+
 def mistake_in(fact: str, value: object) -> tuple[str, str] | None:
     """Why a value is no value of `fact`, or never matches one, and what to write instead."""
     if fact == "session":
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return None
         number = value if isinstance(value, str) and value.isdecimal() else "1, say"
-        return f"a session is a number, not {value!r}", f"write session = {number}"
+        return f"a session is a number, not {shown(value)}", f"write session = {number}"
     if not isinstance(value, str):
-        return f"{fact} is a text, not {value!r}", f'write {fact} = "..." or a list of texts'
+        return f"{fact} is a text, not {shown(value)}", f'write {fact} = "..." or a list of texts'
     if not value.strip():
         return f"an empty {fact} matches nothing", "write a pattern, or leave the key out"
     if fact == "sha256":
         if re.fullmatch("[0-9a-fA-F]{64}", value):
             return None
-        message = f"a SHA-256 is 64 hexadecimal digits, and this is {len(value)} characters"
-        return message, "write all of the digits that Get-FileHash prints"
+        digits = re.sub(r"^sha256[:=]|[\s:-]", "", value.lower())
+        advice = f"write {quoted(digits)}" if len(digits) == 64 else "write all the digits that Get-FileHash prints"
+        return f"a SHA-256 is 64 hexadecimal digits, and this is {len(value)} characters", advice
+    if (stripped := value.strip()) != value.strip(" ") and stripped.translate(CONTROL) == stripped:
+        return f"{fact} begins or ends with a line's end", f"write {quoted(stripped)}"
     if (meant := value.translate(CONTROL)) != value:
         message = "in double quotes a backslash changes the letter after it"
         slashes = quoted(meant.replace("\\", "/"))
@@ -49,7 +57,8 @@ def _path_mistake(fact: str, form: str) -> tuple[str, str] | None:
         advice = f'several are a list: {fact} = ["...", "..."]' if sign[0] == "|" else "leave it out"
         return f"no {fact} has a {sign[0]} in it", advice
     if form.endswith("/"):
-        return f"no {fact} ends in a slash", f"write {quoted(form + '**')} for all that is below it"
+        below = form if form.endswith("**/") else f"{form}**/"
+        return f"no {fact} ends in a slash", f"write {quoted(below[:-1])} for all that is below it"
     if "//" in form[1:]:
         single = re.sub("(?<=.)/+", "/", form)
         return "two slashes follow each other; in single quotes a backslash stands once", f"write {quoted(single)}"
@@ -62,6 +71,8 @@ def _path_mistake(fact: str, form: str) -> tuple[str, str] | None:
         return f"no {fact} is told with {quoted(prefix[1])}", f"write {quoted(plain)}"
     if "/./" in f"/{form}" or "/../" in f"/{form}":
         return f"no {fact} is told with . or .. in its path", "write the whole path, or **/ for any folder"
+    if "/sysnative/" in form.lower():
+        return f"no {fact} is told with sysnative, which 32-bit programs say for system32", "write system32"
     if re.match("[a-zA-Z]:(?!/)", form):
         return f"{quoted(form)} names no folder", f"write {quoted(form[:2] + '/' + form[2:])}"
     if "/" in form and not re.match(r"[a-zA-Z?]:|\*|//|/device/|/\?|/\*", form, re.IGNORECASE):
@@ -86,10 +97,16 @@ def doubt_about(fact: str, value: str) -> tuple[str, str] | None:
         return None
     if several := re.fullmatch(r"(.+\.\w+)\s*[,;]\s*(.+\.\w+)", end):
         return f"{quoted(end)} is one name", f'write a list: ["{several[1]}", "{several[2]}"]'
+    if re.search(r"\{[^/}]*,[^/}]*\}", form) or form[0] in "!^" or form.endswith("$"):
+        return f"in {quoted(form)} only * and ? stand for others", "write a list of patterns; nothing is negated"
+    if re.match("/device/harddiskvolume", form, re.IGNORECASE):
+        return "a volume with a drive letter is told by that alone", "write c:/..., unless it has none"
     if WILD.search(end):
         return None
     if end != (kept := end.strip().rstrip(". ")):
         return f"Windows drops dots and spaces around {quoted(kept)}", f"write {quoted(form[: -len(end)] + kept)}"
     if "." not in end and end.lower() not in NAMELESS:
-        return f"{quoted(end)} would have to be the whole name", f"write {quoted(form + '.exe')}"
+        program = quoted(form + ".exe")
+        advice = f"write {program}" if form == end else f"write {program}, or {quoted(form + '/**')} for a folder"
+        return f"{quoted(end)} would have to be the whole name", advice
     return None

@@ -57,7 +57,7 @@ class TestMistakes:
             (rule("verdict = 'ask'\nimage = []"), "line 3, column 9: an empty list of image matches nothing"),
             (rule("verdict = 'ask'\nimage = ['a',\n  5]"), "line 4, column 3: image is a text, not 5; write image ="),
             (rule("verdict = 'ask'\nimage = ''"), "an empty image matches nothing"),
-            (rule("verdict = 'ask'\nsession = 'console'"), "a session is a number, not 'console'; write session = 1"),
+            (rule("verdict = 'ask'\nsession = 'console'"), "a session is a number, not \"console\"; write session = 1"),
             (rule("verdict = 'ask'\nsession = true"), "a session is a number, not True"),
             (rule("verdict = 'ask'\nsha256 = 'abc'"), "a SHA-256 is 64 hexadecimal digits, and this is 3 characters"),
             (
@@ -75,7 +75,7 @@ class TestMistakes:
                 '"office/a.exe" names no drive; write "**/office/a.exe"',
             ),
             (rule("verdict = 'ask'\nimage = '/temp/a.exe'"), '"/temp/a.exe" names no drive; write "**/temp/a.exe"'),
-            (rule("verdict = 'ask'\nsession = '0'"), "a session is a number, not '0'; write session = 0"),
+            (rule("verdict = 'ask'\nsession = '0'"), "a session is a number, not \"0\"; write session = 0"),
             (rule("verdict = 'ask'\nimage = ' '"), "an empty image matches nothing"),
             (rule("verdict = 'ask'\nimage = '~/a.exe'"), 'variables such as "~/a.exe" are not replaced'),
             (rule("verdict = 'ask'\nparent = '$env:TEMP/*'"), 'variables such as "$env:TEMP/*" are not replaced'),
@@ -99,6 +99,23 @@ class TestMistakes:
             (rule("verdict = 'ask'\nimage = 'c:**'"), '"c:**" names no folder; write "c:/**"'),
             (rule('verdict = "ask"\ncommand_line = "*c:\\temp*"'), "changes the letter after it; write single quotes"),
             (rule("verdict = ask"), "line 2, column 11: invalid value; put texts in quotes"),
+            (rule("audit = yes"), "line 2, column 9: invalid value; write audit = true"),
+            (rule("image = “a.exe”"), "line 2, column 9: invalid value; write straight quotes"),
+            (rule("image = 'a.exe\nverdict = 'ask'"), "end the text with the quote that it begins with"),
+            (rule("image = ['a', 'b'\nverdict = 'ask'"), "line 3, column 1: unclosed array; write commas between"),
+            (rule("image = ['a',\nverdict = 'ask'"), "line 3, column 1: invalid value; close the list above this line"),
+            (rule("image: 'a'"), "line 2, column 6: expected '=' after a key in a key/value pair; a line is key = value"),
+            ("[rule]\nimage = 'a'\n[rule]\nimage = 'b'", "line 3, column 6: cannot declare ('rule',) twice; write [[rule]]"),
+            ("[[rule]\nimage = 'a'", "line 1, column 7: expected ']]' at the end of an array declaration; write [[rule]]"),
+            ("mode = " + "9" * 5000, "exceeds the limit (4300 digits) for integer string conversion"),
+            ("mode = 'audit'\na" + ".a" * 100, "line 2, column 1: this is no key of a policy; a line is key = value"),
+            (rule("mode = 'audit'"), 'line 2, column 1: a rule has no key "mode"; write it above the first [[rule]]'),
+            (rule("not_image = 'a'"), 'a rule has no key "not_image"; nothing is negated: write a rule for the others'),
+            (rule("image.path = 'a'"), "line 2, column 14: image is a text, not {'path': 'a'}"),
+            (rule("verdict = 'ask'\nimage = '''\nc:/a.exe\n'''"), 'ends with a line\'s end; write "c:/a.exe"'),
+            (rule("verdict = 'ask'\nimage = 'c:/x/**/'"), 'no image ends in a slash; write "c:/x/**" for all'),
+            (rule("verdict = 'ask'\nimage = 'c:/windows/Sysnative/a.exe'"), "no image is told with sysnative"),
+            (rule(f"verdict = 'ask'\nsha256 = 'sha256:{'AB' * 32}'"), f'write "{"ab" * 32}"'),
             (
                 rule("verdict = 'ask'\nimage = 'a'\nimage = 'b'"),
                 'several values are a list: image = ["a.exe", "b.exe"]',
@@ -121,7 +138,13 @@ class TestMistakes:
         ("text", "said"),
         [
             ("image = 'notepad'", 'line 2, column 9: "notepad" would have to be the whole name; write "notepad.exe"'),
-            ("parent = ['a.exe', 'c:/x/b']", 'line 2, column 20: "b" would have to be the whole name; write "c:/x/b.e'),
+            (
+                "parent = ['a.exe', 'c:/x/b']",
+                'line 2, column 20: "b" would have to be the whole name; write "c:/x/b.exe", or "c:/x/b/**" for a folder',
+            ),
+            ("image = '!a.exe'", 'in "!a.exe" only * and ? stand for others; write a list of patterns; nothing is'),
+            ("image = '{a,b}.exe'", 'in "{a,b}.exe" only * and ? stand for others'),
+            ("image = '/Device/HarddiskVolume2/a.exe'", "a volume with a drive letter is told by that alone"),
             ("image = 'a.exe, b.exe'", '"a.exe, b.exe" is one name; write a list: ["a.exe", "b.exe"]'),
             ("image = 'c:/x/a.exe '", 'Windows drops dots and spaces around "a.exe"; write "c:/x/a.exe"'),
             ("image = 'a.exe.'", 'Windows drops dots and spaces around "a.exe"; write "a.exe"'),
@@ -146,7 +169,7 @@ class TestMistakes:
                 "//nas/share/**", "a[1].exe", "100% sure.exe", "c:/windows /**", "c:/program files (x86)/*/a-b.exe",
                 "*:*", "a.txt:b.exe", "c:/$recycle.bin/**", "c:/progra~1/**", "note*", "c:/x, y/a.exe", "**/.venv/**",
             )),
-            "image = 'c:\\a.exe'", "image = '\\Device\\HarddiskVolume2\\a.exe'", "image = '\\\\nas\\x\\a.exe'",
+            "image = 'c:\\a.exe'", "image = '\\Device\\Mup\\x\\a.exe'", "image = 'c:/{9-a}/a.exe'", "image = '\\\\nas\\x\\a.exe'",
             "parent = 'System'", "user = 'NT AUTHORITY/SYSTEM'", "user = 'S-1-5-18'", "user = 'DESKTOP\\ann'",
             "command_line = '*\"c:\\x y\\a.exe\" /c*'", "command_line = 'cmd /c x.cmd'", "signer = 'Example, Inc.'",
         ],
@@ -169,6 +192,12 @@ class TestMistakes:
         with pytest.raises(PolicyError, match="and 980 more$") as caught:
             Policy.parse(rule("verdict = 'x'") * 1000)
         assert len(caught.value.problems) == 1000
+
+    @pytest.mark.parametrize("depth", [100, 300, 400, 470])
+    @pytest.mark.parametrize("above", ["mode = ", "[[rule]]\nverdict = ", "[[rule]]\nverdict = 'ask'\nimage = "])
+    def test_deep_values_are_mistakes_like_others_and_shown_in_short(self, above: str, depth: int) -> None:
+        [problem] = Policy.check(above + "[" * depth + "]" * depth)
+        assert len(str(problem)) < 250
 
     @given(st.text())
     def test_no_text_is_worse_than_a_policy_error(self, text: str) -> None:
