@@ -2,9 +2,9 @@
 
 import argparse
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TextIO
+from typing import ClassVar, TextIO
 
 from . import audit
 from .errors import PolicyError, Problem
@@ -40,17 +40,23 @@ def _located(file: Path, problem: Problem) -> str:
 class Told:
     """Details as the command line tells them, in place of a look-up."""
 
+    user_sid: ClassVar[None] = None
     command_line: str | None
     user: str | None
-    user_sid: str | None
     session_id: int | None
     sha256: str | None
     signer: str | None
 
+    @property
+    def reasons(self) -> dict[str, str]:
+        """What to add for those that are not told."""
+        missing = [field.name for field in fields(self) if getattr(self, field.name) is None]
+        return {name: f"add --{name.removesuffix('_id').replace('_', '-')}" for name in missing}
+
 
 def explain(options: argparse.Namespace, out: TextIO) -> int:
     """Print why the described process would be allowed or blocked."""
-    told = Told(options.command_line, options.user, None, options.session, options.sha256, options.signer)
+    told = Told(options.command_line, options.user, options.session, options.sha256, options.signer)
     line = [options.image, *options.parent]
     records = {
         1000 + 4 * i: ProcessHelper(

@@ -84,16 +84,17 @@ def _step(rule: Rule, line: int, facts: Facts) -> Step:
 def _reason(condition: Condition, facts: Facts) -> tuple[bool, str]:
     values = facts.values(condition.fact)
     word = condition.fact.replace("_", " ")
+    why = facts.failures.get(condition.fact, "")
     if not values:
-        why = facts.failures.get(condition.fact)
-        return False, f"{word} is not known" + (f": {why}" if why else "")
+        return False, f"{word} is not known: {why}".removesuffix(": ")
     for value in values:
         if condition.match(value):
             pattern = next(p for p in condition.patterns if Condition.of(condition.fact, [p]).match(value))
             return True, f"{word} {value} matches {pattern}"
     shown = " < ".join(values) if condition.fact == "ancestor" else " or ".join(values)
     wanted, more = condition.patterns[:3], len(condition.patterns) - 3
-    return False, f"{word} {shown} is not {' or '.join(wanted)}" + (f" or {more} more" if more > 0 else "")
+    others = f" or {more:,} more" if more > 0 else ""
+    return False, f"{word} {shown} is not {' or '.join(wanted)}{others}; {why}".removesuffix("; ")
 
 
 def _runs(steps: tuple[Step, ...]) -> list[list[Step]]:

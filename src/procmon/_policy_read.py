@@ -28,7 +28,8 @@ MEANT = {
     "rules": "[[rule]]", "path": "image", "exe": "image", "executable": "image", "process": "image", "program": "image",
     "action": "verdict", "decision": "verdict", "cmdline": "command_line", "args": "command_line", "hash": "sha256",
     "arguments": "command_line", "parent_image": "parent", "ppid": "parent", "publisher": "signer", "dry_run": "audit",
-    "dry-run": "audit", "description": "name", "comment": "name", "title": "name", "id": "name", "permissive": "audit", "monitor": "audit", "lockdown": "enforce", "enforcing": "enforce",
+    "dry-run": "audit", "permissive": "audit", "monitor": "audit", "lockdown": "enforce", "enforcing": "enforce",
+    "description": "name", "comment": "name", "title": "name", "id": "name",
 }  # fmt: skip
 """What other tools call our words."""
 
@@ -36,7 +37,7 @@ SYNTAX = (
     (r"^(unescaped|invalid hex|escaped)", r"write paths with slashes, c:/windows, or in single quotes, 'c:\windows'"),
     ("^cannot overwrite", 'a key stands once in a rule; several values are a list: image = ["a.exe", "b.exe"]'),
     (r"^(cannot declare \('rule',\)|expected '\]\]')", "write [[rule]], with two brackets, above each rule"),
-    (r"^((illegal|found invalid) character '\\n'|unterminated|expected \"'+\")", "end the text with the quote that it begins with"),
+    (r"^((illegal|found invalid) character '\\n'|unterminated|expected \"'+\")", "end the text with its quote"),
     ("[“”„‘’]", "write straight quotes"),
     (r"\n\s*audit\s*=", "write audit = true"),
     (r"^invalid value\n.*=\s*[A-Za-z*]", "put texts in quotes"),

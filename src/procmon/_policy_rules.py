@@ -76,17 +76,22 @@ class Facts:
         self._details: Details | None = None
         image = path_form(process.image_name)
         self._values: dict[str, tuple[str, ...]] = {"image": (image,) if image else ()}
-        self.failures: dict[str, str] = {}
-        """Why a fact could not be looked up."""
+        self.failures: dict[str, str] = {} if image else {"image": "Windows gave it no name"}
+        """Why a fact, or a part of it, is not known."""
 
     def values(self, fact: str) -> tuple[str, ...]:
         """The values of one of `FACTS`; paths in `path_form`."""
         if fact not in self._values:
-            try:
-                self._values[fact] = self._look_up(fact)
-            except (ProcmonError, OSError) as error:
-                self.failures[fact] = str(error)
-                self._values[fact] = ()
+            told = self.process.command_line if fact == "command_line" else None
+            known: tuple[str, ...] = () if told is None else (told,)
+            if not known or ProcessFlags.COMMAND_LINE_TRUNCATED in self.process.flags:
+                try:
+                    known = self._look_up(fact) or known
+                except (ProcmonError, OSError) as error:
+                    self.failures[fact] = str(error)
+                if known and fact == "command_line" and fact in self.failures:
+                    self.failures[fact] = f"only its beginning is known: {self.failures[fact]}"
+            self._values[fact] = known
         return self._values[fact]
 
     @property
@@ -97,26 +102,32 @@ class Facts:
     def _look_up(self, fact: str) -> tuple[str, ...]:
         if fact in ("parent", "ancestor"):
             line = self._ancestry.note(self.process)
+            if not line:
+                pid = self.process.parent_pid
+                why = f"no process {pid} is known that may have started it" if pid else "the record names none"
+                self.failures[fact] = why
             return tuple(path_form(image) for image in (line if fact == "ancestor" else line[:1]))
-        known = (self.process.command_line,) if fact == "command_line" and self.process.command_line is not None else ()
-        if known and (ProcessFlags.COMMAND_LINE_TRUNCATED not in self.process.flags or self._find_details is None):
-            return known
         if self._details is None:
             if self._find_details is None:
-                return ()
+                raise ProcmonError("it is looked up on Windows, or by details=")
             self._details = self._find_details(self.process)
-        found = self._details
-        name = "session_id" if fact == "session" else fact
-        values: tuple[str | int | None, ...]
         if fact == "user":
-            values = (found.user and path_form(found.user), found.user_sid and found.user_sid.lower())
-        else:
-            values = (getattr(found, name),)
-        reasons = getattr(found, "reasons", None)
+            name, sid = self._detail(fact, "user"), self._detail(fact, "user_sid")
+            if fact in self.failures and name + sid:
+                self.failures[fact] = f"its {'SID' if name else 'name'} is not known: {self.failures[fact]}"
+            return tuple(path_form(text) for text in name + sid)
+        found = self._detail(fact, "session_id" if fact == "session" else fact)
+        return tuple(text.lower() for text in found) if fact == "sha256" else found
+
+    def _detail(self, fact: str, name: str) -> tuple[str, ...]:
+        """One attribute of the details, and why it is None, if they tell."""
+        value = getattr(self._details, name)
+        if value is not None:
+            return (str(value),)
+        reasons = getattr(self._details, "reasons", None)
         if isinstance(reasons, Mapping) and name in reasons:
             self.failures[fact] = str(reasons[name])
-        texts = (str(value) for value in values if value is not None)
-        return tuple(text.lower() if fact == "sha256" else text for text in texts) or known
+        return ()
 
 
 @dataclass(frozen=True, slots=True)

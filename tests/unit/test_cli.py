@@ -392,6 +392,14 @@ class TestPolicyCommands:
         assert cli.main(["policy", "explain", "--json", str(policy), "c:/windows/cmd.exe"]) == 0
         assert json.loads(capsys.readouterr().out)["decision"]["verdict"] == "allow"
 
+    def test_explain_says_what_to_add(self, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        rules = ["user = 'a'", "session = 1", "command_line = 'a b'", f"sha256 = '{'ab' * 32}'", "signer = 'a'"]
+        policy.write_text("".join(f"[[rule]]\n{rule}\nverdict = 'block'\n" for rule in rules), encoding="utf-8")
+        assert cli.main(["policy", "explain", str(policy), "c:/a.exe"]) == 0
+        out = capsys.readouterr().out
+        for fact in ("user", "session", "command line", "sha256", "signer"):
+            assert f"{fact} is not known: add --{fact.replace(' ', '-')}" in out
+
     def test_replay(self, policy: Path, tmp_path: Path, scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
         log = tmp_path / "audit.jsonl"
         cli.main(["watch", "--audit", str(log)], scene.gates(two))
