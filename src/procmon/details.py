@@ -9,6 +9,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from io import BufferedReader
@@ -124,6 +125,8 @@ _STATUS = {
     0x800B0004: SignatureStatus.UNTRUSTED,  # TRUST_E_SUBJECT_NOT_TRUSTED
     0x800B0109: SignatureStatus.UNTRUSTED,  # CERT_E_UNTRUSTEDROOT
     0x800B010A: SignatureStatus.UNTRUSTED,  # CERT_E_CHAINING
+    0x800B010D: SignatureStatus.UNTRUSTED,  # CERT_E_UNTRUSTEDTESTROOT
+    0x800B0112: SignatureStatus.UNTRUSTED,  # CERT_E_UNTRUSTEDCA
     0x800B0111: SignatureStatus.UNTRUSTED,  # TRUST_E_EXPLICIT_DISTRUST
     0x800B0101: SignatureStatus.EXPIRED,  # CERT_E_EXPIRED
     0x800B010C: SignatureStatus.REVOKED,  # CERT_E_REVOKED
@@ -410,10 +413,12 @@ def _signature(path: str, file: BufferedReader) -> Signature:
     if status is not SignatureStatus.UNSIGNED:
         return Signature(status, SignatureKind.EMBEDDED, embedded.subject, embedded.code)
     best = Signature(SignatureStatus.UNSIGNED, SignatureKind.NONE, None, embedded.code)
-    for catalog in trust.catalogs_of(handle):
-        answer = trust.verify_catalog(path, handle, catalog)
-        status = _STATUS.get(answer.code, SignatureStatus.INVALID)
-        best = Signature(status, SignatureKind.CATALOG, answer.subject, answer.code, catalog.path)
-        if status is SignatureStatus.VALID:
-            break
+    file.seek(0)  # Windows hashes the whole file in any case, Wine what comes after
+    with closing(trust.verify_by_catalogs(path, handle)) as answers:
+        for catalog, answer in answers:
+            status = _STATUS.get(answer.code, SignatureStatus.INVALID)
+            if status is not SignatureStatus.UNSIGNED:  # as the catalogue itself may be
+                best = Signature(status, SignatureKind.CATALOG, answer.subject, answer.code, catalog)
+            if status is SignatureStatus.VALID:
+                break
     return best

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import procmon
-from procmon.win32 import _bind, debug, device, kernel, scm, token, trust
+from procmon.win32 import _bind, debug, device, kernel, scm, token
 from procmon.win32.handles import Handle
 from procmon.win32.translate import code_of
 
@@ -111,49 +111,6 @@ def test_a_windows_function_says_where_it_needs_windows() -> None:
         else:
             with pytest.raises(procmon.UnsupportedPlatform, match="needs Windows; on .* use procmon.SimulatedGate"):
                 call()
-
-
-def test_a_catalogue_is_asked_with_the_context_that_made_the_hash(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without its context Windows takes every hash for a SHA-1; and each thing taken is released, once, in order."""
-    calls: list[tuple[object, ...]] = []
-    found = [0x10, 0x11, None]
-
-    def acquire(admin: ctypes.c_void_p, *rest: object) -> None:
-        admin.value = 0x44
-
-    def calculate(admin: int, file: int, size: ctypes.c_uint32, digest: "ctypes.Array[ctypes.c_char]", _: int) -> None:
-        digest.raw, size.value = b"\1".ljust(64, b"\2"), 32
-
-    def verify(window: object, action: object, data: trust._TrustData) -> int:
-        member = trust._CatalogMember.from_address(data.what)
-        calls.append(("verify", data.action, member.catalog_admin, member.hash_size, member.member_tag))
-        return 0
-
-    fakes = {
-        "_CryptCATAdminAcquireContext2": acquire,
-        "_CryptCATAdminCalcHashFromFileHandle2": calculate,
-        "_CryptCATAdminEnumCatalogFromHash": lambda *_: found.pop(0),
-        "_CryptCATCatalogInfoFromContext": lambda context, info, flags: setattr(info, "path", f"{context}.cat"),
-        "_CryptCATAdminReleaseCatalogContext": lambda admin, context, flags: calls.append(("catalogue", context.value)),
-        "_CryptCATAdminReleaseContext": lambda admin, flags: calls.append(("admin", admin.value)),
-        "_WinVerifyTrust": verify,
-    }
-    for name, fake in fakes.items():
-        monkeypatch.setattr(trust, name, fake)
-    monkeypatch.setattr(trust, "_HASHES", ("SHA256",))
-    tag = "01" + 31 * "02"
-    asked = [("verify", action, 0x44, 32, tag) for action in (1, 2)]
-
-    [first, second] = [trust.verify_catalog("a.exe", 1, catalog) for catalog in trust.catalogs_of(1)]
-    assert (first.code, second.code) == (0, 0)
-    assert calls == [*asked, *asked, ("admin", 0x44)], "the enumeration itself frees what it has given, to the last"
-
-    calls.clear()
-    found[:] = [0x10, None]
-    catalogs = trust.catalogs_of(1)
-    trust.verify_catalog("a.exe", 1, next(catalogs))
-    catalogs.close()
-    assert calls == [*asked, ("catalogue", 0x10), ("admin", 0x44)]
 
 
 def test_a_token_is_asked_for_its_elevation_in_the_size_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ Nothing here asks the network: no revocation list is fetched, and no missing cer
 
 import ctypes
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Final, NamedTuple, SupportsInt
 
 from ._bind import (
@@ -16,10 +16,12 @@ from ._bind import (
     Library,
     bind,
     fail_on_zero,
+    last_error,
     never_fails,
+    windows_error,
 )
 
-__all__ = ["TrustAnswer", "catalogs_of", "verify_catalog", "verify_embedded"]
+__all__ = ["TrustAnswer", "verify_by_catalogs", "verify_embedded"]
 
 wintrust = Library("wintrust.dll")
 crypt32 = Library("crypt32.dll")
@@ -34,6 +36,8 @@ _WTD_REVOCATION_CHECK_NONE: Final = 0x10
 _WTD_CACHE_ONLY_URL_RETRIEVAL: Final = 0x1000
 _CERT_NAME_SIMPLE_DISPLAY_TYPE: Final = 4
 _ERROR_CALL_NOT_IMPLEMENTED: Final = 120
+_NOTHING_FOUND: Final = (0, 2, 18, 1168)
+"""The last error where no catalogue lists a file: Windows says ERROR_NOT_FOUND, Wine that there is no (more) file."""
 _HASHES = ("SHA256", None)
 """By what catalogues name their members: today's way, and SHA-1, the only one before Windows 8."""
 
@@ -185,6 +189,7 @@ _CryptCATAdminCalcHashFromFileHandle = bind(
 
 # https://learn.microsoft.com/windows/win32/api/mscat/nf-mscat-cryptcatadminenumcatalogfromhash
 # HCATINFO CryptCATAdminEnumCatalogFromHash(HCATADMIN, BYTE *hash, DWORD bytes, DWORD 0, HCATINFO *previous);
+# It frees the previous one, also if there is no other: https://github.com/microsoft/Windows-classic-samples/issues/101
 _CryptCATAdminEnumCatalogFromHash = bind(
     wintrust,
     "CryptCATAdminEnumCatalogFromHash",
@@ -216,49 +221,40 @@ class TrustAnswer(NamedTuple):
     """The simple display name of the signer's certificate, also when it is not trusted."""
 
 
-class Catalog(NamedTuple):
-    """A catalogue that lists a file."""
-
-    path: str
-    hash: bytes
-    """By which it lists the file."""
-    admin: int
-    """The context that made the hash, by its algorithm; open until `catalogs_of` goes on."""
-
-
 def verify_embedded(path: str, file: SupportsInt) -> TrustAnswer:
     """Check the signature in an open file."""
     what = _FileInfo(ctypes.sizeof(_FileInfo), path, int(file), None)
     return _verify(_WTD_CHOICE_FILE, what)
 
 
-def catalogs_of(file: SupportsInt) -> Generator[Catalog, None, None]:
-    """The installed catalogues that list an open file, by its SHA-256 (where Windows can: from 8 on) and its SHA-1."""
+def verify_by_catalogs(path: str, file: SupportsInt) -> Generator[tuple[str, TrustAnswer], None, None]:
+    """Check an open file against each installed catalogue that lists it; gives the catalogue's path and the answer.
+
+    Looked for is its SHA-256 (where Windows can: from 8 on), then its SHA-1. Close it when you have heard enough.
+    Raises: OSError when the catalogues cannot be searched, or the file has no hash.
+    """
     for algorithm in _HASHES:
-        try:
-            with _catalog_admin(algorithm) as admin:
-                digest = _catalog_hash(admin, algorithm, file)
-                yield from (Catalog(path, digest, admin) for path in _catalog_paths(admin, digest))
-        except AttributeError:  # Windows 7 has no such function
-            continue
-        except OSError as error:
-            if getattr(error, "winerror", None) != _ERROR_CALL_NOT_IMPLEMENTED:  # Wine has it, but it does nothing
-                raise
-
-
-def verify_catalog(path: str, file: SupportsInt, catalog: Catalog) -> TrustAnswer:
-    """Check an open file against a catalogue that lists it, and the catalogue's own signature."""
-    member = _CatalogMember(
-        size=ctypes.sizeof(_CatalogMember),
-        catalog_path=catalog.path,
-        member_tag=catalog.hash.hex().upper(),
-        member_path=path,
-        member_file=int(file),
-        hash=catalog.hash,
-        hash_size=len(catalog.hash),
-        catalog_admin=catalog.admin,  # without it the hash is taken for a SHA-1
-    )
-    return _verify(_WTD_CHOICE_CATALOG, member)
+        with ExitStack() as stack:
+            try:
+                admin, digest = stack.enter_context(_catalog_admin(algorithm, file))
+            except AttributeError:  # Windows 7 has no such function
+                continue
+            except OSError as error:
+                if getattr(error, "winerror", None) != _ERROR_CALL_NOT_IMPLEMENTED:  # Wine has it, but it does nothing
+                    raise
+                continue
+            for catalog in stack.enter_context(closing(_catalog_paths(admin, digest))):
+                member = _CatalogMember(
+                    size=ctypes.sizeof(_CatalogMember),
+                    catalog_path=catalog,
+                    member_tag=digest.hex().upper(),
+                    member_path=path,
+                    member_file=int(file),
+                    hash=digest,
+                    hash_size=len(digest),
+                    catalog_admin=admin,  # without it the hash is taken for a SHA-1
+                )
+                yield catalog, _verify(_WTD_CHOICE_CATALOG, member)
 
 
 def _verify(choice: int, what: ctypes.Structure) -> TrustAnswer:
@@ -291,36 +287,38 @@ def _subject(state: int | None) -> str | None:
 
 
 @contextmanager
-def _catalog_admin(algorithm: str | None) -> Iterator[int]:
-    admin = HANDLE()
+def _catalog_admin(algorithm: str | None, file: SupportsInt) -> Iterator[tuple[int, bytes]]:
+    """A context in which to search the catalogues by one kind of hash, and that hash of the file.
+
+    It is of no subsystem in particular, as in Microsoft's sample (Windows-classic-samples, CodeSigning).
+    """
+    admin, digest, size = HANDLE(), ctypes.create_string_buffer(64), DWORD(64)
     if algorithm is not None:
         _CryptCATAdminAcquireContext2(admin, None, algorithm, None, 0)
     else:
         _CryptCATAdminAcquireContext(admin, None, 0)
     try:
-        yield admin.value or 0
+        if algorithm is not None:
+            _CryptCATAdminCalcHashFromFileHandle2(admin, int(file), size, digest, 0)
+        else:
+            _CryptCATAdminCalcHashFromFileHandle(int(file), size, digest, 0)
+        yield admin.value or 0, digest.raw[: size.value]
     finally:
         _CryptCATAdminReleaseContext(admin, 0)
 
 
-def _catalog_hash(admin: int, algorithm: str | None, file: SupportsInt) -> bytes:
-    digest, size = ctypes.create_string_buffer(64), DWORD(64)
-    if algorithm is not None:
-        _CryptCATAdminCalcHashFromFileHandle2(admin, int(file), size, digest, 0)
-    else:
-        _CryptCATAdminCalcHashFromFileHandle(int(file), size, digest, 0)
-    return digest.raw[: size.value]
-
-
-def _catalog_paths(admin: int, digest: bytes) -> Iterator[str]:
-    previous = HANDLE()  # each call frees the one before
+def _catalog_paths(admin: int, digest: bytes) -> Generator[str, None, None]:
+    context = HANDLE(_CryptCATAdminEnumCatalogFromHash(admin, digest, len(digest), 0, HANDLE()))
+    # Its end and a failure look alike. What fails must not pass for "in no catalogue", which would be remembered; but
+    # once there was one, the last error may be that of whatever was called in between.
+    if not context.value and (error := last_error()) not in _NOTHING_FOUND:
+        raise windows_error("CryptCATAdminEnumCatalogFromHash", error)
     try:
-        while context := _CryptCATAdminEnumCatalogFromHash(admin, digest, len(digest), 0, previous):
-            previous = HANDLE(context)
+        while context.value:
             info = _CatalogInfo(ctypes.sizeof(_CatalogInfo))
             _CryptCATCatalogInfoFromContext(context, info, 0)
             yield info.path
-        previous = HANDLE()  # the last call has freed it, too
+            context = HANDLE(_CryptCATAdminEnumCatalogFromHash(admin, digest, len(digest), 0, context))
     finally:
-        if previous.value:
-            _CryptCATAdminReleaseCatalogContext(admin, previous, 0)
+        if context.value:
+            _CryptCATAdminReleaseCatalogContext(admin, context, 0)

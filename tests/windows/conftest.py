@@ -1,0 +1,51 @@
+"""What the tests of this folder find in their Windows, when it is Wine's: somebody whose signatures it trusts."""
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from authenticode import Authority
+
+from procmon.win32.kernel import is_wine
+
+# A Windows that people use gets no authority of ours, nor catalogues. Its own ones are asked in test_details.py.
+collect_ignore = [] if is_wine() else ["test_catalogues.py"]
+
+SYSTEM_STORE, CURRENT_USER, X509, REPLACE_EXISTING, FIND_EXISTING = 10, 0x10000, 1, 3, 0xD0000
+
+
+@pytest.fixture(scope="session", autouse=True)
+def authority() -> Iterator[Authority]:
+    """Whom Wine trusts while these tests run. It looks once in each process, so this comes before any other test."""
+    authority = Authority("Trusted by these tests")
+    if not is_wine():
+        yield authority
+        return
+    certificate = authority.certificate
+    with roots() as store:
+        what = X509, certificate, len(certificate), REPLACE_EXISTING, None
+        crypt32("CertAddEncodedCertificateToStore", store, *what)
+    yield authority
+    with roots() as store:
+        same = crypt32("CertCreateCertificateContext", X509, certificate, len(certificate))
+        found = crypt32("CertFindCertificateInStore", store, X509, 0, FIND_EXISTING, same, None)
+        crypt32("CertDeleteCertificateFromStore", found)
+        crypt32("CertFreeCertificateContext", same)
+
+
+@contextmanager
+def roots() -> Iterator[ctypes.c_void_p]:
+    """The store of those whom this user trusts; what is changed in it counts when it is closed."""
+    store = crypt32("CertOpenStore", SYSTEM_STORE, 0, None, CURRENT_USER, "Root")
+    yield store
+    crypt32("CertCloseStore", store, 0)
+
+
+def crypt32(name: str, *arguments: object) -> ctypes.c_void_p:
+    """Call a function of crypt32.dll; these all answer nought when they fail."""
+    function = ctypes.WinDLL("crypt32.dll", use_last_error=True)[name]
+    function.restype = ctypes.c_void_p
+    result = function(*arguments)
+    assert result, ctypes.WinError(ctypes.get_last_error(), name)
+    return ctypes.c_void_p(result)
