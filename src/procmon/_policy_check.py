@@ -14,18 +14,19 @@ from .records import Verdict
 __all__ = ["CRITICAL_NAMES", "is_critical", "lint"]
 
 CRITICAL_NAMES = (
-    "smss.exe", "csrss.exe", "wininit.exe", "winlogon.exe", "services.exe", "lsass.exe", "logonui.exe", "conhost.exe",
-    "werfault.exe", "wermgr.exe",
+    "smss.exe", "csrss.exe", "wininit.exe", "winlogon.exe", "services.exe", "lsass.exe", "logonui.exe", "dwm.exe",
+    "fontdrvhost.exe", "conhost.exe", "werfault.exe", "wermgr.exe",
 )  # fmt: skip
 """Of the system directory: without these Windows, or every console program, stops. The driver never holds them."""
 
 _SYSTEM = path_form(os.environ.get("SystemRoot", r"c:\windows") if sys.platform == "win32" else r"c:\windows")
-_CRITICAL = frozenset(rf"{_SYSTEM}\system32\{name}" for name in CRITICAL_NAMES)
+_CRITICAL = [rf"{_SYSTEM}\system32\{name}" for name in sorted(CRITICAL_NAMES)]
+_SPARED = frozenset([*_CRITICAL, *(rf"{_SYSTEM}\syswow64\{name}" for name in CRITICAL_NAMES)])
 
 
 def is_critical(path: str) -> bool:
-    """The image, in `path_form`, is one that a policy must not block."""
-    return path in _CRITICAL
+    """The image, in `path_form`, is one that a policy must not block; its 32-bit twin is spared with it."""
+    return path in _SPARED
 
 
 def lint(rules: RuleSet, *, thorough: bool) -> list[Problem]:
@@ -36,7 +37,7 @@ def lint(rules: RuleSet, *, thorough: bool) -> list[Problem]:
 
 def _critical(rules: RuleSet) -> Iterator[Mistake]:
     harmed: dict[Rule, str] = {}
-    for path in sorted(_CRITICAL):
+    for path in _CRITICAL:
         for rule in rules.index.with_image(path):
             image = rule.condition("image")
             alone = len(rule.conditions) == 1

@@ -48,8 +48,8 @@ SYNTAX = (
 )  # fmt: skip
 """What to write instead, by `tomllib`'s message and, after a line's end, the line that it is about."""
 
-DEEP_KEY = re.compile(r"^[^\s.=\"'#]*(\.[^\s.=\"'#]*){30}", re.MULTILINE)
-"""A key of so many parts that it is none; `tomllib` needs memory by the square of their number."""
+DEEP_KEY = re.compile(r"\n(?:[^\s.=\"'#]*+\.){30}")
+"""A line that begins with a key of so many parts that it is none; `tomllib` takes memory by the square of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class RuleSet:
 def read_policy(text: str, source: str) -> tuple[RuleSet, list[Problem]]:
     """The rules of a policy, as far as they can be understood, and its problems in the order of the text."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    if deep := DEEP_KEY.search(text):
+    if deep := DEEP_KEY.search("\n" + text):
         line = text.count("\n", 0, deep.start()) + 1
         return RuleSet(text, source), [Problem(line, 1, "this is no key of a policy", SYNTAX[-1][1])]
     try:

@@ -316,6 +316,8 @@ class TestCriticalProcesses:
         source = (ROOT / "driver/core/exempt.cpp").read_text(encoding="utf-8")
         assert re.findall(r'literal\(u"([\w.]+\.exe)"\)', source) == list(CRITICAL_NAMES)
         assert is_critical("c:\\windows\\system32\\lsass.exe")
+        assert is_critical("c:\\windows\\syswow64\\werfault.exe")
+        assert not is_critical("c:\\windows\\lsass.exe")
 
 
 class TestExplanations:
