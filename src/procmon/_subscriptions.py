@@ -104,7 +104,8 @@ def read_opinion(result: object, name: str) -> tuple[Verdict, DecidedBy, str, bo
     if isinstance(result, Verdict):
         return result, DecidedBy.CALLBACK, name, False
     if isinstance(result, Decision):
-        return result.verdict, result.by, result.who or name, result.audited
+        who = result.who or (name if result.by is DecidedBy.CALLBACK else "")
+        return result.verdict, result.by, who, result.audited
     if inspect.isawaitable(result):
         raise TypeError(f"{name} returned an awaitable that gave an awaitable; await it once")
     raise TypeError(f"{name} returned {result!r}; return ALLOW, BLOCK, DEFER, a Decision, or None for no opinion")
