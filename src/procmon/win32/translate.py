@@ -115,7 +115,11 @@ OPEN: Advice = {
     1167: (DriverNotRunning, _STOPPED),
 }
 NOT_INSTALLED: Advice = {
-    2: (DriverNotInstalled, "nothing answers at {path}, and no driver is installed: DriverService().ensure() first"),
+    2: (
+        DriverNotInstalled,
+        "nothing answers at {path}, and no driver is installed: DriverService().ensure() first, or"
+        " `procmon-gate driver install` and `procmon-gate driver start`",
+    ),
 }
 REQUEST: Advice = {
     1: (VersionMismatch, _OTHER_DRIVER),
