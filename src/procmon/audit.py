@@ -26,6 +26,9 @@ __all__ = ["AuditLog", "AuditReader", "Change", "Damage", "Replay", "read", "rep
 
 _log = logging.getLogger("procmon")
 
+PATIENCE = 0.2
+"""Seconds that a close waits for a line that is just being written."""
+
 
 class AuditLog:
     """A file that takes decisions, one line of JSON each; a sink for `Monitor`.
@@ -71,12 +74,13 @@ class AuditLog:
         self.ahead = ahead
         self._lock = threading.Lock()
         self._rotation_failed = False
-        self._file: FileIO | None = self._open()
+        self._closed = False
+        self._file = self._open()
 
     @property
     def closed(self) -> bool:
         """`close` has been called."""
-        return self._file is None
+        return self._closed
 
     def write(self, decision: Decision, /) -> None:
         """Append one decision.
@@ -86,21 +90,27 @@ class AuditLog:
         """
         line = json.dumps(decision.as_dict(), separators=(",", ":")).encode() + b"\n"
         with self._lock:
-            if self._file is None:
+            if self._closed:
                 raise AuditError(f"{self.path}: the audit log is closed; make a new AuditLog")
-            if self._file.closed:
-                self._file = self._open()
-            size = self._file.seek(0, os.SEEK_END)
-            if self.max_bytes is not None and 0 < size and size + len(line) > self.max_bytes:
-                self._rotate()
-            self._append(line)
+            try:
+                if self._file.closed:
+                    self._file = self._open()
+                size = self._file.seek(0, os.SEEK_END)
+                if self.max_bytes is not None and 0 < size and size + len(line) > self.max_bytes:
+                    self._rotate()
+                self._append(line)
+            finally:
+                if self._closed:
+                    self._file.close()  # `close` has not waited for us
 
     def close(self) -> None:
-        """Close the file. Twice is no error."""
-        with self._lock:
-            if self._file is not None:
+        """Close the file. Twice is no error. It does not wait for a disk that hangs: the write that does closes it."""
+        self._closed = True
+        if self._lock.acquire(timeout=PATIENCE):
+            try:
                 self._file.close()
-                self._file = None
+            finally:
+                self._lock.release()
 
     def __enter__(self) -> "AuditLog":
         return self
@@ -124,7 +134,6 @@ class AuditLog:
         return file
 
     def _append(self, line: bytes) -> None:
-        assert self._file is not None
         begin = self._file.seek(0, os.SEEK_END)
         try:
             written = 0
@@ -142,7 +151,6 @@ class AuditLog:
         Older files move no further than to the first free number: a refusal leaves one, and must not, tried again with
         each line, push the old files out one after the other.
         """
-        assert self._file is not None
         self._file.close()
         try:
             free = next((n for n in range(1, self.keep) if not _numbered(self.path, n).exists()), self.keep)
@@ -300,7 +308,7 @@ def _files(path: Path) -> list[Path]:
     if path.parent.is_dir():
         numbers += [int(found[1]) for each in path.parent.iterdir() if (found := numbered.fullmatch(each.name))]
     if not numbers:
-        raise AuditError(f"{path}: there is no such audit log; give the path that AuditLog, or --audit, was given")
+        raise AuditError(f"{path}: there is no such audit log; give the path that AuditLog, or --log, was given")
     return [_numbered(path, number) for number in sorted(numbers, reverse=True)]
 
 

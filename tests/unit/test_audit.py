@@ -6,6 +6,8 @@ import logging
 import os
 import subprocess
 import sys
+import threading
+import time
 from io import FileIO
 from pathlib import Path
 from typing import NoReturn
@@ -72,6 +74,30 @@ def test_a_second_run_appends(path: Path) -> None:
         with AuditLog(path, fsync=True) as log:
             log.write(decision(number))
     assert numbers(path) == [0, 1]
+
+
+def test_closing_does_not_wait_for_a_write_that_hangs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writing, goes_on = threading.Event(), threading.Event()
+    append = AuditLog._append
+
+    def hang(log: AuditLog, line: bytes) -> None:
+        writing.set()
+        assert goes_on.wait(10)
+        append(log, line)
+
+    monkeypatch.setattr(AuditLog, "_append", hang)
+    log = AuditLog(path)
+    writer = threading.Thread(target=log.write, args=(decision(1),))
+    writer.start()
+    assert writing.wait(10)
+    began = time.monotonic()
+    log.close()
+    assert time.monotonic() - began < 0.5
+    assert log.closed
+    goes_on.set()
+    writer.join(10)
+    assert log._file.closed  # the write has done it
+    assert numbers(path) == [1]
 
 
 def test_it_rotates_by_size_and_is_read_oldest_first(path: Path) -> None:
