@@ -1,52 +1,33 @@
-"""A live session of the command line: a gate, what decides, the screen, the questions, and how it ends."""
+"""A live session of the command line: a gate, what decides, the screen, and how it ends."""
 
-import sys
 import threading
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Protocol
 
-from ._cli_screen import Screen, exit_line, question_line
+from ._cli_questions import Keyboard, Questions
+from ._cli_screen import Screen, exit_line
+from ._ledger import Sink
 from .audit import AuditLog
-from .errors import GateClosed, ProcmonError
+from .errors import ProcmonError
 from .gates.base import Gate
 from .monitor import Monitor
 from .policy import Policy
-from .records import Decision, ProcessHelper, Verdict, printable
-from .win32.console import read_key
+from .records import DecidedBy, Decision, ProcessHelper, Verdict, printable
 
-__all__ = ["Keyboard", "Session", "open_keyboard"]
+__all__ = ["Reloader", "Session", "in_words"]
 
 TICK = 0.1
 
 
-class Keyboard(Protocol):
-    """Where a person answers."""
-
-    def key(self, timeout: float) -> str:
-        """The next key within `timeout` seconds, or ""."""
-
-
-class ConsoleKeyboard:
-    """The keys of a Windows console; they are taken only while there is a question."""
-
-    def key(self, timeout: float) -> str:
-        """The next key within `timeout` seconds, or ""."""
-        return read_key(timeout)
-
-
-def open_keyboard(screen: Screen) -> Keyboard | None:
-    """The console, where there is one to ask on and to read from. A reader of JSON is not asked."""
-    asks = sys.platform == "win32" and screen.terminal and not screen.json_lines and sys.stdin.isatty()
-    return ConsoleKeyboard() if asks else None
-
-
 class Session:
-    """Runs a monitor over a gate until the gate has ended, the user stops it, or nobody reads what it prints."""
+    """Runs a monitor over a gate until the gate has ended, the user stops it, or nobody reads what it prints.
+
+    Whatever is not decided by then, or fails, gets `otherwise`: the monitor's own default, which is asked for nothing
+    else, since every process has a decision of its own from here.
+    """
 
     def __init__(
         self,
@@ -54,50 +35,56 @@ class Session:
         screen: Screen,
         *,
         policy: Policy | None = None,
-        audit: AuditLog | None = None,
-        audit_mode: bool = False,
+        log: AuditLog | None = None,
+        audit: bool = False,
         show_exits: bool = False,
         keyboard: Keyboard | None = None,
         otherwise: Verdict = Verdict.ALLOW,
     ) -> None:
         self.screen = screen
-        self.policy = policy
-        screen.show_default = policy is not None
-        self._audit_mode = audit_mode
-        self._keyboard = keyboard
+        self._policy = policy
+        self._audit = audit
         self._otherwise = otherwise
-        self._questions: deque[tuple[ProcessHelper, float]] = deque()
-        self._asked: set[ProcessHelper] = set()
-        self._told_of_otherwise = False
-        self.monitor = Monitor(gate, audit=[screen, audit] if audit is not None else screen)
-        self.monitor.subscribe(self._decide)
+        self._would: Counter[Verdict] = Counter()  # of what was only audited
+        self._told: set[str] = set()
+        if audit or (policy is not None and policy.mode == "audit"):
+            screen.verdict_columns = len("would block")
+        sinks: list[Sink] = [screen] if log is None else [screen, ToldLog(log, screen)]
+        self.monitor = Monitor(gate, default=otherwise, on_error=otherwise, on_deadline=otherwise, audit=sinks)
+        self.monitor.subscribe(self.rules)
         if show_exits:
             self.monitor.on_exit(self._show_exit)
+        self._questions = Questions(self.monitor, screen, keyboard, otherwise) if keyboard is not None else None
 
     def run(self, tick: Callable[[], None] = lambda: None, *, patience: int = 0) -> None:
         """Until the end. ``tick`` is called some times a second. The first ``patience`` Ctrl+C are for others.
 
-        Raises: what the gate failed with; KeyboardInterrupt.
+        Raises: what the gate or the keyboard failed with; KeyboardInterrupt.
         """
-        asker = threading.Thread(target=self._ask, name="procmon questions", daemon=True)
+        asker = None
+        if self._questions is not None:
+            asker = threading.Thread(target=self._questions.run, name="procmon questions", daemon=True)
         try:
             with self.monitor:
-                asker.start()
-                try:
-                    while not self._over(tick, patience):
-                        patience -= 1
-                finally:
-                    self._answer_the_rest()
+                if asker is not None:
+                    asker.start()
+                while not self._over(tick, patience):
+                    patience -= 1
+                    self.screen.note("Ctrl+C is the command's; once more ends procmon, and the command goes on ungated")
         finally:
-            if asker.is_alive():
-                asker.join(1.0)  # it takes its question away
-        if self.monitor.error is not None:
-            raise self.monitor.error
+            self.screen.ending = True
+            if asker is not None and asker.is_alive():
+                asker.join(2 * TICK)  # it takes its question away
+        for error in (self.monitor.error, self._questions.error if self._questions is not None else None):
+            if error is not None:
+                raise error
 
     def _over(self, tick: Callable[[], None], patience: int) -> bool:
         """Wait for the end; False when Ctrl+C came first and there is patience left."""
         try:
             while not self.monitor.wait(TICK) and not self.screen.broken:
+                if self._questions is not None and self._questions.error is not None:
+                    break
                 tick()
         except KeyboardInterrupt:
             if patience > 0:
@@ -105,41 +92,51 @@ class Session:
             raise
         return True
 
-    def _answer_the_rest(self) -> None:
-        """What is still asked about comes to what unanswered questions come to."""
-        if self._otherwise is Verdict.BLOCK:
-            for process in self.monitor.pending:
-                if process in self._asked:
-                    with suppress(ProcmonError):  # it has gone, or somebody was faster
-                        self.monitor.block(process)
-
-    def summary(self) -> str:
-        """``5 held: 4 allowed, 1 blocked``"""
+    def tell(self) -> None:
+        """Print what came of it all."""
         counts = self.monitor.statistics
-        late = f", {counts.stale} gone before their verdict" if counts.stale else ""
-        return f"{counts.held} held: {counts.allowed} allowed, {counts.blocked} blocked{late}"
+        parts = [f"{counts.held:,} held: {counts.allowed:,} allowed, {counts.blocked:,} blocked"]
+        if self._would:
+            blocked, asked = self._would[Verdict.BLOCK], self._would[Verdict.DEFER]
+            parts.append(f"{blocked:,} would have been blocked, {asked:,} asked about")
+        if counts.stale:
+            parts.append(f"{counts.stale:,} gone before a verdict")
+        if counts.audit_errors:
+            parts.append(f"{counts.audit_errors:,} not written to the log")
+        self.screen.event("summary", self.screen.colour("dim", "; ".join(parts)), counts.as_dict())
 
-    def _decide(self, process: ProcessHelper) -> Decision | None:
-        decision = self.policy(process) if self.policy is not None else None
-        if decision is None or decision.verdict is Verdict.ALLOW:
-            return decision
-        if self._audit_mode:
-            decision = replace(decision, audited=True)
-        if decision.verdict is Verdict.DEFER and not decision.audited:
-            rule = f"rule {decision.who}" if decision.who else "default"
-            if self._keyboard is None:
-                self._tell_of_otherwise()
-                return replace(decision, verdict=self._otherwise)
-            self._asked.add(process)
-            data = {"process": process.as_dict(), "rule": decision.who}
-            self.screen.event("ask", question_line(process, datetime.now(UTC), rule, self.screen), data)
-            self._questions.append((process, time.monotonic()))
+    def rules(self, process: ProcessHelper) -> Decision:
+        """The callback; its name stands in the decisions that its failures come to."""
+        try:
+            decision = self._policy(process) if self._policy is not None else None
+        except Exception as error:
+            self._tell_once(f"the rules failed: {error!r}; whom they fail on gets {self._otherwise.value}")
+            raise
+        if decision is None:
+            return Decision(process=process, verdict=Verdict.ALLOW, by=DecidedBy.DEFAULT)
+        if decision.verdict is not Verdict.ALLOW:
+            if self._audit:
+                decision = replace(decision, audited=True)
+            if decision.audited:
+                self._would[decision.verdict] += 1
+            elif decision.verdict is Verdict.DEFER:
+                return self._ask(process, decision)
         return decision
 
-    def _tell_of_otherwise(self) -> None:
-        if not self._told_of_otherwise:
-            self._told_of_otherwise = True
-            self.screen.note(f"there is no terminal to ask on, so `ask` is {self._otherwise.value} (see --otherwise)")
+    def _ask(self, process: ProcessHelper, decision: Decision) -> Decision:
+        if self._questions is None:
+            self._tell_once(f"there is no terminal to ask on, so `ask` is {self._otherwise.value} (see --otherwise)")
+            return replace(decision, verdict=self._otherwise)
+        if self._questions.needs(process):
+            return Decision(process=process, verdict=Verdict.ALLOW, by=DecidedBy.EXEMPT)
+        default = "default" if self.screen.show_default else ""
+        self._questions.add(process, f"rule {decision.who}" if decision.who else default)
+        return decision
+
+    def _tell_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self.screen.note(text)
 
     def _show_exit(self, process: ProcessHelper) -> None:
         at = datetime.now(UTC)
@@ -147,45 +144,32 @@ class Session:
             "exit", exit_line(process, at, self.screen), {"process": process.as_dict(), "at": at.isoformat()}
         )
 
-    # ------------------------------------------------------------------------------------------------- questions
 
-    def _ask(self) -> None:
-        """One question after the other, each until it is answered, or somebody else has answered."""
-        while self.monitor.running:
-            if self._questions:
-                process, since = self._questions.popleft()
-                self._ask_about(process, since)
-                self._asked.discard(process)
-            else:
-                time.sleep(0.05)
-        self.screen.ask("")
+class ToldLog:
+    """The audit log, as a sink that says on the screen why a line could not be written; each reason once."""
 
-    def _ask_about(self, process: ProcessHelper, since: float) -> None:
-        assert self._keyboard is not None
-        shown, verdict = "", None
-        while self.monitor.running and process in self.monitor.pending:
-            question = self._question(process, since)
-            if question != shown:
-                self.screen.ask(question)
-                shown = question
-            verdict = {"y": Verdict.ALLOW, "n": Verdict.BLOCK}.get(self._keyboard.key(TICK).lower())
-            if verdict is not None:
-                break
-        self.screen.ask("")
-        if verdict is not None:
-            try:
-                (self.monitor.allow if verdict is Verdict.ALLOW else self.monitor.block)(process)
-            except (ProcmonError, GateClosed) as error:
-                self.screen.note(f"too late: {error}")
+    ahead = True
 
-    def _question(self, process: ProcessHelper, since: float) -> str:
-        waiting = len(self._questions)
-        more = f", {waiting} more after it" if waiting else ""
-        left = ""
-        if process.hold_left is not None:
-            seconds = max(0, round(process.hold_left - (time.monotonic() - since)))
-            left = f", {seconds} s left, then {self._otherwise.value}"
-        return f"  start {printable(process.name)[:40]} ({process.pid})? y or n{left}{more} "
+    def __init__(self, log: AuditLog, screen: Screen) -> None:
+        self._log = log
+        self._screen = screen
+        self._told = ""
+
+    def write(self, decision: Decision, /) -> None:
+        """Write it, before its verdict goes out."""
+        try:
+            self._log.write(decision)
+        except (OSError, ProcmonError) as error:
+            if self._told != str(error):
+                self._told = str(error)
+                self._screen.note(f"{self._log.path}: {error}; the verdicts stand, and are not in the log")
+            raise
+        self._told = ""
+
+
+def in_words(policy: Policy) -> str:
+    """``office.toml: 3 rules, enforced, no default``"""
+    return repr(policy).removeprefix("<Policy ").removesuffix(">")
 
 
 class Reloader:
@@ -205,7 +189,7 @@ class Reloader:
             return
         try:
             self._policy.reload()
-            said = f"reloaded: {self._policy!r}"
+            said = f"reloaded: {in_words(self._policy)}"
             self._loaded(self._policy)
         except (ProcmonError, ValueError) as error:  # a broken file, or rules that the driver does not take
             said = str(error)

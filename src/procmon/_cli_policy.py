@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import ClassVar, TextIO
@@ -78,11 +79,22 @@ def explain(options: argparse.Namespace, out: TextIO) -> int:
 
 
 def replay(options: argparse.Namespace, out: TextIO) -> int:
-    """Print what the policy would have decided otherwise."""
+    """Print what the policy would have decided otherwise, and what it could not know."""
     result = audit.replay(options.log, Policy.load(options.file))
     if options.json:
-        for change in result.changes:
-            print(json.dumps({"then": change.then.as_dict(), "now": change.now.as_dict()}), file=out)
+        for event in _events(result):
+            print(json.dumps(event), file=out)
     else:
         print(result, file=out)
     return 0
+
+
+def _events(result: audit.Replay) -> Iterator[dict[str, object]]:
+    """All that `Replay` prints, as objects; docs/cli.md lists them."""
+    for change in result.changes:
+        yield {"event": "change", "then": change.then.as_dict(), "now": change.now.as_dict()}
+    for fact, count in result.missing.items():
+        yield {"event": "missing", "fact": fact, "processes": count}
+    for damage in result.damaged:
+        yield {"event": "damaged", "path": str(damage.path), "line": damage.line, "reason": damage.reason}
+    yield {"event": "summary", "decisions": result.decisions, "changed": len(result.changes), "same": result.same}

@@ -5,13 +5,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 import procmon
-from procmon import ALLOW, BLOCK, cli
+from procmon import ALLOW, BLOCK, Verdict, cli
 from procmon.gates.driver import driver_info
+from procmon.records import DecidedBy
 from procmon.win32 import machine
 from procmon.win32.kernel import is_wine
 
@@ -58,7 +60,7 @@ def test_run_shows_the_tree_and_returns_the_commands_status() -> None:
 
 def test_run_blocks_by_a_policy_whose_facts_are_looked_up(policy: Path, tmp_path: Path) -> None:
     log = tmp_path / "audit.jsonl"
-    ended = gate("run", "--policy", policy, "--audit", log, "--", "cmd", "/c", "hostname")
+    ended = gate("run", "--policy", policy, "--log", log, "--", "cmd", "/c", "hostname")
     assert ended.stdout == ""
     assert ended.returncode == BLOCKED  # cmd gives the status of its last command
     assert [(each.process.name, each.verdict) for each in procmon.audit.read(log)] == [
@@ -71,7 +73,8 @@ def test_a_blocked_command_gives_its_own_status(policy: Path) -> None:
     policy.write_text("[[rule]]\nimage = 'hostname.exe'\nverdict = 'block'\n", encoding="utf-8")
     ended = gate("run", "--json", "--policy", policy, "--", "hostname")
     assert (ended.returncode, ended.stdout) == (BLOCKED, "")
-    assert json.loads(ended.stderr)["who"] == "1"
+    decision, summary = map(json.loads, ended.stderr.splitlines())
+    assert (decision["who"], summary["event"], summary["blocked"]) == ("1", "summary", 1)
 
 
 def test_run_says_what_is_wrong() -> None:
@@ -128,6 +131,14 @@ def test_the_drivers_life_on_the_command_line(capsys: pytest.CaptureFixture[str]
         assert err.count("\n") == (status != 0)
 
 
+def run_under_the_driver(command: str) -> tuple[bytes, int]:
+    """What a command prints, and its exit status; under Wine it is the tests that tell the driver of it."""
+    with WineKernel() if is_wine() else nullcontext() as kernel:
+        started = (subprocess.Popen if kernel is None else kernel.run)(command, stdout=subprocess.PIPE)
+        output, _ = started.communicate(timeout=20)
+    return output, started.returncode & 0xFFFFFFFF
+
+
 def test_guard_decides_for_the_machine(
     service: procmon.DriverService, policy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,42 +152,94 @@ def test_guard_decides_for_the_machine(
         assert f"process {driver_info().controller_pid}, {sys.executable}" in capsys.readouterr().out
         assert cli.main(["watch"]) == cli.FAILED
         assert "there can be one" in capsys.readouterr().err
-        if is_wine():
-            with WineKernel() as kernel:
-                started = kernel.run("hostname", stdout=subprocess.PIPE)
-                output, _ = started.communicate(timeout=20)
-        else:
-            started = subprocess.Popen("hostname", stdout=subprocess.PIPE)
-            output, _ = started.communicate(timeout=20)
-        assert (output, started.returncode & 0xFFFFFFFF) == (b"", BLOCKED)
+        assert run_under_the_driver("hostname") == (b"", BLOCKED)
         assert guard.stdout is not None
-        shown = next(line for line in map(json.loads, guard.stdout) if line["process"]["pid"] == started.pid)
+        decisions = (line for line in map(json.loads, guard.stdout) if line["event"] == "decision")
+        shown = next(line for line in decisions if line["process"]["image_name"].endswith("\\hostname.exe"))
         guard.terminate()  # as a crash would end it
         guard.communicate()
     assert (shown["verdict"], shown["who"]) == ("block", "no names")
 
 
 TYPING = """
-from ctypes import byref, c_wchar_p, c_void_p
+import sys, threading, time
+from ctypes import byref, c_void_p
+from procmon import cli
 from procmon.win32 import console
-from procmon.win32._bind import BOOL, DWORD, HANDLE, bind, fail_on_invalid_handle, fail_on_zero, kernel32
+from procmon.win32._bind import BOOL, DWORD, HANDLE, bind, fail_on_zero, kernel32
 
-create_file = bind(
-    kernel32, "CreateFileW", HANDLE, (c_wchar_p, DWORD, DWORD, c_void_p, DWORD, DWORD, HANDLE), fail_on_invalid_handle
-)
-set_handle = bind(kernel32, "SetStdHandle", BOOL, (DWORD, HANDLE), fail_on_zero)
 write = bind(kernel32, "WriteConsoleInputW", BOOL, (HANDLE, c_void_p, DWORD, c_void_p), fail_on_zero)
-keyboard = create_file("CONIN$", 0xC0000000, 3, None, 3, 0, None)
-set_handle(console._STANDARD_INPUT, keyboard)
-for down, character in ((1, ""), (1, "y"), (0, "y"), (1, "N"), (0, "N")):
+keyboard = console._GetStdHandle(console._STANDARD_INPUT)
+
+def press(character, down=1):
     key = console._InputRecord(event_type=1, key_down=down, repeat_count=1, character=ord(character or "\\0"))
     write(keyboard, byref(key), 1, byref(DWORD()))
-print([console.read_key(5), console.read_key(5), console.read_key(0)])
+"""
+
+READING = """
+for character, down in (("", 1), ("y", 1), ("y", 0), ("N", 1), ("N", 0)):
+    press(character, down)
+read = [console.read_key(5), console.read_key(5), console.read_key(0)]
+open(sys.argv[1], "w").write(repr(read))
+"""
+
+ANSWERING = """
+def keep_pressing():
+    while True:
+        time.sleep(0.2)
+        press(sys.argv[1])
+
+threading.Thread(target=keep_pressing, daemon=True).start()
+sys.exit(cli.main(sys.argv[2:]))
 """
 
 
-def test_single_keys_are_read_from_a_console() -> None:
-    flags = subprocess.CREATE_NO_WINDOW  # a console of its own, that nobody sees
-    code = [sys.executable, "-c", TYPING]
-    ended = subprocess.run(code, capture_output=True, text=True, creationflags=flags, timeout=60, check=False)
-    assert ended.stdout == "['y', 'N', '']\n", ended.stderr
+def on_a_console(code: str, *arguments: object) -> list[str]:
+    """The command of a Python program that is to have a console of its own, which nobody sees."""
+    return [sys.executable, "-c", TYPING + code, *map(str, arguments)]
+
+
+def test_single_keys_are_read_from_a_console(tmp_path: Path) -> None:
+    read = tmp_path / "read"
+    subprocess.run(on_a_console(READING, read), creationflags=subprocess.CREATE_NO_WINDOW, timeout=60, check=True)
+    assert read.read_text() == "['y', 'N', '']"
+
+
+@pytest.mark.parametrize(("key", "status", "verdict"), [("y", 0, ALLOW), ("n", BLOCKED, BLOCK)])
+def test_a_key_on_the_console_answers(key: str, status: int, verdict: Verdict, policy: Path, tmp_path: Path) -> None:
+    log = tmp_path / "audit.jsonl"
+    policy.write_text("[[rule]]\nimage = 'hostname.exe'\nverdict = 'ask'\n", encoding="utf-8")
+    command = on_a_console(ANSWERING, key, "run", "--policy", policy, "--log", log, "--", "hostname")
+    ended = subprocess.run(command, creationflags=subprocess.CREATE_NO_WINDOW, timeout=60, check=False)
+    assert ended.returncode & 0xFFFFFFFF == status
+    assert [(each.verdict, each.by) for each in procmon.audit.read(log)] == [(verdict, DecidedBy.USER)]
+
+
+def test_guard_without_rules_asks_about_what_starts(service: procmon.DriverService, tmp_path: Path) -> None:
+    service.install()
+    service.start()
+    log = tmp_path / "audit.jsonl"
+    command = on_a_console(ANSWERING, "n", "guard", "--log", log)
+    with subprocess.Popen(command, creationflags=subprocess.CREATE_NO_WINDOW) as guard:
+        while not driver_info().controller_pid:
+            assert guard.poll() is None
+        assert run_under_the_driver("hostname") == (b"", BLOCKED)
+        guard.terminate()
+    [decision] = [each for each in procmon.audit.read(log) if each.process.name == "hostname.exe"]
+    assert (decision.verdict, decision.by) == (BLOCK, DecidedBy.USER)
+
+
+def test_without_a_console_guard_has_nobody_to_ask() -> None:
+    """NUL says that it is a terminal, and is none."""
+    code = "import sys; from procmon import cli; sys.exit(cli.main(['guard']))"
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == cli.FAILED
+    assert "there is no terminal to ask on: give --policy FILE" in ended.stderr

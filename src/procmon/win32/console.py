@@ -4,14 +4,17 @@ import ctypes
 import sys
 import time
 from ctypes import byref, c_void_p
+from typing import TextIO
 
 from ._bind import BOOL, DWORD, HANDLE, bind, fail_on_zero, handle_or_none, kernel32
+from .kernel import is_wine
 
-__all__ = ["enable_escape_sequences", "read_key"]
+__all__ = ["enable_escape_sequences", "is_console", "read_key"]
 
 _ENABLE_VIRTUAL_TERMINAL_PROCESSING = 0x4
 _KEY_EVENT = 0x1
 _STANDARD_INPUT = 0xFFFFFFF6
+_STANDARD = {0: _STANDARD_INPUT, 1: 0xFFFFFFF5, 2: 0xFFFFFFF4}
 _LOOK = 0.02  # seconds between two looks for a key
 
 
@@ -49,13 +52,28 @@ _PeekConsoleInputW = bind(kernel32, "PeekConsoleInputW", BOOL, (HANDLE, c_void_p
 _ReadConsoleInputW = bind(kernel32, "ReadConsoleInputW", BOOL, (HANDLE, c_void_p, DWORD, c_void_p), fail_on_zero)
 
 
+def is_console(stream: TextIO) -> bool:
+    """A person is behind the stream: `isatty`, which on Windows is also true of NUL, and there a console besides."""
+    try:
+        if not stream.isatty():
+            return False
+        if sys.platform == "win32":
+            _GetConsoleMode(_GetStdHandle(_STANDARD[stream.fileno()]), byref(DWORD()))
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
+
+
 def enable_escape_sequences(descriptor: int) -> bool:
-    """Make the console behind standard output (1) or error (2) understand them; True if it does."""
-    if sys.platform != "win32":
-        return True
+    """Make the console behind standard output (1) or error (2) understand them; True if it does.
+
+    Wine's hands them to its terminal, but counts them as if they took columns, and so breaks lines too early.
+    """
+    if sys.platform != "win32" or is_wine():
+        return sys.platform != "win32"
     mode = DWORD()
     try:
-        console = _GetStdHandle({1: 0xFFFFFFF5, 2: 0xFFFFFFF4}[descriptor])
+        console = _GetStdHandle(_STANDARD[descriptor])
         _GetConsoleMode(console, byref(mode))
         _SetConsoleMode(console, mode.value | _ENABLE_VIRTUAL_TERMINAL_PROCESSING)
     except OSError:

@@ -1,0 +1,108 @@
+"""What the tests of the command line share: a gate over a real command, keys, and a scene that has both."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import procmon
+import pytest
+from procmon import ALLOW, SimulatedGate, Verdict, _cli_questions, cli
+from procmon._cli_questions import Keyboard
+from procmon._cli_screen import Screen
+
+Script = Callable[["CommandGate"], None]
+
+
+class CommandGate(SimulatedGate):
+    """A gate over a real command; the processes that it is said to start come from a script."""
+
+    def __init__(self, script: Script, before: Script, status: int, otherwise: Verdict) -> None:
+        super().__init__("scripted", disconnect=otherwise)
+        self.popen = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({status})"])
+        before(self)
+        self._script = threading.Thread(target=self._play, args=(script,), daemon=True)
+        self._script.start()
+
+    def _play(self, script: Script) -> None:
+        try:
+            script(self)
+            self.end()
+            time.sleep(10)
+            self.close()  # it is still held, and nobody answers: the test is to fail, not to hang
+        except procmon.GateClosed:
+            pass  # the command line has given up
+
+
+class Keys:
+    """A keyboard on which these keys are pressed, one at each look; afterwards none."""
+
+    def __init__(self, keys: str) -> None:
+        self._keys = iter(keys)
+
+    def key(self, timeout: float) -> str:
+        time.sleep(0.01)
+        return next(self._keys, "")
+
+
+class Scene:
+    """What a test of a live command sets up, and what it sees."""
+
+    def __init__(self) -> None:
+        self.gate: CommandGate | None = None
+        self.asked: dict[str, object] = {}
+
+    def gates(
+        self, script: Script, *, before: Script = lambda _: None, status: int = 0, keys: str | None = None
+    ) -> cli.Gates:
+        """Gates on which `script` plays, in a thread, what starts; `before` it, in none, what runs already."""
+
+        def run(command: Sequence[str], *, hold_timeout: float | None, otherwise: Verdict) -> CommandGate:
+            self.asked = {"command": list(command), "hold": hold_timeout, "otherwise": otherwise}
+            self.gate = CommandGate(script, before, status, otherwise)
+            return self.gate
+
+        def driver(*, hold_timeout: float | None, otherwise: Verdict) -> CommandGate:
+            return run([], hold_timeout=hold_timeout, otherwise=otherwise)
+
+        def keyboard(_: Screen) -> Keyboard | None:
+            return None if keys is None else Keys(keys)
+
+        return cli.Gates(run=run, driver=driver, keyboard=keyboard)
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    """A scene whose gate is closed in the end. Its keys come at once, so its questions hear them at once."""
+    monkeypatch.setattr(_cli_questions, "DEAF", 0.0)
+    scene = Scene()
+    yield scene
+    if scene.gate is not None:
+        scene.gate.close()
+        scene.gate.popen.wait()
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    """The file of a policy."""
+    path = tmp_path / "policy.toml"
+    path.write_text('[[rule]]\nname = "no games"\nimage = "**/games/*"\nverdict = "block"\n', encoding="utf-8")
+    return path
+
+
+ASKING = '[[rule]]\nname = "new tools"\nimage = "**/tools/*"\nverdict = "ask"\n'
+
+
+def two(gate: CommandGate) -> None:
+    """A tool and a game, one after the other; the game's path is the one that `policy` blocks."""
+    for image in ("c:/tools/a.exe", "c:/games/chess.exe"):
+        process = gate.start(image, command_line=f'"{image}" /x')
+        if gate.verdict_of(process) is ALLOW:
+            gate.exit(process, 3)
+
+
+def without_time(text: str) -> list[str]:
+    """The lines that were printed."""
+    return [line[9:] if line[2:3] == ":" else line for line in text.splitlines()]

@@ -1,0 +1,178 @@
+"""How run, guard and watch end: Ctrl+C is heard at once, whatever hangs, and what is held then gets its verdict."""
+
+import _thread
+import io
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import procmon
+import pytest
+from commandline import ASKING, CommandGate, Scene, policy, scene  # noqa: F401  (fixtures)
+from monitoring import until
+from procmon import ALLOW, BLOCK, Verdict, cli
+
+SOON = 0.5
+"""Seconds that Ctrl+C may take."""
+
+
+class Interrupts:
+    """A script that starts a process, waits until `ready`, and then presses Ctrl+C as often as it takes."""
+
+    def __init__(self, ready: Callable[[CommandGate], object] = lambda _: True) -> None:
+        self._ready = ready
+        self.started: list[procmon.ProcessHelper] = []
+        self.times = 1
+        self.pressed = 0.0
+
+    def __call__(self, gate: CommandGate) -> None:
+        self.started.append(gate.start("c:/tools/a.exe", hold_left=60.0))
+        until(lambda: self._ready(gate), "what Ctrl+C is to interrupt")
+        time.sleep(0.2)
+        for last in range(self.times):
+            time.sleep(0.3 * bool(last))
+            self.pressed = time.monotonic()
+            _thread.interrupt_main()  # leaves a lock waiting, as Ctrl+C does on Windows
+        until(lambda: gate.closed, "the end of the gate")
+
+
+def ends(scene: Scene, arguments: list[str], interrupts: Interrupts, keys: str | None = None) -> float:
+    """Seconds from the last Ctrl+C to the end of the command."""
+    if arguments[0] == "run":  # whose first one is the command's
+        interrupts.times, arguments = 2, [*arguments, "make"]
+    assert cli.main(arguments, scene.gates(interrupts, keys=keys)) == cli.INTERRUPTED
+    return time.monotonic() - interrupts.pressed
+
+
+class TestControlC:
+    @pytest.mark.parametrize("command", ["run", "guard", "watch"])
+    def test_with_nothing_happening(self, command: str, scene: Scene, policy: Path) -> None:
+        arguments = ["guard", "--policy", str(policy)] if command == "guard" else [command]
+        assert ends(scene, arguments, Interrupts()) < SOON
+
+    @pytest.mark.parametrize("command", ["run", "guard"])
+    def test_with_a_question_open(
+        self, command: str, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        policy.write_text(ASKING, encoding="utf-8")
+        assert ends(scene, [command, "--policy", str(policy)], Interrupts(), keys="") < SOON
+        shown = "".join(capsys.readouterr())
+        assert "let a.exe (1000) run?" in shown
+        assert re.search("\r *\r1 held: ", shown)  # the question has gone
+
+    def test_the_first_is_the_commands(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        interrupts = Interrupts()
+        monkeypatch.setattr(subprocess.Popen, "wait", None)  # the command may go on for hours: it is not waited for
+        ends(scene, ["run"], interrupts)
+        monkeypatch.undo()
+        assert "Ctrl+C is the command's; once more ends procmon" in capsys.readouterr().err
+        assert scene.gate is not None and scene.gate.closed
+
+    def test_the_end_of_the_command_is_waited_for_in_slices(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On Windows Ctrl+C interrupts no wait for a process."""
+        slices: list[float | None] = []
+
+        def wait(command: "subprocess.Popen[bytes]", timeout: float | None = None) -> int:
+            slices.append(timeout)
+            if len(slices) < 3:
+                raise subprocess.TimeoutExpired("make", timeout or 0.0)
+            return 7
+
+        with monkeypatch.context() as patch:
+            patch.setattr(subprocess.Popen, "wait", wait)
+            assert cli.main(["run", "make"], scene.gates(lambda _: None)) == 7
+        assert slices == [cli.SLICE] * 3
+
+
+@pytest.mark.parametrize("otherwise", [ALLOW, BLOCK])
+class TestWhatIsHeldAtTheEnd:
+    """It gets what ``--otherwise`` says, whenever it comes."""
+
+    def check(self, scene: Scene, arguments: list[str], otherwise: Verdict, late: list[procmon.ProcessHelper]) -> None:
+        """One process is asked about until Ctrl+C; another may come `late`."""
+        interrupts = Interrupts()
+        ends(scene, [*arguments, "--otherwise", otherwise.value], interrupts, keys="")
+        assert scene.gate is not None
+        held = interrupts.started + late
+        assert [scene.gate.verdict_of(process) for process in held] == [otherwise] * len(held)
+
+    @pytest.mark.parametrize("command", ["run", "guard"])
+    def test_a_question_that_is_open(self, command: str, otherwise: Verdict, scene: Scene, policy: Path) -> None:
+        policy.write_text(ASKING, encoding="utf-8")
+        self.check(scene, [command, "--policy", str(policy)], otherwise, [])
+
+    @pytest.mark.parametrize("command", ["run", "guard"])
+    @pytest.mark.parametrize("asked", [True, False])
+    def test_what_starts_between_ctrl_c_and_the_stop(
+        self,
+        asked: bool,
+        command: str,
+        otherwise: Verdict,
+        scene: Scene,
+        policy: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        policy.write_text(ASKING, encoding="utf-8")
+        late: list[procmon.ProcessHelper] = []
+        stop = procmon.Monitor.stop
+
+        def stopping(monitor: procmon.Monitor) -> None:
+            if not late:
+                assert scene.gate is not None
+                late.append(scene.gate.start("c:/tools/late.exe"))
+                if asked:
+                    until(lambda: monitor.statistics.deferred == 2, "the question")
+            stop(monitor)
+
+        monkeypatch.setattr(procmon.Monitor, "stop", stopping)
+        self.check(scene, [command, "--policy", str(policy)], otherwise, late)
+        assert late
+
+    def test_what_starts_after_the_last_answer(
+        self, otherwise: Verdict, scene: Scene, policy: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        policy.write_text(ASKING, encoding="utf-8")
+        late: list[procmon.ProcessHelper] = []
+        close = CommandGate.close
+
+        def closing(gate: CommandGate) -> None:
+            if not late:
+                late.append(gate.start("c:/tools/late.exe"))
+            close(gate)
+
+        monkeypatch.setattr(CommandGate, "close", closing)
+        self.check(scene, ["guard", "--policy", str(policy)], otherwise, late)
+        assert late
+
+    def test_the_driver_is_told(self, otherwise: Verdict, monkeypatch: pytest.MonkeyPatch) -> None:
+        told: dict[str, object] = {}
+        monkeypatch.setattr("procmon.gates.driver.DriverGate", lambda **options: told.update(options))
+        cli.Gates().driver(hold_timeout=5.0, otherwise=otherwise)
+        assert told == {"hold_timeout": 5.0, "on_timeout": otherwise, "on_disconnect": otherwise}
+
+    def test_but_audit_keeps_nothing_from_running(self, otherwise: Verdict, scene: Scene, policy: Path) -> None:
+        policy.write_text(ASKING, encoding="utf-8")
+        ends(scene, ["guard", "--audit", "--policy", str(policy), "--otherwise", otherwise.value], Interrupts())
+        assert scene.asked["otherwise"] is ALLOW
+
+
+def test_it_ends_when_nobody_reads(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(32, "broken pipe")
+
+    def endless(gate: CommandGate) -> None:
+        gate.start("c:/a.exe")
+        time.sleep(30)
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    begin = time.monotonic()
+    assert cli.main(["watch"], scene.gates(endless)) == 0
+    assert time.monotonic() - begin < 5
