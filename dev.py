@@ -46,10 +46,11 @@ WINDOWS = sys.platform == "win32"
 
 
 DRIVERS = ["x64", "x86", "wine", "host"]
+CLIENTS = ["client-x64", "client-x86"]  # a program for tests, which Wine runs in both bitnesses
 
 
 def build_drivers(variants: Sequence[str], debug: bool = False) -> None:
-    """Build these variants of the driver (x64, x86, wine, host); what is up to date is left as it is."""
+    """Build these of DRIVERS and CLIENTS; what is up to date is left as it is."""
     environment.packages(environment.DRIVER_PACKAGES)
     builder = _module(ROOT / "driver" / "build.py")
     with environment.locked("build", "it builds the driver"):
@@ -126,7 +127,7 @@ class Ring:
 RINGS = [
     Ring("unit", "Python alone"),
     Ring("core", "the driver's core, as a library of this machine", tuple(DRIVERS)),
-    Ring("windows", "real Windows calls, real processes, the driver", ("wine",), in_windows=True),
+    Ring("windows", "real Windows calls, real processes, the driver", ("wine", *CLIENTS), in_windows=True),
     Ring("examples", "each example, as a person runs it"),
 ]
 
@@ -182,7 +183,7 @@ def test(options: argparse.Namespace) -> int:
 
 def build_for(rings: Sequence[Ring]) -> None:
     """Build what these rings need; on Windows that is the core alone, since drivers come from the WDK there."""
-    wanted = [name for name in DRIVERS if any(name in ring.drivers for ring in rings)]
+    wanted = [name for name in [*DRIVERS, *CLIENTS] if any(name in ring.drivers for ring in rings)]
     if WINDOWS:
         wanted = [name for name in wanted if name == "host"]
     if wanted:

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Builds the driver with mingw-w64, and its core as a library for tests. Standard library only.
 
-    python3 driver/build.py [x64] [x86] [wine] [host] [--debug]
+    python3 driver/build.py [x64] [x86] [wine] [host] [client-x64] [client-x86] [--debug]
 
     x64, x86   build/driver/x64/procmon.sys: for Windows 7 and later, and x86 from NT 5.2 on
     wine       build/driver/wine/procmon.sys: x64, notifications put in by request; for tests only
     host       build/driver/host/libprocmon_core.so: the core alone, with a C interface
+    client-x64, client-x86   build/driver/client-x64/client.exe ...: a controller and more in user mode, for tests
 
 Every variant compiles the same driver/core. What has not changed (by content, flags and compiler) is not built again;
 a warning is an error; and the same sources give the same bytes, wherever the tree lies. --debug builds go to folders
@@ -27,7 +28,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-__all__ = ["VARIANTS", "BuildError", "build", "host_program", "kernel_program", "sources"]
+__all__ = ["CLIENTS", "VARIANTS", "BuildError", "build", "host_program", "kernel_program", "sources"]
 
 DRIVER = Path(__file__).resolve().parent
 PROJECT = DRIVER.parent
@@ -56,6 +57,7 @@ LINK = [
     "-Wl,--fatal-warnings",
 ]
 LIBRARIES = ["-lntoskrnl", "-lhal", "-lgcc"]
+_MINGW = {"x64": "x86_64-w64-mingw32-g++", "x86": "i686-w64-mingw32-g++"}
 PACKAGES = {
     "x86_64-w64-mingw32-g++": "g++-mingw-w64-x86-64",
     "i686-w64-mingw32-g++": "g++-mingw-w64-i686",
@@ -101,7 +103,7 @@ def sources(variant: str) -> list[Path]:
 
 
 def _driver(variant: str, *, debug: bool) -> Recipe:
-    compiler = "i686-w64-mingw32-g++" if variant == "x86" else "x86_64-w64-mingw32-g++"
+    compiler = _MINGW["x86" if variant == "x86" else "x64"]
     include = f"-isystem{_ddk(compiler)}"
     flags = [*KERNEL, *WARNINGS, include, *(["-Og", "-g", "-DPROCMON_DEBUG"] if debug else ["-O2"])]
     link = list(LINK) if debug else [*LINK, "-s"]
@@ -129,7 +131,7 @@ def _driver(variant: str, *, debug: bool) -> Recipe:
 
 def _library(*, debug: bool) -> Recipe:
     windows = sys.platform == "win32"
-    compiler = "x86_64-w64-mingw32-g++" if windows else "g++"
+    compiler = _MINGW["x64"] if windows else "g++"
     flags = [*LANGUAGE, *WARNINGS, *(["-Og", "-g"] if debug else ["-O2"]), *([] if windows else ["-fPIC", "-pthread"])]
     return Recipe(
         folder="host-debug" if debug else "host",
@@ -141,7 +143,20 @@ def _library(*, debug: bool) -> Recipe:
     )
 
 
+def _client(architecture: str, *, debug: bool) -> Recipe:
+    """The same program of both bitnesses; it needs no DLL but those of Windows."""
+    return Recipe(
+        folder=f"client-{architecture}" + ("-debug" if debug else ""),
+        file="client.exe",
+        compiler=_MINGW[architecture],
+        sources=tuple(_glob("client")),
+        compile_flags=(*LANGUAGE, *WARNINGS, *(["-Og", "-g"] if debug else ["-O2"]), "-DUNICODE"),
+        link_flags=("-static", "-Wl,--no-insert-timestamp", *([] if debug else ["-s"])),
+    )
+
+
 VARIANTS = ("x64", "x86", "wine", "host")
+CLIENTS = ("client-x64", "client-x86")
 
 
 def build(variants: Iterable[str] = VARIANTS, *, debug: bool = False, output: Path = OUTPUT) -> dict[str, Path]:
@@ -151,11 +166,18 @@ def build(variants: Iterable[str] = VARIANTS, *, debug: bool = False, output: Pa
     """
     made: dict[str, Path] = {}
     for variant in variants:
-        if variant not in VARIANTS:
-            raise ValueError(f"no such variant: {variant!r}; there are {', '.join(VARIANTS)}")
-        recipe = _library(debug=debug) if variant == "host" else _driver(variant, debug=debug)
-        made[variant] = _make(recipe, output)
+        if variant not in (*VARIANTS, *CLIENTS):
+            raise ValueError(f"no such variant: {variant!r}; there are {', '.join([*VARIANTS, *CLIENTS])}")
+        made[variant] = _make(_recipe(variant, debug), output)
     return made
+
+
+def _recipe(variant: str, debug: bool) -> Recipe:
+    if variant == "host":
+        return _library(debug=debug)
+    if variant in CLIENTS:
+        return _client(variant.removeprefix("client-"), debug=debug)
+    return _driver(variant, debug=debug)
 
 
 def host_program(name: str, sanitizers: Sequence[str] = (), *, output: Path = OUTPUT) -> Path:
@@ -316,7 +338,8 @@ def _ddk(compiler: str) -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; answers the exit status."""
     parser = argparse.ArgumentParser(prog="build.py", description="Build the driver and its core.")
-    parser.add_argument("variants", nargs="*", metavar="VARIANT", help=f"of {', '.join(VARIANTS)}; default: all")
+    known = f"of {', '.join([*VARIANTS, *CLIENTS])}; default: all but the clients"
+    parser.add_argument("variants", nargs="*", metavar="VARIANT", help=known)
     parser.add_argument("--debug", action="store_true", help="with symbols and without optimisation, in x64-debug/ ...")
     options = parser.parse_args(arguments)
     for variant in options.variants or VARIANTS:

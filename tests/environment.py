@@ -343,7 +343,7 @@ def _unpack_wine32(version: str, folder: Path) -> None:
     apt = ["apt-get", "-q", *(f"-o={option}" for option in [*own, *both])]
     with contextlib.suppress(Stop):  # one list of many may fail; whether ours is there shows next
         run_quietly([*apt, "update"], "", folder=work)
-    why = f"Debian's archive gives no libwine:i386 {version}: is it within reach, and Wine up to date (apt-get upgrade)?"
+    why = f"Debian's archive gives no libwine:i386 {version}: is it in reach, and Wine up to date (apt-get upgrade)?"
     run_quietly([*apt, "download", f"libwine:i386={version}"], why, folder=work)
     (package,) = work.glob("*.deb")
     target = folder / "i386-windows"

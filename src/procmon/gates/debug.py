@@ -18,11 +18,12 @@ from ..errors import GateClosed, UnsupportedPlatform
 from ..records import Answer, ProcessHelper, Verdict
 from ..win32 import debug, kernel
 from ..win32 import process as win32_process
-from ..win32.translate import ATTACH, translated
+from ..win32.translate import ATTACH, code_of, translated
 from ._debug_loop import STATUS_BLOCKED, DebugLoop
 
 __all__ = ["STATUS_BLOCKED", "DebugGate"]
 
+_ERROR_NOT_SUPPORTED = 50
 _PATIENCE = 5.0  # seconds; a collection happens anywhere, even under a lock that the gate's thread is waiting for
 
 Command = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -86,7 +87,12 @@ class DebugGate:
         flags = int(options.pop("creationflags", 0)) | debug.DEBUG_PROCESS
         first = argv if isinstance(argv, str | bytes | os.PathLike) else argv[0] if argv else ""
         name = _command_name(os.fsdecode(first))  # before there is anything to be lost
-        popen = loop.begin(lambda port: subprocess.Popen(argv, creationflags=flags, **options))
+        try:
+            popen = loop.begin(lambda port: subprocess.Popen(argv, creationflags=flags, **options))
+        except OSError as error:
+            if code_of(error) == _ERROR_NOT_SUPPORTED:
+                error.add_note("a 32-bit Python cannot debug a 64-bit program: use a 64-bit Python")
+            raise
         return cls(loop, f"{name} (pid {popen.pid})", popen)
 
     @classmethod

@@ -3,6 +3,8 @@
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BufferedReader
 
 from . import kernel
@@ -35,9 +37,35 @@ _GetFileInformationByHandleEx = bind(
 )
 
 
+# https://learn.microsoft.com/windows/win32/api/wow64apiset/nf-wow64apiset-wow64disablewow64fsredirection
+# BOOL Wow64DisableWow64FsRedirection(PVOID *OldValue); BOOL Wow64RevertWow64FsRedirection(PVOID OlValue);
+_Wow64DisableWow64FsRedirection = bind(
+    kernel32, "Wow64DisableWow64FsRedirection", BOOL, (ctypes.POINTER(ctypes.c_void_p),), fail_on_zero
+)
+_Wow64RevertWow64FsRedirection = bind(
+    kernel32, "Wow64RevertWow64FsRedirection", BOOL, (ctypes.c_void_p,), fail_on_zero
+)
+
+
+@contextmanager
+def _whole_system() -> Iterator[None]:
+    """For this thread System32 is System32: a 32-bit Python on a 64-bit Windows is else given the file of that name in
+    SysWOW64, another program."""
+    if not kernel.is_wow64():
+        yield
+        return
+    before = ctypes.c_void_p()
+    _Wow64DisableWow64FsRedirection(before)
+    try:
+        yield
+    finally:
+        _Wow64RevertWow64FsRedirection(before)
+
+
 def open_shared(path: str) -> BufferedReader:
     r"""Open a file to read, by its DOS path, of any length, or its native one, ``\Device\...``. Raises: OSError."""
-    handle = kernel.open_existing(_full(path), kernel.GENERIC_READ, _FILE_SHARE_ALL, _FILE_FLAG_SEQUENTIAL_SCAN)
+    with _whole_system():
+        handle = kernel.open_existing(_full(path), kernel.GENERIC_READ, _FILE_SHARE_ALL, _FILE_FLAG_SEQUENTIAL_SCAN)
     if sys.platform == "win32":
         import msvcrt
 

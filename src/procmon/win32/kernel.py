@@ -10,6 +10,7 @@ from ._bind import (
     BOOL,
     DWORD,
     HANDLE,
+    INVALID_HANDLE_VALUE,
     bind,
     fail_on_invalid_handle,
     fail_on_zero,
@@ -31,6 +32,7 @@ __all__ = [
     "driver_architecture",
     "exit_status",
     "is_wine",
+    "is_wow64",
     "native_drive",
     "open_existing",
     "open_process",
@@ -146,6 +148,21 @@ def exit_status(process: Handle) -> int:
     status = DWORD()
     _GetExitCodeProcess(int(process), ctypes.byref(status))
     return status.value
+
+
+# https://learn.microsoft.com/windows/win32/api/wow64apiset/nf-wow64apiset-iswow64process
+# BOOL IsWow64Process(HANDLE hProcess, PBOOL Wow64Process);
+_IsWow64Process = bind(kernel32, "IsWow64Process", BOOL, (HANDLE, ctypes.POINTER(BOOL)), fail_on_zero)
+_THIS_PROCESS = INVALID_HANDLE_VALUE  # what GetCurrentProcess answers, always
+
+
+def is_wow64(process: SupportsInt = _THIS_PROCESS) -> bool:
+    """Whether a process, or this one, is a 32-bit one on a 64-bit Windows; it needs
+    PROCESS_QUERY_LIMITED_INFORMATION. Raises: OSError.
+    """
+    answer = BOOL()
+    _IsWow64Process(int(process), ctypes.byref(answer))
+    return bool(answer.value)
 
 
 # -------------------------------------------------------------------------------------------- this machine's kernel

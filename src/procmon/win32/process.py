@@ -8,6 +8,7 @@ import ctypes
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, SupportsInt
 
+from . import kernel
 from ._bind import BOOL, DWORD, HANDLE, bind, check_ntstatus, fail_on_zero, kernel32, never_fails, ntdll
 
 __all__ = [
@@ -74,6 +75,7 @@ _NtQuerySystemInformation = bind(
 _SYSTEM_PROCESS_INFORMATION = 5
 _STATUS_INFO_LENGTH_MISMATCH = 0xC0000004
 _STATUS_INVALID_INFO_CLASS_ERROR = 87  # what RtlNtStatusToDosError makes of it
+_ERROR_NOT_SUPPORTED = 50
 
 # https://learn.microsoft.com/windows/win32/api/memoryapi/nf-memoryapi-readprocessmemory
 # BOOL ReadProcessMemory(HANDLE hProcess, LPCVOID address, LPVOID buffer, SIZE_T bytes, SIZE_T *read);
@@ -233,9 +235,9 @@ def basics(process: SupportsInt) -> ProcessBasics:
 def command_line(process: SupportsInt) -> str:
     """Its command line, also before its first instruction and of a 32-bit process.
 
-    Windows 8.1 and later tell it of any process; before, it is read from the PEB. A 32-bit process on a 64-bit Windows
-    has two PEBs; the 64-bit one is complete from the start, and this reads it. Needs PROCESS_QUERY_LIMITED_INFORMATION,
-    and before Windows 8.1 PROCESS_VM_READ.
+    Windows 8.1 and later tell it of any process; where they do not (Wine), it is read from the PEB. A 32-bit process on
+    a 64-bit Windows has two PEBs: a 64-bit Python reads the 64-bit one, which is complete from the start, a 32-bit
+    Python can read the other alone. Needs PROCESS_QUERY_LIMITED_INFORMATION, and for the PEB PROCESS_VM_READ.
     """
     buffer = ctypes.create_string_buffer(2 * _POINTER + 2 * 32768)
     try:
@@ -248,6 +250,9 @@ def command_line(process: SupportsInt) -> str:
 
 
 def _command_line_in_memory(process: SupportsInt) -> str:
+    if kernel.is_wow64() and not kernel.is_wow64(process):
+        advice = "a 32-bit Python cannot read a 64-bit process: use a 64-bit Python"
+        raise OSError(0, advice, None, _ERROR_NOT_SUPPORTED)
     parameters_at, text_at = (0x20, 0x70) if _POINTER == 8 else (0x10, 0x40)
     parameters = _read_pointer(process, basics(process).peb + parameters_at)
     length = int.from_bytes(_read(process, parameters + text_at, 2), "little")
@@ -261,10 +266,13 @@ def clear_debugged_mark(process: SupportsInt) -> bool:
     Always True. Needs PROCESS_VM_WRITE and PROCESS_VM_OPERATION.
     """
     marks = [basics(process).peb + 2]
-    wow64 = ctypes.c_size_t()
-    _NtQueryInformationProcess(int(process), _PROCESS_WOW64_INFORMATION, ctypes.byref(wow64), _POINTER, None)
-    if wow64.value:
-        marks.append(wow64.value + 2)
+    if _POINTER == 8:  # a 32-bit Python is given the address of the 32-bit one, and has no other
+        wow64 = ctypes.c_uint64()
+        _NtQueryInformationProcess(int(process), _PROCESS_WOW64_INFORMATION, ctypes.byref(wow64), _POINTER, None)
+        if wow64.value == 1:  # Wine's answer is no address, only that there is one: a page behind the other
+            marks.append(marks[0] + 0x1000)
+        elif wow64.value:
+            marks.append(wow64.value + 2)
     for mark in marks:
         _WriteProcessMemory(int(process), mark, b"\0", 1, None)
     return True

@@ -1,0 +1,18 @@
+// client.h - a program for tests, built for x64 and x86 from the same sources: what the other bitness does.
+#pragma once
+
+#include <windows.h>
+
+namespace procmon::client {
+
+// Writes one line to standard output, in UTF-8.
+void say(const wchar_t* format, ...);
+
+// What follows `word` in this program's command line, as it was typed; nullptr if the word is not there.
+const wchar_t* command_after(const wchar_t* word);
+
+// A controller of the driver, from protocol.h alone: answers what is held until `exits` processes have ended. It blocks
+// those whose image name ends with `blocked`, and allows the others. Answers this program's exit status.
+int control(int exits, const char* blocked);
+
+}  // namespace procmon::client

@@ -1,0 +1,206 @@
+"""32-bit programs (WOW64) under this Python, and a 32-bit controller of the driver: nothing differs but the bits.
+
+The same program is built for both bitnesses (driver/client); it tells its bitness and its command line, may run
+another one, and ends with a status that says how deep the tree below it was.
+"""
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import procmon
+from procmon import ALLOW, BLOCK, Integrity, ProcessHelper, Verdict
+from procmon.win32 import kernel
+
+pytest.register_assert_rewrite("trees")
+from trees import BLOCKED, SOON, drive, held, next_held  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "driver" / "wine"))
+from kernel import WineKernel  # noqa: E402
+
+CLIENTS = {32: ROOT / "build/driver/client-x86/client.exe", 64: ROOT / "build/driver/client-x64/client.exe"}
+LEAF = 10  # the status of one that runs no other
+PID = re.compile(r"#(\d+)")
+
+
+def chain(*bits: int, end: str = "the end") -> str:
+    """A command line: a client that runs a client that ... of these bitnesses."""
+    return " run ".join(f'"{CLIENTS[each]}"' for each in bits) + f" {end}"
+
+
+def lines(output: bytes) -> list[str]:
+    return output.decode("utf-8").splitlines()
+
+
+# ------------------------------------------------------------------------------------------------------------- details
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_all_facts_of_a_held_program_and_of_the_same_one_running(bits: int, tmp_path: Path) -> None:
+    """Held, it has run nothing: what of it lies in its memory was put there by whoever made it."""
+    command = chain(bits, end="\u00fc \u4e2d\u6587 \U0001f600 " + "x" * 20_000 + " run cmd /q /k")
+    output = tmp_path / "output"
+    with open(output, "wb") as stdout, procmon.DebugGate.run(command, stdin=subprocess.PIPE, stdout=stdout) as gate:
+        process, popen = next_held(gate), gate.popen
+        assert popen is not None
+        with kernel.open_process(process.pid) as handle:
+            assert kernel.is_wow64(handle) == (bits == 32)
+        facts = known_facts(process.pid, command)
+        assert process.command_line == command
+        assert gate.allow(process) == [procmon.Answer.DONE]
+        child = next_held(gate)
+        assert child.parent_pid == process.pid and child.name == "cmd.exe"
+        assert known_facts(process.pid, command) == facts  # now it runs, and waits for its child
+        gate.allow(child)
+        drive(gate, until=lambda: not any(one.paused for one in gate.snapshot()))
+        assert [one == process and not one.paused for one in procmon.processes() if one.pid == process.pid] == [True]
+        assert [one.pid for one in procmon.tree(process)] == [process.pid, child.pid]
+        popen.communicate(b"exit 41\r\n", timeout=SOON)
+    assert lines(output.read_bytes())[0] == f"{bits} {command}"
+    assert popen.returncode == 42
+
+
+def known_facts(pid: int, command: str) -> dict[str, object]:
+    """All facts of a client, looked up by its pid alone."""
+    details = procmon.inspect(pid)
+    ours = procmon.inspect(os.getpid())
+    assert details.command_line == command
+    path = details.path
+    assert path is not None and path.lower().endswith("client.exe")
+    assert details.user == ours.user and details.user_sid == ours.user_sid
+    assert details.session_id == ours.session_id and details.elevated == ours.elevated
+    assert isinstance(details.integrity, Integrity) and details.integrity == ours.integrity
+    assert details.sha256 == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    assert details.signature is not None and details.signature.status is procmon.SignatureStatus.UNSIGNED
+    assert set(details.reasons) <= {"signer"}
+    return details.as_dict()
+
+
+def test_a_32_bit_program_of_windows_is_not_taken_for_its_64_bit_namesake() -> None:
+    """They bear one name; where a 32-bit program asks for System32 it is given SysWOW64."""
+    found = {}
+    for folder in ("system32", "syswow64"):
+        path = rf"c:\windows\{folder}\hostname.exe"
+        with procmon.DebugGate.run([path], stdout=subprocess.DEVNULL) as gate:
+            process = next_held(gate)
+            assert process.image_name == path
+            found[folder] = procmon.inspect(process).sha256
+            assert found[folder] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+            gate.block(process)
+    assert found["system32"] != found["syswow64"]
+
+
+# --------------------------------------------------------------------------------------------------------------- trees
+
+TREES = [(64, 32, 64), (32, 64, 32), (32, 32, 32)]
+
+
+@pytest.mark.parametrize("bits", TREES, ids=str)
+def test_each_process_of_a_mixed_tree_is_held_and_then_runs_to_its_end(bits: tuple[int, ...]) -> None:
+    with procmon.DebugGate.run(chain(*bits), stdout=subprocess.PIPE) as gate:
+        records = drive(gate)
+        assert gate.popen is not None
+        output, _ = gate.popen.communicate(timeout=SOON)
+    assert held(records) == ["client.exe"] * 3
+    starts = [record for record in records if record.paused]
+    assert [child.parent_pid for child in starts] == [os.getpid(), starts[0].pid, starts[1].pid]
+    assert [start.command_line for start in starts] == [chain(*bits), chain(*bits[1:]), chain(*bits[2:])]
+    assert lines(output) == [f"{each} {start.command_line}" for each, start in zip(bits, starts, strict=True)]
+    ends = {record.pid: record.exit_status for record in records if record.exited}
+    assert [ends[start.pid] for start in starts] == [LEAF + 2, LEAF + 1, LEAF]
+
+
+@pytest.mark.parametrize("blocked", [0, 1, 2])
+@pytest.mark.parametrize("bits", TREES, ids=str)
+def test_a_blocked_process_of_a_mixed_tree_never_runs(bits: tuple[int, ...], blocked: int) -> None:
+    seen: list[ProcessHelper] = []
+
+    def decide(process: ProcessHelper) -> Verdict:
+        seen.append(process)
+        return BLOCK if len(seen) == blocked + 1 else ALLOW
+
+    with procmon.DebugGate.run(chain(*bits), stdout=subprocess.PIPE) as gate:
+        records = drive(gate, decide)
+        assert gate.popen is not None
+        output, _ = gate.popen.communicate(timeout=SOON)
+    assert len(seen) == blocked + 1
+    assert [line.split()[0] for line in lines(output)] == [str(each) for each in bits[:blocked]]
+    ends = [record.exit_status for record in records if record.exited]
+    assert ends == [BLOCKED + above for above in range(blocked + 1)]
+
+
+@pytest.mark.parametrize("code", ["0xC0000005", "0xE0001234", "0x4000001F", "0x4000001E"])
+def test_an_exception_of_a_32_bit_program_that_nobody_handles_ends_it_as_ever(code: str) -> None:
+    """0x4000001F and 0x4000001E are what Windows makes of a 32-bit program's breakpoint and of its single step."""
+    command = chain(32, end=f"raise {code}")
+    free = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=SOON).returncode & 0xFFFFFFFF
+    with procmon.DebugGate.run(command, stdout=subprocess.DEVNULL) as gate:
+        assert drive(gate)[-1].exit_status == free != LEAF
+
+
+def test_procmon_run_shows_a_mixed_tree_and_returns_its_status() -> None:
+    command = [sys.executable, "-m", "procmon", "run", "--", str(CLIENTS[32]), "run", str(CLIENTS[64]), "leaf"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=SOON)
+    assert done.returncode == LEAF + 1
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["32", "64"]
+    shown = done.stderr.splitlines()
+    assert [Path(line.split()[3]) for line in shown[:-1]] == [CLIENTS[32], CLIENTS[64]]
+    assert shown[-1] == "2 held: 2 allowed, 0 blocked"
+
+
+def test_a_32_bit_program_is_not_marked_as_debugged_in_either_of_its_halves() -> None:
+    """Else the loader of one half, or of the other, would stop at a breakpoint of its own."""
+    with procmon.DebugGate.run(chain(32, end="mark"), stdout=subprocess.PIPE) as gate:
+        process, popen = next_held(gate), gate.popen
+        assert popen is not None
+        assert gate._loop._living[process.pid].breakpoints == set()
+        gate.allow(process)
+        drive(gate)
+        assert lines(popen.communicate(timeout=SOON)[0])[1:] == ["not debugged"]
+
+
+# ---------------------------------------------------------------------------------------------- the driver's controller
+
+
+def controlled(bits: int, tree: tuple[int, ...]) -> tuple[list[str], int]:
+    """What a controller in C++ of this bitness tells of a tree whose last process it blocks, and the tree's status.
+
+    Pids differ from run to run: they are told by their order.
+    """
+    command = [str(CLIENTS[bits]), "control", str(len(tree) + 1), "hostname.exe"]
+    with procmon.DriverService(), subprocess.Popen(command, stdout=subprocess.PIPE) as popen, WineKernel() as wine:
+        assert popen.stdout is not None
+        watchdog = threading.Timer(2 * SOON, popen.kill)
+        watchdog.start()
+        output = popen.stdout.readline() + popen.stdout.readline()  # then it has registered
+        root = wine.run(chain(*tree, end="run hostname"), stdout=subprocess.DEVNULL)
+        output += popen.stdout.read()
+        assert popen.wait(SOON) == 0, output
+        status = root.wait(SOON) & 0xFFFFFFFF
+        watchdog.cancel()
+    order = {str(os.getpid()): "us"}
+    return [PID.sub(lambda pid: order.setdefault(pid[1], f"p{len(order)}"), line) for line in lines(output)], status
+
+
+@pytest.mark.parametrize("tree", [(64,), (32, 64)], ids=str)
+def test_a_controller_of_either_bitness_speaks_the_same_bytes(tree: tuple[int, ...]) -> None:
+    narrow, wide = controlled(32, tree), controlled(64, tree)
+    assert narrow == wide
+    told, status = narrow
+    assert status == (BLOCKED + len(tree)) & 0xFFFFFFFF
+    kinds = [line.split()[0] for line in told]
+    starts, ends = ["held", "allow"] * len(tree) + ["held", "block"], ["ended"] * (len(tree) + 1)
+    assert kinds == ["info", "info", *starts, *ends, "info"]
+    assert "not controlled by us" in told[0] and ", controlled by us" in told[1]
+    assert f"held {len(tree) + 1}, allowed {len(tree)}, blocked 1" in told[-1]
+    holds = [line for line in told if line.startswith("held")]
+    assert holds[0].startswith("held p1 below us, ") and holds[0].endswith(chain(*tree, end="run hostname"))
+    assert all(line.endswith(": 0") for line in told if line.startswith(("allow", "block")))
+    assert f"status 0x{BLOCKED:X}" in next(line for line in told if line.startswith("ended"))
