@@ -70,7 +70,7 @@ class Session:
                     asker.start()
                 while not self._over(tick, patience):
                     patience -= 1
-                    self.screen.note("Ctrl+C is the command's; once more ends procmon, and the command goes on ungated")
+                    self.screen.note("Ctrl+C is the command's; once more ends procmon, and the command goes on")
         finally:
             self.screen.ending = True
             if asker is not None and asker.is_alive():

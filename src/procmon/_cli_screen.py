@@ -118,6 +118,9 @@ class Screen:
             self._stream.flush()
         except (OSError, ValueError):
             self.broken = True  # the reader of a pipe has gone: the session ends
+        except KeyboardInterrupt:
+            self.stuck = True  # and what could not be written would be tried again at Python's end
+            raise
 
 
 def decision_line(decision: Decision, screen: Screen) -> str:

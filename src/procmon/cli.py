@@ -157,14 +157,14 @@ def _rules_of_guard(options: argparse.Namespace, keyboard: Keyboard | None) -> t
         return policy, f"{in_words(policy)}; {'all processes run; ' if options.audit else ''}Ctrl+C ends it"
     policy = Policy.parse('default = "ask"')
     if options.audit:
-        return policy, "you would be asked about every process that starts; all processes run; Ctrl+C ends it"
+        return policy, "you would be asked about each of these; all of them run; Ctrl+C ends it"
     if keyboard is None:
         nobody = "with --json there is nobody to ask" if options.json else "there is no terminal to ask on"
         raise ProcmonError(
             f"without rules guard asks you about every process, and {nobody}: give --policy FILE, or --audit to see"
             " what it would ask about, or use `procmon-gate watch`"
         )
-    return policy, "you are asked about every process that starts: y, it runs; n, it does not; Ctrl+C ends the asking"
+    return policy, "asking about each process that starts: y lets it run, n ends it; Ctrl+C to end"
 
 
 def _watch(options: argparse.Namespace) -> int:

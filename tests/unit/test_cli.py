@@ -189,7 +189,7 @@ class TestGuardWithoutRules:
         assert cli.main(["guard"], scene.gates(several, keys="yn")) == cli.FAILED  # for the gate has ended
         assert verdicts == [ALLOW, BLOCK, ALLOW]  # the console is Windows' own: nobody is asked
         out = capsys.readouterr().out
-        assert out.startswith("you are asked about every process that starts: y, it runs; n, it does not; ")
+        assert out.startswith("asking about each process that starts: y lets it run, n ends it; ")
         assert "let a.exe (1000) run? [y/n] 60 s left, then allow " in out
         assert "allow   1000 c:\\tools\\a.exe  [you]" in out
 

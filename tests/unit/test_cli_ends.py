@@ -2,6 +2,7 @@
 
 import _thread
 import io
+import os
 import re
 import subprocess
 import sys
@@ -89,6 +90,22 @@ class TestControlC:
             patch.setattr(subprocess.Popen, "wait", wait)
             assert cli.main(["run", "make"], scene.gates(lambda _: None)) == 7
         assert slices == [cli.SLICE] * 3
+
+
+    def test_in_the_middle_of_a_line_that_nobody_takes(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is not written stays in Python's buffer, and Python's own end would try again."""
+        left: list[int] = []
+
+        class Full(io.StringIO):
+            def write(self, text: str) -> int:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(os, "_exit", left.append)
+        monkeypatch.setattr(sys, "stdout", Full())
+        cli.main(["watch"], scene.gates(lambda _: None))
+        assert left == [cli.INTERRUPTED]
 
 
 @pytest.mark.parametrize("otherwise", [ALLOW, BLOCK])
