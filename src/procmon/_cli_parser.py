@@ -20,11 +20,11 @@ HOLD = 60.0
 ABOUT = "Hold every new process on Windows until rules, or you, have said yes or no."
 
 MORE = """\
-`procmon-gate COMMAND --help` tells more of each. guard and watch need the driver
-and an administrator, run needs neither; policy works on every system.
+`procmon-gate COMMAND --help` tells more of each. guard and watch need the
+driver and an administrator, run needs neither; policy works on every system.
 
 exit status:
-  0    done; `run`: the status of the command itself (0xC0000364: it was blocked)
+  0    done; `run`: the status of the command itself (0xC0000364: blocked)
   1    `policy check` found mistakes, `doctor` something that does not work
   2    the command line was wrong
   125  procmon could not do it; standard error says why, and what to do next
@@ -41,8 +41,8 @@ administrator.
 What is shown goes to standard error: standard output belongs to the command."""
 
 RUN_MORE = """\
-The first Ctrl+C is the command's own; a second one ends procmon, and the command
-goes on ungated. The exit status is that of the command.
+The first Ctrl+C is the command's own; a second one ends procmon, and the
+command goes on ungated. The exit status is that of the command.
 
 examples:
   procmon-gate run -- cmd /c build.cmd
@@ -74,8 +74,8 @@ Show each new process of the machine, and let it run. Needs the driver and an
 administrator. Ctrl+C ends it."""
 
 EXPLAIN_MORE = """\
-Nothing is looked up on this machine: what you do not tell is not known, and what
-is not known matches no rule.
+Nothing is looked up on this machine: what you do not tell is not known, and
+what is not known matches no rule.
 
 example:
   procmon-gate policy explain office.toml c:/windows/system32/cmd.exe \\

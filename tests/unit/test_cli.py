@@ -467,7 +467,7 @@ def test_help_works_everywhere_and_fits_a_narrow_terminal(
     assert cli.main([*command.split(), "--help"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"usage: procmon-gate {command}".rstrip())
-    assert [line for line in shown.splitlines() if len(line) > 81] == []
+    assert [line for line in shown.splitlines() if len(line) > 79] == []
     assert "SUPPRESS" not in shown
 
 
