@@ -8,9 +8,13 @@ import statistics
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import procmon
 from procmon import wire
@@ -56,18 +60,71 @@ def processes(count: int) -> list[procmon.ProcessHelper]:
 # ---------------------------------------------------------------------------------------------------- any system
 
 
+RULES = {
+    "path": 'image = "c:/apps/vendor{0}/app{0}.exe"',
+    "parent": 'parent = "c:/apps/vendor{0}/app{0}.exe"',
+    "hash": 'sha256 = "{0:064x}"',
+}
+"""Kinds of rules that are found by dictionary."""
+
+
+def policy_text(kind: str, count: int) -> str:
+    """Rules of one kind, none of which matches any of `processes`."""
+    return "".join(f'[[rule]]\n{RULES[kind].format(n)}\nverdict = "block"\n' for n in range(count))
+
+
 def measure_policy() -> None:
-    """Decisions a second, by the number of rules."""
+    """Decisions a second, by the kind and the number of rules."""
     asked = processes(2000)
-    policies = {
-        count: procmon.Policy.parse(
-            "".join(f'[[rule]]\nimage = "c:/apps/app{n}.exe"\nverdict = "block"\n' for n in range(count))
-        )
-        for count in (10, 1_000, 100_000)
-    }
-    decides = [lambda policy=policy: [policy.decide(process) for process in asked] for policy in policies.values()]
-    for count, seconds in zip(policies, in_turns(*decides), strict=True):
-        report(f"Policy.decide, {count:,} exact-path rules", f"{len(asked) / seconds:,.0f} /s")
+    shell = procmon.ProcessHelper(pid=4, parent_pid=0, image_name=r"c:\windows\explorer.exe")
+    details = SimpleNamespace(sha256="f" * 64)
+    for kind in RULES:
+        policies = {
+            count: procmon.Policy.parse(policy_text(kind, count), lookup=lambda pid: shell, details=lambda _: details)
+            for count in (10, 1_000, 100_000)
+        }
+        decides = [lambda policy=policy: [policy.decide(process) for process in asked] for policy in policies.values()]
+        for count, seconds in zip(policies, in_turns(*decides), strict=True):
+            report(f"Policy.decide, {count:,} rules by {kind}", f"{seconds / len(asked) * 1e6:,.1f} us")
+
+
+def measure_policy_reading() -> None:
+    """Time and memory to read policies, and how long decisions wait for a reload."""
+    for kind in RULES:
+        text = policy_text(kind, 100_000)
+        seconds = best(lambda text=text: procmon.Policy.parse(text), 3)
+        report(f"Policy.parse, 100,000 rules by {kind}", f"{seconds:.1f} s")
+        tracemalloc.start()
+        policy = procmon.Policy.parse(text)
+        kept, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        report("  memory at most; kept", f"{peak / 1e6:,.0f} MB; {kept / 1e6:,.0f} MB")
+    del policy
+    for count in (100, 10_000, 100_000):
+        median, worst = while_reloading(policy_text("path", count))
+        report(f"a start's verdict while {count:,} rules are reloaded, median", f"{median * 1e3:,.1f} ms")
+        report("  worst", f"{worst * 1e3:,.0f} ms")
+
+
+def while_reloading(text: str) -> tuple[float, float]:
+    """Seconds from when a decision is due to when it is there, while another thread reloads: median and worst."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "policy.toml")
+        file.write_text(text, encoding="utf-8")
+        policy = procmon.Policy.load(file)
+        asked = processes(1)[0]
+        delays = []
+        end = time.monotonic() + 3
+        with ThreadPoolExecutor(1) as pool:
+            while time.monotonic() < end:
+                reloading = pool.submit(policy.reload)
+                while not reloading.done():
+                    due = time.perf_counter() + 0.002
+                    time.sleep(0.002)
+                    policy.decide(asked)
+                    delays.append(time.perf_counter() - due)
+                reloading.result()
+    return statistics.median(delays), max(delays)
 
 
 def measure_monitor() -> None:
@@ -169,6 +226,7 @@ def main() -> int:
     print(f"Python {sys.version.split()[0]} on {sys.platform}", flush=True)
     measure_wire()
     measure_policy()
+    measure_policy_reading()
     measure_monitor()
     if sys.platform == "win32":
         measure_debug_gate()
