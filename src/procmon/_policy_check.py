@@ -6,9 +6,10 @@ import sys
 from collections.abc import Iterator
 
 from ._policy_read import Mistake, RuleSet, located
-from ._policy_rules import PATH_FACTS, WILD, Condition, Rule, last_part, path_form
+from ._policy_rules import PATH_FACTS, WILD, Condition, Rule, path_form
 from ._policy_values import doubt_about
 from .errors import Problem
+from .globs import last_part
 from .records import Verdict
 
 __all__ = ["CRITICAL_NAMES", "is_critical", "lint"]

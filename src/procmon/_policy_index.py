@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import chain
 
-from ._policy_rules import Facts, Rule, last_part
+from ._policy_rules import Facts, Rule
+from .globs import last_part
 
 __all__ = ["RuleIndex"]
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ._ancestry import Ancestry
 from .errors import ProcmonError
-from .globs import compile_glob
+from .globs import compile_glob, last_part
 from .records import ProcessFlags, ProcessHelper, Verdict
 from .wire import lowercase
 
@@ -59,11 +59,6 @@ def path_form(path: str) -> str:
 def verdict_word(verdict: Verdict) -> str:
     """A verdict as policies write it: ``allow``, ``block``, ``ask``."""
     return "ask" if verdict is Verdict.DEFER else verdict.value
-
-
-def last_part(path: str) -> str:
-    """What follows the last backslash of a path in `path_form`."""
-    return path[path.rfind("\\") + 1 :]
 
 
 class Facts:

@@ -8,13 +8,12 @@ The same patterns serve ``match=`` of a monitor and ``image =`` of a policy:
 Case does not count, ``/`` and ``\`` are equal, and a pattern without either is compared with the last part alone.
 """
 
-import ntpath
 import re
 from collections.abc import Callable
 
 from .wire import lowercase
 
-__all__ = ["compile_glob"]
+__all__ = ["compile_glob", "last_part"]
 
 _WILDCARD = re.compile("[*?]")
 _ACROSS = re.compile(r"((?<![^\\])\*\*+\\|\*\*+)")  # stars that end a part need its separator: that stays in the text
@@ -40,9 +39,18 @@ def compile_glob(pattern: str) -> Callable[[str], bool]:
 
     def matches(image_name: str) -> bool:
         name = lowercase(image_name)
-        return compare(ntpath.basename(name) if last_part_only else name)
+        return compare(last_part(name) if last_part_only else name)
 
     return matches
+
+
+def last_part(name: str) -> str:
+    r"""What follows the last backslash of a lowercased name.
+
+    >>> last_part("c:\\tools\\a.exe")
+    'a.exe'
+    """
+    return name[name.rfind("\\") + 1 :]
 
 
 def _matcher(plain: str) -> Callable[[str], bool]:

@@ -41,6 +41,11 @@ def test_a_name_without_folders_matches_any_folders_or_none():
     assert not compile_glob("**/a.exe")("ba.exe")
 
 
+def test_a_program_at_the_root_of_a_server_has_a_last_part_too():
+    assert compile_glob("a.exe")("//server/a.exe")
+    assert compile_glob("*.exe")("//server/a.exe")
+
+
 @pytest.mark.parametrize("pattern", ["", "  "])
 def test_an_empty_pattern_is_an_error(pattern):
     with pytest.raises(ValueError, match="empty pattern"):

@@ -5,12 +5,12 @@ import time
 from pathlib import Path as FilePath
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from procmon import ALLOW, BLOCK, DEFER, Policy, PolicyError, ProcessHelper
-from procmon._policy_check import CRITICAL_NAMES, is_critical
-from procmon._policy_rules import Condition, Facts
+from procmon._policy_check import CRITICAL_NAMES, _accepts, _covers, _Earlier, is_critical
+from procmon._policy_rules import Condition, Facts, Rule, path_form
 from procmon._toml_places import Path, TomlPlaces
 
 ROOT = FilePath(__file__).parents[2]
@@ -275,6 +275,35 @@ class TestRulesThatNeverDecide:
         begin = time.perf_counter()
         assert problems("".join(rule(body.format(i) + "\nverdict = 'ask'") for i in range(4_000))) == []
         assert time.perf_counter() - begin < 5
+
+
+PIECES = st.lists(st.sampled_from(["a", "b", "/", "*", "**", "?", "/**/", "**/", "/**"]), min_size=1, max_size=5)
+
+
+@settings(max_examples=1000)
+@given(PIECES, PIECES, st.lists(st.text("ab/", min_size=1, max_size=7), min_size=1, max_size=5))
+def test_whatever_a_covered_pattern_matches_the_other_one_matches(
+    wide: list[str], narrow: list[str], images: list[str]
+) -> None:
+    """Or else a rule that decides would be said never to."""
+    one, other = Condition.of("image", ["".join(wide)]), Condition.of("image", ["".join(narrow)])
+    if _accepts(one, other):
+        for image in [*images, "".join(narrow).replace("**", "a/b").replace("*", "b").replace("?", "a")]:
+            value = path_form(image)
+            assert one.match(value) or not other.match(value)
+
+
+@given(st.lists(st.tuples(PIECES, st.sampled_from(["image", "parent", "ancestor", "user", "signer"])), max_size=8))
+def test_none_that_covers_is_overlooked(written: list[tuple[list[str], str]]) -> None:
+    rules = [
+        Rule(number, str(number), (Condition.of(fact, ["".join(pieces)]),), ALLOW)
+        for number, (pieces, fact) in enumerate(written, 1)
+    ]
+    earlier = _Earlier()
+    for i, each in enumerate(rules):
+        found = [other.number for other in earlier.candidates(each) if _covers(other, each)]
+        assert found == [other.number for other in rules[:i] if _covers(other, each)]
+        earlier.add(each)
 
 
 class TestCriticalProcesses:
