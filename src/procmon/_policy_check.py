@@ -144,7 +144,8 @@ def _wider(fact: str, form: str) -> set[str]:
         cuts = [i for i, char in enumerate(form) if char == "\\"]
         wider |= {"**\\" + form[i + 1 :] for i in (-1, *cuts)}
         wider |= {form[:i] + "\\**" for i in cuts if not WILD.search(form[:i])}
-        wider.add(last_part(form))  # alone it stands for any folders
+        if "**" not in last_part(form):  # or else it may be more than the last part
+            wider.add(last_part(form))
     return wider
 
 

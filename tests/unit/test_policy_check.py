@@ -5,7 +5,7 @@ import time
 from pathlib import Path as FilePath
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from procmon import ALLOW, BLOCK, DEFER, Policy, PolicyError, ProcessHelper
@@ -281,6 +281,7 @@ PIECES = st.lists(st.sampled_from(["a", "b", "/", "*", "**", "?", "/**/", "**/",
 
 
 @settings(max_examples=1000)
+@example(["a**"], ["b/a**"], ["b/aba/a/"])
 @given(PIECES, PIECES, st.lists(st.text("ab/", min_size=1, max_size=7), min_size=1, max_size=5))
 def test_whatever_a_covered_pattern_matches_the_other_one_matches(
     wide: list[str], narrow: list[str], images: list[str]
