@@ -1,31 +1,35 @@
 """The engine of a monitor: fetches from the gate, has the callbacks asked, sends the verdicts.
 
-Threads. One *dispatcher* waits at the gate, takes in its records, and sees to deadlines; it never runs foreign code, so
-nothing can delay it. *Workers* take jobs from one queue: to ask the callbacks about a process, to report an exit, to
-write to the sinks. A worker that is stuck in one of these past the deadline is given up and replaced. A callback's
-coroutine runs on an event loop and occupies no worker meanwhile.
+Threads. One *dispatcher* waits at the gate, takes in its records, and sees to deadlines; it runs no foreign code but
+the gate's (and of a sink that writes ahead), so nothing else can delay it. *Workers* take jobs from one queue: to ask
+the callbacks about a process, or to report an exit. A worker that is stuck in one of these past the deadline is given
+up and replaced. A callback's coroutine runs on an event loop and occupies no worker meanwhile. Sinks have a thread of
+their own.
 
-The `Ledger` sees to it that each process is answered once. `stop` has it answer what is held, then closes the gate.
+The `Ledger` sees to it that each process is answered once. The *keeper* waits for the word to stop, from wherever it
+comes, and sees it through: has what is held answered, then closes the gate. It calls nothing that could hang but that
+last one.
 
-The threads know the engine, not the `Monitor`: when the last reference to that goes, the engine stops by itself. What a
-garbage collector may call at any point, inside any lock, must not lock: `drop` and `do_later` only leave word, in a
-SimpleQueue, which is made for that.
+Threads of the user's only leave word and wait, see `_aside`. The threads know the engine, not the `Monitor`: when the
+last reference to that goes, the engine stops by itself. What a garbage collector may call at any point, inside any
+lock, must not lock: `drop` and `do_later` only leave word, in a SimpleQueue, which is made for that.
 """
 
 import atexit
 import inspect
 import logging
+import os
 import threading
 import time
-import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from queue import SimpleQueue
 
+from ._aside import OwnThread, Signal, aside, is_own, later, submit
 from ._ledger import Hold, Ledger, Sink
 from ._loops import LoopThread
 from ._own import AskingThreads
@@ -39,8 +43,17 @@ log = logging.getLogger("procmon")
 TICK = 0.25
 """Seconds between two looks of the dispatcher at what nobody wakes it for."""
 
-STOP_PATIENCE = 5.0
-"""Seconds that a second stop waits for the first."""
+PATIENCE = 2.0
+"""Seconds that a stop waits for a gate that has not answered what is held, and for a sink that has not returned."""
+
+ANOTHER = 0.5
+"""Seconds after which another thread answers, in a stop, what is left by one that the gate does not let go."""
+
+EXIT_PATIENCE = 6.0
+"""Seconds that the end of the program waits for its monitors: more than a stop takes unless closing the gate hangs."""
+
+SINK_PATIENCE = 30.0
+"""Seconds after which a sink that has not returned is told of."""
 
 
 class State(Enum):
@@ -68,13 +81,13 @@ class Options:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """What a worker does: ask all callbacks about one process, report one exit, write to the sinks."""
+    """What a worker does: ask all callbacks about one process, or report one exit."""
 
-    process: ProcessHelper | None = None
+    process: ProcessHelper
     hold: Hold | None = None
     """None: nobody waits for a verdict."""
     steps: Generator[Awaitable[object], object, object] | None = None
-    name: str = "audit"
+    name: str = ""
     """Of the callback that is being asked."""
     due: float | None = None
     in_worker: bool = False
@@ -90,64 +103,169 @@ class Engine:
         self.options = options
         self.state = State.READY
         self.error: Exception | None = None
-        self.ledger = Ledger(gate, options.history, options.sinks, self._note_failure, self._write)
+        self.ledger = Ledger(gate, options.history, options.sinks, self._note_failure)
         self.changed = self.ledger.changed
-        self.stopped = threading.Event()
+        self.stopped = Signal()
         self.subscriptions: tuple[Subscription, ...] = ()
         self.exit_subscriptions: tuple[Subscription, ...] = ()
         self.asking_threads = AskingThreads()
         self.at_stop: list[Callable[[], None]] = []
         self._later: deque[Callable[[], None]] = deque()
-        self.dropped = False
         self.loops = LoopThread()
         self._queue: SimpleQueue[Callable[[], bool] | None] = SimpleQueue()
         self._jobs: set[Job] = set()  # queued or being asked
         self._workers = 0
         self._hanging = 0
+        self._sink_told = False
         self._dispatcher: threading.Thread | None = None
+        self._keeper: threading.Thread | None = None
+        self._word: SimpleQueue[bool] = SimpleQueue()  # for the keeper: stop; True because the Monitor is gone
+        self._pid = os.getpid()
 
     # --------------------------------------------------------------------------------------------- start and stop
 
     def start(self) -> None:
+        with self._never_half():
+            aside(self._start)
+
+    async def start_later(self) -> None:
+        with self._never_half():
+            await later(self._start)
+
+    @contextmanager
+    def _never_half(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:  # Ctrl+C, a cancellation: nobody would know that it runs
+            self.begin_stop()
+            raise
+
+    def _start(self) -> None:
         with self.changed:
             if self.state is not State.READY:
                 raise ProcmonError(f"the monitor is {self.state.value} already; make a new gate and a new Monitor")
             if self.gate.closed:
                 raise GateClosed("the gate was closed before the monitor started; make a new gate")
             self.state = State.RUNNING
+        try:
+            self._have_keeper()
             _running.add(self)
+            atexit.unregister(_stop_all)
+            atexit.register(_stop_all)  # anew, to come before what the gate has registered
             for _ in range(self.options.workers):
                 self._add_worker()
-        try:
             self._fetch()  # so that `pending` has at once what the gate held before
+            self._dispatcher = OwnThread(self._dispatch, self.gate.name)
+            self._dispatcher.start()
         except BaseException as error:
             self.error = error if isinstance(error, Exception) else None
-            self.stop()
+            self.begin_stop()
+            self.stopped.wait()
             raise
-        self._dispatcher = threading.Thread(target=self._dispatch, name=f"procmon {self.gate.name}", daemon=True)
-        self._dispatcher.start()
+
+    def begin_stop(self) -> None:
+        """Have the keeper stop it, soon."""
+        if self.state is State.READY:
+            aside(self._have_keeper)
+        self._word.put(False)
 
     def stop(self) -> None:
-        """Answer all that is held, close the gate, end the threads; from any thread, any number of times."""
+        """Answer all that is held, close the gate, end the threads; from any thread, any number of times.
+
+        For a thread of the user's it returns when that is done. One of ours may not wait for it, as it may have a
+        lock, or be waited for.
+        """
+        if not self.is_forked:
+            self.begin_stop()
+            if not is_own():
+                self.stopped.wait()
+
+    async def stop_later(self) -> None:
+        """The same for a coroutine."""
+        if not self.is_forked:
+            self.begin_stop()
+            await later(self.stopped.wait)
+
+    def drop(self) -> None:
+        """Stop soon: the `Monitor` is gone."""
+        self._word.put(True)
+
+    @property
+    def is_forked(self) -> bool:
+        """It belongs to the process that this one was forked from; its threads did not come along."""
+        return os.getpid() != self._pid
+
+    def check_runs(self) -> None:
+        """Raises: ProcmonError where one would wait for ever."""
+        if self.state is State.READY:
+            raise ProcmonError("the monitor does not run, so nothing will ever come: start() it, or use a `with`")
+        if self.is_forked:
+            raise ProcmonError("the monitor runs in the process that this one was forked from: make one here")
+
+    def _have_keeper(self) -> None:
         with self.changed:
-            first, started = self.state in (State.READY, State.RUNNING), self.state is State.RUNNING
-            if first:
-                self.state = State.STOPPING
-                self.changed.notify_all()
-        if not first:
-            if not self._is_own_thread():  # which the first one to stop may be waiting for
-                self.stopped.wait(STOP_PATIENCE)
-            return
+            if self._keeper is not None:
+                return
+            self._keeper = OwnThread(self._keep, "keeper")
         try:
-            if started:
-                self._release_all()
-        finally:  # a second Ctrl+C, say: what is still held is let go by the gate
+            self._keeper.start()
+        except RuntimeError:  # no thread can be started: then it does not start, either
+            self._word.put(False)
+            self._keep()
+
+    def _keep(self) -> None:
+        was_dropped = self._word.get()
+        with self.changed:
+            has_run, self.state = self.state is State.RUNNING, State.STOPPING
+            self.changed.notify_all()
+        try:
+            hangs = has_run and not self._release_all()
             self._close()
+            if hangs:
+                log.error("%s: the gate hangs; it was closed, and lets go what has no verdict", self.gate.name)
+            if not self.ledger.wait_for_sinks(PATIENCE):
+                log.error("a sink hangs: %d decisions are not written", self.ledger.unwritten()[0])
+            if was_dropped and has_run:
+                log.warning("%s: the Monitor was dropped, so it stopped; keep a reference to it", self.gate.name)
+            if self._dispatcher is not None:
+                self._dispatcher.join(1.0)
+        finally:
+            _running.discard(self)
+            self.stopped.set()
+            for tell in list(self.at_stop):
+                tell()
+
+    def _release_all(self) -> bool:
+        """Have everything answered; where the gate does not return from one, by others. False when it hangs."""
+        answered = Signal()
+
+        def release() -> None:
+            self.ledger.release(self.unanswered)
+            try:
+                self._fetch()  # what the gate holds and nobody has seen yet
+            except BaseException as error:
+                if not isinstance(error, GateClosed) and self.error is None:
+                    self._note_failure(error, "the last fetch")
+            self.ledger.release(self.unanswered)
+            answered.set()
+
+        submit(release)
+        left, since = len(self.ledger.held), time.monotonic()
+        while not answered.wait(ANOTHER):
+            if len(self.ledger.held) != left:
+                left, since = len(self.ledger.held), time.monotonic()
+            elif time.monotonic() - since > PATIENCE:
+                return False
+            else:
+                submit(release)
+        return self.ledger.wait_for_verdicts(PATIENCE)
 
     def _close(self) -> None:
         try:
             self.gate.close()
-        except Exception as error:
+        except BaseException as error:
             self._note_failure(error, "closing the gate")
         self.ledger.abandon(self.unanswered)
         with self.changed:
@@ -155,21 +273,8 @@ class Engine:
             futures = [job.future for job in self._jobs if job.future is not None]
         for future in futures:
             future.cancel()
-        for _ in range(self._workers):
-            self._queue.put(None)
+        self._queue.put(None)
         self.loops.close()
-        self.ledger.flush()
-        _running.discard(self)
-        self.stopped.set()
-        for tell in tuple(self.at_stop):
-            tell()
-        if self._dispatcher is not None and not self._is_own_thread():
-            self._dispatcher.join(1.0)
-
-    def drop(self) -> None:
-        """Stop soon: the `Monitor` is gone, or the gate has failed."""
-        self.dropped = True
-        self._queue.put(self._tend)
 
     def do_later(self, task: Callable[[], None]) -> None:
         """Have a task run by a worker, or by the dispatcher's next tick where all of them are stuck."""
@@ -178,49 +283,42 @@ class Engine:
 
     def _tend(self) -> bool:
         while self._later:
-            with suppress(IndexError):  # another thread was faster
-                self._later.popleft()()
-        if self.dropped:
-            self.gate.wake()
+            try:
+                task = self._later.popleft()
+            except IndexError:  # another thread was faster
+                break
+            task()
         return True
-
-    def _release_all(self) -> None:
-        try:
-            self._fetch()  # what the gate holds and nobody has seen yet
-        except Exception as error:
-            if not isinstance(error, GateClosed) and self.error is None:
-                self._note_failure(error, "the last fetch")
-        self.ledger.release(self.unanswered)
 
     @property
     def unanswered(self) -> Verdict:
         """The verdict of those whom nobody answers: the default, or ALLOW where the default is to go on holding."""
         return Verdict.ALLOW if self.options.default is Verdict.DEFER else self.options.default
 
-    def _is_own_thread(self) -> bool:
-        return threading.current_thread() is self._dispatcher or threading.get_native_id() in self.asking_threads
-
-    def _note_failure(self, error: Exception, doing: str) -> None:
-        log.error("%s: %s failed, so the monitor stops and lets go", self.gate.name, doing, exc_info=error)
+    def _note_failure(self, error: BaseException, doing: str) -> None:
         if self.error is None:
-            self.error = error
-        self.drop()
+            self.error = error if isinstance(error, Exception) else ProcmonError(f"{doing} raised {error!r}")
+        self.begin_stop()
+        log.error("%s: %s failed, so the monitor stops and lets go", self.gate.name, doing, exc_info=error)
 
     # ---------------------------------------------------------------------------------------------- subscriptions
 
-    def subscribe(self, callback: Callback | Decider, match: Match) -> Subscription:
-        subscription = Subscription(callback, match, self._unsubscribe)
-        with self.changed:
-            self.subscriptions += (subscription,)
+    def subscribe(
+        self, callback: Callback | Decider | ExitCallback, match: Match, *, to_exits: bool = False, name: str = ""
+    ) -> Subscription:
+        subscription = Subscription(callback, match, lambda cancelled: aside(self._forget, cancelled))
+        subscription.name = name or subscription.name
+        aside(self._add, subscription, to_exits)
         return subscription
 
-    def subscribe_to_exits(self, callback: ExitCallback, match: Match) -> Subscription:
-        subscription = Subscription(callback, match, self._unsubscribe)
+    def _add(self, subscription: Subscription, to_exits: bool) -> None:
         with self.changed:
-            self.exit_subscriptions += (subscription,)
-        return subscription
+            if to_exits:
+                self.exit_subscriptions += (subscription,)
+            else:
+                self.subscriptions += (subscription,)
 
-    def _unsubscribe(self, subscription: Subscription) -> None:
+    def _forget(self, subscription: Subscription) -> None:
         with self.changed:
             self.subscriptions = tuple(one for one in self.subscriptions if one is not subscription)
             self.exit_subscriptions = tuple(one for one in self.exit_subscriptions if one is not subscription)
@@ -229,20 +327,19 @@ class Engine:
 
     def _dispatch(self) -> None:
         try:
-            while self.state is State.RUNNING and not self.dropped:
+            while self.state is State.RUNNING:
                 if self._wait():
                     self._fetch()
                 self._give_up_the_late()
+                self._tell_of_the_sink()
                 self._tend()
                 if self.gate.ended and (self.gate.closed or not (self.ledger.held or self._jobs)):
                     break
         except GateClosed:
             pass  # somebody closed the gate under the monitor: that ends it, too
-        except Exception as error:
+        except BaseException as error:
             self._note_failure(error, "reading from the gate")
-        if self.dropped and self.error is None:
-            log.warning("%s: the Monitor was dropped, so it stopped; keep a reference to it", self.gate.name)
-        self.stop()
+        self.begin_stop()
 
     def _wait(self) -> bool:
         deadline = self.options.deadline
@@ -265,42 +362,30 @@ class Engine:
                 job = Job(news.process, news)
                 self._enqueue(job, self._ask(job, news.process, self.subscriptions))
 
-    def _write(self) -> None:
-        """Write to the sinks here, if this is a worker or a thread of the user's."""
-        if not self.options.sinks:
-            return
-        if threading.current_thread() is self._dispatcher:
-            self._enqueue(Job(), self._write_step())
-        else:
-            self.ledger.write()
-
-    def _write_step(self) -> Generator[Awaitable[object], object, object]:
-        self.ledger.write()
-        return None
-        yield  # a generator that has nothing to await
-
     def _answer_own(self, hold: Hold) -> bool:
         """Let go what a callback has started and might wait for; False when it is to be asked about like any other."""
         if not self.asking_threads.started(hold.process):
             return False
         own = self.options.own
+        answered = own is not None and self.ledger.answer(hold, own, DecidedBy.EXEMPT, "own") is not None
         outcome = f"it gets {own.value} at once" if own else "with own=None it may wait until the deadline"
-        self.asking_threads.warn(hold.process, outcome)
-        return own is not None and self.ledger.answer(hold, own, DecidedBy.EXEMPT, "own") is not None
+        submit(self.asking_threads.warn, hold.process, outcome)
+        return answered
 
     # ------------------------------------------------------------------------------------------------ the workers
 
     def _add_worker(self) -> None:
         self._workers += 1
-        threading.Thread(target=self._work, name=f"procmon worker {self._workers}", daemon=True).start()
+        OwnThread(self._work, f"worker {self._workers}").start()
 
     def _work(self) -> None:
         while (task := self._queue.get()) is not None:
             try:
                 if not task():
                     return  # it took too long: another worker has this one's place
-            except Exception:
+            except BaseException:
                 log.exception("a worker failed; it goes on")
+        self._queue.put(None)  # for the next one
 
     def _enqueue(self, job: Job, steps: Generator[Awaitable[object], object, object]) -> None:
         job.steps = steps
@@ -338,18 +423,17 @@ class Engine:
             future, job.future = job.future, None
         try:
             awaited, outcome, error = self._step(job, future)
+            if awaited is None and not job.given_up:
+                self._finish(job, outcome, error)
         finally:
             self.asking_threads.leave(thread)
-        if awaited is not None:
             stays = self._leave(job)
+        if awaited is not None:
             if stays:
                 self._await(job, awaited)
             elif inspect.iscoroutine(awaited):
                 awaited.close()
-            return stays
-        if not job.given_up:
-            self._finish(job, outcome, error)
-        return self._leave(job)
+        return stays
 
     def _time_for(self, job: Job) -> float:
         deadline = self.options.deadline or 0.0
@@ -383,13 +467,14 @@ class Engine:
     def _await(self, job: Job, awaitable: Awaitable[object]) -> None:
         try:
             future = self.loops.run(awaitable, self.asking_threads)
-        except RuntimeError as error:
+        except Exception as error:
             self._finish(job, None, error)
             return
         with self.changed:
             job.future = future
-            if self.state is not State.RUNNING:  # a stop has passed while it had no future to cancel
-                future.cancel()
+            is_over = self.state is not State.RUNNING
+        if is_over:  # a stop has passed while it had no future to cancel
+            future.cancel()
         future.add_done_callback(lambda _: self._queue.put(lambda: self._go_on(job)))
 
     def _finish(self, job: Job, outcome: object, error: BaseException | None) -> None:
@@ -406,7 +491,7 @@ class Engine:
                 with self.changed:
                     self.ledger.counts["callback_errors"] += 1
             if job.hold is not None:
-                job.name = "audit"  # what may take long from here on
+                job.name = "the gate, or a sink that writes ahead,"  # what may not return from here on
                 self.ledger.conclude(job.hold, verdict, by, who, audited)
         finally:
             with self.changed:
@@ -424,23 +509,36 @@ class Engine:
                 job.given_up = True
                 self._jobs.discard(job)
                 self.ledger.counts["deadlines"] += 1
-                if job.in_worker:
-                    self._hanging += 1
-                    self._add_worker()
+            hanging = sum(job.in_worker for job in late)
+            self._hanging += hanging
+        try:
+            for _ in range(hanging):
+                self._add_worker()
+        except RuntimeError as error:  # so it is as the program ends
+            self._note_failure(error, "starting a thread")
         for job in late:
             if job.future is not None:
                 job.future.cancel()
-            log.warning("%s has not returned for %r in time; %d hang now", job.name, job.process, self._hanging)
+            submit(log.warning, "%s has not returned for %r in time; %d hang now", job.name, job.process, self._hanging)
             if job.hold is not None:
                 self.ledger.conclude(job.hold, self.options.on_deadline, DecidedBy.DEADLINE, job.name)
 
+    def _tell_of_the_sink(self) -> None:
+        decisions, seconds = self.ledger.unwritten()
+        hangs = seconds > SINK_PATIENCE
+        if hangs and not self._sink_told:
+            submit(log.error, "a sink has not returned for %.0f s: %d decisions are not written", seconds, decisions)
+        self._sink_told = hangs
 
-_running: "weakref.WeakSet[Engine]" = weakref.WeakSet()
+
+_running: set[Engine] = set()
 
 
 def _stop_all() -> None:
-    for engine in list(_running):
-        engine.stop()
-
-
-atexit.register(_stop_all)
+    engines = [engine for engine in list(_running) if not engine.is_forked]
+    end = time.monotonic() + EXIT_PATIENCE
+    for engine in engines:
+        engine.begin_stop()
+    for engine in engines:
+        if not engine.stopped.wait(max(0.0, end - time.monotonic())):
+            log.error("%s: the gate hangs; what it holds is let go by the end of the program", engine.gate.name)

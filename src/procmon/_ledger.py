@@ -1,7 +1,7 @@
 """What a monitor holds and has decided: each process answered once; each decision counted, kept and written.
 
-One rule keeps everything straight: a `Hold` is *claimed*, under the lock, by whoever answers it, and only once; the
-gate is called outside the lock.
+One rule keeps everything straight: a `Hold` is *claimed*, under the lock `changed`, by whoever answers it, and only
+once. Under that lock nothing is called that could hang: no gate, no sink, no handler of the log.
 """
 
 import logging
@@ -13,14 +13,12 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Protocol, runtime_checkable
 
+from ._aside import submit
 from .errors import GateClosed, StaleProcess
 from .gates.base import Gate
 from .records import Answer, DecidedBy, Decision, ProcessHelper, Statistics, Verdict
 
 log = logging.getLogger("procmon")
-
-PATIENCE = 2.0
-"""Seconds that a stop waits for verdicts just being sent and for a sink that is just being written."""
 
 
 @runtime_checkable
@@ -28,7 +26,7 @@ class Sink(Protocol):
     """Where decisions are written, `AuditLog` for one."""
 
     def write(self, decision: Decision, /) -> object:
-        """Called once for each decision, in order, after its verdict was sent; by one thread at a time.
+        """Called once for each decision, in order, after its verdict was sent; by one thread of the monitor's.
 
         If the sink has an attribute ``ahead`` that is true, it is called before the verdict is sent, by any thread, and
         the verdict waits for it; and once more where the verdict then came too late.
@@ -53,8 +51,7 @@ class Ledger:
         gate: Gate,
         history: int,
         sinks: tuple[Sink, ...],
-        on_failure: Callable[[Exception, str], None],
-        on_news: Callable[[], None],
+        on_failure: Callable[[BaseException, str], None],
     ) -> None:
         self.changed = threading.Condition(threading.RLock())
         self.held: dict[tuple[int, int], Hold] = {}
@@ -64,12 +61,11 @@ class Ledger:
         self._sinks = sinks
         self._ahead = tuple(sink for sink in sinks if getattr(sink, "ahead", False))
         self._on_failure = on_failure
-        self._on_news = on_news  # there is something for `write`
         self._longest_hold = 0.0
         self._sending = 0
         self._unwritten: deque[tuple[Decision, bool]] = deque()  # and whether the sinks `_ahead` had it before
-        self._fetching = threading.Lock()  # taken before `changed`
-        self._writing = threading.RLock()  # a sink may stop the monitor
+        self._writing_since: float | None = None  # the first of them; None: nobody writes
+        self._fetching = threading.RLock()  # taken before `changed`, and held while the gate is called: it may hang
 
     def statistics(self) -> Statistics:
         with self.changed:
@@ -82,8 +78,7 @@ class Ledger:
         """Take in what is new at the gate: the holds that want a verdict, and the records of exits, in order."""
         with self._fetching:
             news = [one for record in self._gate.fetch() if (one := self._take_in(record)) is not None]
-        if self._unwritten:  # what the gate itself has decided
-            self._on_news()
+        self._have_written()  # what the gate itself has decided
         return news
 
     def _take_in(self, record: ProcessHelper) -> Hold | ProcessHelper | None:
@@ -145,21 +140,16 @@ class Ledger:
         process = hold.process
         held = time.monotonic() - hold.since
         decision = Decision(process=process, verdict=verdict, by=by, who=who, held=held, audited=audited)
-        failure: Exception | None = None
+        failure: BaseException | None = None
         try:
             decision = self._send(decision)
-        except Exception as error:
+        except BaseException as error:
             failure = error
-        except BaseException:  # Ctrl+C, and nobody knows whether before or after: it is held until somebody tries again
-            with self.changed:
-                self._sending -= 1
-                hold.claimed = False
-            raise
         with self.changed:
             self._sending -= 1
             self.held.pop(process.identity, None)
             self._note(decision, sent=True)
-        self._on_news()
+        self._have_written()
         if failure is not None and not isinstance(failure, GateClosed):
             self._on_failure(failure, f"answering {process!r}")
         return decision
@@ -171,25 +161,25 @@ class Ledger:
         """
         known = process if isinstance(process, ProcessHelper) else self._find(process)
         late = Decision(process=known, verdict=verdict, by=DecidedBy.USER, answer=Answer.ANSWERED)
-        with self._fetching:
-            hold = self.held.get(known.identity)
-            if hold is None:
-                if self.told(known):
-                    return late
-                decision = self._send(Decision(process=known, verdict=verdict, by=DecidedBy.USER))
-                if decision.answer is Answer.DONE:  # the gate held it, and it was not fetched yet
-                    with self.changed:
-                        self.counts["held"] += 1
-                        self._note(decision, sent=True)
-                else:
-                    self._tell(self._ahead, decision)
-        if hold is None:
-            self._on_news()
-            return decision
+        if (hold := self.held.get(known.identity)) is None:
+            with self._fetching:  # where it may be on its way to `held`
+                if (hold := self.held.get(known.identity)) is None:
+                    return late if self.told(known) else self._answer_unfetched(known, verdict)
         answered = self.answer(hold, verdict, DecidedBy.USER)
         if answered is not None and answered.answer is None:
             raise GateClosed(f"the gate failed or was closed before it could answer {known!r}, and lets go by itself")
         return answered or late
+
+    def _answer_unfetched(self, process: ProcessHelper, verdict: Verdict) -> Decision:
+        decision = self._send(Decision(process=process, verdict=verdict, by=DecidedBy.USER))
+        if decision.answer is Answer.DONE:
+            with self.changed:
+                self.counts["held"] += 1
+                self._note(decision, sent=True)
+            self._have_written()
+        else:
+            self._tell(self._ahead, decision)
+        return decision
 
     def _send(self, decision: Decision) -> Decision:
         """The same decision, with the gate's answer."""
@@ -218,16 +208,19 @@ class Ledger:
         return ""
 
     def release(self, verdict: Verdict) -> None:
-        """Answer everything that is held, because the monitor stops; wait for those who are just answering."""
-        for hold in tuple(self.held.values()):
+        """Answer everything that is held and nobody is answering, because the monitor stops; by several threads, too."""
+        for hold in list(self.held.values()):
             self.answer(hold, verdict, DecidedBy.STOP)
+
+    def wait_for_verdicts(self, patience: float) -> bool:
+        """Wait until none is being sent; False when one was after `patience` seconds."""
         with self.changed:
-            self.changed.wait_for(lambda: self._sending == 0, PATIENCE)
+            return self.changed.wait_for(lambda: self._sending == 0, patience)
 
     def abandon(self, verdict: Verdict) -> None:
-        """Note what a stop that was interrupted has left to the gate, which is closed now and has let it go."""
+        """Note what a stop has left to the gate, which hung; it is closed now and has let it go."""
         with self.changed:
-            for hold in tuple(self.held.values()):
+            for hold in list(self.held.values()):
                 if self._drop(hold):
                     held = time.monotonic() - hold.since
                     self._note(Decision(process=hold.process, verdict=verdict, by=DecidedBy.STOP, held=held))
@@ -249,37 +242,42 @@ class Ledger:
             self._unwritten.append((decision, sent and decision.answer in (Answer.DONE, None)))
         self.changed.notify_all()
 
-    def write(self) -> None:
-        """Give the sinks what they have not yet had; leave it to the thread that is just doing so, if there is one."""
-        while self._unwritten and self._writing.acquire(blocking=False):
-            try:
-                self._write_all()
-            finally:
-                self._writing.release()  # then look again: somebody may have left something to us meanwhile
+    def _have_written(self) -> None:
+        """Have the sinks told what they have not had yet; not under the lock."""
+        with self.changed:
+            if not self._unwritten or self._writing_since is not None:
+                return
+            self._writing_since = time.monotonic()
+        submit(self._write)
 
-    def flush(self) -> None:
-        """Have everything written when this returns, unless a sink hangs."""
-        if self._writing.acquire(timeout=PATIENCE):
-            try:
-                self._write_all()
-            finally:
-                self._writing.release()
-        else:
-            log.error("a sink hangs: %d decisions are not written", len(self._unwritten))
+    def _write(self) -> None:
+        """Tell the sinks one decision after the other, until there is none. Only one thread at a time does so."""
+        while True:
+            with self.changed:
+                if not self._unwritten:
+                    self._writing_since = None
+                    self.changed.notify_all()
+                    return
+                self._writing_since = time.monotonic()
+                decision, had_it = self._unwritten.popleft()
+            self._tell([sink for sink in self._sinks if not (had_it and sink in self._ahead)], decision)
 
-    def _write_all(self) -> None:
-        while self._unwritten:
-            decision, had_it = entry = self._unwritten.popleft()
-            try:
-                self._tell([sink for sink in self._sinks if not (had_it and sink in self._ahead)], decision)
-            except BaseException:  # Ctrl+C: rather twice in a log than never
-                self._unwritten.appendleft(entry)
-                raise
+    def wait_for_sinks(self, patience: float) -> bool:
+        """Wait until everything is written; False when it was not after `patience` seconds."""
+        with self.changed:
+            return self.changed.wait_for(lambda: self._writing_since is None, patience)
+
+    def unwritten(self) -> tuple[int, float]:
+        """How many decisions a sink has not had yet, and for how many seconds it has not returned from the first."""
+        with self.changed:
+            since = self._writing_since
+            return (0, 0.0) if since is None else (len(self._unwritten) + 1, time.monotonic() - since)
 
     def _tell(self, sinks: Iterable[Sink], decision: Decision) -> None:
         for sink in sinks:
             try:
                 sink.write(decision)
-            except Exception:
-                self.counts["audit_errors"] += 1
+            except BaseException:  # SystemExit, too: it must not end the thread
+                with self.changed:
+                    self.counts["audit_errors"] += 1
                 log.exception("%r could not write %r; its verdict stands", sink, decision)

@@ -4,7 +4,9 @@ import asyncio
 import threading
 from collections.abc import Awaitable
 from concurrent.futures import Future
+from contextlib import suppress
 
+from ._aside import OwnThread
 from ._own import AskingThreads
 
 __all__ = ["LoopThread"]
@@ -18,6 +20,7 @@ class LoopThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread_id = 0
         self._ours = False
+        self._closed = False
 
     def use(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run coroutines on `loop`, whose thread is the calling one."""
@@ -26,46 +29,53 @@ class LoopThread:
     def run(self, awaitable: Awaitable[object], asking_threads: AskingThreads) -> "Future[object]":
         """Await it on the loop; `asking_threads` has the loop's thread meanwhile.
 
-        Raises: RuntimeError when the loop has been closed.
+        Raises: RuntimeError when the loop has been closed, or none can be made.
         """
-        with self._lock:
-            loop = self._loop or self._start()
-        thread_id = self._thread_id
-
-        async def awaiting() -> object:
-            asking_threads.enter(thread_id)
-            try:
-                return await awaitable
-            finally:
-                asking_threads.leave(thread_id)
-
-        coroutine = awaiting()
+        coroutine = self._await(awaitable, asking_threads)
         try:
+            with self._lock:
+                if self._closed:
+                    raise RuntimeError("the monitor has stopped")
+                loop = self._loop or self._start()
             return asyncio.run_coroutine_threadsafe(coroutine, loop)
-        except RuntimeError:
+        except BaseException:
             coroutine.close()
             if asyncio.iscoroutine(awaitable):
                 awaitable.close()
             raise
 
+    async def _await(self, awaitable: Awaitable[object], asking_threads: AskingThreads) -> object:
+        thread_id = self._thread_id
+        asking_threads.enter(thread_id)
+        try:
+            return await awaitable
+        finally:
+            asking_threads.leave(thread_id)
+
     def close(self) -> None:
         """Cancel what runs on a loop of our own, and end it; a loop of the user's stays as it is."""
         with self._lock:
-            loop, ours, self._ours = self._loop, self._ours, False
-        if ours and loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(loop.stop)
+            loop, self._closed = self._loop, True
+        if self._ours and loop is not None:
+            with suppress(RuntimeError):  # it has ended by itself
+                loop.call_soon_threadsafe(loop.stop)
 
     def _start(self) -> asyncio.AbstractEventLoop:
-        started = threading.Event()
-
-        def run() -> None:
-            with asyncio.Runner() as runner:  # which cancels what is left when the loop stops
-                self._loop, self._thread_id = runner.get_loop(), threading.get_native_id()
-                started.set()
-                self._loop.run_forever()
-
-        threading.Thread(target=run, name="procmon loop", daemon=True).start()
-        started.wait()
-        assert self._loop is not None
+        begun: Future[asyncio.AbstractEventLoop] = Future()
+        OwnThread(lambda: self._run(begun), "loop").start()
+        self._loop = begun.result()
         self._ours = True
         return self._loop
+
+    def _run(self, begun: "Future[asyncio.AbstractEventLoop]") -> None:
+        try:
+            with asyncio.Runner() as runner:  # which cancels what is left when the loop stops
+                loop, self._thread_id = runner.get_loop(), threading.get_native_id()
+                begun.set_result(loop)
+                while not self._closed:
+                    with suppress(SystemExit, KeyboardInterrupt):  # of a callback: they are in its future, too
+                        loop.run_forever()
+        except Exception as error:
+            if begun.done():
+                raise
+            begun.set_exception(error)

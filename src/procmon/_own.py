@@ -21,7 +21,7 @@ class AskingThreads:
     """The native ids of the threads that the gate's next process may not have to wait for."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a collection may come in between, and call what takes it
         self._threads: Counter[int] = Counter()
         self._warned = False
 

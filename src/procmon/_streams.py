@@ -5,20 +5,30 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from ._dispatch import Engine, State
+from ._aside import Signal, aside, later
+from ._dispatch import Engine
 from ._subscriptions import Match, Subscription
-from .errors import ProcmonError
 from .records import DecidedBy, ProcessHelper, Verdict
 
 __all__ = ["Starts"]
 
-SLICE = 0.1
-"""Seconds of one wait: Ctrl+C does not interrupt a lock on Windows."""
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    """One who wants the next process."""
+
+    wake_up: Callable[[], object]
+    """Called when there may be one, if there was none."""
+    thread: int
+    """Native id of the thread that will be busy with it."""
+    process: ProcessHelper | None = None
+    withdrawn: bool = False
 
 
 class _Inbox:
@@ -26,15 +36,22 @@ class _Inbox:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.changed = threading.Condition(threading.RLock())
+        self.lock = threading.RLock()
+        self.subscription: Subscription | None = None
         self.waiting: deque[ProcessHelper] = deque()
         self.given: list[ProcessHelper] = []
-        self.wake_ups: set[Callable[[], object]] = set()
+        self.requests: dict[_Request, None] = {}  # that found nothing
         self.taker = 0  # native id of the thread that is busy with what it took
         self.closed = False
 
+    def open(self, match: Match) -> None:
+        with self.lock:
+            if not self.closed:
+                self.engine.at_stop.append(self.wake)
+                self.subscription = self.engine.subscribe(self.put, match, name="starts")
+
     def put(self, process: ProcessHelper) -> Verdict | None:
-        with self.changed:
+        with self.lock:
             if self.closed:  # since the engine has decided to ask: nobody would ever take it
                 return None
             self.waiting.append(process)
@@ -42,49 +59,63 @@ class _Inbox:
         return Verdict.DEFER
 
     def wake(self) -> None:
-        with self.changed:
-            self.changed.notify_all()
-            for wake_up in tuple(self.wake_ups):
-                wake_up()
+        with self.lock:
+            requests = list(self.requests)
+            self.requests.clear()
+        for request in requests:
+            request.wake_up()
 
-    def take(self) -> ProcessHelper | None:
-        """The next one that is still held."""
-        with self.changed:
+    def take(self, request: _Request) -> ProcessHelper | None:
+        """The next one that is still held; None: the request is woken when there may be one."""
+        with self.lock:
+            self._busy(0)
+            if request.withdrawn:
+                return None
             while self.waiting:
                 process = self.waiting.popleft()
                 hold = self.engine.ledger.held.get(process.identity)
                 if hold is not None and not hold.claimed:
                     self.given = [one for one in self.given if one.identity in self.engine.ledger.held]
                     self.given.append(process)
-                    self._busy(threading.get_native_id())
+                    self._busy(request.thread)
+                    request.process = process
                     return process
+            self.requests[request] = None
         return None
 
-    def idle(self) -> None:
-        self._busy(0)
+    def withdraw(self, request: _Request) -> None:
+        """Take back what was given to one who never got it."""
+        with self.lock:
+            request.withdrawn = True
+            if request.process in self.given:
+                self.given.remove(request.process)
+                self.waiting.appendleft(request.process)
+                self._busy(0)
+        self.wake()
 
     def _busy(self, thread: int) -> None:
-        with self.changed:
-            before, self.taker = self.taker, thread
+        before, self.taker = self.taker, thread
         if before:
             self.engine.asking_threads.leave(before)
         if thread:
             self.engine.asking_threads.enter(thread)
 
-    def close(self, subscription: Subscription) -> None:
-        subscription.cancel()
-        with suppress(ValueError):
-            self.engine.at_stop.remove(self.wake)
-        with self.changed:
+    def close(self) -> None:
+        with self.lock:
             self.closed = True
             unanswered = [*self.given, *self.waiting]
             self.given.clear()
             self.waiting.clear()
             self._busy(0)
+        if self.subscription is not None:
+            self.subscription.cancel()
+            with suppress(ValueError):
+                self.engine.at_stop.remove(self.wake)
+        self.wake()
         for process in unanswered:
             hold = self.engine.ledger.held.get(process.identity)
             if hold is not None:
-                self.engine.ledger.answer(hold, self.engine.unanswered, DecidedBy.DEFAULT, subscription.name)
+                self.engine.ledger.answer(hold, self.engine.unanswered, DecidedBy.DEFAULT, "starts")
 
 
 class Starts:
@@ -107,23 +138,18 @@ class Starts:
         self._engine = engine
         self._timeout = timeout
         self._inbox = inbox = _Inbox(engine)
-        self._subscription = subscription = engine.subscribe(inbox.put, match)
-        subscription.name = "starts"
-        engine.at_stop.append(inbox.wake)
-        self._finalizer = weakref.finalize(self, engine.do_later, lambda: inbox.close(subscription))
+        self._finalizer = weakref.finalize(self, engine.do_later, inbox.close)
         self._finalizer.atexit = False
+        aside(inbox.open, match)
 
     def __repr__(self) -> str:
-        return f"<Starts of {self._engine.gate.name}: {len(self._inbox.waiting)} waiting{', closed' * self._is_closed}>"
-
-    @property
-    def _is_closed(self) -> bool:
-        return self._subscription.cancelled
+        inbox = self._inbox
+        return f"<Starts of {self._engine.gate.name}: {len(inbox.waiting)} waiting{', closed' * inbox.closed}>"
 
     def close(self) -> None:
         """End the iteration; what is unanswered gets the default. Twice is no error."""
-        if self._finalizer.detach() is not None:
-            self._inbox.close(self._subscription)
+        aside(self._inbox.close)
+        self._finalizer.detach()
 
     def __enter__(self) -> Self:
         return self
@@ -137,49 +163,55 @@ class Starts:
         return self
 
     def __next__(self) -> ProcessHelper:
-        self._inbox.idle()
         end = None if self._timeout is None else time.monotonic() + self._timeout
-        while (process := self._inbox.take()) is None:
-            left = SLICE if end is None else min(SLICE, end - time.monotonic())
-            if left <= 0 or self._is_over():
-                self.close()
-                raise StopIteration
-            with self._inbox.changed:
-                if not self._inbox.waiting:
-                    self._inbox.changed.wait(left)
-        return process
+        while True:
+            arrived = Signal()
+            with self._request(arrived.set) as request:
+                if (process := aside(self._inbox.take, request)) is not None:
+                    return process
+                left = None if end is None else end - time.monotonic()
+                if self._is_over() or not arrived.wait(left):
+                    break
+        self.close()
+        raise StopIteration
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> ProcessHelper:
-        self._inbox.idle()
         loop = asyncio.get_running_loop()
-        arrived = asyncio.Event()
+        end = None if self._timeout is None else loop.time() + self._timeout
+        while True:
+            arrived = asyncio.Event()
 
-        def wake_up() -> None:
-            with suppress(RuntimeError):  # the loop was closed
-                loop.call_soon_threadsafe(arrived.set)
+            def wake_up(arrived: asyncio.Event = arrived) -> None:
+                with suppress(RuntimeError):  # the loop was closed
+                    loop.call_soon_threadsafe(arrived.set)
 
-        with self._inbox.changed:
-            self._inbox.wake_ups.add(wake_up)
-        try:
-            while (process := self._inbox.take()) is None:
+            with self._request(wake_up) as request:
+                if (process := await later(self._inbox.take, request)) is not None:
+                    return process
                 if self._is_over():
-                    await asyncio.to_thread(self.close)
-                    raise StopAsyncIteration
+                    break
                 try:
-                    await asyncio.wait_for(arrived.wait(), self._timeout)
+                    async with asyncio.timeout_at(end):
+                        await arrived.wait()
                 except TimeoutError:
-                    await asyncio.to_thread(self.close)
-                    raise StopAsyncIteration from None
-                arrived.clear()
-            return process
+                    break
+        await later(self.close)
+        raise StopAsyncIteration
+
+    @contextmanager
+    def _request(self, wake_up: Callable[[], object]) -> Iterator[_Request]:
+        request = _Request(wake_up, threading.get_native_id())
+        try:
+            yield request
+        except BaseException:  # Ctrl+C or a cancellation, most often: the next one who asks is to have it
+            self._engine.do_later(lambda: self._inbox.withdraw(request))
+            raise
         finally:
-            with self._inbox.changed:
-                self._inbox.wake_ups.discard(wake_up)
+            self._inbox.requests.pop(request, None)
 
     def _is_over(self) -> bool:
-        if self._engine.state is State.READY:
-            raise ProcmonError("the monitor does not run, so nothing will ever come: start() it, or use a `with`")
-        return self._is_closed or self._engine.stopped.is_set()
+        self._engine.check_runs()
+        return self._inbox.closed or self._engine.stopped.is_set

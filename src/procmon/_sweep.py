@@ -3,6 +3,7 @@
 import logging
 import os
 
+from ._aside import aside
 from ._subscriptions import Subscription, read_opinion
 from .errors import AccessDenied, StaleProcess
 from .gates.base import Gate
@@ -20,11 +21,11 @@ NO_SUCH_PROCESS = 87  # ERROR_INVALID_PARAMETER, of OpenProcess
 def sweep(gate: Gate, policy: Subscription, *, terminate: bool) -> list[Decision]:
     """See `Monitor.sweep`."""
     decisions = []
-    for process in gate.snapshot():
-        if process.paused or process.verdict is Verdict.BLOCK or (result := policy(process)) is None:
+    for process in aside(gate.snapshot):  # each step by itself: after Ctrl+C no further process is ended
+        if process.paused or process.verdict is Verdict.BLOCK or (result := aside(policy, process)) is None:
             continue
         verdict, by, who, audited = read_opinion(result, policy.name)
-        answer = _end(gate, process) if terminate and verdict is Verdict.BLOCK and not audited else None
+        answer = aside(_end, gate, process) if terminate and verdict is Verdict.BLOCK and not audited else None
         decisions.append(Decision(process=process, verdict=verdict, by=by, who=who, audited=audited, answer=answer))
     return decisions
 

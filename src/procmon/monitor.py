@@ -3,25 +3,22 @@
 from __future__ import annotations  # so that help() shows `Callback`, and not all that it stands for
 
 import asyncio
-import time
 import weakref
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self, overload
 
+from ._aside import aside
 from ._dispatch import Engine, Options, State
 from ._ledger import Sink
 from ._streams import Starts
 from ._subscriptions import Callback, Decider, ExitCallback, Match, Subscription
 from ._sweep import sweep
-from .errors import AlreadyAnswered, NotHeld, ProcmonError, StaleProcess
+from .errors import AlreadyAnswered, NotHeld, StaleProcess
 from .gates.base import Gate
 from .records import Answer, Decision, ProcessHelper, Statistics, Verdict
 
 __all__ = ["Monitor"]
-
-SLICE = 0.1
-"""Seconds of one wait: Ctrl+C does not interrupt a lock on Windows."""
 
 
 class Monitor:
@@ -125,7 +122,8 @@ class Monitor:
     def stop(self) -> None:
         """Answer all that is held by the default, close the gate, and ask no callback any more.
 
-        May be called from any thread, from a callback too, and twice.
+        May be called from any thread, and twice; in a callback or a sink it returns at once, and the monitor stops
+        soon. Ctrl+C ends the wait within half a second, whatever hangs; it stops all the same.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
@@ -150,15 +148,8 @@ class Monitor:
 
         Raises: ProcmonError when it was never started.
         """
-        if self._engine.state is State.READY:
-            raise ProcmonError("the monitor does not run, so this would wait for ever: start() it, or use a `with`")
-        end = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = SLICE if end is None else min(SLICE, end - time.monotonic())
-            if self._engine.stopped.wait(max(0.0, left)):
-                return True
-            if left <= 0:
-                return False
+        self._engine.check_runs()
+        return self._engine.stopped.wait(timeout)
 
     def __enter__(self) -> Self:
         self.start()
@@ -171,13 +162,13 @@ class Monitor:
 
     async def __aenter__(self) -> Self:
         self._engine.loops.use(asyncio.get_running_loop())
-        self.start()
+        await self._engine.start_later()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await asyncio.to_thread(self.stop)
+        await self._engine.stop_later()
 
     @property
     def gate(self) -> Gate:
@@ -246,8 +237,8 @@ class Monitor:
         True
         """
         if callback is None:
-            return lambda function: self._engine.subscribe_to_exits(function, match)
-        return self._engine.subscribe_to_exits(callback, match)
+            return lambda function: self._engine.subscribe(function, match, to_exits=True)
+        return self._engine.subscribe(callback, match, to_exits=True)
 
     def starts(self, timeout: float | None = None, *, match: Match = None) -> Starts:
         """The processes that start from now on, to iterate over with ``for`` or ``async for``.
@@ -273,11 +264,10 @@ class Monitor:
     @property
     def pending(self) -> list[ProcessHelper]:
         """Held at this moment, oldest first: being asked about, or deferred."""
-        with self._engine.changed:
-            return [hold.process for hold in self._engine.ledger.held.values() if not hold.claimed]
+        return [hold.process for hold in list(self._engine.ledger.held.values()) if not hold.claimed]
 
     def allow(self, process: ProcessHelper | int) -> Decision:
-        """Let a held process run: the record or its pid.
+        """Let a held process run: the record or its pid. Ctrl+C ends the wait; the verdict is sent all the same.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
@@ -291,7 +281,7 @@ class Monitor:
         return self._by_hand(process, Verdict.ALLOW)
 
     def block(self, process: ProcessHelper | int) -> Decision:
-        """End a held process before its first instruction: the record or its pid.
+        """End a held process before its first instruction: the record or its pid. Ctrl+C: as for `allow`.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
@@ -307,13 +297,12 @@ class Monitor:
     @property
     def history(self) -> list[Decision]:
         """The latest decisions, oldest first; `Monitor` has the number kept."""
-        with self._engine.changed:
-            return list(self._engine.ledger.history)
+        return list(self._engine.ledger.history.copy())
 
     @property
     def statistics(self) -> Statistics:
         """Counts since the monitor was made."""
-        return self._engine.ledger.statistics()
+        return aside(self._engine.ledger.statistics)
 
     def sweep(
         self, policy: Decider | Callable[[ProcessHelper], Decision | Verdict | None], *, terminate: bool = False
@@ -335,7 +324,7 @@ class Monitor:
         return sweep(self.gate, Subscription(policy, None, lambda _: None), terminate=terminate)
 
     def _by_hand(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:
-        decision = self._engine.ledger.answer_by_hand(process, verdict)
+        decision = aside(self._engine.ledger.answer_by_hand, process, verdict)
         known = decision.process
         match decision.answer:
             case Answer.DONE:
@@ -347,7 +336,7 @@ class Monitor:
             case Answer.NOT_HELD:
                 raise NotHeld(f"{known!r} is not held, it runs; `sweep` can end running processes")
             case _:
-                first = self._engine.ledger.told(known) or "longer ago than the history goes back"
+                first = aside(self._engine.ledger.told, known) or "longer ago than the history goes back"
                 raise AlreadyAnswered(f"{known!r} has had its verdict: {first}; a second one changes nothing")
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import procmon
 import pytest
 from monitoring import decided, gate, until  # noqa: F401  (a fixture)
-from procmon import ALLOW, BLOCK, DEFER
+from procmon import ALLOW, BLOCK, DEFER, _dispatch
 from procmon.records import Answer, DecidedBy
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
@@ -209,7 +209,19 @@ def test_sinks_get_each_decision_after_its_verdict_and_their_errors_are_counted(
     assert "no space left" in caplog.text
 
 
-def test_a_sink_that_hangs_holds_nothing_up(gate):
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_a_sink_that_raises_what_ends_a_thread_does_not_end_the_monitor(gate, error):
+    class Sink:
+        def write(self, decision):
+            raise error
+
+    with procmon.Monitor(gate, audit=Sink()) as monitor:
+        assert [gate.verdict_of(gate.start(image)) for image in ("a.exe", "b.exe")] == [ALLOW, ALLOW]
+    assert monitor.statistics.audit_errors == 2
+
+
+@pytest.mark.parametrize("deadline", [0.05, None])
+def test_a_sink_that_hangs_holds_nothing_up(gate, deadline):
     release, written = threading.Event(), []
 
     class Slow:
@@ -217,13 +229,30 @@ def test_a_sink_that_hangs_holds_nothing_up(gate):
             written.append(decision.process.name)
             release.wait(10)
 
-    with procmon.Monitor(gate, deadline=0.05, audit=Slow()) as monitor:
+    with procmon.Monitor(gate, deadline=deadline, audit=Slow()) as monitor:
         gate.start("exempt.exe", flags=procmon.ProcessFlags.EXEMPT)
         processes = [gate.start(f"{number}.exe") for number in range(5)]
         assert {gate.verdict_of(process, timeout=5) for process in processes} == {ALLOW}
         until(lambda: len(monitor.history) == 6, "all decisions")
         release.set()
     assert written == [decision.process.name for decision in monitor.history]
+
+
+def test_a_sink_that_hangs_is_told_of(gate, caplog, monkeypatch):
+    monkeypatch.setattr(_dispatch, "SINK_PATIENCE", 0.05)
+    monkeypatch.setattr(_dispatch, "PATIENCE", 0.05)
+    release = threading.Event()
+
+    class Slow:
+        def write(self, decision):
+            release.wait(10)
+
+    with procmon.Monitor(gate, deadline=0.05, audit=Slow()):
+        gate.start("a.exe"), gate.start("b.exe")
+        until(lambda: "a sink has not returned for 0 s: 2 decisions" in caplog.text, "a line in the log")
+    assert "a sink hangs: 2 decisions are not written" in caplog.text
+    assert caplog.text.count("a sink has not returned") == 1
+    release.set()
 
 
 def test_what_the_gate_decides_is_written_at_once(gate):
@@ -252,35 +281,6 @@ def test_stop_waits_for_the_sink_that_another_thread_is_writing_to(gate):
         assert writing.wait(5)
         threading.Timer(0.05, release.set).start()
     assert written == [process]
-
-
-def test_what_is_left_to_a_sinks_writer_as_it_ends_is_written_too(gate):
-    written = []
-
-    class Sink:
-        def write(self, decision):
-            written.append(decision.process.name)
-
-    monitor = procmon.Monitor(gate, audit=Sink())
-    ledger, first, second = monitor._engine.ledger, gate.start("a.exe"), gate.start("b.exe")
-    monitor.allow(first)
-
-    class Leaving:
-        """The lock, as it is given back: just before, another thread comes with a decision and finds it taken."""
-
-        def acquire(self, blocking=True, timeout=-1):
-            return True
-
-        def release(self):
-            if len(written) == 1:
-                ledger._unwritten.append((procmon.Decision(process=second, verdict=ALLOW, by=DecidedBy.USER), False))
-
-    ledger._writing = Leaving()
-    written.clear()
-    ledger._unwritten.append((procmon.Decision(process=first, verdict=ALLOW, by=DecidedBy.USER), False))
-    ledger.write()
-    assert written == ["a.exe", "b.exe"]
-    monitor.stop()
 
 
 def test_what_was_decided_is_written_when_stop_returns(gate):
@@ -332,7 +332,7 @@ def test_what_a_callback_starts_and_waits_for_does_not_wait_for_the_callback(gat
         until(lambda: len(monitor.history) == 2, "both decisions")
     assert verdicts == [own]
     assert len(names) == asked
-    assert caplog.text.count("a callback of this program has started child.exe") == 1
+    until(lambda: "a callback of this program has started child.exe" in caplog.text, "a line in the log")
 
 
 @pytest.mark.parametrize(

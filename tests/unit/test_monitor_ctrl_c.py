@@ -1,85 +1,217 @@
 """Monitor: Ctrl+C at any moment ends the wait, and loses neither a process nor a decision."""
 
 import _thread
+import asyncio
+import random
 import signal
 import threading
 import time
+from contextlib import suppress
 
+import ctrl_c
 import procmon
 import pytest
+from ctrl_c import Scene, seconds_until_heard
 from monitoring import gate, until  # noqa: F401  (a fixture)
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.records import DecidedBy
 
 
-@pytest.mark.parametrize("waiting", ["wait", "starts"])
-def test_ctrl_c_ends_a_wait_within_half_a_second(gate, waiting):
-    """`interrupt_main` leaves a lock waiting, as Ctrl+C does on Windows, so this shows on any system."""
-    with procmon.Monitor(gate) as monitor:
-        timer = threading.Timer(0.05, _thread.interrupt_main)
-        timer.start()
-        began = time.monotonic()
-        with pytest.raises(KeyboardInterrupt):
-            monitor.wait(5) if waiting == "wait" else list(monitor.starts(timeout=5))
-            time.sleep(0)
-        assert time.monotonic() - began < 0.5
+@pytest.mark.parametrize("action", ctrl_c.ACTIONS)
+@pytest.mark.parametrize("hang", ctrl_c.HANGS)
+def test_it_is_heard_whatever_hangs_and_nothing_stays_held(monkeypatch, hang, action):
+    ctrl_c.check(hang, action, monkeypatch)
 
 
-@pytest.mark.parametrize("sent", [False, True])
-def test_a_verdict_that_is_interrupted_can_be_given_again(gate, monkeypatch, sent):
-    def interrupted(*processes):
-        if sent:
-            allow(*processes)
-        raise KeyboardInterrupt
+def test_a_start_that_is_interrupted_stops_the_monitor(monkeypatch):
+    ctrl_c.shorten(monkeypatch)
+    gate = ctrl_c.HangingGate()
+    process = gate.start("a.exe")
+    gate.hanging = "fetch"
+    monitor = procmon.Monitor(gate, default=BLOCK)
+    assert seconds_until_heard(monitor.start, "start") < ctrl_c.SOON
+    assert monitor.wait(5)
+    assert gate.verdict_of(process) is ALLOW, "by the gate, as it was closed"
+    gate.go_on.set()
 
-    allow = gate.allow
-    with procmon.Monitor(gate, default=DEFER) as monitor:
-        process = gate.start("a.exe")
-        until(lambda: monitor.pending, "it, held")
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(gate, "allow", interrupted)
+
+@pytest.mark.parametrize("verdict", ["allow", "block"])
+def test_a_verdict_that_is_interrupted_is_given_once_all_the_same(verdict):
+    with Scene("verdict") as scene:
+        process, monitor = scene.processes[0], scene.monitor
+        seconds_until_heard(lambda: getattr(monitor, verdict)(process), verdict)
+        assert process not in monitor.pending
+        scene.gate.go_on.set()
+        assert scene.gate.verdict_of(process).value == verdict
+        until(lambda: monitor.history, "its decision")
+        with pytest.raises(procmon.AlreadyAnswered, match=f"{verdict} by user"):
             monitor.allow(process)
-        assert monitor.pending == [process]  # it may be held still, and is not forgotten
-        if sent:
-            with pytest.raises(procmon.AlreadyAnswered):
-                monitor.block(process)
-        else:
-            monitor.block(process)
-        assert monitor.pending == []
-    assert gate.verdict_of(process) is (ALLOW if sent else BLOCK)
+        assert [one.process for one in monitor.history] == [process]
 
 
-def test_a_decision_whose_writing_is_interrupted_is_written_later(gate):
-    class Sink:
-        written = []
-
-        def write(self, decision):
-            if not self.written:
-                self.written.append("interrupted")
-                raise KeyboardInterrupt
-            self.written.append(decision.process.name)
-
-    with procmon.Monitor(gate, default=DEFER, audit=Sink()) as monitor:
-        process = gate.start("a.exe")
-        until(lambda: monitor.pending, "it, held")
-        with pytest.raises(KeyboardInterrupt):
-            monitor.allow(process)
-    assert Sink.written == ["interrupted", "a.exe"]
-
-
-def test_a_stop_that_is_interrupted_still_closes_the_gate(gate, monkeypatch):
-    monitor = procmon.Monitor(gate, default=DEFER)
-    monitor.start()
-    processes = [gate.start("a.exe"), gate.start("b.exe")]
-    until(lambda: len(monitor.pending) == 2, "both, held")
-    monkeypatch.setattr(gate, "allow", lambda *_: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
+def test_a_decision_whose_writing_is_interrupted_is_written_once():
+    with Scene("sink ahead") as scene:
+        process, monitor = scene.processes[0], scene.monitor
+        seconds_until_heard(lambda: monitor.allow(process), "allow")
+        assert scene.gate.verdict_of(process, timeout=0) is None, "the line comes first"
+        scene.gate.go_on.set()
+        assert scene.gate.verdict_of(process) is ALLOW
         monitor.stop()
-    assert [gate.verdict_of(process) for process in processes] == [ALLOW, ALLOW]
-    assert [(one.process.name, one.by, one.answer) for one in monitor.history] == [
-        ("a.exe", DecidedBy.STOP, None),
-        ("b.exe", DecidedBy.STOP, None),
-    ]
-    assert repr(monitor) == "<Monitor stopped on simulated: 0 allowed, 0 blocked, 0 pending>"
+        assert [one.process for one in scene.written].count(process) == 1
+
+
+def test_a_stop_that_is_interrupted_goes_on():
+    with Scene("verdict") as scene:
+        seconds_until_heard(scene.monitor.stop, "stop")
+        assert not scene.monitor.running
+        scene.gate.go_on.set()
+        assert scene.monitor.wait(5)
+        assert [(one.verdict, one.by) for one in scene.monitor.history] == 2 * [(ALLOW, DecidedBy.STOP)]
+        scene.monitor.stop()
+
+
+def test_where_a_verdict_hangs_stop_gives_the_others_the_default(monkeypatch):
+    ctrl_c.shorten(monkeypatch)
+
+    class OneHangs(procmon.SimulatedGate):
+        def block(self, *processes):
+            if processes[0].name == "hang.exe":
+                go_on.wait(30)
+            return super().block(*processes)
+
+    go_on, gate = threading.Event(), OneHangs(disconnect=ALLOW)
+    monitor = procmon.Monitor(gate, default=BLOCK)
+    monitor.subscribe(lambda process: DEFER)
+    monitor.start()
+    hanging, *others = [gate.start(image) for image in ("hang.exe", "a.exe", "b.exe")]
+    until(lambda: len(monitor.pending) == 3, "all, held")
     monitor.stop()
-    assert not monitor.running
+    assert [gate.verdict_of(process) for process in others] == [BLOCK, BLOCK]
+    assert gate.verdict_of(hanging) is ALLOW, "by the gate, as it was closed"
+    go_on.set()
+
+
+def test_a_sweep_that_is_interrupted_ends_no_further_process(gate):
+    monitor = procmon.Monitor(gate)
+    processes = gate.running_before(*(f"{number}.exe" for number in range(100)))
+    asked = []
+
+    def slow(process):
+        asked.append(process)
+        time.sleep(0.02)
+        return BLOCK
+
+    seconds_until_heard(lambda: monitor.sweep(slow, terminate=True), "sweep")
+    assert 0 < len(asked) < 20
+    time.sleep(0.1)
+    assert len(processes) - len(gate.snapshot()) <= len(asked) < 20
+    monitor.stop()
+
+
+def test_an_iteration_that_is_interrupted_goes_on_with_what_it_has_not_given(gate):
+    with procmon.Monitor(gate) as monitor, monitor.starts(timeout=5) as starts:
+        one, two = gate.start("a.exe"), gate.start("b.exe")
+        until(lambda: monitor.statistics.deferred == 2, "both, deferred")
+        take = starts._inbox.take
+
+        def slowly(request):
+            taken = take(request)
+            time.sleep(0.3)
+            return taken
+
+        starts._inbox.take = slowly
+        seconds_until_heard(lambda: next(starts), "next")
+        starts._inbox.take = take
+        until(lambda: not monitor._engine.asking_threads, "the first, put back")
+        assert [next(starts), next(starts)] == [one, two]
+
+
+def test_async_for_that_is_cancelled_goes_on_with_what_it_has_not_given(gate):
+    async def main():
+        async with procmon.Monitor(gate) as monitor:
+            starts = monitor.starts(timeout=5)
+            processes = [gate.start(f"{number}.exe") for number in range(50)]
+            given = []
+            while len(given) < len(processes):
+                try:
+                    async with asyncio.timeout(random.random() * 0.001):
+                        given.append(await anext(starts))
+                except TimeoutError:
+                    await asyncio.sleep(0.001)
+            assert sorted(given, key=lambda process: process.pid) == processes
+
+    asyncio.run(main())
+
+
+def test_at_any_instruction_it_leaves_the_monitor_at_work():
+    """Another thread starts processes all the time; each is decided, whatever the main thread is thrown out of."""
+    gate = procmon.SimulatedGate()
+    monitor = procmon.Monitor(gate, history=10)
+    monitor.subscribe(lambda process: ALLOW if process.start_key % 2 else DEFER)
+    monitor.start()
+    over, late, chance, armed, count = threading.Event(), [], random.Random(1), False, 0
+
+    def feed():
+        while not over.is_set():
+            process = gate.start("a.exe")
+            if process.start_key % 2 and gate.verdict_of(process, timeout=5) is None:
+                late.append(process)
+
+    def press():
+        while not over.is_set():
+            time.sleep(chance.random() * 0.003)
+            _thread.interrupt_main()
+
+    def hear(*_):
+        nonlocal armed
+        if armed:
+            armed = False
+            raise KeyboardInterrupt
+
+    def use():
+        for process in monitor.pending[:2]:
+            with suppress(procmon.AlreadyAnswered):
+                chance.choice([monitor.allow, monitor.block])(process)
+        monitor.subscribe(lambda process: None).cancel()
+        with monitor.starts(timeout=0.001) as starts:
+            for process in starts:
+                monitor.allow(process)
+        assert monitor.statistics.held >= len(monitor.history)
+
+    threads = [threading.Thread(target=target) for target in (feed, press)]
+    before = signal.signal(signal.SIGINT, hear)
+    try:
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + ctrl_c.STRESS_SECONDS
+        while time.monotonic() < end:
+            try:
+                armed = True
+                use()
+                armed = False
+            except KeyboardInterrupt:
+                count += 1
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(20)
+        signal.signal(signal.SIGINT, before)
+    assert count > 10
+    assert late == []
+    monitor.stop()
+    assert [one for one in gate._processes.values() if one.paused] == []
+    statistics = monitor.statistics
+    assert statistics.held == statistics.allowed + statistics.blocked + statistics.stale
+
+
+# ------------------------------------------------------------------------------------------------- a program's last moments
+
+
+@pytest.mark.parametrize("hang", ["nothing", *ctrl_c.HANGS])
+def test_the_end_of_a_program_lets_go_whatever_hangs(hang):
+    ctrl_c.check_exit(hang)
+
+
+@pytest.mark.parametrize("hang", ["verdict", "close", "sink", "lock"])
+def test_a_real_one_ends_a_stop_that_hangs_and_then_the_program(hang):
+    ctrl_c.check_real_ctrl_c(hang)

@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+import ctrl_c
 import procmon
 import pytest
 from monitoring import gate, until  # noqa: F401  (a fixture)
@@ -147,7 +148,48 @@ def test_a_monitor_that_is_dropped_lets_go_and_says_so(gate, caplog):
 
     assert gate.verdict_of(arrange(), timeout=5) is ALLOW
     until(lambda: gate.closed, "the gate, closed")
-    assert "keep a reference" in caplog.text
+    until(lambda: "keep a reference" in caplog.text, "a line in the log")
+
+
+def test_a_monitor_that_is_dropped_lets_go_whatever_hangs(monkeypatch):
+    ctrl_c.shorten(monkeypatch)
+    gate, asked = ctrl_c.HangingGate(), threading.Event()
+
+    def decide(process):
+        asked.set()
+        gate.go_on.wait(30)
+
+    def arrange():
+        monitor = procmon.Monitor(gate, deadline=None)
+        monitor.subscribe(decide)
+        monitor.start()
+        processes = [gate.start("a.exe"), gate.start("b.exe")]
+        until(lambda: monitor.pending == processes, "both, held")
+        assert asked.wait(5), "the worker hangs"
+        gate.hanging = "fetch"
+        processes.append(gate.start("c.exe"))
+        assert gate.inside.wait(5), "the dispatcher hangs"
+        return processes
+
+    assert [gate.verdict_of(process, timeout=5) for process in arrange()] == 3 * [ALLOW]
+    gate.go_on.set()
+
+
+def test_a_stop_during_a_collection_inside_a_lock_of_the_monitors_waits_for_nobody(gate):
+    """A finalizer of the user's may run in any of its threads, at any instruction."""
+    release = threading.Event()
+    with procmon.Monitor(gate, default=DEFER) as monitor:
+
+        @monitor.subscribe
+        def decide(process):
+            with monitor._engine.changed:
+                monitor.stop()
+                release.set()
+
+        process = gate.start("a.exe")
+        assert release.wait(5)
+        assert monitor.wait(5)
+    assert gate.verdict_of(process) is ALLOW
 
 
 PROGRAM = """
@@ -176,6 +218,68 @@ def test_the_end_of_the_program_lets_go(last):
         timeout=20,
     )
     assert done.stdout.strip() == "['allow']", done.stderr
+
+
+ENDS = """
+import os, sys, threading, time, procmon
+gate = procmon.SimulatedGate()
+monitor = procmon.Monitor(gate, default=procmon.DEFER, deadline=0.2)
+"""
+
+GOES_ON = ENDS + """
+def go_on():
+    threading.main_thread().join()
+    processes = [gate.start("a.exe"), gate.start("b.exe"), gate.start("c.exe")]
+    print(gate.verdict_of(processes[0], 5).value, flush=True)
+    while processes[1] not in monitor.pending:
+        time.sleep(0.001)
+    print(monitor.block(processes[1]).verdict.value, monitor.statistics.pending, flush=True)
+    print(gate.verdict_of(processes[2], 0), flush=True)
+
+monitor.subscribe(lambda process: procmon.ALLOW, match="a.exe")
+monitor.start()
+threading.Thread(target=go_on).start()
+"""
+
+
+def run_program(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_as_long_as_threads_of_a_program_go_on_so_does_its_monitor():
+    assert run_program(GOES_ON).split() == ["allow", "block", "1", "None"]
+
+
+FORKS = ENDS + """
+monitor.start()
+process = gate.start("a.exe")
+pid = os.fork()
+if pid == 0:
+    monitor.stop()
+    try:
+        monitor.wait()
+    except procmon.ProcmonError as error:
+        print(error, flush=True)
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), monitor.running, gate.verdict_of(process, 0))
+monitor.allow(process)
+print(gate.verdict_of(process).value)
+"""
+
+if hasattr(os, "fork"):
+
+    def test_a_monitor_stays_with_the_process_that_made_it():
+        said = run_program(FORKS).splitlines()
+        assert "forked" in said[0]
+        assert said[1:] == ["7 True None", "allow"]
 
 
 def test_history_is_bounded_and_statistics_are_not(gate):

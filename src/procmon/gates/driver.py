@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 from .. import wire
+from .._aside import aside
 from ..driverinfo import DriverInfo
 from ..errors import DriverNotRunning, GateClosed, ProcmonError, UnsupportedPlatform, VersionMismatch
 from ..records import Answer, ProcessHelper, Verdict
@@ -213,9 +214,12 @@ class DriverGate:
 
     def close(self) -> None:
         """Let all that is still held go, by `on_disconnect`, and hold nothing more. Twice is no error."""
+        aside(self._close)
+
+    def _close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._connection.close()
+            self._connection.close()  # which waits for a request that another thread has sent
             self._connection.wake()
 
     # ------------------------------------------------------------------------------------------------------ inside

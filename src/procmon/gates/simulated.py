@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from .._aside import wait_for
 from ..errors import GateClosed, StaleProcess
 from ..records import Answer, DecidedBy, ProcessFlags, ProcessHelper, Verdict
 from ..wire import lowercase
@@ -149,7 +150,7 @@ class SimulatedGate:
             known = self._processes.get(process) if isinstance(process, int) else process
             if known is None or known.start_key > self._last_key:
                 raise StaleProcess(f"{process!r} was never started in this gate: give what start() returned")
-            self._state.wait_for(lambda: known.identity in self._verdicts or not self._holds(known), timeout)
+            wait_for(self._state, lambda: known.identity in self._verdicts or not self._holds(known), timeout)
             return self._verdicts.get(known.identity)
 
     def running_before(self, *images: str) -> list[ProcessHelper]:
@@ -266,7 +267,7 @@ class SimulatedGate:
         """
         with self._state:
             self._watched = True
-            ready = self._state.wait_for(self._is_ready, timeout)
+            ready = wait_for(self._state, self._is_ready, timeout)
             self._woken = False
             return ready
 

@@ -1,0 +1,263 @@
+"""Ctrl+C in the main thread while something hangs: for the rings of both systems.
+
+`Scene` is a monitor on a gate with two held processes, in which one thing hangs. `ACTIONS` are all that a main thread can do
+with a monitor; `HANGS` all that can hang in it.
+"""
+
+import _thread
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import procmon
+import pytest
+from monitoring import until
+from procmon import _dispatch
+
+SOON = 0.5
+"""Seconds within which Ctrl+C is heard."""
+
+ATTEMPTS = 3
+"""The machine is shared, and a thread may have to wait for it."""
+
+
+STRESS_SECONDS = 60.0 if os.environ.get("PROCMON_LONG") else 2.0
+
+
+def shorten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a stop lose its patience sooner."""
+    monkeypatch.setattr(_dispatch, "PATIENCE", 0.3)
+    monkeypatch.setattr(_dispatch, "ANOTHER", 0.1)
+
+
+class HangingGate(procmon.SimulatedGate):
+    """A gate that does not return from one kind of call until `go_on` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hanging = ""
+        self.go_on = threading.Event()
+        self.inside = threading.Event()
+
+    def _call(self, kind: str) -> None:
+        if kind == self.hanging:
+            self.inside.set()
+            self.go_on.wait(60)
+
+    def fetch(self) -> list[procmon.ProcessHelper]:
+        self._call("fetch")
+        return super().fetch()
+
+    def snapshot(self) -> list[procmon.ProcessHelper]:
+        self._call("snapshot")
+        return super().snapshot()
+
+    def allow(self, *processes: procmon.ProcessHelper) -> list[procmon.Answer]:
+        self._call("verdict")
+        return super().allow(*processes)
+
+    def block(self, *processes: procmon.ProcessHelper) -> list[procmon.Answer]:
+        self._call("verdict")
+        return super().block(*processes)
+
+    def close(self) -> None:
+        self._call("close")
+        super().close()
+
+
+class Scene:
+    """A monitor that runs, with `a.exe` and `b.exe` held, one of which hangs where `hang` says."""
+
+    def __init__(self, hang: str) -> None:
+        self.hang = hang
+        self.gate = HangingGate()
+        self.ahead = hang == "sink ahead"
+        self.written: list[procmon.Decision] = []
+        self.monitor = procmon.Monitor(self.gate, default=procmon.DEFER, deadline=None, audit=self)
+        self.monitor.start()
+        if hang in ("callback", "callback that stops"):
+            self.monitor.subscribe(self._callback)
+        self.processes = [self.gate.start("a.exe"), self.gate.start("b.exe")]
+        until(lambda: len(self.monitor.pending) == 2 or hang == "callback that stops", "both, held")
+        self._begin_to_hang()
+
+    def _begin_to_hang(self) -> None:
+        if self.hang == "lock":
+            threading.Thread(target=self._keep_the_lock, daemon=True).start()
+            assert self.gate.inside.wait(5)
+        elif self.hang in ("fetch", "verdict", "snapshot", "close"):
+            self.gate.hanging = self.hang
+            if self.hang == "fetch":
+                self.gate.wake()
+                assert self.gate.inside.wait(5)
+        elif self.hang.startswith("sink"):
+            self.gate.hanging = "sink"
+            self.processes.append(self.gate.start("c.exe", flags=procmon.ProcessFlags.EXEMPT))
+
+    def _keep_the_lock(self) -> None:
+        with self.monitor._engine.changed:
+            self.gate.inside.set()
+            self.gate.go_on.wait(60)
+
+    def _callback(self, process: procmon.ProcessHelper) -> None:
+        if self.hang == "callback that stops":
+            self.monitor.stop()
+        self.gate.inside.set()
+        self.gate.go_on.wait(60)
+
+    def write(self, decision: procmon.Decision) -> None:
+        """The monitor writes its decisions here."""
+        self.gate._call("sink")
+        self.written.append(decision)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.gate.go_on.set()
+        self.monitor.stop()
+
+
+def _iterate(scene: Scene) -> None:
+    for _ in scene.monitor.starts(timeout=5):
+        pass
+
+
+def _leave(scene: Scene) -> None:
+    with scene.monitor.starts() as starts:
+        scene.gate.start("late.exe")
+        assert starts
+
+
+ACTIONS: dict[str, Callable[[Scene], object]] = {
+    "stop": lambda scene: scene.monitor.stop(),
+    "with": lambda scene: scene.monitor.__exit__(None, None, None),
+    "wait": lambda scene: scene.monitor.wait(5),
+    "iterate": _iterate,
+    "leave an iteration": _leave,
+    "allow": lambda scene: scene.monitor.allow(scene.processes[0]),
+    "block": lambda scene: scene.monitor.block(scene.processes[1].pid),
+    "pending": lambda scene: scene.monitor.pending,
+    "history": lambda scene: scene.monitor.history,
+    "statistics": lambda scene: scene.monitor.statistics,
+    "repr": lambda scene: repr(scene.monitor),
+    "subscribe": lambda scene: scene.monitor.subscribe(lambda process: None).cancel(),
+    "on_exit": lambda scene: scene.monitor.on_exit(lambda process: None).cancel(),
+    "sweep": lambda scene: scene.monitor.sweep(lambda process: None),
+}
+
+HANGS = ["callback", "callback that stops", "sink", "sink ahead", "fetch", "verdict", "snapshot", "close", "lock"]
+
+
+def seconds_until_heard(action: Callable[[], object], what: str) -> float:
+    """Begin an action, press Ctrl+C, and wait until it comes through: how long that took."""
+    pressed: list[float] = []
+
+    def press() -> None:
+        time.sleep(0.05)
+        pressed.append(time.monotonic())
+        _thread.interrupt_main()  # leaves a lock waiting on every system, as Ctrl+C does on Windows
+
+    threading.Thread(target=press).start()
+    end = time.monotonic() + 10
+    try:
+        try:
+            action()
+        except procmon.ProcmonError:
+            pass  # too late, say
+        while time.monotonic() < end:
+            time.sleep(0.001)
+    except KeyboardInterrupt:
+        return time.monotonic() - pressed[0]
+    raise AssertionError(f"{what}: Ctrl+C was never heard")
+
+
+def check(hang: str, action: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl+C in an action is heard soon, and nothing stays held for all that."""
+    shorten(monkeypatch)
+    took: list[float] = []
+    while len(took) < ATTEMPTS:
+        with Scene(hang) as scene:
+            took.append(seconds_until_heard(lambda: ACTIONS[action](scene), action))
+            if hang == "lock":
+                scene.gate.go_on.set()
+            scene.monitor._engine.begin_stop()
+            for process in scene.processes:
+                assert scene.gate.verdict_of(process, 5) is not None, f"{process} is held, though the monitor stops"
+        if took[-1] < SOON:
+            return
+    raise AssertionError(f"{action}: Ctrl+C was heard after {took} s")
+
+
+# ----------------------------------------------------------------------------------------------- the end of a program
+
+PROGRAM = """
+import atexit, os, signal, sys, threading, time
+from ctrl_c import Scene, _dispatch
+
+hang, _dispatch.PATIENCE, _dispatch.ANOTHER, _dispatch.EXIT_PATIENCE = sys.argv[1], {patience}, 0.1, {exit_patience}
+
+@atexit.register  # first, so called last
+def report():
+    held = sum(scene.gate.verdict_of(process, 0) is None for process in scene.processes)
+    print("held" if held else "let go", time.time(), flush=True)
+
+def press(number):
+    time.sleep(0.7)
+    print("pressed", number, time.time(), flush=True)
+    if sys.platform == "win32":
+        os.kill(0, signal.CTRL_C_EVENT)  # to all of this console, of which there is only this program
+    else:
+        os.kill(os.getpid(), signal.SIGINT)
+
+scene = Scene(hang)
+try:
+    if {presses}:
+        threading.Thread(target=press, args=(1,), daemon=True).start()
+        scene.monitor.stop()
+except KeyboardInterrupt:
+    print("heard", time.time(), flush=True)
+    threading.Thread(target=press, args=(2,), daemon=True).start()
+print("end", time.time(), flush=True)
+"""
+
+
+def program_ends(hang: str, *, patience: float, exit_patience: float, presses: bool) -> dict[str, float]:
+    """Let a program end in which something hangs: what it said, and how many seconds before its end."""
+    root = Path(__file__).resolve().parents[1]
+    code = PROGRAM.format(patience=patience, exit_patience=exit_patience, presses=presses)
+    done = subprocess.run(
+        [sys.executable, "-c", code, hang],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(root / "src"), str(root / "tests")])},
+        creationflags=getattr(subprocess, "CREATE_NEW_CONSOLE", 0),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    ended = time.time()
+    assert done.returncode == 0, done.stderr
+    lines = [line.rpartition(" ") for line in done.stdout.splitlines()]
+    return {what: ended - float(when) for what, _, when in lines}
+
+
+def check_exit(hang: str) -> None:
+    """The end of a program lets go, and is not put off for long whatever hangs."""
+    said = program_ends(hang, patience=0.3, exit_patience=1.5, presses=False)
+    assert "let go" in said or hang == "lock", "only the end of the process itself lets go"
+    assert said["end"] < 10
+
+
+def check_real_ctrl_c(hang: str) -> None:
+    """The system's own Ctrl+C ends a stop that hangs, and, pressed once more, the end of the program, which does too."""
+    took: list[tuple[float, float]] = []
+    while len(took) < ATTEMPTS:
+        said = program_ends(hang, patience=20, exit_patience=50, presses=True)
+        took.append((said["pressed 1"] - said["heard"], said["pressed 2"]))
+        if max(took[-1]) < SOON:
+            return
+    raise AssertionError(f"{hang}: Ctrl+C was heard after {took} s")
