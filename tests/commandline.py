@@ -20,7 +20,7 @@ class CommandGate(SimulatedGate):
     """A gate over a real command; the processes that it is said to start come from a script."""
 
     def __init__(self, script: Script, before: Script, status: int, otherwise: Verdict) -> None:
-        super().__init__("scripted", disconnect=otherwise)
+        super().__init__("scripted", on_disconnect=otherwise)
         self.popen = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({status})"])
         before(self)
         self._script = threading.Thread(target=self._play, args=(script,), daemon=True)

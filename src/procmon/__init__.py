@@ -33,7 +33,7 @@ from .gates.driver import DriverGate
 from .gates.simulated import SimulatedGate
 from .monitor import Monitor
 from .policy import Policy
-from .processes import ProcessTree, processes, tree
+from .processes import ProcessList, ProcessTree, processes, tree
 from .records import Answer, DecidedBy, Decision, ProcessFlags, ProcessHelper, Statistics, Verdict
 from .service import DriverService, DriverState, DriverStatus, find_driver
 
@@ -74,6 +74,7 @@ __all__ = [
     "ProcessDetails",
     "ProcessFlags",
     "ProcessHelper",
+    "ProcessList",
     "ProcessTree",
     "ProcmonError",
     "Signature",

@@ -20,7 +20,7 @@ from .audit import AuditLog
 from .errors import ProcmonError, UnsupportedPlatform
 from .gates.base import Gate
 from .policy import Policy
-from .records import ProcessHelper, Verdict, printable
+from .records import Verdict, printable
 from .wire import MAX_RULES
 
 __all__ = ["Gates", "main"]
@@ -254,19 +254,10 @@ def _ps(options: argparse.Namespace) -> int:
         for process in found:
             print(json.dumps(process.as_dict(), separators=(",", ":")))
     else:
-        print(ProcessTree(found) if options.command == "tree" else _table(found, Screen(sys.stdout).columns))
+        columns = Screen(sys.stdout).columns
+        shorten = (lambda image, taken: short_path(image, columns - taken)) if columns else None
+        print(ProcessTree(found) if options.command == "tree" else found.table(shorten))
     return 0
-
-
-def _table(processes: list[ProcessHelper], columns: int | None) -> str:
-    """One line a process: pid, parent, since when, image; cut where a terminal has but so many columns."""
-    lines = [f"{'PID':>6} {'PARENT':>6}  {'STARTED':<16}  IMAGE"]
-    for process in processes:
-        created = process.created.astimezone().strftime("%Y-%m-%d %H:%M") if process.created else ""
-        line = f"{process.pid:>6} {process.parent_pid:>6}  {created:<16}  "
-        image = printable(process.image_name)
-        lines.append(line + (short_path(image, columns - len(line)) if columns else image))
-    return "\n".join(lines)
 
 
 def _driver(options: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """The processes that run at this moment, and their tree."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from ._describe import describe
 from .errors import StaleProcess
@@ -9,10 +9,36 @@ from .win32 import kernel
 from .win32 import process as win32_process
 from .wire import lowercase
 
-__all__ = ["ProcessTree", "lookup", "processes", "tree"]
+__all__ = ["ProcessList", "ProcessTree", "lookup", "processes", "tree"]
 
 
-def processes() -> list[ProcessHelper]:
+class ProcessList(list[ProcessHelper]):
+    r"""A list of processes that shows itself as a table, one line each.
+
+    >>> import procmon
+    >>> gate = procmon.SimulatedGate()
+    >>> explorer, notepad = gate.running_before(r"c:\windows\explorer.exe", r"c:\windows\notepad.exe")
+    >>> procmon.ProcessList([explorer, notepad])  # doctest: +ELLIPSIS
+       PID PARENT  STARTED           IMAGE
+      1000      4  ...  c:\windows\explorer.exe
+      1004      4  ...  c:\windows\notepad.exe
+    """
+
+    def __repr__(self) -> str:
+        return self.table()
+
+    def table(self, shorten: Callable[[str, int], str] | None = None) -> str:
+        """The table. `shorten` may cut an image name to fit: it is given how many columns the rest has taken."""
+        lines = [f"{'PID':>6} {'PARENT':>6}  {'STARTED':<16}  IMAGE"]
+        for process in self:
+            created = process.created.astimezone().strftime("%Y-%m-%d %H:%M") if process.created else ""
+            line = f"{process.pid:>6} {process.parent_pid:>6}  {created:<16}  "
+            image = printable(process.image_name)
+            lines.append(line + (shorten(image, len(line)) if shorten else image))
+        return "\n".join(lines)
+
+
+def processes() -> ProcessList:
     """Every running process that Windows lists, the oldest first; flagged RUNNING_BEFORE.
 
     A process that Windows does not let this user open is there with its bare name and the flag NAME_MISSING; the idle
@@ -24,10 +50,9 @@ def processes() -> list[ProcessHelper]:
 
     Raises: UnsupportedPlatform off Windows.
     """
-    return sorted(
-        (_record(listed) for listed in win32_process.running() if listed.pid),
-        key=lambda process: (process.start_key, process.pid),
-    )
+    found = ProcessList(_record(listed) for listed in win32_process.running() if listed.pid)
+    found.sort(key=lambda process: (process.start_key, process.pid))
+    return found
 
 
 def lookup(pid: int) -> ProcessHelper | None:
@@ -47,13 +72,11 @@ def lookup(pid: int) -> ProcessHelper | None:
 
 
 def tree(root: ProcessHelper | int | None = None) -> "ProcessTree":
-    """The tree of the running processes: all of it, or what is below `root` and `root` itself.
-
-    ``print(procmon.tree())`` draws it.
+    """The tree of the running processes: all of it, or what is below `root` and `root` itself. It shows itself drawn.
 
     >>> import os, procmon
-    >>> len(procmon.tree(os.getpid()))  # doctest: +WINDOWS
-    1
+    >>> procmon.tree(os.getpid()).roots[0].pid == os.getpid()  # doctest: +WINDOWS
+    True
 
     Raises: UnsupportedPlatform off Windows; StaleProcess when `root` has gone.
     """
@@ -91,8 +114,6 @@ class ProcessTree:
     >>> compilers = [gate.start(r"c:\tools\cc.exe", parent_pid=make.pid) for _ in range(2)]
     >>> tree = procmon.ProcessTree(gate.snapshot())
     >>> tree
-    <ProcessTree of 3 processes below make.exe 1000>
-    >>> print(tree)
     make.exe 1000 (paused)
     ├─ cc.exe 1004 (paused)
     └─ cc.exe 1008 (paused)
@@ -141,10 +162,8 @@ class ProcessTree:
         return isinstance(process, ProcessHelper) and self._by_pid.get(process.pid) == process
 
     def __repr__(self) -> str:
-        roots = f"{self._roots[0].name} {self._roots[0].pid}" if len(self._roots) == 1 else f"{len(self._roots)} roots"
-        return f"<ProcessTree of {len(self)} processes below {roots}>"
-
-    def __str__(self) -> str:
+        if not self._roots:
+            return "<ProcessTree of 0 processes>"
         return "\n".join(stem + _line(process) for process, stem in self._walk(self._roots))
 
     def _known(self, process: ProcessHelper | int) -> ProcessHelper:

@@ -4,9 +4,13 @@ All are immutable, compare by identity of what they describe, print on one line,
 JSON with ``as_dict``. They import on every operating system.
 """
 
+import ast
 import enum
+import inspect
 import ntpath
+import textwrap
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -14,6 +18,32 @@ from typing import TypeVar
 __all__ = ["Answer", "DecidedBy", "Decision", "ProcessFlags", "ProcessHelper", "Statistics", "Verdict"]
 
 T = TypeVar("T")
+E = TypeVar("E", bound=enum.Enum)
+
+
+class FieldHelp(dict[str, str]):
+    """The text below each field of a record, for `help`, which reads it from ``__slots__``; read when it is asked for."""
+
+    def __init__(self, record: type) -> None:
+        super().__init__({f.name: "" for f in fields(record)})
+        self._record = record
+
+    def __getitem__(self, name: str) -> str:
+        with suppress(OSError, SyntaxError):  # without its source a program has no texts, and works
+            [node] = ast.parse(textwrap.dedent(inspect.getsource(self._record))).body
+            assert isinstance(node, ast.ClassDef)
+            for before, after in zip(node.body, node.body[1:], strict=False):
+                if isinstance(before, ast.AnnAssign) and ast.unparse(before.target) == name:
+                    match after:
+                        case ast.Expr(value=ast.Constant(value=str(text))):
+                            return inspect.cleandoc(text)
+        return ""
+
+
+def explained(record: type[T]) -> type[T]:
+    """Class decorator above ``@dataclass(slots=True)``: `help` shows what each field is."""
+    record.__slots__ = FieldHelp(record)  # type: ignore[attr-defined]
+    return record
 
 
 class Verdict(enum.Enum):
@@ -130,6 +160,7 @@ class ProcessFlags(enum.IntFlag):
     """A rule in the driver refused the creation: no process came to be."""
 
 
+@explained
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ProcessHelper:
     r"""One process, as a gate saw it at one moment. Equal and hashed by identity: pid and start key.
@@ -219,7 +250,6 @@ class ProcessHelper:
 
         Raises: ValueError that names the field which is missing or wrong.
         """
-        verdict, decided_by = _optional(data, "verdict", str), _optional(data, "decided_by", str)
         return cls(
             pid=_required(data, "pid", int),
             parent_pid=_required(data, "parent_pid", int),
@@ -235,12 +265,13 @@ class ProcessHelper:
             flags=ProcessFlags(_optional(data, "flags", int) or 0),
             exited=_optional(data, "exited", bool) or False,
             exit_status=_optional(data, "exit_status", int),
-            verdict=None if verdict is None else Verdict(verdict),
-            decided_by=None if decided_by is None else DecidedBy(decided_by),
+            verdict=_member(data, "verdict", Verdict),
+            decided_by=_member(data, "decided_by", DecidedBy),
             hold_left=_seconds(data, "hold_left"),
         )
 
 
+@explained
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """A verdict, with its history: who decided, by which rule, after how long.
@@ -285,21 +316,22 @@ class Decision:
 
         Raises: ValueError that names the field which is missing or wrong.
         """
-        answer, at = _optional(data, "answer", str), _moment(data, "at")
-        if at is None:
-            raise ValueError("at is missing: a decision needs its time")
+        verdict, by, at = _member(data, "verdict", Verdict), _member(data, "by", DecidedBy), _moment(data, "at")
+        if verdict is None or by is None or at is None:
+            raise ValueError("verdict, by or at is missing: a decision needs all three")
         return cls(
             process=ProcessHelper.from_dict(_required(data, "process", dict)),
-            verdict=Verdict(_required(data, "verdict", str)),
-            by=DecidedBy(_required(data, "by", str)),
+            verdict=verdict,
+            by=by,
             who=_optional(data, "who", str) or "",
             at=at,
             held=_seconds(data, "held") or 0.0,
             audited=_optional(data, "audited", bool) or False,
-            answer=None if answer is None else Answer(answer),
+            answer=_member(data, "answer", Answer),
         )
 
 
+@explained
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
     """What a monitor has done since it was made; a snapshot.
@@ -366,6 +398,8 @@ def printable(text: str) -> str:
 
 
 def _optional(data: Mapping[str, object], key: str, kind: type[T]) -> T | None:
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{data!r} is no record: it should be a mapping of fields, such as as_dict() gives")
     value = data.get(key)
     if value is None:
         return None
@@ -381,9 +415,23 @@ def _required(data: Mapping[str, object], key: str, kind: type[T]) -> T:
     return value
 
 
+def _member(data: Mapping[str, object], key: str, kind: type[E]) -> E | None:
+    value = _optional(data, key, str)
+    if value is None:
+        return None
+    try:
+        return kind(value)
+    except ValueError:
+        known = ", ".join(repr(member.value) for member in kind)
+        raise ValueError(f"{key} is {value!r}; it can be {known}") from None
+
+
 def _moment(data: Mapping[str, object], key: str) -> datetime | None:
     text = _optional(data, key, str)
-    moment = None if text is None else datetime.fromisoformat(text)
+    try:
+        moment = None if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{key} is {text!r}, which is no time like 2026-01-31T23:59:00+00:00") from None
     if moment is not None and moment.tzinfo is None:
         raise ValueError(f"{key} is {text!r}, which says no time zone: end it in +00:00 for UTC")
     return moment

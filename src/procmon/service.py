@@ -263,13 +263,14 @@ def _plain_path(path: str | os.PathLike[str]) -> str:
     return text
 
 
+_HOW_TO_GET_IT = "build it with `python3 dev.py driver` in a checkout of the project"
 _MACHINES = {0x8664: "x64", 0x14C: "x86", 0xAA64: "arm64"}
 
 
 def _check_file(path: str) -> None:
     """Tell before Windows does, and more clearly, that a file cannot be this machine's driver."""
     if not os.path.isfile(path):
-        raise DriverFileMissing(f"there is no file {path}: build it with `python3 dev.py driver`, or give its path")
+        raise DriverFileMissing(f"there is no file {path}: {_HOW_TO_GET_IT}, or give its path")
     with open(path, "rb") as file:
         head = file.read(4096)
     at = int.from_bytes(head[0x3C:0x40], "little")
@@ -308,6 +309,6 @@ def find_driver() -> Path:
         if place.is_file():
             return place
     raise DriverFileMissing(
-        f"the driver is at none of {', '.join(map(str, places))}: build it with `python3 dev.py driver`, give its "
-        "path to install(), or set PROCMON_DRIVER"
+        f"the driver is at none of {', '.join(map(str, places))}: {_HOW_TO_GET_IT}, give its path to install(), or set "
+        "PROCMON_DRIVER"
     )

@@ -30,8 +30,8 @@ def test_it_draws_each_process_below_its_parent():
         "explorer.exe 20",
         "└─ cmd.exe 24",
     ]
-    assert repr(tree) == "<ProcessTree of 6 processes below 2 roots>"
-    assert repr(tree.below(20)) == "<ProcessTree of 2 processes below explorer.exe 20>"
+    assert repr(tree) == str(tree)
+    assert repr(tree.below(20)) == "explorer.exe 20\n└─ cmd.exe 24"
     assert [one.pid for one in tree] == [4, 8, 12, 16, 20, 24]
     assert len(tree) == 6 and process(8, 4, 1) in tree and process(8, 4, 2) not in tree and 8 not in tree
 
@@ -77,8 +77,7 @@ def test_records_of_two_sources_are_one_process_by_their_creation_time():
 
 
 def test_an_empty_tree_says_so():
-    assert repr(ProcessTree([])) == "<ProcessTree of 0 processes below 0 roots>"
-    assert str(ProcessTree([])) == ""
+    assert repr(ProcessTree([])) == "<ProcessTree of 0 processes>"
 
 
 def test_elsewhere_it_says_that_windows_is_needed():

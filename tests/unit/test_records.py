@@ -1,6 +1,8 @@
 """The records: identity, one-line reprs, JSON and back."""
 
 import json
+import pydoc
+import re
 from dataclasses import FrozenInstanceError, fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -113,8 +115,9 @@ def test_the_name_is_the_last_part():
 
 @pytest.mark.parametrize("change, error", [
     ({"pid": None}, "pid"), ({"image_name": None}, "image_name"), ({"pid": "1"}, "pid"), ({"pid": True}, "pid"),
-    ({"paused": "no"}, "paused"), ({"image_name": 5}, "image_name"), ({"verdict": "maybe"}, "maybe"),
-    ({"flags": "x"}, "flags"), ({"created": "soon"}, "soon"), ({"created": "2024-01-01"}, "created"),
+    ({"paused": "no"}, "paused"), ({"image_name": 5}, "image_name"),
+    ({"verdict": "maybe"}, "verdict is 'maybe'; it can be 'allow'"),
+    ({"flags": "x"}, "flags"), ({"created": "soon"}, "created is 'soon'"), ({"created": "2024-01-01"}, "created"),
     ({"hold_left": "x"}, "hold_left"),
 ])  # fmt: skip
 def test_a_process_that_is_none_is_refused_by_the_field(change, error):
@@ -171,3 +174,12 @@ def test_verdicts_name_themselves():
     assert [repr(verdict) for verdict in (procmon.ALLOW, procmon.BLOCK, procmon.DEFER)] == [
         "<Verdict.ALLOW>", "<Verdict.BLOCK>", "<Verdict.DEFER>",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("record", [ProcessHelper, Decision, Statistics])
+def test_help_shows_what_each_field_is(record):
+    text = pydoc.render_doc(record, renderer=pydoc.plaintext)
+    for field in fields(record):
+        shown = re.search(rf"^ \|  {field.name}\n \|      (\S.*)", text, re.MULTILINE)
+        assert shown, f"help({record.__name__}) does not say what {field.name} is"
+    assert record.__slots__["no such field"] == ""

@@ -112,14 +112,13 @@ def test_only_a_held_process_can_time_out(gate):
 def test_defer_is_no_verdict_of_a_gate(gate):
     with pytest.raises(ValueError, match="DEFER"):
         gate.time_out(gate.start("a.exe"), procmon.DEFER)
-    with pytest.raises(ValueError, match="disconnect"):
-        procmon.SimulatedGate(disconnect=procmon.DEFER)
+    with pytest.raises(ValueError, match="on_disconnect"):
+        procmon.SimulatedGate(on_disconnect=procmon.DEFER)
 
 
 def test_close_gives_the_disconnect_verdict():
-    gate = procmon.SimulatedGate(disconnect=procmon.BLOCK)
-    process = gate.start("a.exe")
-    gate.close()
+    with procmon.SimulatedGate(on_disconnect=procmon.BLOCK) as gate:
+        process = gate.start("a.exe")
     assert gate.verdict_of(process, timeout=0) is procmon.BLOCK
     with pytest.raises(procmon.GateClosed):
         gate.start("b.exe")

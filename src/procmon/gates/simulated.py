@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
 
 from .._aside import wait_for
 from ..errors import GateClosed, StaleProcess
@@ -25,7 +27,7 @@ STATUS_BLOCKED = 0xC0000364
 class SimulatedGate:
     r"""A gate into which starts, exits and faults are put by hand.
 
-    Pids go from 1000 up in steps of 4. `disconnect` is the verdict for what is still held when the gate is closed.
+    Pids go from 1000 up in steps of 4. `on_disconnect` is the verdict for what is still held when the gate is closed.
 
     >>> import procmon
     >>> gate = procmon.SimulatedGate()
@@ -36,11 +38,11 @@ class SimulatedGate:
     <Verdict.BLOCK>
     """
 
-    def __init__(self, name: str = "simulated", *, disconnect: Verdict = Verdict.ALLOW) -> None:
-        if disconnect not in (Verdict.ALLOW, Verdict.BLOCK):
-            raise ValueError(f"disconnect is ALLOW or BLOCK, not {disconnect!r}")
+    def __init__(self, name: str = "simulated", *, on_disconnect: Verdict = Verdict.ALLOW) -> None:
+        if on_disconnect not in (Verdict.ALLOW, Verdict.BLOCK):
+            raise ValueError(f"on_disconnect is ALLOW or BLOCK, not {on_disconnect!r}")
         self._name = name
-        self._disconnect = disconnect
+        self._on_disconnect = on_disconnect
         self._state = threading.Condition()
         self._processes: dict[int, ProcessHelper] = {}  # by pid: the latest of each, exited ones too
         self._verdicts: dict[tuple[int, int], Verdict] = {}
@@ -57,6 +59,14 @@ class SimulatedGate:
         state = "closed" if self._closed else "ended" if self._no_more else "open"
         held = sum(process.paused for process in tuple(self._processes.values()))
         return f"<SimulatedGate {self._name!r} {state}: {len(self._processes)} processes, {held} held>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     # ------------------------------------------------------------------------------------------- put in by hand
 
@@ -338,7 +348,7 @@ class SimulatedGate:
             if not self._closed:
                 for process in tuple(self._processes.values()):
                     if process.paused:
-                        self._decide(process, self._disconnect, DecidedBy.DISCONNECT)
+                        self._decide(process, self._on_disconnect, DecidedBy.DISCONNECT)
             self._closed = True
             self._wake()
 
