@@ -213,6 +213,7 @@ def run_ring(ring: Ring, arguments: Sequence[str], long: bool) -> tuple[Count, i
     os.environ["PROCMON_LONG"] = "1" if long else ""
     timeout = 3600.0 if long else 1200.0
     if ring.in_windows and not WINDOWS:
+        environment.windows_python32()  # which some of its tests start
         with private_windows() as prefix:
             status = environment.run_windows(command, prefix, timeout, silent_input=True)
     else:

@@ -6,6 +6,7 @@ is needed to use procmon, only to work on it; the standard library is enough.
 
     .dev/venv              pytest, hypothesis, mypy, for this machine's Python
     .dev/windows           CPython for Windows with pytest and hypothesis; src and tests are on its path
+    .dev/windows32         the same of 32 bits
     .dev/wine32            Windows' own 32-bit files, as Wine has them: its 64-bit loader runs 32-bit programs with them
     .dev/wine-pristine     a Wine prefix as Wine makes it
     .dev/wine              a copy of it: the Windows of `dev.py wine`
@@ -28,6 +29,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+import python32
+
 ROOT = Path(__file__).resolve().parent.parent
 DEV = ROOT / ".dev"
 PINS = Path(__file__).resolve().parent / "pins"
@@ -35,11 +38,13 @@ PINS = Path(__file__).resolve().parent / "pins"
 VENV_PACKAGES = ["python3-venv"]
 WINE_PACKAGES = ["wine64"]
 WINE32_FILES = [
-    "cmd.exe", "hostname.exe", "rundll32.exe", "setupapi.dll",  # wineboot sets 32-bit Windows up by the last two
-    "advapi32.dll", "bcrypt.dll", "combase.dll", "crypt32.dll", "dnsapi.dll", "gdi32.dll", "iphlpapi.dll",
-    "kernel32.dll", "kernelbase.dll", "msvcrt.dll", "nsi.dll", "ntdll.dll", "ole32.dll", "oleaut32.dll", "rpcrt4.dll",
-    "rsaenh.dll", "sechost.dll", "shcore.dll", "shell32.dll", "shlwapi.dll", "ucrtbase.dll", "user32.dll",
-    "version.dll", "win32u.dll", "wintrust.dll", "ws2_32.dll",
+    "cmd.exe", "hostname.exe", "whoami.exe",
+    "rundll32.exe", "setupapi.dll", "atl100.dll",  # wineboot sets 32-bit Windows up by these
+    "advapi32.dll", "bcrypt.dll", "combase.dll", "crypt32.dll", "cryptnet.dll", "dbghelp.dll", "dnsapi.dll",
+    "gdi32.dll", "imagehlp.dll", "imm32.dll", "iphlpapi.dll", "kernel32.dll", "kernelbase.dll", "msvcrt.dll", "nsi.dll",
+    "ntdll.dll", "ole32.dll", "oleaut32.dll", "rpcrt4.dll", "rsaenh.dll", "sechost.dll", "secur32.dll", "shcore.dll",
+    "shell32.dll", "shlwapi.dll", "ucrtbase.dll", "user32.dll", "version.dll", "win32u.dll", "wintrust.dll",
+    "ws2_32.dll",
 ]  # fmt: skip
 DRIVER_PACKAGES = [
     "gcc-mingw-w64-x86-64", "g++-mingw-w64-x86-64", "gcc-mingw-w64-i686", "g++-mingw-w64-i686",
@@ -259,6 +264,34 @@ def _unpack_python(tool: Path, folder: Path) -> None:
             item.replace(folder / item.name)
     shutil.rmtree(folder / "archive")
     archive.unlink()
+
+
+def windows_python32() -> Path:
+    """CPython for 32-bit Windows, to be run under Wine; it shares pytest with the other one."""
+    tool = venv()
+    packages(DRIVER_PACKAGES)
+    folder = DEV / "windows32"
+    source = Path(python32.__file__).read_text()
+    wanted = recipe("1", WINDOWS_PATH, source, (PINS / "windows32.txt").read_text())
+    with set_up():
+        if not is_made(folder, wanted, "python.exe"):
+            say("making .dev/windows32: 32-bit CPython for Windows")
+            start_over(folder)
+            wheel = ["--only-binary=:all:", "--platform=win_amd64", "--python-version=3.13", "--no-deps"]
+            target = [f"--target={folder / 'wheel'}", "--no-compile"]
+            _pip(tool, "install", *wheel, *target, *_requirements([PINS / "windows32.txt"]))
+            (frozen,) = (folder / "wheel").rglob("server32-windows.exe")
+            dll = python32.unpack(frozen, folder)
+            shutil.rmtree(folder / "wheel")
+            path = WINDOWS_PATH.replace("python313", Path(dll).stem).replace("site\n", "../windows/site\n", 1)
+            (folder / dll).with_suffix("._pth").write_text(path)
+            launcher = folder / "python.c"
+            launcher.write_text(python32.LAUNCHER % dll)
+            compiler = ["i686-w64-mingw32-gcc", "-municode", "-s", launcher, "-o", folder / "python.exe"]
+            run_quietly(compiler, "no launcher for a 32-bit Python")
+            launcher.unlink()
+            stamp(folder, wanted)
+    return folder / "python.exe"
 
 
 def _requirements(lists: Sequence[Path]) -> list[str]:

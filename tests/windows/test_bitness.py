@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT / "driver" / "wine"))
 from kernel import WineKernel  # noqa: E402
 
 CLIENTS = {32: ROOT / "build/driver/client-x86/client.exe", 64: ROOT / "build/driver/client-x64/client.exe"}
+__test__ = kernel.is_wine() or all(path.exists() for path in CLIENTS.values())  # by hand: driver/build.py client-x64 ...
 LEAF = 10  # the status of one that runs no other
 PID = re.compile(r"#(\d+)")
 
@@ -164,6 +165,18 @@ def test_a_32_bit_program_is_not_marked_as_debugged_in_either_of_its_halves() ->
         gate.allow(process)
         drive(gate)
         assert lines(popen.communicate(timeout=SOON)[0])[1:] == ["not debugged"]
+
+
+def test_a_64_bit_program_that_a_32_bit_python_may_not_debug_is_refused_with_advice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(22, "The request is not supported", None, 50)  # so Windows answers; Wine debugs anything
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(OSError, match="not supported") as refused:
+        procmon.DebugGate.run(["hostname"])
+    assert refused.value.__notes__ == ["a 32-bit Python cannot debug a 64-bit program: use a 64-bit Python"]
 
 
 # ---------------------------------------------------------------------------------------------- the driver's controller
