@@ -1,7 +1,7 @@
 """Ctrl+C in the main thread while something hangs: for the rings of both systems.
 
-`Scene` is a monitor on a gate with two held processes, in which one thing hangs. `ACTIONS` are all that a main thread can do
-with a monitor; `HANGS` all that can hang in it.
+`Scene` is a monitor on a gate with two held processes, in which one thing hangs. `ACTIONS` are all that a main thread
+can do with a monitor; `HANGS` all that can hang in it.
 """
 
 import _thread
@@ -253,7 +253,7 @@ def check_exit(hang: str) -> None:
 
 
 def check_real_ctrl_c(hang: str) -> None:
-    """The system's own Ctrl+C ends a stop that hangs, and, pressed once more, the end of the program, which does too."""
+    """The system's own Ctrl+C ends a stop that hangs; pressed once more, the end of the program, which hangs, too."""
     took: list[tuple[float, float]] = []
     while len(took) < ATTEMPTS:
         said = program_ends(hang, patience=20, exit_patience=50, presses=True)

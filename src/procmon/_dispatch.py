@@ -511,17 +511,20 @@ class Engine:
                 self.ledger.counts["deadlines"] += 1
             hanging = sum(job.in_worker for job in late)
             self._hanging += hanging
+        failure = None
         try:
             for _ in range(hanging):
                 self._add_worker()
         except RuntimeError as error:  # so it is as the program ends
-            self._note_failure(error, "starting a thread")
+            failure = error
         for job in late:
             if job.future is not None:
                 job.future.cancel()
             submit(log.warning, "%s has not returned for %r in time; %d hang now", job.name, job.process, self._hanging)
             if job.hold is not None:
                 self.ledger.conclude(job.hold, self.options.on_deadline, DecidedBy.DEADLINE, job.name)
+        if failure is not None:
+            self._note_failure(failure, "starting a thread")
 
     def _tell_of_the_sink(self) -> None:
         decisions, seconds = self.ledger.unwritten()

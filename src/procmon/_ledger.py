@@ -208,7 +208,7 @@ class Ledger:
         return ""
 
     def release(self, verdict: Verdict) -> None:
-        """Answer everything that is held and nobody is answering, because the monitor stops; by several threads, too."""
+        """Answer all that is held and nobody is answering, because the monitor stops; several threads may do so."""
         for hold in list(self.held.values()):
             self.answer(hold, verdict, DecidedBy.STOP)
 

@@ -204,7 +204,7 @@ def test_at_any_instruction_it_leaves_the_monitor_at_work():
     assert statistics.held == statistics.allowed + statistics.blocked + statistics.stale
 
 
-# ------------------------------------------------------------------------------------------------- a program's last moments
+# ------------------------------------------------------------------------------------------ the end of a program
 
 
 @pytest.mark.parametrize("hang", ["nothing", *ctrl_c.HANGS])
