@@ -21,6 +21,9 @@ __all__ = ["Reloader", "Session", "in_words"]
 
 TICK = 0.1
 
+PATIENCE = 0.2
+"""Seconds that Ctrl+C waits for the end of the monitor."""
+
 
 class Session:
     """Runs a monitor over a gate until the gate has ended, the user stops it, or nobody reads what it prints.
@@ -64,20 +67,33 @@ class Session:
         asker = None
         if self._questions is not None:
             asker = threading.Thread(target=self._questions.run, name="procmon questions", daemon=True)
+        self.monitor.start()
         try:
-            with self.monitor:
-                if asker is not None:
-                    asker.start()
-                while not self._over(tick, patience):
-                    patience -= 1
-                    self.screen.note("Ctrl+C is the command's; once more ends procmon, and the command goes on")
-        finally:
+            if asker is not None:
+                asker.start()
+            while not self._over(tick, patience):
+                patience -= 1
+                self.screen.note("Ctrl+C is the command's; once more ends procmon, and the command goes on")
+            self._stop(None)
+        except BaseException:
             self.screen.ending = True
+            self._stop(PATIENCE)
+            raise
+        finally:
             if asker is not None and asker.is_alive():
-                asker.join(2 * TICK)  # it takes its question away
+                asker.join(TICK)  # it takes its question away
         for error in (self.monitor.error, self._questions.error if self._questions is not None else None):
             if error is not None:
                 raise error
+
+    def _stop(self, patience: float | None) -> None:
+        """Stop the monitor; a log or a terminal that hangs may keep it longer than there is patience.
+
+        Whom it has not answered by then the gate lets go when it is closed.
+        """
+        threading.Thread(target=self.monitor.stop, name="procmon stop", daemon=True).start()
+        if not self.monitor.wait(patience):
+            self.screen.stuck = True
 
     def _over(self, tick: Callable[[], None], patience: int) -> bool:
         """Wait for the end; False when Ctrl+C came first and there is patience left."""
@@ -160,9 +176,10 @@ class ToldLog:
         try:
             self._log.write(decision)
         except (OSError, ProcmonError) as error:
-            if self._told != str(error):
-                self._told = str(error)
-                self._screen.note(f"{self._log.path}: {error}; the verdicts stand, and are not in the log")
+            reason = str(error) if isinstance(error, ProcmonError) else f"{self._log.path}: {error}"
+            if self._told != reason:
+                self._told = reason
+                self._screen.note(f"{reason}; the verdicts stand, and are not in the log")
             raise
         self._told = ""
 

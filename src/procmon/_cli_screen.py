@@ -43,7 +43,7 @@ class Screen:
         self.ending = False
         """Do not wait any more for a thread whose write to the stream hangs."""
         self.stuck = False
-        """Something was not written for that reason."""
+        """Something hangs, for which Python's own end would wait."""
         self.verdict_columns = 5
         self.terminal = is_console(stream)
         can = self.terminal and not json_lines and environment.get("TERM") != "dumb"

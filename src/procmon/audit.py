@@ -26,7 +26,7 @@ __all__ = ["AuditLog", "AuditReader", "Change", "Damage", "Replay", "read", "rep
 
 _log = logging.getLogger("procmon")
 
-PATIENCE = 0.2
+PATIENCE = 0.1
 """Seconds that a close waits for a line that is just being written."""
 
 

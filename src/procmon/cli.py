@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None, gates: Gates = Gates()) -> int:
     except (ProcmonError, OSError, ValueError) as error:
         status = _failed(error, FAILED)
     if options.screen is not None and options.screen.stuck:
-        os._exit(status)  # Python would wait for the thread whose write hangs, and then abort
+        os._exit(status)  # Python would wait for what hangs, and then abort
     return status
 
 

@@ -6,8 +6,9 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import procmon
@@ -21,7 +22,7 @@ SOON = 0.5
 
 
 class Interrupts:
-    """A script that starts a process, waits until `ready`, and then presses Ctrl+C as often as it takes."""
+    """A script that starts two processes, waits until `ready`, and then presses Ctrl+C as often as it takes."""
 
     def __init__(self, ready: Callable[[CommandGate], object] = lambda _: True) -> None:
         self._ready = ready
@@ -30,7 +31,7 @@ class Interrupts:
         self.pressed = 0.0
 
     def __call__(self, gate: CommandGate) -> None:
-        self.started.append(gate.start("c:/tools/a.exe", hold_left=60.0))
+        self.started += [gate.start(f"c:/tools/{name}.exe", hold_left=60.0) for name in "ab"]
         until(lambda: self._ready(gate), "what Ctrl+C is to interrupt")
         time.sleep(0.2)
         for last in range(self.times):
@@ -48,6 +49,37 @@ def ends(scene: Scene, arguments: list[str], interrupts: Interrupts, keys: str |
     return time.monotonic() - interrupts.pressed
 
 
+class Hang:
+    """What hangs until the end of the test; `began` when somebody waits for it."""
+
+    def __init__(self) -> None:
+        self.began, self._over = threading.Event(), threading.Event()
+        self.left: list[int] = []
+        """With which statuses procmon would have ended, without Python's own end, which waits for what hangs."""
+
+    def __call__(self) -> None:
+        self.began.set()
+        self._over.wait()
+
+    def end(self) -> None:
+        self._over.set()
+
+
+@pytest.fixture
+def hang(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hang]:
+    hang = Hang()
+    monkeypatch.setattr(os, "_exit", hang.left.append)
+    yield hang
+    hang.end()
+
+
+@pytest.fixture
+def log(hang: Hang, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A log that hangs, as on a file server that is gone."""
+    monkeypatch.setattr(procmon.AuditLog, "_append", lambda log, line: hang())
+    return tmp_path / "audit.jsonl"
+
+
 class TestControlC:
     @pytest.mark.parametrize("command", ["run", "guard", "watch"])
     def test_with_nothing_happening(self, command: str, scene: Scene, policy: Path) -> None:
@@ -62,7 +94,30 @@ class TestControlC:
         assert ends(scene, [command, "--policy", str(policy)], Interrupts(), keys="") < SOON
         shown = "".join(capsys.readouterr())
         assert "let a.exe (1000) run?" in shown
-        assert re.search("\r *\r1 held: ", shown)  # the question has gone
+        assert re.search("\r *\r2 held: ", shown)  # the question has gone
+
+    @pytest.mark.parametrize("command", ["run", "guard", "watch"])
+    def test_with_a_log_that_hangs(self, command: str, scene: Scene, policy: Path, hang: Hang, log: Path) -> None:
+        arguments = ["guard", "--policy", str(policy)] if command == "guard" else [command]
+        arguments += ["--log", str(log)]
+        assert ends(scene, arguments, Interrupts(lambda _: hang.began.is_set())) < SOON
+        assert hang.left == [cli.INTERRUPTED]
+
+    @pytest.mark.parametrize("command", ["run", "guard", "watch"])
+    def test_with_a_reader_that_hangs(
+        self, command: str, scene: Scene, policy: Path, hang: Hang, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Full(io.StringIO):
+            def write(self, text: str) -> int:
+                if "a.exe" in text:
+                    hang()
+                return len(text)
+
+        monkeypatch.setattr(sys, "stdout", Full())
+        monkeypatch.setattr(sys, "stderr", Full())
+        arguments = ["guard", "--policy", str(policy)] if command == "guard" else [command]
+        assert ends(scene, arguments, Interrupts(lambda _: hang.began.is_set())) < SOON
+        assert hang.left == [cli.INTERRUPTED]
 
     def test_the_first_is_the_commands(
         self, scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -93,19 +148,17 @@ class TestControlC:
 
 
     def test_in_the_middle_of_a_line_that_nobody_takes(
-        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+        self, scene: Scene, hang: Hang, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """What is not written stays in Python's buffer, and Python's own end would try again."""
-        left: list[int] = []
 
         class Full(io.StringIO):
             def write(self, text: str) -> int:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(os, "_exit", left.append)
         monkeypatch.setattr(sys, "stdout", Full())
         cli.main(["watch"], scene.gates(lambda _: None))
-        assert left == [cli.INTERRUPTED]
+        assert hang.left == [cli.INTERRUPTED]
 
 
 @pytest.mark.parametrize("otherwise", [ALLOW, BLOCK])
@@ -145,7 +198,7 @@ class TestWhatIsHeldAtTheEnd:
                 assert scene.gate is not None
                 late.append(scene.gate.start("c:/tools/late.exe"))
                 if asked:
-                    until(lambda: monitor.statistics.deferred == 2, "the question")
+                    until(lambda: monitor.statistics.deferred == 3, "the question")
             stop(monitor)
 
         monkeypatch.setattr(procmon.Monitor, "stop", stopping)
@@ -167,6 +220,15 @@ class TestWhatIsHeldAtTheEnd:
         monkeypatch.setattr(CommandGate, "close", closing)
         self.check(scene, ["guard", "--policy", str(policy)], otherwise, late)
         assert late
+
+    def test_also_where_the_log_hangs(
+        self, otherwise: Verdict, scene: Scene, policy: Path, hang: Hang, log: Path
+    ) -> None:
+        interrupts = Interrupts(lambda _: hang.began.is_set())
+        arguments = ["guard", "--policy", str(policy), "--log", str(log), "--otherwise", otherwise.value]
+        ends(scene, arguments, interrupts)
+        assert scene.gate is not None
+        assert [scene.gate.verdict_of(process) for process in interrupts.started] == [otherwise] * 2
 
     def test_the_driver_is_told(self, otherwise: Verdict, monkeypatch: pytest.MonkeyPatch) -> None:
         told: dict[str, object] = {}
