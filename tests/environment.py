@@ -287,8 +287,8 @@ def windows_python32() -> Path:
             (folder / dll).with_suffix("._pth").write_text(path)
             launcher = folder / "python.c"
             launcher.write_text(python32.LAUNCHER % dll)
-            compiler = ["i686-w64-mingw32-gcc", "-municode", "-s", launcher, "-o", folder / "python.exe"]
-            run_quietly(compiler, "no launcher for a 32-bit Python")
+            compiler: list[str | Path] = ["i686-w64-mingw32-gcc", "-municode", "-s", launcher]
+            run_quietly([*compiler, "-o", folder / "python.exe"], "no launcher for a 32-bit Python")
             launcher.unlink()
             stamp(folder, wanted)
     return folder / "python.exe"
