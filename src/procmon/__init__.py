@@ -2,8 +2,10 @@
 
 import logging
 
+from . import audit
+from ._ledger import Sink
 from ._streams import Starts
-from ._subscriptions import Subscription
+from ._subscriptions import Callback, Decider, ExitCallback, Match, Subscription
 from .audit import AuditLog
 from .details import Integrity, ProcessDetails, Signature, SignatureKind, SignatureStatus, inspect
 from .driverinfo import DriverCounters, DriverFeatures, DriverInfo
@@ -45,10 +47,12 @@ __all__ = [
     "AuditError",
     "AuditLog",
     "BLOCK",
+    "Callback",
     "ControllerBusy",
     "DEFER",
     "DebugGate",
     "DecidedBy",
+    "Decider",
     "Decision",
     "DriverAlreadyInstalled",
     "DriverCounters",
@@ -63,9 +67,11 @@ __all__ = [
     "DriverService",
     "DriverState",
     "DriverStatus",
+    "ExitCallback",
     "Gate",
     "GateClosed",
     "Integrity",
+    "Match",
     "Monitor",
     "NotHeld",
     "Policy",
@@ -81,6 +87,7 @@ __all__ = [
     "SignatureKind",
     "SignatureStatus",
     "SimulatedGate",
+    "Sink",
     "StaleProcess",
     "Starts",
     "Statistics",
@@ -88,6 +95,7 @@ __all__ = [
     "UnsupportedPlatform",
     "Verdict",
     "VersionMismatch",
+    "audit",
     "find_driver",
     "inspect",
     "processes",

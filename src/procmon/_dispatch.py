@@ -145,7 +145,11 @@ class Engine:
     def _start(self) -> None:
         with self.changed:
             if self.state is not State.READY:
-                raise ProcmonError(f"the monitor is {self.state.value} already; make a new gate and a new Monitor")
+                if self.state is State.RUNNING:
+                    raise ProcmonError("the monitor runs already: `start`, or `with`, once is enough")
+                raise ProcmonError(f"the monitor is {self.state.value}, and starts but once; make a new gate and Monitor")
+            if any(other.gate is self.gate and not other.is_forked for other in list(_running)):
+                raise ProcmonError("another monitor has this gate, and each process goes to one of them: make two")
             if self.gate.closed:
                 raise GateClosed("the gate was closed before the monitor started; make a new gate")
             self.state = State.RUNNING
@@ -196,6 +200,11 @@ class Engine:
     def is_forked(self) -> bool:
         """It belongs to the process that this one was forked from; its threads did not come along."""
         return os.getpid() != self._pid
+
+    def check_caller(self, instead: str) -> None:
+        """Raises: ProcmonError where one would wait on the very loop that the callbacks need."""
+        if self.loops.is_here():
+            raise ProcmonError(f"this would stop the event loop on which the monitor's callbacks run; {instead}")
 
     def check_runs(self) -> None:
         """Raises: ProcmonError where one would wait for ever."""
@@ -478,7 +487,7 @@ class Engine:
         future.add_done_callback(lambda _: self._queue.put(lambda: self._go_on(job)))
 
     def _finish(self, job: Job, outcome: object, error: BaseException | None) -> None:
-        verdict, by, who, audited = self.options.default, DecidedBy.DEFAULT, "", False
+        verdict, by, who, audited, reason = self.options.default, DecidedBy.DEFAULT, "", False, ""
         try:
             if error is None and job.hold is not None and outcome is not None:
                 try:
@@ -488,11 +497,12 @@ class Engine:
             if error is not None:
                 log.error("callback %s failed on %r", job.name, job.process, exc_info=error)
                 verdict, by, who = self.options.on_error, DecidedBy.ERROR, job.name
+                reason = f"{type(error).__name__}: {error}"
                 with self.changed:
                     self.ledger.counts["callback_errors"] += 1
             if job.hold is not None:
                 job.name = "the gate, or a sink that writes ahead,"  # what may not return from here on
-                self.ledger.conclude(job.hold, verdict, by, who, audited)
+                self.ledger.conclude(job.hold, verdict, by, who, audited, reason)
         finally:
             with self.changed:
                 self._jobs.discard(job)

@@ -23,7 +23,16 @@ log = logging.getLogger("procmon")
 
 @runtime_checkable
 class Sink(Protocol):
-    """Where decisions are written, `AuditLog` for one."""
+    """Where decisions are written, `AuditLog` for one.
+
+    >>> import procmon
+    >>> class Printed:
+    ...     def write(self, decision):
+    ...         print(decision)
+    >>> with procmon.Monitor(procmon.SimulatedGate(), default=procmon.DEFER, audit=Printed()) as monitor:
+    ...     process = monitor.gate.start("a.exe")
+    <Decision allow 1000 'a.exe' by stop>
+    """
 
     def write(self, decision: Decision, /) -> object:
         """Called once for each decision, in order, after its verdict was sent; by one thread of the monitor's.
@@ -119,17 +128,19 @@ class Ledger:
 
     # ------------------------------------------------------------------------------------------------- to the gate
 
-    def conclude(self, hold: Hold, verdict: Verdict, by: DecidedBy, who: str = "", audited: bool = False) -> None:
+    def conclude(
+        self, hold: Hold, verdict: Verdict, by: DecidedBy, who: str = "", audited: bool = False, reason: str = ""
+    ) -> None:
         """Answer, or go on holding where the verdict is DEFER."""
         if verdict is Verdict.DEFER and not audited:
             with self.changed:
                 if not hold.claimed:
                     self.counts["deferred"] += 1
         else:
-            self.answer(hold, verdict, by, who, audited)
+            self.answer(hold, verdict, by, who, audited, reason)
 
     def answer(
-        self, hold: Hold, verdict: Verdict, by: DecidedBy, who: str = "", audited: bool = False
+        self, hold: Hold, verdict: Verdict, by: DecidedBy, who: str = "", audited: bool = False, reason: str = ""
     ) -> Decision | None:
         """Send a verdict; None when somebody else has answered before."""
         with self.changed:
@@ -139,7 +150,9 @@ class Ledger:
             self._sending += 1
         process = hold.process
         held = time.monotonic() - hold.since
-        decision = Decision(process=process, verdict=verdict, by=by, who=who, held=held, audited=audited)
+        decision = Decision(
+            process=process, verdict=verdict, by=by, who=who, held=held, audited=audited, reason=reason
+        )
         failure: BaseException | None = None
         try:
             decision = self._send(decision)
@@ -159,6 +172,8 @@ class Ledger:
 
         Raises: StaleProcess when no such process is known, GateClosed, or whatever the gate raises.
         """
+        if not isinstance(process, ProcessHelper | int):
+            raise TypeError(f"a ProcessHelper or its pid is wanted, not {process!r}")
         known = process if isinstance(process, ProcessHelper) else self._find(process)
         late = Decision(process=known, verdict=verdict, by=DecidedBy.USER, answer=Answer.ANSWERED)
         if (hold := self.held.get(known.identity)) is None:
@@ -226,6 +241,12 @@ class Ledger:
                     self._note(Decision(process=hold.process, verdict=verdict, by=DecidedBy.STOP, held=held))
 
     # --------------------------------------------------------------------------------------------------- decisions
+
+    def note_swept(self, decision: Decision) -> None:
+        """Keep and write what was done to a process that was never held."""
+        with self.changed:
+            self._keep(decision)
+        self._have_written()
 
     def _note(self, decision: Decision, *, sent: bool = False) -> None:
         if decision.answer is Answer.DONE:

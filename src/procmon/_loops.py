@@ -26,6 +26,12 @@ class LoopThread:
         """Run coroutines on `loop`, whose thread is the calling one."""
         self._loop, self._thread_id = loop, threading.get_native_id()
 
+    def is_here(self) -> bool:
+        """Whether the calling thread is that of the user's loop, and the loop is running."""
+        if self._loop is None or self._ours or threading.get_native_id() != self._thread_id:
+            return False
+        return self._loop.is_running()
+
     def run(self, awaitable: Awaitable[object], asking_threads: AskingThreads) -> "Future[object]":
         """Await it on the loop; `asking_threads` has the loop's thread meanwhile.
 

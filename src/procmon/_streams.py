@@ -121,8 +121,9 @@ class _Inbox:
 class Starts:
     """The processes that start, each held until `Monitor.allow` or `Monitor.block`; made by `Monitor.starts`.
 
-    However the iteration ends (`break`, timeout, the monitor stopped, the iterator dropped or closed): what it gave and
-    nobody answered then gets the monitor's default.
+    When it ends (timeout, Ctrl+C while it waits, the monitor stopped, the iterator closed or dropped), what it gave and
+    nobody answered gets the monitor's default. Use it in a `with` where you may leave by `break` or an exception:
+    an iterator that a name still refers to goes on holding what starts.
 
     >>> import procmon
     >>> gate = procmon.SimulatedGate()
@@ -137,6 +138,7 @@ class Starts:
     def __init__(self, engine: Engine, timeout: float | None, match: Match) -> None:
         self._engine = engine
         self._timeout = timeout
+        self._in_with = False
         self._inbox = inbox = _Inbox(engine)
         self._finalizer = weakref.finalize(self, engine.do_later, inbox.close)
         self._finalizer.atexit = False
@@ -152,6 +154,7 @@ class Starts:
         self._finalizer.detach()
 
     def __enter__(self) -> Self:
+        self._in_with = True
         return self
 
     def __exit__(
@@ -163,6 +166,19 @@ class Starts:
         return self
 
     def __next__(self) -> ProcessHelper:
+        self._engine.check_caller("iterate with `async for`")
+        try:
+            process = self._next()
+        except BaseException:  # Ctrl+C: a traceback keeps us alive, and nobody will ask again; in a `with` one may
+            if not self._in_with:
+                self._engine.do_later(self._inbox.close)
+            raise
+        if process is None:
+            self.close()
+            raise StopIteration
+        return process
+
+    def _next(self) -> ProcessHelper | None:
         end = None if self._timeout is None else time.monotonic() + self._timeout
         while True:
             arrived = Signal()
@@ -171,9 +187,7 @@ class Starts:
                     return process
                 left = None if end is None else end - time.monotonic()
                 if self._is_over() or not arrived.wait(left):
-                    break
-        self.close()
-        raise StopIteration
+                    return None
 
     def __aiter__(self) -> Self:
         return self

@@ -19,7 +19,12 @@ Match = str | Callable[[ProcessHelper], bool] | None
 
 @runtime_checkable
 class Decider(Protocol):
-    """An object that decides, as `Policy` does; `Monitor.subscribe` takes it like a callback."""
+    """An object that decides, as `Policy` does; `Monitor.subscribe` takes it like a callback.
+
+    >>> import procmon
+    >>> isinstance(procmon.Policy.parse(""), procmon.Decider)
+    True
+    """
 
     def decide(self, process: ProcessHelper) -> Decision | None:
         """What is to happen to `process`, by which rule."""
@@ -50,6 +55,8 @@ class Subscription:
         match: Match,
         forget: Callable[["Subscription"], None],
     ) -> None:
+        if isinstance(callback, type):
+            raise TypeError(f"a callback is a function or an object; {callback.__name__} is a class: make one of it")
         decide = getattr(callback, "decide", None)
         if callable(callback):  # first: called, a Policy may have no opinion; `decide` always has one
             self._ask: Callable[[ProcessHelper], object] = callback
@@ -57,6 +64,7 @@ class Subscription:
             self._ask = decide
         else:
             raise TypeError(f"a callback is a function of one process, or has a method decide; {callback!r} is neither")
+        _check_takes_one(self._ask, callback)
         self.name: str = getattr(callback, "__name__", type(callback).__name__)
         self.match = match
         self.cancelled = False
@@ -68,6 +76,8 @@ class Subscription:
         elif isinstance(match, str):
             matches = compile_glob(match)
             self._concerns = lambda process: matches(process.image_name)
+        elif inspect.iscoroutinefunction(match):
+            raise TypeError("match is asked at once, so it cannot be a coroutine function; look up in the callback")
         elif callable(match):
             self._concerns = match
         else:
@@ -94,6 +104,18 @@ class Subscription:
         """Ask it no more; a callback that is running goes on, and its answer counts. Twice is no error."""
         self.cancelled = True
         self._forget(self)
+
+
+def _check_takes_one(ask: Callable[..., object], callback: object) -> None:
+    """Tell at once of a callback that every call would fail, and not at each process that it then lets pass."""
+    try:
+        signature = inspect.signature(ask)
+    except (TypeError, ValueError):  # of some builtins nobody knows
+        return
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise TypeError(f"a callback is called with one ProcessHelper; {callback!r} cannot be: {error}") from None
 
 
 def read_opinion(result: object, name: str) -> tuple[Verdict, DecidedBy, str, bool]:

@@ -1,7 +1,9 @@
 """What a policy thinks of the processes that run already; and, when told to, their end."""
 
+import inspect
 import logging
 import os
+from collections.abc import Callable
 
 from ._aside import aside
 from ._subscriptions import Subscription, read_opinion
@@ -18,15 +20,24 @@ STATUS_BLOCKED = 0xC0000364
 NO_SUCH_PROCESS = 87  # ERROR_INVALID_PARAMETER, of OpenProcess
 
 
-def sweep(gate: Gate, policy: Subscription, *, terminate: bool) -> list[Decision]:
-    """See `Monitor.sweep`."""
+def sweep(
+    gate: Gate, policy: Subscription, *, terminate: bool, note: Callable[[Decision], None]
+) -> list[Decision]:
+    """See `Monitor.sweep`; `note` is told of each process that was to be ended."""
     decisions = []
     for process in aside(gate.snapshot):  # each step by itself: after Ctrl+C no further process is ended
         if process.paused or process.verdict is Verdict.BLOCK or (result := aside(policy, process)) is None:
             continue
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError(f"{policy.name} is a coroutine function, and a sweep asks at once: give it a function")
         verdict, by, who, audited = read_opinion(result, policy.name)
-        answer = aside(_end, gate, process) if terminate and verdict is Verdict.BLOCK and not audited else None
-        decisions.append(Decision(process=process, verdict=verdict, by=by, who=who, audited=audited, answer=answer))
+        ends = terminate and verdict is Verdict.BLOCK and not audited
+        answer = aside(_end, gate, process) if ends else None
+        decision = Decision(process=process, verdict=verdict, by=by, who=who, audited=audited, answer=answer)
+        decisions.append(decision)
+        if answer is not None:
+            aside(note, decision)
     return decisions
 
 

@@ -167,18 +167,35 @@ class AuditLog:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A line of an audit log that is no decision; the last one, most often, of a program that was killed."""
+    """A line of an audit log that is no decision; the last one, most often, of a program that was killed.
+
+    >>> print(Damage(Path("audit.jsonl"), 7, "it ends in the middle"))
+    audit.jsonl, line 7: not a whole decision (it ends in the middle), so it is left out
+    """
 
     path: Path
+    """The file, which may be an older one."""
     line: int
+    """Its number, from 1."""
     reason: str
+    """What is wrong with it."""
 
     def __str__(self) -> str:
         return printable(f"{self.path}, line {self.line}: not a whole decision ({self.reason}), so it is left out")
 
 
 class AuditReader(Iterator[Decision]):
-    """The decisions of a log and its older files, oldest first; made by `read`."""
+    """The decisions of a log and its older files, oldest first; made by `read`.
+
+    >>> import pathlib, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = pathlib.Path(folder.name, "audit.jsonl")
+    >>> _ = path.write_text('{"process": {"pid": 8,')
+    >>> reader = read(path)
+    >>> list(reader), len(reader.damaged)
+    ([], 1)
+    >>> folder.cleanup()
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -214,7 +231,15 @@ class AuditReader(Iterator[Decision]):
 def read(path: str | os.PathLike[str]) -> AuditReader:
     """The decisions that an `AuditLog` wrote to ``path`` and to the files it grew out of, oldest first.
 
-    A line that is no decision is left out and reported: see `AuditReader.damaged`. The example of `AuditLog` reads one.
+    A line that is no decision is left out and reported: see `AuditReader.damaged`.
+
+    >>> import procmon, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> with AuditLog(folder.name + "/audit.jsonl") as log:
+    ...     log.write(procmon.Policy.parse("").decide(procmon.SimulatedGate().start("c:/tools/a.exe")))
+    >>> [decision.process.name for decision in read(log.path)]
+    ['a.exe']
+    >>> folder.cleanup()
 
     Raises: AuditError when there is no such file.
     """
@@ -223,7 +248,14 @@ def read(path: str | os.PathLike[str]) -> AuditReader:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One decision that another policy would not have made."""
+    """One decision that another policy would not have made.
+
+    >>> import procmon
+    >>> process = procmon.SimulatedGate().start("c:/games/chess.exe")
+    >>> strict = procmon.Policy.parse('[[rule]]\\nimage = "chess.exe"\\nverdict = "block"')
+    >>> print(Change(then=procmon.Policy.parse("").decide(process), now=strict.decide(process)))
+    allow -> block  c:\\games\\chess.exe by rule 1
+    """
 
     then: Decision
     """As it is in the log."""
@@ -237,7 +269,12 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What a policy would have decided about the processes of a log. Prints each kind of difference once."""
+    """What a policy would have decided about the processes of a log. Prints each kind of difference once.
+
+    >>> print(Replay(decisions=2, changes=(), missing={"user": 1}))
+    2 decisions: 0 would change, 2 would not
+      not in the log: user, which rules ask of 1 processes
+    """
 
     decisions: int
     """In the log."""

@@ -5,7 +5,8 @@ from __future__ import annotations  # so that help() shows `Callback`, and not a
 import asyncio
 import weakref
 from collections.abc import Callable, Iterable
-from types import TracebackType
+from io import IOBase
+from types import EllipsisType, TracebackType
 from typing import Self, overload
 
 from ._aside import aside
@@ -19,6 +20,9 @@ from .gates.base import Gate
 from .records import Answer, Decision, ProcessHelper, Statistics, Verdict
 
 __all__ = ["Monitor"]
+
+TROUBLES = ("callback_errors", "deadlines", "audit_errors")
+"""Counts that a repr shows when there is something to show."""
 
 
 class Monitor:
@@ -74,17 +78,17 @@ class Monitor:
         history: int = 1000,
         audit: Sink | Iterable[Sink] | None = None,
     ) -> None:
-        if not isinstance(gate, Gate):
+        if isinstance(gate, type) or not isinstance(gate, Gate):
             raise TypeError(f"a Monitor needs a gate (DriverGate, DebugGate, SimulatedGate), not {gate!r}")
         for option, value in (("default", default), ("on_error", on_error), ("on_deadline", on_deadline)):
             if not isinstance(value, Verdict):
                 raise TypeError(f"{option} is ALLOW, BLOCK or DEFER, not {value!r}")
         if own is Verdict.DEFER or not (own is None or isinstance(own, Verdict)):
             raise TypeError(f"own is ALLOW, BLOCK or None, not {own!r}")
-        if deadline is not None and not deadline > 0:
+        if deadline is not None and not (isinstance(deadline, int | float) and deadline > 0):
             raise ValueError(f"deadline is a number of seconds above 0, or None for no limit, not {deadline!r}")
-        if workers < 1:
-            raise ValueError(f"workers is 1 or more, not {workers!r}")
+        if not isinstance(workers, int) or workers < 1:
+            raise ValueError(f"workers is a whole number, 1 or more, not {workers!r}")
         if history < 0:
             raise ValueError(f"history is the number of decisions to keep, 0 or more, not {history!r}")
         self._engine = Engine(
@@ -99,7 +103,9 @@ class Monitor:
         counts = engine.ledger.counts
         return (
             f"<Monitor {state} on {engine.gate.name}: {counts['allowed']} allowed, {counts['blocked']} blocked,"
-            f" {len(engine.ledger.held)} pending>"
+            f" {len(engine.ledger.held)} pending"
+            + "".join(f", {counts[of]} {of.replace('_', ' ')}" for of in TROUBLES if counts[of])
+            + ">"
         )
 
     # --------------------------------------------------------------------------------------------------- its life
@@ -149,6 +155,7 @@ class Monitor:
         Raises: ProcmonError when it was never started.
         """
         self._engine.check_runs()
+        self._engine.check_caller("use `await asyncio.to_thread(monitor.wait)`")
         return self._engine.stopped.wait(timeout)
 
     def __enter__(self) -> Self:
@@ -194,7 +201,7 @@ class Monitor:
     def subscribe(self, /, *, match: Match = None) -> Callable[[Callback | Decider], Subscription]: ...
 
     def subscribe(
-        self, callback: Callback | Decider | None = None, /, *, match: Match = None
+        self, callback: Callback | Decider | EllipsisType = ..., /, *, match: Match = None
     ) -> Subscription | Callable[[Callback | Decider], Subscription]:
         r"""Ask `callback` about every process, or about those that `match`; also as a decorator.
 
@@ -210,7 +217,7 @@ class Monitor:
 
         Raises: TypeError when it is no callback, ValueError when `match` is an empty pattern.
         """
-        if callback is None:
+        if callback is ...:
             return lambda function: self._engine.subscribe(function, match)
         return self._engine.subscribe(callback, match)
 
@@ -221,7 +228,7 @@ class Monitor:
     def on_exit(self, /, *, match: Match = None) -> Callable[[ExitCallback], Subscription]: ...
 
     def on_exit(
-        self, callback: ExitCallback | None = None, /, *, match: Match = None
+        self, callback: ExitCallback | EllipsisType = ..., /, *, match: Match = None
     ) -> Subscription | Callable[[ExitCallback], Subscription]:
         """Call `callback` with the record of every process that exits; its result does not count.
 
@@ -236,7 +243,7 @@ class Monitor:
         a.exe exited with 3
         True
         """
-        if callback is None:
+        if callback is ...:
             return lambda function: self._engine.subscribe(function, match, to_exits=True)
         return self._engine.subscribe(callback, match, to_exits=True)
 
@@ -310,8 +317,8 @@ class Monitor:
         """What `policy` says of the processes that run already, and were never held.
 
         Only a report, unless `terminate`: then those it blocks (and does not merely audit) are ended, but never one
-        that the gate would never hold, nor this program. `Decision.answer` is DONE where that was done; where it could
-        not be, the log says why.
+        that the gate would never hold, nor this program. `Decision.answer` is DONE where that was done, which is in
+        `history` and the audit, too; where it could not be, the log says why.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
@@ -321,7 +328,8 @@ class Monitor:
 
         Raises: GateClosed.
         """
-        return sweep(self.gate, Subscription(policy, None, lambda _: None), terminate=terminate)
+        subscription = Subscription(policy, None, lambda _: None)
+        return sweep(self.gate, subscription, terminate=terminate, note=self._engine.ledger.note_swept)
 
     def _by_hand(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:
         decision = aside(self._engine.ledger.answer_by_hand, process, verdict)
@@ -343,8 +351,10 @@ class Monitor:
 def _sinks(audit: Sink | Iterable[Sink] | None) -> tuple[Sink, ...]:
     if audit is None:
         return ()
-    sinks = (audit,) if isinstance(audit, Sink) else tuple(audit)
+    sinks = tuple(audit) if isinstance(audit, Iterable) and not isinstance(audit, Sink) else (audit,)
     for sink in sinks:
-        if not isinstance(sink, Sink):
+        if isinstance(sink, IOBase):
+            raise TypeError(f"audit takes an AuditLog, or an object with write(decision), not the text file {sink!r}")
+        if isinstance(sink, type) or not isinstance(sink, Sink):
             raise TypeError(f"audit takes objects with a method write(decision), not {sink!r}")
     return sinks

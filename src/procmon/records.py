@@ -22,7 +22,7 @@ E = TypeVar("E", bound=enum.Enum)
 
 
 class FieldHelp(dict[str, str]):
-    """The text below each field of a record, for `help`, which reads it from ``__slots__``; read when it is asked for."""
+    """The text below each field of a record, for `help`, which takes it from ``__slots__``; read when asked for."""
 
     def __init__(self, record: type) -> None:
         super().__init__({f.name: "" for f in fields(record)})
@@ -298,6 +298,8 @@ class Decision:
     """Audit mode: `verdict` is what would have been done; the process was allowed."""
     answer: Answer | None = None
     """What the gate did with it; None where it was not sent, or not yet."""
+    reason: str = ""
+    """By ERROR: what the callback raised, ``ValueError: ...``; else ""."""
 
     def __repr__(self) -> str:
         who = " ".join(["", *self.who.split()])  # on one line, whatever a rule is called
@@ -328,6 +330,7 @@ class Decision:
             held=_seconds(data, "held") or 0.0,
             audited=_optional(data, "audited", bool) or False,
             answer=_member(data, "answer", Answer),
+            reason=_optional(data, "reason", str) or "",
         )
 
 

@@ -79,7 +79,7 @@ def test_where_a_verdict_hangs_stop_gives_the_others_the_default(monkeypatch):
                 go_on.wait(30)
             return super().block(*processes)
 
-    go_on, gate = threading.Event(), OneHangs(disconnect=ALLOW)
+    go_on, gate = threading.Event(), OneHangs(on_disconnect=ALLOW)
     monitor = procmon.Monitor(gate, default=BLOCK)
     monitor.subscribe(lambda process: DEFER)
     monitor.start()

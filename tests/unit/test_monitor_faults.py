@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import sys
 import threading
 import time
+import types
 
 import procmon
 import pytest
@@ -374,3 +376,109 @@ def test_the_monitor_stops_when_its_gate_is_closed_by_others(gate):
         assert monitor.wait(5)
         assert monitor.error is None
         assert monitor.pending == []
+
+
+def test_what_every_call_would_fail_is_refused_when_it_is_subscribed():
+    monitor = procmon.Monitor(procmon.SimulatedGate())
+
+    async def matches(process):
+        return True
+
+    for callback, said in (
+        (None, "neither"), (procmon.Policy, "is a class: make one"), (lambda: BLOCK, "called with one ProcessHelper"),
+        (lambda one, two: BLOCK, "called with one ProcessHelper"),
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match=said):
+            monitor.subscribe(callback)
+        with pytest.raises(TypeError, match=said):
+            monitor.on_exit(callback)
+    with pytest.raises(TypeError, match="cannot be a coroutine function"):
+        monitor.subscribe(print, match=matches)
+
+
+@pytest.mark.parametrize("option, value, said", [
+    ("workers", 2.5, "whole number"), ("workers", None, "whole number"), ("deadline", "30", "number of seconds"),
+    ("audit", sys.stdout, "text file"), ("audit", 5, "method write"), ("audit", [5], "method write"),
+    ("audit", procmon.AuditLog, "method write"),
+])  # fmt: skip
+def test_options_of_the_wrong_type_are_refused(option, value, said):
+    with pytest.raises((TypeError, ValueError), match=said):
+        procmon.Monitor(procmon.SimulatedGate(), **{option: value})
+
+
+def test_the_class_of_a_gate_is_no_gate():
+    with pytest.raises(TypeError, match="needs a gate"):
+        procmon.Monitor(procmon.SimulatedGate)
+
+
+def test_two_monitors_cannot_share_a_gate(gate):
+    with procmon.Monitor(gate), pytest.raises(procmon.ProcmonError, match="another monitor has this gate"):
+        procmon.Monitor(gate).start()
+
+
+def test_a_callback_that_fails_is_seen_in_the_repr_and_the_decision(gate):
+    monitor = procmon.Monitor(gate)
+    monitor.subscribe(lambda process: {}[process.pid])
+    with monitor:
+        process = gate.start("a.exe")
+        gate.verdict_of(process)
+    assert "1 callback errors>" in repr(monitor)
+    [decision] = monitor.history
+    assert decision.reason == f"KeyError: {process.pid}"
+    assert procmon.Decision.from_dict(decision.as_dict()).reason == decision.reason
+
+
+@pytest.mark.parametrize("nobody", [None, "a.exe", []])
+def test_a_verdict_for_no_process_says_what_is_wanted(gate, nobody):
+    with procmon.Monitor(gate) as monitor, pytest.raises(TypeError, match="a ProcessHelper or its pid"):
+        monitor.allow(nobody)
+
+
+def test_who_was_ended_by_a_sweep_is_in_the_history_and_the_audit():
+    gate = procmon.SimulatedGate()
+    [running] = gate.running_before("evil.exe")
+    written = []
+    monitor = procmon.Monitor(gate, audit=types.SimpleNamespace(write=written.append))
+    assert [one.answer for one in monitor.sweep(lambda process: BLOCK)] == [None]
+    assert monitor.history == []
+    [decision] = monitor.sweep(lambda process: BLOCK, terminate=True)
+    assert decision.answer is procmon.Answer.DONE and decision.process == running
+    assert monitor.history == [decision]
+    until(lambda: written == [decision], "the audit")
+
+
+def test_a_sweep_does_not_take_coroutine_functions():
+    async def decide(process):
+        return BLOCK
+
+    gate = procmon.SimulatedGate()
+    gate.running_before("a.exe")
+    with pytest.raises(TypeError, match="is a coroutine function"):
+        procmon.Monitor(gate).sweep(decide)
+
+
+def test_ctrl_c_in_an_iteration_outside_a_with_ends_it_however_long_its_traceback_lives(gate):
+    with procmon.Monitor(gate) as monitor:
+        starts = monitor.starts()
+        starts._inbox.take = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            next(starts)
+        until(lambda: starts._inbox.closed, "the end of the iteration")
+        assert gate.verdict_of(gate.start("a.exe")) is ALLOW
+        assert not monitor.pending
+
+
+def interrupted(request):
+    raise KeyboardInterrupt
+
+
+def test_what_would_stop_the_loop_of_the_callbacks_is_refused_on_it(gate):
+    async def main():
+        async with procmon.Monitor(gate) as monitor:
+            with pytest.raises(procmon.ProcmonError, match=r"await asyncio\.to_thread\(monitor\.wait\)"):
+                monitor.wait(1)
+            with pytest.raises(procmon.ProcmonError, match="async for"):
+                next(monitor.starts())
+            assert not await asyncio.to_thread(monitor.wait, 0.01)
+
+    asyncio.run(main())

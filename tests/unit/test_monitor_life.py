@@ -93,7 +93,7 @@ def test_a_monitor_starts_once(gate):
     with monitor:
         assert monitor.running
         assert not monitor.wait(0)
-        with pytest.raises(procmon.ProcmonError, match="running already"):
+        with pytest.raises(procmon.ProcmonError, match="runs already"):
             monitor.start()
     with pytest.raises(procmon.ProcmonError, match="new gate"):
         monitor.start()

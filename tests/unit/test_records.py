@@ -44,6 +44,7 @@ decisions = st.builds(
     held=st.floats(0, 1e6),
     audited=st.booleans(),
     answer=st.none() | st.sampled_from(Answer),
+    reason=st.text(),
 )
 
 
