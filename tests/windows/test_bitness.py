@@ -26,7 +26,8 @@ sys.path.insert(0, str(ROOT / "driver" / "wine"))
 from kernel import WineKernel  # noqa: E402
 
 CLIENTS = {32: ROOT / "build/driver/client-x86/client.exe", 64: ROOT / "build/driver/client-x64/client.exe"}
-__test__ = kernel.is_wine() or all(path.exists() for path in CLIENTS.values())  # by hand: driver/build.py client-x64 ...
+# On Windows they are built by hand: python driver/build.py client-x64 client-x86
+__test__ = kernel.is_wine() or all(path.exists() for path in CLIENTS.values())
 LEAF = 10  # the status of one that runs no other
 PID = re.compile(r"#(\d+)")
 

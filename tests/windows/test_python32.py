@@ -40,7 +40,8 @@ def test_it_is_one_on_a_64_bit_windows_and_its_structures_have_the_sizes_of_the_
         "import ctypes\n"
         "from procmon.win32 import debug, kernel, process, trust\n"
         "told['bits'], told['wow64'] = ctypes.sizeof(ctypes.c_void_p) * 8, kernel.is_wow64()\n"
-        "for each in (debug.DebugEvent, process._ListEntry, trust._TrustData): told[each.__name__] = ctypes.sizeof(each)\n"
+        "for each in (debug.DebugEvent, process._ListEntry, trust._TrustData):\n"
+        "    told[each.__name__] = ctypes.sizeof(each)\n"
     )
     assert told == {"bits": 32, "wow64": True, "DebugEvent": 96, "_ListEntry": 80, "_TrustData": 52}
 
