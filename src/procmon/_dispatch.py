@@ -147,7 +147,7 @@ class Engine:
             if self.state is not State.READY:
                 if self.state is State.RUNNING:
                     raise ProcmonError("the monitor runs already: `start`, or `with`, once is enough")
-                raise ProcmonError(f"the monitor is {self.state.value}, it starts but once; make a new gate and Monitor")
+                raise ProcmonError(f"the monitor is {self.state.value}, and starts once; make a new gate and Monitor")
             if any(other.gate is self.gate and not other.is_forked for other in list(_running)):
                 raise ProcmonError("another monitor has this gate, and each process goes to one of them: make two")
             if self.gate.closed:
