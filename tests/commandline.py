@@ -1,10 +1,12 @@
 """What the tests of the command line share: a gate over a real command, keys, and a scene that has both."""
 
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import procmon
@@ -27,22 +29,24 @@ class CommandGate(SimulatedGate):
         self._script.start()
 
     def _play(self, script: Script) -> None:
-        try:
-            script(self)
-            self.end()
-            time.sleep(10)
-            self.close()  # it is still held, and nobody answers: the test is to fail, not to hang
-        except procmon.GateClosed:
-            pass  # the command line has given up
+        with suppress(procmon.GateClosed):  # the command line has given up
+            try:
+                script(self)
+                self.end()
+                time.sleep(10)
+            finally:
+                self.close()  # what is still held, nobody answers: the test is to fail, not to hang
 
 
 class Keys:
     """A keyboard on which these keys are pressed, one at each look; afterwards none."""
 
-    def __init__(self, keys: str) -> None:
+    def __init__(self, keys: str, looked: threading.Event) -> None:
         self._keys = iter(keys)
+        self._looked = looked
 
     def key(self, timeout: float) -> str:
+        self._looked.set()
         time.sleep(0.01)
         return next(self._keys, "")
 
@@ -53,6 +57,13 @@ class Scene:
     def __init__(self) -> None:
         self.gate: CommandGate | None = None
         self.asked: dict[str, object] = {}
+        """Of the gate."""
+        self.waits = threading.Event()
+        """The command has started, and waits for its end."""
+        self.questions = threading.Event()
+        """A question is open."""
+        self.left: list[int] = []
+        """The statuses with which procmon would have left without Python's own end, which waits for what hangs."""
 
     def gates(
         self, script: Script, *, before: Script = lambda _: None, status: int = 0, keys: str | None = None
@@ -68,7 +79,7 @@ class Scene:
             return run([], hold_timeout=hold_timeout, otherwise=otherwise)
 
         def keyboard(_: Screen) -> Keyboard | None:
-            return None if keys is None else Keys(keys)
+            return None if keys is None else Keys(keys, self.questions)
 
         return cli.Gates(run=run, driver=driver, keyboard=keyboard)
 
@@ -77,7 +88,14 @@ class Scene:
 def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     """A scene whose gate is closed in the end. Its keys come at once, so its questions hear them at once."""
     monkeypatch.setattr(_cli_questions, "DEAF", 0.0)
-    scene = Scene()
+    scene, wait = Scene(), procmon.Monitor.wait
+
+    def waits(monitor: procmon.Monitor, timeout: float | None = None) -> bool:
+        scene.waits.set()
+        return wait(monitor, timeout)
+
+    monkeypatch.setattr(procmon.Monitor, "wait", waits)
+    monkeypatch.setattr(os, "_exit", scene.left.append)
     yield scene
     if scene.gate is not None:
         scene.gate.close()

@@ -117,6 +117,8 @@ class Session:
             parts.append(f"{blocked:,} would have been blocked, {asked:,} asked about")
         if counts.stale:
             parts.append(f"{counts.stale:,} gone before a verdict")
+        if counts.pending:
+            parts.append(f"{counts.pending:,} without a verdict, which the gate lets go")
         if counts.audit_errors:
             parts.append(f"{counts.audit_errors:,} not written to the log")
         self.screen.event("summary", self.screen.colour("dim", "; ".join(parts)), counts.as_dict())

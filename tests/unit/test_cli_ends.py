@@ -2,13 +2,12 @@
 
 import _thread
 import io
-import os
 import re
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import procmon
@@ -16,26 +15,27 @@ import pytest
 from commandline import ASKING, CommandGate, Scene, policy, scene  # noqa: F401  (fixtures)
 from monitoring import until
 from procmon import ALLOW, BLOCK, Verdict, cli
+from procmon._cli_live import Session
 
 SOON = 0.5
 """Seconds that Ctrl+C may take."""
 
 
 class Interrupts:
-    """A script that starts two processes, waits until `ready`, and then presses Ctrl+C as often as it takes."""
+    """A script that starts two processes, waits for all of `first`, and then presses Ctrl+C as often as it takes."""
 
-    def __init__(self, ready: Callable[[CommandGate], object] = lambda _: True) -> None:
-        self._ready = ready
+    def __init__(self, *first: threading.Event) -> None:
+        self.first = list(first)
         self.started: list[procmon.ProcessHelper] = []
         self.times = 1
         self.pressed = 0.0
 
     def __call__(self, gate: CommandGate) -> None:
         self.started += [gate.start(f"c:/tools/{name}.exe", hold_left=60.0) for name in "ab"]
-        until(lambda: self._ready(gate), "what Ctrl+C is to interrupt")
-        time.sleep(0.2)
-        for last in range(self.times):
-            time.sleep(0.3 * bool(last))
+        for event in self.first:
+            assert event.wait(10)
+        for _ in range(self.times):
+            time.sleep(0.2)
             self.pressed = time.monotonic()
             _thread.interrupt_main()  # leaves a lock waiting, as Ctrl+C does on Windows
         until(lambda: gate.closed, "the end of the gate")
@@ -43,6 +43,7 @@ class Interrupts:
 
 def ends(scene: Scene, arguments: list[str], interrupts: Interrupts, keys: str | None = None) -> float:
     """Seconds from the last Ctrl+C to the end of the command."""
+    interrupts.first += [scene.waits] if keys is None else [scene.waits, scene.questions]
     if arguments[0] == "run":  # whose first one is the command's
         interrupts.times, arguments = 2, [*arguments, "make"]
     assert cli.main(arguments, scene.gates(interrupts, keys=keys)) == cli.INTERRUPTED
@@ -54,8 +55,6 @@ class Hang:
 
     def __init__(self) -> None:
         self.began, self._over = threading.Event(), threading.Event()
-        self.left: list[int] = []
-        """With which statuses procmon would have ended, without Python's own end, which waits for what hangs."""
 
     def __call__(self) -> None:
         self.began.set()
@@ -66,9 +65,8 @@ class Hang:
 
 
 @pytest.fixture
-def hang(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hang]:
+def hang() -> Iterator[Hang]:
     hang = Hang()
-    monkeypatch.setattr(os, "_exit", hang.left.append)
     yield hang
     hang.end()
 
@@ -94,14 +92,17 @@ class TestControlC:
         assert ends(scene, [command, "--policy", str(policy)], Interrupts(), keys="") < SOON
         shown = "".join(capsys.readouterr())
         assert "let a.exe (1000) run?" in shown
-        assert re.search("\r *\r2 held: ", shown)  # the question has gone
+        assert re.match("[^\n]*\r +\r", shown[shown.rindex("[y/n]") :])  # the question has gone
 
     @pytest.mark.parametrize("command", ["run", "guard", "watch"])
-    def test_with_a_log_that_hangs(self, command: str, scene: Scene, policy: Path, hang: Hang, log: Path) -> None:
+    def test_with_a_log_that_hangs(
+        self, command: str, scene: Scene, policy: Path, hang: Hang, log: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         arguments = ["guard", "--policy", str(policy)] if command == "guard" else [command]
         arguments += ["--log", str(log)]
-        assert ends(scene, arguments, Interrupts(lambda _: hang.began.is_set())) < SOON
-        assert hang.left == [cli.INTERRUPTED]
+        assert ends(scene, arguments, Interrupts(hang.began)) < SOON
+        assert scene.left == [cli.INTERRUPTED]
+        assert "; 2 without a verdict, which the gate lets go\n" in "".join(capsys.readouterr())
 
     @pytest.mark.parametrize("command", ["run", "guard", "watch"])
     def test_with_a_reader_that_hangs(
@@ -116,16 +117,15 @@ class TestControlC:
         monkeypatch.setattr(sys, "stdout", Full())
         monkeypatch.setattr(sys, "stderr", Full())
         arguments = ["guard", "--policy", str(policy)] if command == "guard" else [command]
-        assert ends(scene, arguments, Interrupts(lambda _: hang.began.is_set())) < SOON
-        assert hang.left == [cli.INTERRUPTED]
+        assert ends(scene, arguments, Interrupts(hang.began)) < SOON
+        assert scene.left == [cli.INTERRUPTED]
 
     def test_the_first_is_the_commands(
         self, scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        interrupts = Interrupts()
-        monkeypatch.setattr(subprocess.Popen, "wait", None)  # the command may go on for hours: it is not waited for
-        ends(scene, ["run"], interrupts)
-        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr(subprocess.Popen, "wait", None)  # the command may go on for hours: it is not waited for
+            ends(scene, ["run"], Interrupts())
         assert "Ctrl+C is the command's; once more ends procmon" in capsys.readouterr().err
         assert scene.gate is not None and scene.gate.closed
 
@@ -148,7 +148,7 @@ class TestControlC:
 
 
     def test_in_the_middle_of_a_line_that_nobody_takes(
-        self, scene: Scene, hang: Hang, monkeypatch: pytest.MonkeyPatch
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """What is not written stays in Python's buffer, and Python's own end would try again."""
 
@@ -158,7 +158,7 @@ class TestControlC:
 
         monkeypatch.setattr(sys, "stdout", Full())
         cli.main(["watch"], scene.gates(lambda _: None))
-        assert hang.left == [cli.INTERRUPTED]
+        assert scene.left == [cli.INTERRUPTED]
 
 
 @pytest.mark.parametrize("otherwise", [ALLOW, BLOCK])
@@ -191,17 +191,16 @@ class TestWhatIsHeldAtTheEnd:
     ) -> None:
         policy.write_text(ASKING, encoding="utf-8")
         late: list[procmon.ProcessHelper] = []
-        stop = procmon.Monitor.stop
+        stop = Session._stop
 
-        def stopping(monitor: procmon.Monitor) -> None:
-            if not late:
-                assert scene.gate is not None
-                late.append(scene.gate.start("c:/tools/late.exe"))
-                if asked:
-                    until(lambda: monitor.statistics.deferred == 3, "the question")
-            stop(monitor)
+        def stopping(session: Session, patience: float | None) -> None:
+            assert scene.gate is not None
+            late.append(scene.gate.start("c:/tools/late.exe"))
+            if asked:
+                until(lambda: session.monitor.statistics.deferred == 3, "the question")
+            stop(session, patience)
 
-        monkeypatch.setattr(procmon.Monitor, "stop", stopping)
+        monkeypatch.setattr(Session, "_stop", stopping)
         self.check(scene, [command, "--policy", str(policy)], otherwise, late)
         assert late
 
@@ -224,7 +223,7 @@ class TestWhatIsHeldAtTheEnd:
     def test_also_where_the_log_hangs(
         self, otherwise: Verdict, scene: Scene, policy: Path, hang: Hang, log: Path
     ) -> None:
-        interrupts = Interrupts(lambda _: hang.began.is_set())
+        interrupts = Interrupts(hang.began)
         arguments = ["guard", "--policy", str(policy), "--log", str(log), "--otherwise", otherwise.value]
         ends(scene, arguments, interrupts)
         assert scene.gate is not None
