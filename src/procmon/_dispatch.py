@@ -16,29 +16,23 @@ lock, must not lock: `drop` and `do_later` only leave word, in a SimpleQueue, wh
 """
 
 import atexit
-import inspect
-import logging
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import Enum
 from queue import SimpleQueue
 
 from ._aside import OwnThread, Signal, aside, is_own, later, submit
-from ._ledger import Hold, Ledger, Sink
-from ._loops import LoopThread
-from ._own import AskingThreads
-from ._subscriptions import Callback, Decider, ExitCallback, Match, Subscription, read_opinion
+from ._ledger import Hold, Ledger
+from ._log import ERROR, WARNING, say
+from ._subscriptions import Callback, Decider, ExitCallback, Match, Subscription
+from ._workers import Options, Workers
 from .errors import GateClosed, ProcmonError
 from .gates.base import Gate
 from .records import DecidedBy, ProcessHelper, Verdict
-
-log = logging.getLogger("procmon")
 
 TICK = 0.25
 """Seconds between two looks of the dispatcher at what nobody wakes it for."""
@@ -48,6 +42,9 @@ PATIENCE = 2.0
 
 ANOTHER = 0.5
 """Seconds after which another thread answers, in a stop, what is left by one that the gate does not let go."""
+
+OTHERS = 3
+"""How many such threads there are at most."""
 
 EXIT_PATIENCE = 6.0
 """Seconds that the end of the program waits for its monitors: more than a stop takes unless closing the gate hangs."""
@@ -65,36 +62,6 @@ class State(Enum):
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the user chose; see `Monitor`."""
-
-    default: Verdict
-    on_error: Verdict
-    deadline: float | None
-    on_deadline: Verdict
-    workers: int
-    own: Verdict | None
-    history: int
-    sinks: tuple[Sink, ...]
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """What a worker does: ask all callbacks about one process, or report one exit."""
-
-    process: ProcessHelper
-    hold: Hold | None = None
-    """None: nobody waits for a verdict."""
-    steps: Generator[Awaitable[object], object, object] | None = None
-    name: str = ""
-    """Of the callback that is being asked."""
-    due: float | None = None
-    in_worker: bool = False
-    future: "Future[object] | None" = None
-    given_up: bool = False
-
-
 class Engine:
     """What a `Monitor` is a handle of."""
 
@@ -108,14 +75,10 @@ class Engine:
         self.stopped = Signal()
         self.subscriptions: tuple[Subscription, ...] = ()
         self.exit_subscriptions: tuple[Subscription, ...] = ()
-        self.asking_threads = AskingThreads()
+        self.workers = Workers(options, self.ledger, self._note_failure)
+        self.asking_threads = self.workers.asking_threads
         self.at_stop: list[Callable[[], None]] = []
         self._later: deque[Callable[[], None]] = deque()
-        self.loops = LoopThread()
-        self._queue: SimpleQueue[Callable[[], bool] | None] = SimpleQueue()
-        self._jobs: set[Job] = set()  # queued or being asked
-        self._workers = 0
-        self._hanging = 0
         self._sink_told = False
         self._dispatcher: threading.Thread | None = None
         self._keeper: threading.Thread | None = None
@@ -158,8 +121,7 @@ class Engine:
             _running.add(self)
             atexit.unregister(_stop_all)
             atexit.register(_stop_all)  # anew, to come before what the gate has registered
-            for _ in range(self.options.workers):
-                self._add_worker()
+            self.workers.start()
             self._fetch()  # so that `pending` has at once what the gate held before
             self._dispatcher = OwnThread(self._dispatch, self.gate.name)
             self._dispatcher.start()
@@ -203,7 +165,7 @@ class Engine:
 
     def check_caller(self, instead: str) -> None:
         """Raises: ProcmonError where one would wait on the very loop that the callbacks need."""
-        if self.loops.is_here():
+        if self.workers.loops.is_here():
             raise ProcmonError(f"this would stop the event loop on which the monitor's callbacks run; {instead}")
 
     def check_runs(self) -> None:
@@ -228,16 +190,17 @@ class Engine:
         was_dropped = self._word.get()
         with self.changed:
             has_run, self.state = self.state is State.RUNNING, State.STOPPING
+            self.workers.is_over = True
             self.changed.notify_all()
         try:
             hangs = has_run and not self._release_all()
             self._close()
             if hangs:
-                log.error("%s: the gate hangs; it was closed, and lets go what has no verdict", self.gate.name)
+                say(ERROR, "%s: the gate hangs; it was closed, and lets go what has no verdict", self.gate.name)
             if not self.ledger.wait_for_sinks(PATIENCE):
-                log.error("a sink hangs: %d decisions are not written", self.ledger.unwritten()[0])
+                say(ERROR, "a sink hangs: %d decisions are not written", self.ledger.unwritten()[0])
             if was_dropped and has_run:
-                log.warning("%s: the Monitor was dropped, so it stopped; keep a reference to it", self.gate.name)
+                say(WARNING, "%s: the Monitor was dropped, so it stopped; keep a reference to it", self.gate.name)
             if self._dispatcher is not None:
                 self._dispatcher.join(1.0)
         finally:
@@ -261,13 +224,14 @@ class Engine:
             answered.set()
 
         submit(release)
-        left, since = len(self.ledger.held), time.monotonic()
+        sent, since, others = self.ledger.sent, time.monotonic(), OTHERS
         while not answered.wait(ANOTHER):
-            if len(self.ledger.held) != left:
-                left, since = len(self.ledger.held), time.monotonic()
+            if self.ledger.sent != sent:
+                sent, since = self.ledger.sent, time.monotonic()
             elif time.monotonic() - since > PATIENCE:
                 return False
-            else:
+            elif others:
+                others -= 1
                 submit(release)
         return self.ledger.wait_for_verdicts(PATIENCE)
 
@@ -279,25 +243,20 @@ class Engine:
         self.ledger.abandon(self.unanswered)
         with self.changed:
             self.state = State.STOPPED
-            futures = [job.future for job in self._jobs if job.future is not None]
-        for future in futures:
-            future.cancel()
-        self._queue.put(None)
-        self.loops.close()
+        self.workers.close()
 
     def do_later(self, task: Callable[[], None]) -> None:
         """Have a task run by a worker, or by the dispatcher's next tick where all of them are stuck."""
         self._later.append(task)
-        self._queue.put(self._tend)
+        self.workers.put(self._tend)
 
-    def _tend(self) -> bool:
+    def _tend(self) -> None:
         while self._later:
             try:
                 task = self._later.popleft()
             except IndexError:  # another thread was faster
                 break
             task()
-        return True
 
     @property
     def unanswered(self) -> Verdict:
@@ -308,7 +267,7 @@ class Engine:
         if self.error is None:
             self.error = error if isinstance(error, Exception) else ProcmonError(f"{doing} raised {error!r}")
         self.begin_stop()
-        log.error("%s: %s failed, so the monitor stops and lets go", self.gate.name, doing, exc_info=error)
+        say(ERROR, "%s: %s failed, so the monitor stops and lets go", self.gate.name, doing, error=error)
 
     # ---------------------------------------------------------------------------------------------- subscriptions
 
@@ -339,10 +298,10 @@ class Engine:
             while self.state is State.RUNNING:
                 if self._wait():
                     self._fetch()
-                self._give_up_the_late()
+                self.workers.give_up_the_late()
                 self._tell_of_the_sink()
                 self._tend()
-                if self.gate.ended and (self.gate.closed or not (self.ledger.held or self._jobs)):
+                if self.gate.ended and (self.gate.closed or not (self.ledger.held or self.workers.busy)):
                     break
         except GateClosed:
             pass  # somebody closed the gate under the monitor: that ends it, too
@@ -363,13 +322,11 @@ class Engine:
         for news in self.ledger.fetch():
             if isinstance(news, ProcessHelper):
                 if self.exit_subscriptions:
-                    job = Job(news)
-                    self._enqueue(job, self._ask(job, news, self.exit_subscriptions))
+                    self.workers.ask(news, None, self.exit_subscriptions)
             elif self.state is not State.RUNNING:
                 self.ledger.answer(news, self.unanswered, DecidedBy.STOP)
             elif not self._answer_own(news):
-                job = Job(news.process, news)
-                self._enqueue(job, self._ask(job, news.process, self.subscriptions))
+                self.workers.ask(news.process, news, self.subscriptions)
 
     def _answer_own(self, hold: Hold) -> bool:
         """Let go what a callback has started and might wait for; False when it is to be asked about like any other."""
@@ -381,166 +338,11 @@ class Engine:
         submit(self.asking_threads.warn, hold.process, outcome)
         return answered
 
-    # ------------------------------------------------------------------------------------------------ the workers
-
-    def _add_worker(self) -> None:
-        self._workers += 1
-        OwnThread(self._work, f"worker {self._workers}").start()
-
-    def _work(self) -> None:
-        while (task := self._queue.get()) is not None:
-            try:
-                if not task():
-                    return  # it took too long: another worker has this one's place
-            except BaseException:
-                log.exception("a worker failed; it goes on")
-        self._queue.put(None)  # for the next one
-
-    def _enqueue(self, job: Job, steps: Generator[Awaitable[object], object, object]) -> None:
-        job.steps = steps
-        with self.changed:
-            self._jobs.add(job)
-        self._queue.put(lambda: self._go_on(job))
-
-    def _ask(
-        self, job: Job, process: ProcessHelper, subscriptions: Iterable[Subscription]
-    ) -> Generator[Awaitable[object], object, object]:
-        """Ask one after the other; yield what is to be awaited, and return the first opinion."""
-        for subscription in subscriptions:
-            if job.given_up or self.state is not State.RUNNING or (job.hold is not None and job.hold.claimed):
-                return None
-            job.name = subscription.name
-            if subscription.concerns(process):
-                result = subscription(process)
-                if inspect.isawaitable(result):
-                    result = yield result
-                if job.hold is not None and result is not None:
-                    return result
-        return None
-
-    def _go_on(self, job: Job) -> bool:
-        """Run a job until it is done or has to await something; False when the worker was given up meanwhile."""
-        thread = threading.get_native_id()
-        with self.changed:
-            if job.given_up or self.state is not State.RUNNING:
-                self._jobs.discard(job)
-                return True
-            job.in_worker = True
-            if job.due is None and self.options.deadline is not None:
-                job.due = time.monotonic() + self._time_for(job)
-            self.asking_threads.enter(thread)
-            future, job.future = job.future, None
-        try:
-            awaited, outcome, error = self._step(job, future)
-            if awaited is None and not job.given_up:
-                self._finish(job, outcome, error)
-        finally:
-            self.asking_threads.leave(thread)
-            stays = self._leave(job)
-        if awaited is not None:
-            if stays:
-                self._await(job, awaited)
-            elif inspect.iscoroutine(awaited):
-                awaited.close()
-        return stays
-
-    def _time_for(self, job: Job) -> float:
-        deadline = self.options.deadline or 0.0
-        if job.hold is None or job.hold.process.hold_left is None:
-            return deadline
-        waited = time.monotonic() - job.hold.since  # for a worker
-        return min(deadline, 0.8 * job.hold.process.hold_left - waited)  # answer before the gate does
-
-    def _step(
-        self, job: Job, future: "Future[object] | None"
-    ) -> tuple[Awaitable[object] | None, object, BaseException | None]:
-        """Go on with the callbacks: what is to be awaited, else what came of it, or what was raised."""
-        assert job.steps is not None
-        try:
-            if future is None:
-                return next(job.steps), None, None
-            if (raised := future.exception()) is not None:
-                return job.steps.throw(raised), None, None
-            return job.steps.send(future.result()), None, None
-        except StopIteration as end:
-            return None, end.value, None
-        except BaseException as error:  # SystemExit and asyncio's CancelledError, too: a process waits for its answer
-            return None, None, error
-
-    def _leave(self, job: Job) -> bool:
-        with self.changed:
-            job.in_worker = False
-            self._hanging -= job.given_up
-            return not job.given_up
-
-    def _await(self, job: Job, awaitable: Awaitable[object]) -> None:
-        try:
-            future = self.loops.run(awaitable, self.asking_threads)
-        except Exception as error:
-            self._finish(job, None, error)
-            return
-        with self.changed:
-            job.future = future
-            is_over = self.state is not State.RUNNING
-        if is_over:  # a stop has passed while it had no future to cancel
-            future.cancel()
-        future.add_done_callback(lambda _: self._queue.put(lambda: self._go_on(job)))
-
-    def _finish(self, job: Job, outcome: object, error: BaseException | None) -> None:
-        verdict, by, who, audited, reason = self.options.default, DecidedBy.DEFAULT, "", False, ""
-        try:
-            if error is None and job.hold is not None and outcome is not None:
-                try:
-                    verdict, by, who, audited = read_opinion(outcome, job.name)
-                except TypeError as nonsense:
-                    error = nonsense
-            if error is not None:
-                log.error("callback %s failed on %r", job.name, job.process, exc_info=error)
-                verdict, by, who = self.options.on_error, DecidedBy.ERROR, job.name
-                reason = f"{type(error).__name__}: {error}"
-                with self.changed:
-                    self.ledger.counts["callback_errors"] += 1
-            if job.hold is not None:
-                job.name = "the gate, or a sink that writes ahead,"  # what may not return from here on
-                self.ledger.conclude(job.hold, verdict, by, who, audited, reason)
-        finally:
-            with self.changed:
-                self._jobs.discard(job)
-                self.changed.notify_all()
-
-    def _give_up_the_late(self) -> None:
-        if self.options.deadline is None:
-            return
-        now = time.monotonic()
-        with self.changed:
-            late = [job for job in self._jobs if job.due is not None and job.due <= now]
-            late = [job for job in late if job.in_worker or job.future is not None]
-            for job in late:
-                job.given_up = True
-                self._jobs.discard(job)
-                self.ledger.counts["deadlines"] += 1
-            hanging = sum(job.in_worker for job in late)
-            self._hanging += hanging
-        failure = None
-        try:
-            for _ in range(hanging):
-                self._add_worker()
-        except RuntimeError as error:  # so it is as the program ends
-            failure = error
-        for job in late:
-            if job.future is not None:
-                job.future.cancel()
-            submit(log.warning, "%s has not returned for %r in time; %d hang now", job.name, job.process, self._hanging)
-            if job.hold is not None:
-                self.ledger.conclude(job.hold, self.options.on_deadline, DecidedBy.DEADLINE, job.name)
-        if failure is not None:
-            self._note_failure(failure, "starting a thread")
-
     def _tell_of_the_sink(self) -> None:
         decisions, seconds = self.ledger.unwritten()
         hangs = seconds > SINK_PATIENCE
         if hangs and not self._sink_told:
-            submit(log.error, "a sink has not returned for %.0f s: %d decisions are not written", seconds, decisions)
+            submit(say, ERROR, "a sink has not returned for %.0f s: %d decisions are not written", seconds, decisions)
         self._sink_told = hangs
 
 
@@ -554,4 +356,4 @@ def _stop_all() -> None:
         engine.begin_stop()
     for engine in engines:
         if not engine.stopped.wait(max(0.0, end - time.monotonic())):
-            log.error("%s: the gate hangs; what it holds is let go by the end of the program", engine.gate.name)
+            say(ERROR, "%s: the gate hangs; what it holds is let go by the end of the program", engine.gate.name)

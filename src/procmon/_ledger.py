@@ -4,7 +4,6 @@ One rule keeps everything straight: a `Hold` is *claimed*, under the lock `chang
 once. Under that lock nothing is called that could hang: no gate, no sink, no handler of the log.
 """
 
-import logging
 import threading
 import time
 from collections import Counter, deque
@@ -14,11 +13,10 @@ from datetime import timedelta
 from typing import Protocol, runtime_checkable
 
 from ._aside import submit
+from ._log import ERROR, say
 from .errors import GateClosed, StaleProcess
 from .gates.base import Gate
 from .records import Answer, DecidedBy, Decision, ProcessHelper, Statistics, Verdict
-
-log = logging.getLogger("procmon")
 
 
 @runtime_checkable
@@ -71,6 +69,8 @@ class Ledger:
         self._ahead = tuple(sink for sink in sinks if getattr(sink, "ahead", False))
         self._on_failure = on_failure
         self._longest_hold = 0.0
+        self.sent = 0
+        """Verdicts from which the gate has returned."""
         self._sending = 0
         self._unwritten: deque[tuple[Decision, bool]] = deque()  # and whether the sinks `_ahead` had it before
         self._writing_since: float | None = None  # the first of them; None: nobody writes
@@ -160,6 +160,7 @@ class Ledger:
             failure = error
         with self.changed:
             self._sending -= 1
+            self.sent += 1
             self.held.pop(process.identity, None)
             self._note(decision, sent=True)
         self._have_written()
@@ -298,7 +299,7 @@ class Ledger:
         for sink in sinks:
             try:
                 sink.write(decision)
-            except BaseException:  # SystemExit, too: it must not end the thread
+            except BaseException as error:  # SystemExit, too: it must not end the thread
                 with self.changed:
                     self.counts["audit_errors"] += 1
-                log.exception("%r could not write %r; its verdict stands", sink, decision)
+                say(ERROR, "%r could not write %r; its verdict stands", sink, decision, error=error)

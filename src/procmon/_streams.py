@@ -169,6 +169,8 @@ class Starts:
         self._engine.check_caller("iterate with `async for`")
         try:
             process = self._next()
+        except Exception:
+            raise
         except BaseException:  # Ctrl+C: a traceback keeps us alive, and nobody will ask again; in a `with` one may
             if not self._in_with:
                 self._engine.do_later(self._inbox.close)

@@ -10,11 +10,12 @@ from types import EllipsisType, TracebackType
 from typing import Self, overload
 
 from ._aside import aside
-from ._dispatch import Engine, Options, State
+from ._dispatch import Engine, State
 from ._ledger import Sink
 from ._streams import Starts
 from ._subscriptions import Callback, Decider, ExitCallback, Match, Subscription
 from ._sweep import sweep
+from ._workers import Options
 from .errors import AlreadyAnswered, NotHeld, StaleProcess
 from .gates.base import Gate
 from .records import Answer, Decision, ProcessHelper, Statistics, Verdict
@@ -168,7 +169,7 @@ class Monitor:
         self.stop()
 
     async def __aenter__(self) -> Self:
-        self._engine.loops.use(asyncio.get_running_loop())
+        self._engine.workers.loops.use(asyncio.get_running_loop())
         await self._engine.start_later()
         return self
 

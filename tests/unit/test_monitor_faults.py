@@ -157,6 +157,44 @@ def test_a_handler_of_the_log_that_hangs_delays_nobody(gate):
         logger.removeHandler(console)
 
 
+def test_a_handler_of_the_log_that_raises_costs_no_process_its_answer(gate):
+    class Broken(logging.Handler):
+        def emit(self, record):
+            raise ValueError("no such window")
+
+    class Sink:
+        def write(self, decision):
+            raise OSError(28, "no space left")
+
+    logger, broken = logging.getLogger("procmon"), Broken()
+    logger.addHandler(broken)
+    try:
+        with procmon.Monitor(gate, on_error=BLOCK, audit=Sink()) as monitor:
+            monitor.subscribe(lambda process: 1 / 0)
+            assert [gate.verdict_of(gate.start(image)) for image in ("a.exe", "b.exe")] == [BLOCK, BLOCK]
+        assert monitor.statistics.audit_errors == 2
+    finally:
+        logger.removeHandler(broken)
+
+
+def test_what_has_no_words_for_itself_is_an_error_like_any_other(gate):
+    class Wordless(Exception):
+        def __str__(self):
+            raise ValueError("no words")
+
+        __repr__ = __str__
+
+    def decide(process):
+        if process.name == "raise.exe":
+            raise Wordless
+        return Wordless()
+
+    with procmon.Monitor(gate, on_error=BLOCK) as monitor:
+        monitor.subscribe(decide)
+        assert [gate.verdict_of(gate.start(image)) for image in ("raise.exe", "return.exe")] == [BLOCK, BLOCK]
+    assert [decision.reason for decision in monitor.history] == ["Wordless", "ValueError: no words"]
+
+
 def test_a_monitor_that_gets_no_threads_does_not_start_and_lets_go(gate, monkeypatch):
     def refuse(thread):
         if "worker" in thread.name:

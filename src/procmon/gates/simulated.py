@@ -407,7 +407,8 @@ class SimulatedGate:
         self._verdicts[process.identity] = verdict
         decided = replace(process, paused=False, verdict=verdict, decided_by=by, hold_left=None)
         self._processes[process.pid] = decided
-        for index, record in enumerate(self._records):  # not yet fetched: it is given once, with its verdict
+        unfetched = () if process.seen else self._records
+        for index, record in enumerate(unfetched):  # it is given once, with its verdict
             if record == process:
                 self._records[index] = replace(decided, seen=False)
                 break
