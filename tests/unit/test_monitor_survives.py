@@ -1,0 +1,171 @@
+"""Monitor: what would end a thread of its own, keep it, or leave it without another, and ends nothing."""
+
+import asyncio
+import logging
+import threading
+
+import procmon
+import pytest
+from monitoring import gate, until  # noqa: F401  (a fixture)
+from procmon import ALLOW, BLOCK, DEFER, _aside
+
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_a_coroutine_that_raises_what_ends_a_thread_does_not_end_the_loop(gate, error):
+    async def decide(process):
+        await asyncio.sleep(0)
+        if process.name == "a.exe":
+            raise error
+        return ALLOW
+
+    with procmon.Monitor(gate, on_error=BLOCK) as monitor:
+        monitor.subscribe(decide)
+        assert [gate.verdict_of(gate.start(image)) for image in ("a.exe", "b.exe")] == [BLOCK, ALLOW]
+
+
+def test_a_coroutine_for_which_no_loop_can_be_made_is_an_error(gate, monkeypatch):
+    def refuse(self):
+        raise OSError(24, "too many open files")
+
+    async def decide(process):
+        return ALLOW
+
+    monkeypatch.setattr(asyncio.Runner, "__enter__", refuse)
+    with procmon.Monitor(gate, on_error=BLOCK) as monitor:
+        monitor.subscribe(decide)
+        assert gate.verdict_of(gate.start("a.exe")) is BLOCK
+
+
+def test_a_handler_of_the_log_that_hangs_delays_nobody(gate):
+    release, told = threading.Event(), threading.Event()
+
+    class Console(logging.Handler):
+        """One in which a line is marked, say: then Windows lets nobody write."""
+
+        def emit(self, record):
+            told.set()
+            release.wait(10)
+
+    logger, console = logging.getLogger("procmon"), Console()
+    logger.addHandler(console)
+    try:
+        with procmon.Monitor(gate, deadline=0.05, on_deadline=BLOCK) as monitor:
+            monitor.subscribe(lambda process: release.wait(10) and None, match="hang.exe")
+            assert gate.verdict_of(gate.start("hang.exe"), timeout=5) is BLOCK
+            assert told.wait(5)
+            assert gate.verdict_of(gate.start("fine.exe"), timeout=5) is ALLOW
+    finally:
+        release.set()
+        logger.removeHandler(console)
+
+
+def test_a_handler_of_the_log_that_raises_costs_no_process_its_answer(gate):
+    class Broken(logging.Handler):
+        def emit(self, record):
+            raise ValueError("no such window")
+
+    class Sink:
+        def write(self, decision):
+            raise OSError(28, "no space left")
+
+    logger, broken = logging.getLogger("procmon"), Broken()
+    logger.addHandler(broken)
+    try:
+        with procmon.Monitor(gate, on_error=BLOCK, audit=Sink()) as monitor:
+            monitor.subscribe(lambda process: 1 / 0)
+            assert [gate.verdict_of(gate.start(image)) for image in ("a.exe", "b.exe")] == [BLOCK, BLOCK]
+        assert monitor.statistics.audit_errors == 2
+    finally:
+        logger.removeHandler(broken)
+
+
+def test_what_has_no_words_for_itself_is_an_error_like_any_other(gate):
+    class Wordless(Exception):
+        def __str__(self):
+            raise ValueError("no words")
+
+        __repr__ = __str__
+
+    def decide(process):
+        if process.name == "raise.exe":
+            raise Wordless
+        return Wordless()
+
+    with procmon.Monitor(gate, on_error=BLOCK) as monitor:
+        monitor.subscribe(decide)
+        assert [gate.verdict_of(gate.start(image)) for image in ("raise.exe", "return.exe")] == [BLOCK, BLOCK]
+    assert [decision.reason for decision in monitor.history] == ["Wordless", "ValueError: no words"]
+
+
+def test_a_monitor_that_gets_no_threads_does_not_start_and_lets_go(gate, monkeypatch):
+    def refuse(thread):
+        if "worker" in thread.name:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    start = _aside.OwnThread.start
+    monkeypatch.setattr(_aside.OwnThread, "start", refuse)
+    process = gate.start("a.exe")
+    monitor = procmon.Monitor(gate, default=DEFER)
+    with pytest.raises(RuntimeError, match="new thread"):
+        monitor.start()
+    assert monitor.wait(0)
+    assert gate.verdict_of(process, timeout=0) is ALLOW
+
+
+def test_a_worker_that_cannot_be_replaced_stops_the_monitor_which_lets_go(gate, monkeypatch):
+    """So it is when the main thread has ended and others go on: Python starts no thread then."""
+    release = threading.Event()
+    monitor = procmon.Monitor(gate, deadline=0.05, on_deadline=BLOCK)
+    monitor.subscribe(lambda process: release.wait(10) and None)
+    monitor.start()
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_aside.OwnThread, "start", refuse)
+    late, waiting = gate.start("a.exe"), gate.start("b.exe")
+    assert [gate.verdict_of(process, timeout=5) for process in (late, waiting)] == [BLOCK, ALLOW]
+    assert monitor.wait(5)
+    assert isinstance(monitor.error, RuntimeError)
+    release.set()
+
+
+def test_where_no_thread_can_be_started_any_more_everything_is_done_all_the_same(gate, monkeypatch):
+    """As at the end of a program; in the calling thread then."""
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    written = []
+
+    class Sink:
+        def write(self, decision):
+            written.append(decision.process)
+
+    monitor = procmon.Monitor(gate, default=DEFER, audit=Sink())
+    monitor.start()
+    processes = [gate.start("a.exe"), gate.start("b.exe")]
+    until(lambda: len(monitor.pending) == 2, "both, held")
+    monkeypatch.setattr(_aside.OwnThread, "start", refuse)
+    monkeypatch.setattr(_aside, "_idle", type(_aside._idle)())
+    monitor.block(processes[0])
+    assert monitor.statistics.blocked == 1
+    monitor.stop()
+    assert [gate.verdict_of(process) for process in processes] == [BLOCK, ALLOW]
+    assert written == processes
+
+
+@pytest.mark.parametrize("where", ["fetch", "allow"])
+def test_a_gate_that_raises_what_ends_a_thread_stops_the_monitor_and_lets_go(gate, monkeypatch, where):
+    def leave(*processes):
+        raise SystemExit(3)
+
+    with procmon.Monitor(gate) as monitor:
+        monkeypatch.setattr(gate, where, leave)
+        process = gate.start("a.exe")
+        assert monitor.wait(5)
+        assert "SystemExit(3)" in str(monitor.error)
+        assert gate.verdict_of(process, timeout=0) is ALLOW
