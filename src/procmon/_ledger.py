@@ -266,6 +266,8 @@ class Ledger:
 
     def _have_written(self) -> None:
         """Have the sinks told what they have not had yet; not under the lock."""
+        if not self._unwritten:
+            return
         with self.changed:
             if not self._unwritten or self._writing_since is not None:
                 return
