@@ -6,9 +6,11 @@ import subprocess
 import threading
 import time
 
+import ctrl_c
 import pytest
 
 import procmon
+from ctrl_c import seconds_until_heard
 from procmon import Answer, ProcessHelper
 from procmon.gates import _debug_loop
 from procmon.gates import debug as debug_gate
@@ -99,6 +101,40 @@ def test_ctrl_c_while_the_command_starts_leaves_nobody_held() -> None:
     with pytest.raises(KeyboardInterrupt):
         loop.begin(first)
         time.sleep(SOON)
+    assert started[0].wait(SOON) == 0
+
+
+@pytest.mark.parametrize("where", ["run", "close"])
+def test_ctrl_c_is_heard_while_windows_does_not_return(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program on a drive that is gone, say. What it holds is let go as soon as Windows does return."""
+    go_on = threading.Event()
+    popen, detach = subprocess.Popen, win32_debug.DebugPort.detach
+
+    def start(*arguments: object, **options: object) -> object:
+        go_on.wait(SOON)
+        started.append(popen(*arguments, **options))  # type: ignore[call-overload]
+        return started[-1]
+
+    def leave(port: win32_debug.DebugPort, pid: int) -> None:
+        go_on.wait(SOON)
+        detach(port, pid)
+
+    started: list[subprocess.Popen[bytes]] = []
+    if where == "run":
+        monkeypatch.setattr(subprocess, "Popen", start)
+        took = seconds_until_heard(lambda: procmon.DebugGate.run("hostname", stdout=subprocess.DEVNULL), where)
+    else:
+        gate = procmon.DebugGate.run("hostname", stdout=subprocess.DEVNULL)
+        assert gate.wait(SOON)
+        assert gate.popen is not None
+        started.append(gate.popen)  # type: ignore[arg-type]
+        monkeypatch.setattr(win32_debug.DebugPort, "detach", leave)
+        took = seconds_until_heard(gate.close, where)
+    assert took < ctrl_c.SOON
+    go_on.set()
+    end = time.monotonic() + SOON
+    while not started and time.monotonic() < end:
+        time.sleep(0.01)
     assert started[0].wait(SOON) == 0
 
 

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import TypeVar, cast
 
+from .._aside import Signal, wait_for
 from .._describe import asked, describe
 from ..errors import ProcmonError, StaleProcess
 from ..records import Answer, DecidedBy, ProcessFlags, ProcessHelper, Verdict
@@ -29,7 +30,7 @@ STATUS_BLOCKED = 0xC0000364
 
 _LOADER_BREAKPOINTS = (0x80000003, 0x4000001F)  # STATUS_BREAKPOINT, and STATUS_WX86_BREAKPOINT of a 32-bit process
 _RAISED_FOR_DEBUGGERS = (0xC0000008, 0xC0000235)  # NtClose raises these only in a debugged process
-_CONTROL_C_SLICE = 0.25  # seconds; a lock of Python's is not interrupted by Ctrl+C on Windows, so wait in slices
+_CONTROL_C_SLICE = 0.25  # seconds; a lock of Python's is not interrupted by Ctrl+C on Windows
 
 logger = logging.getLogger("procmon")
 
@@ -117,12 +118,15 @@ class DebugLoop:
     def begin(self, first: Callable[[debug.DebugPort], _T]) -> _T:
         """Start the thread, and in it `first`, which brings the first process under the debugger; what it returns."""
         outcome: Future[_T] = Future()
+        begun = Signal()
+        outcome.add_done_callback(lambda _: begun.set())
         self._thread = threading.Thread(target=self._main, args=(first, outcome), name="procmon DebugGate", daemon=True)
         self._thread.start()
         try:
+            begun.wait()
             return outcome.result()
-        except BaseException:  # Ctrl+C, and it has begun: there will be no gate to answer what it holds
-            self.stop()
+        except BaseException:  # Ctrl+C, and it has begun, or will: there will be no gate to answer what it holds
+            self.stop(_CONTROL_C_SLICE)
             raise
 
     def stop(self, patience: float = math.inf) -> None:
@@ -147,15 +151,10 @@ class DebugLoop:
             return self.finished and not self._news and self._failure is None
 
     def wait_ready(self, timeout: float | None) -> bool:
-        deadline = None if timeout is None else time.monotonic() + timeout
         with self._state:
-            while not (self._news or self._woken or self.finished):
-                left = _CONTROL_C_SLICE if deadline is None else min(_CONTROL_C_SLICE, deadline - time.monotonic())
-                if left <= 0:
-                    return False
-                self._state.wait(left)
-            self._woken = False
-            return True
+            ready = wait_for(self._state, lambda: bool(self._news) or self._woken or self.finished, timeout)
+            self._woken = self._woken and not ready
+            return ready
 
     def wake_waiters(self) -> None:
         with self._state:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 
+from .._aside import aside
 from ..errors import GateClosed, UnsupportedPlatform
 from ..records import Answer, ProcessHelper, Verdict
 from ..win32 import debug, kernel
@@ -197,7 +198,7 @@ class DebugGate:
     def close(self) -> None:
         """Let all that is held run, and leave the tree: it goes on undebugged. Twice is no error."""
         self._closed = True
-        self._loop.stop()
+        aside(self._loop.stop)
         self._finalizer.detach()
 
     def _check_open(self) -> None:
