@@ -10,6 +10,8 @@ from dataclasses import replace
 import pytest
 
 import procmon
+from ctrl_c import SOON, seconds_until_heard
+from monitoring import until
 from procmon import ALLOW, BLOCK, Answer, DriverGate, ProcessHelper, wire
 from procmon.gates.base import Gate
 from procmon.win32._bind import windows_error
@@ -268,3 +270,18 @@ def test_a_verdict_that_the_driver_cannot_have_is_refused_before_anything_is_ope
     with pytest.raises(ValueError, match="on_disconnect must be ALLOW or BLOCK"):
         DriverGate(device, on_disconnect=procmon.DEFER)
     assert device.requests == []
+
+
+def test_ctrl_c_is_heard_while_the_device_does_not_close_which_it_does_all_the_same() -> None:
+    go_on = threading.Event()
+
+    class Hanging(Device):
+        def close(self) -> None:
+            go_on.wait(10)
+            super().close()
+
+    device = Hanging()
+    gate = DriverGate(device)
+    assert seconds_until_heard(gate.close, "close") < SOON
+    go_on.set()
+    until(lambda: device.closed, "the device, closed")

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import procmon
 import pytest
+from ctrl_c import SOON, seconds_until_heard
 from hypothesis import given
 from hypothesis import strategies as st
 from procmon.gates.simulated import STATUS_BLOCKED
@@ -264,3 +265,11 @@ def test_whatever_happens_each_start_and_each_exit_is_given_once_and_answered_on
     assert sorted(one.identity for one in records if one.exited) == sorted(one.identity for one in gone)
     gate.close()
     assert not any(gate.verdict_of(one, timeout=0) is None for one in living)
+
+
+def test_ctrl_c_is_heard_while_one_waits():
+    gate = procmon.SimulatedGate()
+    process = gate.start("a.exe")
+    gate.fetch()
+    assert seconds_until_heard(gate.wait, "wait") < SOON
+    assert seconds_until_heard(lambda: gate.verdict_of(process, timeout=5), "verdict_of") < SOON
