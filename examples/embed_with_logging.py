@@ -28,8 +28,10 @@ log = logging.getLogger("tool")
 class DecisionLog:
     """An audit that writes decisions to the tool's own log."""
 
+    ahead = True  # each before its verdict is sent, so that the lines of the log stand in the order of what happened
+
     def write(self, decision: procmon.Decision) -> None:
-        """Called for each decision, once its verdict was sent."""
+        """Called for each decision."""
         level = logging.WARNING if decision.verdict is procmon.BLOCK else logging.INFO
         verdict, by, who = decision.verdict.value, decision.by.value, decision.who
         logging.getLogger("tool.starts").log(level, "%s", f"{verdict} {decision.process.name} by {by} {who}".rstrip())
