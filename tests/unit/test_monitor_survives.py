@@ -8,6 +8,7 @@ import procmon
 import pytest
 from monitoring import gate, until  # noqa: F401  (a fixture)
 from procmon import ALLOW, BLOCK, DEFER, _aside
+from procmon.records import DecidedBy
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
@@ -36,6 +37,27 @@ def test_a_coroutine_for_which_no_loop_can_be_made_is_an_error(gate, monkeypatch
     with procmon.Monitor(gate, on_error=BLOCK) as monitor:
         monitor.subscribe(decide)
         assert gate.verdict_of(gate.start("a.exe")) is BLOCK
+
+
+def test_a_loop_of_the_users_that_is_closed_under_the_callbacks_leaves_nobody_held(gate):
+    async def decide(process):
+        await asyncio.sleep(60)
+
+    async def enter():
+        await monitor.__aenter__()
+
+    monitor = procmon.Monitor(gate, deadline=0.3, on_deadline=BLOCK, on_error=BLOCK)
+    monitor.subscribe(decide)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(enter())
+    before = gate.start("a.exe")
+    while not monitor._engine.asking_threads:
+        loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+    after = gate.start("b.exe")
+    assert [gate.verdict_of(process, timeout=5) for process in (before, after)] == [BLOCK, BLOCK]
+    assert {one.by for one in monitor.history} == {DecidedBy.DEADLINE, DecidedBy.ERROR}
+    monitor.stop()
 
 
 def test_a_handler_of_the_log_that_hangs_delays_nobody(gate):
