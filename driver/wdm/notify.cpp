@@ -1,7 +1,7 @@
 // notify.cpp - what the kernel tells of processes and images, handed on to the gate; and the wait of a held thread.
 //
 // Every routine here runs at PASSIVE_LEVEL, with no lock of ours. Newer kernels call it in a critical region, NT 5.2
-// does not; so each enters one, for a thread that could be suspended in here would hold up the unload for as long.
+// does not; so each enters one, lest a held thread be suspended in the middle of its hold.
 // They touch no registry, file, mapping or user memory.
 
 #include "driver.h"
@@ -24,10 +24,11 @@ bool create_active;  // either is
 bool image_active;
 Rundown callbacks;   // newer kernels wait for callbacks when a routine is removed; the oldest do not
 
-// In a callback, until the scope ends.
+// In a callback, until the scope ends. Where the kernel has no critical region of its own, a suspension takes effect
+// when ours is left; by then the hold is over, but the thread is still counted, and its code stays.
 class Called {
    public:
-    Called() : critical_(), inside_(callbacks) {}
+    Called() : inside_(callbacks), critical_() {}
     explicit operator bool() const { return static_cast<bool>(inside_); }
 
    private:
@@ -35,8 +36,8 @@ class Called {
         CriticalRegion() { KeEnterCriticalRegion(); }
         ~CriticalRegion() { KeLeaveCriticalRegion(); }
     };
-    const CriticalRegion critical_;
     const Inside inside_;
+    const CriticalRegion critical_;
 };
 
 // The image name that the kernel keeps for a process, for as long as this lives. No I/O.
