@@ -41,18 +41,18 @@ Names* names_of(GateState& state, Text native_name) {
 }
 
 // The part of on_create under the lock. `record` or `names` are nullptr where memory ran out.
-bool admit(GateState& state, const Creation& creation, Record* record, Names* names, Discard& discard) {
+bool create_locked(GateState& state, const Creation& creation, Record* record, Names* names, DeferredFree& deferred) {
     Counters& counters = state.counters;
     if (!creation.running) ++counters.created;
     if (!record || (creation.native_name.length && !names)) ++counters.allocation_failures;
     if (Record* other = state.table.find(creation.pid)) {
         if (creation.running) {  // it came to be while the list of running processes was being made
-            discard.add(record);
-            discard.add(names);
+            deferred.add(record);
+            deferred.add(names);
             return false;
         }
         ++counters.pid_reused;
-        state.retire(other, kStatusUnknown, discard);
+        state.retire(other, kStatusUnknown, deferred);
     }
 
     const uint64_t next_key = state.last_key + 1;
@@ -64,9 +64,9 @@ bool admit(GateState& state, const Creation& creation, Record* record, Names* na
     const bool refused = rule && rule->verdict == kVerdictBlock;
     if (refused) ++counters.rule_blocked;
 
-    if (!record || !state.make_room(discard)) {
-        discard.add(record);
-        discard.add(names);
+    if (!record || !state.make_room(deferred)) {
+        deferred.add(record);
+        deferred.add(names);
         return refused;
     }
     if (descendant) {
@@ -82,20 +82,20 @@ bool admit(GateState& state, const Creation& creation, Record* record, Names* na
         record->decided_by = kByRule;
         record->exit_status = kStatusBlocked;
     }
-    if (refused || creation.running) state.show(record);
+    if (refused || creation.running) state.queue_for_fetch(record);
     return refused;
 }
 
 // A process that is not held: it goes on, and FETCH shows it.
-void pass(GateState& state, Record* record, uint32_t decided_by) {
+void release_unasked(GateState& state, Record* record, uint32_t decided_by) {
     record->verdict = kVerdictAllow;
     record->decided_by = decided_by;
     if (record->state == kStateNew) move_to(record, kStateNamed);
-    state.show(record);
+    state.queue_for_fetch(record);
 }
 
 // The first image of a process that the gate knows: true = it waits.
-bool judge(GateState& state, Record* record, const Image& image, Hold* hold) {
+bool decide_first_image(GateState& state, Record* record, const Image& image, Hold* hold) {
     Counters& counters = state.counters;
     const Controller& controller = state.controller;
     if (record->names && state.is_critical(record->names)) record->flags |= kFlagExempt;
@@ -104,38 +104,38 @@ bool judge(GateState& state, Record* record, const Image& image, Hold* hold) {
         controller.owner && controller.flags & kExemptDescendants && record->descends_from == state.registrations;
     if (record->flags & kFlagExempt || spared_descendant) {
         ++counters.exempt;
-        pass(state, record, kByExempt);
+        release_unasked(state, record, kByExempt);
         return false;
     }
     if (!controller.owner) {
-        pass(state, record, kByNobody);
+        release_unasked(state, record, kByNobody);
         return false;
     }
     // What cannot be named for want of memory cannot be told from a critical process; and an image without a
     // creation need not be the first one: waiting in a later one could stop a process that has been running.
     const bool unnamed = !record->names && image.native_name.length;
     if (unnamed || record->flags & kFlagCreateMissed) {
-        pass(state, record, kByLimit);
+        release_unasked(state, record, kByLimit);
         return false;
     }
     if (const Rule* rule = state.rule_for(record->names)) {
         if (rule->verdict == kVerdictAllow) {
             ++counters.rule_allowed;
-            pass(state, record, kByRule);
+            release_unasked(state, record, kByRule);
             return false;
         }
         ++counters.rule_blocked;
         record->verdict = kVerdictBlock;
         record->decided_by = kByRule;
         state.hold(record, hold, kStateAnswered);
-        state.condemn(record);
+        state.queue_terminate(record);
         return true;
     }
     if (image.dying) {
         // Not let through unasked: a second thread may have been put into the process, which goes on without this one.
         ++counters.died_held;
         state.hold(record, hold, kStateAnswered);
-        state.condemn(record);
+        state.queue_terminate(record);
         return true;
     }
     state.hold(record, hold, kStateHeld);
@@ -143,11 +143,11 @@ bool judge(GateState& state, Record* record, const Image& image, Hold* hold) {
 }
 
 // The record of an image whose creation was missed; nullptr when there is no memory or no room for it.
-Record* adopt(GateState& state, Record* fresh, Discard& discard) {
+Record* add_missed_create(GateState& state, Record* fresh, DeferredFree& deferred) {
     ++state.counters.image_without_create;
     if (!fresh) ++state.counters.allocation_failures;
-    if (!fresh || !state.make_room(discard)) {
-        discard.add(fresh);
+    if (!fresh || !state.make_room(deferred)) {
+        deferred.add(fresh);
         return nullptr;
     }
     fresh->flags = kFlagCreateMissed;
@@ -157,28 +157,28 @@ Record* adopt(GateState& state, Record* fresh, Discard& discard) {
 
 // The part of begin_hold under the lock. Not `known`: `fresh` is the record for a creation that was missed.
 bool image_mapped(GateState& state, const Image& image, Names* names, bool known, Record* fresh, Hold* hold,
-                  Discard& discard) {
+                  DeferredFree& deferred) {
     Counters& counters = state.counters;
     Record* record = state.table.find(image.pid);
     if (!record && !known && !state.stopping) {
-        record = adopt(state, fresh, discard);
+        record = add_missed_create(state, fresh, deferred);
     } else {
-        discard.add(fresh);
+        deferred.add(fresh);
         if (state.stopping || (record && record->state != kStateNew)) record = nullptr;
     }
     if (!record) {  // nobody waits; the process may have gone meanwhile
-        discard.add(names);
+        deferred.add(names);
         return false;
     }
     if (names)
-        state.set_names(record, names, discard);
+        state.set_names(record, names, deferred);
     else if (image.native_name.length)
         ++counters.allocation_failures;
     if (!record->names) {
         record->flags |= kFlagNameMissing;
         if (!image.native_name.length) ++counters.missing_name;
     }
-    return judge(state, record, image, hold);
+    return decide_first_image(state, record, image, hold);
 }
 
 }  // namespace
@@ -208,10 +208,10 @@ Status Gate::start(const Port& port, uint32_t features) {
 
 void Gate::stop() {
     if (!state_) return;
-    Discard discard(state_->port);
+    DeferredFree deferred(state_->port);
     Locked locked(*state_);
     state_->stopping = true;
-    state_->end_controller(kVerdictAllow, kByStop, discard);
+    state_->end_controller(kVerdictAllow, kByStop, deferred);
 }
 
 void Gate::destroy() {
@@ -222,19 +222,19 @@ void Gate::destroy() {
     state_ = nullptr;
     PROCMON_CHECK(!state->holds);
     {
-        Discard discard(port);
+        DeferredFree deferred(port);
         while (Record* record = state->table.records.first) {
             state->table.records.remove(record);
-            state->drop(record->names, discard);
-            state->drop(record, discard);
+            state->drop(record->names, deferred);
+            state->drop(record, deferred);
         }
-        state->drop_volumes(state->volumes, discard);
-        state->drop_volumes(state->new_volumes, discard);
-        state->drop(state->system_directory, discard);
-        while (Table::Segment* segment = state->table.take_any()) state->drop(segment, discard);
+        state->drop_volumes(state->volumes, deferred);
+        state->drop_volumes(state->new_volumes, deferred);
+        state->drop(state->system_directory, deferred);
+        while (Table::Segment* segment = state->table.take_any()) state->drop(segment, deferred);
         PROCMON_CHECK(state->memory_bytes == state->bytes);
         port.lock_destroy(port.context, &state->lock);
-        discard.add(state);
+        deferred.add(state);
     }
 }
 
@@ -254,9 +254,9 @@ void Gate::set_features(uint32_t features) {
 
 Status Gate::volumes_begin() {
     if (!state_) return kDeviceNotReady;
-    Discard discard(state_->port);
+    DeferredFree deferred(state_->port);
     Locked locked(*state_);
-    state_->drop_volumes(state_->new_volumes, discard);
+    state_->drop_volumes(state_->new_volumes, deferred);
     return kSuccess;
 }
 
@@ -273,9 +273,9 @@ Status Gate::volumes_add(Text native_prefix, char16_t drive) {
 
 void Gate::volumes_commit() {
     if (!state_) return;
-    Discard discard(state_->port);
+    DeferredFree deferred(state_->port);
     Locked locked(*state_);
-    state_->drop_volumes(state_->volumes, discard);
+    state_->drop_volumes(state_->volumes, deferred);
     state_->volumes = state_->new_volumes;
     state_->new_volumes = {};
 }
@@ -288,10 +288,10 @@ Status Gate::set_system_directory(Text dos_path) {
     if (!path) return kInsufficientResources;
     path->length = dos_path.length;
     copy_lower(state_->port, text_behind(path), dos_path);
-    Discard discard(state_->port);
+    DeferredFree deferred(state_->port);
     Locked locked(*state_);
     state_->keep(path);
-    state_->drop(state_->system_directory, discard);
+    state_->drop(state_->system_directory, deferred);
     state_->system_directory = path;
     return kSuccess;
 }
@@ -306,13 +306,13 @@ bool Gate::on_create(const Creation& creation) {
     bool refused = false;
     bool grow = false;
     {
-        Discard discard(state.port);
+        DeferredFree deferred(state.port);
         Locked locked(state);
         if (state.stopping) {
-            discard.add(record);
-            discard.add(names);
+            deferred.add(record);
+            deferred.add(names);
         } else {
-            refused = admit(state, creation, record, names, discard);
+            refused = create_locked(state, creation, record, names, deferred);
             grow = state.table.wants_segment();
         }
     }
@@ -323,17 +323,17 @@ bool Gate::on_create(const Creation& creation) {
 void Gate::on_exit(uint32_t pid, uint32_t exit_status) {
     if (!state_) return;
     GateState& state = *state_;
-    Discard discard(state.port);
+    DeferredFree deferred(state.port);
     Locked locked(state);
     if (state.controller.owner && state.controller.pid == pid)
-        state.end_controller(state.controller.disconnect_verdict, kByDisconnect, discard);
+        state.end_controller(state.controller.disconnect_verdict, kByDisconnect, deferred);
     Record* record = state.table.find(pid);
     if (!record) {  // what was refused at its creation ends, too, with the status that refused it
         if (exit_status != kStatusBlocked) ++state.counters.exit_without_create;
         return;
     }
     ++state.counters.exited;
-    state.retire(record, exit_status, discard);
+    state.retire(record, exit_status, deferred);
 }
 
 // -------------------------------------------------------------------------------------------------------- holds
@@ -363,9 +363,9 @@ bool Gate::begin_hold(Hold* hold, const Image& image) {
     bool waits;
     bool grow;
     {
-        Discard discard(port);
+        DeferredFree deferred(port);
         Locked locked(state);
-        waits = image_mapped(state, image, names, known, fresh, hold, discard);
+        waits = image_mapped(state, image, names, known, fresh, hold, deferred);
         grow = state.table.wants_segment();
     }
     if (!waits) port.signal_destroy(port.context, &hold->signal);
@@ -380,12 +380,12 @@ bool Gate::still_held(Hold* hold, bool dying) {
     if (record->state == kStateHeld && dying) {
         ++state.counters.died_held;
         state.leave_held(record);
-        state.condemn(record);
+        state.queue_terminate(record);
     } else if (record->state == kStateHeld && state.controller.hold_timeout_ms != kNoTimeout &&
         state.waited_ms(record) >= state.controller.hold_timeout_ms) {
         ++state.counters.timeouts;
         state.decide(record, state.controller.timeout_verdict, kByTimeout);
-        if (record->fetched) state.show(record);  // its controller thinks that it waits
+        if (record->fetched) state.queue_for_fetch(record);  // its controller thinks that it waits
     }
     hold->slice_ms = state.slice_ms(record);
     return !record->done;
@@ -395,7 +395,7 @@ uint32_t Gate::end_hold(Hold* hold) {
     GateState& state = *state_;
     uint32_t verdict;
     {
-        Discard discard(state.port);
+        DeferredFree deferred(state.port);
         Locked locked(state);
         Record* record = static_cast<Record*>(hold->record);
         PROCMON_CHECK(record->hold == hold && record->done);
@@ -403,7 +403,7 @@ uint32_t Gate::end_hold(Hold* hold) {
         record->hold = nullptr;
         hold->record = nullptr;
         --state.holds;
-        state.drop_if_done(record, discard);
+        state.drop_if_done(record, deferred);
     }
     state.port.signal_destroy(state.port.context, &hold->signal);
     return verdict;
@@ -459,10 +459,10 @@ Status Gate::dispatch(const Caller& caller, uint32_t code, const void* input, si
 void Gate::handle_closed(uint64_t owner) {
     if (!state_) return;
     GateState& state = *state_;
-    Discard discard(state.port);
+    DeferredFree deferred(state.port);
     Locked locked(state);
     if (owner && state.controller.owner == owner)
-        state.end_controller(state.controller.disconnect_verdict, kByDisconnect, discard);
+        state.end_controller(state.controller.disconnect_verdict, kByDisconnect, deferred);
 }
 
 }  // namespace procmon

@@ -20,7 +20,7 @@ namespace procmon {
 
 // What every allocation of the core begins with, so that any of them can wait in one chain to be given back.
 struct Block {
-    Block* next_discarded;
+    Block* next_deferred;
     size_t bytes;
 };
 

@@ -1,6 +1,6 @@
 // port.h - what the core asks of the system under it.
 //
-// The core includes no system header; each build gives it one Port: wdm/port.cpp (kernel), host/port.cpp (tests).
+// The core includes no system header; each build gives it one Port: wdm/core_port.cpp (kernel), host/port.cpp (tests).
 // Every function may be called at PASSIVE_LEVEL or APC_LEVEL, from any thread. Those marked "under the lock" are
 // called while the gate's lock is held, and must not call back into the gate.
 #pragma once

@@ -133,16 +133,16 @@ Status register_controller(Request& request) {
     const Status opened = port.user_event_open(port.context, asked.event, &event);
     if (opened != kSuccess) return opened;
 
-    Discard discard(port);
+    DeferredFree deferred(port);
     Locked locked(state);
     PROCMON_CHECK(request.caller.owner);
     Controller& controller = state.controller;
     if (state.stopping || (controller.owner && !state.is_controller(request.caller))) {
-        discard.close(event);
+        deferred.close(event);
         return state.stopping ? kDeviceNotReady : kSharingViolation;
     }
     const bool is_new = !controller.owner;
-    if (!is_new) discard.close(controller.event);
+    if (!is_new) deferred.close(controller.event);
     controller = {request.caller.owner,  request.caller.pid,       asked.flags, asked.hold_timeout_ms,
                   asked.timeout_verdict, asked.disconnect_verdict, event};
     if (is_new) {
@@ -164,7 +164,7 @@ Status fetch(Request& request) {
     RecordsHeader header = {};
     request.written = sizeof header;
     for (bool more = true; more;) {
-        Discard discard(state.port);
+        DeferredFree deferred(state.port);
         Locked locked(state);
         more = state.is_controller(request.caller);
         for (int i = 0; more && i < kRecordsPerLock; ++i) {
@@ -173,7 +173,7 @@ Status fetch(Request& request) {
             if (!more) break;
             state.unseen.remove(record);
             record->fetched = true;
-            state.drop_if_done(record, discard);
+            state.drop_if_done(record, deferred);
         }
     }
     write(request, 0, header);
@@ -241,10 +241,10 @@ Status block(Request& request) { return answer_all(request, kVerdictBlock); }
 
 Status reset(Request& request) {
     GateState& state = request.state;
-    Discard discard(state.port);
+    DeferredFree deferred(state.port);
     Locked locked(state);
     if (!state.is_controller(request.caller)) return kInvalidDeviceState;
-    state.end_controller(state.controller.disconnect_verdict, kByDisconnect, discard);
+    state.end_controller(state.controller.disconnect_verdict, kByDisconnect, deferred);
     state.counters = {};
     return kSuccess;
 }
@@ -253,15 +253,15 @@ Status set_rules(Request& request) {
     GateState& state = request.state;
     Rules* rules = nullptr;
     const Status parsed = parse_rules(state.port, request.input, request.input_bytes, &rules);
-    Discard discard(state.port);
+    DeferredFree deferred(state.port);
     Locked locked(state);
     if (parsed == kInsufficientResources) ++state.counters.allocation_failures;
     if (parsed != kSuccess) return parsed;
     if (!state.is_controller(request.caller)) {
-        discard.add(rules);
+        deferred.add(rules);
         return kInvalidDeviceState;
     }
-    state.drop(state.rules, discard);
+    state.drop(state.rules, deferred);
     state.rules = rules;
     if (rules) state.keep(rules);
     return kSuccess;

@@ -13,9 +13,9 @@ constexpr int kMaxAncestry = 64;  // parents looked at for one process
 
 }  // namespace
 
-Discard::~Discard() {
+DeferredFree::~DeferredFree() {
     while (Block* block = blocks_) {
-        blocks_ = block->next_discarded;
+        blocks_ = block->next_deferred;
         port_.release(port_.context, block);
     }
     if (event_) port_.user_event_close(port_.context, event_);
@@ -61,26 +61,26 @@ bool GateState::descends(uint32_t pid, uint64_t younger_key) const {
     return false;
 }
 
-void GateState::drop(Block* block, Discard& discard) {
+void GateState::drop(Block* block, DeferredFree& deferred) {
     if (!block) return;
     memory_bytes -= block->bytes;
-    discard.add(block);
+    deferred.add(block);
 }
 
-void GateState::drop_volumes(VolumeMap& map, Discard& discard) {
+void GateState::drop_volumes(VolumeMap& map, DeferredFree& deferred) {
     while (Volume* volume = map.first) {
         map.remove(volume);
-        drop(volume, discard);
+        drop(volume, deferred);
     }
 }
 
-bool GateState::make_room(Discard& discard) {
+bool GateState::make_room(DeferredFree& deferred) {
     if (table.size() < kMaxRecords) return true;
     for (Record* record = exited.first; record; record = exited.next(record)) {
         if (record->hold) continue;
         ++counters.exits_lost;
         unseen.remove(record);
-        drop_if_done(record, discard);
+        drop_if_done(record, deferred);
         return true;
     }
     ++counters.table_full;
@@ -101,15 +101,15 @@ void GateState::add_record(Record* record, uint32_t to_state, Names* names) {
     if (to_state == kStateExiting) exited.append(record);
 }
 
-void GateState::set_names(Record* record, Names* names, Discard& discard) {
-    drop(record->names, discard);
+void GateState::set_names(Record* record, Names* names, DeferredFree& deferred) {
+    drop(record->names, deferred);
     record->names = names;
     keep(names);
     record->flags &= ~kFlagNameNative;
     if (names->image_is_native) record->flags |= kFlagNameNative;
 }
 
-void GateState::show(Record* record) {
+void GateState::queue_for_fetch(Record* record) {
     if (!controller.owner) return;
     if (!unseen.contains(record)) unseen.append(record);
     port.user_event_set(port.context, controller.event);
@@ -127,7 +127,7 @@ void GateState::hold(Record* record, Hold* hold, uint32_t to_state) {
         ++counters.held;
     }
     hold->slice_ms = slice_ms(record);
-    show(record);
+    queue_for_fetch(record);
 }
 
 uint32_t GateState::waited_ms(const Record* record) const {
@@ -153,14 +153,14 @@ void GateState::decide(Record* record, uint32_t verdict, uint32_t decided_by) {
     record->verdict = verdict;
     record->decided_by = decided_by;
     if (verdict == kVerdictBlock) {
-        condemn(record);
+        queue_terminate(record);
     } else {
         move_to(record, kStateReleased);
         release(record);
     }
 }
 
-void GateState::condemn(Record* record) {
+void GateState::queue_terminate(Record* record) {
     if (record->state != kStateAnswered) move_to(record, kStateAnswered);
     condemned.append(record);
     port.worker_wake(port.context);
@@ -171,30 +171,30 @@ void GateState::release(Record* record) {
     port.signal_set(port.context, &record->hold->signal);
 }
 
-void GateState::retire(Record* record, uint32_t exit_status, Discard& discard) {
+void GateState::retire(Record* record, uint32_t exit_status, DeferredFree& deferred) {
     const bool was_new = record->state == kStateNew;
     if (record->state == kStateHeld) leave_held(record);
     if (condemned.contains(record) && !record->in_worker) condemned.remove(record);
     move_to(record, kStateExiting);
     record->exit_status = exit_status;
     table.retire(record);
-    drop(table.take_spare(), discard);
+    drop(table.take_spare(), deferred);
     exited.append(record);
     // While the worker has its pid in hand the thread stays, so that the pid cannot become another process'.
     if (record->hold && !record->in_worker && !record->done) release(record);
-    if (!was_new && controller.owner && (controller.flags & kReportExits)) show(record);
-    drop_if_done(record, discard);
+    if (!was_new && controller.owner && (controller.flags & kReportExits)) queue_for_fetch(record);
+    drop_if_done(record, deferred);
 }
 
-void GateState::drop_if_done(Record* record, Discard& discard) {
+void GateState::drop_if_done(Record* record, DeferredFree& deferred) {
     if (record->state != kStateExiting || record->hold || unseen.contains(record)) return;
     exited.remove(record);
     table.erase(record);
-    drop(record->names, discard);
-    drop(record, discard);
+    drop(record->names, deferred);
+    drop(record, deferred);
 }
 
-void GateState::end_controller(uint32_t verdict, uint32_t decided_by, Discard& discard) {
+void GateState::end_controller(uint32_t verdict, uint32_t decided_by, DeferredFree& deferred) {
     if (!controller.owner) return;
     while (Record* record = held.first) {
         decide(record, verdict, decided_by);
@@ -202,24 +202,24 @@ void GateState::end_controller(uint32_t verdict, uint32_t decided_by, Discard& d
     }
     while (Record* record = unseen.first) {
         unseen.remove(record);
-        drop_if_done(record, discard);
+        drop_if_done(record, deferred);
     }
-    drop(rules, discard);
+    drop(rules, deferred);
     rules = nullptr;
-    discard.close(controller.event);
+    deferred.close(controller.event);
     controller = {};
 }
 
 void GateState::grow_table() {
     Table::Segment* segment = allocate<Table::Segment>(port);
-    Discard discard(port);
+    DeferredFree deferred(port);
     Locked locked(*this);
     if (!segment) {
         ++counters.allocation_failures;
         return;
     }
     keep(segment);
-    drop(table.add(segment), discard);
+    drop(table.add(segment), deferred);
 }
 
 }  // namespace procmon

@@ -1,7 +1,7 @@
-// state.h - what a gate consists of, and the steps that change it. Inside the core only.
+// state.h - what a gate consists of, and the steps that change it. RundownScope the core only.
 //
 // One lock guards all of it. The members of GateState are called with the lock held, except where it is said.
-// What they take out of use goes into a Discard, which gives it back after the lock has been released.
+// What they take out of use goes into a DeferredFree, which gives it back after the lock has been released.
 #pragma once
 
 #include "gate.h"
@@ -58,7 +58,7 @@ inline void move_to(Record* record, uint32_t state) {
     record->state = state;
 }
 
-class Discard;
+class DeferredFree;
 
 struct GateState : Block {
     Port port;
@@ -96,27 +96,27 @@ struct GateState : Block {
 
     // A block is now part of the gate, or is no longer.
     void keep(Block* block) { memory_bytes += block->bytes; }
-    void drop(Block* block, Discard& discard);
-    void drop_volumes(VolumeMap& map, Discard& discard);
+    void drop(Block* block, DeferredFree& deferred);
+    void drop_volumes(VolumeMap& map, DeferredFree& deferred);
 
     // Room for one more record; gives up the oldest exit record for it if it must.
-    [[nodiscard]] bool make_room(Discard& discard);
+    [[nodiscard]] bool make_room(DeferredFree& deferred);
     void add_record(Record* record, uint32_t state, Names* names);
-    void set_names(Record* record, Names* names, Discard& discard);
+    void set_names(Record* record, Names* names, DeferredFree& deferred);
     // FETCH shall give it (again).
-    void show(Record* record);
+    void queue_for_fetch(Record* record);
     void hold(Record* record, Hold* hold, uint32_t state);
     [[nodiscard]] uint32_t waited_ms(const Record* record) const;  // since it began to be held
     [[nodiscard]] uint32_t slice_ms(const Record* record) const;   // until its thread must look again
     void decide(Record* record, uint32_t verdict, uint32_t decided_by);
     void leave_held(Record* record);  // its state is the caller's to change
-    void condemn(Record* record);
+    void queue_terminate(Record* record);
     void release(Record* record);
-    void retire(Record* record, uint32_t exit_status, Discard& discard);
+    void retire(Record* record, uint32_t exit_status, DeferredFree& deferred);
     // Frees an exited record that nobody needs any more.
-    void drop_if_done(Record* record, Discard& discard);
+    void drop_if_done(Record* record, DeferredFree& deferred);
     // Ends every hold with this verdict and forgets the controller, its rules and what it had not fetched.
-    void end_controller(uint32_t verdict, uint32_t decided_by, Discard& discard);
+    void end_controller(uint32_t verdict, uint32_t decided_by, DeferredFree& deferred);
 
     // Gives the table the segment it wants. WITHOUT the lock.
     void grow_table();
@@ -135,16 +135,16 @@ class Locked {
 };
 
 // Blocks, and an event, that are given back at the end of the scope. Declare it before the Locked.
-class Discard {
+class DeferredFree {
    public:
-    explicit Discard(const Port& port) : port_(port) {}
-    ~Discard();
-    Discard(const Discard&) = delete;
-    Discard& operator=(const Discard&) = delete;
+    explicit DeferredFree(const Port& port) : port_(port) {}
+    ~DeferredFree();
+    DeferredFree(const DeferredFree&) = delete;
+    DeferredFree& operator=(const DeferredFree&) = delete;
 
     void add(Block* block) {
         if (!block) return;
-        block->next_discarded = blocks_;
+        block->next_deferred = blocks_;
         blocks_ = block;
     }
     void close(void* event) {

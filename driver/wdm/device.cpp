@@ -24,7 +24,7 @@ uint64_t owner_of(const IO_STACK_LOCATION* stack) { return reinterpret_cast<uint
 // PASSIVE_LEVEL, the caller's context. FILE_DEVICE_SECURE_OPEN has the device's security checked for any name; still,
 // there is nothing below the device, so a name is a mistake.
 NTSTATUS NTAPI on_open(DEVICE_OBJECT*, IRP* irp) {
-    const Inside inside(requests);
+    const RundownScope inside(requests);
     if (!inside) return complete(irp, STATUS_DEVICE_NOT_READY);
     const FILE_OBJECT* file = IoGetCurrentIrpStackLocation(irp)->FileObject;
     return complete(irp, file->FileName.Length == 0 ? STATUS_SUCCESS : STATUS_OBJECT_NAME_INVALID);
@@ -34,7 +34,7 @@ NTSTATUS NTAPI on_open(DEVICE_OBJECT*, IRP* irp) {
 // PASSIVE_LEVEL, any thread. Both tell the core: a REGISTER that raced with the cleanup is undone by the close, and
 // Wine sends only the close.
 NTSTATUS NTAPI on_closed(DEVICE_OBJECT*, IRP* irp) {
-    const Inside inside(requests);
+    const RundownScope inside(requests);
     if (inside) gate.handle_closed(owner_of(IoGetCurrentIrpStackLocation(irp)));
     return complete(irp, STATUS_SUCCESS);
 }
@@ -43,7 +43,7 @@ NTSTATUS NTAPI on_closed(DEVICE_OBJECT*, IRP* irp) {
 // as long as the longer of the two. The I/O manager has compared the handle's access with the access in the code,
 // so that what a code asks for is what the caller has.
 NTSTATUS NTAPI on_control(DEVICE_OBJECT*, IRP* irp) {
-    const Inside inside(requests);
+    const RundownScope inside(requests);
     if (!inside) return complete(irp, STATUS_DEVICE_NOT_READY);
     const IO_STACK_LOCATION* stack = IoGetCurrentIrpStackLocation(irp);
     const auto& control = stack->Parameters.DeviceIoControl;

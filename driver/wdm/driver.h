@@ -10,7 +10,7 @@ namespace procmon::kernel {
 
 extern Gate gate;  // the one gate: every notification and request goes to it
 
-// port.cpp: what the core asks of the system.
+// core_port.cpp: what the core asks of the system.
 void port_start();  // finds the pool; before anything that allocates
 Port port();
 inline KEVENT* event_of(SignalStorage* storage) { return reinterpret_cast<KEVENT*>(storage); }
@@ -37,10 +37,10 @@ void create_notify_stop();
 NTSTATUS image_notify_start(DRIVER_OBJECT* driver);
 void image_notify_stop();
 
-// processes.cpp: those that run already.
+// running.cpp: those that run already.
 NTSTATUS list_running(DRIVER_OBJECT* driver);
 
-// volumes.cpp: drive letters and the system directory, for the core's names.
+// drive_letters.cpp: drive letters and the system directory, for the core's names.
 NTSTATUS volumes_start(DRIVER_OBJECT* driver);
 [[nodiscard]] NTSTATUS volumes_refresh();
 

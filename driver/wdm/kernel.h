@@ -145,14 +145,14 @@ class Rundown {
 };
 
 // Holds a Rundown open for a scope, if it still is.
-class Inside {
+class RundownScope {
    public:
-    explicit Inside(Rundown& rundown) : rundown_(rundown), inside_(rundown.enter()) {}
-    ~Inside() {
+    explicit RundownScope(Rundown& rundown) : rundown_(rundown), inside_(rundown.enter()) {}
+    ~RundownScope() {
         if (inside_) rundown_.leave();
     }
-    Inside(const Inside&) = delete;
-    Inside& operator=(const Inside&) = delete;
+    RundownScope(const RundownScope&) = delete;
+    RundownScope& operator=(const RundownScope&) = delete;
     explicit operator bool() const { return inside_; }
 
    private:

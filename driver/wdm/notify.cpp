@@ -26,9 +26,9 @@ Rundown callbacks;   // newer kernels wait for callbacks when a routine is remov
 
 // In a callback, until the scope ends. Where the kernel has no critical region of its own, a suspension takes effect
 // when ours is left; by then the hold is over, but the thread is still counted, and its code stays.
-class Called {
+class CallbackScope {
    public:
-    Called() : inside_(callbacks), critical_() {}
+    CallbackScope() : inside_(callbacks), critical_() {}
     explicit operator bool() const { return static_cast<bool>(inside_); }
 
    private:
@@ -36,7 +36,7 @@ class Called {
         CriticalRegion() { KeEnterCriticalRegion(); }
         ~CriticalRegion() { KeLeaveCriticalRegion(); }
     };
-    const Inside inside_;
+    const RundownScope inside_;
     const CriticalRegion critical_;
 };
 
@@ -67,8 +67,8 @@ void process_exited(PEPROCESS process, uint32_t pid) {
 
 // PASSIVE_LEVEL; creation: the creator's thread, exit: the last thread of the process. Windows Vista SP1 and later.
 void NTAPI on_create_ex(PEPROCESS process, HANDLE pid, PS_CREATE_NOTIFY_INFO* info) {
-    const Called called;
-    if (!called) return;
+    const CallbackScope callback;
+    if (!callback) return;
     if (info == nullptr) return process_exited(process, id_of(pid));
     const LocatedName name(process);
     Creation creation;
@@ -85,8 +85,8 @@ void NTAPI on_create_ex(PEPROCESS process, HANDLE pid, PS_CREATE_NOTIFY_INFO* in
 
 // The same from the routine that every kernel has.
 void NTAPI on_create(HANDLE parent, HANDLE pid, BOOLEAN created) {
-    const Called called;
-    if (!called) return;
+    const CallbackScope callback;
+    if (!callback) return;
     const ProcessReference process(pid);
     if (!created) return process_exited(process.get(), id_of(pid));
     Creation creation;
@@ -110,8 +110,8 @@ void wait_while_held(Hold* hold) {
 // PASSIVE_LEVEL, the thread that maps the image. For the EXE that is the new process' own first thread, before its
 // first instruction in user mode; a parent may map more into the process, and DLLs follow: none of those is held.
 void NTAPI on_image(UNICODE_STRING* name, HANDLE process_id, IMAGE_INFO* info) {
-    const Called called;
-    if (!called || info->SystemModeImage) return;
+    const CallbackScope callback;
+    if (!callback || info->SystemModeImage) return;
     const uint32_t pid = id_of(process_id);
     if (pid == kIdlePid || pid == kSystemPid || process_id != PsGetCurrentProcessId()) return;
     const PEPROCESS process = PsGetCurrentProcess();

@@ -73,7 +73,7 @@ BREAKS = (
     Break(
         "a controller that had fetched a process is not told of its timeout",
         "driver/core/gate.cpp",
-        "if (record->fetched) state.show(record);",
+        "if (record->fetched) state.queue_for_fetch(record);",
         "if (record->fetched) return false;",
         (HANDSHAKE, MODEL),
     ),
@@ -101,8 +101,8 @@ BREAKS = (
     Break(
         "names leak when there is no memory for the record",
         "driver/core/gate.cpp",
-        "        discard.add(record);\n        discard.add(names);\n        return refused;",
-        "        discard.add(record);\n        return refused;",
+        "        deferred.add(record);\n        deferred.add(names);\n        return refused;",
+        "        deferred.add(record);\n        return refused;",
         (MEMORY,),
     ),
     Break(
@@ -115,9 +115,9 @@ BREAKS = (
     Break(
         "memory is given back under the lock",
         "driver/core/gate.cpp",
-        "    Discard discard(state.port);\n    Locked locked(state);\n"
+        "    DeferredFree deferred(state.port);\n    Locked locked(state);\n"
         "    if (state.controller.owner && state.controller.pid == pid)",
-        "    Locked locked(state);\n    Discard discard(state.port);\n"
+        "    Locked locked(state);\n    DeferredFree deferred(state.port);\n"
         "    if (state.controller.owner && state.controller.pid == pid)",
         (HANDSHAKE, MODEL, THREADS),
     ),
@@ -255,21 +255,21 @@ BREAKS = (
     ),
     Break(
         "kernel side: the time for an answer passes while the machine sleeps",
-        "driver/wdm/port.cpp",
+        "driver/wdm/core_port.cpp",
         "unbiased_time != nullptr ? unbiased_time() : KeQueryInterruptTime()",
         "KeQueryInterruptTime()",
         (KERNEL,),
     ),
     Break(
         "kernel side: another letter of the system volume comes first",
-        "driver/wdm/volumes.cpp",
+        "driver/wdm/drive_letters.cpp",
         "add_drive(static_cast<WCHAR>(system_root[0] & ~0x20))",
         "add_drive(static_cast<WCHAR>(system_root[0] == 0))",
         (KERNEL,),
     ),
     Break(
         "kernel side: processes without an image are listed",
-        "driver/wdm/processes.cpp",
+        "driver/wdm/running.cpp",
         " || has_image(running->pid))",
         " || has_image(running->pid) || true)",
         (KERNEL,),
@@ -277,7 +277,7 @@ BREAKS = (
     Break(
         "a process that others end while it is held is released before all of it ends",
         "driver/core/gate.cpp",
-        "        state.leave_held(record);\n        state.condemn(record);\n    } else",
+        "        state.leave_held(record);\n        state.queue_terminate(record);\n    } else",
         "        state.decide(record, kVerdictAllow, kByNobody);\n    } else",
         (HANDSHAKE_ENDS, MODEL),
     ),
@@ -353,7 +353,7 @@ BREAKS = (
     ),
     Break(
         "kernel side: who ended while the running were listed stays for ever",
-        "driver/wdm/processes.cpp",
+        "driver/wdm/running.cpp",
         "if (has_exited(running.pid))",
         "if (has_exited(running.pid) && false)",
         (KERNEL,),

@@ -1,4 +1,4 @@
-// processes.cpp - the processes that run already: told to the gate once, right after the notifications are on.
+// running.cpp - the processes that run already: told to the gate once, right after the notifications are on.
 
 #include "driver.h"
 

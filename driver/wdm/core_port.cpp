@@ -1,4 +1,4 @@
-// port.cpp - the core's Port on an NT kernel: nonpaged pool, one fast mutex, events, two clocks, the case table.
+// core_port.cpp - the core's Port on an NT kernel: nonpaged pool, one fast mutex, events, two clocks, the case table.
 
 #include "driver.h"
 

@@ -1,4 +1,4 @@
-// volumes.cpp - which volume each drive letter names, and where the system directory is: prepared outside of callbacks.
+// drive_letters.cpp - which volume each drive letter names, and where the system directory is: prepared outside of callbacks.
 
 #include "driver.h"
 
@@ -7,12 +7,13 @@ namespace {
 
 KMUTEX building;  // one map is built at a time; a mutex also keeps its owner from being suspended
 
-class Locked {
+// Holds `building` for a scope.
+class MapScope {
    public:
-    Locked() { KeWaitForSingleObject(&building, Executive, KernelMode, FALSE, nullptr); }
-    ~Locked() { KeReleaseMutex(&building, FALSE); }
-    Locked(const Locked&) = delete;
-    Locked& operator=(const Locked&) = delete;
+    MapScope() { KeWaitForSingleObject(&building, Executive, KernelMode, FALSE, nullptr); }
+    ~MapScope() { KeReleaseMutex(&building, FALSE); }
+    MapScope(const MapScope&) = delete;
+    MapScope& operator=(const MapScope&) = delete;
 };
 
 constexpr size_t kTargetUnits = 256;  // \Device\HarddiskVolume123 takes 25
@@ -64,7 +65,7 @@ NTSTATUS volumes_start(DRIVER_OBJECT*) {
 // PASSIVE_LEVEL, any thread, no lock. The old map stays in force until the new one is whole. Of several letters for one
 // volume the first counts: for the system's own that must be the one that Windows uses, or nothing of it has its name.
 NTSTATUS volumes_refresh() {
-    const Locked locked;
+    const MapScope scope;
     NTSTATUS status = static_cast<NTSTATUS>(gate.volumes_begin());
     const volatile WCHAR* system_root = SharedUserData->NtSystemRoot;
     if (NT_SUCCESS(status)) status = add_drive(static_cast<WCHAR>(system_root[0] & ~0x20));
