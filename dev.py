@@ -10,7 +10,7 @@
     python3 dev.py wheel                      dist/procmon_gate-*.whl
 
 Each command sets up what it needs (on Debian as root or by sudo), tells so in a line, and is quick when nothing is
-missing. docs/development.md tells more.
+missing. docs/CONTRIBUTING.md tells more.
 """
 
 import argparse
@@ -19,7 +19,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time

@@ -78,7 +78,7 @@ constexpr uint32_t kByDisconnect = 4;  // the controller went away, or sent RESE
 constexpr uint32_t kByStop = 5;        // the driver was stopped
 constexpr uint32_t kByExempt = 6;      // never held: critical, protected, the controller or its descendant
 constexpr uint32_t kByLimit = 7;       // the process table was full or memory ran out
-constexpr uint32_t kByNobody = 8;      // no controller was registered
+constexpr uint32_t kByNoController = 8;      // no controller was registered
 
 // States of a record. docs/design.md has the table of transitions.
 constexpr uint32_t kStateNew = 1;       // created, its image not yet mapped

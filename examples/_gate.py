@@ -1,8 +1,8 @@
 """The gate that a command line asks for, so that each example runs unchanged on all three.
 
-    python examples/NAME.py                               simulated: cmd /c "hostname & whoami & hostname", invented
-    python examples/NAME.py --gate debug COMMAND ...      every process of that command (Windows, nothing else)
-    python examples/NAME.py --gate driver                 every new process of the machine (driver, administrator)
+python examples/NAME.py                               simulated: cmd /c "hostname & whoami & hostname", invented
+python examples/NAME.py --gate debug COMMAND ...      every process of that command (Windows, nothing else)
+python examples/NAME.py --gate driver                 every new process of the machine (driver, administrator)
 """
 
 import argparse

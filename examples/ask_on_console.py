@@ -16,7 +16,6 @@ driver's gate a process that waits too long for you is let go by the driver itse
 """
 
 import _gate
-
 import procmon
 
 

@@ -12,7 +12,6 @@ Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver t
 import asyncio
 
 import _gate
-
 import procmon
 
 
@@ -29,7 +28,7 @@ async def decide(monitor: procmon.Monitor, process: procmon.ProcessHelper) -> No
     verdict = monitor.allow if await reputation(process) >= 50 else monitor.block
     try:
         decision = await asyncio.to_thread(verdict, process)
-        print(f"{decision.verdict.value:6} {process.name:12} after {decision.held:.1f} s")
+        print(f"{decision.verdict.value:6} {process.name:12} after {decision.held_for:.1f} s")
     except procmon.ProcmonError as error:  # it died meanwhile, say; what ends a task of a group ends the others, too
         print(f"too late: {error}")
 

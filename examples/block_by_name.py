@@ -11,7 +11,6 @@ Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver t
 """
 
 import _gate
-
 import procmon
 
 BLOCKED = {"whoami.exe", "mshta.exe"}

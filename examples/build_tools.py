@@ -18,7 +18,6 @@ Needs: Windows, for a real build: python examples/build_tools.py --gate debug cm
 from collections import Counter, defaultdict
 
 import _gate
-
 import procmon
 
 

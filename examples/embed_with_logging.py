@@ -19,7 +19,6 @@ import logging
 import sys
 
 import _gate
-
 import procmon
 
 log = logging.getLogger("tool")

@@ -14,7 +14,6 @@ own time limit lifted, or long enough: see docs/gates/driver.md).
 import threading
 
 import _gate
-
 import procmon
 
 HELD, SECONDS = "whoami.exe", 1.0

@@ -114,7 +114,7 @@ class Part:
                     released = time.time()
                     decision = monitor.allow(self.deferred)
                     self.verdicts[self.deferred.pid] = procmon.ALLOW
-                    self.line(procmon.ALLOW, self.deferred, f"after {decision.held:.2f} s")
+                    self.line(procmon.ALLOW, self.deferred, f"after {decision.held_for:.2f} s")
             watchdog.cancel()
             while not self.gone.issuperset(self.verdicts) and time.monotonic() < self.began + PATIENCE:
                 time.sleep(0.01)

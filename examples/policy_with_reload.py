@@ -15,7 +15,6 @@ Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver t
 from pathlib import Path
 
 import _gate
-
 import procmon
 
 

@@ -18,9 +18,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import _scene
-from _window.view import View
-
 import procmon
+from _window.view import View
 
 
 class Window:

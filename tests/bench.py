@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import procmon
-from procmon import wire
-from procmon.gates.driver import DEVICE
+from procmon.driver import protocol
+from procmon.driver.info import DEVICE
 from procmon.win32.device import Device
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -153,9 +153,9 @@ def measure_monitor() -> None:
 
 def measure_wire() -> None:
     """Records a second, from the bytes of a FETCH reply to what callbacks get."""
-    records = tuple(wire.Record(pid=p.pid, start_key=p.start_key, image_name=p.image_name) for p in processes(2000))
-    reply = wire.encode_records(wire.Records(records))
-    seconds = best(lambda: [record.process() for record in wire.decode_records(reply).records])
+    records = tuple(protocol.Record(pid=p.pid, start_key=p.start_key, image_name=p.image_name) for p in processes(2000))
+    reply = protocol.encode_records(protocol.Records(records))
+    seconds = best(lambda: [record.process() for record in protocol.decode_records(reply).records])
     report("wire: records of a FETCH reply decoded", f"{len(records) / seconds:,.0f} /s")
 
 
@@ -212,12 +212,12 @@ def measure_holds(gate: procmon.DriverGate, notifier: Device) -> None:
     delays = []
     with procmon.Monitor(gate):
         for pid in range(500_000, 500_800, 4):
-            notifier.request(wire.NOTE_CREATED, wire.encode_note_created(pid, 4), 4)
-            image = wire.encode_note_image(pid, r"\Device\HarddiskVolume1\tools\tool.exe")
+            notifier.request(protocol.NOTE_CREATED, protocol.encode_note_created(pid, 4), 4)
+            image = protocol.encode_note_image(pid, r"\Device\HarddiskVolume1\tools\tool.exe")
             begin = time.perf_counter()
-            notifier.request(wire.NOTE_IMAGE, image, wire.NOTE_VERDICT.size)
+            notifier.request(protocol.NOTE_IMAGE, image, protocol.NOTE_VERDICT.size)
             delays.append(time.perf_counter() - begin)
-            notifier.request(wire.NOTE_EXITED, wire.encode_note_exited(pid, 0))
+            notifier.request(protocol.NOTE_EXITED, protocol.encode_note_exited(pid, 0))
     report("driver: a start held, decided in Python, released; median", f"{statistics.median(delays) * 1e3:,.2f} ms")
 
 

@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import procmon
 import pytest
-from procmon import ALLOW, SimulatedGate, Verdict, _cli_questions, cli
-from procmon._cli_questions import Keyboard
-from procmon._cli_screen import Screen
+
+import procmon
+from procmon import ALLOW, SimulatedGate, Verdict
+from procmon.cli import main, prompts
+from procmon.cli.prompts import Keyboard
+from procmon.cli.screen import Screen
 
 Script = Callable[["CommandGate"], None]
 
@@ -67,7 +69,7 @@ class Scene:
 
     def gates(
         self, script: Script, *, before: Script = lambda _: None, status: int = 0, keys: str | None = None
-    ) -> cli.Gates:
+    ) -> main.Gates:
         """Gates on which `script` plays, in a thread, what starts; `before` it, in none, what runs already."""
 
         def run(command: Sequence[str], *, hold_timeout: float | None, otherwise: Verdict) -> CommandGate:
@@ -81,13 +83,13 @@ class Scene:
         def keyboard(_: Screen) -> Keyboard | None:
             return None if keys is None else Keys(keys, self.questions)
 
-        return cli.Gates(run=run, driver=driver, keyboard=keyboard)
+        return main.Gates(run=run, driver=driver, keyboard=keyboard)
 
 
 @pytest.fixture
 def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     """A scene whose gate is closed in the end. Its keys come at once, so its questions hear them at once."""
-    monkeypatch.setattr(_cli_questions, "DEAF", 0.0)
+    monkeypatch.setattr(prompts, "KEY_DEBOUNCE_S", 0.0)
     scene, wait = Scene(), procmon.Monitor.wait
 
     def waits(monitor: procmon.Monitor, timeout: float | None = None) -> bool:

@@ -1,7 +1,6 @@
 """What every gate must do. A gate's own test module brings an `Adapter` and gets all of these tests:
 
-    pytest.register_assert_rewrite("conformance")
-    from conformance import Adapter, GateConformance
+        from conformance import Adapter, GateConformance
 
     class TestMyGate(GateConformance):
         @pytest.fixture
@@ -22,10 +21,11 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-import procmon
 import pytest
+
+import procmon
 from procmon.gates.base import Gate
-from procmon.records import Answer
+from procmon.records import VerdictResult
 
 STATUS_BLOCKED = 0xC0000364
 
@@ -132,12 +132,12 @@ class GateConformance:
 
     def test_allow_lets_it_run(self, adapter: Adapter) -> None:
         pid = adapter.start()
-        assert adapter.gate.allow(self.record(adapter.gate, pid)) == [Answer.DONE]
+        assert adapter.gate.allow(self.record(adapter.gate, pid)) == [VerdictResult.DONE]
         self.until(lambda: adapter.ran(pid), "the first instruction")
 
     def test_block_ends_it_before_its_first_instruction(self, adapter: Adapter) -> None:
         pid = adapter.start()
-        assert adapter.gate.block(self.record(adapter.gate, pid)) == [Answer.DONE]
+        assert adapter.gate.block(self.record(adapter.gate, pid)) == [VerdictResult.DONE]
         assert adapter.exit_status(pid, self.patience) == STATUS_BLOCKED
         assert not adapter.ran(pid)
 
@@ -164,9 +164,9 @@ class GateConformance:
     def test_a_second_verdict_changes_nothing(self, adapter: Adapter) -> None:
         pid = adapter.start()
         record = self.record(adapter.gate, pid)
-        assert adapter.gate.allow(record) == [Answer.DONE]
+        assert adapter.gate.allow(record) == [VerdictResult.DONE]
         self.until(lambda: adapter.ran(pid), "the first instruction")
-        assert adapter.gate.block(record) == [Answer.ANSWERED]
+        assert adapter.gate.block(record) == [VerdictResult.ANSWERED]
         time.sleep(self.settle)
         assert adapter.exit_status(pid, 0) is None
 
@@ -175,10 +175,14 @@ class GateConformance:
         record = self.record(adapter.gate, pid)
         stale = replace(record, start_key=record.start_key + 1_000_000)
         unknown = replace(record, pid=0x7FFFFFF0)
-        assert adapter.gate.block(stale, unknown) == [Answer.STALE, Answer.UNKNOWN]
+        assert adapter.gate.block(stale, unknown) == [VerdictResult.STALE, VerdictResult.UNKNOWN]
         time.sleep(self.settle)
         assert not adapter.ran(pid)
-        assert adapter.gate.allow(unknown, record, stale) == [Answer.UNKNOWN, Answer.DONE, Answer.STALE]
+        assert adapter.gate.allow(unknown, record, stale) == [
+            VerdictResult.UNKNOWN,
+            VerdictResult.DONE,
+            VerdictResult.STALE,
+        ]
         self.until(lambda: adapter.ran(pid), "the first instruction")
 
     def test_no_process_at_all_gives_no_answer(self, adapter: Adapter) -> None:
@@ -209,7 +213,7 @@ class GateConformance:
         adapter.end(pid, 9)
         adapter.gate.allow(record)  # Windows ends a held process only when it is let go: either answer is right here
         self.record(adapter.gate, pid, lambda one: one.exited)
-        assert adapter.gate.block(record)[0] in (Answer.UNKNOWN, Answer.STALE, Answer.ANSWERED)
+        assert adapter.gate.block(record)[0] in (VerdictResult.UNKNOWN, VerdictResult.STALE, VerdictResult.ANSWERED)
         assert not adapter.ran(pid)
 
     def test_wait_ends_with_its_timeout_with_wake_and_with_a_start(self, adapter: Adapter) -> None:
@@ -267,7 +271,7 @@ class GateConformance:
         while set(pids) - set(records) and time.monotonic() < end:
             adapter.gate.wait(0.2)
             records |= {record.pid: record for record in adapter.gate.fetch() if record.paused}
-        answers: list[Answer] = []
+        answers: list[VerdictResult] = []
         threads = [
             threading.Thread(target=lambda pid=pid: answers.extend(adapter.gate.allow(records[pid])))
             for pid in pids * 2

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("conformance", "monitoring", "commandline", "trees")
+
 WINDOWS_RING = Path(__file__).resolve().parent / "windows"
 
 

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-import procmon
 import pytest
+
+import procmon
 from monitoring import until
-from procmon import _dispatch
+from procmon.monitor import engine
 
 SOON = 0.5
 """Seconds within which Ctrl+C is heard."""
@@ -31,8 +32,8 @@ STRESS_SECONDS = 60.0 if os.environ.get("PROCMON_LONG") else 2.0
 
 def shorten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a stop lose its patience sooner."""
-    monkeypatch.setattr(_dispatch, "PATIENCE", 0.3)
-    monkeypatch.setattr(_dispatch, "ANOTHER", 0.1)
+    monkeypatch.setattr(engine, "PATIENCE", 0.3)
+    monkeypatch.setattr(engine, "ANOTHER", 0.1)
 
 
 class HangingGate(procmon.SimulatedGate):
@@ -57,11 +58,11 @@ class HangingGate(procmon.SimulatedGate):
         self._call("snapshot")
         return super().snapshot()
 
-    def allow(self, *processes: procmon.ProcessHelper) -> list[procmon.Answer]:
+    def allow(self, *processes: procmon.ProcessHelper) -> list[procmon.VerdictResult]:
         self._call("verdict")
         return super().allow(*processes)
 
-    def block(self, *processes: procmon.ProcessHelper) -> list[procmon.Answer]:
+    def block(self, *processes: procmon.ProcessHelper) -> list[procmon.VerdictResult]:
         self._call("verdict")
         return super().block(*processes)
 
@@ -76,7 +77,7 @@ class Scene:
     def __init__(self, hang: str) -> None:
         self.hang = hang
         self.gate = HangingGate()
-        self.ahead = hang == "sink ahead"
+        self.write_ahead = hang == "sink ahead"
         self.written: list[procmon.Decision] = []
         self.monitor = procmon.Monitor(self.gate, default=procmon.DEFER, deadline=None, audit=self)
         self.monitor.start()
@@ -198,9 +199,9 @@ def check(hang: str, action: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 PROGRAM = """
 import atexit, os, signal, sys, threading, time
-from ctrl_c import Scene, _dispatch
+from ctrl_c import Scene, engine
 
-hang, _dispatch.PATIENCE, _dispatch.ANOTHER, _dispatch.EXIT_PATIENCE = sys.argv[1], {patience}, 0.1, {exit_patience}
+hang, engine.PATIENCE, engine.ANOTHER, engine.EXIT_PATIENCE = sys.argv[1], {patience}, 0.1, {exit_patience}
 
 @atexit.register  # first, so called last
 def report():

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable, Iterator
 
-import procmon
 import pytest
+
+import procmon
 
 
 def until(condition: Callable[[], object], what: str, patience: float = 5.0) -> None:

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from procmon import ALLOW, BLOCK, Answer, ProcessHelper, Verdict
+from procmon import ALLOW, BLOCK, ProcessHelper, Verdict, VerdictResult
 from procmon.gates.base import Gate
 
 __all__ = ["BLOCKED", "SOON", "Decide", "drive", "eventually", "held", "next_held", "python"]
@@ -28,9 +28,9 @@ def drive(
             records.append(record)
             verdict = decide(record) if record.paused else None
             if verdict is ALLOW:
-                assert gate.allow(record) == [Answer.DONE]
+                assert gate.allow(record) == [VerdictResult.DONE]
             elif verdict is BLOCK:
-                assert gate.block(record) == [Answer.DONE]
+                assert gate.block(record) == [VerdictResult.DONE]
     return records
 
 

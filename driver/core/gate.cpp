@@ -108,7 +108,7 @@ bool decide_first_image(GateState& state, Record* record, const Image& image, Ho
         return false;
     }
     if (!controller.owner) {
-        release_unasked(state, record, kByNobody);
+        release_unasked(state, record, kByNoController);
         return false;
     }
     // What cannot be named for want of memory cannot be told from a critical process; and an image without a

@@ -12,13 +12,22 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "src"))
 
-from procmon import wire  # noqa: E402 - the path comes first
+from procmon.driver import protocol  # noqa: E402 - the path comes first
 from procmon.records import Verdict  # noqa: E402
 
 STEPS = (
     "request", "create", "image", "exit", "look", "take", "terminated", "time", "memory", "close", "volumes", "stop",
 )  # fmt: skip
-CODES = (wire.INFO, wire.REGISTER, wire.FETCH, wire.LIST, wire.ALLOW, wire.BLOCK, wire.RESET, wire.SET_RULES)
+CODES = (
+    protocol.INFO,
+    protocol.REGISTER,
+    protocol.FETCH,
+    protocol.LIST,
+    protocol.ALLOW,
+    protocol.BLOCK,
+    protocol.RESET,
+    protocol.SET_RULES,
+)
 TOOL, ELSEWHERE, CRITICAL, SHARE, DOS_DEVICE, VOLUME, NOTHING = range(7)
 FIRST_KEY = 1001
 HALF_NAMES = ("\\??\\", "\\??\\C", "\\??\\C:", "\\", "\\??\\C:\\")
@@ -36,8 +45,10 @@ def request(code: int, data: bytes = b"", room: int = 0, *, how: int = 1, who: i
 
 
 def register(*, timeout_ms: int = 0, verdict: Verdict = Verdict.ALLOW, flags: int = 3, who: int = 0) -> bytes:
-    data = wire.encode_register(0, hold_timeout_ms=timeout_ms, on_timeout=verdict, on_disconnect=verdict, flags=flags)
-    return request(wire.REGISTER, data, how=3, who=who)
+    data = protocol.encode_register(
+        0, hold_timeout_ms=timeout_ms, on_timeout=verdict, on_disconnect=verdict, flags=flags
+    )
+    return request(protocol.REGISTER, data, how=3, who=who)
 
 
 def start(place: int, name: int = TOOL, *, known: bool = False) -> bytes:
@@ -54,41 +65,43 @@ def spelt(place: int, name: str) -> bytes:
 def answers(code: int, count: int) -> bytes:
     """ALLOW or BLOCK for the first processes."""
     targets = [(4 * place, FIRST_KEY + place - 2) for place in range(2, 2 + count)]
-    return request(code, wire.encode_targets(targets), 4 * count)
+    return request(code, protocol.encode_targets(targets), 4 * count)
 
 
 def seeds() -> dict[str, bytes]:
     """File name -> program."""
     drives = step("volumes", 7, VOLUME)
-    rules = wire.encode_rules([("h:\\a.exe", Verdict.BLOCK), ("\\device\\mup\\s\\a.exe", Verdict.ALLOW)])
+    rules = protocol.encode_rules([("h:\\a.exe", Verdict.BLOCK), ("\\device\\mup\\s\\a.exe", Verdict.ALLOW)])
     looks = b"".join(step("look", place) for place in range(8))
     work = step("take", 0) + step("terminated", 128)
-    lists = request(wire.LIST, wire.encode_list(), 4000, how=4)
-    lists += request(wire.LIST, wire.encode_list(FIRST_KEY), 300, how=5)
-    fetch, info = request(wire.FETCH, room=4000), request(wire.INFO, room=240, how=4)
+    lists = request(protocol.LIST, protocol.encode_list(), 4000, how=4)
+    lists += request(protocol.LIST, protocol.encode_list(FIRST_KEY), 300, how=5)
+    fetch, info = request(protocol.FETCH, room=4000), request(protocol.INFO, room=240, how=4)
     hold = register() + start(2) + start(3)
     programs = {
-        "allow": drives + hold + fetch + answers(wire.ALLOW, 2) + looks + step("exit", 2, 7) + fetch + lists + info,
-        "block": drives + hold + fetch + answers(wire.BLOCK, 2) + work + work + looks + info,
-        "block_fails": hold + answers(wire.BLOCK, 1) + (step("take", 0) + step("terminated", 0)) * 21 + looks,
+        "allow": drives + hold + fetch + answers(protocol.ALLOW, 2) + looks + step("exit", 2, 7) + fetch + lists + info,
+        "block": drives + hold + fetch + answers(protocol.BLOCK, 2) + work + work + looks + info,
+        "block_fails": hold + answers(protocol.BLOCK, 1) + (step("take", 0) + step("terminated", 0)) * 21 + looks,
         "timeout": register(timeout_ms=100, verdict=Verdict.BLOCK) + start(2) + fetch + step("time", 10)
         + looks + work + looks + fetch,
-        "disconnect": hold + step("close", 0) + looks + register(who=1) + request(wire.FETCH, room=4000, who=1),
+        "disconnect": hold + step("close", 0) + looks + register(who=1) + request(protocol.FETCH, room=4000, who=1),
         "controller_exits": step("create", 3, 0, 0, 1, TOOL, NOTHING) + register() + start(2)
         + step("exit", 3, 0) + looks,
-        "reset": hold + request(wire.SET_RULES, rules) + request(wire.RESET) + looks + info,
-        "stop": hold + answers(wire.BLOCK, 1) + step("stop", 255) + work + looks + info,
-        "rules": drives + register() + request(wire.SET_RULES, rules) + start(2, known=True) + start(3)
+        "reset": hold + request(protocol.SET_RULES, rules) + request(protocol.RESET) + looks + info,
+        "stop": hold + answers(protocol.BLOCK, 1) + step("stop", 255) + work + looks + info,
+        "rules": drives + register() + request(protocol.SET_RULES, rules) + start(2, known=True) + start(3)
         + start(4, SHARE) + looks + work + fetch,
         "names": drives + b"".join(start(place, place) for place in range(2, 7)) + lists,
-        "small_fetch": hold + request(wire.FETCH, room=16) + request(wire.FETCH, room=200) * 3,
-        "small_answers": hold + request(wire.ALLOW, wire.encode_targets([(8, FIRST_KEY)] * 3), 8, how=0) + looks,
+        "small_fetch": hold + request(protocol.FETCH, room=16) + request(protocol.FETCH, room=200) * 3,
+        "small_answers": hold
+        + request(protocol.ALLOW, protocol.encode_targets([(8, FIRST_KEY)] * 3), 8, how=0) + looks,
         "half_names": drives + b"".join(spelt(place, name) for place, name in enumerate(HALF_NAMES, 2)),
-        "half_rule": register() + request(wire.SET_RULES, rules[:-8]) + request(wire.SET_RULES, rules[:30], how=0),
-        "reused": hold + fetch + start(2) + looks + answers(wire.BLOCK, 2) + fetch,
+        "half_rule": register() + request(protocol.SET_RULES, rules[:-8])
+        + request(protocol.SET_RULES, rules[:30], how=0),
+        "reused": hold + fetch + start(2) + looks + answers(protocol.BLOCK, 2) + fetch,
         "no_memory": register()
         + b"".join(step("memory", n) + start(2 + n) + step("exit", 2 + n, 0) for n in range(1, 5)) + fetch,
-        "exits_in_hand": hold + answers(wire.BLOCK, 2) + step("take", 0) + step("exit", 2, 0) + step("exit", 3, 0)
+        "exits_in_hand": hold + answers(protocol.BLOCK, 2) + step("take", 0) + step("exit", 2, 0) + step("exit", 3, 0)
         + looks + step("terminated", 128) + looks,
     }  # fmt: skip
     return {name: bytes(1) + program for name, program in programs.items()}

@@ -24,8 +24,9 @@ from contextlib import closing
 from types import TracebackType
 from typing import Any, Self
 
-from procmon import DebugGate, GateClosed, ProcessHelper, wire
-from procmon.gates.driver import DEVICE
+from procmon import DebugGate, GateClosed, ProcessHelper
+from procmon.driver import protocol
+from procmon.driver.info import DEVICE
 from procmon.win32.device import Device
 from procmon.win32.kernel import native_drive
 from procmon.win32.translate import code_of
@@ -82,33 +83,37 @@ class WineKernel:
                     if process.paused:
                         self._started(gate, process)
                     elif process.exited:
-                        self._note(wire.NOTE_EXITED, wire.encode_note_exited(process.pid, process.exit_status or 0))
+                        self._note(
+                            protocol.NOTE_EXITED, protocol.encode_note_exited(process.pid, process.exit_status or 0)
+                        )
         except GateClosed:
             pass  # by close(); nothing is held any more
 
     def _started(self, gate: DebugGate, process: ProcessHelper) -> None:
         native = native_name(process.image_name)
-        created = wire.encode_note_created(
+        created = protocol.encode_note_created(
             process.pid,
             process.parent_pid,
             creator_pid=process.creator_pid or process.parent_pid,
             creator_tid=process.creator_tid or 0,
-            created=wire.to_filetime(process.created),
+            created=protocol.to_filetime(process.created),
             command_line=process.command_line or "",
             native_name=native,
         )
-        reply = self._note(wire.NOTE_CREATED, created, 4)
-        if reply is not None and wire.decode_note_created(reply):
+        reply = self._note(protocol.NOTE_CREATED, created, 4)
+        if reply is not None and protocol.decode_note_created(reply):
             gate.block(process)  # a real kernel would not have made it; here it is the next best thing
             return
         threading.Thread(target=self._image, args=(gate, process, native), daemon=True).start()
 
     def _image(self, gate: DebugGate, process: ProcessHelper, native: str) -> None:
         """What the new process' own thread does in its image notification: wait, then die or go on."""
-        reply = self._note(wire.NOTE_IMAGE, wire.encode_note_image(process.pid, native), wire.NOTE_VERDICT.size)
-        verdict = wire.decode_note_image(reply)[0] if reply is not None else wire.VERDICT_ALLOW
+        reply = self._note(
+            protocol.NOTE_IMAGE, protocol.encode_note_image(process.pid, native), protocol.NOTE_VERDICT.size
+        )
+        verdict = protocol.decode_note_image(reply)[0] if reply is not None else protocol.VERDICT_ALLOW
         try:
-            (gate.block if verdict == wire.VERDICT_BLOCK else gate.allow)(process)
+            (gate.block if verdict == protocol.VERDICT_BLOCK else gate.allow)(process)
         except GateClosed:
             pass
 

@@ -56,5 +56,7 @@ def root() -> tuple[tk.Tk, Callable[[float], int]]:
     style.configure("Treeview.Heading", foreground=FAINT, font=(sans, 9), relief="flat", padding=(px(2), px(6)))
     style.map("Treeview.Heading", background=[("active", CARD)])
     style.configure("TScrollbar", background=LINE, troughcolor=CARD, bordercolor=CARD, arrowcolor=FAINT, gripcount=0)
-    style.map("TScrollbar", None, **dict.fromkeys(("arrowcolor", *faces), [("disabled", CARD)]))  # when all is in sight
+    style.map(
+        "TScrollbar", None, **{part: [("disabled", CARD)] for part in ("arrowcolor", *faces)}
+    )  # when all is in sight
     return window, px

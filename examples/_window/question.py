@@ -5,9 +5,8 @@ import tkinter as tk
 from collections.abc import Callable
 from tkinter import ttk
 
-from _window import look
-
 import procmon
+from _window import look
 
 STRIP = 66
 """Height of the strip with the name and the buttons, in pixels at 96 dpi."""

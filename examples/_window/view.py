@@ -3,16 +3,14 @@
 import queue
 import threading
 import time
-import tkinter as tk
 import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from tkinter import ttk
 
+import procmon
 from _window import look
 from _window.question import STRIP, Question
-
-import procmon
 from procmon import DriverState
 
 MAX_ROWS = 2000
@@ -176,7 +174,7 @@ class View:
 
     def decided(self, decision: procmon.Decision) -> None:
         """A process has its verdict; one that came too late says nothing of what became of it."""
-        if decision.answer in (None, procmon.Answer.DONE):
+        if decision.result in (None, procmon.VerdictResult.DONE):
             who = "you" if decision.by is procmon.DecidedBy.USER else decision.by.value
             self.row(decision.process, "blocked" if decision.verdict is procmon.BLOCK else "allowed", who)
         self.forget(decision.process)

@@ -3,12 +3,9 @@
 import logging
 
 from . import audit
-from ._ledger import Sink
-from ._streams import Starts
-from ._subscriptions import Callback, Decider, ExitCallback, Match, Subscription
 from .audit import AuditLog
-from .details import Integrity, ProcessDetails, Signature, SignatureKind, SignatureStatus, inspect
-from .driverinfo import DriverCounters, DriverFeatures, DriverInfo
+from .driver.info import DriverCounters, DriverFeatures, DriverInfo
+from .driver.service import DriverService, DriverState, DriverStatus, find_driver
 from .errors import (
     AccessDenied,
     AlreadyAnswered,
@@ -33,23 +30,25 @@ from .gates.base import Gate
 from .gates.debug import DebugGate
 from .gates.driver import DriverGate
 from .gates.simulated import SimulatedGate
-from .monitor import Monitor
-from .policy import Policy
-from .processes import ProcessList, ProcessTree, processes, tree
-from .records import Answer, DecidedBy, Decision, ProcessFlags, ProcessHelper, Statistics, Verdict
-from .service import DriverService, DriverState, DriverStatus, find_driver
+from .monitor.holds import Sink
+from .monitor.monitor import Monitor
+from .monitor.starts import Starts
+from .monitor.subscriptions import Callback, Decider, ExitCallback, Match, Subscription
+from .policy.policy import Policy
+from .records import DecidedBy, Decision, ProcessFlags, ProcessHelper, Statistics, Verdict, VerdictResult
+from .system.details import Integrity, ProcessDetails, Signature, SignatureKind, SignatureStatus, inspect
+from .system.listing import ProcessList, ProcessTree, processes, tree
 
 __all__ = [
     "ALLOW",
+    "BLOCK",
+    "DEFER",
     "AccessDenied",
     "AlreadyAnswered",
-    "Answer",
     "AuditError",
     "AuditLog",
-    "BLOCK",
     "Callback",
     "ControllerBusy",
-    "DEFER",
     "DebugGate",
     "DecidedBy",
     "Decider",
@@ -94,6 +93,7 @@ __all__ = [
     "Subscription",
     "UnsupportedPlatform",
     "Verdict",
+    "VerdictResult",
     "VersionMismatch",
     "audit",
     "find_driver",

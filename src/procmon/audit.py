@@ -1,7 +1,7 @@
 """The audit log: every decision as one line of JSON, read back as decisions, and asked what another policy would say.
 
 {"process": {"pid": 4711, "parent_pid": 996, "image_name": "c:\\games\\chess.exe", ...}, "verdict": "block",
- "by": "rule", "who": "no games", "at": "2026-01-31T10:22:06.123456+00:00", "held": 0.004, "audited": false, ...}
+ "by": "rule", "who": "no games", "at": "2026-01-31T10:22:06.123456+00:00", "held_for": 0.004, "audited": false, ...}
 """
 
 import json
@@ -17,9 +17,9 @@ from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
-from ._policy_rules import verdict_word
 from .errors import AuditError
-from .policy import Policy
+from .policy.policy import Policy
+from .policy.rules import verdict_word
 from .records import DecidedBy, Decision, Verdict, printable
 
 __all__ = ["AuditLog", "AuditReader", "Change", "Damage", "Replay", "read", "replay"]
@@ -38,8 +38,9 @@ class AuditLog:
     (None: no limit) becomes ``<path>.1``, the one before ``<path>.2``, and so on up to ``keep`` old files. One log has
     one writer.
 
-    With ``ahead`` a `Monitor` writes each line before it sends the verdict (``answer`` is null then): no verdict is out
-    whose line is not there, and each waits for the disk. Where it came too late, a line with its ``answer`` follows.
+    With ``write_ahead`` a `Monitor` writes each line before it sends the verdict (``result`` is null then), so that no
+    verdict takes effect without its line; each verdict waits for the disk. Where it came too late, a
+    line with its ``result`` follows.
 
     >>> import procmon, tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -60,7 +61,7 @@ class AuditLog:
         max_bytes: int | None = 16 * 2**20,
         keep: int = 5,
         fsync: bool = False,
-        ahead: bool = False,
+        write_ahead: bool = False,
     ) -> None:
         if max_bytes is not None and max_bytes < 1:
             raise ValueError(f"max_bytes is {max_bytes}; give at least 1, or None for a file without a limit")
@@ -71,7 +72,7 @@ class AuditLog:
         self.max_bytes = max_bytes
         self.keep = keep
         self.fsync = fsync
-        self.ahead = ahead
+        self.write_ahead = write_ahead
         self._lock = threading.Lock()
         self._rotation_failed = False
         self._closed = False
@@ -96,7 +97,7 @@ class AuditLog:
                 if self._file.closed:
                     self._file = self._open()
                 size = self._file.seek(0, os.SEEK_END)
-                if self.max_bytes is not None and 0 < size and size + len(line) > self.max_bytes:
+                if self.max_bytes is not None and size > 0 and size + len(line) > self.max_bytes:
                     self._rotate()
                 self._append(line)
             finally:
@@ -320,7 +321,7 @@ def replay(path: str | os.PathLike[str], policy: Policy) -> Replay:
     reader = read(path)
     changes, missing, count = [], Counter[str](), 0
     judge = policy.for_the_past()
-    for count, then in enumerate(reader, 1):
+    for count, then in enumerate(reader, 1):  # noqa: B007 - the count of all is in the result
         now, unknown = judge(then.process)
         missing.update(unknown)
         asked_again = now.verdict is Verdict.DEFER and then.by is DecidedBy.USER and not now.audited

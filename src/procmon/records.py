@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-__all__ = ["Answer", "DecidedBy", "Decision", "ProcessFlags", "ProcessHelper", "Statistics", "Verdict"]
+__all__ = ["DecidedBy", "Decision", "ProcessFlags", "ProcessHelper", "Statistics", "Verdict", "VerdictResult"]
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.Enum)
@@ -99,21 +99,21 @@ class DecidedBy(enum.Enum):
     """The gate never holds this process."""
     LIMIT = "limit"
     """The gate's process table was full."""
-    NOBODY = "nobody"
+    NO_CONTROLLER = "no controller"
     """It started while no controller was registered."""
 
     def __repr__(self) -> str:
         return f"<DecidedBy.{self.name}>"
 
 
-class Answer(enum.Enum):
+class VerdictResult(enum.Enum):
     """What a gate did with a verdict.
 
     >>> import procmon
     >>> gate = procmon.SimulatedGate()
     >>> process = gate.start("a.exe")
     >>> gate.allow(process), gate.block(process)
-    ([<Answer.DONE>], [<Answer.ANSWERED>])
+    ([<VerdictResult.DONE>], [<VerdictResult.ANSWERED>])
     """
 
     DONE = "done"
@@ -128,7 +128,7 @@ class Answer(enum.Enum):
     """It runs, and was never held."""
 
     def __repr__(self) -> str:
-        return f"<Answer.{self.name}>"
+        return f"<VerdictResult.{self.name}>"
 
 
 class ProcessFlags(enum.IntFlag):
@@ -285,18 +285,18 @@ class Decision:
     process: ProcessHelper
     """As it was when it was decided about."""
     verdict: Verdict
-    """What was to happen to it; see `audited` and `answer` for what did."""
+    """What was to happen to it; see `audited` and `result` for what did."""
     by: DecidedBy
     """What kind of authority decided."""
     who: str = ""
     """The callback's or the rule's name; "" where there is neither."""
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     """When it was decided, aware, UTC."""
-    held: float = 0.0
+    held_for: float = 0.0
     """Seconds from fetching the process to the answer."""
     audited: bool = False
     """Audit mode: `verdict` is what would have been done; the process was allowed."""
-    answer: Answer | None = None
+    result: VerdictResult | None = None
     """What the gate did with it; None where it was not sent, or not yet."""
     reason: str = ""
     """By ERROR: what the callback raised, ``ValueError: ...``; else ""."""
@@ -304,7 +304,7 @@ class Decision:
     def __repr__(self) -> str:
         who = " ".join(["", *self.who.split()])  # on one line, whatever a rule is called
         audit = " (audit: let pass)" if self.audited else ""
-        late = f" (came too late: {self.answer.value})" if self.answer not in (None, Answer.DONE) else ""
+        late = f" (came too late: {self.result.value})" if self.result not in (None, VerdictResult.DONE) else ""
         what = f"{self.verdict.value} {self.process.pid} {self.process.image_name!r}"
         return f"<Decision {what} by {self.by.value}{who}{audit}{late}>"
 
@@ -327,9 +327,9 @@ class Decision:
             by=by,
             who=_optional(data, "who", str) or "",
             at=at,
-            held=_seconds(data, "held") or 0.0,
+            held_for=_seconds(data, "held_for") or 0.0,
             audited=_optional(data, "audited", bool) or False,
-            answer=_member(data, "answer", Answer),
+            result=_member(data, "result", VerdictResult),
             reason=_optional(data, "reason", str) or "",
         )
 

@@ -278,7 +278,7 @@ BREAKS = (
         "a process that others end while it is held is released before all of it ends",
         "driver/core/gate.cpp",
         "        state.leave_held(record);\n        state.queue_terminate(record);\n    } else",
-        "        state.decide(record, kVerdictAllow, kByNobody);\n    } else",
+        "        state.decide(record, kVerdictAllow, kByNoController);\n    } else",
         (HANDSHAKE_ENDS, MODEL),
     ),
     Break(

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from procmon import wire
+from procmon.driver import protocol
 
 PROJECT = Path(__file__).resolve().parents[2]
 START_FILETIME = 133_000_000_000_000_000  # in 2022
@@ -147,7 +147,7 @@ class Held:
 class Caller:
     """An open handle of the device and the process that has it."""
 
-    def __init__(self, core: "Core", owner: int, pid: int, access: int = wire.ACCESS_BOTH) -> None:
+    def __init__(self, core: "Core", owner: int, pid: int, access: int = protocol.ACCESS_BOTH) -> None:
         self.core, self.owner, self.pid, self.access = core, owner, pid, access
         self.event = 0
 
@@ -175,37 +175,39 @@ class Caller:
     def register(self, **options: Any) -> int:
         """REGISTER with an event of its own; the status."""
         self.event = options.pop("event", None) or self.core.event()
-        return self.request(wire.REGISTER, wire.encode_register(self.event, **options))[0]
+        return self.request(protocol.REGISTER, protocol.encode_register(self.event, **options))[0]
 
-    def fetch(self, room: int = 1 << 20) -> wire.Records:
-        return wire.decode_records(self.must(wire.FETCH, room=room))
+    def fetch(self, room: int = 1 << 20) -> protocol.Records:
+        return protocol.decode_records(self.must(protocol.FETCH, room=room))
 
-    def listing(self, after_key: int = 0, room: int = 1 << 20) -> wire.Records:
-        return wire.decode_records(self.must(wire.LIST, wire.encode_list(after_key), room))
+    def listing(self, after_key: int = 0, room: int = 1 << 20) -> protocol.Records:
+        return protocol.decode_records(self.must(protocol.LIST, protocol.encode_list(after_key), room))
 
-    def records(self) -> dict[int, wire.Record]:
+    def records(self) -> dict[int, protocol.Record]:
         """What LIST shows, by pid; of two for one pid the later."""
         return {record.pid: record for record in self.listing().records}
 
-    def answer(self, code: int, targets: Sequence[wire.Record | tuple[int, int]]) -> list[int]:
+    def answer(self, code: int, targets: Sequence[protocol.Record | tuple[int, int]]) -> list[int]:
         """ALLOW or BLOCK; the results."""
-        identities = [(t.pid, t.start_key) if isinstance(t, wire.Record) else t for t in targets]
-        reply = self.must(code, wire.encode_targets(identities), 4 * len(identities))
+        identities = [(t.pid, t.start_key) if isinstance(t, protocol.Record) else t for t in targets]
+        reply = self.must(code, protocol.encode_targets(identities), 4 * len(identities))
         return list(memoryview(reply).cast("I"))
 
-    def allow(self, *targets: wire.Record | tuple[int, int]) -> list[int]:
-        return self.answer(wire.ALLOW, targets)
+    def allow(self, *targets: protocol.Record | tuple[int, int]) -> list[int]:
+        return self.answer(protocol.ALLOW, targets)
 
-    def block(self, *targets: wire.Record | tuple[int, int]) -> list[int]:
-        return self.answer(wire.BLOCK, targets)
+    def block(self, *targets: protocol.Record | tuple[int, int]) -> list[int]:
+        return self.answer(protocol.BLOCK, targets)
 
     def set_rules(self, *rules: tuple[str, Any]) -> int:
-        return self.request(wire.SET_RULES, wire.encode_rules(rules))[0]
+        return self.request(protocol.SET_RULES, protocol.encode_rules(rules))[0]
 
     def info(self) -> dict[str, int]:
         """INFO, with the counters among the rest."""
-        reply = self.must(wire.INFO, room=wire.INFO_REPLY.size)
-        return wire.INFO_REPLY.unpack(reply) | wire.COUNTERS.unpack(reply, wire.INFO_REPLY.offsets["counters"])
+        reply = self.must(protocol.INFO, room=protocol.INFO_REPLY.size)
+        return protocol.INFO_REPLY.unpack(reply) | protocol.COUNTERS.unpack(
+            reply, protocol.INFO_REPLY.offsets["counters"]
+        )
 
     def wake_ups(self) -> int:
         """How often its event has been set."""
@@ -227,7 +229,7 @@ class Core:
         if start:
             assert self.start() == SUCCESS
 
-    def start(self, features: int = wire.FEATURE_CREATE_EX) -> int:
+    def start(self, features: int = protocol.FEATURE_CREATE_EX) -> int:
         """`Gate::start`, then the volumes and the system directory; the first status that is no success."""
         status = self.dll.gate_start(self.host, features)
         return status or self.set_volumes(self._volumes) or self.set_system_directory(SYSTEM_DIRECTORY)
@@ -286,14 +288,14 @@ class Core:
     def stop(self) -> None:
         self.dll.gate_stop(self.host)
 
-    def opened(self, pid: int = 1000, access: int = wire.ACCESS_BOTH) -> Caller:
+    def opened(self, pid: int = 1000, access: int = protocol.ACCESS_BOTH) -> Caller:
         """A new handle of the device, in that process."""
         self._owners += 1
         return Caller(self, 0xFFFF_8000_0000_0000 + self._owners * 0x100, pid, access)
 
     def controller(self, pid: int = 1000, **options: Any) -> Caller:
         """A handle that is registered."""
-        options.setdefault("flags", wire.REPORT_EXITS)
+        options.setdefault("flags", protocol.REPORT_EXITS)
         caller = self.opened(pid)
         assert caller.register(**options) == SUCCESS
         return caller
@@ -319,9 +321,7 @@ class Core:
             )
         )  # fmt: skip
 
-    def image(
-        self, pid: int, native_name: str, *, protected: bool = False, dying: bool = False
-    ) -> Held | None:
+    def image(self, pid: int, native_name: str, *, protected: bool = False, dying: bool = False) -> Held | None:
         """The image notification; None = its thread has nothing to wait for."""
         pointer = self.dll.hold_begin(self.host, pid, *_utf16(native_name), protected, dying)
         if not pointer:

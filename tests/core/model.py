@@ -14,14 +14,25 @@ from core.harness import (
     SYSTEM_DIRECTORY,
     VOLUMES,
 )
-from procmon import wire
+from procmon.driver import protocol
 
 CRITICAL = {
     f"c:\\windows\\{folder}\\{name}.exe"
     for folder in ("system32", "syswow64")
-    for name in (
-        "smss csrss wininit winlogon services lsass logonui dwm fontdrvhost conhost werfault wermgr"
-    ).split()
+    for name in [
+        "smss",
+        "csrss",
+        "wininit",
+        "winlogon",
+        "services",
+        "lsass",
+        "logonui",
+        "dwm",
+        "fontdrvhost",
+        "conhost",
+        "werfault",
+        "wermgr",
+    ]
 }
 TERMINATE_TRIES = 20
 
@@ -38,9 +49,9 @@ class Process:
     created: int = 0
     state: int = 0
     flags: int = 0
-    verdict: int = wire.VERDICT_NONE
-    decided_by: int = wire.BY_NONE
-    exit_status: int = wire.STATUS_UNKNOWN
+    verdict: int = protocol.VERDICT_NONE
+    decided_by: int = protocol.BY_NONE
+    exit_status: int = protocol.STATUS_UNKNOWN
     image_name: str = ""
     native_name: str = ""
     command_line: str = ""
@@ -62,8 +73,8 @@ class Registration:
     pid: int
     flags: int = 0
     timeout_ms: int = 0
-    on_timeout: int = wire.VERDICT_ALLOW
-    on_disconnect: int = wire.VERDICT_ALLOW
+    on_timeout: int = protocol.VERDICT_ALLOW
+    on_disconnect: int = protocol.VERDICT_ALLOW
     rules: list[tuple[str, int]] = field(default_factory=list)
 
 
@@ -82,7 +93,7 @@ class Model:
         self.volumes = dict(VOLUMES)
         self.stopped = False
         self.holds = 0
-        self.counters = dict.fromkeys((n for n in wire.COUNTERS.offsets if n != "reserved"), 0)
+        self.counters = dict.fromkeys((n for n in protocol.COUNTERS.offsets if n != "reserved"), 0)
         self.shown = 0  # how often something became fetchable: the event is set at least then
 
     # ---------------------------------------------------------------------------------------------- notifications
@@ -101,39 +112,39 @@ class Model:
             if running:
                 return False
             self.counters["pid_reused"] += 1
-            self.retire(self.alive[pid], wire.STATUS_UNKNOWN)
+            self.retire(self.alive[pid], protocol.STATUS_UNKNOWN)
         process = Process(pid, 0, parent_pid, creator_pid, creator_tid, created)
         process.command_line = command_line[:4096]
         if len(command_line) > 4096:
-            process.flags |= wire.FLAG_COMMAND_LINE_TRUNCATED
+            process.flags |= protocol.FLAG_COMMAND_LINE_TRUNCATED
         if running:
-            process.flags |= wire.FLAG_RUNNING_BEFORE
+            process.flags |= protocol.FLAG_RUNNING_BEFORE
             if not native_name:
-                process.flags |= wire.FLAG_NAME_MISSING
+                process.flags |= protocol.FLAG_NAME_MISSING
         elif not created:
             process.created = START_FILETIME + self.now * 10_000
         if native_name and memory:
             self.name(process, native_name)
         descendant = not running and (self.descends(parent_pid) or self.descends(creator_pid))
         if descendant:
-            process.flags |= wire.FLAG_CONTROLLER_DESCENDANT
+            process.flags |= protocol.FLAG_CONTROLLER_DESCENDANT
             process.mark = self.controller
         if process.image_name in CRITICAL:
-            process.flags |= wire.FLAG_EXEMPT
-        refused = refusable and not self.is_spared(process) and self.rule(process) == wire.VERDICT_BLOCK
+            process.flags |= protocol.FLAG_EXEMPT
+        refused = refusable and not self.is_spared(process) and self.rule(process) == protocol.VERDICT_BLOCK
         if refused:
             self.counters["rule_blocked"] += 1
         if not memory:
             return refused
         self.add(process)
         if refused:
-            process.flags |= wire.FLAG_NEVER_STARTED
-            process.state = wire.STATE_EXITING
-            process.verdict, process.decided_by = wire.VERDICT_BLOCK, wire.BY_RULE
-            process.exit_status = wire.STATUS_BLOCKED
+            process.flags |= protocol.FLAG_NEVER_STARTED
+            process.state = protocol.STATE_EXITING
+            process.verdict, process.decided_by = protocol.VERDICT_BLOCK, protocol.BY_RULE
+            process.exit_status = protocol.STATUS_BLOCKED
             self.show(process)
             return True
-        process.state = wire.STATE_NAMED if running else wire.STATE_NEW
+        process.state = protocol.STATE_NAMED if running else protocol.STATE_NEW
         self.alive[pid] = process
         if running:
             self.show(process)
@@ -151,60 +162,60 @@ class Model:
             if not memory:
                 self.counters["allocation_failures"] += 1
                 return None
-            process = self.alive[pid] = Process(pid, state=wire.STATE_NAMED, flags=wire.FLAG_CREATE_MISSED)
+            process = self.alive[pid] = Process(pid, state=protocol.STATE_NAMED, flags=protocol.FLAG_CREATE_MISSED)
             self.add(process)
-        elif process.state != wire.STATE_NEW:
+        elif process.state != protocol.STATE_NEW:
             return None
         if native_name and memory:
             self.name(process, native_name)
         elif native_name:
             self.counters["allocation_failures"] += 1
         if not process.native_name:
-            process.flags |= wire.FLAG_NAME_MISSING
+            process.flags |= protocol.FLAG_NAME_MISSING
             if not native_name:
                 self.counters["missing_name"] += 1
 
         controller = self.controller
         if process.image_name in CRITICAL or protected or (controller and controller.pid == pid):
-            process.flags |= wire.FLAG_EXEMPT
+            process.flags |= protocol.FLAG_EXEMPT
         rule = self.rule(process)
         if self.is_spared(process):
             self.counters["exempt"] += 1
-            decided_by = wire.BY_EXEMPT
+            decided_by = protocol.BY_EXEMPT
         elif controller is None:
-            decided_by = wire.BY_NOBODY
-        elif (native_name and not process.native_name) or process.flags & wire.FLAG_CREATE_MISSED:
-            decided_by = wire.BY_LIMIT
-        elif rule == wire.VERDICT_ALLOW:
+            decided_by = protocol.BY_NO_CONTROLLER
+        elif (native_name and not process.native_name) or process.flags & protocol.FLAG_CREATE_MISSED:
+            decided_by = protocol.BY_LIMIT
+        elif rule == protocol.VERDICT_ALLOW:
             self.counters["rule_allowed"] += 1
-            decided_by = wire.BY_RULE
+            decided_by = protocol.BY_RULE
         else:
             self.holds += 1
             process.waits, process.held_since, process.hold_number = True, self.now, self.holds
-            if rule == wire.VERDICT_BLOCK:
+            if rule == protocol.VERDICT_BLOCK:
                 self.counters["rule_blocked"] += 1
-                process.state = wire.STATE_ANSWERED
-                process.verdict, process.decided_by = wire.VERDICT_BLOCK, wire.BY_RULE
+                process.state = protocol.STATE_ANSWERED
+                process.verdict, process.decided_by = protocol.VERDICT_BLOCK, protocol.BY_RULE
                 self.condemned.append(process)
             elif dying:
                 self.counters["died_held"] += 1
-                process.state = wire.STATE_ANSWERED
+                process.state = protocol.STATE_ANSWERED
                 self.condemned.append(process)
             else:
                 self.counters["held"] += 1
-                process.state = wire.STATE_HELD
+                process.state = protocol.STATE_HELD
             self.show(process)
             return process
-        process.state = wire.STATE_NAMED
-        process.verdict, process.decided_by = wire.VERDICT_ALLOW, decided_by
+        process.state = protocol.STATE_NAMED
+        process.verdict, process.decided_by = protocol.VERDICT_ALLOW, decided_by
         self.show(process)
         return None
 
     def exit(self, pid: int, status: int) -> None:
         if self.controller and self.controller.pid == pid:
-            self.end_controller(self.controller.on_disconnect, wire.BY_DISCONNECT)
+            self.end_controller(self.controller.on_disconnect, protocol.BY_DISCONNECT)
         if pid not in self.alive:
-            self.counters["exit_without_create"] += status != wire.STATUS_BLOCKED
+            self.counters["exit_without_create"] += status != protocol.STATUS_BLOCKED
             return
         self.counters["exited"] += 1
         self.retire(self.alive[pid], status)
@@ -214,14 +225,14 @@ class Model:
     def look(self, process: Process, dying: bool = False) -> bool:
         """A held thread looks again; does it still wait?"""
         controller = self.controller
-        if process.state == wire.STATE_HELD and dying:
+        if process.state == protocol.STATE_HELD and dying:
             self.counters["died_held"] += 1
-            process.state, process.held_ms = wire.STATE_ANSWERED, self.now - process.held_since
+            process.state, process.held_ms = protocol.STATE_ANSWERED, self.now - process.held_since
             self.condemned.append(process)
-        elif process.state == wire.STATE_HELD and controller and controller.timeout_ms:
+        elif process.state == protocol.STATE_HELD and controller and controller.timeout_ms:
             if self.now - process.held_since >= controller.timeout_ms:
                 self.counters["timeouts"] += 1
-                self.decide(process, controller.on_timeout, wire.BY_TIMEOUT)
+                self.decide(process, controller.on_timeout, protocol.BY_TIMEOUT)
                 if process.fetched:
                     self.show(process)
         return not process.woken
@@ -229,7 +240,7 @@ class Model:
     def leave(self, process: Process) -> int:
         process.waits = False
         self.forget_if_done(process)
-        return wire.VERDICT_BLOCK if process.verdict == wire.VERDICT_BLOCK else wire.VERDICT_ALLOW
+        return protocol.VERDICT_BLOCK if process.verdict == protocol.VERDICT_BLOCK else protocol.VERDICT_ALLOW
 
     def next_condemned(self) -> Process | None:
         if not self.condemned:
@@ -242,10 +253,10 @@ class Model:
         if not died:
             self.counters["terminate_failures"] += 1
             process.tries += 1
-        if process.state == wire.STATE_EXITING:
+        if process.state == protocol.STATE_EXITING:
             process.woken = True
         elif died or process.tries >= TERMINATE_TRIES:
-            process.state = wire.STATE_RELEASED
+            process.state = protocol.STATE_RELEASED
             process.woken = True
         else:
             self.condemned.append(process)
@@ -270,16 +281,16 @@ class Model:
         else:
             self.controller = new
             for process in self.processes:
-                if process.state not in (wire.STATE_NEW, wire.STATE_EXITING):
-                    process.flags |= wire.FLAG_RUNNING_BEFORE
+                if process.state not in (protocol.STATE_NEW, protocol.STATE_EXITING):
+                    process.flags |= protocol.FLAG_RUNNING_BEFORE
                     process.fetched = False
                     self.unseen.append(process)
         self.shown += bool(self.unseen or self.held())
         return SUCCESS
 
-    def fetch(self, room: int) -> wire.Records:
+    def fetch(self, room: int) -> protocol.Records:
         records, needed = [], 0
-        room -= wire.RECORDS_HEADER.size
+        room -= protocol.RECORDS_HEADER.size
         while self.unseen and not needed:
             process = self.unseen[0]
             record = self.record(process)
@@ -292,52 +303,52 @@ class Model:
             del self.unseen[0]
             process.fetched = True
             self.forget_if_done(process)
-        return wire.Records(tuple(records), needed)
+        return protocol.Records(tuple(records), needed)
 
-    def listing(self, after: int, room: int) -> wire.Records:
-        records: list[wire.Record] = []
-        room -= wire.RECORDS_HEADER.size
+    def listing(self, after: int, room: int) -> protocol.Records:
+        records: list[protocol.Record] = []
+        room -= protocol.RECORDS_HEADER.size
         for process in self.processes:
             if process.key <= after:
                 continue
             record = self.record(process)
             size = len(record.pack())
             if size > room:
-                return wire.Records(tuple(records), size, after)
+                return protocol.Records(tuple(records), size, after)
             room -= size
             records.append(record)
             after = process.key
-        return wire.Records(tuple(records))
+        return protocol.Records(tuple(records))
 
     def answer(self, pid: int, key: int, verdict: int) -> int:
         process = self.alive.get(pid)
         if process is None:
             self.counters["unknown_verdicts"] += 1
-            return wire.RESULT_UNKNOWN
+            return protocol.RESULT_UNKNOWN
         if process.key != key:
             self.counters["stale_verdicts"] += 1
-            return wire.RESULT_STALE
-        if process.state == wire.STATE_HELD:
-            self.counters["allowed" if verdict == wire.VERDICT_ALLOW else "blocked"] += 1
-            self.decide(process, verdict, wire.BY_CONTROLLER)
-            return wire.RESULT_DONE
+            return protocol.RESULT_STALE
+        if process.state == protocol.STATE_HELD:
+            self.counters["allowed" if verdict == protocol.VERDICT_ALLOW else "blocked"] += 1
+            self.decide(process, verdict, protocol.BY_CONTROLLER)
+            return protocol.RESULT_DONE
         self.counters["late_verdicts"] += 1
-        answered = process.state in (wire.STATE_ANSWERED, wire.STATE_RELEASED)
-        return wire.RESULT_ANSWERED if answered else wire.RESULT_NOT_HELD
+        answered = process.state in (protocol.STATE_ANSWERED, protocol.STATE_RELEASED)
+        return protocol.RESULT_ANSWERED if answered else protocol.RESULT_NOT_HELD
 
     def reset(self) -> None:
         assert self.controller
-        self.end_controller(self.controller.on_disconnect, wire.BY_DISCONNECT)
+        self.end_controller(self.controller.on_disconnect, protocol.BY_DISCONNECT)
         self.counters = dict.fromkeys(self.counters, 0)
 
     def close(self, owner: int) -> None:
         if self.controller and self.controller.owner == owner:
-            self.end_controller(self.controller.on_disconnect, wire.BY_DISCONNECT)
+            self.end_controller(self.controller.on_disconnect, protocol.BY_DISCONNECT)
 
     def stop(self) -> None:
         self.stopped = True
         if self.controller:
-            self.end_controller(wire.VERDICT_ALLOW, wire.BY_STOP)
+            self.end_controller(protocol.VERDICT_ALLOW, protocol.BY_STOP)
 
     def info(self) -> dict[str, int]:
         """INFO, but for its size, its version and its features."""
@@ -354,7 +365,7 @@ class Model:
 
     def held(self) -> list[Process]:
         """Who waits for a verdict, the longest first."""
-        held = [process for process in self.processes if process.state == wire.STATE_HELD]
+        held = [process for process in self.processes if process.state == protocol.STATE_HELD]
         return sorted(held, key=lambda process: process.hold_number)
 
     def add(self, process: Process) -> None:
@@ -363,7 +374,7 @@ class Model:
         self.processes.append(process)
 
     def name(self, process: Process, native_name: str) -> None:
-        process.native_name, process.flags = native_name, process.flags & ~wire.FLAG_NAME_NATIVE
+        process.native_name, process.flags = native_name, process.flags & ~protocol.FLAG_NAME_NATIVE
         heads = {prefix: letter + ":" for prefix, letter in self.volumes.items()}
         heads |= {"\\Device\\Mup": "\\", "\\SystemRoot": SYSTEM_DIRECTORY.rpartition("\\")[0]}
         for prefix, head in heads.items():
@@ -371,7 +382,7 @@ class Model:
                 process.image_name = (head + native_name[len(prefix) :]).lower()
                 return
         process.image_name = native_name.lower()
-        process.flags |= wire.FLAG_NAME_NATIVE
+        process.flags |= protocol.FLAG_NAME_NATIVE
 
     def descends(self, pid: int) -> bool:
         younger = self.key + 1
@@ -387,10 +398,10 @@ class Model:
         return False
 
     def is_spared(self, process: Process) -> bool:
-        if process.flags & wire.FLAG_EXEMPT:
+        if process.flags & protocol.FLAG_EXEMPT:
             return True
         controller = self.controller
-        return bool(controller and controller.flags & wire.EXEMPT_DESCENDANTS and process.mark is controller)
+        return bool(controller and controller.flags & protocol.EXEMPT_DESCENDANTS and process.mark is controller)
 
     def rule(self, process: Process) -> int | None:
         if self.controller and process.native_name:
@@ -408,47 +419,47 @@ class Model:
     def decide(self, process: Process, verdict: int, decided_by: int) -> None:
         process.held_ms = self.now - process.held_since
         process.verdict, process.decided_by = verdict, decided_by
-        if verdict == wire.VERDICT_BLOCK:
-            process.state = wire.STATE_ANSWERED
+        if verdict == protocol.VERDICT_BLOCK:
+            process.state = protocol.STATE_ANSWERED
             self.condemned.append(process)
         else:
-            process.state = wire.STATE_RELEASED
+            process.state = protocol.STATE_RELEASED
             process.woken = True
 
     def retire(self, process: Process, status: int) -> None:
         del self.alive[process.pid]
-        shown_before = process.state != wire.STATE_NEW
-        if process.state == wire.STATE_HELD:
+        shown_before = process.state != protocol.STATE_NEW
+        if process.state == protocol.STATE_HELD:
             process.held_ms = self.now - process.held_since
         if process in self.condemned:
             self.condemned.remove(process)
-        process.state, process.exit_status = wire.STATE_EXITING, status
+        process.state, process.exit_status = protocol.STATE_EXITING, status
         if process.waits and process not in self.in_worker:
             process.woken = True
-        if shown_before and self.controller and self.controller.flags & wire.REPORT_EXITS:
+        if shown_before and self.controller and self.controller.flags & protocol.REPORT_EXITS:
             self.show(process)
         self.forget_if_done(process)
 
     def forget_if_done(self, process: Process) -> None:
-        if process.state == wire.STATE_EXITING and not process.waits and process not in self.unseen:
+        if process.state == protocol.STATE_EXITING and not process.waits and process not in self.unseen:
             self.processes.remove(process)
 
     def end_controller(self, verdict: int, decided_by: int) -> None:
         for process in self.held():
             self.decide(process, verdict, decided_by)
-            if decided_by == wire.BY_DISCONNECT:
+            if decided_by == protocol.BY_DISCONNECT:
                 self.counters["disconnects"] += 1
         unseen, self.unseen = self.unseen, []
         for process in unseen:
             self.forget_if_done(process)
         self.controller = None
 
-    def record(self, process: Process) -> wire.Record:
+    def record(self, process: Process) -> protocol.Record:
         """What FETCH or LIST would give for it now."""
-        held = process.state == wire.STATE_HELD
+        held = process.state == protocol.STATE_HELD
         waited = self.now - process.held_since
         timeout = self.controller.timeout_ms if self.controller else 0
-        return wire.Record(
+        return protocol.Record(
             pid=process.pid,
             start_key=process.key,
             created=process.created,
@@ -456,12 +467,12 @@ class Model:
             creator_pid=process.creator_pid,
             creator_tid=process.creator_tid,
             state=process.state,
-            flags=process.flags | (wire.FLAG_SEEN if process.fetched else 0),
+            flags=process.flags | (protocol.FLAG_SEEN if process.fetched else 0),
             verdict=process.verdict,
             decided_by=process.decided_by,
             exit_status=process.exit_status,
             held_ms=waited if held else process.held_ms,
-            hold_left_ms=0 if not held else max(timeout - waited, 0) if timeout else wire.UNLIMITED,
+            hold_left_ms=0 if not held else max(timeout - waited, 0) if timeout else protocol.UNLIMITED,
             image_name=process.image_name,
             native_name=process.native_name,
             command_line=process.command_line,

@@ -4,8 +4,9 @@ import doctest
 import subprocess
 from pathlib import Path
 
-import authenticode
 import pytest
+
+import authenticode
 from authenticode import Authority, Signer, image_hash, small_program
 
 

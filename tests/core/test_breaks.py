@@ -1,6 +1,7 @@
 """The breaks of breaks.py still fit the sources, so that they can be tried at any time."""
 
 import pytest
+
 from core.breaks import BREAKS, PROJECT, Break, broken
 
 

@@ -239,7 +239,7 @@ def test_two_builds_in_different_places_give_the_same_bytes(built: dict[str, Pat
     elsewhere = tmp_path / "another place"
     shutil.copytree(PROJECT / "driver", elsewhere / "driver", ignore=shutil.ignore_patterns("__pycache__"))
     other = load_builder(elsewhere / "driver" / "build.py")
-    assert other.OUTPUT == elsewhere / "build" / "driver"
+    assert elsewhere / "build" / "driver" == other.OUTPUT
     again = other.build()
     assert [name for name, path in again.items() if path.read_bytes() != built[name].read_bytes()] == []
 

@@ -9,15 +9,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-import procmon
 import pytest
+
+import procmon
+from conformance import Adapter, GateConformance
 from core import harness
 from core.harness import Core
-from procmon import ALLOW, BLOCK, Answer, DriverGate, ProcessHelper, wire
+from procmon import ALLOW, BLOCK, DriverGate, ProcessHelper, VerdictResult
+from procmon.driver import protocol
 from procmon.win32._bind import windows_error
-
-pytest.register_assert_rewrite("conformance")
-from conformance import Adapter, GateConformance  # noqa: E402
 
 BLOCKED = 0xC0000364
 TOOL = "\\Device\\HarddiskVolume2\\Tools\\A.exe"
@@ -110,7 +110,7 @@ class Machine:
         """Of a new process: it waits in the image notification, and then runs, or does not."""
         name, units = harness._utf16(native_name)
         verdict = self.core.dll.hold_through(self.core.host, pid, name, units, 50)
-        if verdict == wire.VERDICT_BLOCK or pid in self._killed:
+        if verdict == protocol.VERDICT_BLOCK or pid in self._killed:
             self.exit(pid, self._killed.get(pid, BLOCKED))
         else:
             self.running.add(pid)
@@ -259,7 +259,7 @@ def test_no_memory_in_the_kernel_is_told_and_changes_nothing(machine: Machine) -
 
 def test_many_threads_answer_while_processes_come_and_go(machine: Machine) -> None:
     with DriverGate(Connection(machine.core), hold_timeout=None) as gate:
-        done: list[Answer] = []
+        done: list[VerdictResult] = []
 
         def answer(seed: int) -> None:
             choose = random.Random(seed)
@@ -275,7 +275,7 @@ def test_many_threads_answer_while_processes_come_and_go(machine: Machine) -> No
         pids = {machine.start() for _ in range(200)}
         for thread in threads:
             thread.join(30)
-        assert done == [Answer.DONE] * 200
+        assert done == [VerdictResult.DONE] * 200
         end = time.monotonic() + 10
         while machine.running | set(machine.statuses) != pids and time.monotonic() < end:
             time.sleep(0.01)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+
 from core.harness import (
     DEVICE_NOT_READY,
     INVALID_HANDLE,
@@ -14,10 +15,10 @@ from core.harness import (
     SUCCESS,
     Core,
 )
-from procmon import wire
+from procmon.driver import protocol
 from procmon.records import Verdict
 
-VERDICTS = [(Verdict.ALLOW, wire.VERDICT_ALLOW), (Verdict.BLOCK, wire.VERDICT_BLOCK)]
+VERDICTS = [(Verdict.ALLOW, protocol.VERDICT_ALLOW), (Verdict.BLOCK, protocol.VERDICT_BLOCK)]
 TOOL = "\\Device\\HarddiskVolume2\\Tools\\A.exe"
 SYSTEM32 = "\\Device\\HarddiskVolume2\\Windows\\System32\\"
 
@@ -42,7 +43,7 @@ class Test01Loading:
         assert core.image(44, TOOL) is None
         core.exit(44)
         assert core.next_condemned() is None
-        assert core.opened().request(wire.INFO, room=400) == (DEVICE_NOT_READY, b"")
+        assert core.opened().request(protocol.INFO, room=400) == (DEVICE_NOT_READY, b"")
         core.close()
 
     def test_start_keys_ascend_from_the_time_of_the_load_so_that_two_loads_never_share_one(self, core: Core) -> None:
@@ -56,8 +57,8 @@ class Test01Loading:
         controller = core.controller()
         assert core.image(44, "\\Device\\HarddiskVolume2\\later.dll") is None
         [record] = controller.fetch().records
-        assert (record.state, record.flags, record.created) == (wire.STATE_NAMED, wire.FLAG_RUNNING_BEFORE, 5)
-        assert (record.verdict, record.decided_by) == (wire.VERDICT_NONE, wire.BY_NONE)
+        assert (record.state, record.flags, record.created) == (protocol.STATE_NAMED, protocol.FLAG_RUNNING_BEFORE, 5)
+        assert (record.verdict, record.decided_by) == (protocol.VERDICT_NONE, protocol.BY_NONE)
 
     def test_a_process_that_starts_while_the_list_is_made_is_not_taken_for_an_old_one(self, core: Core) -> None:
         controller = core.controller()
@@ -108,9 +109,9 @@ class Test02Register:
     @pytest.mark.parametrize("field", ["timeout_verdict", "disconnect_verdict"])
     @pytest.mark.parametrize("verdict", [0, 3])
     def test_a_verdict_that_is_none_is_refused(self, core: Core, field: str, verdict: int) -> None:
-        data = bytearray(wire.encode_register(core.event()))
-        data[wire.REGISTER_REQUEST.offsets[field]] = verdict
-        assert core.opened().request(wire.REGISTER, bytes(data))[0] == INVALID_PARAMETER
+        data = bytearray(protocol.encode_register(core.event()))
+        data[protocol.REGISTER_REQUEST.offsets[field]] = verdict
+        assert core.opened().request(protocol.REGISTER, bytes(data))[0] == INVALID_PARAMETER
 
     def test_running_processes_are_shown_to_each_new_controller_once(self, core: Core) -> None:
         first = core.controller()
@@ -119,7 +120,7 @@ class Test02Register:
         held.verdict()
         first.close()
         [record] = (second := core.controller(2000)).fetch().records
-        assert record.pid == 44 and record.flags == wire.FLAG_RUNNING_BEFORE
+        assert record.pid == 44 and record.flags == protocol.FLAG_RUNNING_BEFORE
         assert second.fetch().records == ()
 
 
@@ -127,7 +128,7 @@ class Test03Creation:
     def test_a_creation_is_recorded_with_all_that_is_known(self, core: Core) -> None:
         core.create(44, parent_pid=7, creator_pid=8, creator_tid=9, created=10, command_line="a b", native_name=TOOL)
         [record] = core.opened().listing().records
-        expected = wire.Record(
+        expected = protocol.Record(
             pid=44, start_key=START_FILETIME + 1, created=10, parent_pid=7, creator_pid=8, creator_tid=9,
             image_name="c:\\tools\\a.exe", native_name=TOOL, command_line="a b",
         )  # fmt: skip
@@ -141,7 +142,7 @@ class Test03Creation:
         core.create(44, command_line="x" * 5000)
         core.create(48, command_line="x" * 4096)
         records = core.opened().records()
-        assert records[44].command_line == "x" * 4096 and records[44].flags == wire.FLAG_COMMAND_LINE_TRUNCATED
+        assert records[44].command_line == "x" * 4096 and records[44].flags == protocol.FLAG_COMMAND_LINE_TRUNCATED
         assert records[48].command_line == "x" * 4096 and records[48].flags == 0
 
     def test_a_process_is_not_shown_before_its_image(self, core: Core) -> None:
@@ -158,14 +159,14 @@ class Test04Image:
         held = core.held(44)
         assert controller.wake_ups() == 1 and held.waits()
         [record] = controller.fetch().records
-        assert (record.state, record.image_name, record.native_name) == (wire.STATE_HELD, "c:\\tools\\a.exe", TOOL)
+        assert (record.state, record.image_name, record.native_name) == (protocol.STATE_HELD, "c:\\tools\\a.exe", TOOL)
 
     def test_later_images_pass(self, core: Core) -> None:
         controller = core.controller()
         held = core.held(44)
         assert core.image(44, SYSTEM32 + "ntdll.dll") is None
         controller.allow(*controller.fetch().records)
-        assert held.verdict() == wire.VERDICT_ALLOW
+        assert held.verdict() == protocol.VERDICT_ALLOW
         assert core.image(44, SYSTEM32 + "kernel32.dll") is None
         assert controller.records()[44].native_name == TOOL
 
@@ -179,7 +180,7 @@ class Test04Image:
         core.create(44)
         assert core.image(44, TOOL) is None
         record = core.opened().records()[44]
-        assert (record.verdict, record.decided_by) == (wire.VERDICT_ALLOW, wire.BY_NOBODY)
+        assert (record.verdict, record.decided_by) == (protocol.VERDICT_ALLOW, protocol.BY_NO_CONTROLLER)
 
     @pytest.mark.parametrize(
         ("native", "dos"),
@@ -194,7 +195,7 @@ class Test04Image:
     def test_native_names_become_dos_paths(self, core: Core, native: str, dos: str) -> None:
         core.create(44, native_name=native)
         record = core.opened().records()[44]
-        assert (record.image_name, record.native_name, record.flags & wire.FLAG_NAME_NATIVE) == (dos, native, 0)
+        assert (record.image_name, record.native_name, record.flags & protocol.FLAG_NAME_NATIVE) == (dos, native, 0)
 
     @pytest.mark.parametrize(
         "native",
@@ -211,7 +212,7 @@ class Test04Image:
         core.create(44, native_name=native)
         record = core.opened().records()[44]
         assert (record.image_name, record.native_name) == (native.lower(), native)
-        assert record.flags & wire.FLAG_NAME_NATIVE
+        assert record.flags & protocol.FLAG_NAME_NATIVE
 
     def test_a_new_volume_map_replaces_the_old_one_at_once(self, core: Core) -> None:
         core.dll.gate_volumes_begin(core.host)
@@ -226,9 +227,9 @@ class Test05Fetch:
     def test_each_record_is_given_once_and_marked(self, core: Core) -> None:
         controller = core.controller()
         core.held(44)
-        assert [r.flags & wire.FLAG_SEEN for r in controller.fetch().records] == [0]
+        assert [r.flags & protocol.FLAG_SEEN for r in controller.fetch().records] == [0]
         assert controller.fetch().records == ()
-        assert controller.records()[44].flags & wire.FLAG_SEEN
+        assert controller.records()[44].flags & protocol.FLAG_SEEN
 
     def test_a_small_buffer_loses_nothing(self, core: Core) -> None:
         controller = core.controller()
@@ -236,20 +237,20 @@ class Test05Fetch:
             core.held(pid + 1, TOOL + "x" * pid)
         expected = [r.pid for r in controller.listing().records]
         got: list[int] = []
-        room = wire.RECORDS_HEADER.size
+        room = protocol.RECORDS_HEADER.size
         while reply := controller.fetch(room):
             got += [record.pid for record in reply.records]
             if not reply.needed_bytes:
                 break
             if not reply.records:
-                room = wire.RECORDS_HEADER.size + reply.needed_bytes
+                room = protocol.RECORDS_HEADER.size + reply.needed_bytes
         assert got == expected
 
     def test_list_pages_through_all_and_marks_nothing(self, core: Core) -> None:
         core.controller()
         for pid in range(8, 1008, 4):
             core.create(pid, native_name=TOOL)
-        reader = core.opened(access=wire.ACCESS_READ)
+        reader = core.opened(access=protocol.ACCESS_READ)
         got, after, pages = [], 0, 0
         while pages == 0 or after:
             page = reader.listing(after, room=1000)
@@ -265,8 +266,8 @@ class Test05Fetch:
         held.verdict()
         core.exit(44, 7)
         [record] = controller.fetch().records
-        assert (record.state, record.exit_status) == (wire.STATE_EXITING, 7)
-        assert record.flags & wire.FLAG_SEEN
+        assert (record.state, record.exit_status) == (protocol.STATE_EXITING, 7)
+        assert record.flags & protocol.FLAG_SEEN
         assert controller.fetch().records == () and controller.records() == {}
 
     def test_exits_are_not_given_unasked_but_an_unseen_process_is(self, core: Core) -> None:
@@ -280,7 +281,7 @@ class Test05Fetch:
                 controller.fetch()
             core.exit(pid, 3)
         [record] = controller.fetch().records
-        assert (record.pid, record.state, record.flags & wire.FLAG_SEEN) == (48, wire.STATE_EXITING, 0)
+        assert (record.pid, record.state, record.flags & protocol.FLAG_SEEN) == (48, protocol.STATE_EXITING, 0)
 
 
 class Test06Verdicts:
@@ -291,8 +292,9 @@ class Test06Verdicts:
         a, b = controller.fetch().records
         new = controller.records()[52]
         assert controller.allow(a, (4711, 1), (b.pid, b.start_key + 9), a, new, b) == [
-            wire.RESULT_DONE, wire.RESULT_UNKNOWN, wire.RESULT_STALE, wire.RESULT_ANSWERED, wire.RESULT_NOT_HELD,
-            wire.RESULT_DONE,
+            protocol.RESULT_DONE, protocol.RESULT_UNKNOWN, protocol.RESULT_STALE,
+            protocol.RESULT_ANSWERED, protocol.RESULT_NOT_HELD,
+            protocol.RESULT_DONE,
         ]  # fmt: skip
         info = controller.info()
         counted = [info[name] for name in ("allowed", "unknown_verdicts", "stale_verdicts", "late_verdicts")]
@@ -307,7 +309,7 @@ class Test06Verdicts:
         assert condemned and condemned[0] == 44 and core.next_condemned() is None
         assert held.waits()
         core.terminated(condemned)
-        assert held.verdict() == wire.VERDICT_BLOCK
+        assert held.verdict() == protocol.VERDICT_BLOCK
 
     def test_one_that_will_not_die_is_tried_again_and_then_given_up(self, core: Core) -> None:
         controller = core.controller()
@@ -318,7 +320,7 @@ class Test06Verdicts:
             condemned = core.next_condemned()
             assert condemned
             core.terminated(condemned, died=False)
-        assert core.next_condemned() is None and held.verdict() == wire.VERDICT_BLOCK
+        assert core.next_condemned() is None and held.verdict() == protocol.VERDICT_BLOCK
         assert controller.info()["terminate_failures"] == 20
 
     def test_the_pid_stays_with_its_thread_while_the_worker_has_it_in_hand(self, core: Core) -> None:
@@ -330,7 +332,7 @@ class Test06Verdicts:
         core.exit(44)
         assert held.waits(), "the thread left while its pid could still be terminated"
         core.terminated(condemned)
-        assert held.verdict() == wire.VERDICT_BLOCK
+        assert held.verdict() == protocol.VERDICT_BLOCK
 
     def test_one_that_has_gone_by_itself_is_not_terminated(self, core: Core) -> None:
         controller = core.controller()
@@ -347,7 +349,7 @@ class Test06Verdicts:
         core.exit(44)
         first.verdict()
         second = core.held(44)
-        assert controller.block(old) == [wire.RESULT_STALE]
+        assert controller.block(old) == [protocol.RESULT_STALE]
         assert second.waits() and core.next_condemned() is None
 
 
@@ -366,7 +368,7 @@ class Test07Timeout:
         core.work()
         assert held.verdict() == code and later.waits()
         record = controller.records()[44]
-        assert (record.verdict, record.decided_by, record.held_ms) == (code, wire.BY_TIMEOUT, 1000)
+        assert (record.verdict, record.decided_by, record.held_ms) == (code, protocol.BY_TIMEOUT, 1000)
         assert core.held(52).waits() and controller.info()["timeouts"] == 1
 
     def test_a_held_thread_looks_again_every_250_ms_and_at_the_very_end_of_its_timeout(self, core: Core) -> None:
@@ -376,7 +378,7 @@ class Test07Timeout:
         while held.waits():
             slices.append(held.slice_ms)
             core.advance(held.slice_ms)
-        assert slices == [250, 250, 100] and held.verdict() == wire.VERDICT_ALLOW
+        assert slices == [250, 250, 100] and held.verdict() == protocol.VERDICT_ALLOW
 
     def test_a_controller_that_had_fetched_it_is_told_once_more(self, core: Core) -> None:
         controller = core.controller(hold_timeout_ms=1000)
@@ -385,19 +387,19 @@ class Test07Timeout:
         core.advance(1000)
         held.verdict()
         assert controller.wake_ups() == 2
-        assert [r.decided_by for r in controller.fetch().records] == [wire.BY_TIMEOUT]
+        assert [r.decided_by for r in controller.fetch().records] == [protocol.BY_TIMEOUT]
         assert controller.fetch().records == ()
 
     def test_no_timeout_is_for_ever(self, core: Core) -> None:
-        controller = core.controller(hold_timeout_ms=wire.NO_TIMEOUT)
+        controller = core.controller(hold_timeout_ms=protocol.NO_TIMEOUT)
         held = core.held(44)
         core.advance(1 << 33)
         assert held.waits()
-        assert controller.records()[44].held_ms == wire.UNLIMITED == controller.records()[44].hold_left_ms
+        assert controller.records()[44].held_ms == protocol.UNLIMITED == controller.records()[44].hold_left_ms
 
     def test_a_new_timeout_of_the_same_controller_is_in_force_at_once(self, core: Core) -> None:
-        controller = core.controller(hold_timeout_ms=wire.NO_TIMEOUT)
+        controller = core.controller(hold_timeout_ms=protocol.NO_TIMEOUT)
         held = core.held(44)
         assert controller.register(hold_timeout_ms=10) == SUCCESS
         core.advance(10)
-        assert held.verdict() == wire.VERDICT_ALLOW
+        assert held.verdict() == protocol.VERDICT_ALLOW

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+
 from core.harness import (
     ACCESS_DENIED,
     BUFFER_TOO_SMALL,
@@ -15,10 +16,10 @@ from core.harness import (
     SUCCESS,
     Core,
 )
-from procmon import wire
+from procmon.driver import protocol
 from procmon.records import Verdict
 
-VERDICTS = [(Verdict.ALLOW, wire.VERDICT_ALLOW), (Verdict.BLOCK, wire.VERDICT_BLOCK)]
+VERDICTS = [(Verdict.ALLOW, protocol.VERDICT_ALLOW), (Verdict.BLOCK, protocol.VERDICT_BLOCK)]
 TOOL = "\\Device\\HarddiskVolume2\\Tools\\A.exe"
 SYSTEM32 = "\\Device\\HarddiskVolume2\\Windows\\System32\\"
 
@@ -44,14 +45,14 @@ class Test08ControllerGone:
         elif how == "process":
             core.exit(1000)
         else:
-            controller.must(wire.RESET)
+            controller.must(protocol.RESET)
         assert all(held.signaled for held in threads) == (verdict is Verdict.ALLOW)
         core.work()
         assert [held.verdict() for held in threads] == [code] * 3
         info = core.opened().info()
         assert (info["controller_pid"], info["held_count"]) == (0, 0)
         assert info["disconnects"] == (0 if how == "reset" else 3)
-        assert {r.decided_by for pid, r in core.opened().records().items() if pid != 1000} == {wire.BY_DISCONNECT}
+        assert {r.decided_by for pid, r in core.opened().records().items() if pid != 1000} == {protocol.BY_DISCONNECT}
 
     def test_the_controllers_rules_go_with_it(self, core: Core) -> None:
         controller = core.controller()
@@ -65,7 +66,7 @@ class Test08ControllerGone:
         controller = core.controller(1000)
         held = core.held(44)
         other = core.opened(1000)
-        assert other.request(wire.FETCH, room=100)[0] == INVALID_DEVICE_STATE
+        assert other.request(protocol.FETCH, room=100)[0] == INVALID_DEVICE_STATE
         other.close()
         assert held.waits()
         controller.close()
@@ -77,7 +78,7 @@ class Test08ControllerGone:
         controller.set_rules((TOOL, Verdict.ALLOW))
         held = core.held(44, SYSTEM32 + "x.exe")
         controller.fetch()
-        controller.must(wire.RESET)
+        controller.must(protocol.RESET)
         held.verdict()
         core.exit(44)
         assert core.opened().info() == before | {"exited": 1}
@@ -89,10 +90,10 @@ class Test09Stop:
         threads = [core.held(pid) for pid in (44, 48)]
         core.create(52)
         core.stop()
-        assert [held.verdict() for held in threads] == [wire.VERDICT_ALLOW] * 2
+        assert [held.verdict() for held in threads] == [protocol.VERDICT_ALLOW] * 2
         assert core.holds_in_flight == 0
         assert core.image(52, TOOL) is None
-        assert controller.request(wire.FETCH, room=100) == (DEVICE_NOT_READY, b"")
+        assert controller.request(protocol.FETCH, room=100) == (DEVICE_NOT_READY, b"")
         assert core.opened().register() == DEVICE_NOT_READY
         core.stop()
 
@@ -103,7 +104,7 @@ class Test09Stop:
         core.stop()
         assert held.waits() and core.holds_in_flight == 1
         assert core.work() == [44]
-        assert held.verdict() == wire.VERDICT_BLOCK
+        assert held.verdict() == protocol.VERDICT_BLOCK
 
     def test_real_threads_leave_at_once(self, core: Core) -> None:
         core.controller()
@@ -137,7 +138,7 @@ class Test10NeverHeld:
         assert not core.create(44, native_name=SYSTEM32 + name + ".exe", refusable=True)
         assert core.image(44, SYSTEM32 + name + ".exe") is None
         [record] = controller.fetch().records
-        assert record.flags & wire.FLAG_EXEMPT and record.decided_by == wire.BY_EXEMPT
+        assert record.flags & protocol.FLAG_EXEMPT and record.decided_by == protocol.BY_EXEMPT
         assert controller.info()["exempt"] == 1
 
     @pytest.mark.parametrize(
@@ -171,12 +172,12 @@ class Test10NeverHeld:
         core.create(1000)
         core.controller(1000)
         assert core.image(1000, TOOL) is None
-        assert core.opened().records()[1000].flags & wire.FLAG_EXEMPT
+        assert core.opened().records()[1000].flags & protocol.FLAG_EXEMPT
 
     def test_its_descendants_if_it_asks_for_that(self, core: Core) -> None:
         core.create(1000, running=True)
         core.create(1004, parent_pid=1000, running=True)
-        core.controller(1000, flags=wire.EXEMPT_DESCENDANTS)
+        core.controller(1000, flags=protocol.EXEMPT_DESCENDANTS)
         for pid, parents in {
             44: {"parent_pid": 1000},
             48: {"parent_pid": 44},
@@ -185,7 +186,7 @@ class Test10NeverHeld:
         }.items():
             core.create(pid, **parents)
             assert core.image(pid, TOOL) is None, pid
-            assert core.opened().records()[pid].flags & wire.FLAG_CONTROLLER_DESCENDANT
+            assert core.opened().records()[pid].flags & protocol.FLAG_CONTROLLER_DESCENDANT
         core.exit(44), core.exit(48)
         core.create(60, parent_pid=52)
         assert core.image(60, TOOL) is None
@@ -194,22 +195,22 @@ class Test10NeverHeld:
     def test_its_descendants_are_held_and_marked_if_not(self, core: Core) -> None:
         controller = core.controller(1000, flags=0)
         core.held(44, parent_pid=1000)
-        assert controller.records()[44].flags == wire.FLAG_CONTROLLER_DESCENDANT
+        assert controller.records()[44].flags == protocol.FLAG_CONTROLLER_DESCENDANT
 
     def test_a_pid_that_the_controllers_child_had_makes_nobody_its_descendant(self, core: Core) -> None:
         core.create(44, parent_pid=2000, running=True)  # its parent has gone
-        controller = core.controller(1000, flags=wire.EXEMPT_DESCENDANTS)
+        controller = core.controller(1000, flags=protocol.EXEMPT_DESCENDANTS)
         core.create(2000, parent_pid=1000)
         core.image(2000, TOOL)
-        assert controller.records()[2000].flags & wire.FLAG_CONTROLLER_DESCENDANT
+        assert controller.records()[2000].flags & protocol.FLAG_CONTROLLER_DESCENDANT
         assert core.held(48, parent_pid=44).waits()
 
     def test_descendants_of_an_earlier_controller_are_held(self, core: Core) -> None:
-        core.controller(1000, flags=wire.EXEMPT_DESCENDANTS).close()
-        first = core.controller(1000, flags=wire.EXEMPT_DESCENDANTS)
+        core.controller(1000, flags=protocol.EXEMPT_DESCENDANTS).close()
+        first = core.controller(1000, flags=protocol.EXEMPT_DESCENDANTS)
         core.create(44, parent_pid=1000)
         first.close()
-        core.controller(2000, flags=wire.EXEMPT_DESCENDANTS)
+        core.controller(2000, flags=protocol.EXEMPT_DESCENDANTS)
         assert core.held(48, parent_pid=44).waits()
 
 
@@ -218,7 +219,7 @@ class Test11Unusual:
         controller = core.controller()
         assert core.held(44, "").waits()
         [record] = controller.fetch().records
-        assert record.flags == wire.FLAG_NAME_MISSING and controller.info()["missing_name"] == 1
+        assert record.flags == protocol.FLAG_NAME_MISSING and controller.info()["missing_name"] == 1
 
     def test_the_name_of_the_creation_stands_in_for_a_missing_one(self, core: Core) -> None:
         controller = core.controller()
@@ -235,8 +236,8 @@ class Test11Unusual:
         controller = core.controller()
         assert core.image(44, TOOL) is None
         [record] = controller.fetch().records
-        assert record.flags == wire.FLAG_CREATE_MISSED and record.state == wire.STATE_NAMED
-        assert (record.verdict, record.decided_by) == (wire.VERDICT_ALLOW, wire.BY_LIMIT)
+        assert record.flags == protocol.FLAG_CREATE_MISSED and record.state == protocol.STATE_NAMED
+        assert (record.verdict, record.decided_by) == (protocol.VERDICT_ALLOW, protocol.BY_LIMIT)
         assert controller.info()["image_without_create"] == 1
 
     def test_the_reuse_of_a_pid_without_an_exit(self, core: Core) -> None:
@@ -246,8 +247,8 @@ class Test11Unusual:
         second = core.held(44)
         first.verdict()
         gone, new = controller.fetch().records
-        assert (gone.start_key, gone.state) == (old.start_key, wire.STATE_EXITING)
-        assert new.start_key > old.start_key and new.state == wire.STATE_HELD
+        assert (gone.start_key, gone.state) == (old.start_key, protocol.STATE_EXITING)
+        assert new.start_key > old.start_key and new.state == protocol.STATE_HELD
         assert second.waits() and controller.info()["pid_reused"] == 1
 
     def test_no_memory_for_a_record_lets_the_process_pass_and_is_counted(self, core: Core) -> None:
@@ -267,7 +268,7 @@ class Test11Unusual:
         core.fail_allocation(1)
         assert core.image(44, TOOL) is None
         [record] = controller.fetch().records
-        assert (record.decided_by, record.flags) == (wire.BY_LIMIT, wire.FLAG_NAME_MISSING)
+        assert (record.decided_by, record.flags) == (protocol.BY_LIMIT, protocol.FLAG_NAME_MISSING)
 
     def test_a_full_table_lets_the_process_pass_and_gives_up_exit_records_first(self, core: Core) -> None:
         controller = core.controller()
@@ -276,9 +277,9 @@ class Test11Unusual:
         assert core.image(5, TOOL) is None
         core.exit(5)
         assert controller.info()["record_count"] == 1
-        for pid in range(8, 8 + wire.MAX_RECORDS - 1):
+        for pid in range(8, 8 + protocol.MAX_RECORDS - 1):
             core.dll.gate_on_create(core.host, pid, 0, 0, 0, 1, None, 0, None, 0, 0, 0)
-        assert controller.info()["record_count"] == controller.info()["record_limit"] == wire.MAX_RECORDS
+        assert controller.info()["record_count"] == controller.info()["record_limit"] == protocol.MAX_RECORDS
         core.create(200_000)
         info = controller.info()
         assert (info["exits_lost"], info["table_full"]) == (1, 0)
@@ -291,18 +292,18 @@ class Test11Unusual:
         assert core.image(200_008, TOOL) is None and controller.info()["rule_allowed"] == 2
 
     def test_a_process_that_others_end_while_it_is_held_leaves_without_a_verdict(self, core: Core) -> None:
-        controller = core.controller(hold_timeout_ms=wire.NO_TIMEOUT)
+        controller = core.controller(hold_timeout_ms=protocol.NO_TIMEOUT)
         held = core.held(44)
         [record] = controller.fetch().records
         assert held.waits()
         assert held.waits(dying=True)  # until the worker has seen to it that all of the process ends
-        assert controller.allow(record) == [wire.RESULT_ANSWERED]
+        assert controller.allow(record) == [protocol.RESULT_ANSWERED]
         assert core.work() == [44]
         assert not held.waits(dying=True)
         held.end()
         core.exit(44, 1)
         [record] = controller.fetch().records
-        assert (record.state, record.verdict, record.exit_status) == (wire.STATE_EXITING, wire.VERDICT_NONE, 1)
+        assert (record.state, record.verdict, record.exit_status) == (protocol.STATE_EXITING, protocol.VERDICT_NONE, 1)
         assert controller.info()["died_held"] == 1
 
     def test_a_process_that_others_end_before_it_runs_is_asked_about_by_nobody(self, core: Core) -> None:
@@ -311,7 +312,7 @@ class Test11Unusual:
         held = core.image(44, TOOL, dying=True)
         assert held is not None  # a second thread could go on alone: the worker ends the process
         [record] = controller.fetch().records
-        assert (record.state, record.verdict) == (wire.STATE_ANSWERED, wire.VERDICT_NONE)
+        assert (record.state, record.verdict) == (protocol.STATE_ANSWERED, protocol.VERDICT_NONE)
         assert core.work() == [44]
         assert not held.waits(dying=True)
         held.end()
@@ -323,35 +324,46 @@ class Test11Unusual:
         controller.set_rules(("c:\\tools\\a.exe", Verdict.BLOCK))
         assert core.create(44, native_name=TOOL, refusable=True)
         assert core.image(44, TOOL, dying=True) is None
-        core.exit(44, wire.STATUS_BLOCKED)
+        core.exit(44, protocol.STATUS_BLOCKED)
         [record] = controller.fetch().records
-        assert record.flags & wire.FLAG_NEVER_STARTED and record.verdict == wire.VERDICT_BLOCK
+        assert record.flags & protocol.FLAG_NEVER_STARTED and record.verdict == protocol.VERDICT_BLOCK
         info = controller.info()
         assert (info["image_without_create"], info["exit_without_create"]) == (0, 0)
 
 
-
 class Test12Device:
-    @pytest.mark.parametrize("code", [wire.REGISTER, wire.ALLOW, wire.BLOCK, wire.RESET, wire.SET_RULES])
+    @pytest.mark.parametrize(
+        "code", [protocol.REGISTER, protocol.ALLOW, protocol.BLOCK, protocol.RESET, protocol.SET_RULES]
+    )
     def test_what_changes_something_needs_write_access(self, core: Core, code: int) -> None:
-        assert core.opened(access=wire.ACCESS_READ).request(code, bytes(32), 64)[0] == ACCESS_DENIED
+        assert core.opened(access=protocol.ACCESS_READ).request(code, bytes(32), 64)[0] == ACCESS_DENIED
 
-    @pytest.mark.parametrize("code", [wire.INFO, wire.LIST, wire.FETCH])
+    @pytest.mark.parametrize("code", [protocol.INFO, protocol.LIST, protocol.FETCH])
     def test_what_reads_needs_read_access(self, core: Core, code: int) -> None:
-        assert core.opened(access=wire.ACCESS_WRITE).request(code, bytes(32), 400)[0] == ACCESS_DENIED
+        assert core.opened(access=protocol.ACCESS_WRITE).request(code, bytes(32), 400)[0] == ACCESS_DENIED
 
-    @pytest.mark.parametrize("code", [wire.FETCH, wire.ALLOW, wire.BLOCK, wire.RESET, wire.SET_RULES])
+    @pytest.mark.parametrize(
+        "code", [protocol.FETCH, protocol.ALLOW, protocol.BLOCK, protocol.RESET, protocol.SET_RULES]
+    )
     def test_what_is_the_controllers_is_refused_to_others(self, core: Core, code: int) -> None:
         core.controller()
         assert core.opened().request(code, bytes(32), 64)[0] == INVALID_DEVICE_STATE
 
-    @pytest.mark.parametrize("code", [0, 1, wire.INFO + 1, wire.SET_RULES + 4, wire.NOTE_CREATED, 0xFFFFFFFF])
+    @pytest.mark.parametrize(
+        "code", [0, 1, protocol.INFO + 1, protocol.SET_RULES + 4, protocol.NOTE_CREATED, 0xFFFFFFFF]
+    )
     def test_unknown_requests_are_refused(self, core: Core, code: int) -> None:
         assert core.controller().request(code, bytes(64), 64)[0] == INVALID_DEVICE_REQUEST
 
     @pytest.mark.parametrize(
         ("code", "size"),
-        [(wire.REGISTER, 32), (wire.LIST, 8), (wire.ALLOW, 16), (wire.BLOCK, 16), (wire.SET_RULES, 8)],
+        [
+            (protocol.REGISTER, 32),
+            (protocol.LIST, 8),
+            (protocol.ALLOW, 16),
+            (protocol.BLOCK, 16),
+            (protocol.SET_RULES, 8),
+        ],
     )
     def test_an_input_that_is_too_short_is_refused(self, core: Core, code: int, size: int) -> None:
         controller = core.controller()
@@ -359,11 +371,17 @@ class Test12Device:
             assert controller.request(code, bytes(length), 64)[0] == INFO_LENGTH_MISMATCH
 
     def test_half_a_target_is_refused(self, core: Core) -> None:
-        assert core.controller().request(wire.ALLOW, bytes(24), 64)[0] == INFO_LENGTH_MISMATCH
+        assert core.controller().request(protocol.ALLOW, bytes(24), 64)[0] == INFO_LENGTH_MISMATCH
 
     @pytest.mark.parametrize(
         ("code", "data", "size"),
-        [(wire.INFO, 0, 240), (wire.FETCH, 0, 16), (wire.LIST, 8, 16), (wire.ALLOW, 16, 4), (wire.BLOCK, 64, 16)],
+        [
+            (protocol.INFO, 0, 240),
+            (protocol.FETCH, 0, 16),
+            (protocol.LIST, 8, 16),
+            (protocol.ALLOW, 16, 4),
+            (protocol.BLOCK, 64, 16),
+        ],
     )
     def test_an_output_that_is_too_small_is_refused(self, core: Core, code: int, data: int, size: int) -> None:
         controller = core.controller()
@@ -373,8 +391,8 @@ class Test12Device:
 
     def test_too_many_targets_are_refused(self, core: Core) -> None:
         controller = core.controller()
-        assert controller.request(wire.ALLOW, bytes(16 * 4096), 4 * 4096)[0] == SUCCESS
-        assert controller.request(wire.ALLOW, bytes(16 * 4097), 4 * 4097)[0] == INVALID_PARAMETER
+        assert controller.request(protocol.ALLOW, bytes(16 * 4096), 4 * 4096)[0] == SUCCESS
+        assert controller.request(protocol.ALLOW, bytes(16 * 4097), 4 * 4097)[0] == INVALID_PARAMETER
 
     @pytest.mark.parametrize("overlap", [True, False])
     def test_input_and_output_may_be_one_buffer(self, core: Core, overlap: bool) -> None:
@@ -382,36 +400,38 @@ class Test12Device:
         for pid in range(8, 408, 4):
             core.held(pid)
         records = controller.fetch().records
-        data = wire.encode_targets([(record.pid, record.start_key) for record in records])
-        status, reply = controller.request(wire.ALLOW, data, 400, overlap=overlap)
+        data = protocol.encode_targets([(record.pid, record.start_key) for record in records])
+        status, reply = controller.request(protocol.ALLOW, data, 400, overlap=overlap)
         assert status == SUCCESS and reply == bytes(400)
-        assert all(held.verdict() == wire.VERDICT_ALLOW for held in list(core.holds))
-        status, reply = controller.request(wire.LIST, wire.encode_list(records[9].start_key), 300, overlap=overlap)
-        assert wire.decode_records(reply).records[0].pid == records[10].pid
+        assert all(held.verdict() == protocol.VERDICT_ALLOW for held in list(core.holds))
+        status, reply = controller.request(
+            protocol.LIST, protocol.encode_list(records[9].start_key), 300, overlap=overlap
+        )
+        assert protocol.decode_records(reply).records[0].pid == records[10].pid
 
     def test_replies_hold_no_byte_of_anything_else(self, core: Core) -> None:
         controller = core.controller()
         core.held(44, TOOL + "x", command_line="abc")
-        reply = controller.must(wire.FETCH, room=1000)
-        again = wire.encode_records(wire.decode_records(reply))
+        reply = controller.must(protocol.FETCH, room=1000)
+        again = protocol.encode_records(protocol.decode_records(reply))
         assert reply == again, "padding or reserved fields are not zero"
-        info = controller.must(wire.INFO, room=400)
-        assert info[wire.INFO_REPLY.offsets["reserved"] :][:4] == bytes(4) and info[-24:] == bytes(24)
+        info = controller.must(protocol.INFO, room=400)
+        assert info[protocol.INFO_REPLY.offsets["reserved"] :][:4] == bytes(4) and info[-24:] == bytes(24)
 
 
 class Test13OlderKernels:
     def test_info_tells_the_features(self, core: Core) -> None:
-        assert core.opened().info()["features"] == wire.FEATURE_CREATE_EX
-        core.dll.gate_set_features(core.host, wire.FEATURE_DEBUG_BUILD)
-        assert core.opened().info()["features"] == wire.FEATURE_DEBUG_BUILD
+        assert core.opened().info()["features"] == protocol.FEATURE_CREATE_EX
+        core.dll.gate_set_features(core.host, protocol.FEATURE_DEBUG_BUILD)
+        assert core.opened().info()["features"] == protocol.FEATURE_DEBUG_BUILD
 
     def test_a_rule_refuses_the_creation_where_the_kernel_can(self, core: Core) -> None:
         controller = core.controller()
         controller.set_rules(("c:\\tools\\a.exe", Verdict.BLOCK))
         assert core.create(44, native_name=TOOL, refusable=True)
         [record] = controller.fetch().records
-        assert (record.state, record.decided_by) == (wire.STATE_EXITING, wire.BY_RULE)
-        assert record.flags & wire.FLAG_NEVER_STARTED and record.exit_status == wire.STATUS_BLOCKED
+        assert (record.state, record.decided_by) == (protocol.STATE_EXITING, protocol.BY_RULE)
+        assert record.flags & protocol.FLAG_NEVER_STARTED and record.exit_status == protocol.STATUS_BLOCKED
         assert controller.records() == {} and controller.info()["rule_blocked"] == 1
 
     def test_where_it_cannot_the_rule_waits_for_the_image(self, core: Core) -> None:
@@ -420,10 +440,10 @@ class Test13OlderKernels:
         assert not core.create(44)
         held = core.image(44, TOOL)
         assert held is not None and held.waits()
-        assert core.work() == [44] and held.verdict() == wire.VERDICT_BLOCK
+        assert core.work() == [44] and held.verdict() == protocol.VERDICT_BLOCK
         info = controller.info()
         assert (info["rule_blocked"], info["held"]) == (1, 0)
-        assert [r.decided_by for r in controller.fetch().records] == [wire.BY_RULE]
+        assert [r.decided_by for r in controller.fetch().records] == [protocol.BY_RULE]
 
     @pytest.mark.parametrize("path", ["c:\\tools\\a.exe", "C:\\Tools\\A.EXE", TOOL, TOOL.upper()])
     def test_rules_name_dos_or_native_paths(self, core: Core, path: str) -> None:
@@ -445,12 +465,12 @@ class Test13OlderKernels:
     def test_malformed_rules_leave_the_old_ones_in_force(self, core: Core) -> None:
         controller = core.controller()
         controller.set_rules(("c:\\tools\\a.exe", Verdict.ALLOW))
-        good = wire.encode_rules([("c:\\b.exe", Verdict.BLOCK), ("c:\\c.exe", Verdict.BLOCK)])
+        good = protocol.encode_rules([("c:\\b.exe", Verdict.BLOCK), ("c:\\c.exe", Verdict.BLOCK)])
         bad = [good[:cut] for cut in range(8, len(good))]
         for offset, value in ((0, 1), (0, 3), (4, 1), (8, 48), (12, 0), (12, 3), (16, 15), (16, 0), (20, 1)):
             bad.append(good[:offset] + bytes([value]) + good[offset + 1 :])
         for data in [*bad, good + bytes(8)]:
-            assert controller.request(wire.SET_RULES, data)[0] == INVALID_PARAMETER, data
+            assert controller.request(protocol.SET_RULES, data)[0] == INVALID_PARAMETER, data
         assert controller.info()["rule_count"] == 1
-        assert controller.request(wire.SET_RULES, good)[0] == SUCCESS and controller.info()["rule_count"] == 2
+        assert controller.request(protocol.SET_RULES, good)[0] == SUCCESS and controller.info()["rule_count"] == 2
         assert controller.set_rules() == SUCCESS and controller.info()["rule_count"] == 0

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+
 from core.harness import build
 
 SCENARIOS = re.findall(

@@ -1,8 +1,9 @@
 """Memory: when it runs out at any moment, how much a process costs, and that nothing is ever left behind."""
 
 import pytest
+
 from core.harness import INSUFFICIENT_RESOURCES, SUCCESS, Core
-from procmon import wire
+from procmon.driver import protocol
 from procmon.records import Verdict
 
 TOOL = "\\Device\\HarddiskVolume2\\Tools\\A.exe"
@@ -14,7 +15,9 @@ def scenario(core: Core, started: int) -> set[str]:
         return {"start"}
     failed = set()
     controller = core.opened(1000)
-    assert controller.register(hold_timeout_ms=1000, flags=wire.REPORT_EXITS | wire.EXEMPT_DESCENDANTS) == SUCCESS
+    assert (
+        controller.register(hold_timeout_ms=1000, flags=protocol.REPORT_EXITS | protocol.EXEMPT_DESCENDANTS) == SUCCESS
+    )
     for rules in ((("c:\\tools\\b.exe", Verdict.BLOCK),), (("c:\\tools\\c.exe", Verdict.ALLOW),) * 3):
         status = controller.set_rules(*rules)
         assert status in (SUCCESS, INSUFFICIENT_RESOURCES)
@@ -27,7 +30,7 @@ def scenario(core: Core, started: int) -> set[str]:
     for pid in range(5000, 5700):  # more than the first segment of the table holds
         core.create(pid)
     records = {record.pid: record for record in controller.fetch().records}
-    for code, pid in ((wire.ALLOW, 44), (wire.BLOCK, 47)):
+    for code, pid in ((protocol.ALLOW, 44), (protocol.BLOCK, 47)):
         if pid in records:
             controller.answer(code, [records[pid]])
     core.advance(1000)
@@ -98,7 +101,7 @@ def test_every_size_of_the_table_finds_what_it_holds() -> None:
                 core.exit(pid)
                 del keys[pid]
             targets = list(keys.items())
-            for at in range(0, len(targets), wire.MAX_TARGETS):
-                part = targets[at : at + wire.MAX_TARGETS]
-                assert set(controller.allow(*part)) == {wire.RESULT_NOT_HELD}
+            for at in range(0, len(targets), protocol.MAX_TARGETS):
+                part = targets[at : at + protocol.MAX_TARGETS]
+                assert set(controller.allow(*part)) == {protocol.RESULT_NOT_HELD}
         assert controller.info()["exit_without_create"] == 0

@@ -6,12 +6,13 @@ any moment. ``PROCMON_LONG=1`` takes more. Hypothesis prints the shortest way to
 
 import os
 
-from core.harness import ACCESS_DENIED, BUFFER_TOO_SMALL, INFO_LENGTH_MISMATCH, SUCCESS, Caller, Core, Held
-from core.model import Model, Process, Registration
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from procmon import wire
+
+from core.harness import ACCESS_DENIED, BUFFER_TOO_SMALL, INFO_LENGTH_MISMATCH, SUCCESS, Caller, Core, Held
+from core.model import Model, Process, Registration
+from procmon.driver import protocol
 from procmon.records import Verdict
 
 LONG = os.environ.get("PROCMON_LONG") == "1"
@@ -40,7 +41,7 @@ verdicts = st.sampled_from([Verdict.ALLOW, Verdict.BLOCK])
 rooms = st.sampled_from([16, 100, 220, 300, 500, 1 << 16])
 mostly = st.sampled_from([True, True, True, True, True, True, False])
 seldom = st.sampled_from([False, False, False, False, True])
-CODES = {Verdict.ALLOW: wire.VERDICT_ALLOW, Verdict.BLOCK: wire.VERDICT_BLOCK}
+CODES = {Verdict.ALLOW: protocol.VERDICT_ALLOW, Verdict.BLOCK: protocol.VERDICT_BLOCK}
 
 
 class CoreAndModel(RuleBasedStateMachine):
@@ -54,7 +55,7 @@ class CoreAndModel(RuleBasedStateMachine):
         self.identities: list[tuple[int, int]] = [(44, 1)]
         self.callers: list[Caller] = []
         self.shown = self.set = 0
-        self.reader = self.core.opened(access=wire.ACCESS_READ)
+        self.reader = self.core.opened(access=protocol.ACCESS_READ)
 
     @initialize(
         registered=mostly, timeout_ms=st.sampled_from([100, 100, 0]), flags=st.sampled_from([0, 2]), verdict=verdicts
@@ -106,7 +107,7 @@ class CoreAndModel(RuleBasedStateMachine):
         if fetched and self.model.controller:
             self.fetch_all()
 
-    @rule(pid=pids, status=st.sampled_from([0, 7, wire.STATUS_BLOCKED]))
+    @rule(pid=pids, status=st.sampled_from([0, 7, protocol.STATUS_BLOCKED]))
     def exit(self, pid: int, status: int) -> None:
         self.core.exit(pid, status)
         self.model.exit(pid, status)
@@ -121,7 +122,7 @@ class CoreAndModel(RuleBasedStateMachine):
     def the_time_comes(self, data: st.DataObject, early: int) -> None:
         """The clock goes to the end of a hold, or to one tick before it, and the thread looks."""
         assert self.model.controller
-        waiting = [(held, p) for held, p in self.holds if p.state == wire.STATE_HELD]
+        waiting = [(held, p) for held, p in self.holds if p.state == protocol.STATE_HELD]
         held, process = data.draw(st.sampled_from(waiting))
         left = process.held_since + self.model.controller.timeout_ms - self.model.now - early
         if left > 0:
@@ -193,7 +194,7 @@ class CoreAndModel(RuleBasedStateMachine):
     @rule(verdict=verdicts)
     def somebody_comes(self, verdict: Verdict) -> None:
         """Most of the time there is a controller."""
-        self.register(0, wire.REPORT_EXITS, 100, verdict, verdict)
+        self.register(0, protocol.REPORT_EXITS, 100, verdict, verdict)
 
     @rule(who=st.sampled_from([1, 1, 1, 0]))
     def close(self, who: int) -> None:
@@ -208,10 +209,10 @@ class CoreAndModel(RuleBasedStateMachine):
     def fetch(self, who: int, room: int) -> None:
         caller = self.callers[who]
         expected = self.model.may(caller.owner)
-        status, reply = caller.request(wire.FETCH, room=room)
+        status, reply = caller.request(protocol.FETCH, room=room)
         assert status == expected
         if status == SUCCESS:
-            assert wire.decode_records(reply) == self.model.fetch(room)
+            assert protocol.decode_records(reply) == self.model.fetch(room)
 
     @precondition(lambda self: self.model.controller)
     @rule()
@@ -225,10 +226,10 @@ class CoreAndModel(RuleBasedStateMachine):
     def answer_one(self, verdict: Verdict, data: st.DataObject) -> None:
         """The usual way: it answers one that is held."""
         process = data.draw(st.sampled_from(self.model.held()))
-        code = wire.ALLOW if verdict is Verdict.ALLOW else wire.BLOCK
+        code = protocol.ALLOW if verdict is Verdict.ALLOW else protocol.BLOCK
         caller = self.callers[self.controller_index()]
-        assert caller.answer(code, [(process.pid, process.key)]) == [wire.RESULT_DONE]
-        assert self.model.answer(process.pid, process.key, CODES[verdict]) == wire.RESULT_DONE
+        assert caller.answer(code, [(process.pid, process.key)]) == [protocol.RESULT_DONE]
+        assert self.model.answer(process.pid, process.key, CODES[verdict]) == protocol.RESULT_DONE
 
     @precondition(lambda self: self.model.controller and self.model.controller.timeout_ms and self.model.held())
     @rule()
@@ -254,18 +255,18 @@ class CoreAndModel(RuleBasedStateMachine):
     @rule(data=st.data(), room=rooms)
     def page(self, data: st.DataObject, room: int) -> None:
         after = data.draw(st.sampled_from([0, *(key for _, key in self.identities)]))
-        status, reply = self.reader.request(wire.LIST, wire.encode_list(after), room)
+        status, reply = self.reader.request(protocol.LIST, protocol.encode_list(after), room)
         if not self.model.stopped:
-            assert status == SUCCESS and wire.decode_records(reply) == self.model.listing(after, room)
+            assert status == SUCCESS and protocol.decode_records(reply) == self.model.listing(after, room)
 
     @rule(who=st.integers(0, 1), verdict=verdicts, data=st.data())
     def answer(self, who: int, verdict: Verdict, data: st.DataObject) -> None:
         held = [(process.pid, process.key) for process in self.model.held()]
         targets = data.draw(st.lists(st.sampled_from(held * 3 + self.identities), min_size=1, max_size=4))
         caller = self.callers[who]
-        code = wire.ALLOW if verdict is Verdict.ALLOW else wire.BLOCK
+        code = protocol.ALLOW if verdict is Verdict.ALLOW else protocol.BLOCK
         expected = self.model.may(caller.owner)
-        status, reply = caller.request(code, wire.encode_targets(targets), 4 * len(targets))
+        status, reply = caller.request(code, protocol.encode_targets(targets), 4 * len(targets))
         assert status == expected
         if status == SUCCESS:
             results = [self.model.answer(pid, key, CODES[verdict]) for pid, key in targets]
@@ -283,7 +284,7 @@ class CoreAndModel(RuleBasedStateMachine):
     def reset(self, who: int) -> None:
         caller = self.callers[min(who, 1)]  # mostly the second's, who seldom is one
         expected = self.model.may(caller.owner)
-        assert caller.request(wire.RESET)[0] == expected
+        assert caller.request(protocol.RESET)[0] == expected
         if expected == SUCCESS:
             self.model.reset()
 
@@ -293,11 +294,11 @@ class CoreAndModel(RuleBasedStateMachine):
     )  # fmt: skip
     def noise(self, who: int, function: int, method: int, data: bytes, room: int) -> None:
         """Requests that are refused change nothing; those that read change nothing either."""
-        code = wire.request_code(function, wire.ACCESS_WRITE) | method
+        code = protocol.request_code(function, protocol.ACCESS_WRITE) | method
         assert self.callers[who].request(code, data, room)[0] not in (SUCCESS, ACCESS_DENIED)
-        assert self.reader.request(wire.LIST, data[:7], room)[0] in (INFO_LENGTH_MISMATCH, *self.stopped_status())
-        assert self.reader.request(wire.INFO, data, min(room, 239))[0] in (BUFFER_TOO_SMALL, *self.stopped_status())
-        assert self.reader.request(wire.ALLOW, data, room)[0] in (ACCESS_DENIED, *self.stopped_status())
+        assert self.reader.request(protocol.LIST, data[:7], room)[0] in (INFO_LENGTH_MISMATCH, *self.stopped_status())
+        assert self.reader.request(protocol.INFO, data, min(room, 239))[0] in (BUFFER_TOO_SMALL, *self.stopped_status())
+        assert self.reader.request(protocol.ALLOW, data, room)[0] in (ACCESS_DENIED, *self.stopped_status())
 
     def stopped_status(self) -> list[int]:
         return [self.model.may(0)] if self.model.stopped else []

@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from core.harness import PROJECT, build
 
 LONG = os.environ.get("PROCMON_LONG") == "1"

@@ -1,4 +1,4 @@
-"""driver/protocol.h and src/procmon/wire.py say the same: every constant, every struct, every offset.
+"""driver/protocol.h and src/procmon/protocol.py say the same: every constant, every struct, every offset.
 
 The names are read from the header's text, the values come from a compiler that has read the header.
 """
@@ -10,8 +10,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+
 from core.harness import PROJECT, build
-from procmon import wire
+from procmon.driver import protocol
 
 HEADER = PROJECT / "driver" / "protocol.h"
 TEXT = re.sub(r"//.*", "", HEADER.read_text("utf-8"))
@@ -65,19 +66,21 @@ def test_the_header_was_read() -> None:
 
 @pytest.mark.parametrize("name", CONSTANTS)
 def test_constant(header: dict[str, dict[str, int]], name: str) -> None:
-    assert getattr(wire, wire_name(name)) == header["constants"]["k" + name]
+    assert getattr(protocol, wire_name(name)) == header["constants"]["k" + name]
 
 
 def test_wire_has_no_constant_that_the_header_has_not() -> None:
-    names = {name for name, value in vars(wire).items() if name.isupper() and isinstance(value, int) and name[0] != "_"}
+    names = {
+        name for name, value in vars(protocol).items() if name.isupper() and isinstance(value, int) and name[0] != "_"
+    }
     assert names == {wire_name(name) for name in CONSTANTS}
 
 
 def test_wire_has_the_structs_of_the_header() -> None:
-    assert set(wire.LAYOUTS) == set(STRUCTS)
+    assert set(protocol.LAYOUTS) == set(STRUCTS)
 
 
 @pytest.mark.parametrize("name", STRUCTS)
 def test_struct(header: dict[str, dict[str, int]], name: str) -> None:
-    layout = wire.LAYOUTS[name]
+    layout = protocol.LAYOUTS[name]
     assert {**layout.offsets, "sizeof": layout.size} == header[name]

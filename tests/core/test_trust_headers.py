@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from core.harness import build
-from procmon import details
+from procmon.system import details
 from procmon.win32 import trust
 
 COMPILERS = {8: "x86_64-w64-mingw32-g++", 4: "i686-w64-mingw32-g++"}
@@ -85,7 +86,7 @@ def of_structures(pointer: int) -> list[str]:
         size, _, offsets = layout(structure, pointer)
         newer = NEWER.get(structure, 0)
         assert len(fields.split()) + newer == len(offsets)
-        for field, offset, (_, kind, *_) in zip(fields.split(), offsets, structure._fields_):
+        for field, offset, (_, kind, *_) in zip(fields.split(), offsets, structure._fields_, strict=False):
             claims.append(f"offsetof({name}, {field}) == {offset}")
             claims.append(f"sizeof({name}::{field}) == {layout(kind, pointer)[0]}")
         if structure not in HEAD_ONLY:
@@ -127,7 +128,7 @@ def source_of(module: Any) -> str:
 def refused(claims: list[str], pointer: int, folder: Path) -> list[str]:
     """Those of the claims that the compiler does not agree with."""
     source = folder / "claims.cpp"
-    source.write_text(SOURCE + "".join(f"static_assert({claim}, R\"({claim})\");\n" for claim in claims))
+    source.write_text(SOURCE + "".join(f'static_assert({claim}, R"({claim})");\n' for claim in claims))
     build()._version(COMPILERS[pointer])  # says what to install when there is none
     command = [COMPILERS[pointer], "-std=c++17", "-fsyntax-only", str(source)]
     said = subprocess.run(command, capture_output=True, text=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from examples.screen import Screen
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 import ask_on_console
 import asyncio_service
 import policy_with_reload
-import pytest
-
 import procmon
 
 BLOCK_A = '[[rule]]\nimage = "a.exe"\nverdict = "block"\n'

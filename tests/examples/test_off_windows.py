@@ -5,20 +5,19 @@ import tkinter as tk
 from pathlib import Path
 from typing import cast
 
-import _scene
 import pytest
+
+import _scene
+import procmon
 import window
 from _window import look
 from examples import samples
 from examples.screen import Screen
 from examples.tool import KEPT, Service
-
-import procmon
-from procmon.service import DriverService, DriverState
+from procmon.driver.service import DriverService, DriverState
 
 PICTURE = Path(__file__).resolve().parents[2] / "build" / "window.png"
 """The window as this run saw it; docs/window.png is such a picture."""
-
 
 
 def test_an_example_on_a_gate_that_is_not_here_says_so() -> None:

@@ -4,12 +4,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
+import procmon
 from _window.question import DEAF_SECONDS
 from examples.screen import Screen
 from examples.tool import Tool
-
-import procmon
-from procmon.service import DriverState
+from procmon.driver.service import DriverState
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_an_answer_to_a_dead_process_is_told_and_the_table_says_that_it_is_gone(
 def test_a_verdict_that_came_too_late_is_not_what_the_table_shows(tool: Tool) -> None:
     [process] = tool.start(1)
     late = procmon.Decision(
-        process=process, verdict=procmon.ALLOW, by=procmon.DecidedBy.USER, answer=procmon.Answer.UNKNOWN
+        process=process, verdict=procmon.ALLOW, by=procmon.DecidedBy.USER, result=procmon.VerdictResult.UNKNOWN
     )
     tool.view.decided(late)
     assert tool.rows[0][0] == "held" and not tool.questions

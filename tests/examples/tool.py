@@ -5,12 +5,11 @@ import tkinter as tk
 from collections.abc import Callable
 from typing import cast
 
+import procmon
 import window
 from _window.question import Question
 from _window.view import View
-
-import procmon
-from procmon.service import DriverService, DriverState, DriverStatus
+from procmon.driver.service import DriverService, DriverState, DriverStatus
 
 __all__ = ["KEPT", "Service", "Tool"]
 

@@ -12,8 +12,9 @@ import types
 import typing
 from pathlib import Path
 
-import procmon
 import pytest
+
+import procmon
 
 SOURCE = Path(procmon.__file__).parent
 

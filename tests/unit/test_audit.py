@@ -30,7 +30,7 @@ def decision(
 ) -> Decision:
     process = ProcessHelper(pid=1000 + 4 * number, parent_pid=4, image_name=image, start_key=number + 1)
     by = DecidedBy.RULE
-    return Decision(process=process, verdict=verdict, by=by, who=str(number), held=held, audited=audited)
+    return Decision(process=process, verdict=verdict, by=by, who=str(number), held_for=held, audited=audited)
 
 
 @pytest.fixture
@@ -269,32 +269,32 @@ def test_ahead_no_verdict_is_out_whose_line_is_not_there(path: Path, monkeypatch
     gate = procmon.SimulatedGate()
     allow, seen = gate.allow, []
 
-    def look_then_allow(*processes: ProcessHelper) -> list[procmon.Answer]:
+    def look_then_allow(*processes: ProcessHelper) -> list[procmon.VerdictResult]:
         seen.append([each.process.name for each in audit.read(path)])
         return allow(*processes)
 
     monkeypatch.setattr(gate, "allow", look_then_allow)
-    with AuditLog(path, ahead=True) as log, procmon.Monitor(gate, audit=log) as monitor:
+    with AuditLog(path, write_ahead=True) as log, procmon.Monitor(gate, audit=log) as monitor:
         for image in ("a.exe", "b.exe"):
             gate.verdict_of(gate.start(image))
         monitor.stop()
     assert seen == [["a.exe"], ["a.exe", "b.exe"]]
-    assert [(each.process.name, each.answer) for each in audit.read(path)] == [("a.exe", None), ("b.exe", None)]
+    assert [(each.process.name, each.result) for each in audit.read(path)] == [("a.exe", None), ("b.exe", None)]
 
 
 def test_ahead_a_verdict_that_came_too_late_has_a_second_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = procmon.SimulatedGate()
-    with AuditLog(path, ahead=True) as log, procmon.Monitor(gate, audit=log) as monitor:
-        monkeypatch.setattr(gate, "allow", lambda *_: [procmon.Answer.STALE])
+    with AuditLog(path, write_ahead=True) as log, procmon.Monitor(gate, audit=log) as monitor:
+        monkeypatch.setattr(gate, "allow", lambda *_: [procmon.VerdictResult.STALE])
         gate.start("a.exe")
         monitor.stop()
-    with AuditLog(path, ahead=True) as log, procmon.Monitor(procmon.SimulatedGate(), audit=log) as monitor:
+    with AuditLog(path, write_ahead=True) as log, procmon.Monitor(procmon.SimulatedGate(), audit=log) as monitor:
         other = monitor.gate
         assert isinstance(other, procmon.SimulatedGate)
         other.start("exempt.exe", flags=procmon.ProcessFlags.EXEMPT)
         monitor.stop()
-    answers = [(each.process.name, each.answer) for each in audit.read(path)]
-    assert answers[:2] == [("a.exe", None), ("a.exe", procmon.Answer.STALE)]
+    answers = [(each.process.name, each.result) for each in audit.read(path)]
+    assert answers[:2] == [("a.exe", None), ("a.exe", procmon.VerdictResult.STALE)]
     assert [name for name, _ in answers[2:]] == ["exempt.exe"]  # the gate decided that, and nobody could tell before
 
 
@@ -305,7 +305,7 @@ def test_a_monitor_writes_to_it_after_the_verdict(path: Path) -> None:
         assert gate.verdict_of(process) is BLOCK
         monitor.stop()
     [written] = audit.read(path)
-    assert (written.process, written.verdict, written.answer) == (process, BLOCK, procmon.Answer.DONE)
+    assert (written.process, written.verdict, written.result) == (process, BLOCK, procmon.VerdictResult.DONE)
 
 
 class TestReplay:

@@ -9,19 +9,21 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import procmon
 import pytest
+
+import procmon
 from commandline import ASKING, CommandGate, Scene, policy, scene, two, without_time  # noqa: F401  (fixtures)
-from procmon import ALLOW, BLOCK, Verdict, _cli_questions, audit, cli
-from procmon._cli_live import Reloader
-from procmon._cli_screen import Screen
+from procmon import ALLOW, BLOCK, Verdict, audit
+from procmon.cli import main, prompts
+from procmon.cli.screen import Screen
+from procmon.cli.session import Reloader
 
 
 class TestRun:
     def test_it_shows_each_process_and_returns_the_commands_status(
         self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert cli.main(["run", "--policy", str(policy), "--", "make", "-j2"], scene.gates(two, status=7)) == 7
+        assert main.main(["run", "--policy", str(policy), "--", "make", "-j2"], scene.gates(two, status=7)) == 7
         assert scene.asked == {"command": ["make", "-j2"], "hold": 60.0, "otherwise": ALLOW}
         out, err = capsys.readouterr()
         assert out == ""
@@ -32,14 +34,14 @@ class TestRun:
         ]
 
     def test_without_a_policy_all_may_run(self, scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
-        assert cli.main(["run", "--exits", "make"], scene.gates(two)) == 0
+        assert main.main(["run", "--exits", "make"], scene.gates(two)) == 0
         lines = without_time(capsys.readouterr().err)
         assert "allow   1000 c:\\tools\\a.exe  /x" in lines
         assert "exit    1004 c:\\games\\chess.exe  [status 3]" in lines
         assert lines[-1] == "2 held: 2 allowed, 0 blocked"
 
     def test_json_is_a_decision_a_line(self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        cli.main(["run", "--json", "--exits", "--policy", str(policy), "make"], scene.gates(two))
+        main.main(["run", "--json", "--exits", "--policy", str(policy), "make"], scene.gates(two))
         lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
         decisions = [procmon.Decision.from_dict(line) for line in lines if line["event"] == "decision"]
         assert [(each.verdict, each.process.name) for each in decisions] == [(ALLOW, "a.exe"), (BLOCK, "chess.exe")]
@@ -51,13 +53,13 @@ class TestRun:
         self, scene: Scene, tmp_path: Path, policy: Path
     ) -> None:
         log = tmp_path / "audit.jsonl"
-        cli.main(["run", "--log", str(log), "--policy", str(policy), "make"], scene.gates(two))
-        assert [(each.verdict, each.answer) for each in audit.read(log)] == [(ALLOW, None), (BLOCK, None)]
+        main.main(["run", "--log", str(log), "--policy", str(policy), "make"], scene.gates(two))
+        assert [(each.verdict, each.result) for each in audit.read(log)] == [(ALLOW, None), (BLOCK, None)]
 
     def test_an_audit_log_that_cannot_be_written_starts_nothing(
         self, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert cli.main(["run", "--log", str(tmp_path), "make"], scene.gates(two)) == cli.FAILED
+        assert main.main(["run", "--log", str(tmp_path), "make"], scene.gates(two)) == main.FAILED
         assert scene.gate is None
         assert "it cannot be written" in capsys.readouterr().err
 
@@ -65,7 +67,7 @@ class TestRun:
         self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         policy.write_text("mode = 'x'", encoding="utf-8")
-        assert cli.main(["run", "--policy", str(policy), "make"], scene.gates(two)) == cli.FAILED
+        assert main.main(["run", "--policy", str(policy), "make"], scene.gates(two)) == main.FAILED
         assert scene.gate is None
         assert 'there is no mode "x"' in capsys.readouterr().err
 
@@ -73,12 +75,12 @@ class TestRun:
         def missing(command: Sequence[str], *, hold_timeout: float | None, otherwise: Verdict) -> CommandGate:
             raise FileNotFoundError(2, "the system cannot find the file")
 
-        assert cli.main(["run", "--", "nonsense", "x"], cli.Gates(run=missing)) == cli.NOT_FOUND
+        assert main.main(["run", "--", "nonsense", "x"], main.Gates(run=missing)) == main.NOT_FOUND
         assert "there is no command nonsense" in capsys.readouterr().err
 
     def test_a_status_of_windows_fits_into_sys_exit(self) -> None:
-        assert cli._exit_status(0xC0000364) == 0xC0000364 - 2**32
-        assert cli._exit_status(7) == 7
+        assert main._exit_status(0xC0000364) == 0xC0000364 - 2**32
+        assert main._exit_status(7) == 7
 
 
 class TestAsking:
@@ -92,7 +94,7 @@ class TestAsking:
             verdicts.append(gate.verdict_of(gate.start("c:/tools/a.exe", hold_left=30.0)))
 
         policy.write_text(ASKING, encoding="utf-8")
-        cli.main(["run", "--policy", str(policy), "make"], scene.gates(one, keys=keys))
+        main.main(["run", "--policy", str(policy), "make"], scene.gates(one, keys=keys))
         assert verdicts == [verdict]
         err = capsys.readouterr().err
         assert "ask     1000 c:\\tools\\a.exe\n" in err
@@ -108,7 +110,7 @@ class TestAsking:
             verdicts.extend(gate.verdict_of(process) for process in started)
 
         policy.write_text(ASKING, encoding="utf-8")
-        cli.main(["run", "--policy", str(policy), "make"], scene.gates(three, keys="yny"))
+        main.main(["run", "--policy", str(policy), "make"], scene.gates(three, keys="yny"))
         assert verdicts == [ALLOW, BLOCK, ALLOW]
         questions = capsys.readouterr().err
         assert questions.index("let a.exe") < questions.index("let b.exe") < questions.index("let c.exe")
@@ -119,11 +121,10 @@ class TestAsking:
     ) -> None:
         policy.write_text(ASKING, encoding="utf-8")
         arguments = ["run", "--policy", str(policy), "--otherwise", otherwise.value, "make"]
-        cli.main(arguments, scene.gates(two))
+        main.main(arguments, scene.gates(two))
         err = capsys.readouterr().err
         assert f"no terminal to ask on, so `ask` is {otherwise.value}" in err
         assert f"{otherwise.value}   1000 c:\\tools\\a.exe" in err
-
 
     def test_a_key_pressed_before_the_question_could_be_read_is_no_answer(
         self, scene: Scene, policy: Path, monkeypatch: pytest.MonkeyPatch
@@ -141,9 +142,9 @@ class TestAsking:
 
         looks: list[float] = []
         policy.write_text(ASKING, encoding="utf-8")
-        monkeypatch.setattr(_cli_questions, "DEAF", 0.5)
+        monkeypatch.setattr(prompts, "KEY_DEBOUNCE_S", 0.5)
         monkeypatch.setattr("commandline.Keys.key", key)
-        cli.main(["run", "--policy", str(policy), "make"], scene.gates(one, keys=""))
+        main.main(["run", "--policy", str(policy), "make"], scene.gates(one, keys=""))
         assert verdicts == [ALLOW]
 
     def test_a_keyboard_that_fails_ends_it(
@@ -157,12 +158,10 @@ class TestAsking:
 
         policy.write_text(ASKING, encoding="utf-8")
         monkeypatch.setattr("commandline.Keys.key", fail)
-        assert cli.main(["guard", "--policy", str(policy)], scene.gates(one, keys="")) == cli.FAILED
+        assert main.main(["guard", "--policy", str(policy)], scene.gates(one, keys="")) == main.FAILED
         assert "PeekConsoleInputW" in capsys.readouterr().err
 
-    def test_a_question_names_the_parent(
-        self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_a_question_names_the_parent(self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
         def child(gate: CommandGate) -> None:
             [explorer] = [process for process in gate.snapshot() if process.name == "explorer.exe"]
             gate.verdict_of(gate.start("c:/tools/a.exe", parent_pid=explorer.pid, command_line="a /x"))
@@ -171,7 +170,7 @@ class TestAsking:
             gate.running_before("c:/windows/explorer.exe")
 
         policy.write_text(ASKING, encoding="utf-8")
-        cli.main(["guard", "--policy", str(policy)], scene.gates(child, before=before, keys="y"))
+        main.main(["guard", "--policy", str(policy)], scene.gates(child, before=before, keys="y"))
         out = capsys.readouterr().out
         assert "1004 c:\\tools\\a.exe\n" in out
         assert "/x\n" in out
@@ -186,7 +185,7 @@ class TestGuardWithoutRules:
             for image in ("c:/tools/a.exe", "c:/games/chess.exe", "c:/windows/system32/conhost.exe"):
                 verdicts.append(gate.verdict_of(gate.start(image, hold_left=60.0), timeout=5.0))
 
-        assert cli.main(["guard"], scene.gates(several, keys="yn")) == cli.FAILED  # for the gate has ended
+        assert main.main(["guard"], scene.gates(several, keys="yn")) == main.FAILED  # for the gate has ended
         assert verdicts == [ALLOW, BLOCK, ALLOW]  # the console is Windows' own: nobody is asked
         out = capsys.readouterr().out
         assert out.startswith("asking about each process that starts: y lets it run, n ends it; ")
@@ -197,7 +196,7 @@ class TestGuardWithoutRules:
     def test_where_nobody_can_be_asked_it_holds_nothing(
         self, arguments: list[str], scene: Scene, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert cli.main(["guard", *arguments], scene.gates(two)) == cli.FAILED
+        assert main.main(["guard", *arguments], scene.gates(two)) == main.FAILED
         assert scene.gate is None
         err = capsys.readouterr().err
         assert ("with --json there is nobody to ask" if arguments else "there is no terminal to ask on") in err
@@ -208,7 +207,7 @@ class TestGuardWithoutRules:
     def test_audit_shows_what_it_would_ask_about(
         self, keys: str | None, scene: Scene, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        cli.main(["guard", "--audit"], scene.gates(two, keys=keys))
+        main.main(["guard", "--audit"], scene.gates(two, keys=keys))
         out = capsys.readouterr().out
         assert "would ask     1004 c:\\games\\chess.exe" in out
         assert out.endswith("2 held: 2 allowed, 0 blocked; 0 would have been blocked, 2 asked about\n")
@@ -235,13 +234,13 @@ class TestGuardWithoutRules:
             ):
                 verdicts.append(gate.verdict_of(gate.start(image, parent_pid=parent), timeout=5.0))
 
-        cli.main(["guard"], scene.gates(tabs, before=before, keys="nn"))
+        main.main(["guard"], scene.gates(tabs, before=before, keys="nn"))
         assert verdicts == [ALLOW, BLOCK, BLOCK]
 
 
 class TestGuardAndWatch:
     def test_guard_applies_the_policy(self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert cli.main(["guard", "--policy", str(policy)], scene.gates(two)) == cli.FAILED  # for the gate has ended
+        assert main.main(["guard", "--policy", str(policy)], scene.gates(two)) == main.FAILED  # for the gate has ended
         out, err = capsys.readouterr()
         assert err.startswith("procmon-gate: scripted ended, nothing is held any more")
         lines = without_time(out)
@@ -249,14 +248,14 @@ class TestGuardAndWatch:
         assert lines[2].startswith("block   1004 c:\\games\\chess.exe")
 
     def test_audit_mode_blocks_nothing(self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        cli.main(["guard", "--audit", "--policy", str(policy)], scene.gates(two))
+        main.main(["guard", "--audit", "--policy", str(policy)], scene.gates(two))
         out = capsys.readouterr().out
         assert "allow         1000 c:\\tools\\a.exe" in out  # in one column
         assert "would block   1004 c:\\games\\chess.exe" in out
         assert out.endswith("2 held: 2 allowed, 0 blocked; 1 would have been blocked, 0 asked about\n")
 
     def test_audit_runs_with_run_too(self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        cli.main(["run", "--audit", "--policy", str(policy), "make"], scene.gates(two))
+        main.main(["run", "--audit", "--policy", str(policy), "make"], scene.gates(two))
         err = capsys.readouterr().err
         assert "would block   1004 c:\\games\\chess.exe" in err
         assert "2 held: 2 allowed, 0 blocked" in err
@@ -268,7 +267,7 @@ class TestGuardAndWatch:
             raise LookupError("no such fact")
 
         monkeypatch.setattr(procmon.Policy, "__call__", fail)
-        cli.main(["guard", "--otherwise", "block", "--policy", str(policy)], scene.gates(two))
+        main.main(["guard", "--otherwise", "block", "--policy", str(policy)], scene.gates(two))
         out = capsys.readouterr().out
         assert out.count("the rules failed: LookupError('no such fact'); whom they fail on gets block") == 1
         assert out.endswith("2 held: 0 allowed, 2 blocked\n")
@@ -280,12 +279,12 @@ class TestGuardAndWatch:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(procmon.AuditLog, "_append", full)
-        cli.main(["watch", "--log", str(tmp_path / "audit.jsonl")], scene.gates(two))
+        main.main(["watch", "--log", str(tmp_path / "audit.jsonl")], scene.gates(two))
         out = capsys.readouterr().out
         assert out.count("No space left on device; the verdicts stand, and are not in the log\n") == 1
         assert out.endswith("2 held: 2 allowed, 0 blocked; 2 not written to the log\n")
 
-    def test_exact_rules_go_to_the_driver_and_again_when_the_file_changes(
+    def test_driver_rules_go_to_the_driver_and_again_when_the_file_changes(
         self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         handed: list[object] = []
@@ -299,11 +298,11 @@ class TestGuardAndWatch:
 
         monkeypatch.setattr(CommandGate, "set_rules", lambda _, rules: handed.append(rules), raising=False)
         policy.write_text("[[rule]]\nimage = 'C:/a.exe'\nverdict = 'block'", encoding="utf-8")
-        cli.main(["guard", "--driver-rules", "--policy", str(policy)], scene.gates(change))
+        main.main(["guard", "--driver-rules", "--policy", str(policy)], scene.gates(change))
         assert handed == [[("c:\\a.exe", BLOCK)], [("c:\\b.exe", ALLOW)]]
         assert "the driver itself answers for 1 exact path" in capsys.readouterr().out
         handed.clear()
-        cli.main(["guard", "--driver-rules", "--audit", "--policy", str(policy)], scene.gates(lambda _: None))
+        main.main(["guard", "--driver-rules", "--audit", "--policy", str(policy)], scene.gates(lambda _: None))
         assert handed == []
 
     def test_rules_that_the_driver_refuses_leave_no_older_ones_there(
@@ -318,12 +317,14 @@ class TestGuardAndWatch:
 
         monkeypatch.setattr(CommandGate, "set_rules", take, raising=False)
         policy.write_text("[[rule]]\nimage = 'C:/a.exe'\nverdict = 'block'", encoding="utf-8")
-        assert cli.main(["guard", "--driver-rules", "--policy", str(policy)], scene.gates(lambda _: None)) == cli.FAILED
+        assert (
+            main.main(["guard", "--driver-rules", "--policy", str(policy)], scene.gates(lambda _: None)) == main.FAILED
+        )
         assert handed == [[("c:\\a.exe", BLOCK)], []]
         assert "no memory" in capsys.readouterr().err
 
     def test_watch_only_shows(self, scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
-        cli.main(["watch"], scene.gates(two))
+        main.main(["watch"], scene.gates(two))
         assert "allow   1004 c:\\games\\chess.exe" in capsys.readouterr().out
 
     def test_a_changed_policy_is_read_again(self, policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +342,7 @@ class TestGuardAndWatch:
         ):
             if text is not None:
                 policy.write_text(text, encoding="utf-8")
-            monkeypatch.setattr(time, "monotonic", lambda: now + 2 * later)
+            monkeypatch.setattr(time, "monotonic", lambda later=later: now + 2 * later)
             reload()
             assert said in stream.getvalue()
         policy.unlink()
@@ -352,24 +353,24 @@ class TestGuardAndWatch:
 
 class TestPolicyCommands:
     def test_check_names_the_place_as_editors_read_it(self, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert cli.main(["policy", "check", str(policy)]) == 0
+        assert main.main(["policy", "check", str(policy)]) == 0
         assert "no mistakes in <Policy" in capsys.readouterr().out
         policy.write_text("[[rule]]\nverdict = 'deny'\n\n[[rule]]\nimages = 'a'\nverdict = 'ask'", encoding="utf-8")
-        assert cli.main(["policy", "check", str(policy)]) == cli.FOUND
+        assert main.main(["policy", "check", str(policy)]) == main.FOUND
         assert capsys.readouterr().out.splitlines() == [
             f'{policy}:2:11: there is no verdict "deny"; write "block"',
             f'{policy}:5:1: a rule has no key "images"; write image',
         ]
-        assert cli.main(["policy", "check", "--json", str(policy)]) == cli.FOUND
+        assert main.main(["policy", "check", "--json", str(policy)]) == main.FOUND
         assert json.loads(capsys.readouterr().out.splitlines()[0])["line"] == 2
 
     def test_check_of_a_file_that_is_not_there(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert cli.main(["policy", "check", "none.toml"]) == cli.FAILED
+        assert main.main(["policy", "check", "none.toml"]) == main.FAILED
         assert capsys.readouterr().err == "procmon-gate: none.toml: there is no such file; give the path of a policy\n"
 
     def test_check_of_bytes(self, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
         policy.write_bytes(b"MZ\x90")
-        assert cli.main(["policy", "check", str(policy)]) == cli.FOUND
+        assert main.main(["policy", "check", str(policy)]) == main.FOUND
         assert ":1:3: byte 0x90 is not UTF-8 text; save the policy as UTF-8" in capsys.readouterr().out
 
     def test_explain(self, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -386,17 +387,17 @@ class TestPolicyCommands:
             "--user",
             "PC\\alice",
         ]
-        assert cli.main(["policy", "explain", str(policy), *described]) == 0
+        assert main.main(["policy", "explain", str(policy), *described]) == 0
         out = capsys.readouterr().out
         assert out.startswith("block c:\\windows\\cmd.exe (1000) by rule office, line 1 of ")
         assert "ancestor c:\\office\\word.exe matches word.exe" in out
-        assert cli.main(["policy", "explain", "--json", str(policy), "c:/windows/cmd.exe"]) == 0
+        assert main.main(["policy", "explain", "--json", str(policy), "c:/windows/cmd.exe"]) == 0
         assert json.loads(capsys.readouterr().out)["decision"]["verdict"] == "allow"
 
     def test_explain_says_what_to_add(self, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
         rules = ["user = 'a'", "session = 1", "command_line = 'a b'", f"sha256 = '{'ab' * 32}'", "signer = 'a'"]
         policy.write_text("".join(f"[[rule]]\n{rule}\nverdict = 'block'\n" for rule in rules), encoding="utf-8")
-        assert cli.main(["policy", "explain", str(policy), "c:/a.exe"]) == 0
+        assert main.main(["policy", "explain", str(policy), "c:/a.exe"]) == 0
         out = capsys.readouterr().out
         for fact in ("user", "session", "command line", "sha256", "signer"):
             assert f"{fact} is not known: add --{fact.replace(' ', '-')}" in out
@@ -404,12 +405,12 @@ class TestPolicyCommands:
     @pytest.fixture
     def log(self, tmp_path: Path, scene: Scene, capsys: pytest.CaptureFixture[str]) -> Path:
         log = tmp_path / "audit.jsonl"
-        cli.main(["watch", "--log", str(log)], scene.gates(two))
+        main.main(["watch", "--log", str(log)], scene.gates(two))
         capsys.readouterr()
         return log
 
     def test_replay(self, policy: Path, log: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert cli.main(["policy", "replay", str(policy), str(log)]) == 0
+        assert main.main(["policy", "replay", str(policy), str(log)]) == 0
         assert "1 x  allow -> block  c:\\games\\chess.exe by rule no games" in capsys.readouterr().out
 
     def test_replay_tells_machines_all_that_it_tells_people(
@@ -419,7 +420,7 @@ class TestPolicyCommands:
             file.write('[[rule]]\nname = "by user"\nuser = "*"\nverdict = "ask"\n')
         with log.open("a", encoding="utf-8") as file:
             file.write('{"verdict": "blo')
-        assert cli.main(["policy", "replay", "--json", str(policy), str(log)]) == 0
+        assert main.main(["policy", "replay", "--json", str(policy), str(log)]) == 0
         change, missing, damaged, summary = map(json.loads, capsys.readouterr().out.splitlines())
         assert procmon.Decision.from_dict(change["then"]).verdict is ALLOW
         assert procmon.Decision.from_dict(change["now"]).who == "no games"
@@ -432,16 +433,16 @@ class TestPolicyCommands:
     def test_replay_of_a_log_that_is_not_there_names_the_option_that_writes_one(
         self, policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert cli.main(["policy", "replay", str(policy), str(tmp_path / "none.jsonl")]) == cli.FAILED
+        assert main.main(["policy", "replay", str(policy), str(tmp_path / "none.jsonl")]) == main.FAILED
         assert "give the path that AuditLog, or --log, was given" in capsys.readouterr().err
 
 
 def test_a_windows_command_elsewhere_ends_with_one_line() -> None:
     if sys.platform == "win32":
         arguments = ["guard", "--policy", "none.toml"]
-        expected = cli.FAILED
+        expected = main.FAILED
     else:
-        arguments, expected = ["driver", "status"], cli.NEEDS_WINDOWS
+        arguments, expected = ["driver", "status"], main.NEEDS_WINDOWS
     ended = subprocess.run(
         [sys.executable, "-m", "procmon", *arguments],
         env=os.environ | {"PYTHONPATH": str(Path(procmon.__file__).parents[1])},
@@ -464,7 +465,7 @@ def test_help_works_everywhere_and_fits_a_narrow_terminal(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    assert cli.main([*command.split(), "--help"]) == 0
+    assert main.main([*command.split(), "--help"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"usage: procmon-gate {command}".rstrip())
     assert [line for line in shown.splitlines() if len(line) > 79] == []
@@ -486,5 +487,5 @@ def test_help_works_everywhere_and_fits_a_narrow_terminal(
     ],
 )
 def test_a_wrong_command_line_is_2(arguments: list[str], advice: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(arguments) == 2
+    assert main.main(arguments) == 2
     assert advice in capsys.readouterr().err

@@ -10,12 +10,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import procmon
 import pytest
+
+import procmon
 from commandline import ASKING, CommandGate, Scene, policy, scene  # noqa: F401  (fixtures)
 from monitoring import until
-from procmon import ALLOW, BLOCK, Verdict, cli
-from procmon._cli_live import Session
+from procmon import ALLOW, BLOCK, Verdict
+from procmon.cli import main
+from procmon.cli.session import Session
 
 SOON = 0.5
 """Seconds that Ctrl+C may take."""
@@ -46,7 +48,7 @@ def ends(scene: Scene, arguments: list[str], interrupts: Interrupts, keys: str |
     interrupts.first += [scene.waits] if keys is None else [scene.waits, scene.questions]
     if arguments[0] == "run":  # whose first one is the command's
         interrupts.times, arguments = 2, [*arguments, "make"]
-    assert cli.main(arguments, scene.gates(interrupts, keys=keys)) == cli.INTERRUPTED
+    assert main.main(arguments, scene.gates(interrupts, keys=keys)) == main.INTERRUPTED
     return time.monotonic() - interrupts.pressed
 
 
@@ -101,7 +103,7 @@ class TestControlC:
         arguments = ["guard", "--policy", str(policy)] if command == "guard" else [command]
         arguments += ["--log", str(log)]
         assert ends(scene, arguments, Interrupts(hang.began)) < SOON
-        assert scene.left == [cli.INTERRUPTED]
+        assert scene.left == [main.INTERRUPTED]
         assert "; 2 without a verdict, which the gate lets go\n" in "".join(capsys.readouterr())
 
     @pytest.mark.parametrize("command", ["run", "guard", "watch"])
@@ -118,7 +120,7 @@ class TestControlC:
         monkeypatch.setattr(sys, "stderr", Full())
         arguments = ["guard", "--policy", str(policy)] if command == "guard" else [command]
         assert ends(scene, arguments, Interrupts(hang.began)) < SOON
-        assert scene.left == [cli.INTERRUPTED]
+        assert scene.left == [main.INTERRUPTED]
 
     def test_the_first_is_the_commands(
         self, scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -143,13 +145,10 @@ class TestControlC:
 
         with monkeypatch.context() as patch:
             patch.setattr(subprocess.Popen, "wait", wait)
-            assert cli.main(["run", "make"], scene.gates(lambda _: None)) == 7
-        assert slices == [cli.SLICE] * 3
+            assert main.main(["run", "make"], scene.gates(lambda _: None)) == 7
+        assert slices == [main.SLICE] * 3
 
-
-    def test_in_the_middle_of_a_line_that_nobody_takes(
-        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_in_the_middle_of_a_line_that_nobody_takes(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         """What is not written stays in Python's buffer, and Python's own end would try again."""
 
         class Full(io.StringIO):
@@ -157,8 +156,8 @@ class TestControlC:
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(sys, "stdout", Full())
-        cli.main(["watch"], scene.gates(lambda _: None))
-        assert scene.left == [cli.INTERRUPTED]
+        main.main(["watch"], scene.gates(lambda _: None))
+        assert scene.left == [main.INTERRUPTED]
 
 
 @pytest.mark.parametrize("otherwise", [ALLOW, BLOCK])
@@ -232,7 +231,7 @@ class TestWhatIsHeldAtTheEnd:
     def test_the_driver_is_told(self, otherwise: Verdict, monkeypatch: pytest.MonkeyPatch) -> None:
         told: dict[str, object] = {}
         monkeypatch.setattr("procmon.gates.driver.DriverGate", lambda **options: told.update(options))
-        cli.Gates().driver(hold_timeout=5.0, otherwise=otherwise)
+        main.Gates().driver(hold_timeout=5.0, otherwise=otherwise)
         assert told == {"hold_timeout": 5.0, "on_timeout": otherwise, "on_disconnect": otherwise}
 
     def test_but_audit_keeps_nothing_from_running(self, otherwise: Verdict, scene: Scene, policy: Path) -> None:
@@ -252,5 +251,5 @@ def test_it_ends_when_nobody_reads(scene: Scene, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(sys, "stdout", Closed())
     begin = time.monotonic()
-    assert cli.main(["watch"], scene.gates(endless)) == 0
+    assert main.main(["watch"], scene.gates(endless)) == 0
     assert time.monotonic() - begin < 5

@@ -3,13 +3,15 @@
 import io
 from pathlib import Path
 
-import procmon
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from procmon import SimulatedGate, cli
-from procmon._cli_screen import Screen, exit_line, question_lines
-from procmon._cli_text import arguments_of, cut, fit, short_path, width, wrap
+
+import procmon
+from procmon import SimulatedGate
+from procmon.cli import main
+from procmon.cli.screen import Screen, exit_line, question_lines
+from procmon.cli.text import arguments_of, cut, fit, short_path, width, wrap
 from procmon.records import printable
 
 COMPILER = "c:/program files/microsoft visual studio/2022/vc/tools/14.38.33130/bin/hostx64/x64/cl.exe"
@@ -24,8 +26,8 @@ class Terminal(io.StringIO):
 @pytest.fixture(autouse=True)
 def consoles(monkeypatch: pytest.MonkeyPatch) -> None:
     """On Windows a StringIO is no console, whatever it says."""
-    monkeypatch.setattr("procmon._cli_screen.is_console", lambda stream: stream.isatty())
-    monkeypatch.setattr("procmon._cli_screen.enable_escape_sequences", lambda _: True)
+    monkeypatch.setattr("procmon.cli.screen.is_console", lambda stream: stream.isatty())
+    monkeypatch.setattr("procmon.cli.screen.enable_escape_sequences", lambda _: True)
 
 
 def shown(stream: io.StringIO, environment: dict[str, str], image: str = COMPILER, arguments: str = "") -> str:
@@ -140,7 +142,6 @@ class TestArguments:
     def test_the_program_is_left_out_where_the_image_names_it(self, command_line: str | None, shown: str) -> None:
         assert arguments_of(SimulatedGate().start("c:/tools/make.exe", command_line=command_line)) == shown
 
-
     def test_also_where_it_holds_blanks_and_no_quotes(self) -> None:
         process = SimulatedGate().start("c:/my tools/make.exe", command_line="C:\\My Tools\\make.exe -j2")
         assert arguments_of(process) == "-j2"
@@ -170,16 +171,14 @@ class TestNothingHarmful:
         """C1 controls and marks that reverse the writing are valid in Windows' file names, and all is in TOML."""
         evil = "c:/a\x9b2J\u202e\x1b.exe"
         policy, log = tmp_path / "policy.toml", tmp_path / "audit.jsonl"
-        policy.write_text(
-            "[[rule]]\nname = \"\\u001b]0;\"\nimage = \"c:/a*\"\nverdict = \"block\"\n", encoding="utf-8"
-        )
+        policy.write_text('[[rule]]\nname = "\\u001b]0;"\nimage = "c:/a*"\nverdict = "block"\n', encoding="utf-8")
         with procmon.AuditLog(log) as audit_log:
             audit_log.write(procmon.Policy.parse("default = 'allow'").decide(SimulatedGate().start(evil)))
-        assert cli.main(["policy", "explain", str(policy), evil]) == 0
-        assert cli.main(["policy", "replay", str(policy), str(log)]) == 0
-        policy.write_text("mode = \"\\u001b[2J\"\n", encoding="utf-8")
-        assert cli.main(["policy", "check", str(policy)]) == 1
-        assert cli.main(["policy", "explain", str(policy), evil]) == cli.FAILED
+        assert main.main(["policy", "explain", str(policy), evil]) == 0
+        assert main.main(["policy", "replay", str(policy), str(log)]) == 0
+        policy.write_text('mode = "\\u001b[2J"\n', encoding="utf-8")
+        assert main.main(["policy", "check", str(policy)]) == 1
+        assert main.main(["policy", "explain", str(policy), evil]) == main.FAILED
         print(procmon.ProcessTree([SimulatedGate().start(evil)]))
         shown = "".join(capsys.readouterr())
         assert shown.replace("\n", "").isprintable()

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from procmon import ALLOW, ProcessHelper
-from procmon.gates import _debug_loop
+from procmon.gates import debug_loop
 from procmon.win32 import debug
 
 BREAKPOINT, WX86_BREAKPOINT = 0x80000003, 0x4000001F  # of a 64-bit program, and of a 32-bit one under a 64-bit debugger
@@ -19,9 +19,9 @@ class Debugged:
     """A loop with one process, and what became of each exception that it ran into."""
 
     def __init__(self, breakpoints: tuple[int, ...]) -> None:
-        self.loop = _debug_loop.DebugLoop(None, ALLOW, include_first=True)
+        self.loop = debug_loop.DebugLoop(None, ALLOW, include_first=True)
         record = ProcessHelper(pid=PID, parent_pid=4, image_name=r"c:\a.exe")
-        self.loop._living[PID] = _debug_loop._Process(record, 0, 45, None, breakpoints)
+        self.loop._living[PID] = debug_loop._Process(record, 0, 45, None, breakpoints)
 
     def raises(self, code: int, first_chance: bool = True) -> bool:
         """The exception arrives; whether the program gets to see it."""
@@ -36,7 +36,7 @@ class Debugged:
 
 def test_the_loaders_two_breakpoints_in_a_32_bit_program_are_kept_from_it_once_each() -> None:
     """Its 64-bit half stops first, then its 32-bit one, where the mark of a debugger could not be taken out."""
-    process = Debugged(_debug_loop._LOADER_BREAKPOINTS)
+    process = Debugged(debug_loop._LOADER_BREAKPOINTS)
     assert not process.raises(BREAKPOINT)
     assert not process.raises(WX86_BREAKPOINT)
     assert process.raises(BREAKPOINT) and process.raises(WX86_BREAKPOINT), "those are its own"

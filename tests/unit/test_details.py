@@ -5,10 +5,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import procmon
 import pytest
-from procmon import details
-from procmon.details import Integrity, ProcessDetails, Signature, SignatureKind, SignatureStatus
+
+import procmon
+from procmon.system import details
+from procmon.system.details import Integrity, ProcessDetails, Signature, SignatureKind, SignatureStatus
 
 
 def record(**more: object) -> procmon.ProcessHelper:

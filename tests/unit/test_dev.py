@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 from types import ModuleType
 
-import environment
 import pytest
+
+import environment
 
 PROJECT = Path(__file__).resolve().parents[2]
 

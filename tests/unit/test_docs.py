@@ -4,8 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import documentation
 import pytest
+
+import documentation
 from documentation import ROOT, Block
 
 WINDOWS = sys.platform == "win32"

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import procmon
-from procmon import doctor
-from procmon.driverinfo import DriverInfo
-from procmon.service import DriverState, DriverStatus
+from procmon.cli import doctor
+from procmon.driver.info import DriverInfo
+from procmon.driver.service import DriverState, DriverStatus
 from procmon.win32.machine import CodeIntegrity
 
 

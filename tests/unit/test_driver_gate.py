@@ -12,7 +12,8 @@ import pytest
 import procmon
 from ctrl_c import SOON, seconds_until_heard
 from monitoring import until
-from procmon import ALLOW, BLOCK, Answer, DriverGate, ProcessHelper, wire
+from procmon import ALLOW, BLOCK, DriverGate, ProcessHelper, VerdictResult
+from procmon.driver import protocol
 from procmon.gates.base import Gate
 from procmon.win32._bind import windows_error
 
@@ -23,7 +24,7 @@ class Device:
     path = r"\\.\Test"
     event = 0x44
 
-    def __init__(self, *records: wire.Record) -> None:
+    def __init__(self, *records: protocol.Record) -> None:
         self.records = list(records)
         self.requests: list[tuple[int, bytes, int]] = []
         self.errors: dict[int, int] = {}
@@ -39,32 +40,32 @@ class Device:
             raise windows_error("DeviceIoControl", self.errors[code])
         if code in self.replies:
             return self.replies[code]
-        if code == wire.INFO:
+        if code == protocol.INFO:
             return info()
-        if code in (wire.ALLOW, wire.BLOCK):
+        if code in (protocol.ALLOW, protocol.BLOCK):
             return bytes(len(data) // 4)
-        if code == wire.FETCH:
+        if code == protocol.FETCH:
             reply, self.records = self._fitting(self.records, reply_bytes), self.records
             self.records = self.records[len(reply.records) :]
-            return wire.encode_records(reply)
-        if code == wire.LIST:
-            after = wire.LIST_REQUEST.unpack(data)["after_key"]
+            return protocol.encode_records(reply)
+        if code == protocol.LIST:
+            after = protocol.LIST_REQUEST.unpack(data)["after_key"]
             later = [record for record in self.records if record.start_key > after]
             reply = self._fitting(later, reply_bytes)
             more = len(reply.records) < len(later)
             next_key = (reply.records[-1].start_key if reply.records else after) if more else 0
-            return wire.encode_records(replace(reply, next_key=next_key))
+            return protocol.encode_records(replace(reply, next_key=next_key))
         return b""
 
-    def _fitting(self, records: list[wire.Record], reply_bytes: int) -> wire.Records:
-        room = reply_bytes - wire.RECORDS_HEADER.size
-        fitting: list[wire.Record] = []
+    def _fitting(self, records: list[protocol.Record], reply_bytes: int) -> protocol.Records:
+        room = reply_bytes - protocol.RECORDS_HEADER.size
+        fitting: list[protocol.Record] = []
         for record in records:
             if len(record.pack()) > room:
-                return wire.Records(tuple(fitting), len(record.pack()))
+                return protocol.Records(tuple(fitting), len(record.pack()))
             room -= len(record.pack())
             fitting.append(record)
-        return wire.Records(tuple(fitting))
+        return protocol.Records(tuple(fitting))
 
     def wait(self, timeout: float) -> bool:
         woken = self._woken.wait(timeout)
@@ -81,16 +82,16 @@ class Device:
         return [code for code, _, _ in self.requests]
 
 
-def info(version: int = wire.VERSION, controller_pid: int = 0) -> bytes:
-    head = bytearray(wire.INFO_REPLY.size)
+def info(version: int = protocol.VERSION, controller_pid: int = 0) -> bytes:
+    head = bytearray(protocol.INFO_REPLY.size)
     for name, value in (("size", len(head)), ("version", version), ("controller_pid", controller_pid)):
-        at = wire.INFO_REPLY.offsets[name]
+        at = protocol.INFO_REPLY.offsets[name]
         head[at : at + 4] = value.to_bytes(4, "little")
     return bytes(head)
 
 
-def record(pid: int, **fields: object) -> wire.Record:
-    return wire.Record(pid=pid, start_key=pid, state=wire.STATE_HELD, **fields)  # type: ignore[arg-type]
+def record(pid: int, **fields: object) -> protocol.Record:
+    return protocol.Record(pid=pid, start_key=pid, state=protocol.STATE_HELD, **fields)  # type: ignore[arg-type]
 
 
 def target(pid: int) -> ProcessHelper:
@@ -101,16 +102,16 @@ def test_it_registers_with_what_it_was_told() -> None:
     device = Device()
     gate = DriverGate(device, hold_timeout=None, on_timeout=BLOCK, on_disconnect=BLOCK, exempt_descendants=False)
     assert isinstance(gate, Gate)
-    assert device.codes() == [wire.INFO, wire.REGISTER]
-    request = wire.REGISTER_REQUEST.unpack(device.requests[1][1])
-    assert request["event"] == 0x44 and request["hold_timeout_ms"] == wire.NO_TIMEOUT
-    assert request["timeout_verdict"] == request["disconnect_verdict"] == wire.VERDICT_BLOCK
-    assert request["flags"] == wire.REPORT_EXITS
+    assert device.codes() == [protocol.INFO, protocol.REGISTER]
+    request = protocol.REGISTER_REQUEST.unpack(device.requests[1][1])
+    assert request["event"] == 0x44 and request["hold_timeout_ms"] == protocol.NO_TIMEOUT
+    assert request["timeout_verdict"] == request["disconnect_verdict"] == protocol.VERDICT_BLOCK
+    assert request["flags"] == protocol.REPORT_EXITS
     DriverGate(device, hold_timeout=0.0001)
-    assert wire.REGISTER_REQUEST.unpack(device.requests[-1][1])["hold_timeout_ms"] == 1
+    assert protocol.REGISTER_REQUEST.unpack(device.requests[-1][1])["hold_timeout_ms"] == 1
     DriverGate(device)
-    request = wire.REGISTER_REQUEST.unpack(device.requests[-1][1])
-    assert (request["hold_timeout_ms"], request["flags"]) == (60_000, wire.REGISTER_FLAGS)
+    request = protocol.REGISTER_REQUEST.unpack(device.requests[-1][1])
+    assert (request["hold_timeout_ms"], request["flags"]) == (60_000, protocol.REGISTER_FLAGS)
 
 
 def test_fetch_takes_all_however_small_its_buffer_is_at_first() -> None:
@@ -127,25 +128,25 @@ def test_a_snapshot_has_all_pages() -> None:
     device = Device(*small, record(9, command_line="z" * 60_000))
     gate = DriverGate(device)
     assert [process.pid for process in gate.snapshot()] == list(range(1, 10))
-    assert device.codes().count(wire.LIST) > 5
+    assert device.codes().count(protocol.LIST) > 5
     assert len(device.records) == 9
 
 
 def test_verdicts_go_in_batches_that_the_driver_takes() -> None:
     device = Device()
     gate = DriverGate(device)
-    count = wire.MAX_TARGETS * 2 + 1
-    assert gate.block(*map(target, range(1, count + 1))) == [Answer.DONE] * count
-    sizes = [len(data) // wire.TARGET.size for code, data, _ in device.requests if code == wire.BLOCK]
-    assert sizes == [wire.MAX_TARGETS, wire.MAX_TARGETS, 1]
+    count = protocol.MAX_TARGETS * 2 + 1
+    assert gate.block(*map(target, range(1, count + 1))) == [VerdictResult.DONE] * count
+    sizes = [len(data) // protocol.TARGET.size for code, data, _ in device.requests if code == protocol.BLOCK]
+    assert sizes == [protocol.MAX_TARGETS, protocol.MAX_TARGETS, 1]
     assert gate.allow() == []
-    assert wire.ALLOW not in device.codes()
+    assert protocol.ALLOW not in device.codes()
 
 
 @pytest.mark.parametrize("reply", [b"", b"hello", bytes(7)])
 def test_a_stranger_behind_the_device_is_a_version_mismatch(reply: bytes) -> None:
     device = Device()
-    device.replies[wire.INFO] = reply
+    device.replies[protocol.INFO] = reply
     with pytest.raises(procmon.VersionMismatch, match="not this package's driver"):
         DriverGate(device)
     assert device.closed
@@ -153,12 +154,12 @@ def test_a_stranger_behind_the_device_is_a_version_mismatch(reply: bytes) -> Non
 
 def test_another_major_version_is_refused_and_a_newer_minor_one_is_not() -> None:
     device = Device()
-    device.replies[wire.INFO] = info(version=9 << 16 | 3)
+    device.replies[protocol.INFO] = info(version=9 << 16 | 3)
     with pytest.raises(procmon.VersionMismatch, match="speaks protocol 9.3, this package 1.0"):
         DriverGate(device)
-    assert device.closed and wire.REGISTER not in device.codes()
+    assert device.closed and protocol.REGISTER not in device.codes()
     newer = Device()
-    newer.replies[wire.INFO] = info(version=wire.VERSION + 5)
+    newer.replies[protocol.INFO] = info(version=protocol.VERSION + 5)
     assert DriverGate(newer).info().version_text == "1.5"
 
 
@@ -174,8 +175,8 @@ def test_another_major_version_is_refused_and_a_newer_minor_one_is_not() -> None
 )
 def test_a_refused_registration_says_why_and_closes_the_device(code: int, kind: type[Exception], text: str) -> None:
     device = Device()
-    device.replies[wire.INFO] = info(controller_pid=77)
-    device.errors[wire.REGISTER] = code
+    device.replies[protocol.INFO] = info(controller_pid=77)
+    device.errors[protocol.REGISTER] = code
     with pytest.raises(kind, match=text) as caught:
         DriverGate(device)
     assert type(caught.value) is kind and isinstance(caught.value.__cause__, OSError)
@@ -187,7 +188,7 @@ def test_a_driver_that_goes_ends_the_gate(code: int, caplog: pytest.LogCaptureFi
     device = Device()
     gate = DriverGate(device)
     assert not gate.wait(0)
-    device.errors[wire.INFO] = code
+    device.errors[protocol.INFO] = code
     assert gate.wait(10), "it looks for its driver while it waits"
     assert gate.ended and gate.closed and device.closed
     for call in (gate.fetch, gate.snapshot, gate.info, gate.allow, lambda: gate.block(target(1))):
@@ -205,7 +206,7 @@ def test_what_was_fetched_before_the_driver_went_is_not_lost() -> None:
 
     def once(code: int, data: bytes = b"", reply_bytes: int = 0) -> bytes:
         reply = ask(code, data, reply_bytes)
-        device.errors[wire.FETCH] = 21
+        device.errors[protocol.FETCH] = 21
         return reply
 
     device.request = once  # type: ignore[method-assign]
@@ -221,7 +222,7 @@ def test_what_was_fetched_before_a_request_failed_is_not_lost_and_the_rest_comes
 
     def with_no_memory_after_the_first(code: int, data: bytes = b"", reply_bytes: int = 0) -> bytes:
         reply = ask(code, data, reply_bytes)
-        device.errors[wire.FETCH] = 1450
+        device.errors[protocol.FETCH] = 1450
         return reply
 
     device.request = with_no_memory_after_the_first  # type: ignore[method-assign]
@@ -236,7 +237,7 @@ def test_what_was_fetched_before_a_request_failed_is_not_lost_and_the_rest_comes
 def test_a_look_for_the_driver_that_fails_otherwise_is_no_end(caplog: pytest.LogCaptureFixture) -> None:
     device = Device()
     gate = DriverGate(device)
-    device.errors[wire.INFO] = 1450
+    device.errors[protocol.INFO] = 1450
     with caplog.at_level("DEBUG", "procmon"):
         assert not gate.wait(0)
     assert "no memory left" in caplog.text and not gate.ended
@@ -258,7 +259,7 @@ def test_a_closed_gate_says_so_and_close_twice_is_no_error() -> None:
 def test_an_error_that_is_not_the_end_leaves_the_gate_as_it_is() -> None:
     device = Device(record(1))
     gate = DriverGate(device)
-    device.errors[wire.SET_RULES] = 1450
+    device.errors[protocol.SET_RULES] = 1450
     with pytest.raises(procmon.ProcmonError, match="no memory left"):
         gate.set_rules([("c:\\a.exe", ALLOW)])
     assert not gate.ended

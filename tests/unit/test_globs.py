@@ -6,7 +6,8 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from procmon.globs import compile_glob
+
+from procmon.util.globs import compile_glob
 
 NAME = r"c:\users\ann\downloads\setup.exe"
 

@@ -6,11 +6,13 @@ import threading
 import time
 from dataclasses import replace
 
-import procmon
 import pytest
+
+import procmon
 from monitoring import decided, gate, until  # noqa: F401  (a fixture)
-from procmon import ALLOW, BLOCK, DEFER, _dispatch
-from procmon.records import Answer, DecidedBy
+from procmon import ALLOW, BLOCK, DEFER
+from procmon.monitor import engine
+from procmon.records import DecidedBy, VerdictResult
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
@@ -142,8 +144,8 @@ def test_a_deferred_process_stays_held_beyond_the_deadline_until_it_is_answered(
         assert monitor.pending == [held]
         assert repr(monitor) == "<Monitor running on simulated: 1 allowed, 0 blocked, 1 pending>"
         decision = monitor.block(held)
-        assert (decision.by, decision.answer) == (DecidedBy.USER, Answer.DONE)
-        assert decision.held >= 0.1
+        assert (decision.by, decision.result) == (DecidedBy.USER, VerdictResult.DONE)
+        assert decision.held_for >= 0.1
         assert gate.verdict_of(held) is BLOCK
         assert monitor.pending == []
     assert monitor.statistics.deferred == 1
@@ -239,8 +241,8 @@ def test_a_sink_that_hangs_holds_nothing_up(gate, deadline):
 
 
 def test_a_sink_that_hangs_is_told_of(gate, caplog, monkeypatch):
-    monkeypatch.setattr(_dispatch, "SINK_PATIENCE", 0.05)
-    monkeypatch.setattr(_dispatch, "PATIENCE", 0.05)
+    monkeypatch.setattr(engine, "SINK_PATIENCE", 0.05)
+    monkeypatch.setattr(engine, "PATIENCE", 0.05)
     release = threading.Event()
 
     class Slow:
@@ -384,12 +386,12 @@ def test_a_sweep_reports_what_runs_and_ends_it_only_when_told_to(gate):
     monitor = procmon.Monitor(gate)
     policy = procmon.Policy.parse('[[rule]]\nname = "no a"\nimage = "a.exe"\nverdict = "block"')
     report = monitor.sweep(policy)
-    assert [(one.process, one.who, one.answer) for one in report] == [
+    assert [(one.process, one.who, one.result) for one in report] == [
         (earlier[0], "no a", None),
         (exempt, "no a", None),
     ]
     assert len(gate.snapshot()) == 3
-    assert [one.answer for one in monitor.sweep(policy, terminate=True)] == [Answer.DONE, None]
+    assert [one.result for one in monitor.sweep(policy, terminate=True)] == [VerdictResult.DONE, None]
     assert gate.snapshot() == [earlier[1], exempt]
     monitor.stop()
 
@@ -404,7 +406,7 @@ def test_a_sweep_ends_neither_this_program_nor_what_it_may_not(gate, monkeypatch
     monkeypatch.setattr(gate, "terminate", refuse)
     with procmon.Monitor(gate) as monitor:
         report = monitor.sweep(lambda process: BLOCK, terminate=True)
-    assert [(one.process, one.answer) for one in report] == [(ours, None), (other, None)]
+    assert [(one.process, one.result) for one in report] == [(ours, None), (other, None)]
     assert "this program" in caplog.text and "not yours" in caplog.text
 
 

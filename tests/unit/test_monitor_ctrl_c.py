@@ -8,9 +8,10 @@ import threading
 import time
 from contextlib import suppress
 
+import pytest
+
 import ctrl_c
 import procmon
-import pytest
 from ctrl_c import Scene, seconds_until_heard
 from monitoring import gate, until  # noqa: F401  (a fixture)
 from procmon import ALLOW, BLOCK, DEFER
@@ -112,17 +113,17 @@ def test_an_iteration_that_is_interrupted_goes_on_with_what_it_has_not_given(gat
     with procmon.Monitor(gate) as monitor, monitor.starts(timeout=5) as starts:
         one, two = gate.start("a.exe"), gate.start("b.exe")
         until(lambda: monitor.statistics.deferred == 2, "both, deferred")
-        take = starts._inbox.take
+        take = starts._queue.take
 
         def slowly(request):
             taken = take(request)
             time.sleep(0.3)
             return taken
 
-        starts._inbox.take = slowly
+        starts._queue.take = slowly
         seconds_until_heard(lambda: next(starts), "next")
-        starts._inbox.take = take
-        until(lambda: not monitor._engine.asking_threads, "the first, put back")
+        starts._queue.take = take
+        until(lambda: not monitor._engine.callback_threads, "the first, put back")
         assert [next(starts), next(starts)] == [one, two]
 
 

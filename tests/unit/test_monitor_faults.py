@@ -6,8 +6,9 @@ import threading
 import time
 import types
 
-import procmon
 import pytest
+
+import procmon
 from monitoring import decided, gate, until  # noqa: F401  (a fixture)
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.records import DecidedBy
@@ -103,7 +104,7 @@ def test_waiting_for_a_worker_counts_towards_the_gates_own_limit(gate):
         monitor.subscribe(lambda process: (time.sleep(0.6) if process.name == "a.exe" else release.wait(10)) and None)
         gate.start("a.exe")
         assert gate.verdict_of(gate.start("b.exe", hold_left=0.9), timeout=5) is BLOCK
-        assert 0.7 < monitor.history[-1].held < 1.2
+        assert 0.7 < monitor.history[-1].held_for < 1.2
         release.set()
 
 
@@ -317,10 +318,10 @@ def test_who_was_ended_by_a_sweep_is_in_the_history_and_the_audit():
     [running] = gate.running_before("evil.exe")
     written = []
     monitor = procmon.Monitor(gate, audit=types.SimpleNamespace(write=written.append))
-    assert [one.answer for one in monitor.sweep(lambda process: BLOCK)] == [None]
+    assert [one.result for one in monitor.sweep(lambda process: BLOCK)] == [None]
     assert monitor.history == []
     [decision] = monitor.sweep(lambda process: BLOCK, terminate=True)
-    assert decision.answer is procmon.Answer.DONE and decision.process == running
+    assert decision.result is procmon.VerdictResult.DONE and decision.process == running
     assert monitor.history == [decision]
     until(lambda: written == [decision], "the audit")
 
@@ -338,10 +339,10 @@ def test_a_sweep_does_not_take_coroutine_functions():
 def test_ctrl_c_in_an_iteration_outside_a_with_ends_it_however_long_its_traceback_lives(gate):
     with procmon.Monitor(gate) as monitor:
         starts = monitor.starts()
-        starts._inbox.take = interrupted
+        starts._queue.take = interrupted
         with pytest.raises(KeyboardInterrupt):
             next(starts)
-        until(lambda: starts._inbox.closed, "the end of the iteration")
+        until(lambda: starts._queue.closed, "the end of the iteration")
         assert gate.verdict_of(gate.start("a.exe")) is ALLOW
         assert not monitor.pending
 

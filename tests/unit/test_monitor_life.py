@@ -7,9 +7,10 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 import ctrl_c
 import procmon
-import pytest
 from monitoring import gate, until  # noqa: F401  (a fixture)
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.records import DecidedBy
@@ -226,7 +227,9 @@ gate = procmon.SimulatedGate()
 monitor = procmon.Monitor(gate, default=procmon.DEFER, deadline=0.2)
 """
 
-GOES_ON = ENDS + """
+GOES_ON = (
+    ENDS
+    + """
 def go_on():
     threading.main_thread().join()
     processes = [gate.start("a.exe"), gate.start("b.exe"), gate.start("c.exe")]
@@ -240,6 +243,7 @@ monitor.subscribe(lambda process: procmon.ALLOW, match="a.exe")
 monitor.start()
 threading.Thread(target=go_on).start()
 """
+)
 
 
 def run_program(code: str) -> str:
@@ -258,7 +262,9 @@ def test_as_long_as_threads_of_a_program_go_on_so_does_its_monitor():
     assert run_program(GOES_ON).split() == ["allow", "block", "1", "None"]
 
 
-FORKS = ENDS + """
+FORKS = (
+    ENDS
+    + """
 monitor.start()
 process = gate.start("a.exe")
 pid = os.fork()
@@ -273,6 +279,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), monitor.running, gate.ve
 monitor.allow(process)
 print(gate.verdict_of(process).value)
 """
+)
 
 if hasattr(os, "fork"):
 

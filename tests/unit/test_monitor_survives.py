@@ -4,11 +4,13 @@ import asyncio
 import logging
 import threading
 
-import procmon
 import pytest
+
+import procmon
 from monitoring import gate, until  # noqa: F401  (a fixture)
-from procmon import ALLOW, BLOCK, DEFER, _aside
+from procmon import ALLOW, BLOCK, DEFER
 from procmon.records import DecidedBy
+from procmon.util import threads
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
@@ -51,7 +53,7 @@ def test_a_loop_of_the_users_that_is_closed_under_the_callbacks_leaves_nobody_he
     loop = asyncio.new_event_loop()
     loop.run_until_complete(enter())
     before = gate.start("a.exe")
-    while not monitor._engine.asking_threads:
+    while not monitor._engine.callback_threads:
         loop.run_until_complete(asyncio.sleep(0.01))
     loop.close()
     after = gate.start("b.exe")
@@ -127,8 +129,8 @@ def test_a_monitor_that_gets_no_threads_does_not_start_and_lets_go(gate, monkeyp
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    start = _aside.OwnThread.start
-    monkeypatch.setattr(_aside.OwnThread, "start", refuse)
+    start = threads.OwnThread.start
+    monkeypatch.setattr(threads.OwnThread, "start", refuse)
     process = gate.start("a.exe")
     monitor = procmon.Monitor(gate, default=DEFER)
     with pytest.raises(RuntimeError, match="new thread"):
@@ -147,7 +149,7 @@ def test_a_worker_that_cannot_be_replaced_stops_the_monitor_which_lets_go(gate, 
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(_aside.OwnThread, "start", refuse)
+    monkeypatch.setattr(threads.OwnThread, "start", refuse)
     late, waiting = gate.start("a.exe"), gate.start("b.exe")
     assert [gate.verdict_of(process, timeout=5) for process in (late, waiting)] == [BLOCK, ALLOW]
     assert monitor.wait(5)
@@ -171,8 +173,8 @@ def test_where_no_thread_can_be_started_any_more_everything_is_done_all_the_same
     monitor.start()
     processes = [gate.start("a.exe"), gate.start("b.exe")]
     until(lambda: len(monitor.pending) == 2, "both, held")
-    monkeypatch.setattr(_aside.OwnThread, "start", refuse)
-    monkeypatch.setattr(_aside, "_idle", type(_aside._idle)())
+    monkeypatch.setattr(threads.OwnThread, "start", refuse)
+    monkeypatch.setattr(threads, "_idle", type(threads._idle)())
     monitor.block(processes[0])
     assert monitor.statistics.blocked == 1
     monitor.stop()

@@ -8,10 +8,11 @@ import threading
 import time
 from collections import Counter
 
-import procmon
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import procmon
 from monitoring import gate, until  # noqa: F401  (a fixture)
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.records import DecidedBy
@@ -124,7 +125,7 @@ def test_what_the_loop_starts_and_waits_for_does_not_wait_for_the_loop(gate):
             monitor.block(process)
             break
         del starts
-        until(lambda: not monitor._engine.asking_threads, "the thread, no longer busy")
+        until(lambda: not monitor._engine.callback_threads, "the thread, no longer busy")
     assert [one.by for one in monitor.history] == [DecidedBy.EXEMPT, DecidedBy.USER]
 
 
@@ -189,7 +190,7 @@ def test_stop_cancels_coroutines_and_answers_for_them(gate):
     with procmon.Monitor(gate) as monitor:
         monitor.subscribe(decide)
         process = gate.start("a.exe")
-        until(lambda: monitor._engine.asking_threads, "it, asked")
+        until(lambda: monitor._engine.callback_threads, "it, asked")
     assert gate.verdict_of(process) is ALLOW
     until(lambda: "procmon loop" not in [thread.name for thread in threading.enumerate()], "the loop, ended")
 
@@ -207,7 +208,7 @@ def test_async_with_runs_coroutines_on_the_users_loop(gate):
             process = gate.start("a.exe")
             await until_async(lambda: monitor.history, "the decision")
             await until_async(
-                lambda: not monitor._engine.asking_threads, "the loop's thread, no longer inside a callback"
+                lambda: not monitor._engine.callback_threads, "the loop's thread, no longer inside a callback"
             )
         assert loops == [asyncio.get_running_loop()]
         assert gate.verdict_of(process) is BLOCK

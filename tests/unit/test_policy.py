@@ -8,8 +8,8 @@ import pytest
 
 import procmon
 from procmon import ALLOW, BLOCK, DEFER, DecidedBy, Policy, ProcessFlags, ProcessHelper
-from procmon._ancestry import Ancestry
-from procmon._policy_rules import Facts
+from procmon.policy.rules import Facts
+from procmon.system.ancestry import Ancestry
 
 _pids = iter(range(1000, 1_000_000, 4))
 
@@ -351,29 +351,29 @@ def test_the_repr_says_what_it_is() -> None:
 class TestExactRules:
     def test_paths_alone_can_be_handed_to_a_driver(self) -> None:
         policy = rules(block("C:/a.exe"), "image = ['d:/b.exe', 'd:/c.exe']\nverdict = 'allow'")
-        assert policy.exact_rules() == [("c:\\a.exe", BLOCK), ("d:\\b.exe", ALLOW), ("d:\\c.exe", ALLOW)]
+        assert policy.driver_rules() == [("c:\\a.exe", BLOCK), ("d:\\b.exe", ALLOW), ("d:\\c.exe", ALLOW)]
 
     @pytest.mark.parametrize(
         "earlier",
         ["image = '**/a.exe'", "image = 'a.exe'", "command_line = '*x*'", "image = 'c:/a.exe'\nuser = 'b'", ""],
     )
     def test_not_where_an_earlier_rule_might_decide(self, earlier: str) -> None:
-        assert rules(earlier + "\nverdict = 'allow'", block("c:/a.exe")).exact_rules() == []
+        assert rules(earlier + "\nverdict = 'allow'", block("c:/a.exe")).driver_rules() == []
 
     def test_a_pattern_keeps_back_only_what_it_matches(self) -> None:
         policy = rules("image = 'c:/x/**'\nverdict = 'ask'", block("c:/x/a.exe"), block("c:/y/a.exe"))
-        assert policy.exact_rules() == [("c:\\y\\a.exe", BLOCK)]
+        assert policy.driver_rules() == [("c:\\y\\a.exe", BLOCK)]
 
     @pytest.mark.parametrize("image", ["/device/harddiskvolume2/a.exe", "**/a.exe", "/?/c:/a.exe", "c:/\u0130.exe"])
     def test_paths_that_a_driver_compares_in_another_way_stay_here(self, image: str) -> None:
         """A native path would match there though the process has a drive letter, by which the policy goes."""
-        assert rules(block(image)).exact_rules() == []
+        assert rules(block(image)).driver_rules() == []
 
     def test_letters_of_any_script_are_handed_over(self) -> None:
-        assert rules(block("c:/ΟΔΟΣ/a.exe")).exact_rules() == [("c:\\οδοσ\\a.exe", BLOCK)]
-        assert rules(block("//server/share/a.exe")).exact_rules() == [("\\\\server\\share\\a.exe", BLOCK)]
+        assert rules(block("c:/ΟΔΟΣ/a.exe")).driver_rules() == [("c:\\οδοσ\\a.exe", BLOCK)]
+        assert rules(block("//server/share/a.exe")).driver_rules() == [("\\\\server\\share\\a.exe", BLOCK)]
 
     def test_what_asks_or_only_audits_stays_here(self) -> None:
         asking = "image = 'c:/a.exe'\nverdict = 'ask'"
-        assert rules(asking, block("c:/a.exe"), block("c:/b.exe") + "\naudit = true").exact_rules() == []
-        assert rules(block("c:/a.exe"), top="mode = 'audit'").exact_rules() == []
+        assert rules(asking, block("c:/a.exe"), block("c:/b.exe") + "\naudit = true").driver_rules() == []
+        assert rules(block("c:/a.exe"), top="mode = 'audit'").driver_rules() == []

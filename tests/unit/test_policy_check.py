@@ -9,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from procmon import ALLOW, BLOCK, DEFER, Policy, PolicyError, ProcessHelper
-from procmon._policy_check import CRITICAL_NAMES, _accepts, _covers, _Earlier, is_critical
-from procmon._policy_rules import Condition, Facts, Rule, path_form
-from procmon._toml_places import Path, TomlPlaces
+from procmon.policy.lint import CRITICAL_NAMES, _accepts, _covers, _Earlier, is_critical
+from procmon.policy.rules import Condition, Facts, Rule, path_form
+from procmon.policy.toml_positions import Path, TomlPlaces
 
 ROOT = FilePath(__file__).parents[2]
 
@@ -57,7 +57,7 @@ class TestMistakes:
             (rule("verdict = 'ask'\nimage = []"), "line 3, column 9: an empty list of image matches nothing"),
             (rule("verdict = 'ask'\nimage = ['a',\n  5]"), "line 4, column 3: image is a text, not 5; write image ="),
             (rule("verdict = 'ask'\nimage = ''"), "an empty image matches nothing"),
-            (rule("verdict = 'ask'\nsession = 'console'"), "a session is a number, not \"console\"; write session = 1"),
+            (rule("verdict = 'ask'\nsession = 'console'"), 'a session is a number, not "console"; write session = 1'),
             (rule("verdict = 'ask'\nsession = true"), "a session is a number, not True"),
             (rule("verdict = 'ask'\nsha256 = 'abc'"), "a SHA-256 is 64 hexadecimal digits, and this is 3 characters"),
             (
@@ -75,7 +75,7 @@ class TestMistakes:
                 '"office/a.exe" names no drive; write "**/office/a.exe"',
             ),
             (rule("verdict = 'ask'\nimage = '/temp/a.exe'"), '"/temp/a.exe" names no drive; write "**/temp/a.exe"'),
-            (rule("verdict = 'ask'\nsession = '0'"), "a session is a number, not \"0\"; write session = 0"),
+            (rule("verdict = 'ask'\nsession = '0'"), 'a session is a number, not "0"; write session = 0'),
             (rule("verdict = 'ask'\nimage = ' '"), "an empty image matches nothing"),
             (rule("verdict = 'ask'\nimage = '~/a.exe'"), 'variables such as "~/a.exe" are not replaced'),
             (rule("verdict = 'ask'\nparent = '$env:TEMP/*'"), 'variables such as "$env:TEMP/*" are not replaced'),
@@ -87,7 +87,7 @@ class TestMistakes:
                 'in single quotes a backslash stands once; write "c:/tools/a.exe"',
             ),
             (rule("verdict = 'ask'\nimage = '\\\\\\\\nas\\\\x\\\\a.exe'"), 'write "//nas/x/a.exe"'),
-            (rule("verdict = 'ask'\nuser = 'DESKTOP\\\\ann'"), 'two slashes follow each other; in single quotes'),
+            (rule("verdict = 'ask'\nuser = 'DESKTOP\\\\ann'"), "two slashes follow each other; in single quotes"),
             (rule("verdict = 'ask'\nuser = './ann'"), 'no account is told as "./ann"; write "ann", or the machine'),
             (rule("verdict = 'ask'\nuser = 'DESKTOP/'"), 'no user ends in a slash; write "DESKTOP/**"'),
             (rule("verdict = 'ask'\nimage = '\\\\?\\C:\\a.exe'"), 'no image is told with "//?"; write "C:/a.exe"'),
@@ -265,7 +265,6 @@ class TestRulesThatNeverDecide:
     )
     def test_others_are_not_suspected(self, first: str, second: str) -> None:
         assert problems(rule(first + "\nverdict = 'allow'") + rule(second + "\nverdict = 'ask'")) == []
-
 
     @pytest.mark.parametrize(
         "body",

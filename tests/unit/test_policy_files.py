@@ -165,7 +165,7 @@ def many(count: int) -> str:
     return "".join(f"[[rule]]\n{kinds[i % 3].format(i)}\nverdict = 'block'\n" for i in range(count))
 
 
-def test_the_cost_does_not_grow_with_the_number_of_exact_rules() -> None:
+def test_the_cost_does_not_grow_with_the_number_of_driver_rules() -> None:
     def seconds_each(policy: Policy) -> float:
         parent = process("c:/parent.exe")
         policy.decide(parent)

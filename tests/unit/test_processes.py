@@ -3,9 +3,10 @@
 import sys
 from datetime import UTC, datetime, timedelta
 
-import procmon
 import pytest
-from procmon.processes import ProcessTree
+
+import procmon
+from procmon.system.listing import ProcessTree
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 

@@ -6,11 +6,12 @@ import re
 from dataclasses import FrozenInstanceError, fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 
-import procmon
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from procmon.records import Answer, DecidedBy, Decision, ProcessFlags, ProcessHelper, Statistics, Verdict
+
+import procmon
+from procmon.records import DecidedBy, Decision, ProcessFlags, ProcessHelper, Statistics, Verdict, VerdictResult
 
 pids = st.integers(0, 2**32 - 1)
 times = st.datetimes(timezones=st.just(UTC))
@@ -41,9 +42,9 @@ decisions = st.builds(
     by=st.sampled_from(DecidedBy),
     who=st.text(),
     at=times,
-    held=st.floats(0, 1e6),
+    held_for=st.floats(0, 1e6),
     audited=st.booleans(),
-    answer=st.none() | st.sampled_from(Answer),
+    result=st.none() | st.sampled_from(VerdictResult),
     reason=st.text(),
 )
 
@@ -101,7 +102,8 @@ def test_records_do_not_change():
     ({"exited": True}, "<ProcessHelper 8 'a.exe' parent 4, exited>"),
     ({"flags": ProcessFlags.RUNNING_BEFORE}, "<ProcessHelper 8 'a.exe' parent 4, running before>"),
     ({"verdict": Verdict.BLOCK}, "<ProcessHelper 8 'a.exe' parent 4, block>"),
-    ({"verdict": Verdict.ALLOW, "decided_by": DecidedBy.NOBODY}, "<ProcessHelper 8 'a.exe' parent 4, allow by nobody>"),
+    ({"verdict": Verdict.ALLOW, "decided_by": DecidedBy.NO_CONTROLLER},
+     "<ProcessHelper 8 'a.exe' parent 4, allow by no controller>"),
     ({"image_name": ""}, "<ProcessHelper 8 '' parent 4>"),
 ])  # fmt: skip
 def test_the_repr_of_a_process_shows_its_state(fields, text):
@@ -128,7 +130,7 @@ def test_a_process_that_is_none_is_refused_by_the_field(change, error):
 
 @pytest.mark.parametrize("change, error", [
     ({"process": None}, "process"), ({"process": {}}, "pid"), ({"verdict": "maybe"}, "maybe"), ({"by": 3}, "3"),
-    ({"at": "yesterday"}, "yesterday"), ({"held": "long"}, "long"), ({"answer": "what"}, "what"),
+    ({"at": "yesterday"}, "yesterday"), ({"held_for": "long"}, "long"), ({"result": "what"}, "what"),
     ({"audited": "no"}, "audited"), ({"at": "2024-01-01T00:00:00"}, "at"), ({"who": 3}, "who"),
 ])  # fmt: skip
 def test_a_decision_that_is_none_is_refused_by_the_field(change, error):
@@ -162,8 +164,8 @@ def test_times_of_other_zones_stay_the_same_moment():
     ({}, "<Decision block 8 'a.exe' by default>"),
     ({"by": DecidedBy.RULE, "who": "no shells"}, "<Decision block 8 'a.exe' by rule no shells>"),
     ({"by": DecidedBy.RULE, "audited": True}, "<Decision block 8 'a.exe' by rule (audit: let pass)>"),
-    ({"answer": Answer.STALE}, "<Decision block 8 'a.exe' by default (came too late: stale)>"),
-    ({"answer": Answer.DONE}, "<Decision block 8 'a.exe' by default>"),
+    ({"result": VerdictResult.STALE}, "<Decision block 8 'a.exe' by default (came too late: stale)>"),
+    ({"result": VerdictResult.DONE}, "<Decision block 8 'a.exe' by default>"),
 ])  # fmt: skip
 def test_the_repr_of_a_decision_says_who_decided_what(fields, text):
     process = ProcessHelper(pid=8, parent_pid=4, image_name="a.exe")

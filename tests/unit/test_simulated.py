@@ -4,16 +4,15 @@ import threading
 import time
 from dataclasses import replace
 
-import procmon
 import pytest
-from ctrl_c import SOON, seconds_until_heard
 from hypothesis import given
 from hypothesis import strategies as st
-from procmon.gates.simulated import STATUS_BLOCKED
-from procmon.records import Answer, DecidedBy
 
-pytest.register_assert_rewrite("conformance")
-from conformance import Adapter, GateConformance  # noqa: E402
+import procmon
+from conformance import Adapter, GateConformance
+from ctrl_c import SOON, seconds_until_heard
+from procmon.gates.simulated import STATUS_BLOCKED
+from procmon.records import DecidedBy, VerdictResult
 
 
 class SimulatedAdapter(Adapter):
@@ -62,9 +61,10 @@ def test_images_become_lowercase_dos_paths_and_pids_ascend_in_steps_of_four(gate
 
 
 def test_every_field_of_a_record_can_be_given(gate):
-    given_fields = dict(
-        parent_pid=8, command_line="a -x", creator_pid=12, creator_tid=16, native_name="\\Device\\a", hold_left=3.0
-    )
+    given_fields = {
+        "parent_pid": 8, "command_line": "a -x", "creator_pid": 12, "creator_tid": 16, "native_name": "\\Device\\a",
+        "hold_left": 3.0,
+    }  # fmt: skip
     process = gate.start("a.exe", **given_fields)
     assert {name: getattr(process, name) for name in given_fields} == given_fields
 
@@ -76,7 +76,7 @@ def test_a_pid_is_used_again_only_after_its_process_has_gone(gate):
     gate.exit(first)
     second = gate.start("b.exe", pid=1000)
     assert second != first
-    assert gate.block(first) == [Answer.STALE]
+    assert gate.block(first) == [VerdictResult.STALE]
     assert gate.verdict_of(second, timeout=0) is None
 
 
@@ -129,7 +129,7 @@ def test_exempt_and_earlier_processes_are_reported_and_never_held(gate):
     exempt = gate.start("csrss.exe", flags=procmon.ProcessFlags.EXEMPT)
     [earlier] = gate.running_before("explorer.exe")
     assert [record.paused for record in gate.fetch()] == [False, False]
-    assert gate.block(exempt, earlier) == [Answer.NOT_HELD, Answer.NOT_HELD]
+    assert gate.block(exempt, earlier) == [VerdictResult.NOT_HELD, VerdictResult.NOT_HELD]
 
 
 def test_a_fault_is_raised_once_and_loses_no_record(gate):
@@ -245,11 +245,11 @@ def test_whatever_happens_each_start_and_each_exit_is_given_once_and_answered_on
         elif step == "fetch":
             records += gate.fetch()
         elif step == "stale" and target:
-            assert gate.block(replace(target, start_key=10_000)) == [Answer.STALE]
+            assert gate.block(replace(target, start_key=10_000)) == [VerdictResult.STALE]
         elif step in ("allow", "block") and target:
             [answer] = gate.allow(target) if step == "allow" else gate.block(target)
-            done += answer is Answer.DONE
-            if step == "block" and answer is Answer.DONE:
+            done += answer is VerdictResult.DONE
+            if step == "block" and answer is VerdictResult.DONE:
                 gone.append(target)
                 living.remove(target)
         elif step == "time out" and target and target in [one for one in gate.snapshot() if one.paused]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -20,7 +21,7 @@ SOURCE = Path(procmon.__file__).parents[1]
 class Counted(Handle):
     """Closes nothing, and keeps count."""
 
-    closed_values: list[int] = []
+    closed_values: ClassVar[list[int]] = []
     _close = staticmethod(closed_values.append)
     __slots__ = ()
 
@@ -83,7 +84,7 @@ def test_each_error_rule_passes_success_on_and_names_the_function_that_failed(
 
 
 def test_invalid_handle_value_is_all_ones() -> None:
-    assert _bind.INVALID_HANDLE_VALUE == 2 ** (8 * ctypes.sizeof(ctypes.c_void_p)) - 1
+    assert 2 ** (8 * ctypes.sizeof(ctypes.c_void_p)) - 1 == _bind.INVALID_HANDLE_VALUE
 
 
 def test_importing_the_package_loads_no_dll() -> None:

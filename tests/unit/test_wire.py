@@ -1,4 +1,4 @@
-"""wire.py: what is written can be read back, and nothing that can be read does worse than a ValueError."""
+"""protocol.py: what is written can be read back, and nothing that can be read does worse than a ValueError."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
@@ -7,65 +7,69 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from procmon import ALLOW, BLOCK, DEFER, Answer, DecidedBy, ProcessFlags, wire
-from procmon.driverinfo import DriverCounters, DriverFeatures, DriverInfo
+from procmon import ALLOW, BLOCK, DEFER, DecidedBy, ProcessFlags, VerdictResult
+from procmon.driver import protocol
+from procmon.driver.info import DriverCounters, DriverFeatures, DriverInfo
+from procmon.util.paths import lowercase
 
 u32 = st.integers(0, 2**32 - 1)
 u64 = st.integers(0, 2**64 - 1)
 # What any UTF-16 buffer of the kernel can hold, lone surrogates too, as Python reads it.
 kernel_text = st.binary(max_size=60).map(lambda data: data[: len(data) // 2 * 2].decode("utf-16-le", "surrogatepass"))
-numbers = {name: u32 for name in wire._RECORD_NUMBERS} | {"start_key": u64, "created": st.integers(-(2**63), 2**63 - 1)}
-records = st.builds(wire.Record, **numbers, image_name=kernel_text, native_name=kernel_text, command_line=kernel_text)
-replies = st.builds(wire.Records, st.lists(records, max_size=5).map(tuple), u32, u64)
+numbers = dict.fromkeys(protocol._RECORD_NUMBERS, u32) | {"start_key": u64, "created": st.integers(-(2**63), 2**63 - 1)}
+records = st.builds(
+    protocol.Record, **numbers, image_name=kernel_text, native_name=kernel_text, command_line=kernel_text
+)
+replies = st.builds(protocol.Records, st.lists(records, max_size=5).map(tuple), u32, u64)
 
 
 def info_bytes(**values: int) -> bytes:
-    fields = dict.fromkeys(wire.INFO_REPLY.unpack(bytes(wire.INFO_REPLY.size)), 0)
-    counters = dict.fromkeys(wire.COUNTERS.unpack(bytes(wire.COUNTERS.size)), 0)
-    fields |= {"size": wire.INFO_REPLY.size, "version": wire.VERSION}
+    fields = dict.fromkeys(protocol.INFO_REPLY.unpack(bytes(protocol.INFO_REPLY.size)), 0)
+    counters = dict.fromkeys(protocol.COUNTERS.unpack(bytes(protocol.COUNTERS.size)), 0)
+    fields |= {"size": protocol.INFO_REPLY.size, "version": protocol.VERSION}
     fields |= {name: value for name, value in values.items() if name in fields}
     counters |= {name: value for name, value in values.items() if name in counters}
-    head = wire.INFO_REPLY.pack(**fields)[: wire.INFO_REPLY.offsets["counters"]]
-    return head + wire.COUNTERS.pack(**counters)
+    head = protocol.INFO_REPLY.pack(**fields)[: protocol.INFO_REPLY.offsets["counters"]]
+    return head + protocol.COUNTERS.pack(**counters)
 
 
 @given(replies)
-def test_records_come_back_as_they_were_written(reply: wire.Records) -> None:
-    data = wire.encode_records(reply)
-    assert wire.decode_records(data) == reply
+def test_records_come_back_as_they_were_written(reply: protocol.Records) -> None:
+    data = protocol.encode_records(reply)
+    assert protocol.decode_records(data) == reply
     assert len(data) % 8 == 0
 
 
 @given(records)
-def test_every_record_makes_a_process_whatever_its_numbers_say(record: wire.Record) -> None:
+def test_every_record_makes_a_process_whatever_its_numbers_say(record: protocol.Record) -> None:
     process = record.process()
     assert process.identity == (record.pid, record.start_key)
-    assert process.paused == (record.state == wire.STATE_HELD)
+    assert process.paused == (record.state == protocol.STATE_HELD)
     assert int(process.flags) == record.flags
     repr(process), process.as_dict()
 
 
 @given(replies)
-def test_a_reply_cut_at_any_byte_is_refused(reply: wire.Records) -> None:
-    data = wire.encode_records(reply)
+def test_a_reply_cut_at_any_byte_is_refused(reply: protocol.Records) -> None:
+    data = protocol.encode_records(reply)
     for length in range(len(data)):
         with pytest.raises(ValueError, match=r"\d"):
-            wire.decode_records(data[:length])
+            protocol.decode_records(data[:length])
     with pytest.raises(ValueError, match=rf"{len(data) + 8} bytes should have {len(data)}"):
-        wire.decode_records(data + bytes(8))
+        protocol.decode_records(data + bytes(8))
 
 
 @pytest.mark.parametrize(
     "decode",
     [
-        wire.decode_records,
-        wire.Record.unpack,
-        wire.decode_version,
-        wire.decode_note_created,
-        wire.decode_note_image,
+        protocol.decode_records,
+        protocol.Record.unpack,
+        protocol.decode_version,
+        protocol.decode_note_created,
+        protocol.decode_note_image,
         DriverInfo.unpack,
-        lambda data: wire.decode_answers(data, 2),
-        *(layout.unpack for layout in wire.LAYOUTS.values()),
+        lambda data: protocol.decode_answers(data, 2),
+        *(layout.unpack for layout in protocol.LAYOUTS.values()),
     ],
 )
 @given(noise=st.binary(max_size=400))
@@ -77,91 +81,97 @@ def test_noise_is_read_or_is_a_value_error(decode: Callable[[bytes], object], no
 
 
 @given(record=records, at=st.integers(0, 10_000), bits=st.integers(1, 255))
-def test_a_record_with_one_wrong_byte_is_read_or_is_a_value_error(record: wire.Record, at: int, bits: int) -> None:
-    data = bytearray(wire.encode_records(wire.Records((record,))))
+def test_a_record_with_one_wrong_byte_is_read_or_is_a_value_error(record: protocol.Record, at: int, bits: int) -> None:
+    data = bytearray(protocol.encode_records(protocol.Records((record,))))
     data[at % len(data)] ^= bits
     try:
-        [process.process() for process in wire.decode_records(bytes(data)).records]
+        [process.process() for process in protocol.decode_records(bytes(data)).records]
     except ValueError as error:
         assert str(error)
 
 
 def test_a_wrong_size_names_both_sizes() -> None:
     with pytest.raises(ValueError, match="RecordsHeader needs 16 bytes, and 15 are there"):
-        wire.decode_records(bytes(15))
+        protocol.decode_records(bytes(15))
     with pytest.raises(ValueError, match="3 results need 12 bytes, and 8 are there"):
-        wire.decode_answers(bytes(8), 3)
+        protocol.decode_answers(bytes(8), 3)
     with pytest.raises(ValueError, match="8 bytes, and 7 are there"):
-        wire.decode_note_image(bytes(7))
-    record = wire.Record(pid=4, start_key=1, image_name="c:\\a.exe").pack()
+        protocol.decode_note_image(bytes(7))
+    record = protocol.Record(pid=4, start_key=1, image_name="c:\\a.exe").pack()
     with pytest.raises(ValueError, match=f"needs {len(record)} bytes, and {len(record) - 1} are there"):
-        wire.Record.unpack(record[:-1])
+        protocol.Record.unpack(record[:-1])
 
 
 @given(st.lists(st.tuples(u32, u64), max_size=20))
 def test_targets_hold_every_identity_in_order(identities: list[tuple[int, int]]) -> None:
-    data = wire.encode_targets(identities)
-    fields = [wire.TARGET.unpack(data, at) for at in range(0, len(data), wire.TARGET.size)]
+    data = protocol.encode_targets(identities)
+    fields = [protocol.TARGET.unpack(data, at) for at in range(0, len(data), protocol.TARGET.size)]
     assert [(target["pid"], target["start_key"]) for target in fields] == identities
 
 
 def test_too_many_targets_or_rules_are_refused_with_the_limit() -> None:
     with pytest.raises(ValueError, match="4097 processes .* takes 4096"):
-        wire.encode_targets([(4, 1)] * 4097)
+        protocol.encode_targets([(4, 1)] * 4097)
     with pytest.raises(ValueError, match="65537 rules; the driver takes 65536"):
-        wire.encode_rules((f"c:\\{n}", ALLOW) for n in range(65537))
+        protocol.encode_rules((f"c:\\{n}", ALLOW) for n in range(65537))
     with pytest.raises(ValueError, match="the driver takes 16777216"):
-        wire.encode_rules([("x" * 32767, BLOCK)] * 300)
+        protocol.encode_rules([("x" * 32767, BLOCK)] * 300)
 
 
 def test_rules_are_lowercase_padded_and_in_order() -> None:
-    data = wire.encode_rules([("C:/Tools/Ä.EXE", BLOCK), (r"\Device\X", ALLOW)])
-    assert wire.RULES_HEADER.unpack(data) == {"count": 2}
-    first = wire.RULE_HEADER.unpack(data, 8)
+    data = protocol.encode_rules([("C:/Tools/Ä.EXE", BLOCK), (r"\Device\X", ALLOW)])
+    assert protocol.RULES_HEADER.unpack(data) == {"count": 2}
+    first = protocol.RULE_HEADER.unpack(data, 8)
     text = data[24 : 24 + first["path_bytes"]].decode("utf-16-le")
-    assert (text, first["verdict"], first["size"]) == ("c:\\tools\\ä.exe", wire.VERDICT_BLOCK, 16 + 32)
-    second = wire.RULE_HEADER.unpack(data, 8 + first["size"])
-    assert second["verdict"] == wire.VERDICT_ALLOW and len(data) == 8 + first["size"] + second["size"]
+    assert (text, first["verdict"], first["size"]) == ("c:\\tools\\ä.exe", protocol.VERDICT_BLOCK, 16 + 32)
+    second = protocol.RULE_HEADER.unpack(data, 8 + first["size"])
+    assert second["verdict"] == protocol.VERDICT_ALLOW and len(data) == 8 + first["size"] + second["size"]
 
 
 @pytest.mark.parametrize(("path", "verdict"), [("", ALLOW), ("x" * 32768, ALLOW), ("c:\\a", DEFER)])
 def test_a_rule_that_the_driver_would_refuse_is_refused_here(path: str, verdict: object) -> None:
     with pytest.raises(ValueError, match="rule 1"):
-        wire.encode_rules([(path, verdict)])  # type: ignore[list-item]
+        protocol.encode_rules([(path, verdict)])  # type: ignore[list-item]
 
 
 def test_register_says_what_it_was_told() -> None:
-    data = wire.encode_register(0xFFFF_FFFF_0000_0044, hold_timeout_ms=60_000, on_timeout=BLOCK, flags=1)
-    assert wire.REGISTER_REQUEST.unpack(data) == {
-        "version": wire.VERSION,
+    data = protocol.encode_register(0xFFFF_FFFF_0000_0044, hold_timeout_ms=60_000, on_timeout=BLOCK, flags=1)
+    assert protocol.REGISTER_REQUEST.unpack(data) == {
+        "version": protocol.VERSION,
         "flags": 1,
         "event": 0xFFFF_FFFF_0000_0044,
         "hold_timeout_ms": 60_000,
-        "timeout_verdict": wire.VERDICT_BLOCK,
-        "disconnect_verdict": wire.VERDICT_ALLOW,
+        "timeout_verdict": protocol.VERDICT_BLOCK,
+        "disconnect_verdict": protocol.VERDICT_ALLOW,
     }
     with pytest.raises(ValueError, match="on_disconnect must be ALLOW or BLOCK"):
-        wire.encode_register(1, on_disconnect=DEFER)
+        protocol.encode_register(1, on_disconnect=DEFER)
     with pytest.raises(ValueError, match="RegisterRequest"):
-        wire.encode_register(1, hold_timeout_ms=2**32)
+        protocol.encode_register(1, hold_timeout_ms=2**32)
 
 
 def test_results_are_answers_and_those_of_a_newer_driver_count_as_unknown() -> None:
     data = b"".join(code.to_bytes(4, "little") for code in (0, 1, 2, 3, 4, 99))
-    known = [Answer.DONE, Answer.UNKNOWN, Answer.STALE, Answer.ANSWERED, Answer.NOT_HELD]
-    assert wire.decode_answers(data, 6) == [*known, Answer.UNKNOWN]
+    known = [
+        VerdictResult.DONE,
+        VerdictResult.UNKNOWN,
+        VerdictResult.STALE,
+        VerdictResult.ANSWERED,
+        VerdictResult.NOT_HELD,
+    ]
+    assert protocol.decode_answers(data, 6) == [*known, VerdictResult.UNKNOWN]
 
 
 def test_a_held_record_becomes_a_paused_process_with_all_its_facts() -> None:
-    process = wire.Record(
+    process = protocol.Record(
         pid=1234,
         start_key=9,
         created=132_223_104_000_000_000,
         parent_pid=4,
         creator_pid=8,
         creator_tid=12,
-        state=wire.STATE_HELD,
-        flags=wire.FLAG_SEEN | wire.FLAG_NAME_NATIVE | 0x8000_0000,
+        state=protocol.STATE_HELD,
+        flags=protocol.FLAG_SEEN | protocol.FLAG_NAME_NATIVE | 0x8000_0000,
         hold_left_ms=1500,
         image_name="\\device\\x\\a.exe",
         native_name="\\Device\\X\\A.exe",
@@ -175,20 +185,20 @@ def test_a_held_record_becomes_a_paused_process_with_all_its_facts() -> None:
 
 
 def test_what_is_not_known_is_none() -> None:
-    process = wire.Record(pid=4, start_key=1, state=77, verdict=9, decided_by=99, created=-5).process()
+    process = protocol.Record(pid=4, start_key=1, state=77, verdict=9, decided_by=99, created=-5).process()
     unknown = (process.created, process.creator_pid, process.creator_tid, process.command_line, process.native_name)
     assert unknown == (None,) * 5
     assert (process.verdict, process.decided_by, process.hold_left) == (None, None, None)
 
 
 def test_an_exited_record_has_its_status_and_who_decided() -> None:
-    blocked = wire.Record(
+    blocked = protocol.Record(
         pid=4,
         start_key=1,
-        state=wire.STATE_EXITING,
-        verdict=wire.VERDICT_BLOCK,
-        decided_by=wire.BY_RULE,
-        exit_status=wire.STATUS_BLOCKED,
+        state=protocol.STATE_EXITING,
+        verdict=protocol.VERDICT_BLOCK,
+        decided_by=protocol.BY_RULE,
+        exit_status=protocol.STATUS_BLOCKED,
     ).process()
     assert (blocked.exited, blocked.exit_status) == (True, 0xC0000364)
     assert (blocked.verdict, blocked.decided_by) == (BLOCK, DecidedBy.GATE_RULE)
@@ -196,37 +206,37 @@ def test_an_exited_record_has_its_status_and_who_decided() -> None:
 
 @given(st.datetimes(min_value=datetime(1601, 1, 1, 0, 0, 1)).map(lambda moment: moment.replace(tzinfo=UTC)))
 def test_times_come_back_to_the_microsecond(moment: datetime) -> None:
-    assert wire.from_filetime(wire.to_filetime(moment)) == moment
+    assert protocol.from_filetime(protocol.to_filetime(moment)) == moment
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_every_filetime_is_a_time_or_none(ticks: int) -> None:
-    moment = wire.from_filetime(ticks)
-    assert moment is None or wire.to_filetime(moment) == ticks // 10 * 10
+    moment = protocol.from_filetime(ticks)
+    assert moment is None or protocol.to_filetime(moment) == ticks // 10 * 10
 
 
 def test_times_need_a_zone_and_keep_the_instant() -> None:
     there = datetime(2020, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))
-    assert wire.from_filetime(wire.to_filetime(there)) == datetime(2020, 1, 1, tzinfo=UTC)
-    assert wire.to_filetime(None) == 0
+    assert protocol.from_filetime(protocol.to_filetime(there)) == datetime(2020, 1, 1, tzinfo=UTC)
+    assert protocol.to_filetime(None) == 0
     with pytest.raises(ValueError, match="no time zone"):
-        wire.to_filetime(datetime(2020, 1, 1))
+        protocol.to_filetime(datetime(2020, 1, 1))
 
 
 @given(st.text())
 def test_lowercase_keeps_the_length(path: str) -> None:
-    assert len(wire.lowercase(path)) == len(path)
+    assert len(lowercase(path)) == len(path)
 
 
 @given(u32, kernel_text, kernel_text)
 def test_notes_carry_their_texts(pid: int, line: str, name: str) -> None:
-    data = wire.encode_note_created(pid, 4, command_line=line, native_name=name)
-    fields = wire.NOTE_CREATED_REQUEST.unpack(data)
-    texts = data[wire.NOTE_CREATED_REQUEST.size :]
+    data = protocol.encode_note_created(pid, 4, command_line=line, native_name=name)
+    fields = protocol.NOTE_CREATED_REQUEST.unpack(data)
+    texts = data[protocol.NOTE_CREATED_REQUEST.size :]
     assert texts[: fields["command_line_bytes"]].decode("utf-16-le", "surrogatepass") == line
     assert texts[fields["command_line_bytes"] :].decode("utf-16-le", "surrogatepass") == name
-    image = wire.encode_note_image(pid, name)
-    assert image[wire.NOTE_IMAGE_REQUEST.size :].decode("utf-16-le", "surrogatepass") == name
+    image = protocol.encode_note_image(pid, name)
+    assert image[protocol.NOTE_IMAGE_REQUEST.size :].decode("utf-16-le", "surrogatepass") == name
 
 
 def test_info_is_read_and_a_longer_one_too() -> None:
@@ -243,12 +253,12 @@ def test_info_is_read_and_a_longer_one_too() -> None:
 
 
 def test_the_version_is_found_whatever_follows() -> None:
-    assert wire.version_text(wire.decode_version(info_bytes(version=0x0007_0003)[:8])) == "7.3"
+    assert protocol.version_text(protocol.decode_version(info_bytes(version=0x0007_0003)[:8])) == "7.3"
     with pytest.raises(ValueError, match="8 bytes, and 7 are there"):
-        wire.decode_version(bytes(7))
+        protocol.decode_version(bytes(7))
 
 
-@pytest.mark.parametrize("layout", wire.LAYOUTS.values(), ids=lambda layout: layout.name)
-def test_layouts_are_naturally_aligned_like_the_header(layout: wire.Layout) -> None:
+@pytest.mark.parametrize("layout", protocol.LAYOUTS.values(), ids=lambda layout: layout.name)
+def test_layouts_are_naturally_aligned_like_the_header(layout: protocol.Layout) -> None:
     assert layout.size % 4 == 0
     assert list(layout.offsets.values()) == sorted(layout.offsets.values())

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from authenticode import Authority
 
+from authenticode import Authority
 from procmon.win32.kernel import is_wine
 
 # A Windows that people use gets no authority of ours, nor catalogues. Its own ones are asked in test_details.py.

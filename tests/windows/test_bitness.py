@@ -17,9 +17,7 @@ import pytest
 import procmon
 from procmon import ALLOW, BLOCK, Integrity, ProcessHelper, Verdict
 from procmon.win32 import kernel
-
-pytest.register_assert_rewrite("trees")
-from trees import BLOCKED, SOON, drive, held, next_held  # noqa: E402
+from trees import BLOCKED, SOON, drive, held, next_held
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "driver" / "wine"))
@@ -56,7 +54,7 @@ def test_all_facts_of_a_held_program_and_of_the_same_one_running(bits: int, tmp_
             assert kernel.is_wow64(handle) == (bits == 32)
         facts = known_facts(process.pid, command)
         assert process.command_line == command
-        assert gate.allow(process) == [procmon.Answer.DONE]
+        assert gate.allow(process) == [procmon.VerdictResult.DONE]
         child = next_held(gate)
         assert child.parent_pid == process.pid and child.name == "cmd.exe"
         assert known_facts(process.pid, command) == facts  # now it runs, and waits for its child

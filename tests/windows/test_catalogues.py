@@ -16,11 +16,12 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from authenticode import Authority, Signer, image_hash, small_program
-from windows.wintrust import Watched, Windows8, Wine
 
 import procmon
-from procmon import ProcessDetails, Signature, SignatureKind, SignatureStatus, details
+from authenticode import Authority, Signer, image_hash, small_program
+from procmon import ProcessDetails, Signature, SignatureKind, SignatureStatus
+from procmon.system import details
+from windows.wintrust import Watched, Windows8, Wine
 
 CATALOGS = Path(os.environ["SystemRoot"], "system32", "catroot", "{127d0a1d-4ef2-11d1-8608-00c04fc295ee}")
 UNSIGNED = Signature(SignatureStatus.UNSIGNED, SignatureKind.NONE, None, 0x800B0100)
@@ -178,9 +179,7 @@ def test_of_several_catalogues_the_first_good_one_counts(
     assert wintrust.verified == ["a.cat", "b.cat"]
 
 
-def test_several_catalogues_and_no_good_one_are_all_asked(
-    wintrust: Watched, stranger: Signer, program: Path
-) -> None:
+def test_several_catalogues_and_no_good_one_are_all_asked(wintrust: Watched, stranger: Signer, program: Path) -> None:
     for name in "abc":
         catalog = install(name, stranger, program)
     assert signature_of(program) == untrusted(catalog)

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 import procmon
-from procmon import ALLOW, BLOCK, Verdict, cli
-from procmon.gates.driver import driver_info
+from procmon import ALLOW, BLOCK, Verdict
+from procmon.cli import main
+from procmon.driver.info import driver_info
 from procmon.records import DecidedBy
 from procmon.win32 import machine
 from procmon.win32.kernel import is_wine
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "driver" / "wine"))
-from kernel import WineKernel  # noqa: E402
+from kernel import WineKernel
 
 BLOCKED = 0xC0000364
 COMMAND = [sys.executable, "-m", "procmon"]
@@ -79,7 +80,7 @@ def test_a_blocked_command_gives_its_own_status(policy: Path) -> None:
 
 def test_run_says_what_is_wrong() -> None:
     ended = gate("run", "--", "there-is-no-such-command")
-    assert ended.returncode == cli.NOT_FOUND
+    assert ended.returncode == main.NOT_FOUND
     assert (
         ended.stderr == "procmon-gate: there is no command there-is-no-such-command; give its path, or look at PATH\n"
     )
@@ -87,7 +88,7 @@ def test_run_says_what_is_wrong() -> None:
 
 def test_ps_and_tree_show_this_very_process(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["ps"], ["tree"], ["ps", "--json"]):
-        assert cli.main(arguments) == 0
+        assert main.main(arguments) == 0
         shown = capsys.readouterr().out
         assert "python.exe" in shown and str(os.getpid()) in shown
     assert os.getpid() in [json.loads(line)["pid"] for line in shown.splitlines()]
@@ -97,7 +98,7 @@ def test_the_machine_tells_the_doctor(capsys: pytest.CaptureFixture[str]) -> Non
     assert machine.is_elevated() in (True, False)
     if not is_wine():
         assert machine.code_integrity().enforced in (True, False)
-    assert cli.main(["doctor"]) == cli.FOUND
+    assert main.main(["doctor"]) == main.FOUND
     shown = capsys.readouterr().out
     assert "debug gate" in shown and "not installed" in shown
 
@@ -116,16 +117,16 @@ def service() -> Iterator[procmon.DriverService]:
 @pytest.mark.usefixtures("service")
 def test_the_drivers_life_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     for step, status, said in (
-        ("start", cli.FAILED, ""),
+        ("start", main.FAILED, ""),
         ("install", 0, "ProcMonGate: stopped, "),
-        ("install", cli.FAILED, ""),
+        ("install", main.FAILED, ""),
         ("start", 0, "ProcMonGate: running, "),
-        ("delete", cli.FAILED, ""),
+        ("delete", main.FAILED, ""),
         ("status", 0, "ProcMonGate: running, "),
         ("stop", 0, "ProcMonGate: stopped, "),
         ("delete", 0, "ProcMonGate: not installed\n"),
     ):
-        assert cli.main(["driver", step]) == status, step
+        assert main.main(["driver", step]) == status, step
         out, err = capsys.readouterr()
         assert out.startswith(said)
         assert err.count("\n") == (status != 0)
@@ -148,9 +149,9 @@ def test_guard_decides_for_the_machine(
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as guard:
         while not driver_info().controller_pid:
             assert guard.poll() is None, guard.communicate()
-        cli.main(["doctor"])
+        main.main(["doctor"])
         assert f"process {driver_info().controller_pid}, {sys.executable}" in capsys.readouterr().out
-        assert cli.main(["watch"]) == cli.FAILED
+        assert main.main(["watch"]) == main.FAILED
         assert "there can be one" in capsys.readouterr().err
         assert run_under_the_driver("hostname") == (b"", BLOCKED)
         assert guard.stdout is not None
@@ -190,7 +191,7 @@ def keep_pressing():
         press(sys.argv[1])
 
 threading.Thread(target=keep_pressing, daemon=True).start()
-sys.exit(cli.main(sys.argv[2:]))
+sys.exit(main.main(sys.argv[2:]))
 """
 
 
@@ -231,7 +232,7 @@ def test_guard_without_rules_asks_about_what_starts(service: procmon.DriverServi
 
 def test_without_a_console_guard_has_nobody_to_ask() -> None:
     """NUL says that it is a terminal, and is none."""
-    code = "import sys; from procmon import cli; sys.exit(cli.main(['guard']))"
+    code = "import sys; from procmon import cli; sys.exit(main.main(['guard']))"
     ended = subprocess.run(
         [sys.executable, "-c", code],
         stdin=subprocess.DEVNULL,
@@ -241,5 +242,5 @@ def test_without_a_console_guard_has_nobody_to_ask() -> None:
         timeout=60,
         check=False,
     )
-    assert ended.returncode == cli.FAILED
+    assert ended.returncode == main.FAILED
     assert "there is no terminal to ask on: give --policy FILE" in ended.stderr

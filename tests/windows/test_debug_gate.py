@@ -9,20 +9,19 @@ import random
 import subprocess
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 import procmon
-from procmon import ALLOW, BLOCK, Answer, DecidedBy, ProcessFlags, ProcessHelper, Verdict
+from procmon import ALLOW, BLOCK, DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from procmon.gates import debug as debug_gate
-from procmon.gates._debug_loop import DebugLoop
 from procmon.gates.base import Gate
+from procmon.gates.debug_loop import DebugLoop
 from procmon.win32 import debug as win32_debug
 from procmon.win32.kernel import is_wine
-
-pytest.register_assert_rewrite("trees")
-from trees import BLOCKED, SOON, drive, eventually, held, next_held, python  # noqa: E402
+from trees import BLOCKED, SOON, drive, eventually, held, next_held, python
 
 
 @pytest.fixture(params=["waiting", "polling"])
@@ -46,7 +45,7 @@ def test_every_process_of_a_deep_tree_is_held_and_its_record_is_whole() -> None:
     assert held(records) == ["cmd.exe", "cmd.exe", "cmd.exe", "hostname.exe"]
     assert output.strip()
     starts = [record for record in records if record.paused]
-    for parent, child in zip(starts, starts[1:], strict=False):
+    for parent, child in pairwise(starts):
         assert child.parent_pid == parent.pid
         assert child.created is not None and parent.created is not None and child.created >= parent.created
         assert child.start_key > parent.start_key
@@ -105,7 +104,7 @@ def test_one_held_process_holds_nobody_else() -> None:
         exits = sum(record.exited for record in records)
         assert exits == 9
         assert [process for process in gate.snapshot() if process.paused] == [kept[2]]
-        assert gate.allow(kept[2]) == [Answer.DONE]  # deferred until now
+        assert gate.allow(kept[2]) == [VerdictResult.DONE]  # deferred until now
         drive(gate)
         assert gate.popen is not None
         assert gate.popen.communicate(timeout=SOON)[0].split()[-1] == b"0"
@@ -136,7 +135,7 @@ def test_thirty_at_once_each_get_their_own_verdict() -> None:
         drive(gate, decide, until=lambda: len(expected) == 30)
         for process in reversed(later):
             allowed = expected[int((process.command_line or "").split()[-1])] != BLOCKED
-            assert (gate.allow if allowed else gate.block)(process) == [Answer.DONE]
+            assert (gate.allow if allowed else gate.block)(process) == [VerdictResult.DONE]
         drive(gate)
         assert gate.popen is not None
         statuses = [int(status) for status in gate.popen.communicate(timeout=SOON)[0].split()]
@@ -250,7 +249,7 @@ def test_an_attached_process_is_reported_and_never_held() -> None:
         assert eventually(lambda: bool(loop.snapshot()))
         (itself,) = loop.fetch()
         assert itself.pid == running.pid and not itself.paused and ProcessFlags.RUNNING_BEFORE in itself.flags
-        assert loop.answer([itself], ALLOW) == [Answer.NOT_HELD]
+        assert loop.answer([itself], ALLOW) == [VerdictResult.NOT_HELD]
         loop.stop()
         assert running.poll() is None
         running.communicate(b"\n", timeout=SOON)
@@ -333,7 +332,7 @@ def test_the_hold_timeout_answers(verdict: Verdict) -> None:
         assert gone.exited and gone.exit_status == (0 if verdict is ALLOW else BLOCKED)
         assert gate.popen is not None
         assert bool(gate.popen.communicate(timeout=SOON)[0]) == (verdict is ALLOW)
-        assert gate.allow(first) == [Answer.ANSWERED]
+        assert gate.allow(first) == [VerdictResult.ANSWERED]
 
 
 def test_a_process_that_timed_out_before_the_fetch_is_given_once() -> None:
@@ -384,10 +383,10 @@ def test_a_late_or_wrong_verdict_is_told_and_harms_nobody() -> None:
         process = next_held(gate)
         stranger = ProcessHelper(pid=process.pid, parent_pid=0, image_name="", start_key=1)
         nobody = ProcessHelper(pid=3, parent_pid=0, image_name="")
-        assert gate.block(stranger, nobody) == [Answer.STALE, Answer.UNKNOWN]
-        assert gate.allow(process, process) == [Answer.DONE, Answer.ANSWERED]
+        assert gate.block(stranger, nobody) == [VerdictResult.STALE, VerdictResult.UNKNOWN]
+        assert gate.allow(process, process) == [VerdictResult.DONE, VerdictResult.ANSWERED]
         assert drive(gate)[-1].exit_status == 0
-        assert gate.block(process) == [Answer.ANSWERED]
+        assert gate.block(process) == [VerdictResult.ANSWERED]
 
 
 @pytest.mark.usefixtures("each_port")

@@ -5,11 +5,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import procmon
 import pytest
 
-pytest.register_assert_rewrite("conformance")
-from conformance import Adapter, GateConformance  # noqa: E402
+import procmon
+from conformance import Adapter, GateConformance
 
 ROOT = r"""
 import _winapi, subprocess

@@ -6,25 +6,23 @@ import subprocess
 import threading
 import time
 
-import ctrl_c
 import pytest
 
+import ctrl_c
 import procmon
 from ctrl_c import seconds_until_heard
-from procmon import Answer, ProcessHelper
-from procmon.gates import _debug_loop
+from procmon import ProcessHelper, VerdictResult
 from procmon.gates import debug as debug_gate
+from procmon.gates import debug_loop
 from procmon.win32 import debug as win32_debug
 from procmon.win32 import kernel
-
-pytest.register_assert_rewrite("trees")
-from trees import SOON, drive, eventually, next_held, python  # noqa: E402
+from trees import SOON, drive, eventually, next_held, python
 
 
 def test_a_process_that_the_gate_has_left_is_beyond_terminate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its handle was the debugger's: the value may be another process' by now."""
     with subprocess.Popen(python("input()"), stdin=subprocess.PIPE) as running:
-        loop = _debug_loop.DebugLoop(None, procmon.ALLOW, include_first=True, attached_pid=running.pid)
+        loop = debug_loop.DebugLoop(None, procmon.ALLOW, include_first=True, attached_pid=running.pid)
         loop.begin(lambda port: win32_debug._DebugActiveProcess(running.pid))
         assert eventually(lambda: bool(loop.snapshot()))
         (process,) = loop.fetch()
@@ -58,7 +56,7 @@ def test_one_that_will_not_die_costs_the_others_nothing(
             end(handle, status)
 
         monkeypatch.setattr(kernel, "terminate_process", refuse_one)
-        assert gate.block(*children) == [Answer.DONE] * 3
+        assert gate.block(*children) == [VerdictResult.DONE] * 3
         assert eventually(lambda: sorted(gate.snapshot(), key=lambda one: one.start_key)[1:] == children[:1])
     assert gate.popen is not None and gate.popen.wait(SOON) == 0  # it waits for all of them
     assert [line.split("it ")[-1] for line in caplog.messages if "could not be ended" in line] == [
@@ -73,7 +71,7 @@ def test_a_hold_timeout_that_no_clock_can_keep() -> None:
     with procmon.DebugGate.run(["hostname"], hold_timeout=1e12, stdout=subprocess.DEVNULL) as gate:
         process = next_held(gate)
         time.sleep(0.1)
-        assert gate.allow(process) == [Answer.DONE]
+        assert gate.allow(process) == [VerdictResult.DONE]
         assert drive(gate)[-1].exit_status == 0
 
 
@@ -97,7 +95,7 @@ def test_ctrl_c_while_the_command_starts_leaves_nobody_held() -> None:
         started.append(subprocess.Popen("hostname", stdout=subprocess.DEVNULL, creationflags=win32_debug.DEBUG_PROCESS))
         _thread.interrupt_main()
 
-    loop = _debug_loop.DebugLoop(None, procmon.ALLOW, include_first=True)
+    loop = debug_loop.DebugLoop(None, procmon.ALLOW, include_first=True)
     with pytest.raises(KeyboardInterrupt):
         loop.begin(first)
         time.sleep(SOON)

@@ -2,11 +2,10 @@
 
 import subprocess
 
-import procmon
 import pytest
 
-pytest.register_assert_rewrite("trees")
-from trees import SOON, drive, python  # noqa: E402
+import procmon
+from trees import SOON, drive, python
 
 
 def run_through(code: str) -> tuple[str, int]:

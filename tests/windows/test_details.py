@@ -209,7 +209,7 @@ def test_a_file_is_not_kept_from_being_renamed_or_deleted(tmp_path: Path) -> Non
 
 def test_a_file_that_was_rewritten_is_hashed_anew_though_its_time_was_set_back(tmp_path: Path) -> None:
     """Else whoever may write to an allowed program could make another one of it, and be taken for the first."""
-    from procmon.details import _of_file, _sha256
+    from procmon.system.details import _of_file, _sha256
 
     path = tmp_path / "a.exe"
     path.write_bytes(b"abc")
@@ -228,6 +228,6 @@ def test_a_path_longer_than_max_path_is_hashed(tmp_path: Path) -> None:
     image = str(folder / "deep.exe")
     assert len(image) > 300
     shutil.copyfile(SIGNED, "\\\\?\\" + image)
-    from procmon.details import _of_file, _sha256
+    from procmon.system.details import _of_file, _sha256
 
     assert _of_file(image, "sha256", _sha256) == hashlib.sha256(SIGNED.read_bytes()).hexdigest()

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import documentation
 import pytest
+
+import documentation
 from documentation import ROOT
 
 DOCUMENTS = [

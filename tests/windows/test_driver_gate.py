@@ -16,19 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.register_assert_rewrite("conformance")
-from conformance import Adapter, GateConformance  # noqa: E402
+from kernel import WineKernel, native_name
 
 import procmon
-from procmon import ALLOW, BLOCK, Answer, DecidedBy, DriverGate, ProcessHelper, wire
-from procmon.gates.driver import DEVICE, driver_info
+from conformance import Adapter, GateConformance
+from procmon import ALLOW, BLOCK, DecidedBy, DriverGate, ProcessHelper, VerdictResult
+from procmon.driver import protocol
+from procmon.driver.info import DEVICE, driver_info
 from procmon.win32.device import Connection
 from procmon.win32.kernel import is_wine
-
-KERNEL = Path(__file__).resolve().parents[2] / "driver" / "wine"
-sys.path.insert(0, str(KERNEL))
-from kernel import WineKernel, native_name  # noqa: E402
 
 BLOCKED = 0xC0000364
 SOON = 20.0  # seconds; only a hang runs into it
@@ -241,7 +237,7 @@ def test_the_drivers_own_timeout_answers_and_the_gate_says_so(programs: Programs
         assert programs.exit_status(pid, SOON) == BLOCKED
         answered = records_of(gate, {pid}, lambda record: record.verdict is not None)[pid]
         assert (answered.verdict, answered.decided_by) == (BLOCK, DecidedBy.GATE_TIMEOUT)
-        assert gate.allow(process)[0] in (Answer.ANSWERED, Answer.UNKNOWN)
+        assert gate.allow(process)[0] in (VerdictResult.ANSWERED, VerdictResult.UNKNOWN)
         assert gate.info().hold_timeout_ms == 300
         assert not programs.ran(pid)
 
@@ -316,7 +312,7 @@ def test_many_are_held_at_once_and_answered_at_once(programs: Programs) -> None:
         processes = held(gate, *pids)
         assert gate.info().held_count == 12
         assert set(processes) <= set(gate.snapshot())
-        assert gate.allow(*processes) == [Answer.DONE] * 12
+        assert gate.allow(*processes) == [VerdictResult.DONE] * 12
         assert until(programs.all_ran)
 
 
@@ -440,15 +436,23 @@ def test_no_handle_is_lost(service: procmon.DriverService) -> None:
 def test_the_device_refuses_noise_and_goes_on_answering(service: procmon.DriverService) -> None:
     """Through the real DeviceIoControl; the core's fuzzer does it more thoroughly, without the I/O manager."""
     noise = random.Random(4)
-    codes = [wire.FETCH, wire.LIST, wire.ALLOW, wire.BLOCK, wire.SET_RULES, wire.NOTE_CREATED, wire.NOTE_EXITED]
+    codes = [
+        protocol.FETCH,
+        protocol.LIST,
+        protocol.ALLOW,
+        protocol.BLOCK,
+        protocol.SET_RULES,
+        protocol.NOTE_CREATED,
+        protocol.NOTE_EXITED,
+    ]
     refused = 0
     with opened() as gate:
         connection = gate._connection
         for _ in range(500):
-            code = noise.choice([*codes, wire.request_code(noise.randrange(0x800, 0x1000), wire.ACCESS_BOTH)])
+            code = noise.choice([*codes, protocol.request_code(noise.randrange(0x800, 0x1000), protocol.ACCESS_BOTH)])
             data = noise.randbytes(noise.choice([0, 1, 7, 8, 15, 16, 31, 32, 33, 100]))
-            if code == wire.NOTE_CREATED:
-                data = data[: wire.NOTE_CREATED_REQUEST.size - 1]  # a whole one would make a process of it
+            if code == protocol.NOTE_CREATED:
+                data = data[: protocol.NOTE_CREATED_REQUEST.size - 1]  # a whole one would make a process of it
             try:
                 connection.request(code, data, noise.choice([0, 3, 4, 15, 16, 64, 4096]))
             except OSError:
@@ -460,7 +464,7 @@ def test_the_device_refuses_noise_and_goes_on_answering(service: procmon.DriverS
 
 
 def test_the_kernels_part_can_be_played_from_a_command_line(service: procmon.DriverService) -> None:
-    player = str(KERNEL / "kernel.py")
+    player = str(Path(__file__).resolve().parents[2] / "driver" / "wine" / "kernel.py")
     command = [sys.executable, player, "--", "cmd", "/c", "hostname & exit 7"]
     with opened() as gate, subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         names = []
@@ -482,8 +486,8 @@ def test_the_kernels_part_can_be_played_from_a_command_line(service: procmon.Dri
 def test_a_driver_of_another_major_version_is_refused(
     service: procmon.DriverService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "VERSION_MAJOR", 2)
-    monkeypatch.setattr(wire, "VERSION", 2 << 16)
+    monkeypatch.setattr(protocol, "VERSION_MAJOR", 2)
+    monkeypatch.setattr(protocol, "VERSION", 2 << 16)
     with pytest.raises(procmon.VersionMismatch, match=r"speaks protocol 1.0, this package 2.0: stop and delete it"):
         DriverGate()
     monkeypatch.undo()
@@ -493,8 +497,8 @@ def test_a_driver_of_another_major_version_is_refused(
 def test_the_driver_itself_refuses_a_controller_of_another_major_version(service: procmon.DriverService) -> None:
     with closing(Connection(DEVICE)) as connection:
         with pytest.raises(OSError) as caught:
-            connection.request(wire.REGISTER, wire.encode_register(connection.event, version=2 << 16))
+            connection.request(protocol.REGISTER, protocol.encode_register(connection.event, version=2 << 16))
         assert caught.value.winerror == 1306
         assert driver_info().controller_pid == 0
-        connection.request(wire.REGISTER, wire.encode_register(connection.event, version=wire.VERSION + 7))
+        connection.request(protocol.REGISTER, protocol.encode_register(connection.event, version=protocol.VERSION + 7))
         assert driver_info().controller_pid != 0

@@ -7,9 +7,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from examples import samples
 
 import procmon
+from examples import samples
 from procmon.win32.kernel import is_wine
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,6 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 import main_job  # noqa: E402
-
 import procmon  # noqa: E402
 
 

@@ -5,8 +5,9 @@ import sys
 import time
 from pathlib import Path
 
-import ctrl_c
 import pytest
+
+import ctrl_c
 
 
 @pytest.mark.parametrize("action", ctrl_c.ACTIONS)

@@ -8,7 +8,7 @@ import pytest
 
 import procmon
 from procmon import ProcessFlags
-from procmon.processes import lookup
+from procmon.system.listing import lookup
 
 
 @pytest.fixture

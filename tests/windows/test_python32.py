@@ -10,9 +10,7 @@ import pytest
 
 import procmon
 from procmon.win32.kernel import is_wine
-
-pytest.register_assert_rewrite("trees")
-from trees import next_held  # noqa: E402
+from trees import next_held
 
 __test__ = is_wine()
 ROOT = Path(__file__).resolve().parents[2]

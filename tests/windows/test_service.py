@@ -13,7 +13,7 @@ import pytest
 
 import procmon
 from procmon import DriverService, DriverState
-from procmon.gates.driver import driver_info
+from procmon.driver.info import driver_info
 from procmon.win32 import kernel, scm
 from procmon.win32._bind import windows_error
 

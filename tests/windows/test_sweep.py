@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
-import procmon
 import pytest
-from procmon.processes import lookup
-from procmon.records import Answer
+
+import procmon
+from procmon.records import VerdictResult
+from procmon.system.listing import lookup
 
 BLOCKED = 0xC0000364
 
@@ -34,9 +35,9 @@ def child() -> Iterator["subprocess.Popen[bytes]"]:
         process.kill()
 
 
-def sweep(*running: procmon.ProcessHelper) -> list[Answer | None]:
+def sweep(*running: procmon.ProcessHelper) -> list[VerdictResult | None]:
     decisions = procmon.Monitor(RunningGate(*running)).sweep(lambda process: procmon.BLOCK, terminate=True)
-    return [decision.answer for decision in decisions]
+    return [decision.result for decision in decisions]
 
 
 def record(pid: int) -> procmon.ProcessHelper:
@@ -46,21 +47,21 @@ def record(pid: int) -> procmon.ProcessHelper:
 
 
 def test_it_ends_a_running_process_with_the_status_of_a_block(child: "subprocess.Popen[bytes]") -> None:
-    assert sweep(record(child.pid)) == [Answer.DONE]
+    assert sweep(record(child.pid)) == [VerdictResult.DONE]
     assert child.wait(10) & 0xFFFFFFFF == BLOCKED
 
 
 def test_without_a_time_of_creation_the_image_must_be_the_same(child: "subprocess.Popen[bytes]") -> None:
     known = replace(record(child.pid), created=None)
-    assert sweep(replace(known, image_name="c:\\other.exe")) == [Answer.STALE]
+    assert sweep(replace(known, image_name="c:\\other.exe")) == [VerdictResult.STALE]
     assert child.poll() is None
-    assert sweep(known) == [Answer.DONE]
+    assert sweep(known) == [VerdictResult.DONE]
 
 
 def test_another_process_that_has_the_pid_now_is_left_alone(child: "subprocess.Popen[bytes]") -> None:
     known = record(child.pid)
     assert known.created is not None
-    assert sweep(replace(known, created=known.created - timedelta(seconds=1))) == [Answer.STALE]
+    assert sweep(replace(known, created=known.created - timedelta(seconds=1))) == [VerdictResult.STALE]
     assert child.poll() is None
 
 
@@ -68,8 +69,8 @@ def test_a_process_that_has_gone_is_stale(child: "subprocess.Popen[bytes]") -> N
     known = record(child.pid)
     child.kill()
     child.wait(10)
-    assert sweep(known) == [Answer.STALE]
-    assert sweep(replace(known, pid=0x7FFFFFF0)) == [Answer.STALE]
+    assert sweep(known) == [VerdictResult.STALE]
+    assert sweep(replace(known, pid=0x7FFFFFF0)) == [VerdictResult.STALE]
 
 
 def test_it_does_not_end_itself(caplog: pytest.LogCaptureFixture) -> None:

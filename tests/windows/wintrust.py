@@ -8,12 +8,11 @@ besides what Windows has from 8 on. In both it is Wine's WinVerifyTrust that che
 import ctypes
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from authenticode import image_hash, tag
-
 from procmon.win32 import trust
 
 __all__ = ["Watched", "Windows8", "Wine"]
@@ -69,7 +68,7 @@ class Search:
     """For the catalogues of a folder that list a SHA-256."""
 
     digest: bytes = b""
-    left: Iterator[Path] = iter(())
+    left: Iterator[Path] = field(default_factory=lambda: iter(()))
 
 
 class Windows8(Wine):

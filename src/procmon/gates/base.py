@@ -6,7 +6,7 @@ protocol, and the conformance suite (tests/conformance.py) holds each of them to
 
 from typing import Protocol, runtime_checkable
 
-from ..records import Answer, ProcessHelper
+from ..records import ProcessHelper, VerdictResult
 
 __all__ = ["Gate"]
 
@@ -62,13 +62,13 @@ class Gate(Protocol):
         Raises: GateClosed.
         """
 
-    def allow(self, *processes: ProcessHelper) -> list[Answer]:
+    def allow(self, *processes: ProcessHelper) -> list[VerdictResult]:
         """Let them run. One answer for each, in order; a late or wrong verdict harms nobody.
 
         Raises: GateClosed.
         """
 
-    def block(self, *processes: ProcessHelper) -> list[Answer]:
+    def block(self, *processes: ProcessHelper) -> list[VerdictResult]:
         """End them before their first instruction, with exit status 0xC0000364. Otherwise like `allow`."""
 
     def close(self) -> None:

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 
-from .._aside import aside
 from ..errors import GateClosed, UnsupportedPlatform
-from ..records import Answer, ProcessHelper, Verdict
+from ..records import ProcessHelper, Verdict, VerdictResult
+from ..util.threads import run_in_thread
 from ..win32 import debug, kernel
 from ..win32 import process as win32_process
 from ..win32.translate import ATTACH, code_of, translated
-from ._debug_loop import STATUS_BLOCKED, DebugLoop
+from .debug_loop import STATUS_BLOCKED, DebugLoop
 
 __all__ = ["STATUS_BLOCKED", "DebugGate"]
 
@@ -43,7 +43,7 @@ class DebugGate:
     >>> [process.name for process in gate.fetch()]  # doctest: +WINDOWS
     ['hostname.exe']
     >>> gate.block(*gate.snapshot())  # doctest: +WINDOWS
-    [<Answer.DONE>]
+    [<VerdictResult.DONE>]
     >>> hex(gate.popen.wait() & 0xFFFFFFFF)  # doctest: +WINDOWS
     '0xc0000364'
     >>> gate.close()  # doctest: +WINDOWS
@@ -97,9 +97,7 @@ class DebugGate:
         return cls(loop, f"{name} (pid {popen.pid})", popen)
 
     @classmethod
-    def attach(
-        cls, pid: int, *, hold_timeout: float | None = None, on_timeout: Verdict = Verdict.ALLOW
-    ) -> Self:
+    def attach(cls, pid: int, *, hold_timeout: float | None = None, on_timeout: Verdict = Verdict.ALLOW) -> Self:
         """Hold each process that a running process starts from now on, and that these start. It is not held itself.
 
         Raises: UnsupportedPlatform off Windows, and on Wine; StaleProcess when there is no such process; AccessDenied
@@ -171,7 +169,7 @@ class DebugGate:
         self._check_open()
         return self._loop.snapshot()
 
-    def allow(self, *processes: ProcessHelper) -> list[Answer]:
+    def allow(self, *processes: ProcessHelper) -> list[VerdictResult]:
         """Let them run; one answer for each, in order.
 
         Raises: GateClosed.
@@ -179,7 +177,7 @@ class DebugGate:
         self._check_open()
         return self._loop.answer(processes, Verdict.ALLOW)
 
-    def block(self, *processes: ProcessHelper) -> list[Answer]:
+    def block(self, *processes: ProcessHelper) -> list[VerdictResult]:
         """End them before their first instruction, with status 0xC0000364; one answer for each, in order.
 
         Raises: GateClosed.
@@ -198,7 +196,7 @@ class DebugGate:
     def close(self) -> None:
         """Let all that is held run, and leave the tree: it goes on undebugged. Twice is no error."""
         self._closed = True
-        aside(self._loop.stop)
+        run_in_thread(self._loop.stop)
         self._finalizer.detach()
 
     def _check_open(self) -> None:

@@ -1,35 +1,26 @@
 r"""The gate of the whole machine: every new process, held by the driver behind ``\\.\ProcMonGate``."""
 
 import logging
-import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, Self
 
-from .. import wire
-from .._aside import aside
-from ..driverinfo import DriverInfo
-from ..errors import DriverNotRunning, GateClosed, ProcmonError, UnsupportedPlatform, VersionMismatch
-from ..records import Answer, ProcessHelper, Verdict
-from ..win32 import scm
-from ..win32.device import Connection, Device
-from ..win32.translate import NOT_INSTALLED, OPEN, REGISTER, REQUEST, code_of, translate, translated
+from ..driver import protocol
+from ..driver.info import DEVICE, INFO_BYTES, DriverInfo, foreign_driver, open_device
+from ..errors import DriverNotRunning, GateClosed, ProcmonError, VersionMismatch
+from ..records import ProcessHelper, Verdict, VerdictResult
+from ..util.threads import run_in_thread
+from ..win32.device import Connection
+from ..win32.translate import REGISTER, REQUEST, translate, translated
 
-__all__ = ["DEVICE", "DriverConnection", "DriverGate", "driver_info"]
+__all__ = ["DriverConnection", "DriverGate"]
 
-DEVICE = r"\\.\ProcMonGate"
-SERVICE = "ProcMonGate"
 
 logger = logging.getLogger("procmon")
 
 _SLICE = 0.25  # seconds: how soon a wait sees Ctrl+C, and that the driver was stopped
 _FIRST_BUFFER = 64 * 1024
-_INFO_BYTES = 1024  # more than Info has today, so that a newer minor version may add to it
-_FILE_NOT_FOUND = 2
-_SERVICE_DOES_NOT_EXIST = 1060
-
-_Opened = TypeVar("_Opened", bound=Device)
 
 
 class DriverConnection(Protocol):
@@ -84,18 +75,18 @@ class DriverGate:
         exempt_descendants: bool = True,
         report_exits: bool = True,
     ) -> None:
-        flags = wire.EXEMPT_DESCENDANTS * exempt_descendants | wire.REPORT_EXITS * report_exits
+        flags = protocol.EXEMPT_DESCENDANTS * exempt_descendants | protocol.REPORT_EXITS * report_exits
         timeout_ms = _milliseconds(hold_timeout)
         # Made once before anything is opened, so that a bad verdict leaves nothing behind.
-        wire.encode_register(0, on_timeout=on_timeout, on_disconnect=on_disconnect)
-        self._connection: DriverConnection = _open(Connection, device) if isinstance(device, str) else device
+        protocol.encode_register(0, on_timeout=on_timeout, on_disconnect=on_disconnect)
+        self._connection: DriverConnection = open_device(Connection, device) if isinstance(device, str) else device
         self._closed = False
         self._lost: ProcmonError | None = None
         self._buffer_bytes = _FIRST_BUFFER
         self._next_look = 0.0
         try:
             self._check_version()
-            request = wire.encode_register(
+            request = protocol.encode_register(
                 self._connection.event,
                 hold_timeout_ms=timeout_ms,
                 on_timeout=on_timeout,
@@ -103,7 +94,7 @@ class DriverGate:
                 flags=flags,
             )
             try:
-                self._connection.request(wire.REGISTER, request)
+                self._connection.request(protocol.REGISTER, request)
             except OSError as error:
                 raise translate(error, REGISTER, path=self.name, controller=self._controller()) from error
         except BaseException:
@@ -164,7 +155,7 @@ class DriverGate:
         processes: list[ProcessHelper] = []
         while True:
             try:
-                reply = self._records(wire.FETCH)
+                reply = self._records(protocol.FETCH)
             except ProcmonError:
                 if processes:
                     return processes  # the driver has counted them as given; the next call raises, or goes on
@@ -181,22 +172,22 @@ class DriverGate:
         processes: list[ProcessHelper] = []
         after_key = 0
         while True:
-            reply = self._records(wire.LIST, wire.encode_list(after_key))
+            reply = self._records(protocol.LIST, protocol.encode_list(after_key))
             processes.extend(record.process() for record in reply.records)
             after_key = reply.next_key
             if not after_key:
                 return processes
 
-    def allow(self, *processes: ProcessHelper) -> list[Answer]:
+    def allow(self, *processes: ProcessHelper) -> list[VerdictResult]:
         """Let them run. One answer for each, in order; a late or wrong verdict harms nobody.
 
         Raises: GateClosed.
         """
-        return self._answer(wire.ALLOW, processes)
+        return self._answer(protocol.ALLOW, processes)
 
-    def block(self, *processes: ProcessHelper) -> list[Answer]:
+    def block(self, *processes: ProcessHelper) -> list[VerdictResult]:
         """End them before their first instruction, with exit status 0xC0000364. Otherwise like `allow`."""
-        return self._answer(wire.BLOCK, processes)
+        return self._answer(protocol.BLOCK, processes)
 
     def set_rules(self, rules: Iterable[tuple[str, Verdict]]) -> None:
         r"""Hand the driver verdicts for exact paths (``c:\tools\a.exe`` or native), in place of all old ones.
@@ -206,15 +197,15 @@ class DriverGate:
         Raises: ValueError for a rule that cannot be; GateClosed; ProcmonError when the kernel has no memory. In each
         case the old rules stay in force.
         """
-        self._request(wire.SET_RULES, wire.encode_rules(rules))
+        self._request(protocol.SET_RULES, protocol.encode_rules(rules))
 
     def info(self) -> DriverInfo:
         """The driver's state and counters. Raises: GateClosed."""
-        return DriverInfo.unpack(self._request(wire.INFO, reply_bytes=_INFO_BYTES))
+        return DriverInfo.unpack(self._request(protocol.INFO, reply_bytes=INFO_BYTES))
 
     def close(self) -> None:
         """Let all that is still held go, by `on_disconnect`, and hold nothing more. Twice is no error."""
-        aside(self._close)
+        run_in_thread(self._close)
 
     def _close(self) -> None:
         if not self._closed:
@@ -243,20 +234,20 @@ class DriverGate:
                 raise GateClosed(str(problem)) from problem
             raise problem from error
 
-    def _records(self, code: int, data: bytes = b"") -> wire.Records:
+    def _records(self, code: int, data: bytes = b"") -> protocol.Records:
         """One reply that holds at least one record if there is one."""
         while True:
-            reply = wire.decode_records(self._request(code, data, self._buffer_bytes))
+            reply = protocol.decode_records(self._request(code, data, self._buffer_bytes))
             if reply.records or not reply.needed_bytes:
                 return reply
-            self._buffer_bytes = max(2 * self._buffer_bytes, wire.RECORDS_HEADER.size + reply.needed_bytes)
+            self._buffer_bytes = max(2 * self._buffer_bytes, protocol.RECORDS_HEADER.size + reply.needed_bytes)
 
-    def _answer(self, code: int, processes: tuple[ProcessHelper, ...]) -> list[Answer]:
-        answers: list[Answer] = []
-        for first in range(0, len(processes), wire.MAX_TARGETS):
-            batch = [process.identity for process in processes[first : first + wire.MAX_TARGETS]]
-            reply = self._request(code, wire.encode_targets(batch), 4 * len(batch))
-            answers += wire.decode_answers(reply, len(batch))
+    def _answer(self, code: int, processes: tuple[ProcessHelper, ...]) -> list[VerdictResult]:
+        answers: list[VerdictResult] = []
+        for first in range(0, len(processes), protocol.MAX_TARGETS):
+            batch = [process.identity for process in processes[first : first + protocol.MAX_TARGETS]]
+            reply = self._request(code, protocol.encode_targets(batch), 4 * len(batch))
+            answers += protocol.decode_answers(reply, len(batch))
         if not processes and self.ended:
             self._request(code)  # raises, as it does with processes
         return answers
@@ -267,75 +258,34 @@ class DriverGate:
             return
         self._next_look = now + _SLICE
         try:
-            self._request(wire.INFO, reply_bytes=_INFO_BYTES)
+            self._request(protocol.INFO, reply_bytes=INFO_BYTES)
         except ProcmonError as problem:  # if that is the end, `ended` tells; if not, there is nothing to tell
             logger.debug("%s: %s", self.name, problem)
 
     def _check_version(self) -> None:
         try:
             with translated(REQUEST, path=self.name):
-                version = wire.decode_version(self._connection.request(wire.INFO, b"", _INFO_BYTES))
+                version = protocol.decode_version(self._connection.request(protocol.INFO, b"", INFO_BYTES))
         except ValueError as error:
-            raise _stranger(self.name, error) from error
-        if version >> 16 != wire.VERSION_MAJOR:
+            raise foreign_driver(self.name, error) from error
+        if version >> 16 != protocol.VERSION_MAJOR:
             raise VersionMismatch(
-                f"the driver behind {self.name} speaks protocol {wire.version_text(version)}, this package "
-                f"{wire.version_text(wire.VERSION)}: stop and delete it, then install the driver of this package"
+                f"the driver behind {self.name} speaks protocol {protocol.version_text(version)}, this package"
+                f" {protocol.version_text(protocol.VERSION)}: stop and delete it, then install the driver of this"
+                " package"
             )
 
     def _controller(self) -> str:
         try:
-            pid = DriverInfo.unpack(self._connection.request(wire.INFO, b"", _INFO_BYTES)).controller_pid
+            pid = DriverInfo.unpack(self._connection.request(protocol.INFO, b"", INFO_BYTES)).controller_pid
         except (OSError, ValueError):  # only for a message that is on its way already
             pid = 0
         return f"process {pid}" if pid else "another program"
 
 
-def driver_info(device: str = DEVICE) -> DriverInfo:
-    """The state of the driver behind `device`, without becoming its controller.
-
-    Raises: DriverNotInstalled, DriverNotRunning, AccessDenied, VersionMismatch; UnsupportedPlatform off Windows.
-    """
-    opened = _open(Device, device)
-    try:
-        with translated(REQUEST, path=device):
-            return DriverInfo.unpack(opened.request(wire.INFO, b"", _INFO_BYTES))
-    except ValueError as error:
-        raise _stranger(device, error) from error
-    finally:
-        opened.close()
-
-
 def _milliseconds(hold_timeout: float | None) -> int:
     if hold_timeout is None:
-        return wire.NO_TIMEOUT
-    if not 0 < hold_timeout * 1000 < wire.UNLIMITED:
+        return protocol.NO_TIMEOUT
+    if not 0 < hold_timeout * 1000 < protocol.UNLIMITED:
         raise ValueError(f"hold_timeout is a number of seconds above 0, or None to hold for ever; not {hold_timeout!r}")
     return max(1, round(hold_timeout * 1000))
-
-
-def _open(kind: Callable[[str], _Opened], path: str) -> _Opened:
-    if sys.platform != "win32":
-        raise UnsupportedPlatform(
-            f"DriverGate needs Windows, this is {sys.platform}; procmon.SimulatedGate works on every system"
-        )
-    try:
-        return kind(path)
-    except OSError as error:
-        if code_of(error) == _FILE_NOT_FOUND and path == DEVICE and not _installed():
-            raise translate(error, NOT_INSTALLED, path=path) from error
-        raise translate(error, OPEN, path=path) from error
-
-
-def _installed() -> bool:
-    try:
-        scm.query(SERVICE)
-    except OSError as error:
-        return code_of(error) != _SERVICE_DOES_NOT_EXIST
-    return True
-
-
-def _stranger(path: str, error: ValueError) -> VersionMismatch:
-    return VersionMismatch(
-        f"what answers at {path} is not this package's driver ({error}): stop and delete it, then install the right one"
-    )

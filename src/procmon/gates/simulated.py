@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from .._aside import wait_for
 from ..errors import GateClosed, StaleProcess
-from ..records import Answer, DecidedBy, ProcessFlags, ProcessHelper, Verdict
-from ..wire import lowercase
-from ._script import Script, Step
+from ..records import DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
+from ..util.paths import lowercase
+from ..util.threads import wait_for
+from .script import Script, Step
 
 __all__ = ["STATUS_BLOCKED", "SimulatedGate"]
 
@@ -150,7 +150,7 @@ class SimulatedGate:
         >>> gate = procmon.SimulatedGate()
         >>> process = gate.start("a.exe")
         >>> gate.allow(process)
-        [<Answer.DONE>]
+        [<VerdictResult.DONE>]
         >>> gate.verdict_of(process)
         <Verdict.ALLOW>
 
@@ -321,14 +321,14 @@ class SimulatedGate:
             self._check_open()
             return [process for process in self._processes.values() if not process.exited]
 
-    def allow(self, *processes: ProcessHelper) -> list[Answer]:
+    def allow(self, *processes: ProcessHelper) -> list[VerdictResult]:
         """Let them run; one answer for each, in order.
 
         Raises: GateClosed.
         """
         return self._answer(processes, Verdict.ALLOW)
 
-    def block(self, *processes: ProcessHelper) -> list[Answer]:
+    def block(self, *processes: ProcessHelper) -> list[VerdictResult]:
         """End them before they begin, with status 0xC0000364; one answer for each, in order.
 
         Raises: GateClosed.
@@ -381,25 +381,25 @@ class SimulatedGate:
             raise StaleProcess(f"{process!r} is not running in this gate: it has exited, or was never started")
         return current
 
-    def _answer(self, processes: Iterable[ProcessHelper], verdict: Verdict) -> list[Answer]:
+    def _answer(self, processes: Iterable[ProcessHelper], verdict: Verdict) -> list[VerdictResult]:
         with self._state:
             self._check_open()
             return [self._answer_one(process, verdict) for process in processes]
 
-    def _answer_one(self, process: ProcessHelper, verdict: Verdict) -> Answer:
+    def _answer_one(self, process: ProcessHelper, verdict: Verdict) -> VerdictResult:
         current = self._processes.get(process.pid)
         if current is None:
-            return Answer.UNKNOWN
+            return VerdictResult.UNKNOWN
         if current != process:
-            return Answer.STALE
+            return VerdictResult.STALE
         if current.verdict is not None:
-            return Answer.ANSWERED if current.decided_by is not DecidedBy.EXEMPT else Answer.NOT_HELD
+            return VerdictResult.ANSWERED if current.decided_by is not DecidedBy.EXEMPT else VerdictResult.NOT_HELD
         if current.exited:
-            return Answer.UNKNOWN
+            return VerdictResult.UNKNOWN
         if not current.paused:
-            return Answer.NOT_HELD
+            return VerdictResult.NOT_HELD
         self._decide(current, verdict, DecidedBy.USER)
-        return Answer.DONE
+        return VerdictResult.DONE
 
     def _decide(self, process: ProcessHelper, verdict: Verdict, by: DecidedBy) -> None:
         if verdict is Verdict.DEFER:

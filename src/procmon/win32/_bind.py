@@ -71,9 +71,7 @@ advapi32 = Library("advapi32.dll")
 ntdll = Library("ntdll.dll")
 
 
-def bind(
-    library: Library, name: str, result: Any, arguments: Sequence[Any], rule: ErrorRule
-) -> Callable[..., Any]:
+def bind(library: Library, name: str, result: Any, arguments: Sequence[Any], rule: ErrorRule) -> Callable[..., Any]:
     """A callable for one function. Each call looks at the result by `rule`.
 
     Raises (when called): UnsupportedPlatform off Windows; OSError as the rule says.

@@ -14,12 +14,12 @@ from .kernel import INFINITE, create_event, open_process, set_event, wait_any
 __all__ = [
     "CREATE_PROCESS",
     "DEBUG_PROCESS",
-    "DebugEvent",
-    "DebugPort",
     "EXCEPTION",
     "EXIT_PROCESS",
     "LOAD_DLL",
     "OUTPUT_STRING",
+    "DebugEvent",
+    "DebugPort",
 ]
 
 DEBUG_PROCESS: Final = 0x1

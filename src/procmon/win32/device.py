@@ -54,9 +54,7 @@ class Device:
         """
         reply, returned = ctypes.create_string_buffer(max(reply_bytes, 1)), DWORD()
         with self._lock:
-            _DeviceIoControl(
-                int(self._handle), code, data, len(data), reply, reply_bytes, ctypes.byref(returned), None
-            )
+            _DeviceIoControl(int(self._handle), code, data, len(data), reply, reply_bytes, ctypes.byref(returned), None)
         return ctypes.string_at(reply, min(returned.value, reply_bytes))
 
     def close(self) -> None:

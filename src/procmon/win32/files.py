@@ -42,9 +42,7 @@ _GetFileInformationByHandleEx = bind(
 _Wow64DisableWow64FsRedirection = bind(
     kernel32, "Wow64DisableWow64FsRedirection", BOOL, (ctypes.POINTER(ctypes.c_void_p),), fail_on_zero
 )
-_Wow64RevertWow64FsRedirection = bind(
-    kernel32, "Wow64RevertWow64FsRedirection", BOOL, (ctypes.c_void_p,), fail_on_zero
-)
+_Wow64RevertWow64FsRedirection = bind(kernel32, "Wow64RevertWow64FsRedirection", BOOL, (ctypes.c_void_p,), fail_on_zero)
 
 
 @contextmanager

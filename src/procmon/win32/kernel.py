@@ -76,9 +76,7 @@ def open_existing(path: str, access: int, share: int, flags: int = 0) -> int:
 
 # https://learn.microsoft.com/windows/win32/api/synchapi/nf-synchapi-createeventw
 # HANDLE CreateEventW(LPSECURITY_ATTRIBUTES attributes, BOOL manual_reset, BOOL initial_state, LPCWSTR name);
-_CreateEventW = bind(
-    kernel32, "CreateEventW", HANDLE, (ctypes.c_void_p, BOOL, BOOL, ctypes.c_wchar_p), handle_or_none
-)
+_CreateEventW = bind(kernel32, "CreateEventW", HANDLE, (ctypes.c_void_p, BOOL, BOOL, ctypes.c_wchar_p), handle_or_none)
 
 # https://learn.microsoft.com/windows/win32/api/synchapi/nf-synchapi-setevent
 # BOOL SetEvent(HANDLE hEvent);
@@ -169,9 +167,7 @@ def is_wow64(process: SupportsInt = _THIS_PROCESS) -> bool:
 
 # https://learn.microsoft.com/windows/win32/api/fileapi/nf-fileapi-querydosdevicew
 # DWORD QueryDosDeviceW(LPCWSTR lpDeviceName, LPWSTR lpTargetPath, DWORD ucchMax);
-_QueryDosDeviceW = bind(
-    kernel32, "QueryDosDeviceW", DWORD, (ctypes.c_wchar_p, ctypes.c_wchar_p, DWORD), fail_on_zero
-)
+_QueryDosDeviceW = bind(kernel32, "QueryDosDeviceW", DWORD, (ctypes.c_wchar_p, ctypes.c_wchar_p, DWORD), fail_on_zero)
 
 
 def native_drive(drive: str) -> str:

@@ -1,0 +1,100 @@
+"""``procmon-gate policy``: check, explain, replay. They need no Windows."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import ClassVar, TextIO
+
+from .. import audit
+from ..errors import PolicyError, Problem
+from ..policy.policy import Policy
+from ..records import ProcessHelper, printable
+from ..util.paths import lowercase
+
+__all__ = ["check", "explain", "replay"]
+
+
+def check(options: argparse.Namespace, out: TextIO) -> int:
+    """Print every mistake as ``file:line:column: what; what instead``, as editors read it; 1 if there is one."""
+    file: Path = options.file
+    try:
+        problems = Policy.check_file(file)
+    except PolicyError as error:
+        if not error.problems:
+            raise
+        problems = list(error.problems)
+    for problem in problems:
+        print(json.dumps(asdict(problem)) if options.json else _located(file, problem), file=out)
+    if not problems and not options.json:
+        print(f"{file}: no mistakes in {Policy.load(file)!r}", file=out)
+    return 1 if problems else 0
+
+
+def _located(file: Path, problem: Problem) -> str:
+    kind = "" if problem.fatal else "warning: "
+    return printable(f"{file}:{problem.line}:{problem.column}: {kind}{problem.message}; {problem.advice}")
+
+
+@dataclass(frozen=True)
+class GivenDetails:
+    """Details as the command line tells them, in place of a look-up."""
+
+    user_sid: ClassVar[None] = None
+    command_line: str | None
+    user: str | None
+    session_id: int | None
+    sha256: str | None
+    signer: str | None
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """What to add for those that are not told."""
+        missing = [field.name for field in fields(self) if getattr(self, field.name) is None]
+        return {name: f"add --{name.removesuffix('_id').replace('_', '-')}" for name in missing}
+
+
+def explain(options: argparse.Namespace, out: TextIO) -> int:
+    """Print why the described process would be allowed or blocked."""
+    told = GivenDetails(options.command_line, options.user, options.session, options.sha256, options.signer)
+    line = [options.image, *options.parent]
+    records = {
+        1000 + 4 * i: ProcessHelper(
+            pid=1000 + 4 * i,
+            parent_pid=1004 + 4 * i if i + 1 < len(line) else 0,
+            image_name=lowercase(image),
+            command_line=options.command_line if i == 0 else None,
+        )
+        for i, image in enumerate(line)
+    }
+    policy = Policy.load(options.file, lookup=records.get, details=lambda _: told)
+    explanation = policy.explain(records[1000])
+    if options.json:
+        steps = [asdict(step) for step in explanation.steps]
+        print(json.dumps({"decision": explanation.decision.as_dict(), "steps": steps}), file=out)
+    else:
+        print(explanation, file=out)
+    return 0
+
+
+def replay(options: argparse.Namespace, out: TextIO) -> int:
+    """Print what the policy would have decided otherwise, and what it could not know."""
+    result = audit.replay(options.log, Policy.load(options.file))
+    if options.json:
+        for event in _events(result):
+            print(json.dumps(event), file=out)
+    else:
+        print(result, file=out)
+    return 0
+
+
+def _events(result: audit.Replay) -> Iterator[dict[str, object]]:
+    """All that `Replay` prints, as objects; docs/cli.md lists them."""
+    for change in result.changes:
+        yield {"event": "change", "then": change.then.as_dict(), "now": change.now.as_dict()}
+    for fact, count in result.missing.items():
+        yield {"event": "missing", "fact": fact, "processes": count}
+    for damage in result.damaged:
+        yield {"event": "damaged", "path": str(damage.path), "line": damage.line, "reason": damage.reason}
+    yield {"event": "summary", "decisions": result.decisions, "changed": len(result.changes), "same": result.same}

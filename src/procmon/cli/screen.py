@@ -1,0 +1,195 @@
+"""What the command line prints while it runs: lines, in colour on a terminal only, and a question below them all."""
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TextIO
+
+from ..policy.rules import verdict_word
+from ..records import DecidedBy, Decision, ProcessHelper, printable
+from ..win32.console import enable_escape_sequences, is_console
+from .text import arguments_of, cut, fit, width, wrap
+
+__all__ = ["Screen", "decision_line", "exit_line", "question_lines"]
+
+COLOURS = {"allow": "32", "block": "31", "would": "33", "ask": "36", "exit": "2", "dim": "2", "question": "1;36"}
+
+SLICE = 0.1
+"""Seconds of one wait for another thread's line: Ctrl+C does not interrupt a lock on Windows."""
+
+LONGEST = 1000
+"""Characters of a command line that a question shows."""
+
+
+class Screen:
+    """One stream that several threads write lines to, with a question that stays below them while it is asked."""
+
+    def __init__(
+        self, stream: TextIO, *, json_lines: bool = False, environment: Mapping[str, str] = os.environ
+    ) -> None:
+        self._stream = stream
+        self._environment = environment
+        self._lock = threading.Lock()
+        self._question = ""
+        self.json_lines = json_lines
+        self.show_default = True
+        """Say so where no rule decided; of no use where there are no rules."""
+        self.broken = False
+        """Nobody reads the stream any more."""
+        self.ending = False
+        """Do not wait any more for a thread whose write to the stream hangs."""
+        self.stuck = False
+        """Something hangs, for which Python's own end would wait."""
+        self.verdict_columns = 5
+        self.terminal = is_console(stream)
+        can = self.terminal and not json_lines and environment.get("TERM") != "dumb"
+        self._escapes = can and enable_escape_sequences(1 if stream is sys.stdout else 2)
+        self.colours = self._escapes and not environment.get("NO_COLOR")
+
+    @property
+    def columns(self) -> int | None:
+        """How long a line may be: a terminal's width but for the last column, in which some wrap; None elsewhere."""
+        if not self.terminal:
+            return None
+        try:
+            columns = int(self._environment.get("COLUMNS", 0)) or os.get_terminal_size(self._stream.fileno()).columns
+        except (OSError, ValueError):
+            columns = 0
+        return max(40, columns or 80) - 1
+
+    def line(self, text: str) -> None:
+        """Print a line, above the question if there is one."""
+        with self._turn() as mine:
+            if mine:
+                self._write(self._blank() + text + "\n" + self._shown())
+
+    def event(self, kind: str, text: str, data: Mapping[str, object]) -> None:
+        """Print what happened: ``text`` for people, or ``data`` as a line of JSON."""
+        self.line(json.dumps({"event": kind, **data}, separators=(",", ":")) if self.json_lines else text)
+
+    def note(self, text: str) -> None:
+        """Something about the run itself."""
+        text = "\n".join(map(printable, text.split("\n")))
+        self.event("note", self.colour("dim", text), {"message": text})
+
+    def ask(self, question: str) -> None:
+        """Show this question, or "" for none, in place of the one before."""
+        with self._turn() as mine:
+            if mine:
+                blank, self._question = self._blank(), question
+                self._write(blank + self._shown())
+
+    def colour(self, name: str, text: str) -> str:
+        """The text in a colour, where there are colours."""
+        return f"\x1b[{COLOURS[name]}m{text}\x1b[0m" if self.colours and text else text
+
+    def write(self, decision: Decision, /) -> None:
+        """As a sink of `Monitor`: print the decision."""
+        self.event("decision", decision_line(decision, self), decision.as_dict())
+
+    @contextmanager
+    def _turn(self) -> Iterator[bool]:
+        """Wait until no other thread writes; False where there is no time to wait for one that hangs."""
+        while not (mine := self._lock.acquire(timeout=SLICE)):
+            if self.ending:
+                self.stuck = True
+                break
+        try:
+            yield mine
+        finally:
+            if mine:
+                self._lock.release()
+
+    def _blank(self) -> str:
+        if not self._question:
+            return ""
+        return "\r\x1b[K" if self._escapes else f"\r{' ' * width(self._question)}\r"
+
+    def _shown(self) -> str:
+        return self.colour("question", self._question)
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            self.broken = True  # the reader of a pipe has gone: the session ends
+        except KeyboardInterrupt:
+            self.stuck = True  # and what could not be written would be tried again at Python's end
+            raise
+
+
+def decision_line(decision: Decision, screen: Screen) -> str:
+    """``10:22:06 block   4711 c:\\games\\chess.exe  /hard  [rule no games]``"""
+    verdict = verdict_word(decision.verdict)
+    colour = verdict
+    if decision.audited:
+        verdict, colour = f"would {verdict}", "would"
+    who = decision.by.value
+    if decision.by is DecidedBy.RULE:
+        who = f"rule {decision.who}"
+    elif decision.by is DecidedBy.USER:
+        who = "you"
+    elif decision.by is DecidedBy.DEFAULT and not screen.show_default:
+        who = ""
+    return _line(decision.at, colour, verdict, decision.process, who, screen)
+
+
+def exit_line(process: ProcessHelper, at: datetime, screen: Screen) -> str:
+    """``10:22:09 exit    4711 c:\\games\\chess.exe  [status 0]``"""
+    status = process.exit_status
+    shown = "" if status is None else f"status {status if status < 0x80000000 else f'0x{status:08X}'}"
+    return _line(at, "exit", "exit", process, shown, screen, command_line=False)
+
+
+def question_lines(process: ProcessHelper, at: datetime, parent: str, who: str, screen: Screen) -> str:
+    """What is to be known before an answer: the same as in a line, but all of it, and who has started it.
+
+    ::
+
+        10:22:09 ask     4711 c:\\games\\chess.exe
+                              /hard
+                              started by explorer.exe (3120)  [rule games]
+    """
+    head, styled = _head(at, "ask", "ask", process, screen)
+    room = screen.columns - width(head) if screen.columns else None
+    image, *more = wrap(_image(process), room)
+    arguments = arguments_of(process)
+    if len(arguments) > LONGEST:
+        arguments = f"{arguments[:LONGEST]}... and {len(arguments) - LONGEST:,} more characters"
+    if arguments:
+        more += wrap(arguments, room)
+    origin, rule = f"started by {parent}", f"[{printable(who)}]" * bool(who)
+    together = f"{origin}  {rule}".rstrip()
+    fits = room is None or width(together) <= room
+    more += [together] if fits else [*wrap(origin, room), *wrap(rule, room)]
+    return "\n".join([styled + image, *(" " * width(head) + screen.colour("dim", line) for line in more)])
+
+
+def _line(
+    at: datetime, colour: str, word: str, process: ProcessHelper, who: str, screen: Screen, command_line: bool = True
+) -> str:
+    head, styled = _head(at, colour, word, process, screen)
+    image, arguments = _image(process), arguments_of(process) if command_line else ""
+    who = printable(who)
+    if screen.columns:
+        room = screen.columns - width(head)
+        who = cut(who, room // 3)
+        image, arguments = fit(image, arguments, room - (width(who) + 4 if who else 0))
+    return styled + image + screen.colour("dim", f"  {arguments}" * bool(arguments) + f"  [{who}]" * bool(who))
+
+
+def _head(at: datetime, colour: str, word: str, process: ProcessHelper, screen: Screen) -> tuple[str, str]:
+    """What a line begins with, without and with colours. Verdicts stay in a column that fits the longest so far."""
+    screen.verdict_columns = max(screen.verdict_columns, len(word))
+    time, verdict = at.astimezone().strftime("%H:%M:%S"), f"{word:<{screen.verdict_columns}}"
+    pid = f"{process.pid:>6} "
+    return f"{time} {verdict} {pid}", f"{screen.colour('dim', time)} {screen.colour(colour, verdict)} {pid}"
+
+
+def _image(process: ProcessHelper) -> str:
+    return printable(process.image_name) or "(no name)"

@@ -1,0 +1,1 @@
+"""The kernel driver, seen from Python: its protocol, its state, its service."""

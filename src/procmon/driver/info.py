@@ -1,0 +1,188 @@
+"""What the driver says of itself: its version, its limits, what it has counted."""
+
+import enum
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TypeVar
+
+from ..errors import UnsupportedPlatform, VersionMismatch
+from ..win32 import scm
+from ..win32.device import Device
+from ..win32.translate import NOT_INSTALLED, OPEN, REQUEST, code_of, translate, translated
+from . import protocol
+
+__all__ = [
+    "DEVICE",
+    "INFO_BYTES",
+    "DriverCounters",
+    "DriverFeatures",
+    "DriverInfo",
+    "driver_info",
+    "foreign_driver",
+    "open_device",
+]
+
+DEVICE = r"\\.\ProcMonGate"
+SERVICE = "ProcMonGate"
+INFO_BYTES = 1024
+"""More than Info has today, so that a newer minor version may add to it."""
+
+_FILE_NOT_FOUND = 2
+_SERVICE_DOES_NOT_EXIST = 1060
+
+Opened = TypeVar("Opened", bound=Device)
+
+
+class DriverFeatures(enum.IntFlag):
+    """What the loaded driver can do; unknown bits are kept.
+
+    >>> import procmon
+    >>> info = procmon.DriverInfo(features=procmon.DriverFeatures.CREATE_EX)
+    >>> procmon.DriverFeatures.CREATE_EX in info.features
+    True
+    """
+
+    CREATE_EX = protocol.FEATURE_CREATE_EX
+    """A rule refuses the creation itself, so that no process comes to be."""
+    NOTE_REQUESTS = protocol.FEATURE_NOTE_REQUESTS
+    """The Wine test build: notifications come by request."""
+    DEBUG_BUILD = protocol.FEATURE_DEBUG_BUILD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverCounters:
+    """What the driver has counted since it was loaded, or since RESET.
+
+    >>> import procmon
+    >>> procmon.DriverCounters(held=41, allowed=40, blocked=1).as_dict()["blocked"]
+    1
+    """
+
+    created: int = 0
+    exited: int = 0
+    held: int = 0
+    allowed: int = 0
+    """By the controller."""
+    blocked: int = 0
+    """By the controller."""
+    timeouts: int = 0
+    disconnects: int = 0
+    """Held processes that were released because the controller went."""
+    rule_allowed: int = 0
+    rule_blocked: int = 0
+    exempt: int = 0
+    missing_name: int = 0
+    image_without_create: int = 0
+    exit_without_create: int = 0
+    pid_reused: int = 0
+    """Created again without an exit between."""
+    allocation_failures: int = 0
+    table_full: int = 0
+    unknown_verdicts: int = 0
+    stale_verdicts: int = 0
+    late_verdicts: int = 0
+    """For processes that were already answered, or not held."""
+    terminate_failures: int = 0
+    """Blocked processes that would not die."""
+    exits_lost: int = 0
+    """Exit records dropped, unfetched, to make room."""
+    died_held: int = 0
+    """Ended by others while they were held, or just before."""
+
+    def as_dict(self) -> dict[str, int]:
+        """The counters by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverInfo:
+    """The driver's state at one moment, as `DriverGate.info` gives it.
+
+    >>> DriverInfo(controller_pid=44, held_count=2)
+    <DriverInfo 1.0: controller 44, 2 held, 0 processes known, 0 rules>
+    """
+
+    version: int = protocol.VERSION
+    """Of the protocol: major << 16 | minor."""
+    features: DriverFeatures = DriverFeatures(0)
+    """What this build of it can do."""
+    controller_pid: int = 0
+    """The process whose gate it is; 0 = nobody's."""
+    record_count: int = 0
+    record_limit: int = protocol.MAX_RECORDS
+    """Processes it can know at a time."""
+    held_count: int = 0
+    rule_count: int = 0
+    memory_bytes: int = 0
+    """Held by the driver's core at this moment."""
+    hold_timeout_ms: int = protocol.NO_TIMEOUT
+    """In force; 0 = held for ever."""
+    counters: DriverCounters = DriverCounters()
+    """What it has counted."""
+
+    @property
+    def version_text(self) -> str:
+        """``1.0``"""
+        return protocol.version_text(self.version)
+
+    def __repr__(self) -> str:
+        controller = f"controller {self.controller_pid}" if self.controller_pid else "no controller"
+        return (
+            f"<DriverInfo {self.version_text}: {controller}, {self.held_count} held, "
+            f"{self.record_count} processes known, {self.rule_count} rules>"
+        )
+
+    @classmethod
+    def unpack(cls, data: bytes) -> "DriverInfo":
+        """Read the reply of INFO; a newer minor version may have added to its end. Raises: ValueError if it is cut."""
+        values = protocol.INFO_REPLY.unpack(data)
+        size, features = values.pop("size"), DriverFeatures(values.pop("features"))
+        if not protocol.INFO_REPLY.size <= size <= len(data):
+            raise ValueError(
+                f"Info says {size} bytes; {protocol.INFO_REPLY.size} are needed, and {len(data)} are there"
+            )
+        counters = DriverCounters(**protocol.COUNTERS.unpack(data, protocol.INFO_REPLY.offsets["counters"]))
+        return cls(features=features, counters=counters, **values)
+
+
+def driver_info(device: str = DEVICE) -> DriverInfo:
+    """The state of the driver behind `device`, without becoming its controller.
+
+    Raises: DriverNotInstalled, DriverNotRunning, AccessDenied, VersionMismatch; UnsupportedPlatform off Windows.
+    """
+    opened = open_device(Device, device)
+    try:
+        with translated(REQUEST, path=device):
+            return DriverInfo.unpack(opened.request(protocol.INFO, b"", INFO_BYTES))
+    except ValueError as error:
+        raise foreign_driver(device, error) from error
+    finally:
+        opened.close()
+
+
+def open_device(kind: Callable[[str], Opened], path: str) -> Opened:
+    if sys.platform != "win32":
+        raise UnsupportedPlatform(
+            f"DriverGate needs Windows, this is {sys.platform}; procmon.SimulatedGate works on every system"
+        )
+    try:
+        return kind(path)
+    except OSError as error:
+        if code_of(error) == _FILE_NOT_FOUND and path == DEVICE and not _installed():
+            raise translate(error, NOT_INSTALLED, path=path) from error
+        raise translate(error, OPEN, path=path) from error
+
+
+def _installed() -> bool:
+    try:
+        scm.query(SERVICE)
+    except OSError as error:
+        return code_of(error) != _SERVICE_DOES_NOT_EXIST
+    return True
+
+
+def foreign_driver(path: str, error: ValueError) -> VersionMismatch:
+    return VersionMismatch(
+        f"what answers at {path} is not this package's driver ({error}): stop and delete it, then install the right one"
+    )

@@ -1,0 +1,469 @@
+r"""The bytes between procmon and its driver: the mirror of ``driver/protocol.h``. Pure, imports on every system.
+
+A constant has the header's name in capitals without its ``k`` (``kByRule`` is `BY_RULE`), a struct is a `Layout` of
+the header's ``name``; tests/core/test_protocol.py compares every value and every offset with the header. Requests are
+made by ``encode_...``, replies read by ``decode_...``. Nothing is trusted: what does not fit is a `ValueError` that
+names both sizes, and a value of a `Record` that this version does not know is kept as the number it is.
+
+    >>> record = Record(pid=44, start_key=7, state=STATE_HELD, image_name="c:\\tools\\a.exe", parent_pid=4)
+    >>> Record.unpack(record.pack()) == record
+    True
+    >>> record.process()
+    <ProcessHelper 44 'c:\\tools\\a.exe' parent 4, paused>
+"""
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from ..records import DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
+from ..util.paths import lowercase
+
+# ----------------------------------------------------------------------------------------------------- constants
+
+VERSION_MAJOR = 1
+VERSION_MINOR = 0
+VERSION = VERSION_MAJOR << 16 | VERSION_MINOR
+
+DEVICE_TYPE = 0x8350
+ACCESS_READ = 1
+ACCESS_WRITE = 2
+ACCESS_BOTH = 3
+
+
+def request_code(function: int, access: int) -> int:
+    """CTL_CODE with METHOD_BUFFERED."""
+    return DEVICE_TYPE << 16 | access << 14 | function << 2
+
+
+INFO = request_code(0x800, ACCESS_READ)
+REGISTER = request_code(0x801, ACCESS_BOTH)
+FETCH = request_code(0x802, ACCESS_READ)
+LIST = request_code(0x803, ACCESS_READ)
+ALLOW = request_code(0x804, ACCESS_BOTH)
+BLOCK = request_code(0x805, ACCESS_BOTH)
+RESET = request_code(0x806, ACCESS_BOTH)
+SET_RULES = request_code(0x807, ACCESS_BOTH)
+NOTE_CREATED = request_code(0x900, ACCESS_BOTH)
+NOTE_IMAGE = request_code(0x901, ACCESS_BOTH)
+NOTE_EXITED = request_code(0x902, ACCESS_BOTH)
+
+VERDICT_NONE, VERDICT_ALLOW, VERDICT_BLOCK = range(3)
+
+BY_NONE, BY_CONTROLLER, BY_RULE, BY_TIMEOUT, BY_DISCONNECT, BY_STOP, BY_EXEMPT, BY_LIMIT, BY_NO_CONTROLLER = range(9)
+
+STATE_NEW, STATE_NAMED, STATE_HELD, STATE_ANSWERED, STATE_RELEASED, STATE_EXITING = range(1, 7)
+
+FLAG_RUNNING_BEFORE = 0x1
+FLAG_NAME_MISSING = 0x2
+FLAG_NAME_NATIVE = 0x4
+FLAG_SEEN = 0x8
+FLAG_EXEMPT = 0x10
+FLAG_CONTROLLER_DESCENDANT = 0x20
+FLAG_COMMAND_LINE_TRUNCATED = 0x40
+FLAG_CREATE_MISSED = 0x80
+FLAG_NEVER_STARTED = 0x100
+
+RESULT_DONE, RESULT_UNKNOWN, RESULT_STALE, RESULT_ANSWERED, RESULT_NOT_HELD = range(5)
+
+EXEMPT_DESCENDANTS = 0x1
+REPORT_EXITS = 0x2
+REGISTER_FLAGS = 0x3
+
+FEATURE_CREATE_EX = 0x1
+FEATURE_NOTE_REQUESTS = 0x2
+FEATURE_DEBUG_BUILD = 0x4
+
+STATUS_BLOCKED = 0xC0000364
+STATUS_UNKNOWN = 0x103
+
+NO_TIMEOUT = 0
+UNLIMITED = 0xFFFFFFFF
+MAX_RECORDS = 131072
+MAX_NAME_BYTES = 65534
+MAX_COMMAND_LINE_BYTES = 8192
+MAX_TARGETS = 4096
+MAX_RULES = 65536
+MAX_RULES_BYTES = 16 * 1024 * 1024
+
+_VERDICTS = {VERDICT_ALLOW: Verdict.ALLOW, VERDICT_BLOCK: Verdict.BLOCK}
+_VERDICT_CODES = {verdict: code for code, verdict in _VERDICTS.items()}
+_DECIDED_BY = {
+    BY_CONTROLLER: DecidedBy.USER,
+    BY_RULE: DecidedBy.GATE_RULE,
+    BY_TIMEOUT: DecidedBy.GATE_TIMEOUT,
+    BY_DISCONNECT: DecidedBy.DISCONNECT,
+    BY_STOP: DecidedBy.STOP,
+    BY_EXEMPT: DecidedBy.EXEMPT,
+    BY_LIMIT: DecidedBy.LIMIT,
+    BY_NO_CONTROLLER: DecidedBy.NO_CONTROLLER,
+}
+_ANSWERS = {
+    RESULT_DONE: VerdictResult.DONE,
+    RESULT_UNKNOWN: VerdictResult.UNKNOWN,
+    RESULT_STALE: VerdictResult.STALE,
+    RESULT_ANSWERED: VerdictResult.ANSWERED,
+    RESULT_NOT_HELD: VerdictResult.NOT_HELD,
+}
+
+# ------------------------------------------------------------------------------------------------------- layouts
+
+
+class Layout:
+    """One struct of the header: little endian, every field named, no hidden padding.
+
+    >>> Layout("Target", pid="I", reserved="4x", start_key="Q").offsets
+    {'pid': 0, 'reserved': 4, 'start_key': 8}
+    """
+
+    __slots__ = ("_names", "_struct", "name", "offsets", "size")
+
+    def __init__(self, name: str, **fields: str) -> None:
+        self.name = name
+        """Of the C++ struct."""
+        self.offsets = {
+            field: struct.calcsize("<" + "".join(list(fields.values())[:index])) for index, field in enumerate(fields)
+        }
+        """Field name -> bytes from the start, in order."""
+        self._struct = struct.Struct("<" + "".join(fields.values()))
+        self._names = tuple(field for field, code in fields.items() if not code.endswith("x"))
+        self.size = self._struct.size
+        """Bytes."""
+
+    def __repr__(self) -> str:
+        return f"<Layout {self.name}, {self.size} bytes>"
+
+    def pack(self, **values: int) -> bytes:
+        """The bytes; reserved fields are zero. Raises: ValueError when a value does not fit its field."""
+        try:
+            return self._struct.pack(*(values[name] for name in self._names))
+        except struct.error as error:
+            raise ValueError(f"{self.name}: {error}; given {values}") from error
+
+    def unpack(self, data: bytes, offset: int = 0) -> dict[str, int]:
+        """The fields, without the reserved ones. Raises: ValueError when there are too few bytes."""
+        if len(data) - offset < self.size:
+            raise ValueError(f"{self.name} needs {self.size} bytes, and {max(len(data) - offset, 0)} are there")
+        return dict(zip(self._names, self._struct.unpack_from(data, offset), strict=True))
+
+
+REGISTER_REQUEST = Layout(
+    "RegisterRequest",
+    version="I", flags="I", event="Q", hold_timeout_ms="I", timeout_verdict="I", disconnect_verdict="I", reserved="4x",
+)  # fmt: skip
+LIST_REQUEST = Layout("ListRequest", after_key="Q")
+RECORDS_HEADER = Layout("RecordsHeader", count="I", needed_bytes="I", next_key="Q")
+RECORD_HEADER = Layout(
+    "RecordHeader",
+    size="I", pid="I", start_key="Q", created="q", parent_pid="I", creator_pid="I", creator_tid="I", state="I",
+    flags="I", verdict="I", decided_by="I", exit_status="I", held_ms="I", hold_left_ms="I",
+    image_name_bytes="I", native_name_bytes="I", command_line_bytes="I", reserved="4x",
+)  # fmt: skip
+TARGET = Layout("Target", pid="I", reserved="4x", start_key="Q")
+RULES_HEADER = Layout("RulesHeader", count="I", reserved="4x")
+RULE_HEADER = Layout("RuleHeader", size="I", verdict="I", path_bytes="I", reserved="4x")
+COUNTERS = Layout(
+    "Counters",
+    created="Q", exited="Q", held="Q", allowed="Q", blocked="Q", timeouts="Q", disconnects="Q", rule_allowed="Q",
+    rule_blocked="Q", exempt="Q", missing_name="Q", image_without_create="Q", exit_without_create="Q", pid_reused="Q",
+    allocation_failures="Q", table_full="Q", unknown_verdicts="Q", stale_verdicts="Q", late_verdicts="Q",
+    terminate_failures="Q", exits_lost="Q", died_held="Q", reserved="16x",
+)  # fmt: skip
+INFO_REPLY = Layout(
+    "Info",
+    size="I", version="I", features="I", controller_pid="I", record_count="I", record_limit="I", held_count="I",
+    rule_count="I", memory_bytes="Q", hold_timeout_ms="I", reserved="4x", counters=f"{COUNTERS.size}x",
+)  # fmt: skip
+NOTE_CREATED_REQUEST = Layout(
+    "NoteCreated",
+    pid="I", parent_pid="I", creator_pid="I", creator_tid="I", created="q", command_line_bytes="I",
+    native_name_bytes="I",
+)  # fmt: skip
+NOTE_IMAGE_REQUEST = Layout("NoteImage", pid="I", native_name_bytes="I")
+NOTE_VERDICT = Layout("NoteVerdict", verdict="I", exit_status="I")
+NOTE_EXITED_REQUEST = Layout("NoteExited", pid="I", exit_status="I")
+
+LAYOUTS = {layout.name: layout for layout in list(globals().values()) if isinstance(layout, Layout)}
+"""Every struct of the header by its C++ name."""
+
+# ------------------------------------------------------------------------------------------- times, texts, padding
+
+_EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
+_LAST_TICK = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1) * 10 + 9
+
+
+def from_filetime(ticks: int) -> datetime | None:
+    """A FILETIME (100 ns since 1601, UTC) as an aware datetime; None for 0 and for what no datetime can hold.
+
+    >>> from_filetime(116_444_736_000_000_000).isoformat()
+    '1970-01-01T00:00:00+00:00'
+    """
+    return _EPOCH + timedelta(microseconds=ticks // 10) if 0 < ticks <= _LAST_TICK else None
+
+
+def to_filetime(moment: datetime | None) -> int:
+    """The way back; 0 for None. Raises: ValueError for a naive datetime."""
+    if moment is None:
+        return 0
+    if moment.tzinfo is None:
+        raise ValueError(f"{moment!r} has no time zone: use datetime.now(UTC)")
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 10
+
+
+def _utf16(text: str) -> bytes:
+    return text.encode("utf-16-le", "surrogatepass")  # Windows names may hold half a surrogate pair
+
+
+def _text(data: bytes, offset: int, size: int, what: str) -> str:
+    if size % 2:
+        raise ValueError(f"{what} has {size} bytes; UTF-16 has an even number")
+    return data[offset : offset + size].decode("utf-16-le", "surrogatepass")
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 8)
+
+
+def _verdict_code(verdict: Verdict, what: str) -> int:
+    if verdict not in _VERDICT_CODES:
+        raise ValueError(f"{what} must be ALLOW or BLOCK, not {verdict!r}: the driver cannot defer")
+    return _VERDICT_CODES[verdict]
+
+
+# ------------------------------------------------------------------------------------------------------- records
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One process as the driver writes it: numbers as they come. `process` makes it a `ProcessHelper`."""
+
+    pid: int
+    start_key: int
+    created: int = 0
+    parent_pid: int = 0
+    creator_pid: int = 0
+    creator_tid: int = 0
+    state: int = STATE_NEW
+    flags: int = 0
+    verdict: int = VERDICT_NONE
+    decided_by: int = BY_NONE
+    exit_status: int = STATUS_UNKNOWN
+    held_ms: int = 0
+    hold_left_ms: int = 0
+    image_name: str = ""
+    native_name: str = ""
+    command_line: str = ""
+
+    def pack(self) -> bytes:
+        """The record's bytes, as the driver would write them. Raises: ValueError when a value does not fit."""
+        texts = [_utf16(text) for text in (self.image_name, self.native_name, self.command_line)]
+        body = _padded(b"".join(texts))
+        numbers = {name: getattr(self, name) for name in _RECORD_NUMBERS}
+        sizes = dict(zip(_RECORD_TEXT_SIZES, map(len, texts), strict=True))
+        return RECORD_HEADER.pack(size=RECORD_HEADER.size + len(body), **numbers, **sizes) + body
+
+    @classmethod
+    def unpack(cls, data: bytes, offset: int = 0) -> "Record":
+        """The record at `offset`. Raises: ValueError when its sizes do not fit each other or the data."""
+        return cls._unpack(data, offset)[0]
+
+    @classmethod
+    def _unpack(cls, data: bytes, offset: int) -> "tuple[Record, int]":
+        header = RECORD_HEADER.unpack(data, offset)
+        size = header.pop("size")
+        sizes = [header.pop(name) for name in _RECORD_TEXT_SIZES]
+        end = RECORD_HEADER.size + sum(sizes)
+        if size != end + -end % 8:
+            raise ValueError(f"a record of {size} bytes should have {end + -end % 8} by the sizes of its texts")
+        if size > len(data) - offset:
+            raise ValueError(f"a record needs {size} bytes, and {len(data) - offset} are there")
+        at, texts = offset + RECORD_HEADER.size, []
+        for name, length in zip(_RECORD_TEXT_SIZES, sizes, strict=True):
+            texts.append(_text(data, at, length, name.removesuffix("_bytes")))
+            at += length
+        image_name, native_name, command_line = texts
+        record = cls(image_name=image_name, native_name=native_name, command_line=command_line, **header)
+        return record, size
+
+    def process(self) -> ProcessHelper:
+        """What users see. Values that this version does not know become None; unknown flags are kept."""
+        held, exited = self.state == STATE_HELD, self.state == STATE_EXITING
+        return ProcessHelper(
+            pid=self.pid,
+            parent_pid=self.parent_pid,
+            image_name=self.image_name,
+            paused=held,
+            seen=bool(self.flags & FLAG_SEEN),
+            start_key=self.start_key,
+            created=from_filetime(self.created),
+            creator_pid=self.creator_pid or None,
+            creator_tid=self.creator_tid or None,
+            command_line=self.command_line or None,
+            native_name=self.native_name or None,
+            flags=ProcessFlags(self.flags),
+            exited=exited,
+            exit_status=self.exit_status if exited and self.exit_status != STATUS_UNKNOWN else None,
+            verdict=_VERDICTS.get(self.verdict),
+            decided_by=_DECIDED_BY.get(self.decided_by),
+            hold_left=self.hold_left_ms / 1000 if held and self.hold_left_ms != UNLIMITED else None,
+        )
+
+
+_RECORD_TEXT_SIZES = ("image_name_bytes", "native_name_bytes", "command_line_bytes")
+_RECORD_NUMBERS = tuple(name for name in RECORD_HEADER.offsets if name not in ("size", "reserved", *_RECORD_TEXT_SIZES))
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The reply of FETCH and LIST."""
+
+    records: tuple[Record, ...] = ()
+    needed_bytes: int = 0
+    """Size of the first record that did not fit; 0 = all did."""
+    next_key: int = 0
+    """LIST: where to go on; 0 = this was the end."""
+
+
+def decode_records(data: bytes) -> Records:
+    """Read the reply of FETCH or LIST. Raises: ValueError when it is cut, too long or contradicts itself."""
+    header = RECORDS_HEADER.unpack(data)
+    at, records = RECORDS_HEADER.size, []
+    for _ in range(header["count"]):
+        record, size = Record._unpack(data, at)
+        records.append(record)
+        at += size
+    if at != len(data):
+        raise ValueError(f"a reply of {len(data)} bytes should have {at} by its {header['count']} records")
+    return Records(tuple(records), header["needed_bytes"], header["next_key"])
+
+
+def encode_records(reply: Records) -> bytes:
+    """The bytes of a reply, as the driver writes them: for tests, and for drivers that are played."""
+    header = RECORDS_HEADER.pack(count=len(reply.records), needed_bytes=reply.needed_bytes, next_key=reply.next_key)
+    return header + b"".join(record.pack() for record in reply.records)
+
+
+# ------------------------------------------------------------------------------------------------------ requests
+
+
+def encode_register(
+    event: int,
+    *,
+    hold_timeout_ms: int = NO_TIMEOUT,
+    on_timeout: Verdict = Verdict.ALLOW,
+    on_disconnect: Verdict = Verdict.ALLOW,
+    flags: int = EXEMPT_DESCENDANTS | REPORT_EXITS,
+    version: int = VERSION,
+) -> bytes:
+    """REGISTER: `event` is the value of an event handle. Raises: ValueError for DEFER and for what does not fit."""
+    return REGISTER_REQUEST.pack(
+        version=version,
+        flags=flags,
+        event=event,
+        hold_timeout_ms=hold_timeout_ms,
+        timeout_verdict=_verdict_code(on_timeout, "on_timeout"),
+        disconnect_verdict=_verdict_code(on_disconnect, "on_disconnect"),
+    )
+
+
+def encode_list(after_key: int = 0) -> bytes:
+    """LIST: from the start, or from the `next_key` of the reply before."""
+    return LIST_REQUEST.pack(after_key=after_key)
+
+
+def encode_targets(identities: Sequence[tuple[int, int]]) -> bytes:
+    """ALLOW and BLOCK: (pid, start key) of each. Raises: ValueError for more than `MAX_TARGETS`."""
+    if len(identities) > MAX_TARGETS:
+        raise ValueError(f"{len(identities)} processes in one request; the driver takes {MAX_TARGETS}")
+    return b"".join(TARGET.pack(pid=pid, start_key=start_key) for pid, start_key in identities)
+
+
+def decode_answers(data: bytes, count: int) -> list[VerdictResult]:
+    """The reply of ALLOW and BLOCK to `count` targets; a result that this version does not know counts as UNKNOWN."""
+    if len(data) != 4 * count:
+        raise ValueError(f"{count} results need {4 * count} bytes, and {len(data)} are there")
+    return [_ANSWERS.get(result, VerdictResult.UNKNOWN) for (result,) in struct.iter_unpack("<I", data)]
+
+
+def encode_rules(rules: Iterable[tuple[str, Verdict]]) -> bytes:
+    """SET_RULES: (exact native or DOS path, ALLOW or BLOCK), the first of two for one path wins.
+
+    Raises: ValueError for DEFER, an empty or too long path, or more rules than the driver takes.
+    """
+    packed = []
+    for number, (path, verdict) in enumerate(rules, 1):
+        name = _utf16(lowercase(path))
+        if not 0 < len(name) <= MAX_NAME_BYTES:
+            raise ValueError(f"rule {number}: a path has 1 to {MAX_NAME_BYTES // 2} characters, not {len(name) // 2}")
+        body = _padded(name)
+        code = _verdict_code(verdict, f"rule {number} ({path!r})")
+        packed.append(RULE_HEADER.pack(size=RULE_HEADER.size + len(body), verdict=code, path_bytes=len(name)) + body)
+    if len(packed) > MAX_RULES:
+        raise ValueError(f"{len(packed)} rules; the driver takes {MAX_RULES}: keep the rest in a procmon.Policy")
+    data = RULES_HEADER.pack(count=len(packed)) + b"".join(packed)
+    if len(data) > MAX_RULES_BYTES:
+        raise ValueError(f"the rules need {len(data)} bytes; the driver takes {MAX_RULES_BYTES}")
+    return data
+
+
+def encode_note_created(
+    pid: int,
+    parent_pid: int,
+    *,
+    creator_pid: int = 0,
+    creator_tid: int = 0,
+    created: int = 0,
+    command_line: str = "",
+    native_name: str = "",
+) -> bytes:
+    """NOTE_CREATED: what the kernel's creation notification would say; `created` is a FILETIME."""
+    line, name = _utf16(command_line), _utf16(native_name)
+    header = NOTE_CREATED_REQUEST.pack(
+        pid=pid,
+        parent_pid=parent_pid,
+        creator_pid=creator_pid,
+        creator_tid=creator_tid,
+        created=created,
+        command_line_bytes=len(line),
+        native_name_bytes=len(name),
+    )
+    return header + line + name
+
+
+def decode_note_created(data: bytes) -> bool:
+    """The reply of NOTE_CREATED: True when a rule refuses the creation."""
+    if len(data) != 4:
+        raise ValueError(f"the reply of NOTE_CREATED has 4 bytes, and {len(data)} are there")
+    return data != bytes(4)
+
+
+def encode_note_image(pid: int, native_name: str) -> bytes:
+    """NOTE_IMAGE: what the image notification of the EXE would say; "" = the system gives no name."""
+    name = _utf16(native_name)
+    return NOTE_IMAGE_REQUEST.pack(pid=pid, native_name_bytes=len(name)) + name
+
+
+def decode_note_image(data: bytes) -> tuple[int, int]:
+    """The reply of NOTE_IMAGE, which comes when the hold is over: (verdict code, exit status)."""
+    if len(data) != NOTE_VERDICT.size:
+        raise ValueError(f"the reply of NOTE_IMAGE has {NOTE_VERDICT.size} bytes, and {len(data)} are there")
+    verdict = NOTE_VERDICT.unpack(data)
+    return verdict["verdict"], verdict["exit_status"]
+
+
+def encode_note_exited(pid: int, exit_status: int) -> bytes:
+    """NOTE_EXITED: what the exit notification would say."""
+    return NOTE_EXITED_REQUEST.pack(pid=pid, exit_status=exit_status)
+
+
+def decode_version(data: bytes) -> int:
+    """The version in a reply of INFO, which lies at the same place whatever the rest looks like."""
+    if len(data) < 8:
+        raise ValueError(f"the reply of INFO has at least 8 bytes, and {len(data)} are there")
+    return int.from_bytes(data[4:8], "little")
+
+
+def version_text(version: int) -> str:
+    """``1.0`` for 0x10000."""
+    return f"{version >> 16}.{version & 0xFFFF}"

@@ -1,0 +1,404 @@
+"""The thread that debugs a tree for `DebugGate`, and what it tells: held starts, exits, timeouts.
+
+Windows ties a debug object to the thread that made it, so one thread does all the debugging: it waits for the next
+debug event or for a verdict, whichever comes first, answers at once what needs no verdict, and leaves the event of each
+new process open until there is one.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import TypeVar, cast
+
+from ..errors import ProcmonError, StaleProcess
+from ..records import DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
+from ..system.describe import asked, describe
+from ..util.threads import Signal, wait_for
+from ..win32 import debug, kernel
+from ..win32 import process as win32_process
+from ..win32.handles import Handle
+
+__all__ = ["STATUS_BLOCKED", "DebugLoop"]
+
+STATUS_BLOCKED = 0xC0000364
+"""Exit status of a blocked process (STATUS_ACCESS_DISABLED_BY_POLICY_OTHER)."""
+
+_LOADER_BREAKPOINTS = (0x80000003, 0x4000001F)  # STATUS_BREAKPOINT, and STATUS_WX86_BREAKPOINT of a 32-bit process
+_RAISED_FOR_DEBUGGERS = (0xC0000008, 0xC0000235)  # NtClose raises these only in a debugged process
+_CONTROL_C_SLICE = 0.25  # seconds; a lock of Python's is not interrupted by Ctrl+C on Windows
+
+logger = logging.getLogger("procmon")
+
+_T = TypeVar("_T")
+
+
+class _Process:
+    """A living process of the tree."""
+
+    __slots__ = ("breakpoints", "deadline", "handle", "record", "tid")
+
+    def __init__(
+        self, record: ProcessHelper, handle: int, tid: int, deadline: float | None, breakpoints: Iterable[int]
+    ) -> None:
+        self.record = record
+        self.handle = handle  # the debug API's: valid until its exit event is continued
+        self.tid = tid  # of its first thread, whose event stays open while it is held
+        self.deadline = deadline  # on the monotonic clock
+        self.breakpoints = set(breakpoints)  # that its loader has yet to run into, once each
+
+    def current(self) -> ProcessHelper:
+        """The record as of now."""
+        if self.deadline is None or not self.record.paused:
+            return self.record
+        return replace(self.record, hold_left=max(0.0, self.deadline - time.monotonic()))
+
+
+def _end(process: _Process) -> None:
+    try:
+        kernel.terminate_process(process.handle, STATUS_BLOCKED)
+    except PermissionError:  # so Windows answers when it is exiting already; its handle lacks no right
+        pass
+
+
+def _blocked(process: _Process, else_it: str) -> bool:
+    try:
+        _end(process)
+    except OSError:  # one that will not die must not cost the others their gate
+        logger.exception("%r could not be ended; it %s", process.record, else_it)
+        return False
+    return True
+
+
+def _resume(port: debug.DebugPort, pid: int, tid: int, handled: bool = True) -> None:
+    try:
+        port.resume(pid, tid, handled)
+    except OSError:  # one lost process must not cost the others their gate
+        logger.warning("process %d could not be continued: it has probably been ended by others", pid, exc_info=True)
+
+
+class DebugLoop:
+    """The thread that debugs, and the state it shares with the gate's callers.
+
+    All state is guarded by `_state`. Only the thread touches Windows, but for `DebugPort.wake`: Windows takes
+    ContinueDebugEvent from no other. It must not refer to the gate, which has to be collectable.
+    """
+
+    def __init__(
+        self, hold_timeout: float | None, on_timeout: Verdict, include_first: bool, attached_pid: int | None = None
+    ) -> None:
+        if on_timeout not in (Verdict.ALLOW, Verdict.BLOCK):
+            raise ValueError(f"on_timeout is ALLOW or BLOCK, not {on_timeout!r}")
+        if hold_timeout is not None and not 0 <= hold_timeout < math.inf:
+            raise ValueError(f"hold_timeout is a number of seconds from 0, or None for no limit, not {hold_timeout!r}")
+        self._hold_timeout = hold_timeout
+        self._on_timeout = on_timeout
+        self._include_first = include_first
+        self._attached_pid = attached_pid
+        self._state = threading.Condition()
+        self._living: dict[int, _Process] = {}
+        self._gone: dict[int, ProcessHelper] = {}  # the last of each pid, so that a late verdict is told apart
+        self._news: deque[ProcessHelper] = deque()  # not yet fetched
+        self._answers: deque[_Process] = deque()  # decided, and not yet continued
+        self._timed: deque[_Process] = deque()  # held, the next deadline first
+        self._last_key = 0
+        self._woken = False
+        self._stopping = False
+        self.finished = False
+        self._failure: Exception | None = None
+        self._port: debug.DebugPort | None = None
+        self._thread: threading.Thread | None = None
+
+    # ------------------------------------------------------------------------------------ for the gate's callers
+
+    def begin(self, first: Callable[[debug.DebugPort], _T]) -> _T:
+        """Start the thread, and in it `first`, which brings the first process under the debugger; what it returns."""
+        outcome: Future[_T] = Future()
+        begun = Signal()
+        outcome.add_done_callback(lambda _: begun.set())
+        self._thread = threading.Thread(target=self._main, args=(first, outcome), name="procmon DebugGate", daemon=True)
+        self._thread.start()
+        try:
+            begun.wait()
+            return outcome.result()
+        except BaseException:  # Ctrl+C, and it has begun, or will: there will be no gate to answer what it holds
+            self.stop(_CONTROL_C_SLICE)
+            raise
+
+    def stop(self, patience: float = math.inf) -> None:
+        """Let all that is held run, leave the tree, end the thread; wait for that for `patience` seconds. Twice is no
+        error."""
+        with self._state:
+            self._stopping = True
+            self._ring()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            deadline = time.monotonic() + patience
+            while self._thread.is_alive() and (left := deadline - time.monotonic()) > 0:
+                self._thread.join(min(left, _CONTROL_C_SLICE))
+
+    def counts(self) -> tuple[int, int]:
+        """How many live, and how many of them are held."""
+        with self._state:
+            return len(self._living), sum(process.record.paused for process in self._living.values())
+
+    def drained(self) -> bool:
+        """The thread has ended, and all it told of was fetched."""
+        with self._state:
+            return self.finished and not self._news and self._failure is None
+
+    def wait_ready(self, timeout: float | None) -> bool:
+        with self._state:
+            ready = wait_for(self._state, lambda: bool(self._news) or self._woken or self.finished, timeout)
+            self._woken = self._woken and not ready
+            return ready
+
+    def wake_waiters(self) -> None:
+        with self._state:
+            self._woken = True
+            self._state.notify_all()
+
+    def fetch(self) -> list[ProcessHelper]:
+        with self._state:
+            failure, self._failure = self._failure, None
+            if failure is not None:
+                raise ProcmonError("the debug loop failed: all that was held runs, and the gate has ended") from failure
+            fetched = []
+            for record in self._news:
+                process = self._living.get(record.pid)
+                if process is not None and process.record == record:
+                    fetched.append(process.current() if record.paused else record)
+                    process.record = replace(process.record, seen=True, flags=process.record.flags | ProcessFlags.SEEN)
+                else:
+                    fetched.append(record)
+            self._news.clear()
+            return fetched
+
+    def snapshot(self) -> list[ProcessHelper]:
+        with self._state:
+            return [process.current() for process in self._living.values()]
+
+    def answer(self, processes: Iterable[ProcessHelper], verdict: Verdict) -> list[VerdictResult]:
+        with self._state:
+            answers = [self._answer_one(process, verdict) for process in processes]
+            if self._answers:
+                self._ring()
+            return answers
+
+    def _answer_one(self, asked: ProcessHelper, verdict: Verdict) -> VerdictResult:
+        process = self._living.get(asked.pid)
+        known = process.record if process is not None else self._gone.get(asked.pid)
+        if known is None:
+            return VerdictResult.UNKNOWN
+        if known != asked:
+            return VerdictResult.STALE
+        if known.verdict is not None:
+            return VerdictResult.NOT_HELD if known.decided_by is DecidedBy.EXEMPT else VerdictResult.ANSWERED
+        if process is None:
+            return VerdictResult.UNKNOWN
+        if not known.paused:
+            return VerdictResult.NOT_HELD
+        self._decide(process, verdict, DecidedBy.USER)
+        return VerdictResult.DONE
+
+    def terminate(self, asked: ProcessHelper) -> None:
+        with self._state:
+            process = self._living.get(asked.pid)
+            if process is None or process.record != asked:
+                raise StaleProcess(f"{asked!r} has gone: there is nothing left to end")
+            if process.record.paused:
+                self._decide(process, Verdict.BLOCK, DecidedBy.USER)
+                self._ring()
+            else:
+                _end(process)
+
+    # -------------------------------------------------------------------------------------- both; the lock is held
+
+    def _ring(self) -> None:
+        if self._port is not None and not self.finished:
+            self._port.wake()
+
+    def _decide(self, process: _Process, verdict: Verdict, by: DecidedBy) -> None:
+        """Note the verdict for the thread to carry out, and for the records: one not yet fetched is given with it."""
+        waiting, decided = process.record, replace(process.record, paused=False, verdict=verdict, decided_by=by)
+        process.record = decided
+        self._answers.append(process)
+        for index, record in enumerate(self._news):
+            if record == waiting:
+                self._news[index] = decided
+                return
+        if by is not DecidedBy.USER:
+            self._report(decided)
+
+    def _report(self, record: ProcessHelper) -> None:
+        self._news.append(record)
+        self._state.notify_all()
+
+    # -------------------------------------------------------------------------------------------- the thread alone
+
+    def _main(self, first: Callable[[debug.DebugPort], _T], outcome: "Future[_T]") -> None:
+        try:
+            self._port = port = debug.DebugPort()
+            begun = first(port)
+            port.outlive_us()
+        except BaseException as error:
+            self._finish()
+            outcome.set_exception(error)
+            return
+        outcome.set_result(begun)
+        del begun, outcome  # the popen belongs to the gate alone
+        for step in (self._debug, self._leave):
+            try:
+                step(port)
+            except Exception as failure:
+                self._failure = failure
+        self._finish()
+
+    def _finish(self) -> None:
+        with self._state:
+            self.finished = True
+            self._forget_the_living()
+            self._state.notify_all()
+            if self._port is not None:
+                self._port.close()
+
+    def _forget_the_living(self) -> list[_Process]:
+        with self._state:
+            living = list(self._living.values())
+            self._gone |= {process.record.pid: process.record for process in living}
+            self._living.clear()
+            return living
+
+    def _debug(self, port: debug.DebugPort) -> None:
+        begun = False
+        while not self._stopping and (self._living or not begun):
+            event = port.wait(self._time_left_ms())
+            if event is not None:
+                begun = True
+                self._handle(port, event)
+            self._time_out()
+            self._carry_out(port)
+
+    def _handle(self, port: debug.DebugPort, event: debug.DebugEvent) -> None:
+        handled = True
+        if event.code == debug.CREATE_PROCESS:
+            if self._created(event):
+                return  # not resumed: that is the hold
+        elif event.code == debug.LOAD_DLL:
+            if event.load_dll.file:
+                Handle(event.load_dll.file).close()
+        elif event.code == debug.EXCEPTION:
+            handled = self._is_ours(event.pid, event.exception)
+        elif event.code == debug.OUTPUT_STRING:
+            handled = False  # so that the text goes on to a listener, as it does without a debugger
+        elif event.code == debug.EXIT_PROCESS:
+            self._exited(event.pid, event.exit_status)
+        _resume(port, event.pid, event.tid, handled)
+
+    def _created(self, event: debug.DebugEvent) -> bool:
+        """Take a new process in; True if it is held."""
+        first = self._last_key == 0
+        attached = first and event.pid == self._attached_pid
+        info = event.create_process
+        if info.file:
+            Handle(info.file).close()
+        marked = not asked(win32_process.clear_debugged_mark, info.process)
+        record = describe(info.process, event.pid)
+        command_line = asked(win32_process.command_line, info.process)
+        record = replace(record, command_line=command_line, start_key=max(record.start_key, self._last_key + 1))
+        self._last_key = record.start_key
+        if attached:
+            record = replace(record, flags=record.flags | ProcessFlags.RUNNING_BEFORE)
+        elif first and not self._include_first:
+            flags = record.flags | ProcessFlags.EXEMPT
+            record = replace(record, flags=flags, verdict=Verdict.ALLOW, decided_by=DecidedBy.EXEMPT)
+        else:
+            record = replace(record, paused=True)
+        deadline = None
+        if record.paused and self._hold_timeout is not None:
+            deadline = time.monotonic() + self._hold_timeout
+        breakpoints = _LOADER_BREAKPOINTS if marked or attached else ()
+        process = _Process(record, info.process, event.tid, deadline, breakpoints)
+        with self._state:
+            self._living[event.pid] = process
+            self._gone.pop(event.pid, None)
+            if deadline is not None:
+                self._timed.append(process)
+            self._report(record)
+        return record.paused
+
+    def _exited(self, pid: int, status: int) -> None:
+        with self._state:
+            process = self._living.pop(pid, None)
+            if process is not None:
+                record = replace(process.record, paused=False, exited=True, exit_status=status)
+                self._gone[pid] = record
+                self._report(record)
+
+    def _is_ours(self, pid: int, exception: "debug.ExceptionInfo") -> bool:
+        """The exception is there only because somebody debugs: the program must not see it."""
+        process = self._living.get(pid)
+        if process is not None and exception.code in process.breakpoints:
+            process.breakpoints.remove(exception.code)
+            return True
+        return bool(exception.first_chance) and exception.code in _RAISED_FOR_DEBUGGERS
+
+    def _carry_out(self, port: debug.DebugPort) -> None:
+        while True:
+            with self._state:
+                if not self._answers:
+                    return
+                process = self._answers.popleft()
+            if self._living.get(process.record.pid) is not process:
+                continue  # somebody else has ended it meanwhile
+            if process.record.verdict is Verdict.BLOCK:
+                if not _blocked(process, "stays frozen until the gate is closed"):
+                    continue
+            _resume(port, process.record.pid, process.tid)
+
+    def _time_left_ms(self) -> int | None:
+        with self._state:
+            while self._timed and not self._timed[0].record.paused:
+                self._timed.popleft()
+            if not self._timed:
+                return None
+            return max(0, int((cast(float, self._timed[0].deadline) - time.monotonic()) * 1000) + 1)
+
+    def _time_out(self) -> None:
+        if self._hold_timeout is None:
+            return
+        now = time.monotonic()
+        with self._state:
+            while self._timed and (not self._timed[0].record.paused or cast(float, self._timed[0].deadline) <= now):
+                process = self._timed.popleft()
+                if process.record.paused:
+                    self._decide(process, self._on_timeout, DecidedBy.GATE_TIMEOUT)
+
+    def _leave(self, port: debug.DebugPort) -> None:
+        """Carry out what was decided, let the rest run, and debug nobody any more."""
+        with self._state:
+            for process in self._living.values():
+                if process.record.paused:
+                    self._decide(process, Verdict.ALLOW, DecidedBy.DISCONNECT)
+        self._carry_out(port)
+        for process in self._forget_the_living():  # before their handles go with the debugger
+            if process.record.verdict is Verdict.BLOCK:
+                _blocked(process, "runs")  # should that have failed before
+            self._detach(port, process.record.pid)
+        while event := port.poll():  # what was under way meanwhile
+            if event.code in (debug.CREATE_PROCESS, debug.LOAD_DLL):
+                file = event.create_process.file if event.code == debug.CREATE_PROCESS else event.load_dll.file
+                if file:
+                    Handle(file).close()
+            _resume(port, event.pid, event.tid, event.code != debug.EXCEPTION)
+            if event.code == debug.CREATE_PROCESS:
+                self._detach(port, event.pid)
+
+    def _detach(self, port: debug.DebugPort, pid: int) -> None:
+        try:
+            port.detach(pid)
+        except OSError as error:  # it has just gone
+            logger.debug("%s: %s", pid, error)

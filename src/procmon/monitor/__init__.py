@@ -1,0 +1,1 @@
+"""The monitor: takes what a gate holds, asks the callbacks, sends the verdicts. See `monitor.Monitor`."""

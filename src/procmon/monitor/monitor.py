@@ -1,0 +1,363 @@
+"""The monitor: takes what a gate holds, asks the callbacks, answers."""
+
+from __future__ import annotations  # so that help() shows `Callback`, and not all that it stands for
+
+import asyncio
+import weakref
+from collections.abc import Callable, Iterable
+from io import IOBase
+from types import EllipsisType, TracebackType
+from typing import Self, overload
+
+from ..errors import AlreadyAnswered, NotHeld, StaleProcess
+from ..gates.base import Gate
+from ..records import Decision, ProcessHelper, Statistics, Verdict, VerdictResult
+from ..util.threads import run_in_thread
+from .engine import Engine, State
+from .holds import Sink
+from .starts import Starts
+from .subscriptions import Callback, Decider, ExitCallback, Match, Subscription
+from .sweep import sweep
+from .workers import Options
+
+__all__ = ["Monitor"]
+
+TROUBLES = ("callback_errors", "deadlines", "audit_errors")
+"""Counts that a repr shows when there is something to show."""
+
+
+class Monitor:
+    r"""Asks callbacks about every process that a gate holds, and answers the gate.
+
+    Callbacks are asked in the order of their subscription; the first that returns something decides. The monitor owns
+    its gate from `start` on: `stop` answers all that is held and closes the gate. It starts once.
+
+    What no callback decides fails open, as do the gates: a machine on which a mistake in a callback stops every start
+    can no longer start what would mend it. Where starts must fail closed, say so: ``default=BLOCK, on_error=BLOCK,
+    on_deadline=BLOCK``. DEFER is a choice for all three, too: it stays held until you answer.
+
+    default:      verdict when no callback has an opinion, and for what is still held when the monitor stops
+    on_error:     verdict when a callback raises or returns nonsense; the traceback is logged
+    deadline:     seconds for all callbacks of one process together, None = no limit; less where the gate's own hold
+                  timeout comes earlier. A deferred process has no deadline
+    on_deadline:  verdict when they take longer; the worker is replaced, so that nobody waits for the one that hangs
+    workers:      callbacks that run at the same time; 1 = never two at once (but for one that is past its deadline).
+                  Coroutines do not count
+    own:          verdict for processes that a callback's own thread starts and so might wait for: it would wait for
+                  itself. None = they are asked about like all others
+    history:      decisions that `history` keeps
+    audit:        where each decision is written after its verdict was sent: an object with ``write(decision)``, such as
+                  an `AuditLog`, or several
+
+    >>> import procmon
+    >>> gate = procmon.SimulatedGate()
+    >>> monitor = procmon.Monitor(gate)
+    >>> @monitor.subscribe
+    ... def decide(process):
+    ...     if process.name == "notepad.exe":
+    ...         return procmon.BLOCK
+    >>> with monitor:
+    ...     notepad, calc = gate.start("c:/windows/notepad.exe"), gate.start("c:/windows/calc.exe")
+    ...     gate.verdict_of(notepad), gate.verdict_of(calc)
+    (<Verdict.BLOCK>, <Verdict.ALLOW>)
+    >>> monitor
+    <Monitor stopped on simulated: 1 allowed, 1 blocked, 0 pending>
+
+    Raises: TypeError or ValueError when an option is none.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        *,
+        default: Verdict = Verdict.ALLOW,
+        on_error: Verdict = Verdict.ALLOW,
+        deadline: float | None = 30.0,
+        on_deadline: Verdict = Verdict.ALLOW,
+        workers: int = 1,
+        own: Verdict | None = Verdict.ALLOW,
+        history: int = 1000,
+        audit: Sink | Iterable[Sink] | None = None,
+    ) -> None:
+        if isinstance(gate, type) or not isinstance(gate, Gate):
+            raise TypeError(f"a Monitor needs a gate (DriverGate, DebugGate, SimulatedGate), not {gate!r}")
+        for option, value in (("default", default), ("on_error", on_error), ("on_deadline", on_deadline)):
+            if not isinstance(value, Verdict):
+                raise TypeError(f"{option} is ALLOW, BLOCK or DEFER, not {value!r}")
+        if own is Verdict.DEFER or not (own is None or isinstance(own, Verdict)):
+            raise TypeError(f"own is ALLOW, BLOCK or None, not {own!r}")
+        if deadline is not None and not (isinstance(deadline, int | float) and deadline > 0):
+            raise ValueError(f"deadline is a number of seconds above 0, or None for no limit, not {deadline!r}")
+        if not isinstance(workers, int) or workers < 1:
+            raise ValueError(f"workers is a whole number, 1 or more, not {workers!r}")
+        if history < 0:
+            raise ValueError(f"history is the number of decisions to keep, 0 or more, not {history!r}")
+        self._engine = Engine(
+            gate, Options(default, on_error, deadline, on_deadline, workers, own, history, _sinks(audit))
+        )
+        self._finalizer = weakref.finalize(self, self._engine.drop)
+        self._finalizer.atexit = False  # the engines that run are stopped by an exit function of their own
+
+    def __repr__(self) -> str:
+        engine = self._engine
+        state = "failed" if engine.error is not None else engine.state.value
+        counts = engine.holds.counts
+        return (
+            f"<Monitor {state} on {engine.gate.name}: {counts['allowed']} allowed, {counts['blocked']} blocked,"
+            f" {len(engine.holds.held)} pending"
+            + "".join(f", {counts[of]} {of.replace('_', ' ')}" for of in TROUBLES if counts[of])
+            + ">"
+        )
+
+    # --------------------------------------------------------------------------------------------------- its life
+
+    def start(self) -> None:
+        """Begin to answer; returns at once.
+
+        >>> import procmon
+        >>> monitor = procmon.Monitor(procmon.SimulatedGate())
+        >>> monitor.start()
+        >>> monitor.running
+        True
+        >>> monitor.stop()
+
+        Raises: ProcmonError when it has been started before, GateClosed when its gate was closed, and what the gate
+        raises when it cannot be read from.
+        """
+        self._engine.start()
+
+    def stop(self) -> None:
+        """Answer all that is held by the default, close the gate, and ask no callback any more.
+
+        May be called from any thread, and twice; in a callback or a sink it returns at once, and the monitor stops
+        soon. Ctrl+C ends the wait within half a second, whatever hangs; it stops all the same.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> monitor = procmon.Monitor(gate, default=procmon.DEFER)
+        >>> monitor.start()
+        >>> process = gate.start("a.exe")
+        >>> monitor.stop()
+        >>> monitor.history
+        [<Decision allow 1000 'a.exe' by stop>]
+        """
+        self._engine.stop()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the monitor has stopped; False when `timeout` seconds passed first. Ctrl+C ends it at any time.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> with procmon.Monitor(gate) as monitor:
+        ...     gate.end()
+        ...     monitor.wait(5)
+        True
+
+        Raises: ProcmonError when it was never started.
+        """
+        self._engine.check_runs()
+        self._engine.check_caller("use `await asyncio.to_thread(monitor.wait)`")
+        return self._engine.stopped.wait(timeout)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        self._engine.workers.loops.use(asyncio.get_running_loop())
+        await self._engine.start_later()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._engine.stop_later()
+
+    @property
+    def gate(self) -> Gate:
+        """The gate it was made with."""
+        return self._engine.gate
+
+    @property
+    def running(self) -> bool:
+        """Started, and not stopped."""
+        return self._engine.state is State.RUNNING
+
+    @property
+    def error(self) -> Exception | None:
+        """What the gate failed with, if that is why the monitor stopped."""
+        return self._engine.error
+
+    # -------------------------------------------------------------------------------------------------- callbacks
+
+    @overload
+    def subscribe(self, callback: Callback | Decider, /, *, match: Match = None) -> Subscription: ...
+
+    @overload
+    def subscribe(self, /, *, match: Match = None) -> Callable[[Callback | Decider], Subscription]: ...
+
+    def subscribe(
+        self, callback: Callback | Decider | EllipsisType = ..., /, *, match: Match = None
+    ) -> Subscription | Callable[[Callback | Decider], Subscription]:
+        r"""Ask `callback` about every process, or about those that `match`; also as a decorator.
+
+        It gets a `ProcessHelper` and returns ALLOW, BLOCK, DEFER, a `Decision`, or None: no opinion. It may be a
+        coroutine function, or an object with a method ``decide``; a `Policy` is a callback. `match` is a glob on the
+        image name (``*`` within a part, ``**`` across parts; without a slash the last part counts) or a function of the
+        process that says whether it concerns the callback.
+
+        >>> import procmon
+        >>> monitor = procmon.Monitor(procmon.SimulatedGate())
+        >>> monitor.subscribe(lambda process: procmon.BLOCK, match="**/temp/**")
+        <Subscription <lambda> matching '**/temp/**'>
+
+        Raises: TypeError when it is no callback, ValueError when `match` is an empty pattern.
+        """
+        if callback is ...:
+            return lambda function: self._engine.subscribe(function, match)
+        return self._engine.subscribe(callback, match)
+
+    @overload
+    def on_exit(self, callback: ExitCallback, /, *, match: Match = None) -> Subscription: ...
+
+    @overload
+    def on_exit(self, /, *, match: Match = None) -> Callable[[ExitCallback], Subscription]: ...
+
+    def on_exit(
+        self, callback: ExitCallback | EllipsisType = ..., /, *, match: Match = None
+    ) -> Subscription | Callable[[ExitCallback], Subscription]:
+        """Call `callback` with the record of every process that exits; its result does not count.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> monitor = procmon.Monitor(gate)
+        >>> subscription = monitor.on_exit(lambda process: print(process.name, "exited with", process.exit_status))
+        >>> monitor.start()
+        >>> gate.exit(gate.start("a.exe"), 3)
+        >>> gate.end()
+        >>> monitor.wait(5)
+        a.exe exited with 3
+        True
+        """
+        if callback is ...:
+            return lambda function: self._engine.subscribe(function, match, to_exits=True)
+        return self._engine.subscribe(callback, match, to_exits=True)
+
+    def starts(self, timeout: float | None = None, *, match: Match = None) -> Starts:
+        """The processes that start from now on, to iterate over with ``for`` or ``async for``.
+
+        Each is held until `allow` or `block`. It ends when none came for `timeout` seconds, or when the monitor stops.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> with procmon.Monitor(gate) as monitor:
+        ...     starts = monitor.starts(timeout=0.1)
+        ...     a, b = gate.start("a.exe"), gate.start("b.exe")
+        ...     for process in starts:
+        ...         decision = monitor.block(process) if process.name == "a.exe" else monitor.allow(process)
+        >>> monitor
+        <Monitor stopped on simulated: 1 allowed, 1 blocked, 0 pending>
+
+        Raises: ProcmonError, when iterated, if the monitor was never started.
+        """
+        return Starts(self._engine, timeout, match)
+
+    # --------------------------------------------------------------------------------------------------- verdicts
+
+    @property
+    def pending(self) -> list[ProcessHelper]:
+        """Held at this moment, oldest first: being asked about, or deferred."""
+        return [hold.process for hold in list(self._engine.holds.held.values()) if not hold.claimed]
+
+    def allow(self, process: ProcessHelper | int) -> Decision:
+        """Let a held process run: the record or its pid. Ctrl+C ends the wait; the verdict is sent all the same.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> with procmon.Monitor(gate, default=procmon.DEFER) as monitor:
+        ...     process = gate.start("a.exe")
+        ...     monitor.allow(process)
+        <Decision allow 1000 'a.exe' by user>
+
+        Raises: StaleProcess when it has gone, AlreadyAnswered, NotHeld, GateClosed.
+        """
+        return self._by_hand(process, Verdict.ALLOW)
+
+    def block(self, process: ProcessHelper | int) -> Decision:
+        """End a held process before its first instruction: the record or its pid. Ctrl+C: as for `allow`.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> with procmon.Monitor(gate, default=procmon.DEFER) as monitor:
+        ...     process = gate.start("a.exe")
+        ...     monitor.block(process.pid)
+        <Decision block 1000 'a.exe' by user>
+
+        Raises: StaleProcess when it has gone, AlreadyAnswered, NotHeld, GateClosed.
+        """
+        return self._by_hand(process, Verdict.BLOCK)
+
+    @property
+    def history(self) -> list[Decision]:
+        """The latest decisions, oldest first; `Monitor` has the number kept."""
+        return list(self._engine.holds.history.copy())
+
+    @property
+    def statistics(self) -> Statistics:
+        """Counts since the monitor was made."""
+        return run_in_thread(self._engine.holds.statistics)
+
+    def sweep(
+        self, policy: Decider | Callable[[ProcessHelper], Decision | Verdict | None], *, terminate: bool = False
+    ) -> list[Decision]:
+        """What `policy` says of the processes that run already, and were never held.
+
+        Only a report, unless `terminate`: then those it blocks (and does not merely audit) are ended, but never one
+        that the gate would never hold, nor this program. `Decision.result` is DONE where that was done, which is in
+        `history` and the audit, too; where it could not be, the log says why.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> processes = gate.running_before("c:/tools/a.exe")
+        >>> procmon.Monitor(gate).sweep(lambda process: procmon.BLOCK)
+        [<Decision block 1000 'c:\\\\tools\\\\a.exe' by callback <lambda>>]
+
+        Raises: GateClosed.
+        """
+        subscription = Subscription(policy, None, lambda _: None)
+        return sweep(self.gate, subscription, terminate=terminate, note=self._engine.holds.note_swept)
+
+    def _by_hand(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:
+        decision = run_in_thread(self._engine.holds.answer_by_hand, process, verdict)
+        known = decision.process
+        match decision.result:
+            case VerdictResult.DONE:
+                return decision
+            case VerdictResult.UNKNOWN:
+                raise StaleProcess(f"{known!r} has gone; nothing was done")
+            case VerdictResult.STALE:
+                raise StaleProcess(f"{known!r} has gone, and its pid belongs to another process now; nothing was done")
+            case VerdictResult.NOT_HELD:
+                raise NotHeld(f"{known!r} is not held, it runs; `sweep` can end running processes")
+            case _:
+                first = (
+                    run_in_thread(self._engine.holds.describe_verdict, known) or "longer ago than the history goes back"
+                )
+                raise AlreadyAnswered(f"{known!r} has had its verdict: {first}; a second one changes nothing")
+
+
+def _sinks(audit: Sink | Iterable[Sink] | None) -> tuple[Sink, ...]:
+    if audit is None:
+        return ()
+    sinks = tuple(audit) if isinstance(audit, Iterable) and not isinstance(audit, Sink) else (audit,)
+    for sink in sinks:
+        if isinstance(sink, IOBase):
+            raise TypeError(f"audit takes an AuditLog, or an object with write(decision), not the text file {sink!r}")
+        if isinstance(sink, type) or not isinstance(sink, Sink):
+            raise TypeError(f"audit takes objects with a method write(decision), not {sink!r}")
+    return sinks

@@ -1,0 +1,62 @@
+"""The guard against holding oneself.
+
+A callback that starts a process and waits for it would wait for its own answer: the process is held until a callback
+has decided, and the callback decides only when the process has run. So the monitor knows which threads are inside a
+callback (or between two processes of an iteration), and recognises what they start by its creator.
+"""
+
+import logging
+import os
+import threading
+from collections import Counter
+
+from ..records import ProcessHelper
+
+__all__ = ["CallbackThreads"]
+
+log = logging.getLogger("procmon")
+
+
+class CallbackThreads:
+    """The native ids of the threads that the gate's next process may not have to wait for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # a collection may come in between, and call what takes it
+        self._threads: Counter[int] = Counter()
+        self._warned = False
+
+    def __contains__(self, thread_id: int) -> bool:
+        return thread_id in self._threads
+
+    def __bool__(self) -> bool:
+        return bool(self._threads)
+
+    def enter(self, thread_id: int) -> None:
+        """A callback begins in that thread; it may do so again and again."""
+        with self._lock:
+            self._threads[thread_id] += 1
+
+    def leave(self, thread_id: int) -> None:
+        """One of them has ended."""
+        with self._lock:
+            self._threads[thread_id] -= 1
+            if not self._threads[thread_id]:
+                del self._threads[thread_id]
+
+    def started(self, process: ProcessHelper) -> bool:
+        """Whether one of them has started this process, or may have where the gate does not know the thread."""
+        if not self._threads:
+            return False
+        if process.creator_tid is not None:
+            return process.creator_pid == os.getpid() and process.creator_tid in self._threads
+        return os.getpid() in (process.creator_pid, process.parent_pid)
+
+    def warn(self, process: ProcessHelper, outcome: str) -> None:
+        """Tell the programmer, once."""
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "a callback of this program has started %s (pid %d), which would be held until that very callback has"
+                " answered; %s. Start processes outside callbacks, or see `own` in help(procmon.Monitor)",
+                process.name, process.pid, outcome,
+            )  # fmt: skip

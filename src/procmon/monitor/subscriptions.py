@@ -1,0 +1,133 @@
+"""Callbacks: what may be subscribed, whom it concerns, and what it may say."""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Protocol, runtime_checkable
+
+from ..records import DecidedBy, Decision, ProcessHelper, Verdict
+from ..util.globs import compile_glob
+
+__all__ = ["Callback", "Decider", "ExitCallback", "Match", "Opinion", "Subscription"]
+
+Opinion = Verdict | Decision | None
+"""What a callback may return; None: no opinion, the next callback is asked."""
+Callback = Callable[[ProcessHelper], Opinion | Awaitable[Opinion]]
+ExitCallback = Callable[[ProcessHelper], object]
+Match = str | Callable[[ProcessHelper], bool] | None
+"""Whom a callback is asked about: a glob on `image_name`, a predicate, or None for everyone."""
+
+
+@runtime_checkable
+class Decider(Protocol):
+    """An object that decides, as `Policy` does; `Monitor.subscribe` takes it like a callback.
+
+    >>> import procmon
+    >>> isinstance(procmon.Policy.parse(""), procmon.Decider)
+    True
+    """
+
+    def decide(self, process: ProcessHelper) -> Decision | None:
+        """What is to happen to `process`, by which rule."""
+
+
+class Subscription:
+    r"""A callback that a monitor asks; made by `Monitor.subscribe` and `Monitor.on_exit`.
+
+    It can be called like the function it stands for, so a decorated function stays testable by itself.
+
+    >>> import procmon
+    >>> monitor = procmon.Monitor(procmon.SimulatedGate())
+    >>> @monitor.subscribe(match="notepad.exe")
+    ... def decide(process):
+    ...     return procmon.BLOCK
+    >>> decide
+    <Subscription decide matching 'notepad.exe'>
+    >>> decide(procmon.ProcessHelper(pid=8, parent_pid=4, image_name="notepad.exe"))
+    <Verdict.BLOCK>
+    >>> decide.cancel()
+    >>> decide
+    <Subscription decide matching 'notepad.exe', cancelled>
+    """
+
+    def __init__(
+        self,
+        callback: Callback | ExitCallback | Decider,
+        match: Match,
+        forget: Callable[["Subscription"], None],
+    ) -> None:
+        if isinstance(callback, type):
+            raise TypeError(f"a callback is a function or an object; {callback.__name__} is a class: make one of it")
+        decide = getattr(callback, "decide", None)
+        if callable(callback):  # first: called, a Policy may have no opinion; `decide` always has one
+            self._ask: Callable[[ProcessHelper], object] = callback
+        elif callable(decide):
+            self._ask = decide
+        else:
+            raise TypeError(f"a callback is a function of one process, or has a method decide; {callback!r} is neither")
+        _check_takes_one(self._ask, callback)
+        self.name: str = getattr(callback, "__name__", type(callback).__name__)
+        self.match = match
+        self.cancelled = False
+        self._forget = forget
+        self.__wrapped__ = callback
+        self.__doc__ = getattr(callback, "__doc__", None) or type(self).__doc__
+        if match is None:
+            self._concerns: Callable[[ProcessHelper], bool] | None = None
+        elif isinstance(match, str):
+            matches = compile_glob(match)
+            self._concerns = lambda process: matches(process.image_name)
+        elif inspect.iscoroutinefunction(match):
+            raise TypeError("match is asked at once, so it cannot be a coroutine function; look up in the callback")
+        elif callable(match):
+            self._concerns = match
+        else:
+            raise TypeError(f"match is a glob such as '*.exe' or a function of one ProcessHelper, not {match!r}")
+
+    def __repr__(self) -> str:
+        match = f" matching {self.match!r}" if self.match is not None else ""
+        return f"<Subscription {self.name}{match}{', cancelled' if self.cancelled else ''}>"
+
+    def __call__(self, process: ProcessHelper) -> object:
+        return self._ask(process)
+
+    def concerns(self, process: ProcessHelper) -> bool:
+        """Whether the callback is asked about this process.
+
+        >>> import procmon
+        >>> subscription = procmon.Monitor(procmon.SimulatedGate()).subscribe(print, match="a.exe")
+        >>> subscription.concerns(procmon.ProcessHelper(pid=8, parent_pid=4, image_name="b.exe"))
+        False
+        """
+        return not self.cancelled and (self._concerns is None or bool(self._concerns(process)))
+
+    def cancel(self) -> None:
+        """Ask it no more; a callback that is running goes on, and its answer counts. Twice is no error."""
+        self.cancelled = True
+        self._forget(self)
+
+
+def _check_takes_one(ask: Callable[..., object], callback: object) -> None:
+    """Tell at once of a callback that every call would fail, and not at each process that it then lets pass."""
+    try:
+        signature = inspect.signature(ask)
+    except (TypeError, ValueError):  # of some builtins nobody knows
+        return
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise TypeError(f"a callback is called with one ProcessHelper; {callback!r} cannot be: {error}") from None
+
+
+def read_opinion(result: object, name: str) -> tuple[Verdict, DecidedBy, str, bool]:
+    """Verdict, by whom, whose name, whether only audited: of what a callback returned.
+
+    Raises: TypeError when it is nonsense.
+    """
+    if isinstance(result, Verdict):
+        return result, DecidedBy.CALLBACK, name, False
+    if isinstance(result, Decision):
+        who = result.who or (name if result.by is DecidedBy.CALLBACK else "")
+        return result.verdict, result.by, who, result.audited
+    if inspect.isawaitable(result):
+        raise TypeError(f"{name} returned an awaitable that gave an awaitable; await it once")
+    raise TypeError(f"{name} returned {result!r}; return ALLOW, BLOCK, DEFER, a Decision, or None for no opinion")

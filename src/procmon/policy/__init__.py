@@ -1,0 +1,1 @@
+"""Policies: rules in TOML that decide about process starts. See `policy.Policy`."""

@@ -1,0 +1,1 @@
+"""What Windows knows of running processes: listing, details, ancestry."""

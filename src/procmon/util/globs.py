@@ -1,0 +1,76 @@
+r"""Patterns for image names: ``notepad.exe``, ``c:/tools/*.exe``, ``**/temp/**``.
+
+The same patterns serve ``match=`` of a monitor and ``image =`` of a policy:
+
+    ?     one character of a part        *     any characters of a part        **    any characters, across parts
+    **/   any folders, or none           [ ]   are themselves: Windows allows them in names
+
+Case does not count, ``/`` and ``\`` are equal, and a pattern without either is compared with the last part alone.
+"""
+
+import re
+from collections.abc import Callable
+
+from .paths import lowercase
+
+__all__ = ["compile_glob", "last_part"]
+
+_WILDCARD = re.compile("[*?]")
+_ACROSS = re.compile(r"((?<![^\\])\*\*+\\|\*\*+)")  # stars that end a part need its separator: that stays in the text
+
+
+def compile_glob(pattern: str) -> Callable[[str], bool]:
+    r"""A function that says whether an image name matches.
+
+    >>> from procmon.util.globs import compile_glob
+    >>> matches = compile_glob("C:/Users/**/*.exe")
+    >>> matches(r"c:\users\ann\downloads\setup.exe"), matches(r"c:\windows\notepad.exe")
+    (True, False)
+    >>> compile_glob("note*")(r"c:\windows\notepad.exe")
+    True
+
+    Raises: ValueError when the pattern is empty.
+    """
+    if not pattern.strip():
+        raise ValueError('an empty pattern matches nothing: write "*" for every image')
+    plain = lowercase(pattern)
+    last_part_only = "\\" not in plain
+    compare = _matcher(plain) if _WILDCARD.search(plain) else lambda name: name == plain
+
+    def matches(image_name: str) -> bool:
+        name = lowercase(image_name)
+        return compare(last_part(name) if last_part_only else name)
+
+    return matches
+
+
+def last_part(name: str) -> str:
+    r"""What follows the last backslash of a lowercased name.
+
+    >>> last_part("c:\\tools\\a.exe")
+    'a.exe'
+    """
+    return name[name.rfind("\\") + 1 :]
+
+
+def _matcher(plain: str) -> Callable[[str], bool]:
+    """A regular expression that never goes back behind a wildcard which a later one can make up for.
+
+    What stands between two wildcards is taken where it first fits, and ``(?>`` keeps it there: whatever a later place
+    would leave for the rest, this one leaves, too. So no name, however made, takes long to compare.
+    """
+    first, *others = _ACROSS.split(plain)
+    source = _within(first, last=not others)
+    for i in range(0, len(others), 2):
+        last = i + 2 == len(others)
+        found = (r"(?:.*?\\)??" if others[i].endswith("\\") else ".*?") + _within(others[i + 1], last=last)
+        source += found if last else f"(?>{found})"
+    fullmatch = re.compile(source, re.DOTALL).fullmatch
+    return lambda name: fullmatch(name) is not None
+
+
+def _within(piece: str, *, last: bool) -> str:
+    """The regular expression of what has no ``**``; the `last` must reach the end of the name."""
+    first, *others = (re.escape(text).replace(r"\?", r"[^\\]") for text in piece.split("*"))
+    kept = "".join(rf"(?>[^\\]*?{text})" for text in (others[:-1] if last else others))
+    return first + kept + (rf"[^\\]*{others[-1]}" if last and others else "")
