@@ -27,7 +27,9 @@ log = logging.getLogger("tool")
 class DecisionLog:
     """An audit that writes decisions to the tool's own log."""
 
-    ahead = True  # each before its verdict is sent, so that the lines of the log stand in the order of what happened
+    write_ahead = (
+        True  # each before its verdict is sent, so that the lines of the log stand in the order of what happened
+    )
 
     def write(self, decision: procmon.Decision) -> None:
         """Called for each decision."""

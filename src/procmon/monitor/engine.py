@@ -10,8 +10,8 @@ The `HoldTable` sees to it that each process is answered once. The *keeper* wait
 comes, and sees it through: has what is held answered, then closes the gate. It calls nothing that could hang but that
 last one.
 
-The user's threads only post a request and wait, see `util.threads`. The threads know the engine, not the `Monitor`: when
-the last reference to that goes, the engine stops by itself. What a garbage collector may call at any point, inside any
+The user's threads only post a request and wait, see `util.threads`. The threads know the engine, not the `Monitor`:
+when the last reference to that goes, the engine stops by itself. What a garbage collector may call at any point, inside any
 lock, must not lock: `drop` and `do_later` only leave word, in a SimpleQueue, which is made for that.
 """
 
