@@ -11,8 +11,8 @@ comes, and sees it through: has what is held answered, then closes the gate. It 
 last one.
 
 The user's threads only post a request and wait, see `util.threads`. The threads know the engine, not the `Monitor`:
-when the last reference to that goes, the engine stops by itself. What a garbage collector may call at any point, inside any
-lock, must not lock: `drop` and `do_later` only leave word, in a SimpleQueue, which is made for that.
+when the last reference to that goes, the engine stops by itself. The garbage collector may call `drop` and `do_later`
+at any point, also while a lock is held. So they take no lock: they put a request into a SimpleQueue (it is reentrant).
 """
 
 import atexit
