@@ -3,7 +3,7 @@
 
     python3 dev.py demo                       the main job, on real processes
     python3 dev.py test [--long] [ARGS]       everything that can be tested here; ARGS go to pytest
-    python3 dev.py check                      types for both systems, layers, layout
+    python3 dev.py check                      ruff, mypy for both systems, layers, layout
     python3 dev.py driver [--debug]           build/driver/{x64,x86,wine}/procmon.sys and the host library
     python3 dev.py wine [--fresh] -- ARGS     the Windows Python on ARGS, with the package on its path
     python3 dev.py bench                      how long things take, measured
@@ -14,7 +14,6 @@ missing. docs/CONTRIBUTING.md tells more.
 """
 
 import argparse
-import contextlib
 import importlib.util
 import os
 import shutil
@@ -22,7 +21,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -34,9 +33,13 @@ if sys.version_info < (3, 11):
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-import environment  # noqa: E402 - it lies in tests, which is on the path only now
-import layout  # noqa: E402
-from environment import Stop, say  # noqa: E402
+import layout  # noqa: E402 - it lies in tests, which is on the path only now
+from setup import debian, programs, project  # noqa: E402
+from setup.locks import locked  # noqa: E402
+from setup.project import Stop, report  # noqa: E402
+from setup.venv import venv  # noqa: E402
+from setup.windows_python import private_windows, run_windows  # noqa: E402
+from setup.windows_python32 import windows_python32  # noqa: E402
 
 WINDOWS = sys.platform == "win32"
 
@@ -50,9 +53,9 @@ CLIENTS = ["client-x64", "client-x86"]  # a program for tests, which Wine runs i
 
 def build_drivers(variants: Sequence[str], debug: bool = False) -> None:
     """Build these of DRIVERS and CLIENTS; what is up to date is left as it is."""
-    environment.packages(environment.DRIVER_PACKAGES)
+    debian.install(debian.DRIVER)
     builder = _module(ROOT / "driver" / "build.py")
-    with environment.locked("build", "it builds the driver"):
+    with locked("build", "it builds the driver"):
         try:
             builder.build(variants, debug=debug)
         except builder.BuildError as error:
@@ -83,18 +86,8 @@ def wine(options: argparse.Namespace) -> int:
     arguments = options.arguments[1:] if options.arguments[:1] == ["--"] else options.arguments
     if options.fresh:
         with private_windows() as prefix:
-            return environment.run_windows(arguments, prefix)
-    return environment.run_windows(arguments)
-
-
-@contextlib.contextmanager
-def private_windows() -> Iterator[Path | None]:
-    """A Windows that is as new and gone afterwards; on Windows there is only the one."""
-    if WINDOWS:
-        yield None
-    else:
-        with environment.private_prefix() as prefix:
-            yield prefix
+            return run_windows(arguments, prefix)
+    return run_windows(arguments)
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -102,7 +95,7 @@ def demo(options: argparse.Namespace) -> int:
     if not WINDOWS:
         build_drivers(["wine"])
     with private_windows() as prefix:
-        return environment.run_windows(["examples/main_job.py"], prefix)
+        return run_windows(["examples/main_job.py"], prefix)
 
 
 # -------------------------------------------------------------------------------------------------------- tests
@@ -140,10 +133,10 @@ class Count:
     skipped: int = 0
 
     @classmethod
-    def read(cls, report: Path) -> "Count":
+    def read(cls, junit: Path) -> "Count":
         """Count the cases of a JUnit report; an error in setting a test up or down is a failure."""
         count = cls()
-        for case in ElementTree.parse(report).getroot().iter("testcase"):
+        for case in ElementTree.parse(junit).getroot().iter("testcase"):
             outcomes = {child.tag for child in case}
             if outcomes & {"failure", "error"}:
                 count.failed += 1
@@ -160,22 +153,22 @@ def test(options: argparse.Namespace) -> int:
     It fails if a test failed, if one was skipped, or if a ring ran none. With arguments for pytest, only the rings
     whose files they name are run, or all if they name none, and it is enough that one test ran.
     """
-    environment.packages(environment.TEST_PACKAGES)
+    debian.install(debian.TESTS)
     chosen = [(ring, arguments) for ring in RINGS if (arguments := arguments_for(ring, options.pytest)) is not None]
     build_for([ring for ring, _ in chosen])
     total = Count()
     complaints = []
     for ring, arguments in chosen:
-        say(f"ring {ring.name}: {ring.is_about}")
+        report(f"ring {ring.name}: {ring.is_about}")
         began = time.monotonic()
         count, status = run_ring(ring, arguments, options.long)
-        say(f"ring {ring.name}: {count.passed} passed, {count.failed} failed, {time.monotonic() - began:.0f} s")
+        report(f"ring {ring.name}: {count.passed} passed, {count.failed} failed, {time.monotonic() - began:.0f} s")
         total = Count(*(getattr(total, name) + getattr(count, name) for name in ("passed", "failed", "skipped")))
         complaints += complaints_about(ring, count, status, bool(options.pytest))
     if options.pytest and not total.passed + total.failed:
         complaints.append("no test has these names")
     for complaint in complaints:
-        say(complaint)
+        report(complaint)
     print(f"{total.passed} passed, {total.failed or len(complaints)} failed", flush=True)
     return 1 if total.failed or complaints else 0
 
@@ -204,21 +197,21 @@ def arguments_for(ring: Ring, given: Sequence[str]) -> list[str] | None:
 
 def run_ring(ring: Ring, arguments: Sequence[str], long: bool) -> tuple[Count, int]:
     """Run pytest on one ring. Returns what its report says, and its exit status."""
-    report = environment.DEV / "reports" / f"{ring.name}.xml"
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.unlink(missing_ok=True)
+    junit = project.DEV / "reports" / f"{ring.name}.xml"
+    junit.parent.mkdir(parents=True, exist_ok=True)
+    junit.unlink(missing_ok=True)
     # Paths from the project's root mean the same to a Windows program under Wine.
-    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={report.relative_to(ROOT)}", *arguments]
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={junit.relative_to(ROOT)}", *arguments]
     os.environ["PROCMON_LONG"] = "1" if long else ""
     timeout = 3600.0 if long else 1200.0
     if ring.in_windows and not WINDOWS:
-        environment.windows_python32()  # which some of its tests start
+        windows_python32()  # which some of its tests start
         with private_windows() as prefix:
-            status = environment.run_windows(command, prefix, timeout, silent_input=True)
+            status = run_windows(command, prefix, timeout, silent_input=True)
     else:
-        command.insert(0, str(environment.venv()))
-        status = environment.run_attached(command, environment.with_paths(), timeout, silent_input=True)
-    return (Count.read(report) if report.exists() else Count()), status
+        command.insert(0, str(venv()))
+        status = programs.run_attached(command, programs.with_paths(), timeout, silent_input=True)
+    return (Count.read(junit) if junit.exists() else Count()), status
 
 
 def complaints_about(ring: Ring, count: Count, status: int, is_selection: bool) -> list[str]:
@@ -238,22 +231,26 @@ def complaints_about(ring: Ring, count: Count, status: int, is_selection: bool) 
 
 
 def check(options: argparse.Namespace) -> int:
-    """Check the types for Windows and for Linux, and what layout.py holds true of the tree."""
+    """Run ruff, the rules of tests/layout.py, and mypy for Windows and for Linux."""
     findings = layout.findings(ROOT)
     for finding in findings:
-        print(finding)
+        print(finding, flush=True)
     for line in layout.long_files(ROOT):
-        say(line)
+        report(line)
     failed = bool(findings)
+    for arguments in (["check", "--quiet"], ["format", "--check", "--quiet"]):
+        report(f"ruff {arguments[0]}")
+        command = [str(venv()), "-m", "ruff", *arguments, "."]
+        failed |= programs.run_attached(command, os.environ) != 0
     scripts = [name for folder in ("driver", "examples") for name in layout.listed(ROOT, folder, ".py")]
-    sources = ["src/procmon", "dev.py", "tests/environment.py", "tests/layout.py", *scripts]
+    sources = ["src/procmon", "dev.py", *layout.listed(ROOT, "tests/setup", ".py"), "tests/layout.py", *scripts]
     bases = os.pathsep.join(["src", "tests", "examples", "driver", "driver/wine"])
     for platform in ("win32", "linux"):
-        say(f"mypy --strict --platform {platform}")
-        command = [str(environment.venv()), "-m", "mypy", "--strict", f"--platform={platform}"]
-        cache = f"--cache-dir={environment.DEV / 'mypy' / platform}"
+        report(f"mypy --strict --platform {platform}")
+        command = [str(venv()), "-m", "mypy", "--strict", f"--platform={platform}"]
+        cache = f"--cache-dir={project.DEV / 'mypy' / platform}"
         command += ["--explicit-package-bases", "--no-error-summary", cache, *sources]
-        failed |= environment.run_attached(command, {**os.environ, "MYPYPATH": bases}) != 0
+        failed |= programs.run_attached(command, {**os.environ, "MYPYPATH": bases}) != 0
     print("check: " + ("failed" if failed else "all is well"), flush=True)
     return int(failed)
 
@@ -264,16 +261,16 @@ def check(options: argparse.Namespace) -> int:
 def bench(options: argparse.Namespace) -> int:
     """Run the measurements of tests/bench.py, on this system's Python and on the Windows one."""
     build_drivers(["host"] if WINDOWS else ["wine", "host"])
-    status = environment.run_attached([str(environment.venv()), "tests/bench.py"], environment.with_paths())
+    status = programs.run_attached([str(venv()), "tests/bench.py"], programs.with_paths())
     if WINDOWS or status:
         return status
     with private_windows() as prefix:
-        return environment.run_windows(["tests/bench.py"], prefix)
+        return run_windows(["tests/bench.py"], prefix)
 
 
 def wheel(options: argparse.Namespace) -> int:
     """Make the wheel in dist, from a copy, so that the tree stays as it is. The driver is no part of it."""
-    python = environment.venv()
+    python = venv()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         shutil.copytree(ROOT / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
@@ -282,7 +279,7 @@ def wheel(options: argparse.Namespace) -> int:
         pip = [str(python), "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
         command = [*pip, "--no-build-isolation", f"--wheel-dir={copy}", folder]
         dated = {**os.environ, "SOURCE_DATE_EPOCH": "1577836800"}  # 2020: the same sources give the same bytes
-        environment.run_quietly(command, "no wheel was made", dated)
+        programs.run_quietly(command, "no wheel was made", dated)
         (made,) = copy.glob("*.whl")
         shutil.rmtree(ROOT / "dist", ignore_errors=True)
         (ROOT / "dist").mkdir()

@@ -1,19 +1,15 @@
 """What the tests of the command line share: a gate over a real command, keys, and a scene that has both."""
 
-import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
-
-import pytest
 
 import procmon
 from procmon import ALLOW, SimulatedGate, Verdict
-from procmon.cli import main, prompts
+from procmon.cli import main
 from procmon.cli.prompts import Keyboard
 from procmon.cli.screen import Screen
 
@@ -84,32 +80,6 @@ class Scene:
             return None if keys is None else Keys(keys, self.questions)
 
         return main.Gates(run=run, driver=driver, keyboard=keyboard)
-
-
-@pytest.fixture
-def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
-    """A scene whose gate is closed in the end. Its keys come at once, so its questions hear them at once."""
-    monkeypatch.setattr(prompts, "KEY_DEBOUNCE_S", 0.0)
-    scene, wait = Scene(), procmon.Monitor.wait
-
-    def waits(monitor: procmon.Monitor, timeout: float | None = None) -> bool:
-        scene.waits.set()
-        return wait(monitor, timeout)
-
-    monkeypatch.setattr(procmon.Monitor, "wait", waits)
-    monkeypatch.setattr(os, "_exit", scene.left.append)
-    yield scene
-    if scene.gate is not None:
-        scene.gate.close()
-        scene.gate.popen.wait()
-
-
-@pytest.fixture
-def policy(tmp_path: Path) -> Path:
-    """The file of a policy."""
-    path = tmp_path / "policy.toml"
-    path.write_text('[[rule]]\nname = "no games"\nimage = "**/games/*"\nverdict = "block"\n', encoding="utf-8")
-    return path
 
 
 ASKING = '[[rule]]\nname = "new tools"\nimage = "**/tools/*"\nverdict = "ask"\n'

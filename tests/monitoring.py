@@ -1,9 +1,7 @@
 """What the tests of the monitor share."""
 
 import time
-from collections.abc import Callable, Iterator
-
-import pytest
+from collections.abc import Callable
 
 import procmon
 
@@ -19,12 +17,3 @@ def until(condition: Callable[[], object], what: str, patience: float = 5.0) -> 
 def decided(monitor: procmon.Monitor) -> list[tuple[str, procmon.Verdict, procmon.DecidedBy, str]]:
     """The history, as (name, verdict, by, who)."""
     return [(one.process.name, one.verdict, one.by, one.who) for one in monitor.history]
-
-
-@pytest.fixture
-def gate() -> Iterator[procmon.SimulatedGate]:
-    """A gate on which nothing is left held in the end, because its monitor has stopped."""
-    gate = procmon.SimulatedGate()
-    yield gate
-    assert gate.closed, "every test ends with its monitor stopped"
-    assert [one for one in gate._processes.values() if one.paused] == []

@@ -1,14 +1,11 @@
-"""The examples' folder is on the path, as when a person runs one of them."""
+"""What the tests of the examples share: a screen."""
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from examples.screen import Screen
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
 collect_ignore = ["test_off_windows.py"] if sys.platform == "win32" else []
 

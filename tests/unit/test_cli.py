@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import procmon
-from commandline import ASKING, CommandGate, Scene, policy, scene, two, without_time  # noqa: F401  (fixtures)
+from commandline import ASKING, CommandGate, Scene, two, without_time
 from procmon import ALLOW, BLOCK, Verdict, audit
 from procmon.cli import main, prompts
 from procmon.cli.screen import Screen

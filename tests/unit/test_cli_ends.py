@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import procmon
-from commandline import ASKING, CommandGate, Scene, policy, scene  # noqa: F401  (fixtures)
+from commandline import ASKING, CommandGate, Scene
 from monitoring import until
 from procmon import ALLOW, BLOCK, Verdict
 from procmon.cli import main

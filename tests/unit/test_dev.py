@@ -10,7 +10,9 @@ from types import ModuleType
 
 import pytest
 
-import environment
+from setup import debian, parts, programs, project, wine32
+from setup.locks import Lock
+from setup.project import Stop
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -31,31 +33,31 @@ dev = _load_dev()
 
 
 def test_a_part_is_made_only_when_its_stamp_its_recipe_and_its_files_agree(tmp_path: Path) -> None:
-    wanted = environment.recipe("1", "pytest==9")
-    assert not environment.is_made(tmp_path, wanted)
+    wanted = parts.recipe("1", "pytest==9")
+    assert not parts.is_made(tmp_path, wanted)
     (tmp_path / "python.exe").touch()
-    assert not environment.is_made(tmp_path, wanted, "python.exe"), "cut off before its stamp"
-    environment.stamp(tmp_path, wanted)
-    assert environment.is_made(tmp_path, wanted, "python.exe")
-    assert not environment.is_made(tmp_path, environment.recipe("1", "pytest==10"), "python.exe"), "other pins"
+    assert not parts.is_made(tmp_path, wanted, "python.exe"), "cut off before its stamp"
+    parts.stamp(tmp_path, wanted)
+    assert parts.is_made(tmp_path, wanted, "python.exe")
+    assert not parts.is_made(tmp_path, parts.recipe("1", "pytest==10"), "python.exe"), "other pins"
     (tmp_path / "python.exe").unlink()
-    assert not environment.is_made(tmp_path, wanted, "python.exe"), "a file was deleted"
+    assert not parts.is_made(tmp_path, wanted, "python.exe"), "a file was deleted"
 
 
 def test_recipes_with_the_same_letters_in_other_parts_differ() -> None:
-    assert environment.recipe("ab", "c") != environment.recipe("a", "bc")
+    assert parts.recipe("ab", "c") != parts.recipe("a", "bc")
 
 
 def test_starting_over_leaves_nothing_of_what_was_there(tmp_path: Path) -> None:
     part = tmp_path / "part"
     (part / "deep").mkdir(parents=True)
-    environment.stamp(part, "old")
-    environment.start_over(part)
+    parts.stamp(part, "old")
+    parts.start_over(part)
     assert list(part.iterdir()) == []
 
 
 def test_every_download_is_pinned_by_version_and_sha256() -> None:
-    lists = sorted(environment.PINS.glob("*.txt"))
+    lists = sorted(project.PINS.glob("*.txt"))
     assert [path.name for path in lists] == ["pytest.txt", "tools.txt", "windows.txt", "windows32.txt"]
     for path in lists:
         lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
@@ -66,7 +68,7 @@ def test_every_download_is_pinned_by_version_and_sha256() -> None:
 
 
 def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
-    first, second = environment.Lock(tmp_path / "x.lock"), environment.Lock(tmp_path / "x.lock")
+    first, second = Lock(tmp_path / "x.lock"), Lock(tmp_path / "x.lock")
     assert first.take()
     assert not second.take()
     first.close()
@@ -75,11 +77,11 @@ def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_lock_dies_with_its_holder(tmp_path: Path) -> None:
-    take = "import environment, pathlib, time, sys; lock = environment.Lock(pathlib.Path(sys.argv[1])); lock.take();"
+    take = "import setup.locks, pathlib, time, sys; lock = setup.locks.Lock(pathlib.Path(sys.argv[1])); lock.take();"
     command = [sys.executable, "-c", take + "print('held', flush=True); time.sleep(60)", str(tmp_path / "x.lock")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment.with_paths()) as holder:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=programs.with_paths()) as holder:
         assert holder.stdout and holder.stdout.readline().strip() == b"held"
-        lock = environment.Lock(tmp_path / "x.lock")
+        lock = Lock(tmp_path / "x.lock")
         assert not lock.take()
         holder.kill()
         holder.wait()
@@ -88,10 +90,10 @@ def test_a_lock_dies_with_its_holder(tmp_path: Path) -> None:
 
 
 def test_a_tool_that_fails_stops_the_work_with_its_last_words() -> None:
-    with pytest.raises(environment.Stop, match="no venv: .*status 3\n    the reason"):
-        environment.run_quietly([sys.executable, "-c", "print('the reason'); raise SystemExit(3)"], "no venv")
-    with pytest.raises(environment.Stop, match="no-such-tool does not start"):
-        environment.run_quietly(["no-such-tool"], "no venv")
+    with pytest.raises(Stop, match="no venv: .*status 3\n    the reason"):
+        programs.run_quietly([sys.executable, "-c", "print('the reason'); raise SystemExit(3)"], "no venv")
+    with pytest.raises(Stop, match="no-such-tool does not start"):
+        programs.run_quietly(["no-such-tool"], "no venv")
 
 
 if sys.platform != "win32":  # there packages come from nowhere, and programs get our streams as they are
@@ -105,16 +107,16 @@ if sys.platform != "win32":  # there packages come from nowhere, and programs ge
     def test_nothing_is_installed_when_nothing_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = _tools(tmp_path, dpkg_query="echo installed a; echo installed b", apt_get=f"touch {tmp_path}/asked")
         monkeypatch.setenv("PATH", path)
-        environment.packages(["a", "b"])
+        debian.install(["a", "b"])
         assert not (tmp_path / "asked").exists()
 
     def test_only_what_is_missing_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         query, asked = "echo installed a; echo config-files c", tmp_path / "asked"
         path = _tools(tmp_path, dpkg_query=query, apt_get=f'echo "$DEBIAN_FRONTEND $@" >> {asked}')
         monkeypatch.setenv("PATH", path)
-        monkeypatch.setattr(environment, "DEV", tmp_path)
+        monkeypatch.setattr(project, "DEV", tmp_path)
         monkeypatch.setattr(os, "geteuid", lambda: 0)
-        environment.packages(["a", "b", "c"])
+        debian.install(["a", "b", "c"])
         update, install = asked.read_text().splitlines()
         assert update.startswith("noninteractive") and update.endswith("update")
         assert install.endswith("install --no-install-recommends b c")
@@ -122,13 +124,13 @@ if sys.platform != "win32":  # there packages come from nowhere, and programs ge
     def test_without_root_and_sudo_it_says_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", _tools(tmp_path, dpkg_query="exit 1", apt_get="exit 1"))
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
-        with pytest.raises(environment.Stop, match="as root:\n    apt-get install --no-install-recommends wine64"):
-            environment.packages(["wine64"])
+        with pytest.raises(Stop, match="as root:\n    apt-get install --no-install-recommends wine64"):
+            debian.install(["wine64"])
 
     def test_where_there_is_no_apt_it_names_the_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
-        with pytest.raises(environment.Stop, match="Debian .*: wine64 g"):
-            environment.packages(["wine64", "g++"])
+        with pytest.raises(Stop, match="Debian .*: wine64 g"):
+            debian.install(["wine64", "g++"])
 
     def test_the_32_bit_half_of_wine_is_of_the_version_that_is_installed_or_its_lack_is_told(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -136,9 +138,9 @@ if sys.platform != "win32":  # there packages come from nowhere, and programs ge
         asked = tmp_path / "asked"
         apt = f'echo "$@" >> {asked}; echo Unable to locate package; exit 100'
         monkeypatch.setenv("PATH", _tools(tmp_path, dpkg_query="printf 8.0-4", apt_get=apt))
-        monkeypatch.setattr(environment, "DEV", tmp_path / "dev")
-        with pytest.raises(environment.Stop, match="gives no libwine:i386 8.0-4(.|\n)*Unable to locate package"):
-            environment._wine32()
+        monkeypatch.setattr(project, "DEV", tmp_path / "dev")
+        with pytest.raises(Stop, match="gives no libwine:i386 8.0-4(.|\n)*Unable to locate package"):
+            wine32.wine32()
         update, download = asked.read_text().splitlines()
         assert update.endswith("update") and download.endswith("download libwine:i386=8.0-4")
         own = f"Dir::State::lists={tmp_path / 'dev'}"
@@ -149,48 +151,50 @@ if sys.platform != "win32":  # there packages come from nowhere, and programs ge
 
     def _attached(script: str, timeout: float | None = None) -> list[str]:
         """A command that runs `script` by run_attached, in a process of its own so that its streams are real."""
-        code = f"import environment, os, sys; sys.exit(environment.run_attached({['/bin/sh', '-c', script]!r}"
+        code = (
+            f"import os, sys; from setup import programs; sys.exit(programs.run_attached({['/bin/sh', '-c', script]!r}"
+        )
         return [sys.executable, "-c", f"{code}, os.environ, {timeout!r}))"]
 
     def test_output_in_a_file_keeps_its_order_and_the_status_is_passed_on(tmp_path: Path) -> None:
         target = tmp_path / "out"
         script = "i=0; while [ $i -lt 500 ]; do echo out $i; echo err $i >&2; i=$((i+1)); done; exit 7"
         with open(target, "wb") as out:
-            done = subprocess.run(_attached(script), stdout=out, stderr=out, env=environment.with_paths())
+            done = subprocess.run(_attached(script), stdout=out, stderr=out, env=programs.with_paths())
         assert done.returncode == 7
         assert target.read_text() == "".join(f"out {i}\nerr {i}\n" for i in range(500))
 
     def test_a_pipe_stands_before_a_file(tmp_path: Path) -> None:
         with open(tmp_path / "out", "wb") as out:
-            done = subprocess.run(_attached("[ -p /dev/stdout ]"), stdout=out, env=environment.with_paths())
+            done = subprocess.run(_attached("[ -p /dev/stdout ]"), stdout=out, env=programs.with_paths())
         assert done.returncode == 0
 
     def test_standard_error_stays_apart_where_it_goes_elsewhere() -> None:
-        done = subprocess.run(_attached("echo a; echo b >&2"), capture_output=True, env=environment.with_paths())
+        done = subprocess.run(_attached("echo a; echo b >&2"), capture_output=True, env=programs.with_paths())
         assert (done.stdout, done.stderr) == (b"a\n", b"b\n")
 
     def test_input_is_passed_on() -> None:
-        done = subprocess.run(_attached("cat"), input=b"x" * 300_000, capture_output=True, env=environment.with_paths())
+        done = subprocess.run(_attached("cat"), input=b"x" * 300_000, capture_output=True, env=programs.with_paths())
         assert done.stdout == b"x" * 300_000
 
     def test_what_a_program_leaves_running_keeps_nobody_waiting() -> None:
         began = time.monotonic()
-        done = subprocess.run(_attached("sleep 20 & echo a"), capture_output=True, env=environment.with_paths())
+        done = subprocess.run(_attached("sleep 20 & echo a"), capture_output=True, env=programs.with_paths())
         assert done.stdout == b"a\n"
         assert time.monotonic() - began < 10
 
     def test_a_program_that_dies_by_a_signal_has_a_status_as_in_a_shell() -> None:
-        assert subprocess.run(_attached("kill -9 $$"), env=environment.with_paths()).returncode == 128 + 9
+        assert subprocess.run(_attached("kill -9 $$"), env=programs.with_paths()).returncode == 128 + 9
 
     def test_a_program_that_outlasts_its_time_is_ended() -> None:
         command = _attached("echo a; exec sleep 60", 0.5)
-        done = subprocess.run(command, capture_output=True, env=environment.with_paths())
+        done = subprocess.run(command, capture_output=True, env=programs.with_paths())
         assert b"not done in time" in done.stderr
         assert done.stdout == b"a\n"
 
     def test_a_program_ends_with_a_dev_py_that_is_killed() -> None:
         command = _attached("echo $$; exec sleep 60")
-        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment.with_paths()) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=programs.with_paths()) as process:
             assert process.stdout
             program = int(process.stdout.readline())
             process.kill()

@@ -100,7 +100,14 @@ def test_a_dll_is_loaded_in_win32_alone_and_never_shared(tree: Path, module: str
     assert bool(list(layout.dll_outside_win32(tree))) is found
 
 
-@pytest.mark.parametrize("line", ["x = 1   ", "x = '" + "x" * 120 + "'", *(f"# {word}" for word in layout.FORBIDDEN)])
+@pytest.mark.parametrize("line", ["int x;   ", "// " + "x" * 120])
+def test_a_line_of_cpp_that_is_too_long_or_ends_in_blanks_is_found(tree: Path, line: str) -> None:
+    (tree / "gate.cpp").write_text(f"\n{line}\n")
+    (finding,) = layout.lines(tree)
+    assert finding.startswith("gate.cpp:2: ")
+
+
+@pytest.mark.parametrize("line", [f"# {word}" for word in layout.FORBIDDEN])
 def test_a_line_that_breaks_a_rule_is_found(tree: Path, line: str) -> None:
     _write(tree, "driver/protocol", f"\n{line}\n")
     findings = list(layout.lines(tree))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 import procmon
-from monitoring import decided, gate, until  # noqa: F401  (a fixture)
+from monitoring import decided, until
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.monitor import engine
 from procmon.records import DecidedBy, VerdictResult

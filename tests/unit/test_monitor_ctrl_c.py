@@ -13,7 +13,7 @@ import pytest
 import ctrl_c
 import procmon
 from ctrl_c import Scene, seconds_until_heard
-from monitoring import gate, until  # noqa: F401  (a fixture)
+from monitoring import until
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.records import DecidedBy
 

@@ -9,7 +9,7 @@ import types
 import pytest
 
 import procmon
-from monitoring import decided, gate, until  # noqa: F401  (a fixture)
+from monitoring import decided, until
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.records import DecidedBy
 

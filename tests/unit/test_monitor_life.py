@@ -11,7 +11,7 @@ import pytest
 
 import ctrl_c
 import procmon
-from monitoring import gate, until  # noqa: F401  (a fixture)
+from monitoring import until
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.records import DecidedBy
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 import procmon
-from monitoring import gate, until  # noqa: F401  (a fixture)
+from monitoring import until
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.records import DecidedBy
 from procmon.util import threads

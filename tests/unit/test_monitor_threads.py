@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import procmon
-from monitoring import gate, until  # noqa: F401  (a fixture)
+from monitoring import until
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.records import DecidedBy
 

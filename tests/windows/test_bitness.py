@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from kernel import WineKernel
 
 import procmon
 from procmon import ALLOW, BLOCK, Integrity, ProcessHelper, Verdict
@@ -20,8 +21,6 @@ from procmon.win32 import kernel
 from trees import BLOCKED, SOON, drive, held, next_held
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "driver" / "wine"))
-from kernel import WineKernel  # noqa: E402
 
 CLIENTS = {32: ROOT / "build/driver/client-x86/client.exe", 64: ROOT / "build/driver/client-x64/client.exe"}
 # On Windows they are built by hand: python driver/build.py client-x64 client-x86

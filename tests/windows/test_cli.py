@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from kernel import WineKernel
 
 import procmon
 from procmon import ALLOW, BLOCK, Verdict
@@ -17,9 +18,6 @@ from procmon.driver.info import driver_info
 from procmon.records import DecidedBy
 from procmon.win32 import machine
 from procmon.win32.kernel import is_wine
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "driver" / "wine"))
-from kernel import WineKernel
 
 BLOCKED = 0xC0000364
 COMMAND = [sys.executable, "-m", "procmon"]
@@ -232,7 +230,7 @@ def test_guard_without_rules_asks_about_what_starts(service: procmon.DriverServi
 
 def test_without_a_console_guard_has_nobody_to_ask() -> None:
     """NUL says that it is a terminal, and is none."""
-    code = "import sys; from procmon import cli; sys.exit(main.main(['guard']))"
+    code = "import sys; from procmon.cli import main; sys.exit(main.main(['guard']))"
     ended = subprocess.run(
         [sys.executable, "-c", code],
         stdin=subprocess.DEVNULL,

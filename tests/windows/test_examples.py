@@ -2,7 +2,6 @@
 
 import importlib
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -12,8 +11,6 @@ import procmon
 from examples import samples
 from procmon.win32.kernel import is_wine
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "driver" / "wine")]
 COMMAND = ["cmd", "/c", "hostname & whoami & hostname"]
 COUNTS = "<Monitor stopped on {gate}: 3 allowed, 1 blocked, 0 pending>"
 

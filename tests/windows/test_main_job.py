@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+import main_job
+import procmon
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-sys.path.insert(0, str(EXAMPLES))
-import main_job  # noqa: E402
-import procmon  # noqa: E402
 
 
 def demo(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -1,0 +1,82 @@
+"""CPython for Windows in ``.dev/windows``, and how it is run: under Wine on Debian, as it is on Windows."""
+
+import contextlib
+import shutil
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from . import parts, programs, project, wine
+from .locks import set_up
+from .venv import pip, requirements, venv
+
+# An embeddable CPython reads its path from this file alone. The path is relative, so that the tree can be moved.
+PATH_FILE = "python313.zip\n.\nsite\n../../src\n../../tests\nimport site\n"
+WHEELS = ["--only-binary=:all:", "--platform=win_amd64", "--python-version=3.13", "--no-deps"]
+
+
+def windows_python() -> Path:
+    """CPython for Windows, to be run under Wine; on Windows the Python that runs this."""
+    if sys.platform == "win32":
+        return Path(sys.executable)
+    tool = venv()
+    folder = project.DEV / "windows"
+    wanted = parts.recipe(
+        "1", PATH_FILE, *((project.PINS / name).read_text() for name in ("pytest.txt", "windows.txt"))
+    )
+    with set_up():
+        if not parts.is_made(folder, wanted, "python.exe", "site/pytest"):
+            project.report("making .dev/windows: CPython for Windows with pytest and hypothesis")
+            parts.start_over(folder)
+            _unpack(tool, folder)
+            (folder / "python313._pth").write_text(PATH_FILE)
+            target = [f"--target={folder / 'site'}", "--no-compile"]
+            pip(tool, "install", *WHEELS, *target, *requirements(lists[:1]))
+            parts.stamp(folder, wanted)
+    return folder / "python.exe"
+
+
+def _unpack(tool: Path, folder: Path) -> None:
+    """Unpack the pinned archive. pip compares its sha256 before it looks into it."""
+    source = ["--no-deps", "--no-binary=:all:", "--no-build-isolation"]
+    pip(tool, "download", *source, f"--dest={folder}", *requirements([project.PINS / "windows.txt"]))
+    (archive,) = folder.glob("*.tar.gz")
+    shutil.unpack_archive(archive, folder / "archive")
+    (data,) = (folder / "archive").rglob("data.zip")
+    with zipfile.ZipFile(data) as unpacked:
+        unpacked.extractall(folder / "archive")
+    for item in (folder / "archive" / "cp313").iterdir():
+        if item.name != "_wmi.pyd":  # Wine's WMI lacks what it needs: platform.uname() would crash
+            item.replace(folder / item.name)
+    shutil.rmtree(folder / "archive")
+    archive.unlink()
+
+
+@contextlib.contextmanager
+def private_windows() -> Iterator[Path | None]:
+    """A Wine prefix that is new, and deleted at the end; None on Windows, where there is one Windows only."""
+    if sys.platform == "win32":
+        yield None
+    else:
+        with wine.private_prefix() as prefix:
+            yield prefix
+
+
+def run_windows(
+    arguments: Sequence[str], prefix: Path | None = None, timeout: float | None = None, silent_input: bool = False
+) -> int:
+    """Run the Windows Python with these arguments, on this process' standard streams, and return its exit status.
+
+    Under Wine the status has 8 bits: of a status above 255 the lowest byte arrives. Ctrl+C ends the program as it does
+    on Windows. `timeout` is in seconds.
+
+    Raises: Stop when the timeout has passed.
+    """
+    command = [str(windows_python()), "-X", "utf8", *arguments]
+    if sys.platform == "win32":
+        return programs.run_attached(command, programs.with_paths(), timeout, silent_input)
+    prefix = prefix or wine.shared_prefix()
+    wine.server(prefix, "-p60")  # the prefix stays up for a minute, so the next command finds a driver still loaded
+    loader = str(wine.program("wine64"))
+    return programs.run_attached([loader, *command], wine.environment(prefix), timeout, silent_input)

@@ -1,0 +1,108 @@
+"""Wine prefixes: a pristine one, the shared copy of `dev.py wine`, and private copies for single runs."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from . import debian, parts, programs, project
+from .locks import Lock, set_up
+from .wine32 import wine32
+
+_NEEDED = "system.reg", "drive_c/windows/system32/ntdll.dll"
+
+
+def program(name: str) -> Path:
+    """The path of ``wine64`` or ``wineserver64``. Debian keeps both off the PATH."""
+    return debian.installed_file("wine64", name)
+
+
+def environment(prefix: Path) -> dict[str, str]:
+    """The environment variables of a program that runs in `prefix`."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    # No offers to install Mono and Gecko, no entries in a desktop's menu.
+    overrides = "mscoree,mshtml=;winemenubuilder.exe=d"
+    return kept | {
+        "WINEPREFIX": str(prefix),
+        "WINEDEBUG": "-all",
+        "WINEDLLOVERRIDES": overrides,
+        "WINEDLLPATH": str(project.DEV / "wine32"),
+    }
+
+
+def server(prefix: Path, *arguments: str) -> None:
+    """Run ``wineserver64`` on `prefix`. It is no error when no server runs there."""
+    null = subprocess.DEVNULL
+    command = [str(program("wineserver64")), *arguments]
+    subprocess.run(command, env=environment(prefix), stdin=null, stdout=null, stderr=null)
+
+
+def shared_prefix() -> Path:
+    """The prefix of `dev.py wine`, which keeps the changes that are made in it."""
+    debian.install(debian.WINE)
+    pristine, prefix = project.DEV / "wine-pristine", project.DEV / "wine"
+    wanted = parts.recipe("2", str(program("wine64")), wine32())
+    with set_up():
+        if not parts.is_made(pristine, wanted, *_NEEDED):
+            project.report("making .dev/wine-pristine, a Wine prefix")
+            server(pristine, "-k")
+            parts.start_over(pristine)
+            programs.run_quietly([program("wine64"), "wineboot", "-i"], "Wine makes no prefix", environment(pristine))
+            server(pristine, "-w")  # it writes the registry when its last process has ended
+            parts.stamp(pristine, wanted)
+        if not parts.is_made(prefix, wanted, *_NEEDED):
+            server(prefix, "-k")
+            _copy(pristine, prefix)
+            parts.stamp(prefix, wanted)
+    return prefix
+
+
+@contextlib.contextmanager
+def private_prefix() -> Iterator[Path]:
+    """A prefix for one run: it starts without leftovers, leaves none, and no other run uses it.
+
+    The prefixes of runs that were killed are deleted first, and the processes in them ended.
+    """
+    shared_prefix()
+    runs = project.DEV / "runs"
+    prefix = runs / f"{time.time_ns():x}"
+    with set_up():
+        for lock_path in runs.glob("*.lock"):
+            stale = Lock(lock_path)
+            if stale.take():
+                left = lock_path.with_suffix("")
+                project.report(f"deleting {left.relative_to(project.ROOT)}, which a killed run left behind")
+                _remove(left)
+            stale.close()
+        lock = Lock(prefix.with_suffix(".lock"))
+        lock.take()
+        _copy(project.DEV / "wine-pristine", prefix)
+    try:
+        yield prefix
+    finally:
+        _remove(prefix)
+        lock.close()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a Wine prefix in a moment: programs, nearly all of it, are linked, since no program writes to them."""
+
+    def copy(old: str, new: str) -> None:
+        if old.lower().endswith((".dll", ".exe")):
+            os.link(old, new)
+        else:
+            shutil.copy2(old, new)
+
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, symlinks=True, copy_function=copy, ignore=shutil.ignore_patterns(".stamp"))
+
+
+def _remove(prefix: Path) -> None:
+    if prefix.exists():
+        server(prefix, "-k")
+        server(prefix, "-w")
+    shutil.rmtree(prefix, ignore_errors=True)
+    prefix.with_suffix(".lock").unlink(missing_ok=True)
