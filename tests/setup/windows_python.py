@@ -22,9 +22,8 @@ def windows_python() -> Path:
         return Path(sys.executable)
     tool = venv()
     folder = project.DEV / "windows"
-    wanted = parts.recipe(
-        "1", PATH_FILE, *((project.PINS / name).read_text() for name in ("pytest.txt", "windows.txt"))
-    )
+    lists = [project.PINS / "pytest.txt", project.PINS / "windows.txt"]
+    wanted = parts.recipe("1", PATH_FILE, *(path.read_text() for path in lists))
     with set_up():
         if not parts.is_made(folder, wanted, "python.exe", "site/pytest"):
             project.report("making .dev/windows: CPython for Windows with pytest and hypothesis")
