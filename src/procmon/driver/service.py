@@ -299,7 +299,7 @@ def find_driver() -> Path:
         if not os.path.isfile(chosen):
             raise DriverFileMissing(f"PROCMON_DRIVER names {chosen}, and no file is there: correct it, or unset it")
         return Path(chosen)
-    package, architecture = Path(__file__).resolve().parent, kernel.driver_architecture()
+    package, architecture = Path(__file__).resolve().parents[1], kernel.driver_architecture()
     places = [package / "driver" / architecture / FILE_NAME]
     if getattr(sys, "frozen", False):
         bundle = Path(getattr(sys, "_MEIPASS", package))
