@@ -199,6 +199,8 @@ class ProcessHelper:
     """It is gone; a gate that reports exits gives the record once more with this set."""
     exit_status: int | None = None
     """Its exit status (unsigned 32 bits); None while it runs or when it is not known."""
+    exited_at: datetime | None = None
+    """When it exited, aware, UTC; None while it runs or where the gate does not know the time."""
     verdict: Verdict | None = None
     """The verdict the gate has for it; None while there is none."""
     decided_by: DecidedBy | None = None
@@ -215,6 +217,13 @@ class ProcessHelper:
     def name(self) -> str:
         """The last part of `image_name`: ``notepad.exe``."""
         return ntpath.basename(self.image_name)
+
+    @property
+    def lifetime(self) -> float | None:
+        """Seconds from its creation to its exit; None while it runs or where one of the two times is not known."""
+        if self.created is None or self.exited_at is None:
+            return None
+        return max(0.0, (self.exited_at - self.created).total_seconds())
 
     def __eq__(self, other: object) -> bool:
         return self.identity == other.identity if isinstance(other, ProcessHelper) else NotImplemented
@@ -265,6 +274,7 @@ class ProcessHelper:
             flags=ProcessFlags(_optional(data, "flags", int) or 0),
             exited=_optional(data, "exited", bool) or False,
             exit_status=_optional(data, "exit_status", int),
+            exited_at=_moment(data, "exited_at"),
             verdict=_member(data, "verdict", Verdict),
             decided_by=_member(data, "decided_by", DecidedBy),
             hold_left=_seconds(data, "hold_left"),

@@ -31,6 +31,7 @@ processes = st.builds(
     flags=st.integers(0, 2**32 - 1).map(ProcessFlags),
     exited=st.booleans(),
     exit_status=st.none() | pids,
+    exited_at=st.none() | times,
     verdict=st.none() | st.sampled_from(Verdict),
     decided_by=st.none() | st.sampled_from(DecidedBy),
     hold_left=st.none() | st.floats(0, 1e6),
@@ -186,3 +187,12 @@ def test_help_shows_what_each_field_is(record):
         shown = re.search(rf"^ \|  {field.name}\n \|      (\S.*)", text, re.MULTILINE)
         assert shown, f"help({record.__name__}) does not say what {field.name} is"
     assert record.__slots__["no such field"] == ""
+
+
+def test_the_lifetime_is_the_time_from_creation_to_exit():
+    born = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+    process = ProcessHelper(pid=8, parent_pid=4, image_name="a.exe", created=born)
+    assert process.lifetime is None
+    assert replace(process, exited_at=born + timedelta(seconds=2.5)).lifetime == 2.5
+    assert replace(process, created=None, exited_at=born).lifetime is None
+    assert replace(process, exited_at=born - timedelta(seconds=1)).lifetime == 0.0  # the clock was set back

@@ -99,6 +99,7 @@ def test_a_timeout_after_the_fetch_is_given_once_more(gate):
     record, exited = gate.fetch()
     assert (record.paused, record.verdict, record.decided_by) == (False, procmon.BLOCK, DecidedBy.GATE_TIMEOUT)
     assert exited.exit_status == STATUS_BLOCKED
+    assert exited.exited_at is not None and exited.lifetime is not None
     with pytest.raises(procmon.StaleProcess):
         gate.time_out(process)
 

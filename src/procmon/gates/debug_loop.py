@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TypeVar, cast
 
 from ..errors import ProcmonError, StaleProcess
@@ -334,7 +335,8 @@ class DebugLoop:
         with self._state:
             process = self._living.pop(pid, None)
             if process is not None:
-                record = replace(process.record, paused=False, exited=True, exit_status=status)
+                now = datetime.now(UTC)
+                record = replace(process.record, paused=False, exited=True, exit_status=status, exited_at=now)
                 self._gone[pid] = record
                 self._report(record)
 

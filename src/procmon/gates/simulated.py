@@ -420,7 +420,10 @@ class SimulatedGate:
         self._state.notify_all()
 
     def _exit(self, process: ProcessHelper, status: int) -> None:
-        self._report(replace(process, paused=False, exited=True, exit_status=status, hold_left=None))
+        now = datetime.now(UTC)
+        self._report(
+            replace(process, paused=False, exited=True, exit_status=status, exited_at=now, hold_left=None)
+        )
 
 
 def _seen(process: ProcessHelper) -> ProcessHelper:
