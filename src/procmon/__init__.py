@@ -32,6 +32,7 @@ from .gates.driver import DriverGate
 from .gates.simulated import SimulatedGate
 from .monitor.holds import Sink
 from .monitor.monitor import Monitor
+from .monitor.run import RunResult, guard, run
 from .monitor.starts import Starts
 from .monitor.subscriptions import Callback, Decider, ExitCallback, Match, Subscription
 from .policy.policy import Policy
@@ -82,6 +83,7 @@ __all__ = [
     "ProcessList",
     "ProcessTree",
     "ProcmonError",
+    "RunResult",
     "Signature",
     "SignatureKind",
     "SignatureStatus",
@@ -97,8 +99,10 @@ __all__ = [
     "VersionMismatch",
     "audit",
     "find_driver",
+    "guard",
     "inspect",
     "processes",
+    "run",
     "tree",
 ]
 

@@ -5,16 +5,18 @@ debugger continues the event. `DebugGate` is such a debugger: it continues every
 wait for a verdict. A process that is not continued holds nobody else. docs/gates/debug.md has the limits.
 """
 
+import math
 import ntpath
 import os
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self, cast
 
-from ..errors import GateClosed, UnsupportedPlatform
+from ..errors import GateClosed, ProcmonError, UnsupportedPlatform
 from ..records import ProcessHelper, Verdict, VerdictResult
 from ..util.threads import run_in_thread
 from ..win32 import debug, kernel
@@ -25,6 +27,7 @@ from .debug_loop import STATUS_BLOCKED, DebugLoop
 __all__ = ["STATUS_BLOCKED", "DebugGate"]
 
 _ERROR_NOT_SUPPORTED = 50
+_COMMUNICATE_SLICE_S = 0.1  # Ctrl+C does not interrupt the wait for a thread or a process on Windows
 _PATIENCE = 5.0  # seconds; a collection happens anywhere, even under a lock that the gate's thread is waiting for
 
 Command = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -192,6 +195,36 @@ class DebugGate:
         """
         self._check_open()
         self._loop.terminate(process)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str | bytes | None, str | bytes | None]:
+        """Read the pipes of the command to their end, and wait for it to exit, as `subprocess.Popen.communicate` does.
+
+        Something has to answer the gate meanwhile, such as a started `Monitor`: a held process prints nothing. Ctrl+C
+        is heard while it waits.
+
+        >>> import procmon, subprocess
+        >>> gate = procmon.DebugGate.run("hostname", stdout=subprocess.PIPE)  # doctest: +WINDOWS
+        >>> with procmon.Monitor(gate):  # doctest: +WINDOWS
+        ...     stdout, stderr = gate.communicate(timeout=30)
+        >>> len(stdout) > 0, stderr  # doctest: +WINDOWS
+        (True, None)
+
+        Raises: subprocess.TimeoutExpired after `timeout` seconds, and nothing is lost when it is called again;
+        ProcmonError on a gate that was attached to a process.
+        """
+        if self.popen is None:
+            raise ProcmonError(
+                f"{self._name} was attached to, so it has no pipes here: communicate() is for DebugGate.run"
+            )
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            try:
+                return self.popen.communicate(timeout=min(_COMMUNICATE_SLICE_S, left))
+            except subprocess.TimeoutExpired as expired:
+                if timeout is not None and left <= _COMMUNICATE_SLICE_S:
+                    output = expired.output, expired.stderr
+                    raise subprocess.TimeoutExpired(self.popen.args, timeout, *output) from None
 
     def close(self) -> None:
         """Let all that is held run, and leave the tree: it goes on undebugged. Twice is no error."""

@@ -421,9 +421,7 @@ class SimulatedGate:
 
     def _exit(self, process: ProcessHelper, status: int) -> None:
         now = datetime.now(UTC)
-        self._report(
-            replace(process, paused=False, exited=True, exit_status=status, exited_at=now, hold_left=None)
-        )
+        self._report(replace(process, paused=False, exited=True, exit_status=status, exited_at=now, hold_left=None))
 
 
 def _seen(process: ProcessHelper) -> ProcessHelper:

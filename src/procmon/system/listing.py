@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 
 from ..errors import StaleProcess
-from ..records import ProcessFlags, ProcessHelper, printable
+from ..records import ProcessFlags, ProcessHelper, Verdict, printable, status_text
 from ..util.paths import lowercase
 from ..win32 import kernel
 from ..win32 import process as win32_process
@@ -106,7 +106,7 @@ class ProcessTree:
     r"""Processes, each below its parent. Prints as a drawing; iterates from the top, each parent before its children.
 
     A parent is one only if it is the older one of the two: otherwise Windows has used the pid of a parent that is gone
-    for another process, and the child is a root.
+    for another process, and the child is a root. `label` gives the text of a process in the drawing.
 
     >>> import procmon
     >>> gate = procmon.SimulatedGate()
@@ -121,7 +121,10 @@ class ProcessTree:
     <ProcessHelper 1000 'c:\\tools\\make.exe' parent 4, paused>
     """
 
-    def __init__(self, processes: Iterable[ProcessHelper]) -> None:
+    def __init__(
+        self, processes: Iterable[ProcessHelper], *, label: Callable[[ProcessHelper], str] | None = None
+    ) -> None:
+        self._label = label or _label
         self._by_pid = {process.pid: process for process in processes}
         self._children: dict[int, list[ProcessHelper]] = {}
         self._roots: list[ProcessHelper] = []
@@ -150,7 +153,7 @@ class ProcessTree:
     def below(self, root: ProcessHelper | int) -> "ProcessTree":
         """The part of the tree from `root` down. Raises: StaleProcess when it is not among them."""
         top = self._known(root)
-        return ProcessTree(process for process, _ in self._walk([top]))
+        return ProcessTree((process for process, _ in self._walk([top])), label=self._label)
 
     def __iter__(self) -> Iterator[ProcessHelper]:
         return (process for process, _ in self._walk(self._roots))
@@ -164,7 +167,7 @@ class ProcessTree:
     def __repr__(self) -> str:
         if not self._roots:
             return "<ProcessTree of 0 processes>"
-        return "\n".join(stem + _line(process) for process, stem in self._walk(self._roots))
+        return "\n".join(stem + self._label(process) for process, stem in self._walk(self._roots))
 
     def _known(self, process: ProcessHelper | int) -> ProcessHelper:
         pid = process if isinstance(process, int) else process.pid
@@ -201,5 +204,16 @@ def _same(known: ProcessHelper, asked: ProcessHelper) -> bool:
     return known.created == asked.created
 
 
-def _line(process: ProcessHelper) -> str:
-    return f"{printable(process.name) or '?'} {process.pid}{' (paused)' if process.paused else ''}"
+def _label(process: ProcessHelper) -> str:
+    """``cc.exe 1004 (status 1, 0.25 s)``: the name, the pid, and what became of it as far as the record says."""
+    facts = []
+    if process.paused:
+        facts.append("paused")
+    elif process.verdict is Verdict.BLOCK:
+        facts.append("blocked")
+    elif process.exited:
+        if process.exit_status:
+            facts.append(f"status {status_text(process.exit_status)}")
+        if process.lifetime is not None:
+            facts.append(f"{process.lifetime:.2f} s")
+    return f"{printable(process.name) or '?'} {process.pid}" + (f" ({', '.join(facts)})" if facts else "")

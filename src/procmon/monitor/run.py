@@ -1,0 +1,201 @@
+"""The one-liners: `run` for one command, `guard` for the whole machine."""
+
+from __future__ import annotations  # so that help() shows `Callback`, and not all that it stands for
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, cast
+
+from ..driver.service import DriverService
+from ..errors import GateClosed, ProcmonError
+from ..gates.base import Gate
+from ..gates.debug import DebugGate
+from ..gates.driver import DriverGate
+from ..gates.simulated import SimulatedGate
+from ..records import Decision, ProcessHelper, Verdict, VerdictResult, status_text
+from ..system.listing import ProcessTree
+from .monitor import Monitor
+from .subscriptions import Callback, Decider
+
+__all__ = ["RunResult", "guard", "run"]
+
+INTERRUPT_GRACE_S = 0.25
+"""How long Ctrl+C waits for the command to end by itself, since it has got the same Ctrl+C; as `subprocess` does."""
+
+END_TIMEOUT_S = 5.0
+"""How long the end of a tree may take once its processes have been terminated."""
+
+Output = str | bytes | None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RunResult:
+    r"""What came of a command that `procmon.run` ran.
+
+    >>> import procmon
+    >>> procmon.run(["cmd", "/c", "exit 3"])  # doctest: +WINDOWS
+    <RunResult status 3: 1 allowed, 0 blocked>
+    """
+
+    args: str | PathLike[str] | Sequence[str | PathLike[str]]
+    """The command, as it was given."""
+    returncode: int
+    """The exit status of the command itself; 0xC0000364 when it was blocked."""
+    stdout: Output
+    """What it and its descendants printed; None without ``capture_output``."""
+    stderr: Output
+    """The same of standard error."""
+    decisions: tuple[Decision, ...]
+    """Every decision, oldest first; with ``history=`` the latest ones only."""
+    tree: ProcessTree
+    """The processes with their exit status and lifetime, each below its parent."""
+
+    @property
+    def blocked(self) -> list[Decision]:
+        """The decisions that kept a process from running."""
+        return [each for each in self.decisions if _took_effect(each) and each.verdict is Verdict.BLOCK]
+
+    def check_returncode(self) -> None:
+        """Raise `subprocess.CalledProcessError` unless the exit status is 0."""
+        if self.returncode:
+            import subprocess
+
+            raise subprocess.CalledProcessError(self.returncode, cast(Any, self.args), self.stdout, self.stderr)
+
+    def __repr__(self) -> str:
+        allowed = sum(_took_effect(each) and each.verdict is Verdict.ALLOW for each in self.decisions)
+        status = status_text(self.returncode)
+        return f"<RunResult status {status}: {allowed} allowed, {len(self.blocked)} blocked>"
+
+
+def run(
+    argv: str | PathLike[str] | Sequence[str | PathLike[str]],
+    decide: Callback | Decider | None = None,
+    *,
+    capture_output: bool = False,
+    text: bool = False,
+    timeout: float | None = None,
+    check: bool = False,
+    cwd: str | PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    **monitor_options: object,
+) -> RunResult:
+    r"""Run a command as `subprocess.run` does, and decide about each process of its tree before it runs.
+
+    `decide` is a callback, a `Policy` or None, which allows everything. The call returns when the whole tree has ended,
+    so that no process escapes the decision; `timeout` limits that. Output of any length is read while the command runs.
+    When `timeout` seconds have passed, or with Ctrl+C, every process of the tree is terminated.
+
+    capture_output, text, timeout, check, cwd, env: as in `subprocess.run`
+    monitor_options: those of `Monitor`, such as ``default=BLOCK`` or ``audit=AuditLog(...)``
+
+    >>> import procmon
+    >>> def decide(process):
+    ...     if process.name == "whoami.exe":
+    ...         return procmon.BLOCK
+    >>> result = procmon.run(["cmd", "/c", "hostname & whoami"], decide, capture_output=True)  # doctest: +WINDOWS
+    >>> [decision.process.name for decision in result.blocked]  # doctest: +WINDOWS
+    ['whoami.exe']
+
+    Raises: subprocess.TimeoutExpired after `timeout` seconds, subprocess.CalledProcessError with `check` for an exit
+    status other than 0, both with the output so far; UnsupportedPlatform off Windows; what `subprocess.Popen` raises
+    (FileNotFoundError...); TypeError or ValueError when an option is invalid, and then nothing is started.
+    """
+    import subprocess
+
+    options = {"history": sys.maxsize, **monitor_options}
+    _monitor(SimulatedGate(), decide, options)  # what is invalid raises before the command is started
+    deadline = None if timeout is None else time.monotonic() + timeout
+    pipe = subprocess.PIPE if capture_output else None
+    gate = DebugGate.run(argv, stdout=pipe, stderr=pipe, text=text, cwd=cwd, env=env)
+    command = gate.popen
+    assert command is not None
+    gone: list[ProcessHelper] = []
+    try:
+        monitor = _monitor(gate, decide, options)
+        monitor.on_exit(gone.append)
+        monitor.start()
+        stdout, stderr = gate.communicate(timeout)
+        if not monitor.wait(None if deadline is None else max(0.0, deadline - time.monotonic())):
+            assert timeout is not None
+            raise subprocess.TimeoutExpired(cast(Any, argv), timeout, cast(Any, stdout), cast(Any, stderr))
+    except KeyboardInterrupt:
+        with suppress(subprocess.TimeoutExpired):
+            command.wait(INTERRUPT_GRACE_S)
+        _end(gate)
+        raise
+    except subprocess.TimeoutExpired as expired:
+        _end(gate)
+        if capture_output and expired.stdout is None:
+            with suppress(subprocess.TimeoutExpired):
+                stdout, stderr = command.communicate(timeout=1)
+                expired.stdout, expired.stderr = cast(Any, stdout), cast(Any, stderr)
+        raise
+    except BaseException:
+        _end(gate)
+        raise
+    if monitor.error is not None:
+        raise ProcmonError(f"{gate.name} ended ungated: its gate failed") from monitor.error
+    decisions = tuple(monitor.history)
+    ended = {process: process for process in gone}
+    tree = ProcessTree(ended.get(each.process, each.process) for each in decisions)
+    result = RunResult(argv, command.returncode, stdout, stderr, decisions, tree)
+    if check:
+        result.check_returncode()
+    return result
+
+
+@contextmanager
+def guard(decide: Callback | Decider | None = None, **monitor_options: object) -> Iterator[Monitor]:
+    """Decide about each new process of the machine: `DriverService`, `DriverGate` and `Monitor` in one ``with``.
+
+    The driver is installed and started where it is not; at the end of the block that is undone. `decide` is a callback
+    or a `Policy`; more can be subscribed to the monitor. `monitor_options` are those of `Monitor`::
+
+        with procmon.guard(decide) as monitor:
+            monitor.wait()
+
+    >>> import procmon
+    >>> with procmon.guard(deadline=-1):
+    ...     pass
+    Traceback (most recent call last):
+        ...
+    ValueError: deadline is a number of seconds above 0, or None for no limit, not -1
+
+    Raises: what `DriverService.ensure` and `DriverGate` raise; TypeError or ValueError when an option is invalid, and
+    then nothing is installed.
+    """
+    _monitor(SimulatedGate(), decide, monitor_options)  # what is invalid raises before the driver is installed
+    with DriverService(), DriverGate() as gate, _monitor(gate, decide, monitor_options) as monitor:
+        yield monitor
+
+
+def _monitor(gate: Gate, decide: Callback | Decider | None, options: Mapping[str, object]) -> Monitor:
+    monitor = Monitor(gate, **cast(dict[str, Any], options))
+    if decide is not None:
+        monitor.subscribe(decide)
+    return monitor
+
+
+def _took_effect(decision: Decision) -> bool:
+    return not decision.audited and decision.result in (None, VerdictResult.DONE)
+
+
+def _end(gate: DebugGate) -> None:
+    """Terminate every process of the tree, and close the gate.
+
+    What a process starts before it dies is in the next snapshot: Windows reports the creation before the exit of the
+    creator. So an empty snapshot means that the tree has gone.
+    """
+    until = time.monotonic() + END_TIMEOUT_S
+    with suppress(GateClosed):  # by the monitor, at the end of the tree
+        while (alive := gate.snapshot()) and time.monotonic() < until:
+            for process in alive:
+                with suppress(ProcmonError):  # it has just gone
+                    gate.terminate(process)
+            time.sleep(0.01)
+    gate.close()

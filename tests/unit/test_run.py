@@ -1,0 +1,116 @@
+"""procmon.run and procmon.guard: what they do around a gate. tests/windows/test_run.py has the real processes."""
+
+import subprocess
+import sys
+from typing import Any, ClassVar
+
+import pytest
+
+import procmon
+from procmon import BLOCK, SimulatedGate, UnsupportedPlatform
+from procmon.monitor import run as one_liners
+
+
+def test_off_windows_it_says_what_works_there() -> None:
+    if sys.platform != "win32":
+        with pytest.raises(UnsupportedPlatform, match="SimulatedGate works everywhere"):
+            procmon.run(["cmd"])
+
+
+class Command(SimulatedGate):
+    """A gate over a command that has ended; the processes are invented."""
+
+    def __init__(self) -> None:
+        super().__init__("command")
+        self.popen = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+        self.first = self.start("c:/tools/make.exe")
+        self.terminated: list[procmon.ProcessHelper] = []
+
+    def communicate(self, timeout: float | None = None) -> tuple[None, None]:
+        self.verdict_of(self.first, 5.0)
+        self.popen.wait()
+        for process in self.snapshot():
+            self.exit(process, 3)
+        self.end()
+        return None, None
+
+    def terminate(self, process: procmon.ProcessHelper) -> None:
+        self.terminated.append(process)
+        self.exit(process, 1)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Command:
+    command = Command()
+    monkeypatch.setattr(procmon.DebugGate, "run", lambda argv, **options: command)
+    return command
+
+
+@pytest.mark.usefixtures("command")
+def test_the_result_says_who_ran_and_how_it_ended() -> None:
+    result = procmon.run(["make"])
+    assert (result.returncode, result.stdout, result.blocked) == (3, None, [])
+    assert [(each.process.name, each.by.value) for each in result.decisions] == [("make.exe", "default")]
+    [make] = result.tree
+    assert (make.exit_status, make.lifetime is not None) == (3, True)
+    with pytest.raises(subprocess.CalledProcessError):
+        result.check_returncode()
+
+
+@pytest.mark.usefixtures("command")
+def test_every_decision_is_kept_but_with_history_the_latest_ones() -> None:
+    assert procmon.run(["make"], history=0).decisions == ()
+
+
+@pytest.mark.usefixtures("command")
+def test_what_was_only_audited_was_not_blocked() -> None:
+    result = procmon.run(["make"], procmon.Policy.parse('mode = "audit"\ndefault = "block"'))
+    assert [each.verdict for each in result.decisions] == [BLOCK]
+    assert result.blocked == []
+
+
+def test_whatever_goes_wrong_nothing_is_left_of_the_tree(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(timeout: float | None = None) -> tuple[None, None]:
+        raise OSError(1, "the pipe is broken")
+
+    monkeypatch.setattr(command, "communicate", fail)
+    with pytest.raises(OSError, match="the pipe is broken"):
+        procmon.run(["make"])
+    assert command.terminated == [command.first]
+    assert command.closed
+
+
+class Service:
+    """The driver's service, and what was done with it."""
+
+    steps: ClassVar[list[str]] = []
+
+    def __enter__(self) -> None:
+        self.steps.append("started")
+
+    def __exit__(self, *_: object) -> None:
+        self.steps.append("undone")
+
+
+def test_guard_undoes_what_it_did_however_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = SimulatedGate()
+    monkeypatch.setattr(Service, "steps", [])
+    monkeypatch.setattr(one_liners, "DriverService", Service)
+    monkeypatch.setattr(one_liners, "DriverGate", lambda: gate)
+    with pytest.raises(ValueError, match="of the user"), procmon.guard(lambda process: BLOCK) as monitor:
+        assert gate.verdict_of(gate.start("a.exe")) is BLOCK
+        assert monitor.running
+        raise ValueError("of the user")
+    assert Service.steps == ["started", "undone"]
+    assert gate.closed
+
+
+@pytest.mark.parametrize("options", [{"deadline": -1}, {"nonsense": 1}, {"decide": 3}])
+def test_with_an_invalid_option_nothing_is_started(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DriverService", "DriverGate"):
+        monkeypatch.delattr(one_liners, name)
+    monkeypatch.delattr(procmon.DebugGate, "run")
+    with pytest.raises((TypeError, ValueError)), procmon.guard(**options):
+        pass
+    with pytest.raises((TypeError, ValueError)):
+        procmon.run("cmd", **options)

@@ -1,0 +1,119 @@
+"""procmon.run and procmon.guard on real processes."""
+
+import _thread
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import procmon
+from procmon import ALLOW, BLOCK, ProcessHelper, Verdict
+from procmon.win32.kernel import is_wine
+from trees import BLOCKED, SOON, eventually, python
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "driver" / "wine"))
+from kernel import WineKernel
+
+SLEEPS = "import time; time.sleep(600)"
+PARENT_OF_A_SLEEPER = (
+    f"import subprocess, sys; print('hi', flush=True); subprocess.run([sys.executable, '-c', {SLEEPS!r}])"
+)
+
+
+def no_whoami(process: ProcessHelper) -> Verdict | None:
+    return BLOCK if process.name == "whoami.exe" else None
+
+
+def test_it_decides_and_says_what_came_of_it() -> None:
+    result = procmon.run(["cmd", "/c", "hostname & whoami & exit 7"], no_whoami, capture_output=True, text=True)
+    assert isinstance(result.stdout, str) and len(result.stdout.split()) == 1
+    assert (result.returncode, result.stderr) == (7, "")
+    assert [(each.process.name, each.verdict) for each in result.decisions] == [
+        ("cmd.exe", ALLOW), ("hostname.exe", ALLOW), ("whoami.exe", BLOCK),
+    ]  # fmt: skip
+    assert [each.process.name for each in result.blocked] == ["whoami.exe"]
+    assert repr(result) == "<RunResult status 7: 2 allowed, 1 blocked>"
+    [root] = result.tree.roots
+    assert [(each.name, each.exit_status) for each in result.tree.children(root)] == [
+        ("hostname.exe", 0), ("whoami.exe", BLOCKED),
+    ]  # fmt: skip
+    assert all(each.lifetime is not None for each in result.tree)
+
+
+def test_output_that_no_pipe_holds_does_not_block_it() -> None:
+    code = "import sys; sys.stderr.write('e' * 300_000); sys.stdout.write('o' * 300_000)"
+    result = procmon.run(python(code), capture_output=True, timeout=SOON)
+    assert (result.stdout, result.stderr) == (b"o" * 300_000, b"e" * 300_000)
+
+
+def test_it_waits_for_what_the_command_leaves_running() -> None:
+    late = "import subprocess; subprocess.call('whoami')"
+    left = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {late!r}])"
+    result = procmon.run(python(left), no_whoami, timeout=SOON)
+    assert [each.process.name for each in result.blocked] == ["whoami.exe"]
+
+
+def test_a_timeout_ends_the_tree() -> None:
+    started: list[ProcessHelper] = []
+    with pytest.raises(subprocess.TimeoutExpired) as caught:
+        procmon.run(python(PARENT_OF_A_SLEEPER), started.append, capture_output=True, text=True, timeout=3)
+    assert (caught.value.timeout, caught.value.stdout) == (3, "hi\n")
+    assert len(started) == 2
+    assert eventually(lambda: not {each.pid for each in started} & {each.pid for each in procmon.processes()})
+
+
+def test_ctrl_c_ends_the_tree() -> None:
+    started: list[ProcessHelper] = []
+
+    def decide(process: ProcessHelper) -> None:
+        started.append(process)
+        if len(started) == 2:
+            threading.Timer(0.2, _thread.interrupt_main).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        procmon.run(python(PARENT_OF_A_SLEEPER), decide, capture_output=True)
+    assert eventually(lambda: not {each.pid for each in started} & {each.pid for each in procmon.processes()})
+
+
+def test_check_raises_for_a_status_that_is_not_0() -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        procmon.run(python("print('hi'); raise SystemExit(3)"), capture_output=True, text=True, check=True)
+    assert (caught.value.returncode, caught.value.output) == (3, "hi\n")
+
+
+def test_a_command_that_is_blocked_has_the_status_of_a_policy() -> None:
+    assert procmon.run("whoami", default=BLOCK).returncode == BLOCKED
+
+
+def test_a_command_that_is_not_there_raises_what_popen_raises() -> None:
+    with pytest.raises(FileNotFoundError):
+        procmon.run("there-is-no-such-command")
+
+
+def test_communicate_can_be_called_again_after_its_timeout() -> None:
+    code = "import sys; print('one', flush=True); sys.stdin.readline(); print('two')"
+    gate = procmon.DebugGate.run(python(code), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with procmon.Monitor(gate):
+        with pytest.raises(subprocess.TimeoutExpired):
+            stdin, gate.popen.stdin = gate.popen.stdin, None  # type: ignore[union-attr]
+            gate.communicate(timeout=0.5)
+        stdin.write("\n")  # type: ignore[union-attr]
+        stdin.close()  # type: ignore[union-attr]
+        assert gate.communicate(timeout=SOON) == ("one\ntwo\n", None)
+
+
+def test_guard_installs_what_is_missing_and_undoes_it() -> None:
+    service = procmon.DriverService()
+    assert service.status().state is procmon.DriverState.NOT_INSTALLED
+    with procmon.guard(no_whoami) as monitor:
+        assert service.status().running
+        if is_wine():
+            with WineKernel() as kernel:
+                whoami = kernel.run("whoami", stdout=subprocess.DEVNULL)
+                assert whoami.wait(SOON) & 0xFFFFFFFF == BLOCKED
+        else:
+            monitor.wait(0.1)
+    assert service.status().state is procmon.DriverState.NOT_INSTALLED
+    assert not monitor.running
