@@ -12,6 +12,7 @@ from .errors import (
     AuditError,
     ControllerBusy,
     DriverAlreadyInstalled,
+    DriverError,
     DriverFileMissing,
     DriverNotInstalled,
     DriverNotRunning,
@@ -24,6 +25,7 @@ from .errors import (
     ProcmonError,
     StaleProcess,
     UnsupportedPlatform,
+    VerdictError,
     VersionMismatch,
 )
 from .gates.base import Gate
@@ -56,6 +58,7 @@ __all__ = [
     "Decision",
     "DriverAlreadyInstalled",
     "DriverCounters",
+    "DriverError",
     "DriverFeatures",
     "DriverFileMissing",
     "DriverGate",
@@ -95,6 +98,7 @@ __all__ = [
     "Subscription",
     "UnsupportedPlatform",
     "Verdict",
+    "VerdictError",
     "VerdictResult",
     "VersionMismatch",
     "audit",

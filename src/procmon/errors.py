@@ -8,12 +8,15 @@ turns Windows error codes into these.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .records import ProcessHelper
+
 __all__ = [
     "AccessDenied",
     "AlreadyAnswered",
     "AuditError",
     "ControllerBusy",
     "DriverAlreadyInstalled",
+    "DriverError",
     "DriverFileMissing",
     "DriverNotInstalled",
     "DriverNotRunning",
@@ -26,6 +29,7 @@ __all__ = [
     "ProcmonError",
     "StaleProcess",
     "UnsupportedPlatform",
+    "VerdictError",
     "VersionMismatch",
 ]
 
@@ -42,35 +46,39 @@ class AccessDenied(ProcmonError):
     """Windows refused: most often the process is not elevated."""
 
 
-class DriverNotInstalled(ProcmonError):
+class DriverError(ProcmonError):
+    """Base of what goes wrong with the driver: its file, its service, its version, its controller."""
+
+
+class DriverNotInstalled(DriverError):
     """There is no such driver service, so it cannot be started, stopped, deleted or opened."""
 
 
-class DriverAlreadyInstalled(ProcmonError):
+class DriverAlreadyInstalled(DriverError):
     """A service of that name exists already."""
 
 
-class DriverNotRunning(ProcmonError):
+class DriverNotRunning(DriverError):
     """The driver is installed, but not started."""
 
 
-class DriverRunning(ProcmonError):
+class DriverRunning(DriverError):
     """The driver is running (or already started), and the request needs it stopped."""
 
 
-class DriverFileMissing(ProcmonError):
+class DriverFileMissing(DriverError):
     """The .sys file is not where the caller, or the service, says."""
 
 
-class DriverNotSigned(ProcmonError):
+class DriverNotSigned(DriverError):
     """Windows does not accept the driver's signature (error 577), or it is built for another architecture."""
 
 
-class VersionMismatch(ProcmonError):
+class VersionMismatch(DriverError):
     """The driver that is loaded speaks another version of the protocol than this library."""
 
 
-class ControllerBusy(ProcmonError):
+class ControllerBusy(DriverError):
     """Another program is the driver's controller at the moment; there can be one."""
 
 
@@ -78,15 +86,34 @@ class GateClosed(ProcmonError):
     """The gate was closed, so it neither holds nor answers any more."""
 
 
-class StaleProcess(ProcmonError):
+class VerdictError(ProcmonError):
+    """Base of what goes wrong with one process: it has gone, has its verdict, or is not held.
+
+    >>> import procmon
+    >>> try:
+    ...     procmon.SimulatedGate().exit(1000)
+    ... except procmon.VerdictError as error:
+    ...     print(error.pid, error.process)
+    1000 None
+    """
+
+    def __init__(self, message: str, process: ProcessHelper | int | None = None) -> None:
+        super().__init__(message)
+        self.pid = process if isinstance(process, int) or process is None else process.pid
+        """Its process identifier; None where not known."""
+        self.process = None if isinstance(process, int) else process
+        """Its record; None where not known."""
+
+
+class StaleProcess(VerdictError):
     """The process is gone, or its pid now belongs to another one; nothing was done to either."""
 
 
-class AlreadyAnswered(ProcmonError):
+class AlreadyAnswered(VerdictError):
     """The process has had its verdict; a second one changes nothing."""
 
 
-class NotHeld(ProcmonError):
+class NotHeld(VerdictError):
     """The process is not held: it was running before the gate, or the gate never holds it."""
 
 

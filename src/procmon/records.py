@@ -15,7 +15,19 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-__all__ = ["DecidedBy", "Decision", "ProcessFlags", "ProcessHelper", "Statistics", "Verdict", "VerdictResult"]
+__all__ = [
+    "STATUS_BLOCKED",
+    "DecidedBy",
+    "Decision",
+    "ProcessFlags",
+    "ProcessHelper",
+    "Statistics",
+    "Verdict",
+    "VerdictResult",
+]
+
+STATUS_BLOCKED = 0xC0000364
+"""Exit status of a blocked process: STATUS_ACCESS_DISABLED_BY_POLICY_OTHER. The driver has the same in protocol.h."""
 
 T = TypeVar("T")
 E = TypeVar("E", bound=enum.Enum)

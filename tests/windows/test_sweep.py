@@ -1,4 +1,4 @@
-"""Monitor.sweep on real processes, for gates that cannot end them themselves."""
+"""Monitor.sweep on real processes, ended as a DriverGate ends them."""
 
 import os
 import subprocess
@@ -11,18 +11,20 @@ import pytest
 import procmon
 from procmon.records import VerdictResult
 from procmon.system.listing import lookup
+from procmon.system.terminate import terminate
 
 BLOCKED = 0xC0000364
 
 
 class RunningGate(procmon.SimulatedGate):
-    """A gate that knows some running processes and has no `terminate`, as DriverGate."""
-
-    terminate = property()  # reading it raises AttributeError
+    """A gate that knows some running processes and ends them as DriverGate does."""
 
     def __init__(self, *running: procmon.ProcessHelper) -> None:
         super().__init__("running")
         self.running = running
+
+    def terminate(self, process: procmon.ProcessHelper) -> None:
+        terminate(process)
 
     def snapshot(self) -> list[procmon.ProcessHelper]:
         return list(self.running)

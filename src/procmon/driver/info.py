@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from ..errors import UnsupportedPlatform, VersionMismatch
 from ..win32 import scm
+from ..win32.codes import ERROR_FILE_NOT_FOUND, ERROR_SERVICE_DOES_NOT_EXIST, code_of
 from ..win32.device import Device
-from ..win32.translate import NOT_INSTALLED, OPEN, REQUEST, code_of, translate, translated
+from ..win32.translate import NOT_INSTALLED, OPEN, REQUEST, translate, translated
 from . import protocol
 
 __all__ = [
@@ -28,8 +29,6 @@ SERVICE = "ProcMonGate"
 INFO_BYTES = 1024
 """More than Info has today, so that a newer minor version may add to it."""
 
-_FILE_NOT_FOUND = 2
-_SERVICE_DOES_NOT_EXIST = 1060
 
 Opened = TypeVar("Opened", bound=Device)
 
@@ -169,7 +168,7 @@ def open_device(kind: Callable[[str], Opened], path: str) -> Opened:
     try:
         return kind(path)
     except OSError as error:
-        if code_of(error) == _FILE_NOT_FOUND and path == DEVICE and not _installed():
+        if code_of(error) == ERROR_FILE_NOT_FOUND and path == DEVICE and not _installed():
             raise translate(error, NOT_INSTALLED, path=path) from error
         raise translate(error, OPEN, path=path) from error
 
@@ -178,7 +177,7 @@ def _installed() -> bool:
     try:
         scm.query(SERVICE)
     except OSError as error:
-        return code_of(error) != _SERVICE_DOES_NOT_EXIST
+        return code_of(error) != ERROR_SERVICE_DOES_NOT_EXIST
     return True
 
 

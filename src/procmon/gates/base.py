@@ -6,9 +6,10 @@ protocol, and the conformance suite (tests/conformance.py) holds each of them to
 
 from typing import Protocol, runtime_checkable
 
-from ..records import ProcessHelper, VerdictResult
+from ..records import ProcessHelper, Verdict, VerdictResult
+from ..util.arguments import allow_or_block
 
-__all__ = ["Gate"]
+__all__ = ["Gate", "resolve_failures"]
 
 
 @runtime_checkable
@@ -23,12 +24,12 @@ class Gate(Protocol):
       reports exits, once more with ``exited`` set. It loses none. A process that the gate answered by itself
       (its own timeout, say) after it was fetched is given once more, not paused, with `verdict` and `decided_by`.
     - `close` answers all that is held, and so does the end of the program.
+    - Every call but `wait` returns promptly: none of them waits for a verdict, a process or another program. A
+      `Monitor` relies on it and calls a gate from the thread that decides.
 
     >>> import procmon
     >>> isinstance(procmon.SimulatedGate(), procmon.Gate)
     True
-
-    A gate may also have ``terminate(process)``, which ends a process that runs: `Monitor.sweep` uses it.
     """
 
     @property
@@ -71,5 +72,29 @@ class Gate(Protocol):
     def block(self, *processes: ProcessHelper) -> list[VerdictResult]:
         """End them before their first instruction, with exit status 0xC0000364. Otherwise like `allow`."""
 
+    def terminate(self, process: ProcessHelper) -> None:
+        """End a process that the gate knows, held or running, with exit status 0xC0000364. `Monitor.sweep` uses it.
+
+        Raises: StaleProcess when it has gone; AccessDenied when Windows refuses; GateClosed.
+        """
+
     def close(self) -> None:
         """Let go all that is held (by the gate's disconnect verdict), and hold nothing more. Twice is no error."""
+
+
+def resolve_failures(fail: Verdict | None, **given: Verdict | None) -> dict[str, Verdict]:
+    """The verdict for each way in which a gate gets no answer: the one given, else what `fail` says.
+
+    Where `fail` is not given either, it is ALLOW, but BLOCK for ``on_tamper``: tampering is an attack, not a failure.
+
+    >>> resolve_failures(None, on_timeout=None, on_disconnect=Verdict.BLOCK, on_tamper=None)
+    {'on_timeout': <Verdict.ALLOW>, 'on_disconnect': <Verdict.BLOCK>, 'on_tamper': <Verdict.BLOCK>}
+
+    Raises: TypeError or ValueError for what is neither ALLOW nor BLOCK.
+    """
+    unset = {"on_tamper": Verdict.BLOCK} if fail is None else {}
+    rest = Verdict.ALLOW if fail is None else allow_or_block("fail", fail)
+    return {
+        name: unset.get(name, rest) if verdict is None else allow_or_block(name, verdict)
+        for name, verdict in given.items()
+    }

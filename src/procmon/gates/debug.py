@@ -21,12 +21,12 @@ from ..records import ProcessHelper, Verdict, VerdictResult
 from ..util.threads import run_in_thread
 from ..win32 import debug, kernel
 from ..win32 import process as win32_process
-from ..win32.translate import ATTACH, code_of, translated
-from .debug_loop import STATUS_BLOCKED, DebugLoop
+from ..win32.codes import ERROR_NOT_SUPPORTED, code_of
+from ..win32.translate import ATTACH, translated
+from .debug_loop import DebugLoop
 
-__all__ = ["STATUS_BLOCKED", "DebugGate"]
+__all__ = ["DebugGate"]
 
-_ERROR_NOT_SUPPORTED = 50
 _COMMUNICATE_SLICE_S = 0.1  # Ctrl+C does not interrupt the wait for a thread or a process on Windows
 _PATIENCE = 5.0  # seconds; a collection happens anywhere, even under a lock that the gate's thread is waiting for
 
@@ -94,7 +94,7 @@ class DebugGate:
         try:
             popen = loop.begin(lambda port: subprocess.Popen(argv, creationflags=flags, **options))
         except OSError as error:
-            if code_of(error) == _ERROR_NOT_SUPPORTED:
+            if code_of(error) == ERROR_NOT_SUPPORTED:
                 error.add_note("a 32-bit Python cannot debug a 64-bit program: use a 64-bit Python")
             raise
         return cls(loop, f"{name} (pid {popen.pid})", popen)

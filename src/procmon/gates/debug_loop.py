@@ -17,17 +17,14 @@ from datetime import UTC, datetime
 from typing import TypeVar, cast
 
 from ..errors import ProcmonError, StaleProcess
-from ..records import DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
+from ..records import STATUS_BLOCKED, DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from ..system.describe import asked, describe
 from ..util.threads import Signal, wait_for
 from ..win32 import debug, kernel
 from ..win32 import process as win32_process
 from ..win32.handles import Handle
 
-__all__ = ["STATUS_BLOCKED", "DebugLoop"]
-
-STATUS_BLOCKED = 0xC0000364
-"""Exit status of a blocked process (STATUS_ACCESS_DISABLED_BY_POLICY_OTHER)."""
+__all__ = ["DebugLoop"]
 
 _LOADER_BREAKPOINTS = (0x80000003, 0x4000001F)  # STATUS_BREAKPOINT, and STATUS_WX86_BREAKPOINT of a 32-bit process
 _RAISED_FOR_DEBUGGERS = (0xC0000008, 0xC0000235)  # NtClose raises these only in a debugged process
@@ -209,7 +206,7 @@ class DebugLoop:
         with self._state:
             process = self._living.get(asked.pid)
             if process is None or process.record != asked:
-                raise StaleProcess(f"{asked!r} has gone: there is nothing left to end")
+                raise StaleProcess(f"{asked!r} has gone: there is nothing left to end", asked)
             if process.record.paused:
                 self._decide(process, Verdict.BLOCK, DecidedBy.USER)
                 self._ring()

@@ -10,6 +10,7 @@ from ..driver import protocol
 from ..driver.info import DEVICE, INFO_BYTES, DriverInfo, foreign_driver, open_device
 from ..errors import DriverNotRunning, GateClosed, ProcmonError, VersionMismatch
 from ..records import ProcessHelper, Verdict, VerdictResult
+from ..system.terminate import terminate
 from ..util.threads import run_in_thread
 from ..win32.device import Connection
 from ..win32.translate import REGISTER, REQUEST, translate, translated
@@ -188,6 +189,15 @@ class DriverGate:
     def block(self, *processes: ProcessHelper) -> list[VerdictResult]:
         """End them before their first instruction, with exit status 0xC0000364. Otherwise like `allow`."""
         return self._answer(protocol.BLOCK, processes)
+
+    def terminate(self, process: ProcessHelper) -> None:
+        """End a process, held or running, with exit status 0xC0000364.
+
+        Raises: StaleProcess when it has gone; AccessDenied when Windows refuses; GateClosed.
+        """
+        if process.paused and self.block(process) == [VerdictResult.DONE]:
+            return
+        terminate(process)
 
     def set_rules(self, rules: Iterable[tuple[str, Verdict]]) -> None:
         r"""Hand the driver verdicts for exact paths (``c:\tools\a.exe`` or native), in place of all old ones.

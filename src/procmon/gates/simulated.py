@@ -13,15 +13,12 @@ from types import TracebackType
 from typing import Self
 
 from ..errors import GateClosed, StaleProcess
-from ..records import DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
+from ..records import STATUS_BLOCKED, DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from ..util.paths import lowercase
 from ..util.threads import wait_for
 from .script import Script, Step
 
-__all__ = ["STATUS_BLOCKED", "SimulatedGate"]
-
-STATUS_BLOCKED = 0xC0000364
-"""Exit status of a process that was blocked (STATUS_ACCESS_DISABLED_BY_POLICY_OTHER)."""
+__all__ = ["SimulatedGate"]
 
 
 class SimulatedGate:
@@ -159,7 +156,7 @@ class SimulatedGate:
         with self._state:
             known = self._processes.get(process) if isinstance(process, int) else process
             if known is None or known.start_key > self._last_key:
-                raise StaleProcess(f"{process!r} was never started in this gate: give what start() returned")
+                raise StaleProcess(f"{process!r} was never started in this gate: give what start() returned", process)
             wait_for(self._state, lambda: known.identity in self._verdicts or not self._holds(known), timeout)
             return self._verdicts.get(known.identity)
 
@@ -378,7 +375,7 @@ class SimulatedGate:
         pid = process if isinstance(process, int) else process.pid
         current = self._processes.get(pid)
         if current is None or current.exited or (isinstance(process, ProcessHelper) and current != process):
-            raise StaleProcess(f"{process!r} is not running in this gate: it has exited, or was never started")
+            raise StaleProcess(f"{process!r} is not running in this gate: it has exited, or was never started", process)
         return current
 
     def _answer(self, processes: Iterable[ProcessHelper], verdict: Verdict) -> list[VerdictResult]:

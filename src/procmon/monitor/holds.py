@@ -213,7 +213,9 @@ class HoldTable:
         running = [] if self._gate.closed else [process for process in self._gate.snapshot() if process.pid == pid]
         for process in (*running, *reversed(answered)):
             return process
-        raise StaleProcess(f"{self._gate.name} knows no process with pid {pid}: it has gone, or never came this way")
+        raise StaleProcess(
+            f"{self._gate.name} knows no process with pid {pid}: it has gone, or never came this way", pid
+        )
 
     def describe_verdict(self, process: ProcessHelper) -> str:
         """How a process was answered, in words, as far as the history goes back; "" when it does not."""

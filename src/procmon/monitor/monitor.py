@@ -339,16 +339,18 @@ class Monitor:
             case VerdictResult.DONE:
                 return decision
             case VerdictResult.UNKNOWN:
-                raise StaleProcess(f"{known!r} has gone; nothing was done")
+                raise StaleProcess(f"{known!r} has gone; nothing was done", known)
             case VerdictResult.STALE:
-                raise StaleProcess(f"{known!r} has gone, and its pid belongs to another process now; nothing was done")
+                raise StaleProcess(
+                    f"{known!r} has gone, and its pid belongs to another process now; nothing was done", known
+                )
             case VerdictResult.NOT_HELD:
-                raise NotHeld(f"{known!r} is not held, it runs; `sweep` can end running processes")
+                raise NotHeld(f"{known!r} is not held, it runs; `sweep` can end running processes", known)
             case _:
                 first = (
                     run_in_thread(self._engine.holds.describe_verdict, known) or "longer ago than the history goes back"
                 )
-                raise AlreadyAnswered(f"{known!r} has had its verdict: {first}; a second one changes nothing")
+                raise AlreadyAnswered(f"{known!r} has had its verdict: {first}; a second one changes nothing", known)
 
 
 def _sinks(audit: Sink | Iterable[Sink] | None) -> tuple[Sink, ...]:

@@ -8,16 +8,12 @@ from collections.abc import Callable
 from ..errors import AccessDenied, StaleProcess
 from ..gates.base import Gate
 from ..records import Decision, ProcessFlags, ProcessHelper, Verdict, VerdictResult
-from ..util.paths import lowercase
 from ..util.threads import run_in_thread
 from .subscriptions import Subscription, read_opinion
 
 __all__ = ["sweep"]
 
-log = logging.getLogger("procmon")
-
-STATUS_BLOCKED = 0xC0000364
-NO_SUCH_PROCESS = 87  # ERROR_INVALID_PARAMETER, of OpenProcess
+logger = logging.getLogger("procmon")
 
 
 def sweep(gate: Gate, policy: Subscription, *, terminate: bool, note: Callable[[Decision], None]) -> list[Decision]:
@@ -41,40 +37,13 @@ def sweep(gate: Gate, policy: Subscription, *, terminate: bool, note: Callable[[
 
 def _end(gate: Gate, process: ProcessHelper) -> VerdictResult | None:
     if ProcessFlags.EXEMPT in process.flags or process.pid in (0, 4, os.getpid()):
-        log.warning("%r is never ended: it is critical, protected, or this program", process)
+        logger.warning("%r is never ended: it is critical, protected, or this program", process)
         return None
     try:
-        getattr(gate, "terminate", _terminate)(process)
+        gate.terminate(process)
     except StaleProcess:
         return VerdictResult.STALE
     except (AccessDenied, OSError) as error:
-        log.warning("%r could not be ended: %s", process, error)
+        logger.warning("%r could not be ended: %s", process, error)
         return None
     return VerdictResult.DONE
-
-
-def _terminate(process: ProcessHelper) -> None:
-    """End any process of the machine, once it is sure that its pid is still its own.
-
-    Raises: StaleProcess, AccessDenied, OSError; UnsupportedPlatform off Windows.
-    """
-    from ..win32 import kernel  # here: a monitor of a gate that ends its processes itself needs no Windows
-    from ..win32 import process as win32_process
-
-    try:
-        with kernel.open_process(
-            process.pid, kernel.PROCESS_TERMINATE | kernel.PROCESS_QUERY_LIMITED_INFORMATION
-        ) as handle:
-            if process.created is None:
-                same = lowercase(win32_process.image_path(handle)) == process.image_name
-            else:
-                same = win32_process.datetime_of(win32_process.created_at(handle)) == process.created
-            if not same or win32_process.has_exited(handle):
-                raise StaleProcess(f"{process!r} has gone: there is nothing left to end")
-            kernel.terminate_process(handle, STATUS_BLOCKED)
-    except PermissionError as error:
-        raise AccessDenied(f"Windows does not let this program end {process!r}: run it as an administrator") from error
-    except OSError as error:
-        if getattr(error, "winerror", None) == NO_SUCH_PROCESS:
-            raise StaleProcess(f"{process!r} has gone: there is nothing left to end") from error
-        raise

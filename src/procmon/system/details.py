@@ -20,14 +20,12 @@ from ..errors import StaleProcess
 from ..records import ProcessFlags, ProcessHelper
 from ..win32 import files, kernel, token, trust
 from ..win32 import process as win32_process
+from ..win32.codes import ERROR_ACCESS_DENIED, ERROR_INVALID_PARAMETER, code_of
 from ..win32.handles import Handle
 from .describe import describe
 from .listing import lookup
 
 __all__ = ["Integrity", "ProcessDetails", "Signature", "SignatureKind", "SignatureStatus", "inspect"]
-
-_ERROR_ACCESS_DENIED = 5
-_ERROR_INVALID_PARAMETER = 87
 
 _T = TypeVar("_T")
 
@@ -145,7 +143,7 @@ def inspect(process: ProcessHelper | int) -> "ProcessDetails":
     """
     record = None if isinstance(process, int) else process
     pid = process if isinstance(process, int) else process.pid
-    gone = StaleProcess(f"{process!r} has gone; procmon.processes() lists what runs")
+    gone = StaleProcess(f"{process!r} has gone; procmon.processes() lists what runs", process)
     try:
         handle = _open(pid)
     except PermissionError:
@@ -154,7 +152,7 @@ def inspect(process: ProcessHelper | int) -> "ProcessDetails":
             raise gone from None
         return ProcessDetails(record or found, None)
     except OSError as error:
-        if getattr(error, "winerror", None) == _ERROR_INVALID_PARAMETER:
+        if code_of(error) == ERROR_INVALID_PARAMETER:
             raise gone from error
         raise
     if win32_process.has_exited(handle):
@@ -163,7 +161,7 @@ def inspect(process: ProcessHelper | int) -> "ProcessDetails":
         return ProcessDetails(describe(handle, pid, flags=ProcessFlags.RUNNING_BEFORE), handle)
     created = win32_process.datetime_of(win32_process.created_at(handle))
     if record.exited or _is_later(created, record):
-        raise StaleProcess(f"{record!r} has gone: pid {pid} belongs to a process created {created}")
+        raise StaleProcess(f"{record!r} has gone: pid {pid} belongs to a process created {created}", record)
     return ProcessDetails(record, handle)
 
 
@@ -298,7 +296,7 @@ class ProcessDetails:
     def _reason(self, error: Exception) -> str:
         if self._handle is not None and not self._handle.closed and win32_process.has_exited(self._handle):
             return "the process has exited meanwhile"
-        if getattr(error, "winerror", None) == _ERROR_ACCESS_DENIED:
+        if isinstance(error, OSError) and code_of(error) == ERROR_ACCESS_DENIED:
             return "access denied: an elevated Python may see it, unless the process is protected"
         return str(error)
 

@@ -173,7 +173,9 @@ class ProcessTree:
         pid = process if isinstance(process, int) else process.pid
         known = self._by_pid.get(pid)
         if known is None or (isinstance(process, ProcessHelper) and not _same(known, process)):
-            raise StaleProcess(f"{process!r} is not in this tree: it has gone; procmon.tree() gives the tree of today")
+            raise StaleProcess(
+                f"{process!r} is not in this tree: it has gone; procmon.tree() gives the tree of today", process
+            )
         return known
 
     def _walk(self, tops: list[ProcessHelper]) -> Iterator[tuple[ProcessHelper, str]]:

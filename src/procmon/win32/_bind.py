@@ -24,7 +24,6 @@ __all__ = [
     "advapi32",
     "bind",
     "check_ntstatus",
-    "fail_on_error_code",
     "fail_on_invalid_handle",
     "fail_on_zero",
     "handle_or_none",
@@ -127,13 +126,6 @@ def handle_or_none(name: str, result: Any, error: int) -> int:
     if not result:
         raise windows_error(name, error)
     return int(result)
-
-
-def fail_on_error_code(name: str, result: Any, error: int) -> int:
-    """For functions whose result itself is an error code (the registry's, WaitForSingleObject's is not)."""
-    if result:
-        raise windows_error(name, int(result))
-    return 0
 
 
 def check_ntstatus(name: str, result: Any, error: int) -> int:

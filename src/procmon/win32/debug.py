@@ -8,6 +8,7 @@ from typing import Final
 
 from ..errors import UnsupportedPlatform
 from ._bind import BOOL, DWORD, HANDLE, bind, check_ntstatus, fail_on_zero, kernel32, never_fails, ntdll, windows_error
+from .codes import ERROR_ACCESS_DENIED, ERROR_INVALID_PARAMETER, ERROR_SEM_TIMEOUT
 from .handles import Handle
 from .kernel import INFINITE, create_event, open_process, set_event, wait_any
 
@@ -33,9 +34,6 @@ OUTPUT_STRING: Final = 8
 
 _DBG_CONTINUE = 0x00010002
 _DBG_EXCEPTION_NOT_HANDLED = 0x80010001
-_ERROR_ACCESS_DENIED = 5
-_ERROR_INVALID_PARAMETER = 87
-_ERROR_SEM_TIMEOUT = 121
 _POLL_MS = 10
 
 # ---------------------------------------------------------------------------------------------------------- structures
@@ -120,11 +118,11 @@ class DebugEvent(ctypes.Structure):
 def _refused_if_debugged(name: str, result: int, error: int) -> None:
     """The caller has the process open, so that 87 is no missing one: it is what becomes of STATUS_PORT_ALREADY_SET."""
     if not result:
-        raise windows_error(name, _ERROR_ACCESS_DENIED if error == _ERROR_INVALID_PARAMETER else error)
+        raise windows_error(name, ERROR_ACCESS_DENIED if error == ERROR_INVALID_PARAMETER else error)
 
 
 def _false_on_timeout(name: str, result: int, error: int) -> bool:
-    if not result and error != _ERROR_SEM_TIMEOUT:
+    if not result and error != ERROR_SEM_TIMEOUT:
         raise windows_error(name, error)
     return bool(result)
 

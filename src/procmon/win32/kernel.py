@@ -19,6 +19,7 @@ from ._bind import (
     ntdll,
     windows_error,
 )
+from .codes import ERROR_INVALID_PARAMETER
 from .handles import Handle
 
 __all__ = [
@@ -27,10 +28,8 @@ __all__ = [
     "INFINITE",
     "PROCESS_QUERY_LIMITED_INFORMATION",
     "PROCESS_TERMINATE",
-    "SYNCHRONIZE",
     "create_event",
     "driver_architecture",
-    "exit_status",
     "is_wine",
     "is_wow64",
     "native_drive",
@@ -46,7 +45,6 @@ GENERIC_WRITE = 0x40000000
 INFINITE = 0xFFFFFFFF
 PROCESS_TERMINATE = 0x0001
 PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
-SYNCHRONIZE = 0x00100000
 
 _WAIT_TIMEOUT = 0x102
 _WAIT_FAILED = 0xFFFFFFFF
@@ -126,26 +124,20 @@ _OpenProcess = bind(kernel32, "OpenProcess", HANDLE, (DWORD, BOOL, DWORD), handl
 # BOOL TerminateProcess(HANDLE hProcess, UINT uExitCode);
 _TerminateProcess = bind(kernel32, "TerminateProcess", BOOL, (HANDLE, DWORD), fail_on_zero)
 
-# https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-getexitcodeprocess
-# BOOL GetExitCodeProcess(HANDLE hProcess, LPDWORD lpExitCode);
-_GetExitCodeProcess = bind(kernel32, "GetExitCodeProcess", BOOL, (HANDLE, ctypes.POINTER(DWORD)), fail_on_zero)
-
 
 def open_process(pid: int, access: int = PROCESS_QUERY_LIMITED_INFORMATION) -> Handle:
-    """The process `pid`. Raises: OSError: 87 when there is none, 5 when Windows refuses."""
+    """The process `pid`. Raises: OSError: 87 when there is none, 5 when Windows refuses.
+
+    ctypes would cut a pid of more than 32 bits silently, and another process would be opened.
+    """
+    if not 0 <= pid <= 0xFFFFFFFF:
+        raise windows_error("OpenProcess", ERROR_INVALID_PARAMETER)
     return Handle(_OpenProcess(access, False, pid))
 
 
 def terminate_process(process: SupportsInt, status: int) -> None:
     """End it with that exit status (unsigned 32 bits); it needs PROCESS_TERMINATE. Raises: OSError."""
     _TerminateProcess(int(process), status)
-
-
-def exit_status(process: Handle) -> int:
-    """Its exit status, unsigned; 0x103 while it runs. Raises: OSError."""
-    status = DWORD()
-    _GetExitCodeProcess(int(process), ctypes.byref(status))
-    return status.value
 
 
 # https://learn.microsoft.com/windows/win32/api/wow64apiset/nf-wow64apiset-iswow64process

@@ -10,6 +10,7 @@ from typing import NamedTuple, SupportsInt
 
 from . import kernel
 from ._bind import BOOL, DWORD, HANDLE, bind, check_ntstatus, fail_on_zero, kernel32, never_fails, ntdll
+from .codes import ERROR_INVALID_PARAMETER, ERROR_NOT_SUPPORTED, code_of
 
 __all__ = [
     "PROCESS_QUERY_INFORMATION",
@@ -74,8 +75,6 @@ _NtQuerySystemInformation = bind(
 )
 _SYSTEM_PROCESS_INFORMATION = 5
 _STATUS_INFO_LENGTH_MISMATCH = 0xC0000004
-_STATUS_INVALID_INFO_CLASS_ERROR = 87  # what RtlNtStatusToDosError makes of it
-_ERROR_NOT_SUPPORTED = 50
 
 # https://learn.microsoft.com/windows/win32/api/memoryapi/nf-memoryapi-readprocessmemory
 # BOOL ReadProcessMemory(HANDLE hProcess, LPCVOID address, LPVOID buffer, SIZE_T bytes, SIZE_T *read);
@@ -243,7 +242,7 @@ def command_line(process: SupportsInt) -> str:
     try:
         _NtQueryInformationProcess(int(process), _PROCESS_COMMAND_LINE_INFORMATION, buffer, len(buffer), DWORD())
     except OSError as error:
-        if getattr(error, "winerror", None) != _STATUS_INVALID_INFO_CLASS_ERROR:
+        if code_of(error) != ERROR_INVALID_PARAMETER:  # of STATUS_INVALID_INFO_CLASS
             raise
         return _command_line_in_memory(process)
     return _unicode_string(buffer.raw)
@@ -252,7 +251,7 @@ def command_line(process: SupportsInt) -> str:
 def _command_line_in_memory(process: SupportsInt) -> str:
     if kernel.is_wow64() and not kernel.is_wow64(process):
         advice = "a 32-bit Python cannot read a 64-bit process: use a 64-bit Python"
-        raise OSError(0, advice, None, _ERROR_NOT_SUPPORTED)
+        raise OSError(0, advice, None, ERROR_NOT_SUPPORTED)
     parameters_at, text_at = (0x20, 0x70) if _POINTER == 8 else (0x10, 0x40)
     parameters = _read_pointer(process, basics(process).peb + parameters_at)
     length = int.from_bytes(_read(process, parameters + text_at, 2), "little")

@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Final, SupportsInt
 
 from ._bind import BOOL, DWORD, HANDLE, advapi32, bind, fail_on_zero, kernel32, never_fails, windows_error
+from .codes import ERROR_INSUFFICIENT_BUFFER
 from .handles import Handle
 
 __all__ = ["account_name", "integrity_rid", "is_elevated", "open_token", "session_of", "sid_text", "user_sid"]
@@ -13,7 +14,6 @@ _TOKEN_QUERY: Final = 0x0008
 _TOKEN_USER: Final = 1
 _TOKEN_ELEVATION: Final = 20
 _TOKEN_INTEGRITY_LEVEL: Final = 25
-_ERROR_INSUFFICIENT_BUFFER: Final = 122
 
 _POINTER = ctypes.sizeof(ctypes.c_void_p)
 
@@ -23,7 +23,7 @@ _OpenProcessToken = bind(advapi32, "OpenProcessToken", BOOL, (HANDLE, DWORD, cty
 
 
 def _fail_but_for_size(name: str, result: int, error: int) -> None:
-    if not result and error != _ERROR_INSUFFICIENT_BUFFER:
+    if not result and error != ERROR_INSUFFICIENT_BUFFER:
         raise windows_error(name, error)
 
 

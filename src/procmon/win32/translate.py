@@ -22,10 +22,11 @@ from ..errors import (
     UnsupportedPlatform,
     VersionMismatch,
 )
+from .codes import code_of
 
 __all__ = [
     "ATTACH", "DELETE", "INSTALL", "NOT_INSTALLED", "OPEN", "QUERY", "REGISTER", "REQUEST", "START", "STOP",
-    "code_of", "translate", "translated",
+    "translate", "translated",
 ]  # fmt: skip
 
 Advice = dict[int, tuple[type[ProcmonError], str]]
@@ -153,11 +154,6 @@ ATTACH: Advice = {
     50: (AccessDenied, "process {pid} is a 64-bit one, and a 32-bit Python cannot debug it: use a 64-bit Python"),
     87: (StaleProcess, "there is no process {pid} to attach to (any more); procmon.processes() lists them"),
 }
-
-
-def code_of(error: OSError) -> int:
-    """The Windows error code of a failed call."""
-    return int(getattr(error, "winerror", None) or error.errno or 0)
 
 
 def translate(error: OSError, advice: Advice, **words: object) -> ProcmonError:

@@ -20,6 +20,7 @@ from ._bind import (
     never_fails,
     windows_error,
 )
+from .codes import ERROR_CALL_NOT_IMPLEMENTED, code_of
 
 __all__ = ["TrustAnswer", "verify_by_catalogs", "verify_embedded"]
 
@@ -35,7 +36,6 @@ _WTD_STATEACTION_CLOSE: Final = 2
 _WTD_REVOCATION_CHECK_NONE: Final = 0x10
 _WTD_CACHE_ONLY_URL_RETRIEVAL: Final = 0x1000
 _CERT_NAME_SIMPLE_DISPLAY_TYPE: Final = 4
-_ERROR_CALL_NOT_IMPLEMENTED: Final = 120
 _NOTHING_FOUND: Final = (0, 2, 18, 1168)
 """The last error where no catalogue lists a file: Windows says ERROR_NOT_FOUND, Wine that there is no (more) file."""
 _HASHES = ("SHA256", None)
@@ -240,7 +240,7 @@ def verify_by_catalogs(path: str, file: SupportsInt) -> Generator[tuple[str, Tru
             except AttributeError:  # Windows 7 has no such function
                 continue
             except OSError as error:
-                if getattr(error, "winerror", None) != _ERROR_CALL_NOT_IMPLEMENTED:  # Wine has it, but it does nothing
+                if code_of(error) != ERROR_CALL_NOT_IMPLEMENTED:  # Wine has it, but it does nothing
                     raise
                 continue
             for catalog in stack.enter_context(closing(_catalog_paths(admin, digest))):

@@ -1,0 +1,90 @@
+"""Checks of arguments, for the first lines of public functions: a wrong one is refused before anything has begun.
+
+Each check returns the argument, and raises TypeError for a wrong type and ValueError for a wrong value. The message
+names the argument, says what it takes, and shows what it was given.
+"""
+
+import math
+
+from ..records import ProcessHelper, Verdict
+
+__all__ = ["LONGEST_S", "allow_or_block", "check_pid", "check_process", "check_process_or_pid", "check_seconds"]
+
+LONGEST_S = 1e12
+"""The longest time that a caller may give: some 30,000 years, which every clock here can still add and multiply."""
+
+_LARGEST_PID = 0xFFFFFFFF
+
+
+def check_seconds(name: str, value: float | None, *, optional: bool = True) -> float | None:
+    """A number of seconds from 0; `optional`: or None, which means no limit.
+
+    >>> check_seconds("timeout", 1.5), check_seconds("timeout", None)
+    (1.5, None)
+    >>> check_seconds("timeout", float("nan"))
+    Traceback (most recent call last):
+        ...
+    ValueError: timeout is a number of seconds from 0, or None for no limit; not nan
+    """
+    if value is None and optional:
+        return None
+    wanted = f"{name} is a number of seconds from 0{', or None for no limit' if optional else ''}; not {value!r}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(wanted)
+    if math.isnan(value) or not 0 <= value <= LONGEST_S:
+        raise ValueError(wanted)
+    return value
+
+
+def allow_or_block(name: str, value: Verdict) -> Verdict:
+    """A verdict that decides: ALLOW or BLOCK.
+
+    >>> allow_or_block("on_error", Verdict.BLOCK)
+    <Verdict.BLOCK>
+    """
+    if not isinstance(value, Verdict):
+        raise TypeError(f"{name} is ALLOW or BLOCK; not {value!r}")
+    if value is Verdict.DEFER:
+        raise ValueError(f"{name} is ALLOW or BLOCK; not {value!r}")
+    return value
+
+
+def check_process(name: str, value: ProcessHelper) -> ProcessHelper:
+    """The record of a process.
+
+    >>> check_process("process", "cmd.exe")
+    Traceback (most recent call last):
+        ...
+    TypeError: process is a ProcessHelper, such as a callback gets; not 'cmd.exe'
+    """
+    if not isinstance(value, ProcessHelper):
+        raise TypeError(f"{name} is a ProcessHelper, such as a callback gets; not {value!r}")
+    return value
+
+
+def check_pid(name: str, value: int) -> int:
+    """A process identifier: 32 bits, of which Windows hands out multiples of 4.
+
+    >>> check_pid("pid", 2**32 + 4)
+    Traceback (most recent call last):
+        ...
+    ValueError: pid is a process identifier from 0 to 4294967295; not 4294967300
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is a process identifier, a number; not {value!r}; procmon.processes() lists them")
+    if not 0 <= value <= _LARGEST_PID:
+        raise ValueError(f"{name} is a process identifier from 0 to {_LARGEST_PID}; not {value!r}")
+    return value
+
+
+def check_process_or_pid(name: str, value: ProcessHelper | int) -> ProcessHelper | int:
+    """The record of a process, or a process identifier.
+
+    >>> check_process_or_pid("process", 4)
+    4
+    """
+    if isinstance(value, ProcessHelper):
+        return value
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is a ProcessHelper or a pid; not {value!r}; procmon.processes() lists them")
+    return check_pid(name, value)
