@@ -4,7 +4,7 @@
     python3 dev.py demo                       the main job, on real processes
     python3 dev.py test [--long] [ARGS]       everything that can be tested here; ARGS go to pytest
     python3 dev.py check                      ruff, mypy for both systems, layers, layout
-    python3 dev.py driver [--debug]           build/driver/{x64,x86,wine}/procmon.sys and the host library
+    python3 dev.py driver [--debug]           build/driver/{x64,x86,arm64,wine}/procmon.sys and the host library
     python3 dev.py wine [--fresh] -- ARGS     the Windows Python on ARGS, with the package on its path
     python3 dev.py bench                      how long things take, measured
     python3 dev.py wheel                      dist/procmon_gate-*.whl
@@ -47,7 +47,7 @@ WINDOWS = sys.platform == "win32"
 # ------------------------------------------------------------------------------------------------------ driver
 
 
-DRIVERS = ["x64", "x86", "wine", "host"]
+DRIVERS = ["x64", "x86", "arm64", "wine", "host"]
 CLIENTS = ["client-x64", "client-x86"]  # a program for tests, which Wine runs in both bitnesses
 
 
@@ -73,7 +73,7 @@ def _module(path: Path) -> ModuleType:
 
 
 def driver(options: argparse.Namespace) -> int:
-    """Build the drivers of both architectures, the one for Wine, and the core as a library of this machine."""
+    """Build the drivers of all architectures, the one for Wine, and the core as a library of this machine."""
     build_drivers(DRIVERS, options.debug)
     return 0
 
@@ -180,7 +180,7 @@ def build_for(rings: Sequence[Ring]) -> None:
         wanted = [name for name in wanted if name == "host"]
     if wanted:
         build_drivers(wanted)
-    if debugged := [name for name in wanted if name in ("x64", "x86")]:
+    if debugged := [name for name in wanted if name in ("x64", "x86", "arm64")]:
         build_drivers(debugged, debug=True)
 
 

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Builds the driver with mingw-w64, and its core as a library for tests. Standard library only.
+"""Builds the drivers, and their core as a library for tests. Standard library only.
 
-    python3 driver/build.py [x64] [x86] [wine] [host] [client-x64] [client-x86] [--debug]
+    python3 driver/build.py [x64] [x86] [arm64] [wine] [host] [client-x64] [client-x86] [--debug]
 
-    x64, x86   build/driver/x64/procmon.sys: for Windows 7 and later, and x86 from NT 5.2 on
-    wine       build/driver/wine/procmon.sys: x64, notifications put in by request; for tests only
-    host       build/driver/host/libprocmon_core.so: the core alone, with a C interface
-    client-x64, client-x86   build/driver/client-x64/client.exe ...: a controller and more in user mode, for tests
+    x64, x86, arm64   build/driver/x64/procmon.sys ...: for Windows 7, NT 5.2 and Windows 10 and later; by clang and lld
+    wine              build/driver/wine/procmon.sys: x64, notifications put in by request; for tests; by mingw-w64
+    host              build/driver/host/libprocmon_core.so: the core alone, with a C interface
+    client-x64 ...    build/driver/client-x64/client.exe ...: a controller and more in user mode, for tests
 
-Every variant compiles the same driver/core. What has not changed (by content, flags and compiler) is not built again;
-a warning is an error; and the same sources give the same bytes, wherever the tree lies. --debug builds go to folders
-of their own: build/driver/x64-debug/ and so on.
+Beside each release driver lies procmon.pdb, its symbols. Every variant compiles the same driver/core. An up-to-date
+file (by content, flags and compiler) is not built again; a warning is an error; the same sources give the same bytes,
+wherever the tree lies. --debug builds go to folders of their own: build/driver/x64-debug/ and so on.
 """
 
 import argparse
@@ -19,16 +19,17 @@ import hashlib
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-__all__ = ["CLIENTS", "VARIANTS", "BuildError", "build", "host_program", "kernel_program", "sources"]
+__all__ = ["CLIENTS", "DRIVERS", "VARIANTS", "BuildError", "build", "host_program", "kernel_program", "sources"]
 
 DRIVER = Path(__file__).resolve().parent
 PROJECT = DRIVER.parent
@@ -38,31 +39,57 @@ WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wvla", "-Werror"]
 LANGUAGE = ["-std=c++17", "-fno-exceptions", "-fno-rtti", "-fno-threadsafe-statics"]
 KERNEL = [
     *LANGUAGE,
+    *WARNINGS,
     "-ffreestanding",
     "-fno-strict-aliasing",
-    "-fno-stack-protector",
     "-fno-ident",
-    "-mno-stack-arg-probe",
     "-Wframe-larger-than=2048",  # a kernel stack is 12 KB on x86
     "-D_WIN32_WINNT=0x0600",
 ]
-LINK = [
-    "-nostdlib",
-    "-Wl,--section-alignment,0x1000",
-    "-Wl,--file-alignment,0x200",
-    "-Wl,--dynamicbase",
-    "-Wl,--nxcompat",
-    "-Wl,--disable-auto-import",
-    "-Wl,--no-insert-timestamp",
-    "-Wl,--fatal-warnings",
+RELEASE = [
+    *KERNEL,
+    "-fstack-protector-strong",
+    "-mgeneral-regs-only",  # the floating-point state belongs to the interrupted thread
+    *("-Xclang", "-cfguard"),
+    *("-g", "-gcodeview", "-ffile-compilation-dir=."),
 ]
-LIBRARIES = ["-lntoskrnl", "-lhal", "-lgcc"]
 _MINGW = {"x64": "x86_64-w64-mingw32-g++", "x86": "i686-w64-mingw32-g++"}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What differs between the release drivers."""
+
+    target: str  # of clang
+    machine: str  # for lld-link
+    library_machine: str  # for llvm-dlltool
+    version: str  # of the oldest Windows
+    base: int
+    entry: str = "GsDriverEntry"
+    compile_flags: tuple[str, ...] = ()
+    # PsSetCreateProcessNotifyRoutineEx accepts only images with forced integrity. 64-bit Windows wants a signature
+    # anyhow; a 32-bit one loads unsigned drivers, and would not any more with this flag.
+    link_flags: tuple[str, ...] = ("/integritycheck",)
+
+
+ARCHITECTURES = {
+    "x64": Architecture("x86_64-windows-gnu", "x64", "i386:x86-64", "6.01", 0x140000000,
+                        compile_flags=("-mno-stack-arg-probe", "-fasynchronous-unwind-tables")),
+    # -fseh-exceptions: nothing throws; the target's own choice would put frame descriptions of DWARF into the file.
+    "x86": Architecture("i686-windows-gnu", "x86", "i386", "5.02", 0x10000, entry="GsDriverEntry@8",
+                        compile_flags=("-mno-stack-arg-probe", "-fno-asynchronous-unwind-tables", "-fseh-exceptions"),
+                        link_flags=("/safeseh:no",)),
+    "arm64": Architecture("aarch64-windows-gnu", "arm64", "arm64", "10.00", 0x140000000,
+                          compile_flags=("-fasynchronous-unwind-tables",)),
+}  # fmt: skip
 PACKAGES = {
     "x86_64-w64-mingw32-g++": "g++-mingw-w64-x86-64",
     "i686-w64-mingw32-g++": "g++-mingw-w64-i686",
     "g++": "g++",
     "clang++": "clang",
+    "lld-link": "lld",
+    "llvm-dlltool": "llvm",
+    "llvm-rc": "llvm",
 }
 
 
@@ -81,6 +108,7 @@ class Recipe:
     compile_flags: tuple[str, ...]
     link_flags: tuple[str, ...]
     libraries: tuple[str, ...] = field(default=())
+    release: Architecture | None = None  # of a driver that clang and lld make
 
 
 def _glob(folder: str) -> list[Path]:
@@ -92,40 +120,58 @@ def _is_program(source: Path) -> bool:
 
 
 def sources(variant: str) -> list[Path]:
-    """The C++ files that make a variant. The Wine build has driver/wine/ in place of wdm/native.cpp."""
+    """The C++ files that make a variant. The Wine build has driver/wine/ in place of wdm/native.cpp and image/."""
     core = _glob("core")
     if variant == "host":
         return core + [path for path in _glob("host") if not _is_program(path)]
     wdm = _glob("wdm")
     if variant == "wine":
         return core + [path for path in wdm if path.name != "native.cpp"] + _glob("wine")
-    return core + wdm
+    return core + wdm + _glob("image")
+
+
+def _optimisation(debug: bool) -> tuple[str, ...]:
+    return ("-Og", "-g", "-DPROCMON_DEBUG") if debug else ("-O2",)
 
 
 def _driver(variant: str, *, debug: bool) -> Recipe:
-    compiler = _MINGW["x86" if variant == "x86" else "x64"]
-    include = f"-isystem{_ddk(compiler)}"
-    flags = [*KERNEL, *WARNINGS, include, *(["-Og", "-g", "-DPROCMON_DEBUG"] if debug else ["-O2"])]
-    link = list(LINK) if debug else [*LINK, "-s"]
-    if variant == "x86":
-        # The floating-point state belongs to the interrupted thread on x86; x64 keeps it for us.
-        flags += ["-fno-asynchronous-unwind-tables", "-mgeneral-regs-only"]
-        link += ["-Wl,--subsystem,native:5.2", "-Wl,--entry,_DriverEntry@8", "-Wl,--image-base,0x10000"]
-    else:
-        # PsSetCreateProcessNotifyRoutineEx accepts only images with forced integrity. 64-bit Windows wants a signature
-        # anyhow; a 32-bit one loads unsigned drivers, and would not any more with this flag.
-        # min-pagesize: what is at gs:0x188 is no object near address 0, as the compiler thinks, but the current thread.
-        flags += ["-mno-red-zone", "--param=min-pagesize=0"]
-        link += ["-Wl,--subsystem,native:6.1", "-Wl,--entry,DriverEntry", "-Wl,--image-base,0x140000000"]
-        link += ["-Wl,--forceinteg"]
+    """A driver that people load: control flow guard, stack cookie, symbols in a PDB."""
+    architecture = ARCHITECTURES[variant]
+    ddk = _ddk()
+    headers = ("-isystemdriver/ddk", f"-isystem{ddk}", f"-isystem{ddk.parent}")  # one set for every architecture
     return Recipe(
         folder=variant + ("-debug" if debug else ""),
         file="procmon.sys",
-        compiler=compiler,
+        compiler="clang++",
         sources=(*sources(variant), DRIVER / "wdm" / "version.rc"),
+        compile_flags=(f"--target={architecture.target}", *RELEASE, *architecture.compile_flags, *headers,
+                       *_optimisation(debug)),
+        link_flags=(
+            "/nologo", f"/machine:{architecture.machine}", "/driver", f"/subsystem:native,{architecture.version}",
+            f"/entry:{architecture.entry}", f"/base:{architecture.base:#x}", "/nodefaultlib", "/dynamicbase",
+            "/nxcompat", "/filealign:512", "/tsaware:no", "/guard:cf,nolongjmp", "/opt:ref", "/opt:noicf", "/Brepro",
+            "/WX", "/debug", "/pdbaltpath:procmon.pdb", "/pdbsourcepath:.", *architecture.link_flags,
+        ),
+        release=architecture,
+    )  # fmt: skip
+
+
+def _wine_driver(*, debug: bool) -> Recipe:
+    """The driver of tests, which Wine loads."""
+    flags = [*KERNEL, "-fno-stack-protector", "-mno-stack-arg-probe", "-mno-red-zone", f"-isystem{_ddk()}"]
+    # min-pagesize: what is at gs:0x188 is no object near address 0, as gcc thinks, but the current thread.
+    flags += ["--param=min-pagesize=0", *_optimisation(debug)]
+    linker = ["--section-alignment,0x1000", "--file-alignment,0x200", "--dynamicbase", "--nxcompat"]
+    linker += ["--disable-auto-import", "--no-insert-timestamp", "--fatal-warnings", "--subsystem,native:6.1"]
+    linker += ["--major-os-version,6", "--minor-os-version,1", "--entry,DriverEntry", "--image-base,0x140000000"]
+    return Recipe(
+        folder="wine" + ("-debug" if debug else ""),
+        file="procmon.sys",
+        compiler=_MINGW["x64"],
+        sources=(*sources("wine"), DRIVER / "wdm" / "version.rc"),
         compile_flags=tuple(flags),
-        link_flags=tuple(link),
-        libraries=tuple(LIBRARIES),
+        link_flags=("-nostdlib", *(f"-Wl,{option}" for option in linker), *([] if debug else ["-s"])),
+        libraries=("-lntoskrnl", "-lhal"),
     )
 
 
@@ -155,7 +201,8 @@ def _client(architecture: str, *, debug: bool) -> Recipe:
     )
 
 
-VARIANTS = ("x64", "x86", "wine", "host")
+DRIVERS = (*ARCHITECTURES, "wine")
+VARIANTS = (*DRIVERS, "host")
 CLIENTS = ("client-x64", "client-x86")
 
 
@@ -177,7 +224,7 @@ def _recipe(variant: str, debug: bool) -> Recipe:
         return _library(debug=debug)
     if variant in CLIENTS:
         return _client(variant.removeprefix("client-"), debug=debug)
-    return _driver(variant, debug=debug)
+    return _wine_driver(debug=debug) if variant == "wine" else _driver(variant, debug=debug)
 
 
 def host_program(name: str, sanitizers: Sequence[str] = (), *, output: Path = OUTPUT) -> Path:
@@ -213,7 +260,7 @@ def kernel_program(sanitizers: Sequence[str] = (), *, output: Path = OUTPUT) -> 
         folder="-".join(["kernel", *sanitizers]),
         file="scenarios",
         compiler="clang++",
-        sources=(*sources("x64"), *_glob("host/kernel")),
+        sources=(*_glob("core"), *_glob("wdm"), *_glob("host/kernel")),
         compile_flags=(*LANGUAGE, *WARNINGS, *headers, "-O1", "-g", "-fno-omit-frame-pointer", "-pthread", *checks),
         link_flags=("-pthread", *checks),
     )
@@ -231,9 +278,68 @@ def _make(recipe: Recipe, output: Path) -> Path:
     with _locked(objects):
         with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 2, 8)) as pool:
             compiled = list(pool.map(lambda source: _compile(recipe, source, objects), recipe.sources))
-        command = [recipe.compiler, *recipe.link_flags, "-o", str(target), *map(str, compiled), *recipe.libraries]
-        _run_if_stale(command, target, objects / "link.stamp", compiled)
+        if recipe.release:
+            pdb = target.with_suffix(".pdb")
+            inputs = [*compiled, *_import_libraries(recipe.release, recipe.folder.partition("-")[0], objects)]
+            paths = [_relative(path) for path in inputs]
+            command = ["lld-link", *recipe.link_flags, f"/out:{_relative(target)}", f"/pdb:{_relative(pdb)}", *paths]
+            _run_if_stale(command, [target, pdb], objects / "link.stamp", inputs, finish=_set_checksum)
+        else:
+            command = [recipe.compiler, *recipe.link_flags, "-o", str(target), *map(str, compiled), *recipe.libraries]
+            _run_if_stale(command, [target], objects / "link.stamp", compiled)
     return target
+
+
+def _relative(path: Path) -> str:
+    """As the tools get it, which run in the project's folder: what they write down is the same wherever that lies."""
+    return os.path.relpath(path, PROJECT)
+
+
+def imports(variant: str) -> dict[str, list[str]]:
+    """The names that driver/imports.txt grants a variant, by file, decorated as for x86."""
+    granted: dict[str, list[str]] = {}
+    names: list[str] = []
+    for line in (DRIVER / "imports.txt").read_text("utf-8").splitlines():
+        if section := re.fullmatch(r"\[(\S+): (.+)\]", line):
+            if unknown := set(section[2].split()) - set(DRIVERS):
+                raise BuildError(f"driver/imports.txt: {line} names {', '.join(sorted(unknown))}, which is no driver")
+            names = granted.setdefault(section[1], []) if variant in section[2].split() else []
+        elif line and not line.startswith("#"):
+            names.append(line)
+    return granted
+
+
+def bare_name(decorated: str) -> str:
+    """The name under which a function is exported: ``ZwClose`` for ``ZwClose@4``."""
+    return decorated.removeprefix("@").partition("@")[0]
+
+
+def _import_libraries(architecture: Architecture, variant: str, objects: Path) -> list[Path]:
+    libraries = []
+    for file, names in imports(variant).items():
+        definition, library = objects / f"{file}.def", objects / f"{file}.lib"
+        exports = names if variant == "x86" else [bare_name(name) for name in names]
+        text = "\n".join([f"LIBRARY {file}", "EXPORTS", *exports, ""])
+        if not definition.exists() or definition.read_text("utf-8") != text:
+            definition.write_text(text, "utf-8")
+        command = ["llvm-dlltool", "-k", "-m", architecture.library_machine, "-d", _relative(definition)]
+        command += ["-l", _relative(library)]
+        _run_if_stale(command, [library], library.with_suffix(".stamp"), [definition])
+        libraries.append(library)
+    return libraries
+
+
+def _set_checksum(image: Path) -> None:
+    """Put the sum into the header that the kernel's loader compares; lld-link can do so only since version 18."""
+    data = bytearray(image.read_bytes())
+    at = int.from_bytes(data[0x3C:0x40], "little") + 24 + 64
+    data[at : at + 4] = bytes(4)
+    padded = bytes(data) + bytes(len(data) % 2)
+    total = sum(struct.unpack(f"<{len(padded) // 2}H", padded))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    data[at : at + 4] = (total + len(data)).to_bytes(4, "little")
+    image.write_bytes(data)
 
 
 @contextlib.contextmanager
@@ -258,29 +364,51 @@ def _locked(folder: Path) -> Iterator[None]:
 def _compile(recipe: Recipe, source: Path, objects: Path) -> Path:
     target = objects / source.relative_to(DRIVER).with_suffix(".o")
     if source.suffix == ".rc":
-        windres = recipe.compiler.replace("g++", "windres")
-        _run_if_stale([windres, str(source), str(target)], target, target.with_suffix(".stamp"), [source])
+        command = [recipe.compiler.replace("g++", "windres"), str(source), str(target)]
+        if recipe.release:
+            target = target.with_suffix(".res")
+            command = ["llvm-rc", "/FO", _relative(target), _relative(source)]
+        _run_if_stale(command, [target], target.with_suffix(".stamp"), [source])
         return target
     depends = target.with_suffix(".d")
-    # Paths inside the file are relative to the project, wherever that lies.
-    command = [recipe.compiler, *recipe.compile_flags, f"-ffile-prefix-map={PROJECT}=.", "-MMD", "-MF", str(depends)]
-    command += ["-c", str(source), "-o", str(target)]
-    _run_if_stale(command, target, target.with_suffix(".stamp"), [source], depends)
+    command = [recipe.compiler, *recipe.compile_flags, "-MMD", "-MF", _relative(depends)]
+    command += ["-c", _relative(source), "-o", _relative(target)]
+    _run_if_stale(command, [target], target.with_suffix(".stamp"), [source], depends)
     return target
 
 
-def _run_if_stale(
-    command: list[str], target: Path, stamp: Path, inputs: list[Path], depends: Path | None = None
-) -> None:
-    """Runs a command that makes `target`, unless the stamp says that it has made it from the same bytes before."""
-    if target.exists() and _is_fresh(stamp, command):
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    stamp.unlink(missing_ok=True)
+def _run(command: list[str]) -> None:
+    """Runs a tool in the project's folder; anything that it says is an error."""
+    _version(command[0])  # says which package a missing tool is in
     result = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
     if result.returncode != 0 or result.stderr.strip():
-        target.unlink(missing_ok=True)
         raise BuildError(f"{' '.join(command)}\n{result.stdout}{result.stderr}".rstrip())
+
+
+def _run_if_stale(
+    command: list[str],
+    targets: Sequence[Path],
+    stamp: Path,
+    inputs: list[Path],
+    depends: Path | None = None,
+    finish: Callable[[Path], None] | None = None,
+) -> None:
+    """Runs a command that makes `targets`, unless the stamp says that it has made them from the same bytes before.
+
+    `finish` then changes the first of them in place.
+    """
+    if all(target.exists() for target in targets) and _is_fresh(stamp, command):
+        return
+    targets[0].parent.mkdir(parents=True, exist_ok=True)
+    stamp.unlink(missing_ok=True)
+    try:
+        _run(command)
+        if finish:
+            finish(targets[0])
+    except BuildError:
+        for target in targets:
+            target.unlink(missing_ok=True)
+        raise
     used = _dependencies(depends) if depends else inputs
     stamp.write_text(json.dumps({"": _command_key(command)} | {str(path): _digest(path) for path in used}), "utf-8")
 
@@ -312,7 +440,8 @@ def _command_key(command: list[str]) -> str:
 @cache
 def _version(compiler: str) -> str:
     try:
-        return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+        result = subprocess.run([compiler, "--version"], capture_output=True, text=True)
+        return result.stdout + result.stderr  # llvm-rc has no such option, and says what it has
     except OSError as error:
         raise BuildError(
             f"{compiler} is not on PATH ({error.strerror}); on Debian: apt-get install {_package(compiler)}; "
@@ -325,8 +454,9 @@ def _package(tool: str) -> str:
 
 
 @cache
-def _ddk(compiler: str) -> Path:
-    """The folder of the DDK headers that come with a mingw-w64 compiler."""
+def _ddk() -> Path:
+    """The folder of the DDK headers that come with mingw-w64."""
+    compiler = _MINGW["x64"]
     _version(compiler)
     report = subprocess.run([compiler, "-E", "-v", "-x", "c++", os.devnull], capture_output=True, text=True).stderr
     for line in report.splitlines():

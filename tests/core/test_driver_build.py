@@ -16,12 +16,19 @@ import pytest
 import procmon
 
 PROJECT = Path(__file__).resolve().parents[2]
-DRIVERS = ("x64", "x86", "wine")
+RELEASE = ("x64", "x86", "arm64")
+DRIVERS = (*RELEASE, "wine")
 
+MACHINES = {"x64": 0x8664, "x86": 0x14C, "arm64": 0xAA64, "wine": 0x8664}
+OLDEST_WINDOWS = {"x64": (6, 1), "x86": (5, 2), "arm64": (10, 0), "wine": (6, 1)}
 EXECUTABLE, IS_DLL, RELOCS_STRIPPED = 0x2, 0x2000, 0x1  # IMAGE_FILE_HEADER.Characteristics
-DYNAMIC_BASE, FORCE_INTEGRITY, NX_COMPATIBLE = 0x40, 0x80, 0x100  # DllCharacteristics
+DYNAMIC_BASE, FORCE_INTEGRITY, NX_COMPATIBLE, GUARD_CF = 0x40, 0x80, 0x100, 0x4000  # DllCharacteristics
 NATIVE = 1  # IMAGE_SUBSYSTEM_NATIVE
-SECTION_EXECUTES, SECTION_WRITES = 0x20000000, 0x80000000
+SECTION_EXECUTES, SECTION_WRITES, SECTION_DISCARDABLE = 0x20000000, 0x80000000, 0x02000000
+EXPORTS, IMPORTS, RESOURCES, EXCEPTIONS, RELOCATIONS, DEBUG, LOAD_CONFIG = 0, 1, 2, 3, 5, 6, 10  # data directories
+CODEVIEW, REPRODUCIBLE = 2, 16  # IMAGE_DEBUG_TYPE_...
+GUARD_INSTRUMENTED, GUARD_TABLE_PRESENT = 0x100, 0x400  # IMAGE_GUARD_CF_...
+UNSEEDED = {8: 0x00002B992DDFA232, 4: 0xBB40E64E}  # what the loader takes for a cookie that nothing has seeded
 
 
 def load_builder(path: Path) -> ModuleType:
@@ -45,6 +52,19 @@ class Section:
     flags: int
 
 
+@dataclass(frozen=True)
+class LoadConfig:
+    """As much of IMAGE_LOAD_CONFIG_DIRECTORY as a driver has."""
+
+    size: int
+    security_cookie: int
+    guard_check: int
+    guard_dispatch: int
+    guard_table: int
+    guard_count: int
+    guard_flags: int
+
+
 class PortableExecutable:
     """As much of a PE file as these tests ask about."""
 
@@ -58,7 +78,10 @@ class PortableExecutable:
         optional = header + 24
         self.is_64_bit = struct.unpack_from("<H", self.data, optional)[0] == 0x20B
         self.entry = self._int(optional + 16)
+        self.width = 8 if self.is_64_bit else 4
+        self.base = self.pointer(optional + (24 if self.is_64_bit else 28))
         self.section_alignment = self._int(optional + 32)
+        self.system_version = struct.unpack_from("<HH", self.data, optional + 40)
         self.subsystem_version = struct.unpack_from("<HH", self.data, optional + 48)
         self.checksum = self._int(optional + 64)
         self.subsystem, self.dll_characteristics = struct.unpack_from("<HH", self.data, optional + 68)
@@ -73,26 +96,57 @@ class PortableExecutable:
         name, size, address, _, raw, flags = struct.unpack_from("<8sIIII12xI", self.data, offset)
         return Section(name.rstrip(b"\0").decode(), address, size, raw, flags)
 
-    def _offset(self, address: int) -> int:
+    def pointer(self, offset: int) -> int:
+        """The pointer at an offset of the file."""
+        return int.from_bytes(self.data[offset : offset + self.width], "little")
+
+    def section_of(self, address: int) -> Section:
+        """The section that holds an address, relative to the image."""
         for section in self.sections:
             if section.address <= address < section.address + section.size:
-                return address - section.address + section.offset
+                return section
         raise AssertionError(f"no section holds {address:#x}")
 
+    def offset(self, address: int) -> int:
+        """Where in the file an address is, relative to the image."""
+        section = self.section_of(address)
+        return address - section.address + section.offset
+
+    def debug(self) -> dict[int, bytes]:
+        """What each entry of the debug directory points to, by type."""
+        address, size = self.directories[DEBUG]
+        entries = [struct.unpack_from("<IIHHIIII", self.data, self.offset(address) + 28 * i) for i in range(size // 28)]
+        return {kind: self.data[raw : raw + size] for *_, kind, size, _, raw in entries}
+
+    def load_config(self) -> LoadConfig:
+        """The load configuration."""
+        at = self.offset(self.directories[LOAD_CONFIG][0])
+        size = self._int(at)
+        cookie = at + (0x58 if self.is_64_bit else 0x3C)
+        fields = [self.pointer(cookie + i * self.width) for i in range(7)]
+        flags = self._int(cookie + 7 * self.width)
+        return LoadConfig(size, fields[0], *fields[3:], guard_flags=flags)
+
+    def guarded_addresses(self) -> list[int]:
+        """The functions that may be called through a pointer, by address relative to the image."""
+        config = self.load_config()
+        at = self.offset(config.guard_table - self.base)
+        return list(struct.unpack_from(f"<{config.guard_count}I", self.data, at))
+
     def _string(self, address: int) -> str:
-        start = self._offset(address)
+        start = self.offset(address)
         return self.data[start : self.data.index(b"\0", start)].decode()
 
     def imports(self) -> Iterator[tuple[str, str]]:
         """Each import as (file in lowercase, name)."""
-        at = self._offset(self.directories[1][0])
-        width, ordinal = (8, 1 << 63) if self.is_64_bit else (4, 1 << 31)
+        at = self.offset(self.directories[IMPORTS][0])
+        ordinal = 1 << (8 * self.width - 1)
         while self._int(at + 12):
-            file, names = self._string(self._int(at + 12)).lower(), self._offset(self._int(at))
-            while thunk := int.from_bytes(self.data[names : names + width], "little"):
+            file, names = self._string(self._int(at + 12)).lower(), self.offset(self._int(at))
+            while thunk := self.pointer(names):
                 assert not thunk & ordinal, f"{file} is asked for a number, not a name"
                 yield file, self._string(thunk + 2)
-                names += width
+                names += self.width
             at += 20
 
     def computed_checksum(self) -> int:
@@ -117,17 +171,15 @@ def driver(request: pytest.FixtureRequest, built: dict[str, Path]) -> tuple[str,
     return request.param, PortableExecutable(built[request.param])
 
 
+@pytest.fixture(params=RELEASE)
+def release(request: pytest.FixtureRequest, built: dict[str, Path]) -> tuple[str, PortableExecutable]:
+    """A driver that people load."""
+    return request.param, PortableExecutable(built[request.param])
+
+
 def allowed_imports(variant: str) -> set[tuple[str, str]]:
     """What driver/imports.txt grants a variant."""
-    names: set[tuple[str, str]] = set()
-    file, variants = "", list[str]()
-    for line in (PROJECT / "driver" / "imports.txt").read_text("utf-8").splitlines():
-        if section := re.fullmatch(r"\[(\S+): (.+)\]", line):
-            file, variants = section[1], section[2].split()
-            assert set(variants) <= set(DRIVERS), line
-        elif line and not line.startswith("#") and variant in variants:
-            names.add((file, line))
-    return names
+    return {(file, builder.bare_name(name)) for file, names in builder.imports(variant).items() for name in names}
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -158,20 +210,25 @@ def test_a_driver_is_a_native_executable_that_can_be_moved_and_whose_data_never_
     driver: tuple[str, PortableExecutable],
 ) -> None:
     variant, image = driver
-    assert image.machine == (0x14C if variant == "x86" else 0x8664)
+    assert image.machine == MACHINES[variant]
     assert image.subsystem == NATIVE
-    assert image.subsystem_version == ((5, 2) if variant == "x86" else (6, 1))
     assert image.characteristics & EXECUTABLE and not image.characteristics & (IS_DLL | RELOCS_STRIPPED)
     assert image.dll_characteristics & (DYNAMIC_BASE | NX_COMPATIBLE) == DYNAMIC_BASE | NX_COMPATIBLE
-    assert image.directories[5][1] > 0, "no relocations"
+    assert image.directories[RELOCATIONS][1] > 0
     assert image.section_alignment == 0x1000
     assert image.entry > 0
 
 
+def test_a_driver_names_the_oldest_windows_that_it_is_for(driver: tuple[str, PortableExecutable]) -> None:
+    """A kernel leaves a driver "for NT 4" out of a protection of its image."""
+    variant, image = driver
+    assert image.system_version == image.subsystem_version == OLDEST_WINDOWS[variant]
+
+
 def test_forced_integrity_is_asked_for_where_drivers_are_signed_anyhow(built: dict[str, Path]) -> None:
     """PsSetCreateProcessNotifyRoutineEx wants it; on 32-bit Windows it would keep an unsigned driver from loading."""
-    assert PortableExecutable(built["x64"]).dll_characteristics & FORCE_INTEGRITY
-    assert not PortableExecutable(built["x86"]).dll_characteristics & FORCE_INTEGRITY
+    flags = {name: PortableExecutable(built[name]).dll_characteristics & FORCE_INTEGRITY for name in RELEASE}
+    assert flags == {"x64": FORCE_INTEGRITY, "x86": 0, "arm64": FORCE_INTEGRITY}
 
 
 def test_no_section_is_both_writable_and_executable(driver: tuple[str, PortableExecutable]) -> None:
@@ -186,14 +243,101 @@ def test_the_checksum_is_the_one_that_the_kernel_computes(driver: tuple[str, Por
     assert image.checksum == image.computed_checksum()
 
 
-def test_a_driver_exports_nothing_and_carries_no_time(driver: tuple[str, PortableExecutable]) -> None:
+def test_a_driver_exports_nothing(driver: tuple[str, PortableExecutable]) -> None:
     _, image = driver
-    assert image.directories[0] == (0, 0)
-    assert image.timestamp == 0
+    assert image.directories[EXPORTS] == (0, 0)
+
+
+def test_a_release_driver_has_the_sections_that_a_driver_needs_and_frees_none_that_it_uses(
+    release: tuple[str, PortableExecutable],
+) -> None:
+    variant, image = release
+    names = {section.name for section in image.sections} - {".00cfg"}  # which newer linkers put into .rdata
+    unwind = set() if variant == "x86" else {".pdata"}
+    assert names == {".text", ".rdata", ".data", ".rsrc", ".reloc"} | unwind
+    assert [section.name for section in image.sections if section.flags & SECTION_DISCARDABLE] == [".reloc"]
+
+
+def test_64_bit_drivers_can_be_unwound_in_a_crash_dump(built: dict[str, Path]) -> None:
+    sizes = {name: PortableExecutable(built[name]).directories[EXCEPTIONS][1] for name in RELEASE}
+    assert sizes["x64"] > 50 * 12 and sizes["arm64"] > 50 * 8 and sizes["x86"] == 0
+
+
+def test_a_release_driver_lists_what_may_be_called_through_a_pointer(release: tuple[str, PortableExecutable]) -> None:
+    _, image = release
+    config, addresses = image.load_config(), image.guarded_addresses()
+    assert image.dll_characteristics & GUARD_CF
+    assert config.guard_flags == GUARD_INSTRUMENTED | GUARD_TABLE_PRESENT
+    assert config.size == (0x94 if image.is_64_bit else 0x5C) == image.directories[LOAD_CONFIG][1]
+    assert addresses == sorted(set(addresses)) and len(addresses) > 30
+    assert {image.section_of(address).name for address in addresses} == {".text"}
+    assert image.entry in addresses
+
+
+def test_the_pointers_of_control_flow_guard_are_read_only_and_lead_into_the_driver_until_a_kernel_sets_them(
+    release: tuple[str, PortableExecutable],
+) -> None:
+    variant, image = release
+    config = image.load_config()
+    assert (config.guard_dispatch != 0) == (variant == "x64")
+    for place in filter(None, (config.guard_check, config.guard_dispatch)):
+        assert not image.section_of(place - image.base).flags & SECTION_WRITES
+        target = image.pointer(image.offset(place - image.base)) - image.base
+        assert image.section_of(target).name == ".text"
+    check = image.offset(image.pointer(image.offset(config.guard_check - image.base)) - image.base)
+    assert image.data[check:].startswith(b"\xc0\x03\x5f\xd6" if variant == "arm64" else b"\xc3")  # ret
+    if variant == "x64":
+        dispatch = image.offset(image.pointer(image.offset(config.guard_dispatch - image.base)) - image.base)
+        assert image.data[dispatch:].startswith(b"\xff\xe0")  # jmp rax
+
+
+def test_the_stack_cookie_is_where_the_loader_finds_it_with_the_value_that_it_seeds(
+    release: tuple[str, PortableExecutable],
+) -> None:
+    """Windows 8 and later give it a random value; on older ones the driver's entry does."""
+    variant, image = release
+    cookie = image.load_config().security_cookie - image.base
+    assert image.section_of(cookie).flags & SECTION_WRITES
+    assert image.pointer(image.offset(cookie)) == UNSEEDED[image.width]
+    entry = run(
+        "llvm-objdump",
+        "-d",
+        f"--start-address={image.base + image.entry:#x}",
+        f"--stop-address={image.base + image.entry + 200:#x}",
+        builder.OUTPUT / variant / "procmon.sys",
+    ).stdout
+    assert re.search(r"cntvct_el0" if variant == "arm64" else r"\brdtsc\b", entry, re.IGNORECASE)
+
+
+@pytest.mark.parametrize("variant", RELEASE)
+def test_functions_with_buffers_check_the_cookie(variant: str, built: dict[str, Path]) -> None:
+    objects = sorted((builder.OUTPUT / "objects" / variant).rglob("*.o"))
+    symbols = run("llvm-nm", *objects).stdout
+    assert symbols.count("U __stack_chk_fail") + symbols.count("U ___stack_chk_fail") > 5
+
+
+def test_the_pdb_beside_a_release_driver_is_its_own_and_has_the_names_of_its_functions(
+    release: tuple[str, PortableExecutable], built: dict[str, Path]
+) -> None:
+    variant, image = release
+    signature, identity, name = struct.unpack_from("<4s16s4x12s", image.debug()[CODEVIEW])
+    assert (signature, name) == (b"RSDS", b"procmon.pdb\0"), "a path of the machine that built it"
+    pdb = built[variant].with_suffix(".pdb").read_bytes()
+    assert pdb.startswith(b"Microsoft C/C++ MSF 7.00")
+    assert identity in pdb
+    assert b"on_image" in pdb and b"begin_hold" in pdb
+    assert str(PROJECT).encode() not in pdb and str(PROJECT).encode() not in image.data
+
+
+def test_the_time_of_a_release_driver_is_a_hash_of_its_bytes(release: tuple[str, PortableExecutable]) -> None:
+    """As /Brepro has it: symbol servers tell files by it, and two builds do not differ."""
+    _, image = release
+    assert REPRODUCIBLE in image.debug()
+    assert image.timestamp != 0
 
 
 def test_the_x86_driver_leaves_the_floating_point_state_alone(built: dict[str, Path]) -> None:
-    """A callback runs on somebody else's thread, and x86 kernels do not save that state for it."""
+    """A callback runs on the thread of another program, and x86 kernels do not save that state for it."""
     code = run("i686-w64-mingw32-objdump", "-d", built["x86"]).stdout
     assert code.count("\tcall ") > 100
     assert not re.findall(r"%xmm\d|%mm\d|%st\b", code)
@@ -214,8 +358,9 @@ def test_nothing_has_to_run_before_driver_entry(variant: str, built: dict[str, P
     """There is no start-up code to call a constructor of a global."""
     objects = sorted((builder.OUTPUT / "objects" / variant).rglob("*.o"))
     assert len(objects) >= len(builder.sources(variant))
-    tool = "i686-w64-mingw32-objdump" if variant == "x86" else "x86_64-w64-mingw32-objdump"
-    assert not re.findall(r"\.(?:ctors|init_array)\S*", run(tool, "-h", *objects).stdout)
+    sections = run("llvm-objdump", "-h", *objects).stdout
+    assert ".text" in sections
+    assert not re.findall(r"\.(?:ctors|init_array|CRT)\S*", sections)
 
 
 # ------------------------------------------------------------------------------------------------------- sources
@@ -228,10 +373,11 @@ def test_every_variant_compiles_the_same_core() -> None:
         assert core <= set(builder.sources(variant)), variant
 
 
-def test_the_kernel_side_is_one_but_for_native_and_wine() -> None:
-    x64, x86, wine = (set(builder.sources(variant)) for variant in DRIVERS)
-    assert x64 == x86
-    assert {path.name for path in x64 - wine} == {"native.cpp"}
+def test_the_kernel_side_is_one_but_for_what_the_loader_reads_native_and_wine() -> None:
+    x64, x86, arm64, wine = (set(builder.sources(variant)) for variant in DRIVERS)
+    assert x64 == x86 == arm64
+    assert {path.relative_to(PROJECT / "driver").parent.name for path in x64 - wine} == {"wdm", "image"}
+    assert {path.name for path in x64 - wine if path.parent.name == "wdm"} == {"native.cpp"}
     assert {path.parent.name for path in wine - x64} == {"wine"}
 
 
@@ -241,7 +387,11 @@ def test_two_builds_in_different_places_give_the_same_bytes(built: dict[str, Pat
     other = load_builder(elsewhere / "driver" / "build.py")
     assert elsewhere / "build" / "driver" == other.OUTPUT
     again = other.build()
-    assert [name for name, path in again.items() if path.read_bytes() != built[name].read_bytes()] == []
+    pairs = [(path, built[name]) for name, path in again.items()]
+    pairs += [
+        (path.with_suffix(".pdb"), built[name].with_suffix(".pdb")) for name, path in again.items() if name in RELEASE
+    ]
+    assert [str(path) for path, first in pairs if path.read_bytes() != first.read_bytes()] == []
 
 
 def test_what_is_up_to_date_is_not_built_again_and_what_changed_is(tmp_path: Path) -> None:
@@ -271,8 +421,23 @@ def test_a_warning_ends_the_build_with_what_the_compiler_said(tmp_path: Path) ->
 
 
 def test_a_variant_that_does_not_exist_is_named() -> None:
-    with pytest.raises(ValueError, match="'arm64'; there are x64, x86, wine, host"):
-        builder.build(["arm64"])
+    with pytest.raises(ValueError, match="'arm'; there are x64, x86, arm64, wine, host"):
+        builder.build(["arm"])
+
+
+def test_an_import_for_a_driver_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    shutil.copytree(PROJECT / "driver", tmp_path / "driver", ignore=shutil.ignore_patterns("__pycache__"))
+    other = load_builder(tmp_path / "driver" / "build.py")
+    (tmp_path / "driver" / "imports.txt").write_text("[ntoskrnl.exe: x64 mips]\nDbgPrint\n", "utf-8")
+    with pytest.raises(other.BuildError, match="names mips, which is no driver"):
+        other.imports("x64")
+
+
+def test_a_missing_tool_is_named_with_the_package_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    builder._version.cache_clear()
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(builder.BuildError, match="lld-link is not on PATH .*apt-get install lld;"):
+        builder._version("lld-link")
 
 
 LAYOUTS = """
@@ -288,16 +453,27 @@ static_assert(offsetof(KUSER_SHARED_DATA, NtSystemRoot) == 0x30);
 static_assert(offsetof(FILE_OBJECT, FileName) == (k64 ? 0x58 : 0x30));
 static_assert(offsetof(IO_STACK_LOCATION, FileObject) == (k64 ? 0x30 : 0x18));
 static_assert(sizeof(FAST_MUTEX) == (k64 ? 0x38 : 0x20) && sizeof(KEVENT) == (k64 ? 0x18 : 0x10));
+static_assert(sizeof(KMUTEX) == (k64 ? 0x38 : 0x20));
+static_assert(sizeof(IO_STACK_LOCATION) == (k64 ? 0x48 : 0x24));
+static_assert(offsetof(IO_STACK_LOCATION, Parameters.DeviceIoControl.OutputBufferLength) == (k64 ? 0x08 : 0x04));
+static_assert(offsetof(IO_STACK_LOCATION, Parameters.DeviceIoControl.InputBufferLength) == (k64 ? 0x10 : 0x08));
+static_assert(offsetof(IO_STACK_LOCATION, Parameters.DeviceIoControl.IoControlCode) == (k64 ? 0x18 : 0x0C));
+static_assert(offsetof(IRP, AssociatedIrp) == (k64 ? 0x18 : 0x0C) && offsetof(IRP, IoStatus) == (k64 ? 0x30 : 0x18));
+static_assert(offsetof(IRP, Tail.Overlay.CurrentStackLocation) == (k64 ? 0xB8 : 0x60));
+static_assert(offsetof(DRIVER_OBJECT, DriverUnload) == (k64 ? 0x68 : 0x34));
+static_assert(offsetof(DRIVER_OBJECT, MajorFunction) == (k64 ? 0x70 : 0x38));
+static_assert(offsetof(KUSER_SHARED_DATA, InterruptTime) == 8 && offsetof(KUSER_SHARED_DATA, SystemTime) == 0x14);
 """
 
 
-@pytest.mark.parametrize("variant", ["x64", "x86"])
+@pytest.mark.parametrize("variant", RELEASE)
 def test_what_a_real_kernel_fills_in_lies_where_windows_has_it(variant: str, tmp_path: Path) -> None:
     """The offsets of Windows' public symbols; the DDK headers at hand are not Microsoft's."""
     recipe = builder._driver(variant, debug=False)
     source = tmp_path / "layouts.cpp"
     source.write_text(LAYOUTS, "utf-8")
-    result = run(recipe.compiler, *recipe.compile_flags, f"-I{PROJECT}", "-fsyntax-only", source)
+    command = [recipe.compiler, *recipe.compile_flags, f"-I{PROJECT}", "-fsyntax-only", str(source)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
     assert result.returncode == 0, result.stderr
 
 
@@ -306,13 +482,13 @@ def test_what_a_real_kernel_fills_in_lies_where_windows_has_it(variant: str, tmp
 
 @pytest.mark.parametrize(
     "source",
-    sorted({*builder.sources("x64"), *builder.sources("wine")}),
+    sorted(path for path in {*builder.sources("x64"), *builder.sources("wine")} if path.parent.name != "image"),
     ids=lambda path: f"{path.parent.name}/{path.stem}",
 )
 def test_the_sources_parse_as_msvc_reads_them(source: Path) -> None:
     """clang in MSVC mode. The core needs no more; the kernel side reads mingw's DDK headers for want of the WDK's,
     and those want to be told that they are at home."""
-    ddk = builder._ddk("x86_64-w64-mingw32-g++")
+    ddk = builder._ddk()
     headers = ["-isystem", ddk.parent] if source.parent.name == "core" else [
         "-isystem", ddk, "-isystem", ddk.parent, "-fgnuc-version=12", "-D__MINGW32__", "-D_WIN32_WINNT=0x0600"
     ]  # fmt: skip

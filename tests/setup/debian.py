@@ -15,9 +15,9 @@ VENV = ["python3-venv"]
 WINE = ["wine64"]
 DRIVER = [
     "gcc-mingw-w64-x86-64", "g++-mingw-w64-x86-64", "gcc-mingw-w64-i686", "g++-mingw-w64-i686",
-    "g++", "openssl", "osslsigncode",
+    "clang", "lld", "llvm", "g++", "openssl", "osslsigncode",
 ]  # fmt: skip
-TESTS = ["clang", "libclang-rt-dev", "lld", "spin", "python3-tk", "xvfb", "xauth"]
+TESTS = ["libclang-rt-dev", "spin", "python3-tk", "xvfb", "xauth"]
 
 
 def install(names: Sequence[str]) -> None:
