@@ -286,6 +286,14 @@ def _doctor(options: argparse.Namespace) -> int:
     return FOUND if any(finding.good is False for finding in findings) else 0
 
 
+def _report(options: argparse.Namespace) -> int:
+    from .report import write_report
+
+    made = write_report(options.log, options.output)
+    print(json.dumps({"report": str(options.output), "summary": made}) if options.json else made)
+    return 0
+
+
 def _policy(command: Callable[[argparse.Namespace, TextIO], int]) -> Callable[[argparse.Namespace], int]:
     return lambda options: command(options, sys.stdout)
 
@@ -296,6 +304,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "watch": _watch,
     "ps": _ps,
     "tree": _ps,
+    "report": _report,
     "policy check": _policy(check),
     "policy explain": _policy(explain),
     "policy replay": _policy(replay),

@@ -73,6 +73,11 @@ WATCH = """\
 Show each new process of the machine, and let it run. Needs the driver and an
 administrator. Ctrl+C ends it."""
 
+REPORT = """\
+Make one page of HTML of audit logs: the process tree over time, what was
+blocked and by whom, how long processes were held. The page needs no network
+and can be sent to others."""
+
 EXPLAIN_MORE = """\
 Nothing is looked up on this machine: what you do not tell is not known, and
 what is not known matches no rule.
@@ -97,6 +102,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_output(watch)
     _add(commands, "ps", "list the running processes")
     _add(commands, "tree", "draw the running processes, each below its parent")
+    _add_report(commands)
     _add_policy(commands)
     _add_driver(commands)
     _add(commands, "doctor", "tell what is missing on this machine, and what to do about it")
@@ -170,6 +176,13 @@ def _add_deciding(parser: argparse.ArgumentParser) -> None:
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--exits", action="store_true", help="also show processes that exit, with their status")
     parser.add_argument("--log", metavar="FILE", help="also write each decision to this file; see docs/audit.md")
+
+
+def _add_report(commands: "Commands") -> None:
+    report = _add(commands, "report", "make one page of HTML of what --log has written", REPORT)
+    report.add_argument("log", metavar="LOG", nargs="+", type=Path, help="what --log has written")
+    text = "where the page goes (default: report.html)"
+    report.add_argument("-o", "--output", metavar="FILE", type=Path, default=Path("report.html"), help=text)
 
 
 def _add_policy(commands: "Commands") -> None:

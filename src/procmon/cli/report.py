@@ -1,0 +1,203 @@
+"""``procmon-gate report``: audit logs as one page of HTML that needs no network.
+
+The page is ``report.html`` with the decisions as JSON in it. 100,000 decisions have to stay small and quick there, so
+they travel as columns of numbers: texts stand once in a table, times are differences from the decision before, and
+what verdicts have in common (who decided, by which rule) is a table of *kinds*. The page itself joins siblings of one
+program and draws only the rows in sight.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+
+from .. import audit
+from ..errors import ProcmonError
+from ..records import Decision, ProcessHelper, Verdict, VerdictResult
+
+__all__ = ["Report", "page"]
+
+COMMAND_LINE_CHARACTERS = 400
+"""A longer command line is cut in the page; the log keeps it."""
+
+COMMAND_LINES_BYTES = 4 * 2**20
+"""Of all command lines together. Beyond it only their processes are shown, and the page says so."""
+
+_EMPTY = datetime.fromtimestamp(0, UTC)
+
+
+class Report:
+    """The columns of one page; decisions are added in the order of their logs.
+
+    >>> from procmon import Policy, SimulatedGate
+    >>> report = Report()
+    >>> report.add(Policy.parse('default = "block"').decide(SimulatedGate().start("c:/games/chess.exe")))
+    >>> len(report), report.columns["parent"]
+    (1, [-1])
+    """
+
+    def __init__(self) -> None:
+        self.logs: list[str] = []
+        self.damaged = 0
+        self.columns: dict[str, list[int]] = {
+            name: [] for name in ("pid", "ppid", "parent", "image", "kind", "at", "held", "command", "exit", "status")
+        }
+        """One number for each decision; times in milliseconds, ``held`` in microseconds, -1 where there is none."""
+        self.reasons: dict[int, str] = {}
+        self._kinds: dict[tuple[str, str, str, bool, str, str], int] = {}
+        self._texts: dict[str, int] = {}
+        self._commands: list[str] = []
+        self._moments: list[datetime] = []
+        self._rows: dict[tuple[int, int], int] = {}  # of one log: where a process stands
+        self._latest: dict[int, int] = {}  # of one log: the row of the latest process of a pid
+
+    def __len__(self) -> int:
+        return len(self._moments)
+
+    def begin_log(self, name: str) -> None:
+        """What follows comes from another log, perhaps of another machine: its pids are its own."""
+        self.logs.append(name)
+        self._rows.clear()
+        self._latest.clear()
+
+    def add(self, decision: Decision) -> None:
+        """Add a decision. A second one about the same process tells what came of the first."""
+        process = decision.process
+        row = self._rows.get(process.identity)
+        if row is not None and self._moments[row] <= decision.at:
+            self.columns["kind"][row] = self._kind(decision)
+            return
+        row = len(self)
+        parent = self._latest.get(process.parent_pid, -1)
+        if parent >= 0 and 0 <= self.columns["exit"][parent]:
+            parent = -1  # that one had exited: the pid belonged to a process before it
+        self._moments.append(decision.at)
+        self._commands.append((process.command_line or "")[:COMMAND_LINE_CHARACTERS])
+        values = {
+            "pid": process.pid,
+            "ppid": process.parent_pid,
+            "parent": parent,
+            "image": self._text(process.image_name),
+            "kind": self._kind(decision),
+            "held": round(decision.held_for * 1e6),
+            "exit": -1,
+            "status": -1,
+        }
+        for name, value in values.items():
+            self.columns[name].append(value)
+        if decision.reason:
+            self.reasons[row] = decision.reason
+        self._rows[process.identity] = self._latest[process.pid] = row
+
+    def add_exit(self, process: ProcessHelper, at: datetime) -> None:
+        """Note when a process has ended."""
+        row = self._rows.get(process.identity)
+        if row is not None:
+            self.columns["exit"][row] = max(0, _milliseconds(at, self._moments[row]))
+            self.columns["status"][row] = -1 if process.exit_status is None else process.exit_status
+
+    def notes(self) -> Iterator[str]:
+        """What a reader has to know about the page."""
+        if self.damaged:
+            yield f"{self.damaged:,} damaged lines of the logs are left out."
+        cut = sum(len(command) == COMMAND_LINE_CHARACTERS for command in self._commands)
+        if cut:
+            yield f"{cut:,} command lines are cut at {COMMAND_LINE_CHARACTERS} characters."
+        if left_out := sum(
+            at < 0 < len(line) for at, line in zip(self.columns["command"], self._commands, strict=True)
+        ):
+            yield f"{left_out:,} command lines, the rarest, are left out to keep the page small."
+
+    def as_json(self) -> str:
+        """The data of the page."""
+        self._place_command_lines()
+        epoch = self._moments[0] if self._moments else _EMPTY
+        self.columns["at"] = [
+            _milliseconds(moment, before)
+            for before, moment in zip([epoch, *self._moments], self._moments, strict=False)
+        ]
+        kinds = [dict(zip(_KIND, kind, strict=True)) for kind in self._kinds]
+        data = {
+            "logs": self.logs,
+            "notes": list(self.notes()),
+            "epoch": _milliseconds(epoch, _EMPTY),
+            "texts": list(self._texts),
+            "kinds": kinds,
+            "reasons": self.reasons,
+            "columns": self.columns,
+        }
+        # "<" would let a process name end the script element; both spellings are the same JSON.
+        return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+
+    def _text(self, text: str) -> int:
+        return self._texts.setdefault(text, len(self._texts))
+
+    def _kind(self, decision: Decision) -> int:
+        result = "" if decision.result in (None, VerdictResult.DONE) else decision.result.value
+        verdict = decision.verdict.value
+        kind = (verdict, decision.by.value, decision.who, decision.audited, result, _shown(decision))
+        return self._kinds.setdefault(kind, len(self._kinds))
+
+    def _place_command_lines(self) -> None:
+        """Put the commonest into the table of texts, until their budget is used up."""
+        kept: dict[str, int] = {"": -1}
+        left = COMMAND_LINES_BYTES
+        for command, _ in Counter(self._commands).most_common():
+            left -= len(json.dumps(command))
+            if left < 0:
+                break
+            if command:
+                kept[command] = self._text(command)
+        self.columns["command"] = [kept.get(command, -1) for command in self._commands]
+
+
+_KIND = ("verdict", "by", "who", "audited", "result", "shown")
+
+
+def _shown(decision: Decision) -> str:
+    """Which of the page's four groups a decision belongs to."""
+    if decision.result not in (None, VerdictResult.DONE):
+        return "other"
+    if decision.verdict is Verdict.ALLOW:
+        return "allow"
+    if decision.audited:
+        return "would"
+    return "block" if decision.verdict is Verdict.BLOCK else "other"
+
+
+def _milliseconds(later: datetime, earlier: datetime) -> int:
+    return round((later - earlier).total_seconds() * 1000)
+
+
+def page(report: Report) -> str:
+    """The whole page."""
+    template = resources.files(__package__).joinpath("report.html").read_text("utf-8")
+    return template.replace("__DATA__", report.as_json(), 1)
+
+
+def read_logs(paths: Iterable[Path]) -> Report:
+    """Read audit logs into a report. Raises: AuditError when one of them does not exist."""
+    report = Report()
+    for path in paths:
+        report.begin_log(path.name)
+        reader = audit.read(path)
+        for decision in reader:
+            report.add(decision)
+        report.damaged += len(reader.damaged)
+    return report
+
+
+def write_report(paths: Sequence[Path], output: Path) -> str:
+    """Write the page for these logs; returns what came of it, as one line.
+
+    Raises: AuditError when a log does not exist, ProcmonError when the page cannot be written.
+    """
+    report = read_logs(paths)
+    content = page(report).encode("utf-8", "backslashreplace")
+    try:
+        output.write_bytes(content)
+    except OSError as error:
+        raise ProcmonError(f"{output}: the report cannot be written: {error.strerror}; give --output FILE") from error
+    return f"{output}: {len(report):,} decisions, {len(content) / 2**20:.1f} MiB"
