@@ -17,7 +17,7 @@ DRIVER = [
     "gcc-mingw-w64-x86-64", "g++-mingw-w64-x86-64", "gcc-mingw-w64-i686", "g++-mingw-w64-i686",
     "clang", "lld", "llvm", "g++", "openssl", "osslsigncode",
 ]  # fmt: skip
-TESTS = ["libclang-rt-dev", "spin", "python3-tk", "xvfb", "xauth"]
+TESTS = ["libclang-rt-dev", "spin", "python3-tk", "xvfb", "xauth", "chromium-driver"]
 
 
 def install(names: Sequence[str]) -> None:
