@@ -4,6 +4,7 @@ Machines are shared and noisy, so each number is the best of several rounds, and
 turns within one run: believe the ratios.
 """
 
+import functools
 import statistics
 import subprocess
 import sys
@@ -92,7 +93,7 @@ def measure_policy_reading() -> None:
     """Time and memory to read policies, and how long decisions wait for a reload."""
     for kind in RULES:
         text = policy_text(kind, 100_000)
-        seconds = best(lambda text=text: procmon.Policy.parse(text), 3)
+        seconds = best(functools.partial(procmon.Policy.parse, text), 3)
         report(f"Policy.parse, 100,000 rules by {kind}", f"{seconds:.1f} s")
         tracemalloc.start()
         policy = procmon.Policy.parse(text)

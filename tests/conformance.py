@@ -18,8 +18,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
@@ -94,7 +95,7 @@ class GateConformance:
         pytest.fail(f"no such record of pid {pid} within {self.patience} s")
 
     @contextmanager
-    def monitored(self, adapter: Adapter, *callbacks: Callable[..., object]) -> Iterator[procmon.Monitor]:
+    def monitored(self, adapter: Adapter, *callbacks: Any) -> Iterator[procmon.Monitor]:
         with procmon.Monitor(adapter.gate) as monitor:
             for callback in callbacks:
                 monitor.subscribe(callback)
@@ -238,7 +239,7 @@ class GateConformance:
         adapter.gate.close()
         adapter.gate.close()
         for pid in pids:
-            self.until(lambda pid=pid: adapter.ran(pid), "what was held, running")
+            self.until(partial(adapter.ran, pid), "what was held, running")
         assert adapter.gate.closed
         assert adapter.gate.ended
         for late in (adapter.gate.fetch, adapter.gate.snapshot, lambda: adapter.gate.allow(*records)):
@@ -282,7 +283,7 @@ class GateConformance:
             thread.join(self.patience)
         assert sorted(answer.value for answer in answers) == ["answered"] * 4 + ["done"] * 4
         for pid in pids:
-            self.until(lambda pid=pid: adapter.ran(pid), "all of them, running")
+            self.until(partial(adapter.ran, pid), "all of them, running")
 
     def test_a_monitor_allows_blocks_and_defers_on_it(self, adapter: Adapter) -> None:
         script = [procmon.ALLOW, procmon.BLOCK, procmon.DEFER]
@@ -297,7 +298,10 @@ class GateConformance:
             pids = []
             for count in (1, 2, 3):
                 pids.append(adapter.start())
-                self.until(lambda count=count: len(decided) >= count, "the callback, asked")
+                self.until(
+                    lambda count=count: len(decided) >= count,  # type: ignore[misc]
+                    "the callback, asked",
+                )
             allowed, blocked, deferred = pids
             self.until(lambda: adapter.ran(allowed), "the allowed one, running")
             assert adapter.exit_status(blocked, self.patience) == STATUS_BLOCKED

@@ -1,9 +1,19 @@
 """What the tests of the monitor share."""
 
+import threading
 import time
 from collections.abc import Callable
 
 import procmon
+
+
+def waits_for(event: threading.Event) -> Callable[[procmon.ProcessHelper], None]:
+    """A callback that returns when `event` is set."""
+
+    def wait(process: procmon.ProcessHelper) -> None:
+        event.wait(10)
+
+    return wait
 
 
 def until(condition: Callable[[], object], what: str, patience: float = 5.0) -> None:

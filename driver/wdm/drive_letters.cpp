@@ -1,4 +1,5 @@
-// drive_letters.cpp - which volume each drive letter names, and where the system directory is: prepared outside of callbacks.
+// drive_letters.cpp - which volume each drive letter names, and where the system directory is; prepared outside of
+// callbacks.
 
 #include "driver.h"
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -178,16 +179,18 @@ class Test10NeverHeld:
         core.create(1000, running=True)
         core.create(1004, parent_pid=1000, running=True)
         core.controller(1000, flags=protocol.EXEMPT_DESCENDANTS)
-        for pid, parents in {
+        descendants: dict[int, dict[str, Any]] = {
             44: {"parent_pid": 1000},
             48: {"parent_pid": 44},
             52: {"parent_pid": 4711, "creator_pid": 48},  # the parent was given by an attribute
             56: {"parent_pid": 1004},  # started by what it had started before it registered
-        }.items():
+        }
+        for pid, parents in descendants.items():
             core.create(pid, **parents)
             assert core.image(pid, TOOL) is None, pid
             assert core.opened().records()[pid].flags & protocol.FLAG_CONTROLLER_DESCENDANT
-        core.exit(44), core.exit(48)
+        core.exit(44)
+        core.exit(48)
         core.create(60, parent_pid=52)
         assert core.image(60, TOOL) is None
         assert core.held(64, parent_pid=4711).waits()

@@ -28,7 +28,8 @@ STRUCTURES = {
     trust._ProviderCert: "CRYPT_PROVIDER_CERT: cbStruct pCert",
     trust._CatalogInfo: "CATALOG_INFO: cbStruct wszCatalogFile",
 }
-NEWER = {trust._TrustData: 1}  # pSignatureSettings came with Windows 8, and mingw-w64 10 has not heard of it
+# pSignatureSettings came with Windows 8, and mingw-w64 10 does not have it.
+NEWER: dict[type[ctypes.Structure], int] = {trust._TrustData: 1}
 HEAD_ONLY = {trust._ProviderCert}
 
 SOURCE = """\
@@ -71,7 +72,7 @@ def layout(kind: Any, pointer: int) -> tuple[int, int, list[int]]:
     if not issubclass(kind, ctypes.Structure):
         return ctypes.sizeof(kind), ctypes.sizeof(kind), []
     end, alignments, offsets = 0, [1], list[int]()
-    for _, field in kind._fields_:  # type: ignore[misc]
+    for _, field in kind._fields_:
         size, alignment, _ = layout(field, pointer)
         offsets.append(end + -end % alignment)
         end = offsets[-1] + size

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,13 +21,13 @@ import procmon
 SOURCE = Path(procmon.__file__).parent
 
 
-def modules():
+def modules() -> list[str]:
     """The names of all modules of the package."""
     found = pkgutil.walk_packages(procmon.__path__, "procmon.")
     return sorted(one.name for one in found if not one.name.endswith(".__main__"))
 
 
-def public():
+def public() -> Iterator[tuple[str, Any]]:
     """(name, object) of everything that `procmon` exports, and below it of what its public modules export."""
     for name in procmon.__all__:
         thing = getattr(procmon, name)
@@ -36,7 +38,7 @@ def public():
             yield name, thing
 
 
-def members(owner):
+def members(owner: type) -> Iterator[tuple[str, Any]]:
     """(name, function or property) of everything public that a class of ours has, inherited things too."""
     for name in dir(owner):
         if name.startswith("_") and name not in ("__init__", "__enter__", "__exit__", "__aenter__", "__aexit__"):
@@ -50,30 +52,30 @@ def members(owner):
                 yield name, member
 
 
-CLASSES = {name: thing for name, thing in public() if inspect.isclass(thing)}
+CLASSES: dict[str, Any] = {name: thing for name, thing in public() if inspect.isclass(thing)}
 FUNCTIONS = {name: thing for name, thing in public() if inspect.isfunction(thing)}
 MEMBERS = {f"{owner}.{name}": member for owner, thing in CLASSES.items() for name, member in members(thing)}
 
 
-def unwrapped(member):
+def unwrapped(member: Any) -> Any:
     return member.fget if isinstance(member, property) else member
 
 
-def mentions_any(annotation):
-    if annotation is typing.Any:
+def mentions_any(annotation: object) -> bool:
+    if annotation is Any:
         return True
     if isinstance(annotation, list):
         return any(map(mentions_any, annotation))
     return any(mentions_any(part) for part in typing.get_args(annotation))
 
 
-def test_dir_shows_the_public_names_and_nothing_else():
+def test_dir_shows_the_public_names_and_nothing_else() -> None:
     assert dir(procmon) == sorted(procmon.__all__)
     assert len(procmon.__all__) == len(set(procmon.__all__))
     assert not [name for name in procmon.__all__ if name.startswith("_")]
 
 
-def test_everything_that_the_package_imports_for_its_users_is_public():
+def test_everything_that_the_package_imports_for_its_users_is_public() -> None:
     tree = ast.parse((SOURCE / "__init__.py").read_text())
     imported = {
         alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
@@ -81,7 +83,7 @@ def test_everything_that_the_package_imports_for_its_users_is_public():
     assert imported - {name for name in imported if name.startswith("_")} <= set(procmon.__all__)
 
 
-def test_the_import_loads_no_module_beyond_the_package_and_the_standard_library():
+def test_the_import_loads_no_module_beyond_the_package_and_the_standard_library() -> None:
     program = "import sys; before = set(sys.modules); import procmon; print(*sorted(set(sys.modules) - before))"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=SOURCE.parent, capture_output=True, text=True, check=True, timeout=30
@@ -91,7 +93,7 @@ def test_the_import_loads_no_module_beyond_the_package_and_the_standard_library(
 
 
 @pytest.mark.parametrize("name", [*CLASSES, *FUNCTIONS])
-def test_it_has_a_docstring_whose_first_sentence_ends(name):
+def test_it_has_a_docstring_whose_first_sentence_ends(name: str) -> None:
     thing = {**CLASSES, **FUNCTIONS}[name]
     text = inspect.getdoc(thing)
     assert thing.__doc__ and text, f"{name} has no docstring"
@@ -103,19 +105,19 @@ def test_it_has_a_docstring_whose_first_sentence_ends(name):
 @pytest.mark.parametrize(
     "name", [*(name for name, thing in CLASSES.items() if not issubclass(thing, Exception)), *FUNCTIONS]
 )
-def test_its_help_shows_it_at_work(name):
+def test_its_help_shows_it_at_work(name: str) -> None:
     assert ">>>" in ({**CLASSES, **FUNCTIONS}[name].__doc__ or ""), f"help({name}) has no example"
 
 
 @pytest.mark.parametrize("name", MEMBERS)
-def test_a_member_says_what_it_is(name):
+def test_a_member_says_what_it_is(name: str) -> None:
     if name.rpartition(".")[2].startswith("__"):
         return  # what they are for, Python says
     assert inspect.getdoc(MEMBERS[name]), f"{name} has no docstring"
 
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, *MEMBERS])
-def test_every_parameter_and_result_is_typed_and_none_is_any(name):
+def test_every_parameter_and_result_is_typed_and_none_is_any(name: str) -> None:
     function = unwrapped({**FUNCTIONS, **MEMBERS}[name])
     if not function.__code__.co_filename.startswith(str(SOURCE)):
         return  # written by dataclasses or enum
@@ -133,14 +135,18 @@ def test_every_parameter_and_result_is_typed_and_none_is_any(name):
 
 
 @pytest.mark.parametrize("name", [name for name, thing in CLASSES.items() if hasattr(thing, "__dataclass_fields__")])
-def test_every_field_of_a_record_is_explained(name):
+def test_every_field_of_a_record_is_explained(name: str) -> None:
     """A docstring under the field. Elsewhere than in the records, counters (``timeouts: int = 0``) may do without."""
     thing = CLASSES[name]
     [node] = ast.parse(inspect.getsource(thing)).body
+    assert isinstance(node, ast.ClassDef)
     explained = {
         before.target.id
         for before, after in zip(node.body, node.body[1:], strict=False)
-        if isinstance(before, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        if isinstance(before, ast.AnnAssign)
+        and isinstance(before.target, ast.Name)
+        and isinstance(after, ast.Expr)
+        and isinstance(after.value, ast.Constant)
     }
     counters = {
         field.name
@@ -151,12 +157,12 @@ def test_every_field_of_a_record_is_explained(name):
 
 
 @pytest.mark.parametrize("name", [name for name, thing in CLASSES.items() if issubclass(thing, enum.Enum)])
-def test_members_of_enums_show_their_names(name):
+def test_members_of_enums_show_their_names(name: str) -> None:
     member = next(iter(CLASSES[name]))
     assert member.name in repr(member)
 
 
-def test_every_module_imports_on_every_system():
+def test_every_module_imports_on_every_system() -> None:
     """A Windows-only object says so when it is made, not when its module is imported."""
     failed = []
     for name in modules():

@@ -1,6 +1,7 @@
 """What procmon-gate prints: fitted to a terminal, whole elsewhere, in colour where it may be, and never harmful."""
 
 import io
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from procmon.records import printable
 
 COMPILER = "c:/program files/microsoft visual studio/2022/vc/tools/14.38.33130/bin/hostx64/x64/cl.exe"
 RULES = '[[rule]]\nname = "no compilers before the release is out"\nimage = "cl.exe"\nverdict = "block"'
+MOMENT = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 
 
 class Terminal(io.StringIO):
@@ -73,7 +75,7 @@ class TestWidth:
     def test_a_question_shows_all_that_there_is_to_know(self) -> None:
         screen = Screen(Terminal(), environment={"NO_COLOR": "1", "COLUMNS": "80"})
         process = SimulatedGate().start(COMPILER, command_line="cl " + "/D" * 300)
-        printed = question_lines(process, process.created, "explorer.exe (3120)", "rule ask about all", screen)
+        printed = question_lines(process, MOMENT, "explorer.exe (3120)", "rule ask about all", screen)
         lines = printed.split("\n")
         assert max(map(len, lines)) <= 79
         assert lines[0][9:].startswith("ask     1000 c:\\program files\\")
@@ -84,7 +86,7 @@ class TestWidth:
     def test_a_question_does_not_fill_the_screen(self) -> None:
         screen = Screen(io.StringIO())
         process = SimulatedGate().start("c:/a.exe", command_line="a " + "x" * 32000)
-        lines = question_lines(process, process.created, "a (8)", "", screen).split("\n")
+        lines = question_lines(process, MOMENT, "a (8)", "", screen).split("\n")
         assert lines[1].endswith("x... and 31,000 more characters")
 
     def test_verdicts_stay_in_one_column(self) -> None:
@@ -93,7 +95,7 @@ class TestWidth:
         process = SimulatedGate().start("c:/windows/cl.exe")
         for mode in ("audit", "enforce"):
             screen.write(procmon.Policy.parse(f"mode = '{mode}'\n{RULES}").decide(process))
-        screen.line(exit_line(process, process.created, screen))
+        screen.line(exit_line(process, MOMENT, screen))
         assert len({line.index("c:\\windows") for line in stream.getvalue().splitlines()}) == 1
 
     @pytest.mark.parametrize(
@@ -191,5 +193,5 @@ class TestNothingHarmful:
 
     def test_nor_can_those_in_a_question(self) -> None:
         evil = SimulatedGate().start("c:/\x1b[2J.exe", command_line="a \x9b2J")
-        lines = question_lines(evil, evil.created, "a (8)", "rule \x1b]0;", Screen(io.StringIO()))
+        lines = question_lines(evil, MOMENT, "a (8)", "rule \x1b]0;", Screen(io.StringIO()))
         assert lines.replace("\n", "").isprintable()

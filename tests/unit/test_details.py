@@ -1,5 +1,6 @@
 """What details.py does without Windows: its words, its cache, its answers where nothing can be had."""
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ def record(**more: object) -> procmon.ProcessHelper:
     return procmon.SimulatedGate().start("c:/tools/a.exe", **more)  # type: ignore[arg-type]
 
 
-def test_a_signature_is_told_on_one_line():
+def test_a_signature_is_told_on_one_line() -> None:
     assert repr(Signature(SignatureStatus.UNSIGNED, SignatureKind.NONE, code=0x800B0100)) == "<Signature unsigned>"
     assert (
         repr(Signature(SignatureStatus.UNTRUSTED, SignatureKind.EMBEDDED, "X", 0x800B0109))
@@ -24,14 +25,14 @@ def test_a_signature_is_told_on_one_line():
     )
 
 
-def test_integrity_levels_compare_and_unknown_ones_are_kept():
+def test_integrity_levels_compare_and_unknown_ones_are_kept() -> None:
     assert details._integrity(0x3000) is Integrity.HIGH
     assert details._integrity(0x2010) == 0x2010
     assert not isinstance(details._integrity(0x2010), Integrity)
     assert Integrity.MEDIUM < details._integrity(0x2010) < Integrity.HIGH
 
 
-def test_a_process_that_may_not_be_opened_has_reasons_instead_of_facts():
+def test_a_process_that_may_not_be_opened_has_reasons_instead_of_facts() -> None:
     closed = ProcessDetails(record(flags=procmon.ProcessFlags.NAME_MISSING), None)
     for fact in ("path", "command_line", "user", "user_sid", "integrity", "elevated", "sha256", "signature", "signer"):
         assert getattr(closed, fact) is None
@@ -42,13 +43,13 @@ def test_a_process_that_may_not_be_opened_has_reasons_instead_of_facts():
     closed.close()
 
 
-def test_what_the_gate_knows_is_not_looked_up():
+def test_what_the_gate_knows_is_not_looked_up() -> None:
     assert ProcessDetails(record(command_line="a --fast"), None).command_line == "a --fast"
     truncated = record(command_line="a --f", flags=procmon.ProcessFlags.COMMAND_LINE_TRUNCATED)
     assert ProcessDetails(truncated, None).command_line is None
 
 
-def test_a_fact_is_looked_up_once():
+def test_a_fact_is_looked_up_once() -> None:
     asked: list[int] = []
     found = ProcessDetails(record(), None)
     for _ in range(3):
@@ -61,7 +62,7 @@ def cached(path: Path, find: Callable[[], str]) -> str:
         return details._cache.of(file, "test", find)
 
 
-def test_what_is_known_of_a_file_holds_until_the_file_is_changed(tmp_path):
+def test_what_is_known_of_a_file_holds_until_the_file_is_changed(tmp_path: Path) -> None:
     file = tmp_path / "a.exe"
     file.write_bytes(b"one")
     answers = iter("abcde")
@@ -79,7 +80,7 @@ def test_what_is_known_of_a_file_holds_until_the_file_is_changed(tmp_path):
     assert cached(file, look) == {"b": "c", "c": "d"}[renamed]
 
 
-def test_what_was_found_while_the_file_was_changed_is_not_kept(tmp_path):
+def test_what_was_found_while_the_file_was_changed_is_not_kept(tmp_path: Path) -> None:
     file = tmp_path / "a.exe"
     file.write_bytes(b"one")
 
@@ -91,18 +92,18 @@ def test_what_was_found_while_the_file_was_changed_is_not_kept(tmp_path):
     assert cached(file, lambda: "new") == "new"
 
 
-def test_the_cache_forgets_the_oldest(tmp_path, monkeypatch):
+def test_the_cache_forgets_the_oldest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(details._FileCache, "LIMIT", 2)
     cache = details._FileCache()
     asked: list[str] = []
     for name in ("a", "b", "c", "c", "a"):
         (tmp_path / name).write_text(name) if not (tmp_path / name).exists() else None
         with (tmp_path / name).open("rb") as file:
-            cache.of(file, "x", lambda name=name: asked.append(name))
+            cache.of(file, "x", functools.partial(asked.append, name))
     assert asked == ["a", "b", "c", "a"]
 
 
-def test_elsewhere_it_says_that_windows_is_needed():
+def test_elsewhere_it_says_that_windows_is_needed() -> None:
     if sys.platform == "win32":
         assert procmon.inspect(os.getpid()).process.pid == os.getpid()
         return

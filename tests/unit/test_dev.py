@@ -279,7 +279,7 @@ def test_help_names_every_command() -> None:
 
 
 def test_an_unknown_option_is_refused_and_the_way_out_named() -> None:
-    command = [sys.executable, PROJECT / "dev.py", "wine", "--fish"]
+    command = [sys.executable, str(PROJECT / "dev.py"), "wine", "--fish"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert "comes after --" in done.stderr

@@ -229,7 +229,7 @@ def test_what_was_fetched_before_a_request_failed_is_not_lost_and_the_rest_comes
     assert [process.pid for process in gate.fetch()] == [1]
     with pytest.raises(procmon.ProcmonError, match="no memory left"):
         gate.fetch()
-    device.request = ask  # type: ignore[method-assign]
+    device.request = ask  # type: ignore[method-assign, assignment]
     device.errors.clear()
     assert [process.pid for process in gate.fetch()] == [2]
 

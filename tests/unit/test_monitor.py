@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,17 +21,17 @@ pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExce
 # --------------------------------------------------------------------------------------------------------- who decides
 
 
-def test_the_first_callback_with_an_opinion_decides(gate):
+def test_the_first_callback_with_an_opinion_decides(gate: procmon.SimulatedGate) -> None:
     asked = []
 
-    def first(process):
+    def first(process: procmon.ProcessHelper) -> None:
         asked.append("first")
 
-    def second(process):
+    def second(process: procmon.ProcessHelper) -> procmon.Verdict:
         asked.append("second")
         return BLOCK
 
-    def third(process):
+    def third(process: procmon.ProcessHelper) -> procmon.Verdict:
         asked.append("third")
         return ALLOW
 
@@ -43,7 +44,7 @@ def test_the_first_callback_with_an_opinion_decides(gate):
 
 
 @pytest.mark.parametrize("default", [ALLOW, BLOCK])
-def test_no_opinion_at_all_is_the_default(gate, default):
+def test_no_opinion_at_all_is_the_default(gate: procmon.SimulatedGate, default: procmon.Verdict) -> None:
     with procmon.Monitor(gate, default=default) as monitor:
         monitor.subscribe(lambda process: None)
         assert gate.verdict_of(gate.start("a.exe")) is default
@@ -51,7 +52,7 @@ def test_no_opinion_at_all_is_the_default(gate, default):
 
 
 @pytest.mark.parametrize("match", ["notepad.exe", "**/windows/*", lambda process: process.parent_pid == 8])
-def test_match_says_who_is_asked_about(gate, match):
+def test_match_says_who_is_asked_about(gate: procmon.SimulatedGate, match: str) -> None:
     with procmon.Monitor(gate) as monitor:
         monitor.subscribe(lambda process: BLOCK, match=match)
         yes = gate.start("c:/windows/notepad.exe", parent_pid=8)
@@ -59,7 +60,7 @@ def test_match_says_who_is_asked_about(gate, match):
         assert (gate.verdict_of(yes), gate.verdict_of(no)) == (BLOCK, ALLOW)
 
 
-def test_a_cancelled_subscription_is_asked_no_more(gate):
+def test_a_cancelled_subscription_is_asked_no_more(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate) as monitor:
         subscription = monitor.subscribe(lambda process: BLOCK)
         assert gate.verdict_of(gate.start("a.exe")) is BLOCK
@@ -68,11 +69,13 @@ def test_a_cancelled_subscription_is_asked_no_more(gate):
         assert gate.verdict_of(gate.start("b.exe")) is ALLOW
 
 
-def test_a_callback_may_be_subscribed_while_it_runs_and_decorated_functions_stay_callable(gate):
+def test_a_callback_may_be_subscribed_while_it_runs_and_decorated_functions_stay_callable(
+    gate: procmon.SimulatedGate,
+) -> None:
     with procmon.Monitor(gate) as monitor:
 
         @monitor.subscribe
-        def decide(process):
+        def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
             """Blocks."""
             return BLOCK
 
@@ -81,9 +84,9 @@ def test_a_callback_may_be_subscribed_while_it_runs_and_decorated_functions_stay
         assert decide.__doc__ == "Blocks."
 
 
-def test_a_decision_brings_its_rule_and_its_audit_flag(gate):
+def test_a_decision_brings_its_rule_and_its_audit_flag(gate: procmon.SimulatedGate) -> None:
     class Rules:
-        def decide(self, process):
+        def decide(self, process: procmon.ProcessHelper) -> procmon.Decision:
             audited = process.name == "audited.exe"
             return procmon.Decision(process=process, verdict=BLOCK, by=DecidedBy.RULE, who="rule 7", audited=audited)
 
@@ -99,7 +102,7 @@ def test_a_decision_brings_its_rule_and_its_audit_flag(gate):
     assert (monitor.statistics.allowed, monitor.statistics.blocked) == (1, 1)
 
 
-def test_an_audited_ask_lets_it_pass(gate):
+def test_an_audited_ask_lets_it_pass(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate) as monitor:
         monitor.subscribe(
             lambda process: procmon.Decision(process=process, verdict=DEFER, by=DecidedBy.RULE, audited=True)
@@ -107,7 +110,7 @@ def test_an_audited_ask_lets_it_pass(gate):
         assert gate.verdict_of(gate.start("a.exe")) is ALLOW
 
 
-def test_a_policy_is_a_callback(gate):
+def test_a_policy_is_a_callback(gate: procmon.SimulatedGate) -> None:
     policy = procmon.Policy.parse('[[rule]]\nname = "no a"\nimage = "a.exe"\nverdict = "block"')
     with procmon.Monitor(gate) as monitor:
         monitor.subscribe(policy)
@@ -118,14 +121,14 @@ def test_a_policy_is_a_callback(gate):
 
 
 @pytest.mark.parametrize("callback", [3, "a.exe", object()])
-def test_what_is_no_callback_is_refused(gate, callback):
+def test_what_is_no_callback_is_refused(gate: procmon.SimulatedGate, callback: Any) -> None:
     monitor = procmon.Monitor(gate)
     with pytest.raises(TypeError, match="a callback is a function"):
         monitor.subscribe(callback)
     with pytest.raises(TypeError, match="a callback is a function"):
         monitor.on_exit(callback)
     with pytest.raises(TypeError, match="match is a glob"):
-        monitor.subscribe(print, match=3)
+        monitor.subscribe(print, match=3)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="empty pattern"):
         monitor.on_exit(print, match="")
     monitor.stop()
@@ -134,7 +137,7 @@ def test_what_is_no_callback_is_refused(gate, callback):
 # ------------------------------------------------------------------------------------------------------- deferred ones
 
 
-def test_a_deferred_process_stays_held_beyond_the_deadline_until_it_is_answered(gate):
+def test_a_deferred_process_stays_held_beyond_the_deadline_until_it_is_answered(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate, deadline=0.02) as monitor:
         monitor.subscribe(lambda process: DEFER, match="a.exe")
         held, free = gate.start("a.exe"), gate.start("b.exe")
@@ -151,7 +154,7 @@ def test_a_deferred_process_stays_held_beyond_the_deadline_until_it_is_answered(
     assert monitor.statistics.deferred == 1
 
 
-def test_the_default_may_be_to_hold(gate):
+def test_the_default_may_be_to_hold(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate, default=DEFER) as monitor:
         held = gate.start("a.exe")
         until(lambda: monitor.statistics.deferred, "it, deferred")
@@ -159,10 +162,10 @@ def test_the_default_may_be_to_hold(gate):
     assert decided(monitor) == [("a.exe", ALLOW, DecidedBy.USER, "")]
 
 
-def test_a_verdict_by_hand_overtakes_a_callback_that_still_thinks(gate):
+def test_a_verdict_by_hand_overtakes_a_callback_that_still_thinks(gate: procmon.SimulatedGate) -> None:
     thinks, go_on = threading.Event(), threading.Event()
 
-    def decide(process):
+    def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
         thinks.set()
         go_on.wait(5)
         return BLOCK
@@ -177,10 +180,14 @@ def test_a_verdict_by_hand_overtakes_a_callback_that_still_thinks(gate):
         assert gate.verdict_of(process) is ALLOW
 
 
-def test_a_callback_may_answer_by_hand(gate):
-    asked = []
+def test_a_callback_may_answer_by_hand(gate: procmon.SimulatedGate) -> None:
+    asked: list[procmon.ProcessHelper] = []
     with procmon.Monitor(gate) as monitor:
-        monitor.subscribe(lambda process: monitor.block(process) and None)
+
+        @monitor.subscribe
+        def block(process: procmon.ProcessHelper) -> None:
+            monitor.block(process)
+
         monitor.subscribe(asked.append, match="a.exe")
         assert gate.verdict_of(gate.start("a.exe")) is BLOCK
         assert gate.verdict_of(gate.start("b.exe")) is BLOCK
@@ -191,15 +198,17 @@ def test_a_callback_may_answer_by_hand(gate):
 # ---------------------------------------------------------------------------------------------------------- and around
 
 
-def test_sinks_get_each_decision_after_its_verdict_and_their_errors_are_counted(gate, caplog):
+def test_sinks_get_each_decision_after_its_verdict_and_their_errors_are_counted(
+    gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture
+) -> None:
     written = []
 
     class Sink:
-        def write(self, decision):
+        def write(self, decision: procmon.Decision) -> None:
             written.append((decision, gate.verdict_of(decision.process, timeout=0)))
 
     class Full:
-        def write(self, decision):
+        def write(self, decision: procmon.Decision) -> None:
             raise OSError(28, "no space left")
 
     with procmon.Monitor(gate, audit=[Full(), Sink()]) as monitor:
@@ -212,9 +221,11 @@ def test_sinks_get_each_decision_after_its_verdict_and_their_errors_are_counted(
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-def test_a_sink_that_raises_what_ends_a_thread_does_not_end_the_monitor(gate, error):
+def test_a_sink_that_raises_what_ends_a_thread_does_not_end_the_monitor(
+    gate: procmon.SimulatedGate, error: BaseException
+) -> None:
     class Sink:
-        def write(self, decision):
+        def write(self, decision: procmon.Decision) -> None:
             raise error
 
     with procmon.Monitor(gate, audit=Sink()) as monitor:
@@ -223,11 +234,11 @@ def test_a_sink_that_raises_what_ends_a_thread_does_not_end_the_monitor(gate, er
 
 
 @pytest.mark.parametrize("deadline", [0.05, None])
-def test_a_sink_that_hangs_holds_nothing_up(gate, deadline):
+def test_a_sink_that_hangs_holds_nothing_up(gate: procmon.SimulatedGate, deadline: float | None) -> None:
     release, written = threading.Event(), []
 
     class Slow:
-        def write(self, decision):
+        def write(self, decision: procmon.Decision) -> None:
             written.append(decision.process.name)
             release.wait(10)
 
@@ -240,13 +251,15 @@ def test_a_sink_that_hangs_holds_nothing_up(gate, deadline):
     assert written == [decision.process.name for decision in monitor.history]
 
 
-def test_a_sink_that_hangs_is_told_of(gate, caplog, monkeypatch):
+def test_a_sink_that_hangs_is_told_of(
+    gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(engine, "SINK_PATIENCE", 0.05)
     monkeypatch.setattr(engine, "PATIENCE", 0.05)
     release = threading.Event()
 
     class Slow:
-        def write(self, decision):
+        def write(self, decision: procmon.Decision) -> None:
             release.wait(10)
 
     with procmon.Monitor(gate, deadline=0.05, audit=Slow()):
@@ -257,11 +270,11 @@ def test_a_sink_that_hangs_is_told_of(gate, caplog, monkeypatch):
     release.set()
 
 
-def test_what_the_gate_decides_is_written_at_once(gate):
+def test_what_the_gate_decides_is_written_at_once(gate: procmon.SimulatedGate) -> None:
     written = []
 
     class Sink:
-        def write(self, decision):
+        def write(self, decision: procmon.Decision) -> None:
             written.append(decision.by)
 
     with procmon.Monitor(gate, audit=Sink()):
@@ -269,11 +282,11 @@ def test_what_the_gate_decides_is_written_at_once(gate):
         until(lambda: written == [DecidedBy.EXEMPT], "its decision, written")
 
 
-def test_stop_waits_for_the_sink_that_another_thread_is_writing_to(gate):
+def test_stop_waits_for_the_sink_that_another_thread_is_writing_to(gate: procmon.SimulatedGate) -> None:
     writing, release, written = threading.Event(), threading.Event(), []
 
     class Slow:
-        def write(self, decision):
+        def write(self, decision: procmon.Decision) -> None:
             writing.set()
             release.wait(5)
             written.append(decision.process)
@@ -285,11 +298,11 @@ def test_stop_waits_for_the_sink_that_another_thread_is_writing_to(gate):
     assert written == [process]
 
 
-def test_what_was_decided_is_written_when_stop_returns(gate):
+def test_what_was_decided_is_written_when_stop_returns(gate: procmon.SimulatedGate) -> None:
     written = []
 
     class Slow:
-        def write(self, decision):
+        def write(self, decision: procmon.Decision) -> None:
             time.sleep(0.005)
             written.append(decision.process)
 
@@ -300,12 +313,12 @@ def test_what_was_decided_is_written_when_stop_returns(gate):
     assert len(written) == 20
 
 
-def test_exits_are_reported_with_their_status_and_matched(gate):
+def test_exits_are_reported_with_their_status_and_matched(gate: procmon.SimulatedGate) -> None:
     exits = []
     with procmon.Monitor(gate) as monitor:
 
         @monitor.on_exit(match="b.exe")
-        def note(process):
+        def note(process: procmon.ProcessHelper) -> None:
             exits.append((process.name, process.exit_status))
 
         for image in ("a.exe", "b.exe"):
@@ -318,12 +331,14 @@ def test_exits_are_reported_with_their_status_and_matched(gate):
 
 
 @pytest.mark.parametrize("own, asked", [(ALLOW, 1), (BLOCK, 1), (None, 2)])
-def test_what_a_callback_starts_and_waits_for_does_not_wait_for_the_callback(gate, caplog, own, asked):
+def test_what_a_callback_starts_and_waits_for_does_not_wait_for_the_callback(
+    gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture, own: procmon.Verdict | None, asked: int
+) -> None:
     verdicts, names = [], []
     with procmon.Monitor(gate, own=own, deadline=0.2, on_deadline=BLOCK) as monitor:
 
         @monitor.subscribe
-        def decide(process):
+        def decide(process: procmon.ProcessHelper) -> None:
             names.append(process.name)
             if process.name == "a.exe":
                 child = gate.start("child.exe", creator_pid=os.getpid(), creator_tid=threading.get_native_id())
@@ -346,12 +361,14 @@ def test_what_a_callback_starts_and_waits_for_does_not_wait_for_the_callback(gat
         ({"creator_pid": 8}, False),
     ],
 )
-def test_where_the_creating_thread_is_unknown_a_child_of_this_program_counts_as_the_callbacks(gate, creator, is_own):
+def test_where_the_creating_thread_is_unknown_a_child_of_this_program_counts_as_the_callbacks(
+    gate: procmon.SimulatedGate, creator: dict[str, int], is_own: bool
+) -> None:
     with procmon.Monitor(gate) as monitor:
 
         @monitor.subscribe(match="a.exe")
-        def decide(process):
-            child = gate.start("child.exe", **creator)
+        def decide(process: procmon.ProcessHelper) -> None:
+            child = gate.start("child.exe", **creator)  # type: ignore[arg-type]
             until(lambda: child in monitor.pending or monitor.history, "the child, fetched")
             if is_own:
                 assert gate.verdict_of(child, timeout=5) is ALLOW
@@ -362,12 +379,12 @@ def test_where_the_creating_thread_is_unknown_a_child_of_this_program_counts_as_
     assert monitor.statistics.callback_errors == 0
 
 
-def test_what_other_threads_of_this_program_start_is_asked_about(gate):
+def test_what_other_threads_of_this_program_start_is_asked_about(gate: procmon.SimulatedGate) -> None:
     inside = threading.Event()
     with procmon.Monitor(gate, own=ALLOW) as monitor:
 
         @monitor.subscribe
-        def decide(process):
+        def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
             if process.name == "a.exe":
                 inside.set()
                 until(lambda: len(monitor.pending) == 2, "the other, fetched")
@@ -380,7 +397,7 @@ def test_what_other_threads_of_this_program_start_is_asked_about(gate):
         assert gate.verdict_of(other, timeout=5) is BLOCK
 
 
-def test_a_sweep_reports_what_runs_and_ends_it_only_when_told_to(gate):
+def test_a_sweep_reports_what_runs_and_ends_it_only_when_told_to(gate: procmon.SimulatedGate) -> None:
     earlier = gate.running_before("a.exe", "b.exe")
     exempt = gate.start("a.exe", flags=procmon.ProcessFlags.EXEMPT | procmon.ProcessFlags.RUNNING_BEFORE)
     monitor = procmon.Monitor(gate)
@@ -396,11 +413,13 @@ def test_a_sweep_reports_what_runs_and_ends_it_only_when_told_to(gate):
     monitor.stop()
 
 
-def test_a_sweep_ends_neither_this_program_nor_what_it_may_not(gate, monkeypatch, caplog):
+def test_a_sweep_ends_neither_this_program_nor_what_it_may_not(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     ours = gate.start("python.exe", pid=os.getpid(), flags=procmon.ProcessFlags.RUNNING_BEFORE)
     [other] = gate.running_before("other.exe")
 
-    def refuse(process):
+    def refuse(process: procmon.ProcessHelper) -> None:
         raise procmon.AccessDenied("not yours")
 
     monkeypatch.setattr(gate, "terminate", refuse)
@@ -410,7 +429,7 @@ def test_a_sweep_ends_neither_this_program_nor_what_it_may_not(gate, monkeypatch
     assert "this program" in caplog.text and "not yours" in caplog.text
 
 
-def test_several_monitors_on_different_gates_do_not_know_of_each_other():
+def test_several_monitors_on_different_gates_do_not_know_of_each_other() -> None:
     first, second = procmon.SimulatedGate("first"), procmon.SimulatedGate("second")
     with procmon.Monitor(first) as one, procmon.Monitor(second, default=BLOCK) as two:
         assert first.verdict_of(first.start("a.exe")) is ALLOW
@@ -418,12 +437,14 @@ def test_several_monitors_on_different_gates_do_not_know_of_each_other():
     assert (one.statistics.allowed, two.statistics.blocked) == (1, 1)
 
 
-def test_logging_is_silent_until_it_is_asked_for():
+def test_logging_is_silent_until_it_is_asked_for() -> None:
     assert any(isinstance(handler, logging.NullHandler) for handler in logging.getLogger("procmon").handlers)
 
 
-def test_a_record_that_comes_again_is_asked_about_once(gate, monkeypatch):
-    asked = []
+def test_a_record_that_comes_again_is_asked_about_once(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[procmon.ProcessHelper] = []
     fetch = gate.fetch
     monkeypatch.setattr(gate, "fetch", lambda: [copy for record in fetch() for copy in (record, replace(record))])
     with procmon.Monitor(gate, default=DEFER) as monitor:

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -20,11 +21,13 @@ from procmon.records import DecidedBy
 
 @pytest.mark.parametrize("action", ctrl_c.ACTIONS)
 @pytest.mark.parametrize("hang", ctrl_c.HANGS)
-def test_it_is_heard_whatever_hangs_and_nothing_stays_held(monkeypatch, hang, action):
+def test_it_is_heard_whatever_hangs_and_nothing_stays_held(
+    monkeypatch: pytest.MonkeyPatch, hang: str, action: str
+) -> None:
     ctrl_c.check(hang, action, monkeypatch)
 
 
-def test_a_start_that_is_interrupted_stops_the_monitor(monkeypatch):
+def test_a_start_that_is_interrupted_stops_the_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
     ctrl_c.shorten(monkeypatch)
     gate = ctrl_c.HangingGate()
     process = gate.start("a.exe")
@@ -37,20 +40,20 @@ def test_a_start_that_is_interrupted_stops_the_monitor(monkeypatch):
 
 
 @pytest.mark.parametrize("verdict", ["allow", "block"])
-def test_a_verdict_that_is_interrupted_is_given_once_all_the_same(verdict):
+def test_a_verdict_that_is_interrupted_is_given_once_all_the_same(verdict: str) -> None:
     with Scene("verdict") as scene:
         process, monitor = scene.processes[0], scene.monitor
         seconds_until_heard(lambda: getattr(monitor, verdict)(process), verdict)
         assert process not in monitor.pending
         scene.gate.go_on.set()
-        assert scene.gate.verdict_of(process).value == verdict
+        assert scene.gate.verdict_of(process) is procmon.Verdict(verdict)
         until(lambda: monitor.history, "its decision")
         with pytest.raises(procmon.AlreadyAnswered, match=f"{verdict} by user"):
             monitor.allow(process)
         assert [one.process for one in monitor.history] == [process]
 
 
-def test_a_decision_whose_writing_is_interrupted_is_written_once():
+def test_a_decision_whose_writing_is_interrupted_is_written_once() -> None:
     with Scene("sink ahead") as scene:
         process, monitor = scene.processes[0], scene.monitor
         seconds_until_heard(lambda: monitor.allow(process), "allow")
@@ -61,7 +64,7 @@ def test_a_decision_whose_writing_is_interrupted_is_written_once():
         assert [one.process for one in scene.written].count(process) == 1
 
 
-def test_a_stop_that_is_interrupted_goes_on():
+def test_a_stop_that_is_interrupted_goes_on() -> None:
     with Scene("verdict") as scene:
         seconds_until_heard(scene.monitor.stop, "stop")
         assert not scene.monitor.running
@@ -71,11 +74,11 @@ def test_a_stop_that_is_interrupted_goes_on():
         scene.monitor.stop()
 
 
-def test_where_a_verdict_hangs_stop_gives_the_others_the_default(monkeypatch):
+def test_where_a_verdict_hangs_stop_gives_the_others_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     ctrl_c.shorten(monkeypatch)
 
     class OneHangs(procmon.SimulatedGate):
-        def block(self, *processes):
+        def block(self, *processes: procmon.ProcessHelper) -> list[procmon.VerdictResult]:
             if processes[0].name == "hang.exe":
                 go_on.wait(30)
             return super().block(*processes)
@@ -92,12 +95,12 @@ def test_where_a_verdict_hangs_stop_gives_the_others_the_default(monkeypatch):
     go_on.set()
 
 
-def test_a_sweep_that_is_interrupted_ends_no_further_process(gate):
+def test_a_sweep_that_is_interrupted_ends_no_further_process(gate: procmon.SimulatedGate) -> None:
     monitor = procmon.Monitor(gate)
     processes = gate.running_before(*(f"{number}.exe" for number in range(100)))
     asked = []
 
-    def slow(process):
+    def slow(process: procmon.ProcessHelper) -> procmon.Verdict:
         asked.append(process)
         time.sleep(0.02)
         return BLOCK
@@ -109,30 +112,30 @@ def test_a_sweep_that_is_interrupted_ends_no_further_process(gate):
     monitor.stop()
 
 
-def test_an_iteration_that_is_interrupted_goes_on_with_what_it_has_not_given(gate):
+def test_an_iteration_that_is_interrupted_goes_on_with_what_it_has_not_given(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate) as monitor, monitor.starts(timeout=5) as starts:
         one, two = gate.start("a.exe"), gate.start("b.exe")
         until(lambda: monitor.statistics.deferred == 2, "both, deferred")
         take = starts._queue.take
 
-        def slowly(request):
+        def slowly(request: Any) -> Any:
             taken = take(request)
             time.sleep(0.3)
             return taken
 
-        starts._queue.take = slowly
+        starts._queue.take = slowly  # type: ignore[method-assign]
         seconds_until_heard(lambda: next(starts), "next")
-        starts._queue.take = take
+        starts._queue.take = take  # type: ignore[method-assign]
         until(lambda: not monitor._engine.callback_threads, "the first, put back")
         assert [next(starts), next(starts)] == [one, two]
 
 
-def test_async_for_that_is_cancelled_goes_on_with_what_it_has_not_given(gate):
-    async def main():
+def test_async_for_that_is_cancelled_goes_on_with_what_it_has_not_given(gate: procmon.SimulatedGate) -> None:
+    async def main() -> None:
         async with procmon.Monitor(gate) as monitor:
             starts = monitor.starts(timeout=5)
             processes = [gate.start(f"{number}.exe") for number in range(50)]
-            given = []
+            given: list[procmon.ProcessHelper] = []
             while len(given) < len(processes):
                 try:
                     async with asyncio.timeout(random.random() * 0.001):
@@ -144,7 +147,7 @@ def test_async_for_that_is_cancelled_goes_on_with_what_it_has_not_given(gate):
     asyncio.run(main())
 
 
-def test_at_any_instruction_it_leaves_the_monitor_at_work():
+def test_at_any_instruction_it_leaves_the_monitor_at_work() -> None:
     """Another thread starts processes all the time; each is decided, whatever the main thread is thrown out of."""
     gate = procmon.SimulatedGate()
     monitor = procmon.Monitor(gate, history=10)
@@ -152,24 +155,24 @@ def test_at_any_instruction_it_leaves_the_monitor_at_work():
     monitor.start()
     over, late, chance, armed, count = threading.Event(), [], random.Random(1), False, 0
 
-    def feed():
+    def feed() -> None:
         while not over.is_set():
             process = gate.start("a.exe")
             if process.start_key % 2 and gate.verdict_of(process, timeout=5) is None:
                 late.append(process)
 
-    def press():
+    def press() -> None:
         while not over.is_set():
             time.sleep(chance.random() * 0.003)
             _thread.interrupt_main()
 
-    def hear(*_):
+    def hear(*_: object) -> None:
         nonlocal armed
         if armed:
             armed = False
             raise KeyboardInterrupt
 
-    def use():
+    def use() -> None:
         for process in monitor.pending[:2]:
             with suppress(procmon.AlreadyAnswered):
                 chance.choice([monitor.allow, monitor.block])(process)
@@ -209,10 +212,10 @@ def test_at_any_instruction_it_leaves_the_monitor_at_work():
 
 
 @pytest.mark.parametrize("hang", ["nothing", *ctrl_c.HANGS])
-def test_the_end_of_a_program_lets_go_whatever_hangs(hang):
+def test_the_end_of_a_program_lets_go_whatever_hangs(hang: str) -> None:
     ctrl_c.check_exit(hang)
 
 
 @pytest.mark.parametrize("hang", ["verdict", "close", "sink", "lock"])
-def test_a_real_one_ends_a_stop_that_hangs_and_then_the_program(hang):
+def test_a_real_one_ends_a_stop_that_hangs_and_then_the_program(hang: str) -> None:
     ctrl_c.check_real_ctrl_c(hang)

@@ -5,11 +5,13 @@ import sys
 import threading
 import time
 import types
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 import procmon
-from monitoring import decided, until
+from monitoring import decided, until, waits_for
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.records import DecidedBy
 
@@ -21,8 +23,10 @@ pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExce
 
 @pytest.mark.parametrize("on_error", [ALLOW, BLOCK])
 @pytest.mark.parametrize("error", [ValueError("oops"), SystemExit(3), KeyboardInterrupt()])
-def test_a_callback_that_raises_is_logged_counted_and_answered_by_on_error(gate, caplog, on_error, error):
-    def decide(process):
+def test_a_callback_that_raises_is_logged_counted_and_answered_by_on_error(
+    gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture, on_error: procmon.Verdict, error: BaseException
+) -> None:
+    def decide(process: procmon.ProcessHelper) -> None:
         raise error
 
     with procmon.Monitor(gate, on_error=on_error) as monitor:
@@ -36,7 +40,9 @@ def test_a_callback_that_raises_is_logged_counted_and_answered_by_on_error(gate,
 
 
 @pytest.mark.parametrize("nonsense", [True, 0, "block", [BLOCK], object()])
-def test_a_callback_that_returns_nonsense_is_an_error_that_says_what_to_return(gate, caplog, nonsense):
+def test_a_callback_that_returns_nonsense_is_an_error_that_says_what_to_return(
+    gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture, nonsense: Any
+) -> None:
     with procmon.Monitor(gate, on_error=BLOCK) as monitor:
         monitor.subscribe(lambda process: nonsense)
         assert gate.verdict_of(gate.start("a.exe")) is BLOCK
@@ -44,18 +50,20 @@ def test_a_callback_that_returns_nonsense_is_an_error_that_says_what_to_return(g
     assert monitor.history[0].by is DecidedBy.ERROR
 
 
-def test_a_match_that_raises_is_an_error_too(gate):
+def test_a_match_that_raises_is_an_error_too(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate, on_error=BLOCK) as monitor:
-        monitor.subscribe(lambda process: ALLOW, match=lambda process: 1 / 0)
+        monitor.subscribe(lambda process: ALLOW, match=lambda process: bool(1 / 0))
         assert gate.verdict_of(gate.start("a.exe")) is BLOCK
 
 
-def test_a_callback_that_hangs_is_answered_by_on_deadline_and_delays_nobody(gate, caplog):
+def test_a_callback_that_hangs_is_answered_by_on_deadline_and_delays_nobody(
+    gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture
+) -> None:
     release = threading.Event()
     with procmon.Monitor(gate, deadline=0.05, on_deadline=BLOCK) as monitor:
 
         @monitor.subscribe
-        def decide(process):
+        def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
             if process.name.startswith("hang"):
                 release.wait(10)
             return ALLOW
@@ -70,10 +78,10 @@ def test_a_callback_that_hangs_is_answered_by_on_deadline_and_delays_nobody(gate
     assert monitor.statistics.stale == 0
 
 
-def test_an_exit_callback_that_hangs_or_raises_delays_nobody_either(gate):
+def test_an_exit_callback_that_hangs_or_raises_delays_nobody_either(gate: procmon.SimulatedGate) -> None:
     release, exits = threading.Event(), []
 
-    def on_exit(process):
+    def on_exit(process: procmon.ProcessHelper) -> None:
         if process.name == "hang.exe":
             release.wait(10)
         if process.name == "raise.exe":
@@ -90,18 +98,25 @@ def test_an_exit_callback_that_hangs_or_raises_delays_nobody_either(gate):
     assert monitor.statistics.exited == 3
 
 
-def test_the_deadline_comes_before_the_gates_own(gate):
+def test_the_deadline_comes_before_the_gates_own(gate: procmon.SimulatedGate) -> None:
     release = threading.Event()
     with procmon.Monitor(gate, deadline=60, on_deadline=BLOCK) as monitor:
-        monitor.subscribe(lambda process: release.wait(10) and None)
+        monitor.subscribe(waits_for(release))
         assert gate.verdict_of(gate.start("a.exe", hold_left=0.05), timeout=5) is BLOCK
         release.set()
 
 
-def test_waiting_for_a_worker_counts_towards_the_gates_own_limit(gate):
+def test_waiting_for_a_worker_counts_towards_the_gates_own_limit(gate: procmon.SimulatedGate) -> None:
     release = threading.Event()
     with procmon.Monitor(gate, deadline=60, on_deadline=BLOCK) as monitor:
-        monitor.subscribe(lambda process: (time.sleep(0.6) if process.name == "a.exe" else release.wait(10)) and None)
+
+        @monitor.subscribe
+        def hang(process: procmon.ProcessHelper) -> None:
+            if process.name == "a.exe":
+                time.sleep(0.6)
+            else:
+                release.wait(10)
+
         gate.start("a.exe")
         assert gate.verdict_of(gate.start("b.exe", hold_left=0.9), timeout=5) is BLOCK
         assert 0.7 < monitor.history[-1].held_for < 1.2
@@ -112,13 +127,15 @@ def test_waiting_for_a_worker_counts_towards_the_gates_own_limit(gate):
 
 
 @pytest.fixture
-def deferring(gate):
+def deferring(gate: procmon.SimulatedGate) -> Iterator[procmon.Monitor]:
     with procmon.Monitor(gate, default=DEFER) as monitor:
         yield monitor
 
 
 @pytest.mark.parametrize("by_pid", [False, True])
-def test_a_second_verdict_says_what_the_first_was(gate, deferring, by_pid):
+def test_a_second_verdict_says_what_the_first_was(
+    gate: procmon.SimulatedGate, deferring: procmon.Monitor, by_pid: bool
+) -> None:
     process = gate.start("a.exe")
     until(lambda: deferring.pending, "it, held")
     deferring.allow(process)
@@ -128,7 +145,9 @@ def test_a_second_verdict_says_what_the_first_was(gate, deferring, by_pid):
 
 
 @pytest.mark.parametrize("by_pid", [False, True])
-def test_a_verdict_for_a_process_that_is_gone(gate, deferring, by_pid):
+def test_a_verdict_for_a_process_that_is_gone(
+    gate: procmon.SimulatedGate, deferring: procmon.Monitor, by_pid: bool
+) -> None:
     process = gate.start("a.exe")
     until(lambda: deferring.pending, "it, held")
     gate.exit(process)
@@ -138,7 +157,9 @@ def test_a_verdict_for_a_process_that_is_gone(gate, deferring, by_pid):
     assert deferring.statistics.stale == 1
 
 
-def test_a_verdict_for_a_pid_that_another_process_has_now(gate, deferring):
+def test_a_verdict_for_a_pid_that_another_process_has_now(
+    gate: procmon.SimulatedGate, deferring: procmon.Monitor
+) -> None:
     old = gate.start("a.exe")
     until(lambda: deferring.pending == [old], "it, held")
     gate.exit(old)
@@ -151,20 +172,22 @@ def test_a_verdict_for_a_pid_that_another_process_has_now(gate, deferring):
 
 
 @pytest.mark.parametrize("by_pid", [False, True])
-def test_a_verdict_for_a_process_that_was_never_held(gate, deferring, by_pid):
+def test_a_verdict_for_a_process_that_was_never_held(
+    gate: procmon.SimulatedGate, deferring: procmon.Monitor, by_pid: bool
+) -> None:
     [process] = gate.running_before("explorer.exe")
     with pytest.raises(procmon.NotHeld, match="not held"):
         deferring.block(process.pid if by_pid else process)
 
 
-def test_a_verdict_for_a_pid_that_never_was(gate, deferring):
+def test_a_verdict_for_a_pid_that_never_was(gate: procmon.SimulatedGate, deferring: procmon.Monitor) -> None:
     with pytest.raises(procmon.StaleProcess, match="no process with pid 4444"):
         deferring.allow(4444)
     with pytest.raises(procmon.StaleProcess):
         deferring.allow(procmon.ProcessHelper(pid=4444, parent_pid=4, image_name="x.exe", start_key=9))
 
 
-def test_a_verdict_before_the_monitor_has_fetched_it_counts_as_any_other(gate):
+def test_a_verdict_before_the_monitor_has_fetched_it_counts_as_any_other(gate: procmon.SimulatedGate) -> None:
     monitor = procmon.Monitor(gate)
     process = gate.start("a.exe")
     monitor.block(process)
@@ -174,7 +197,7 @@ def test_a_verdict_before_the_monitor_has_fetched_it_counts_as_any_other(gate):
     assert (monitor.statistics.held, monitor.statistics.blocked) == (1, 1)
 
 
-def test_a_verdict_after_the_stop_says_how_it_was_answered(gate):
+def test_a_verdict_after_the_stop_says_how_it_was_answered(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate, default=DEFER) as monitor:
         process = gate.start("a.exe")
         until(lambda: monitor.pending, "it, held")
@@ -186,7 +209,9 @@ def test_a_verdict_after_the_stop_says_how_it_was_answered(gate):
 
 
 @pytest.mark.parametrize("verdict", [ALLOW, BLOCK])
-def test_a_hold_that_the_gate_times_out_is_recorded_as_such(gate, verdict):
+def test_a_hold_that_the_gate_times_out_is_recorded_as_such(
+    gate: procmon.SimulatedGate, verdict: procmon.Verdict
+) -> None:
     with procmon.Monitor(gate, default=DEFER) as monitor:
         process = gate.start("a.exe")
         until(lambda: monitor.pending, "it, held")
@@ -199,7 +224,7 @@ def test_a_hold_that_the_gate_times_out_is_recorded_as_such(gate, verdict):
     assert (statistics.gate_decided, statistics.allowed + statistics.blocked, statistics.stale) == (1, 1, 0)
 
 
-def test_what_the_gate_never_holds_is_noted_but_not_counted_as_held(gate):
+def test_what_the_gate_never_holds_is_noted_but_not_counted_as_held(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate) as monitor:
         gate.running_before("explorer.exe")
         gate.start("csrss.exe", flags=procmon.ProcessFlags.EXEMPT)
@@ -209,7 +234,9 @@ def test_what_the_gate_never_holds_is_noted_but_not_counted_as_held(gate):
 
 
 @pytest.mark.parametrize("error", [OSError(6, "the handle is invalid"), ValueError("torn record")])
-def test_a_gate_that_fails_stops_the_monitor_and_lets_go(gate, caplog, error):
+def test_a_gate_that_fails_stops_the_monitor_and_lets_go(
+    gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
     with procmon.Monitor(gate, default=DEFER) as monitor:
         process = gate.start("a.exe")
         until(lambda: monitor.pending, "it, held")
@@ -221,7 +248,9 @@ def test_a_gate_that_fails_stops_the_monitor_and_lets_go(gate, caplog, error):
         assert "failed" in caplog.text
 
 
-def test_a_gate_that_fails_in_answering_stops_the_monitor(gate, monkeypatch):
+def test_a_gate_that_fails_in_answering_stops_the_monitor(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with procmon.Monitor(gate) as monitor:
         monkeypatch.setattr(gate, "allow", lambda *processes: 1 / 0)
         process = gate.start("a.exe")
@@ -230,10 +259,15 @@ def test_a_gate_that_fails_in_answering_stops_the_monitor(gate, monkeypatch):
         assert gate.verdict_of(process) is ALLOW, "by the gate, as it was closed"
 
 
-def test_the_monitor_stops_when_its_gate_has_ended_and_everything_was_answered(gate):
+def test_the_monitor_stops_when_its_gate_has_ended_and_everything_was_answered(gate: procmon.SimulatedGate) -> None:
     exits = []
+
+    def note(process: procmon.ProcessHelper) -> None:
+        time.sleep(0.02)
+        exits.append(process.name)
+
     monitor = procmon.Monitor(gate, default=DEFER)
-    monitor.on_exit(lambda process: (time.sleep(0.02), exits.append(process.name)))
+    monitor.on_exit(note)
     monitor.start()
     held, free = gate.start("a.exe"), gate.start("b.exe")
     monitor.allow(free)
@@ -247,7 +281,7 @@ def test_the_monitor_stops_when_its_gate_has_ended_and_everything_was_answered(g
     assert repr(monitor) == "<Monitor stopped on simulated: 2 allowed, 0 blocked, 0 pending>"
 
 
-def test_the_monitor_stops_when_its_gate_is_closed_by_others(gate):
+def test_the_monitor_stops_when_its_gate_is_closed_by_others(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate, default=DEFER) as monitor:
         gate.start("a.exe")
         until(lambda: monitor.pending, "it, held")
@@ -257,22 +291,23 @@ def test_the_monitor_stops_when_its_gate_is_closed_by_others(gate):
         assert monitor.pending == []
 
 
-def test_what_every_call_would_fail_is_refused_when_it_is_subscribed():
+def test_what_every_call_would_fail_is_refused_when_it_is_subscribed() -> None:
     monitor = procmon.Monitor(procmon.SimulatedGate())
 
-    async def matches(process):
+    async def matches(process: procmon.ProcessHelper) -> bool:
         return True
 
-    for callback, said in (
+    wrong: list[tuple[Any, str]] = [
         (None, "neither"), (procmon.Policy, "is a class: make one"), (lambda: BLOCK, "called with one ProcessHelper"),
         (lambda one, two: BLOCK, "called with one ProcessHelper"),
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for callback, said in wrong:
         with pytest.raises(TypeError, match=said):
             monitor.subscribe(callback)
         with pytest.raises(TypeError, match=said):
             monitor.on_exit(callback)
     with pytest.raises(TypeError, match="cannot be a coroutine function"):
-        monitor.subscribe(print, match=matches)
+        monitor.subscribe(print, match=matches)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("option, value, said", [
@@ -280,24 +315,24 @@ def test_what_every_call_would_fail_is_refused_when_it_is_subscribed():
     ("audit", sys.stdout, "text file"), ("audit", 5, "method write"), ("audit", [5], "method write"),
     ("audit", procmon.AuditLog, "method write"),
 ])  # fmt: skip
-def test_options_of_the_wrong_type_are_refused(option, value, said):
+def test_options_of_the_wrong_type_are_refused(option: str, value: Any, said: str) -> None:
     with pytest.raises((TypeError, ValueError), match=said):
         procmon.Monitor(procmon.SimulatedGate(), **{option: value})
 
 
-def test_the_class_of_a_gate_is_no_gate():
+def test_the_class_of_a_gate_is_no_gate() -> None:
     with pytest.raises(TypeError, match="needs a gate"):
-        procmon.Monitor(procmon.SimulatedGate)
+        procmon.Monitor(procmon.SimulatedGate)  # type: ignore[arg-type]
 
 
-def test_two_monitors_cannot_share_a_gate(gate):
+def test_two_monitors_cannot_share_a_gate(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate), pytest.raises(procmon.ProcmonError, match="another monitor has this gate"):
         procmon.Monitor(gate).start()
 
 
-def test_a_callback_that_fails_is_seen_in_the_repr_and_the_decision(gate):
+def test_a_callback_that_fails_is_seen_in_the_repr_and_the_decision(gate: procmon.SimulatedGate) -> None:
     monitor = procmon.Monitor(gate)
-    monitor.subscribe(lambda process: {}[process.pid])
+    monitor.subscribe(lambda process: dict[int, procmon.Verdict]()[process.pid])
     with monitor:
         process = gate.start("a.exe")
         gate.verdict_of(process)
@@ -308,15 +343,15 @@ def test_a_callback_that_fails_is_seen_in_the_repr_and_the_decision(gate):
 
 
 @pytest.mark.parametrize("nobody", [None, "a.exe", []])
-def test_a_verdict_for_no_process_says_what_is_wanted(gate, nobody):
+def test_a_verdict_for_no_process_says_what_is_wanted(gate: procmon.SimulatedGate, nobody: Any) -> None:
     with procmon.Monitor(gate) as monitor, pytest.raises(TypeError, match="a ProcessHelper or its pid"):
         monitor.allow(nobody)
 
 
-def test_who_was_ended_by_a_sweep_is_in_the_history_and_the_audit():
+def test_who_was_ended_by_a_sweep_is_in_the_history_and_the_audit() -> None:
     gate = procmon.SimulatedGate()
     [running] = gate.running_before("evil.exe")
-    written = []
+    written: list[procmon.Decision] = []
     monitor = procmon.Monitor(gate, audit=types.SimpleNamespace(write=written.append))
     assert [one.result for one in monitor.sweep(lambda process: BLOCK)] == [None]
     assert monitor.history == []
@@ -326,20 +361,22 @@ def test_who_was_ended_by_a_sweep_is_in_the_history_and_the_audit():
     until(lambda: written == [decision], "the audit")
 
 
-def test_a_sweep_does_not_take_coroutine_functions():
-    async def decide(process):
+def test_a_sweep_does_not_take_coroutine_functions() -> None:
+    async def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
         return BLOCK
 
     gate = procmon.SimulatedGate()
     gate.running_before("a.exe")
     with pytest.raises(TypeError, match="is a coroutine function"):
-        procmon.Monitor(gate).sweep(decide)
+        procmon.Monitor(gate).sweep(decide)  # type: ignore[arg-type]
 
 
-def test_ctrl_c_in_an_iteration_outside_a_with_ends_it_however_long_its_traceback_lives(gate):
+def test_ctrl_c_in_an_iteration_outside_a_with_ends_it_however_long_its_traceback_lives(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with procmon.Monitor(gate) as monitor:
         starts = monitor.starts()
-        starts._queue.take = interrupted
+        monkeypatch.setattr(starts._queue, "take", interrupted)
         with pytest.raises(KeyboardInterrupt):
             next(starts)
         until(lambda: starts._queue.closed, "the end of the iteration")
@@ -347,12 +384,12 @@ def test_ctrl_c_in_an_iteration_outside_a_with_ends_it_however_long_its_tracebac
         assert not monitor.pending
 
 
-def interrupted(request):
+def interrupted(request: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_what_would_stop_the_loop_of_the_callbacks_is_refused_on_it(gate):
-    async def main():
+def test_what_would_stop_the_loop_of_the_callbacks_is_refused_on_it(gate: procmon.SimulatedGate) -> None:
+    async def main() -> None:
         async with procmon.Monitor(gate) as monitor:
             with pytest.raises(procmon.ProcmonError, match=r"await asyncio\.to_thread\(monitor\.wait\)"):
                 monitor.wait(1)

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExce
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 
-def test_stop_gives_the_default_to_what_is_held_even_if_nobody_fetched_it(gate):
+def test_stop_gives_the_default_to_what_is_held_even_if_nobody_fetched_it(gate: procmon.SimulatedGate) -> None:
     monitor = procmon.Monitor(gate, default=BLOCK)
     monitor.subscribe(lambda process: DEFER)
     monitor.start()
@@ -33,10 +34,12 @@ def test_stop_gives_the_default_to_what_is_held_even_if_nobody_fetched_it(gate):
     assert not monitor.running
 
 
-def test_stop_lets_a_verdict_arrive_that_is_just_being_sent(gate, monkeypatch):
+def test_stop_lets_a_verdict_arrive_that_is_just_being_sent(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sending, block = threading.Event(), gate.block
 
-    def slow(*processes):
+    def slow(*processes: procmon.ProcessHelper) -> list[procmon.VerdictResult]:
         sending.set()
         time.sleep(0.05)
         return block(*processes)
@@ -50,10 +53,10 @@ def test_stop_lets_a_verdict_arrive_that_is_just_being_sent(gate, monkeypatch):
     assert monitor.statistics.blocked == 1
 
 
-def test_stop_does_not_wait_for_a_callback_that_hangs(gate):
+def test_stop_does_not_wait_for_a_callback_that_hangs(gate: procmon.SimulatedGate) -> None:
     release, asked = threading.Event(), threading.Event()
 
-    def decide(process):
+    def decide(process: procmon.ProcessHelper) -> None:
         asked.set()
         release.wait(10)
 
@@ -68,9 +71,9 @@ def test_stop_does_not_wait_for_a_callback_that_hangs(gate):
 
 
 @pytest.mark.parametrize("where", ["callback", "sink", "exit"])
-def test_stop_may_be_called_from_anything_the_monitor_calls(gate, where):
+def test_stop_may_be_called_from_anything_the_monitor_calls(gate: procmon.SimulatedGate, where: str) -> None:
     class Sink:
-        def write(self, decision):
+        def write(self, decision: procmon.Decision) -> None:
             if where == "sink":
                 monitor.stop()
 
@@ -86,7 +89,7 @@ def test_stop_may_be_called_from_anything_the_monitor_calls(gate, where):
     assert gate.verdict_of(process) is ALLOW
 
 
-def test_a_monitor_starts_once(gate):
+def test_a_monitor_starts_once(gate: procmon.SimulatedGate) -> None:
     monitor = procmon.Monitor(gate)
     with pytest.raises(procmon.ProcmonError, match="start"):
         monitor.wait(0)
@@ -100,13 +103,13 @@ def test_a_monitor_starts_once(gate):
         monitor.start()
 
 
-def test_what_the_gate_held_before_is_pending_at_once(gate):
+def test_what_the_gate_held_before_is_pending_at_once(gate: procmon.SimulatedGate) -> None:
     process = gate.start("a.exe")
     with procmon.Monitor(gate, default=DEFER) as monitor:
         assert monitor.pending == [process]
 
 
-def test_a_gate_that_fails_at_once_fails_the_start_and_lets_go(gate):
+def test_a_gate_that_fails_at_once_fails_the_start_and_lets_go(gate: procmon.SimulatedGate) -> None:
     process = gate.start("a.exe")
     gate.fail(OSError(6, "the handle is invalid"))
     monitor = procmon.Monitor(gate, default=DEFER)
@@ -117,7 +120,7 @@ def test_a_gate_that_fails_at_once_fails_the_start_and_lets_go(gate):
     assert gate.verdict_of(process) is ALLOW
 
 
-def test_a_closed_gate_cannot_be_monitored(gate):
+def test_a_closed_gate_cannot_be_monitored(gate: procmon.SimulatedGate) -> None:
     gate.close()
     with pytest.raises(procmon.GateClosed, match="make a new gate"):
         procmon.Monitor(gate).start()
@@ -129,18 +132,20 @@ def test_a_closed_gate_cannot_be_monitored(gate):
     ({"deadline": -1}, ValueError), ({"deadline": float("nan")}, ValueError), ({"workers": 0}, ValueError),
     ({"history": -1}, ValueError), ({"audit": [3]}, TypeError),
 ])  # fmt: skip
-def test_an_option_that_is_none_is_refused_by_name(options, error):
+def test_an_option_that_is_none_is_refused_by_name(options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error, match=next(iter(options))):
         procmon.Monitor(procmon.SimulatedGate(), **options)
 
 
-def test_what_is_no_gate_is_refused():
+def test_what_is_no_gate_is_refused() -> None:
     with pytest.raises(TypeError, match="SimulatedGate"):
-        procmon.Monitor("notepad.exe")
+        procmon.Monitor("notepad.exe")  # type: ignore[arg-type]
 
 
-def test_a_monitor_that_is_dropped_lets_go_and_says_so(gate, caplog):
-    def arrange():
+def test_a_monitor_that_is_dropped_lets_go_and_says_so(
+    gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture
+) -> None:
+    def arrange() -> procmon.ProcessHelper:
         monitor = procmon.Monitor(gate, default=DEFER)
         monitor.start()
         process = gate.start("a.exe")
@@ -152,15 +157,15 @@ def test_a_monitor_that_is_dropped_lets_go_and_says_so(gate, caplog):
     until(lambda: "keep a reference" in caplog.text, "a line in the log")
 
 
-def test_a_monitor_that_is_dropped_lets_go_whatever_hangs(monkeypatch):
+def test_a_monitor_that_is_dropped_lets_go_whatever_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     ctrl_c.shorten(monkeypatch)
     gate, asked = ctrl_c.HangingGate(), threading.Event()
 
-    def decide(process):
+    def decide(process: procmon.ProcessHelper) -> None:
         asked.set()
         gate.go_on.wait(30)
 
-    def arrange():
+    def arrange() -> list[procmon.ProcessHelper]:
         monitor = procmon.Monitor(gate, deadline=None)
         monitor.subscribe(decide)
         monitor.start()
@@ -176,13 +181,13 @@ def test_a_monitor_that_is_dropped_lets_go_whatever_hangs(monkeypatch):
     gate.go_on.set()
 
 
-def test_a_stop_during_a_collection_inside_a_lock_of_the_monitors_waits_for_nobody(gate):
+def test_a_stop_during_a_collection_inside_a_lock_of_the_monitors_waits_for_nobody(gate: procmon.SimulatedGate) -> None:
     """A finalizer of the user's may run in any of its threads, at any instruction."""
     release = threading.Event()
     with procmon.Monitor(gate, default=DEFER) as monitor:
 
         @monitor.subscribe
-        def decide(process):
+        def decide(process: procmon.ProcessHelper) -> None:
             with monitor._engine.changed:
                 monitor.stop()
                 release.set()
@@ -210,7 +215,7 @@ while not monitor.pending:
 
 
 @pytest.mark.parametrize("last", ["", "sys.exit(3)", "raise ValueError", "raise KeyboardInterrupt"])
-def test_the_end_of_the_program_lets_go(last):
+def test_the_end_of_the_program_lets_go(last: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM + last],
         env=os.environ | {"PYTHONPATH": str(SOURCE)},
@@ -258,7 +263,7 @@ def run_program(code: str) -> str:
     return done.stdout
 
 
-def test_as_long_as_threads_of_a_program_go_on_so_does_its_monitor():
+def test_as_long_as_threads_of_a_program_go_on_so_does_its_monitor() -> None:
     assert run_program(GOES_ON).split() == ["allow", "block", "1", "None"]
 
 
@@ -283,13 +288,13 @@ print(gate.verdict_of(process).value)
 
 if hasattr(os, "fork"):
 
-    def test_a_monitor_stays_with_the_process_that_made_it():
+    def test_a_monitor_stays_with_the_process_that_made_it() -> None:
         said = run_program(FORKS).splitlines()
         assert "forked" in said[0]
         assert said[1:] == ["7 True None", "allow"]
 
 
-def test_history_is_bounded_and_statistics_are_not(gate):
+def test_history_is_bounded_and_statistics_are_not(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate, history=3) as monitor:
         for number in range(5):
             gate.verdict_of(gate.start(f"{number}.exe"))

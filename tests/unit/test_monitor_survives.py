@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import threading
+from typing import Any
 
 import pytest
 
 import procmon
-from monitoring import until
+from monitoring import until, waits_for
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.records import DecidedBy
 from procmon.util import threads
@@ -16,8 +17,10 @@ pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExce
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-def test_a_coroutine_that_raises_what_ends_a_thread_does_not_end_the_loop(gate, error):
-    async def decide(process):
+def test_a_coroutine_that_raises_what_ends_a_thread_does_not_end_the_loop(
+    gate: procmon.SimulatedGate, error: BaseException
+) -> None:
+    async def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
         await asyncio.sleep(0)
         if process.name == "a.exe":
             raise error
@@ -28,11 +31,13 @@ def test_a_coroutine_that_raises_what_ends_a_thread_does_not_end_the_loop(gate, 
         assert [gate.verdict_of(gate.start(image)) for image in ("a.exe", "b.exe")] == [BLOCK, ALLOW]
 
 
-def test_a_coroutine_for_which_no_loop_can_be_made_is_an_error(gate, monkeypatch):
-    def refuse(self):
+def test_a_coroutine_for_which_no_loop_can_be_made_is_an_error(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: object) -> None:
         raise OSError(24, "too many open files")
 
-    async def decide(process):
+    async def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
         return ALLOW
 
     monkeypatch.setattr(asyncio.Runner, "__enter__", refuse)
@@ -41,11 +46,11 @@ def test_a_coroutine_for_which_no_loop_can_be_made_is_an_error(gate, monkeypatch
         assert gate.verdict_of(gate.start("a.exe")) is BLOCK
 
 
-def test_a_loop_of_the_users_that_is_closed_under_the_callbacks_leaves_nobody_held(gate):
-    async def decide(process):
+def test_a_loop_of_the_users_that_is_closed_under_the_callbacks_leaves_nobody_held(gate: procmon.SimulatedGate) -> None:
+    async def decide(process: procmon.ProcessHelper) -> None:
         await asyncio.sleep(60)
 
-    async def enter():
+    async def enter() -> None:
         await monitor.__aenter__()
 
     monitor = procmon.Monitor(gate, deadline=0.3, on_deadline=BLOCK, on_error=BLOCK)
@@ -62,13 +67,13 @@ def test_a_loop_of_the_users_that_is_closed_under_the_callbacks_leaves_nobody_he
     monitor.stop()
 
 
-def test_a_handler_of_the_log_that_hangs_delays_nobody(gate):
+def test_a_handler_of_the_log_that_hangs_delays_nobody(gate: procmon.SimulatedGate) -> None:
     release, told = threading.Event(), threading.Event()
 
     class Console(logging.Handler):
         """One in which a line is marked, say: then Windows lets nobody write."""
 
-        def emit(self, record):
+        def emit(self, record: logging.LogRecord) -> None:
             told.set()
             release.wait(10)
 
@@ -76,7 +81,7 @@ def test_a_handler_of_the_log_that_hangs_delays_nobody(gate):
     logger.addHandler(console)
     try:
         with procmon.Monitor(gate, deadline=0.05, on_deadline=BLOCK) as monitor:
-            monitor.subscribe(lambda process: release.wait(10) and None, match="hang.exe")
+            monitor.subscribe(waits_for(release), match="hang.exe")
             assert gate.verdict_of(gate.start("hang.exe"), timeout=5) is BLOCK
             assert told.wait(5)
             assert gate.verdict_of(gate.start("fine.exe"), timeout=5) is ALLOW
@@ -85,34 +90,34 @@ def test_a_handler_of_the_log_that_hangs_delays_nobody(gate):
         logger.removeHandler(console)
 
 
-def test_a_handler_of_the_log_that_raises_costs_no_process_its_answer(gate):
+def test_a_handler_of_the_log_that_raises_costs_no_process_its_answer(gate: procmon.SimulatedGate) -> None:
     class Broken(logging.Handler):
-        def emit(self, record):
+        def emit(self, record: logging.LogRecord) -> None:
             raise ValueError("no such window")
 
     class Sink:
-        def write(self, decision):
+        def write(self, decision: procmon.Decision) -> None:
             raise OSError(28, "no space left")
 
     logger, broken = logging.getLogger("procmon"), Broken()
     logger.addHandler(broken)
     try:
         with procmon.Monitor(gate, on_error=BLOCK, audit=Sink()) as monitor:
-            monitor.subscribe(lambda process: 1 / 0)
+            monitor.subscribe(lambda process: BLOCK if 1 / 0 else None)
             assert [gate.verdict_of(gate.start(image)) for image in ("a.exe", "b.exe")] == [BLOCK, BLOCK]
         assert monitor.statistics.audit_errors == 2
     finally:
         logger.removeHandler(broken)
 
 
-def test_what_has_no_words_for_itself_is_an_error_like_any_other(gate):
+def test_what_has_no_words_for_itself_is_an_error_like_any_other(gate: procmon.SimulatedGate) -> None:
     class Wordless(Exception):
-        def __str__(self):
+        def __str__(self) -> str:
             raise ValueError("no words")
 
         __repr__ = __str__
 
-    def decide(process):
+    def decide(process: procmon.ProcessHelper) -> Any:
         if process.name == "raise.exe":
             raise Wordless
         return Wordless()
@@ -123,8 +128,10 @@ def test_what_has_no_words_for_itself_is_an_error_like_any_other(gate):
     assert [decision.reason for decision in monitor.history] == ["Wordless", "ValueError: no words"]
 
 
-def test_a_monitor_that_gets_no_threads_does_not_start_and_lets_go(gate, monkeypatch):
-    def refuse(thread):
+def test_a_monitor_that_gets_no_threads_does_not_start_and_lets_go(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
         if "worker" in thread.name:
             raise RuntimeError("can't start new thread")
         start(thread)
@@ -139,14 +146,16 @@ def test_a_monitor_that_gets_no_threads_does_not_start_and_lets_go(gate, monkeyp
     assert gate.verdict_of(process, timeout=0) is ALLOW
 
 
-def test_a_worker_that_cannot_be_replaced_stops_the_monitor_which_lets_go(gate, monkeypatch):
+def test_a_worker_that_cannot_be_replaced_stops_the_monitor_which_lets_go(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So it is when the main thread has ended and others go on: Python starts no thread then."""
     release = threading.Event()
     monitor = procmon.Monitor(gate, deadline=0.05, on_deadline=BLOCK)
-    monitor.subscribe(lambda process: release.wait(10) and None)
+    monitor.subscribe(waits_for(release))
     monitor.start()
 
-    def refuse(thread):
+    def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threads.OwnThread, "start", refuse)
@@ -157,16 +166,18 @@ def test_a_worker_that_cannot_be_replaced_stops_the_monitor_which_lets_go(gate, 
     release.set()
 
 
-def test_where_no_thread_can_be_started_any_more_everything_is_done_all_the_same(gate, monkeypatch):
+def test_where_no_thread_can_be_started_any_more_everything_is_done_all_the_same(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As at the end of a program; in the calling thread then."""
 
-    def refuse(thread):
+    def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     written = []
 
     class Sink:
-        def write(self, decision):
+        def write(self, decision: procmon.Decision) -> None:
             written.append(decision.process)
 
     monitor = procmon.Monitor(gate, default=DEFER, audit=Sink())
@@ -183,8 +194,10 @@ def test_where_no_thread_can_be_started_any_more_everything_is_done_all_the_same
 
 
 @pytest.mark.parametrize("where", ["fetch", "allow"])
-def test_a_gate_that_raises_what_ends_a_thread_stops_the_monitor_and_lets_go(gate, monkeypatch, where):
-    def leave(*processes):
+def test_a_gate_that_raises_what_ends_a_thread_stops_the_monitor_and_lets_go(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def leave(*processes: procmon.ProcessHelper) -> None:
         raise SystemExit(3)
 
     with procmon.Monitor(gate) as monitor:

@@ -7,6 +7,8 @@ import random
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +22,7 @@ from procmon.records import DecidedBy
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
 
-async def until_async(condition, what, patience=5.0):
+async def until_async(condition: Callable[[], object], what: str, patience: float = 5.0) -> None:
     end = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < end, f"{what}: not within {patience} s"
@@ -30,7 +32,7 @@ async def until_async(condition, what, patience=5.0):
 # ---------------------------------------------------------------------------------------------------- for ... in starts
 
 
-def test_the_iterator_gives_held_processes_and_ends_with_its_timeout(gate):
+def test_the_iterator_gives_held_processes_and_ends_with_its_timeout(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate) as monitor:
         starts = monitor.starts(timeout=0.1)
         processes = [gate.start(f"{number}.exe") for number in range(3)]
@@ -43,7 +45,7 @@ def test_the_iterator_gives_held_processes_and_ends_with_its_timeout(gate):
         assert gate.verdict_of(gate.start("after.exe")) is ALLOW, "nobody iterates any more"
 
 
-def test_several_may_be_taken_before_the_first_is_answered(gate):
+def test_several_may_be_taken_before_the_first_is_answered(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate) as monitor:
         starts = monitor.starts(timeout=5)
         gate.start("a.exe"), gate.start("b.exe")
@@ -55,10 +57,10 @@ def test_several_may_be_taken_before_the_first_is_answered(gate):
 
 
 @pytest.mark.parametrize("leave", ["break", "error", "close", "timeout", "stop", "drop"])
-def test_however_it_is_left_what_is_unanswered_gets_the_default(gate, leave):
+def test_however_it_is_left_what_is_unanswered_gets_the_default(gate: procmon.SimulatedGate, leave: str) -> None:
     with procmon.Monitor(gate, default=BLOCK) as monitor:
 
-        def iterate():
+        def iterate() -> tuple[procmon.ProcessHelper, procmon.ProcessHelper]:
             starts = monitor.starts(timeout=0.05 if leave == "timeout" else 5)
             one, two = gate.start("a.exe"), gate.start("b.exe")
             for _ in starts:
@@ -89,7 +91,7 @@ def test_however_it_is_left_what_is_unanswered_gets_the_default(gate, leave):
     assert {one.by for one in monitor.history} == {by}
 
 
-def test_the_iterator_passes_over_what_was_answered_meanwhile(gate):
+def test_the_iterator_passes_over_what_was_answered_meanwhile(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate) as monitor, monitor.starts(timeout=5) as starts:
         one, two = gate.start("a.exe"), gate.start("b.exe")
         until(lambda: monitor.statistics.deferred == 2, "both, deferred")
@@ -98,7 +100,7 @@ def test_the_iterator_passes_over_what_was_answered_meanwhile(gate):
         monitor.allow(two)
 
 
-def test_the_iterator_matches(gate):
+def test_the_iterator_matches(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate) as monitor, monitor.starts(timeout=5, match="b.exe") as starts:
         gate.start("a.exe")
         wanted = gate.start("b.exe")
@@ -107,7 +109,7 @@ def test_the_iterator_matches(gate):
         monitor.allow(wanted)
 
 
-def test_an_iterator_of_a_monitor_that_was_never_started_says_so(gate):
+def test_an_iterator_of_a_monitor_that_was_never_started_says_so(gate: procmon.SimulatedGate) -> None:
     monitor = procmon.Monitor(gate)
     with pytest.raises(procmon.ProcmonError, match="does not run"):
         next(monitor.starts())
@@ -115,7 +117,7 @@ def test_an_iterator_of_a_monitor_that_was_never_started_says_so(gate):
     assert list(monitor.starts()) == []
 
 
-def test_what_the_loop_starts_and_waits_for_does_not_wait_for_the_loop(gate):
+def test_what_the_loop_starts_and_waits_for_does_not_wait_for_the_loop(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate) as monitor:
         starts = monitor.starts(timeout=5)
         gate.start("a.exe")
@@ -132,8 +134,8 @@ def test_what_the_loop_starts_and_waits_for_does_not_wait_for_the_loop(gate):
 # ----------------------------------------------------------------------------------------------------------- coroutines
 
 
-def test_a_coroutine_decides_without_occupying_the_only_worker(gate):
-    async def decide(process):
+def test_a_coroutine_decides_without_occupying_the_only_worker(gate: procmon.SimulatedGate) -> None:
+    async def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
         await asyncio.sleep(0.05)
         return BLOCK
 
@@ -146,11 +148,11 @@ def test_a_coroutine_decides_without_occupying_the_only_worker(gate):
     assert {(one.by, one.who) for one in monitor.history} == {(DecidedBy.CALLBACK, "decide")}
 
 
-def test_after_a_coroutine_without_opinion_the_next_callback_is_asked(gate):
-    async def none(process):
+def test_after_a_coroutine_without_opinion_the_next_callback_is_asked(gate: procmon.SimulatedGate) -> None:
+    async def none(process: procmon.ProcessHelper) -> None:
         await asyncio.sleep(0)
 
-    async def wrong(process):
+    async def wrong(process: procmon.ProcessHelper) -> None:
         raise ValueError("oops")
 
     with procmon.Monitor(gate, on_error=ALLOW) as monitor:
@@ -165,10 +167,10 @@ def test_after_a_coroutine_without_opinion_the_next_callback_is_asked(gate):
     ]
 
 
-def test_a_coroutine_that_hangs_is_cancelled_at_the_deadline(gate):
+def test_a_coroutine_that_hangs_is_cancelled_at_the_deadline(gate: procmon.SimulatedGate) -> None:
     cancelled = threading.Event()
 
-    async def decide(process):
+    async def decide(process: procmon.ProcessHelper) -> None:
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -183,8 +185,8 @@ def test_a_coroutine_that_hangs_is_cancelled_at_the_deadline(gate):
     assert monitor.statistics.callback_errors == 0
 
 
-def test_stop_cancels_coroutines_and_answers_for_them(gate):
-    async def decide(process):
+def test_stop_cancels_coroutines_and_answers_for_them(gate: procmon.SimulatedGate) -> None:
+    async def decide(process: procmon.ProcessHelper) -> None:
         await asyncio.sleep(60)
 
     with procmon.Monitor(gate) as monitor:
@@ -195,11 +197,11 @@ def test_stop_cancels_coroutines_and_answers_for_them(gate):
     until(lambda: "procmon loop" not in [thread.name for thread in threading.enumerate()], "the loop, ended")
 
 
-def test_async_with_runs_coroutines_on_the_users_loop(gate):
-    async def main():
+def test_async_with_runs_coroutines_on_the_users_loop(gate: procmon.SimulatedGate) -> None:
+    async def main() -> None:
         loops = []
 
-        async def decide(process):
+        async def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
             loops.append(asyncio.get_running_loop())
             return BLOCK
 
@@ -216,11 +218,11 @@ def test_async_with_runs_coroutines_on_the_users_loop(gate):
     asyncio.run(main())
 
 
-def test_the_end_of_async_with_cancels_callbacks_on_the_users_loop(gate):
-    async def main():
+def test_the_end_of_async_with_cancels_callbacks_on_the_users_loop(gate: procmon.SimulatedGate) -> None:
+    async def main() -> None:
         began, cancelled = asyncio.Event(), asyncio.Event()
 
-        async def decide(process):
+        async def decide(process: procmon.ProcessHelper) -> None:
             began.set()
             try:
                 await asyncio.sleep(60)
@@ -237,8 +239,8 @@ def test_the_end_of_async_with_cancels_callbacks_on_the_users_loop(gate):
     asyncio.run(main())
 
 
-def test_async_for_gives_held_processes(gate):
-    async def main():
+def test_async_for_gives_held_processes(gate: procmon.SimulatedGate) -> None:
+    async def main() -> None:
         async with procmon.Monitor(gate) as monitor:
             starts = monitor.starts(timeout=0.1)
             processes = [gate.start("a.exe"), gate.start("b.exe")]
@@ -253,11 +255,11 @@ def test_async_for_gives_held_processes(gate):
     asyncio.run(main())
 
 
-def test_async_for_that_is_cancelled_or_whose_monitor_stops_leaves_nothing_held(gate):
-    async def main():
+def test_async_for_that_is_cancelled_or_whose_monitor_stops_leaves_nothing_held(gate: procmon.SimulatedGate) -> None:
+    async def main() -> None:
         async with procmon.Monitor(gate) as monitor:
 
-            async def consume():
+            async def consume() -> None:
                 async for _ in monitor.starts():
                     pass
 
@@ -282,17 +284,17 @@ def test_async_for_that_is_cancelled_or_whose_monitor_stops_leaves_nothing_held(
 
 
 @pytest.mark.parametrize("workers", [1, 4])
-def test_ten_thousand_starts_are_each_answered_once_and_none_is_left(gate, workers):
+def test_ten_thousand_starts_are_each_answered_once_and_none_is_left(gate: procmon.SimulatedGate, workers: int) -> None:
     total, feeders = 10_000, 4
     asked: Counter[tuple[int, int]] = Counter()
     lock = threading.Lock()
 
-    def decide(process):
+    def decide(process: procmon.ProcessHelper) -> procmon.Verdict | None:
         with lock:
             asked[process.identity] += 1
         return (ALLOW, BLOCK, None, DEFER)[process.start_key % 4]
 
-    def feed(share):
+    def feed(share: list[int]) -> None:
         for number in range(total // feeders):
             gate.start(f"{share}-{number}.exe")
 
@@ -320,10 +322,10 @@ def test_ten_thousand_starts_are_each_answered_once_and_none_is_left(gate, worke
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_no_more_callbacks_run_at_once_than_there_are_workers(gate, workers):
+def test_no_more_callbacks_run_at_once_than_there_are_workers(gate: procmon.SimulatedGate, workers: int) -> None:
     inside, most, lock = 0, 0, threading.Lock()
 
-    def decide(process):
+    def decide(process: procmon.ProcessHelper) -> None:
         nonlocal inside, most
         with lock:
             inside += 1
@@ -339,22 +341,30 @@ def test_no_more_callbacks_run_at_once_than_there_are_workers(gate, workers):
     assert most == workers
 
 
-def test_stop_amid_starts_verdicts_timeouts_and_exits_leaves_nothing_held():
+def test_stop_amid_starts_verdicts_timeouts_and_exits_leaves_nothing_held() -> None:
     for seed in range(15):
         chance = random.Random(seed)
         gate = procmon.SimulatedGate()
         monitor = procmon.Monitor(gate, workers=2, deadline=0.02)
-        monitor.subscribe(lambda process, chance=chance: chance.choice([ALLOW, BLOCK, DEFER, None]))
+        choices = [ALLOW, BLOCK, DEFER, None]
+        monitor.subscribe(lambda process, chance=chance, choices=choices: chance.choice(choices))  # type: ignore[misc]
         monitor.start()
         processes: list[procmon.ProcessHelper] = []
 
-        def disturb(chance=chance, gate=gate, monitor=monitor, processes=processes):
+        def disturb(
+            chance: random.Random = chance,
+            gate: procmon.SimulatedGate = gate,
+            monitor: procmon.Monitor = monitor,
+            processes: list[procmon.ProcessHelper] = processes,
+        ) -> None:
+            calls: list[Callable[[procmon.ProcessHelper], object]]
+            calls = [monitor.allow, monitor.block, gate.exit, gate.time_out]
             try:
                 while True:
                     processes.append(gate.start("a.exe"))
                     other = chance.choice(processes)
                     try:
-                        chance.choice([monitor.allow, monitor.block, gate.exit, gate.time_out])(other)
+                        chance.choice(calls)(other)
                     except (procmon.StaleProcess, procmon.AlreadyAnswered, procmon.NotHeld, ValueError):
                         pass
             except procmon.GateClosed:
@@ -385,16 +395,18 @@ def test_stop_amid_starts_verdicts_timeouts_and_exits_leaves_nothing_held():
     st.sampled_from([ALLOW, BLOCK, DEFER]),
     st.sampled_from([ALLOW, BLOCK]),
 )
-def test_whatever_callbacks_do_every_process_has_one_decision_in_the_end(script, default, on_error):
+def test_whatever_callbacks_do_every_process_has_one_decision_in_the_end(
+    script: list[tuple[Any, bool]], default: procmon.Verdict, on_error: procmon.Verdict
+) -> None:
     gate = procmon.SimulatedGate()
 
-    def decide(process):
+    def decide(process: procmon.ProcessHelper) -> Any:
         does = script[int(process.name)][0]
         if does is ValueError:
             raise ValueError
         return does
 
-    async def decide_later(process):
+    async def decide_later(process: procmon.ProcessHelper) -> Any:
         await asyncio.sleep(0)
         return decide(process)
 
@@ -412,8 +424,8 @@ def test_whatever_callbacks_do_every_process_has_one_decision_in_the_end(script,
         assert gate.verdict_of(process, timeout=0) is (expected or on_error)
 
 
-def test_a_dropped_monitor_with_a_callback_that_knows_it_goes_on(gate):
-    def arrange():
+def test_a_dropped_monitor_with_a_callback_that_knows_it_goes_on(gate: procmon.SimulatedGate) -> None:
+    def arrange() -> Callable[[], None]:
         monitor = procmon.Monitor(gate)
         monitor.subscribe(lambda process: BLOCK if monitor.running else None)
         monitor.start()
@@ -425,14 +437,19 @@ def test_a_dropped_monitor_with_a_callback_that_knows_it_goes_on(gate):
     stop()
 
 
-def test_a_start_that_comes_while_the_iterator_is_closed_is_not_held_for_ever(gate):
+def test_a_start_that_comes_while_the_iterator_is_closed_is_not_held_for_ever(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate) as monitor:
-        starts = monitor.starts(match=lambda process: starts.close() or True)
+
+        def matches(process: procmon.ProcessHelper) -> bool:
+            starts.close()
+            return True
+
+        starts = monitor.starts(match=matches)
         assert gate.verdict_of(gate.start("a.exe")) is ALLOW
         assert monitor.pending == []
 
 
-def test_iterators_that_are_dropped_leave_nothing_behind(gate):
+def test_iterators_that_are_dropped_leave_nothing_behind(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate) as monitor:
         for number in range(3):
             starts = monitor.starts(timeout=5)

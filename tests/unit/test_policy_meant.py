@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -104,7 +105,7 @@ class TestPoliciesOfPeople:
             user = {user}
             verdict = "block"
         """)
-        guest = {"user": "KIOSK\\guest", "user_sid": "S-1-5-21-1-501"}
+        guest: dict[str, Any] = {"user": "KIOSK\\guest", "user_sid": "S-1-5-21-1-501"}
         assert pc.starts(r"C:\Program Files\Browser\browser.exe", **guest) is ALLOW
         assert pc.starts(r"C:\Windows\regedit.exe", **guest) is BLOCK
         assert pc.starts(r"C:\Windows\regedit.exe", user="PC\\ann", user_sid="S-1-5-21-1-1001") is ALLOW

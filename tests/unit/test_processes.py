@@ -18,7 +18,7 @@ def process(pid: int, parent: int, second: int | None = None, name: str = "a.exe
     )
 
 
-def test_it_draws_each_process_below_its_parent():
+def test_it_draws_each_process_below_its_parent() -> None:
     tree = ProcessTree([
         process(4, 0, 0, "system"), process(8, 4, 1, "smss.exe"), process(12, 8, 2, "csrss.exe"),
         process(16, 4, 3, "registry"), process(20, 99, 4, "explorer.exe"), process(24, 20, 5, "cmd.exe"),
@@ -37,7 +37,7 @@ def test_it_draws_each_process_below_its_parent():
     assert len(tree) == 6 and process(8, 4, 1) in tree and process(8, 4, 2) not in tree and 8 not in tree
 
 
-def test_a_parent_that_is_younger_than_its_child_is_none():
+def test_a_parent_that_is_younger_than_its_child_is_none() -> None:
     child, other = process(8, 4, 1), process(4, 0, 2)
     tree = ProcessTree([other, child])
     assert tree.parent(child) is None
@@ -45,7 +45,7 @@ def test_a_parent_that_is_younger_than_its_child_is_none():
     assert tree.roots == [other, child]
 
 
-def test_reused_pids_that_point_at_each_other_make_no_circle():
+def test_reused_pids_that_point_at_each_other_make_no_circle() -> None:
     for processes in (
         [process(4, 8, 1), process(8, 4, 1)],
         [process(4, 8), process(8, 4)],
@@ -56,7 +56,7 @@ def test_reused_pids_that_point_at_each_other_make_no_circle():
         assert sorted(one.pid for one in tree) == sorted(one.pid for one in processes)
 
 
-def test_a_tree_deeper_than_the_stack_is_drawn():
+def test_a_tree_deeper_than_the_stack_is_drawn() -> None:
     depth = sys.getrecursionlimit() * 2
     tree = ProcessTree(process(pid, pid - 1, pid) for pid in range(1, depth + 1))
     assert len(list(tree)) == depth
@@ -64,24 +64,24 @@ def test_a_tree_deeper_than_the_stack_is_drawn():
     assert str(tree).count("\n") == depth - 1
 
 
-def test_what_is_not_in_it_is_stale():
+def test_what_is_not_in_it_is_stale() -> None:
     tree = ProcessTree([process(4, 0, 1)])
     for stranger in (8, process(4, 0, 2)):
         with pytest.raises(procmon.StaleProcess, match=r"procmon\.tree\(\) gives the tree of today"):
             tree.parent(stranger)
 
 
-def test_records_of_two_sources_are_one_process_by_their_creation_time():
+def test_records_of_two_sources_are_one_process_by_their_creation_time() -> None:
     from_list, from_gate = process(4, 0, 1), process(4, 0, 1)
     object.__setattr__(from_gate, "start_key", 77)
     assert ProcessTree([from_list]).children(from_gate) == []
 
 
-def test_an_empty_tree_says_so():
+def test_an_empty_tree_says_so() -> None:
     assert repr(ProcessTree([])) == "<ProcessTree of 0 processes>"
 
 
-def test_elsewhere_it_says_that_windows_is_needed():
+def test_elsewhere_it_says_that_windows_is_needed() -> None:
     if sys.platform == "win32":
         assert procmon.processes()
         return

@@ -5,6 +5,7 @@ import pydoc
 import re
 from dataclasses import FrozenInstanceError, fields, replace
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -50,34 +51,34 @@ decisions = st.builds(
 )
 
 
-def all_fields(record):
+def all_fields(record: procmon.ProcessHelper | procmon.Decision) -> dict[str, object]:
     return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 @given(processes)
-def test_a_process_goes_through_json_and_back_whole(process):
+def test_a_process_goes_through_json_and_back_whole(process: procmon.ProcessHelper) -> None:
     assert all_fields(ProcessHelper.from_dict(json.loads(json.dumps(process.as_dict())))) == all_fields(process)
 
 
 @given(decisions)
-def test_a_decision_goes_through_json_and_back_whole(decision):
+def test_a_decision_goes_through_json_and_back_whole(decision: procmon.Decision) -> None:
     again = Decision.from_dict(json.loads(json.dumps(decision.as_dict())))
     assert all_fields(again) == all_fields(decision)
     assert all_fields(again.process) == all_fields(decision.process)
 
 
 @given(processes, decisions)
-def test_each_prints_on_one_line(process, decision):
+def test_each_prints_on_one_line(process: procmon.ProcessHelper, decision: procmon.Decision) -> None:
     assert len(repr(process).splitlines()) == len(repr(decision).splitlines()) == 1
 
 
-def test_statistics_are_json_and_their_times_seconds():
+def test_statistics_are_json_and_their_times_seconds() -> None:
     statistics = Statistics(allowed=2, longest_hold=timedelta(milliseconds=1500))
     assert json.loads(json.dumps(statistics.as_dict()))["longest_hold"] == 1.5
     assert statistics.as_dict().keys() == {field.name for field in fields(Statistics)}
 
 
-def test_identity_is_the_pid_with_its_start_key_and_nothing_else():
+def test_identity_is_the_pid_with_its_start_key_and_nothing_else() -> None:
     one = ProcessHelper(pid=8, parent_pid=4, image_name="a.exe", start_key=1, paused=True)
     same = ProcessHelper(pid=8, parent_pid=0, image_name="b.exe", start_key=1, exited=True)
     other = replace(one, start_key=2)
@@ -87,15 +88,15 @@ def test_identity_is_the_pid_with_its_start_key_and_nothing_else():
     assert {one: "first", other: "second"}[same] == "first"
 
 
-def test_records_do_not_change():
+def test_records_do_not_change() -> None:
     process = ProcessHelper(pid=8, parent_pid=4, image_name="a.exe")
     with pytest.raises(FrozenInstanceError):
-        process.pid = 9
+        process.pid = 9  # type: ignore[misc]
     with pytest.raises((AttributeError, TypeError)):
-        process.colour = "red"
+        process.colour = "red"  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("fields, text", [
+@pytest.mark.parametrize("given, text", [
     ({}, "<ProcessHelper 8 'a.exe' parent 4>"),
     ({"paused": True, "seen": True}, "<ProcessHelper 8 'a.exe' parent 4, paused, seen>"),
     ({"exited": True, "exit_status": 0}, "<ProcessHelper 8 'a.exe' parent 4, exited with 0>"),
@@ -107,11 +108,12 @@ def test_records_do_not_change():
      "<ProcessHelper 8 'a.exe' parent 4, allow by no controller>"),
     ({"image_name": ""}, "<ProcessHelper 8 '' parent 4>"),
 ])  # fmt: skip
-def test_the_repr_of_a_process_shows_its_state(fields, text):
-    assert repr(ProcessHelper(**({"pid": 8, "parent_pid": 4, "image_name": "a.exe"} | fields))) == text
+def test_the_repr_of_a_process_shows_its_state(given: dict[str, Any], text: str) -> None:
+    values: dict[str, Any] = {"pid": 8, "parent_pid": 4, "image_name": "a.exe", **given}
+    assert repr(ProcessHelper(**values)) == text
 
 
-def test_the_name_is_the_last_part():
+def test_the_name_is_the_last_part() -> None:
     assert ProcessHelper(pid=8, parent_pid=4, image_name="c:\\tools\\a.exe").name == "a.exe"
     assert ProcessHelper(pid=8, parent_pid=4, image_name="\\device\\mup\\a.exe").name == "a.exe"
     assert ProcessHelper(pid=8, parent_pid=4, image_name="").name == ""
@@ -124,7 +126,7 @@ def test_the_name_is_the_last_part():
     ({"flags": "x"}, "flags"), ({"created": "soon"}, "created is 'soon'"), ({"created": "2024-01-01"}, "created"),
     ({"hold_left": "x"}, "hold_left"),
 ])  # fmt: skip
-def test_a_process_that_is_none_is_refused_by_the_field(change, error):
+def test_a_process_that_is_none_is_refused_by_the_field(change: dict[str, object], error: str) -> None:
     with pytest.raises(ValueError, match=error):
         ProcessHelper.from_dict({"pid": 1, "parent_pid": 2, "image_name": ""} | change)
 
@@ -134,7 +136,7 @@ def test_a_process_that_is_none_is_refused_by_the_field(change, error):
     ({"at": "yesterday"}, "yesterday"), ({"held_for": "long"}, "long"), ({"result": "what"}, "what"),
     ({"audited": "no"}, "audited"), ({"at": "2024-01-01T00:00:00"}, "at"), ({"who": 3}, "who"),
 ])  # fmt: skip
-def test_a_decision_that_is_none_is_refused_by_the_field(change, error):
+def test_a_decision_that_is_none_is_refused_by_the_field(change: dict[str, object], error: str) -> None:
     process = ProcessHelper(pid=8, parent_pid=4, image_name="a.exe")
     good = Decision(process=process, verdict=Verdict.ALLOW, by=DecidedBy.DEFAULT).as_dict()
     with pytest.raises(ValueError, match=error):
@@ -142,7 +144,7 @@ def test_a_decision_that_is_none_is_refused_by_the_field(change, error):
 
 
 @pytest.mark.parametrize("missing", ["process", "verdict", "by", "at"])
-def test_a_decision_without_a_part_says_which(missing):
+def test_a_decision_without_a_part_says_which(missing: str) -> None:
     process = ProcessHelper(pid=8, parent_pid=4, image_name="a.exe")
     good = Decision(process=process, verdict=Verdict.ALLOW, by=DecidedBy.DEFAULT).as_dict()
     del good[missing]
@@ -150,39 +152,39 @@ def test_a_decision_without_a_part_says_which(missing):
         Decision.from_dict(good)
 
 
-def test_unknown_keys_are_ignored_and_unknown_flags_kept():
+def test_unknown_keys_are_ignored_and_unknown_flags_kept() -> None:
     data = {"pid": 1, "parent_pid": 2, "image_name": "a", "colour": "red", "flags": 0x80000001}
     assert ProcessHelper.from_dict(data).flags == 0x80000001
 
 
-def test_times_of_other_zones_stay_the_same_moment():
+def test_times_of_other_zones_stay_the_same_moment() -> None:
     at = datetime(2024, 5, 1, 12, tzinfo=timezone(timedelta(hours=2)))
     process = ProcessHelper(pid=1, parent_pid=2, image_name="a", created=at)
     assert ProcessHelper.from_dict(process.as_dict()).created == at
 
 
-@pytest.mark.parametrize("fields, text", [
+@pytest.mark.parametrize("given, text", [
     ({}, "<Decision block 8 'a.exe' by default>"),
     ({"by": DecidedBy.RULE, "who": "no shells"}, "<Decision block 8 'a.exe' by rule no shells>"),
     ({"by": DecidedBy.RULE, "audited": True}, "<Decision block 8 'a.exe' by rule (audit: let pass)>"),
     ({"result": VerdictResult.STALE}, "<Decision block 8 'a.exe' by default (came too late: stale)>"),
     ({"result": VerdictResult.DONE}, "<Decision block 8 'a.exe' by default>"),
 ])  # fmt: skip
-def test_the_repr_of_a_decision_says_who_decided_what(fields, text):
+def test_the_repr_of_a_decision_says_who_decided_what(given: dict[str, Any], text: str) -> None:
     process = ProcessHelper(pid=8, parent_pid=4, image_name="a.exe")
-    decision = Decision(**({"process": process, "verdict": Verdict.BLOCK, "by": DecidedBy.DEFAULT} | fields))
-    assert repr(decision) == text
+    values: dict[str, Any] = {"process": process, "verdict": Verdict.BLOCK, "by": DecidedBy.DEFAULT, **given}
+    assert repr(Decision(**values)) == text
 
 
-def test_verdicts_name_themselves():
+def test_verdicts_name_themselves() -> None:
     assert [repr(verdict) for verdict in (procmon.ALLOW, procmon.BLOCK, procmon.DEFER)] == [
         "<Verdict.ALLOW>", "<Verdict.BLOCK>", "<Verdict.DEFER>",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("record", [ProcessHelper, Decision, Statistics])
-def test_help_shows_what_each_field_is(record):
-    text = pydoc.render_doc(record, renderer=pydoc.plaintext)
+def test_help_shows_what_each_field_is(record: Any) -> None:
+    text = pydoc.render_doc(record, renderer=pydoc.plaintext)  # type: ignore[attr-defined]
     for field in fields(record):
         shown = re.search(rf"^ \|  {field.name}\n \|      (\S.*)", text, re.MULTILINE)
         assert shown, f"help({record.__name__}) does not say what {field.name} is"

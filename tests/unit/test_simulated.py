@@ -2,7 +2,9 @@
 
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -42,26 +44,26 @@ class TestSimulatedGate(GateConformance):
     settle = 0.0
 
     @pytest.fixture
-    def adapter(self):
+    def adapter(self) -> Iterator[Adapter]:
         with SimulatedAdapter() as adapter:
             yield adapter
 
 
 @pytest.fixture
-def gate():
+def gate() -> Iterator[procmon.SimulatedGate]:
     gate = procmon.SimulatedGate()
     yield gate
     gate.close()
 
 
-def test_images_become_lowercase_dos_paths_and_pids_ascend_in_steps_of_four(gate):
+def test_images_become_lowercase_dos_paths_and_pids_ascend_in_steps_of_four(gate: procmon.SimulatedGate) -> None:
     first, second = gate.start("C:/Tools/A.EXE"), gate.start("b.exe")
     assert first.image_name == "c:\\tools\\a.exe"
     assert (first.pid, second.pid) == (1000, 1004)
 
 
-def test_every_field_of_a_record_can_be_given(gate):
-    given_fields = {
+def test_every_field_of_a_record_can_be_given(gate: procmon.SimulatedGate) -> None:
+    given_fields: dict[str, Any] = {
         "parent_pid": 8, "command_line": "a -x", "creator_pid": 12, "creator_tid": 16, "native_name": "\\Device\\a",
         "hold_left": 3.0,
     }  # fmt: skip
@@ -69,7 +71,7 @@ def test_every_field_of_a_record_can_be_given(gate):
     assert {name: getattr(process, name) for name in given_fields} == given_fields
 
 
-def test_a_pid_is_used_again_only_after_its_process_has_gone(gate):
+def test_a_pid_is_used_again_only_after_its_process_has_gone(gate: procmon.SimulatedGate) -> None:
     first = gate.start("a.exe")
     with pytest.raises(ValueError, match="pid 1000 is in use by a.exe"):
         gate.start("b.exe", pid=1000)
@@ -80,19 +82,19 @@ def test_a_pid_is_used_again_only_after_its_process_has_gone(gate):
     assert gate.verdict_of(second, timeout=0) is None
 
 
-def test_an_automatic_pid_passes_over_those_that_were_given(gate):
+def test_an_automatic_pid_passes_over_those_that_were_given(gate: procmon.SimulatedGate) -> None:
     gate.start("a.exe", pid=1000)
     assert gate.start("b.exe").pid == 1004
 
 
-def test_a_timeout_before_the_fetch_is_given_once_with_its_verdict(gate):
+def test_a_timeout_before_the_fetch_is_given_once_with_its_verdict(gate: procmon.SimulatedGate) -> None:
     process = gate.start("a.exe")
     gate.time_out(process)
     [record] = gate.fetch()
     assert (record.paused, record.verdict, record.decided_by) == (False, procmon.ALLOW, DecidedBy.GATE_TIMEOUT)
 
 
-def test_a_timeout_after_the_fetch_is_given_once_more(gate):
+def test_a_timeout_after_the_fetch_is_given_once_more(gate: procmon.SimulatedGate) -> None:
     process = gate.start("a.exe")
     gate.fetch()
     gate.time_out(process, procmon.BLOCK)
@@ -104,21 +106,21 @@ def test_a_timeout_after_the_fetch_is_given_once_more(gate):
         gate.time_out(process)
 
 
-def test_only_a_held_process_can_time_out(gate):
+def test_only_a_held_process_can_time_out(gate: procmon.SimulatedGate) -> None:
     process = gate.start("a.exe")
     gate.allow(process)
     with pytest.raises(ValueError, match="not held"):
         gate.time_out(process)
 
 
-def test_defer_is_no_verdict_of_a_gate(gate):
+def test_defer_is_no_verdict_of_a_gate(gate: procmon.SimulatedGate) -> None:
     with pytest.raises(ValueError, match="DEFER"):
         gate.time_out(gate.start("a.exe"), procmon.DEFER)
     with pytest.raises(ValueError, match="on_disconnect"):
         procmon.SimulatedGate(on_disconnect=procmon.DEFER)
 
 
-def test_close_gives_the_disconnect_verdict():
+def test_close_gives_the_disconnect_verdict() -> None:
     with procmon.SimulatedGate(on_disconnect=procmon.BLOCK) as gate:
         process = gate.start("a.exe")
     assert gate.verdict_of(process, timeout=0) is procmon.BLOCK
@@ -126,14 +128,14 @@ def test_close_gives_the_disconnect_verdict():
         gate.start("b.exe")
 
 
-def test_exempt_and_earlier_processes_are_reported_and_never_held(gate):
+def test_exempt_and_earlier_processes_are_reported_and_never_held(gate: procmon.SimulatedGate) -> None:
     exempt = gate.start("csrss.exe", flags=procmon.ProcessFlags.EXEMPT)
     [earlier] = gate.running_before("explorer.exe")
     assert [record.paused for record in gate.fetch()] == [False, False]
     assert gate.block(exempt, earlier) == [VerdictResult.NOT_HELD, VerdictResult.NOT_HELD]
 
 
-def test_a_fault_is_raised_once_and_loses_no_record(gate):
+def test_a_fault_is_raised_once_and_loses_no_record(gate: procmon.SimulatedGate) -> None:
     gate.start("a.exe")
     gate.fail(OSError("gone"))
     with pytest.raises(OSError, match="gone"):
@@ -141,7 +143,7 @@ def test_a_fault_is_raised_once_and_loses_no_record(gate):
     assert len(gate.fetch()) == 1
 
 
-def test_an_ended_gate_gives_what_it_has_and_takes_no_more(gate):
+def test_an_ended_gate_gives_what_it_has_and_takes_no_more(gate: procmon.SimulatedGate) -> None:
     gate.start("a.exe")
     gate.end()
     assert not gate.ended
@@ -151,13 +153,13 @@ def test_an_ended_gate_gives_what_it_has_and_takes_no_more(gate):
         gate.start("b.exe")
 
 
-def test_verdict_of_waits_for_the_verdict(gate):
+def test_verdict_of_waits_for_the_verdict(gate: procmon.SimulatedGate) -> None:
     process = gate.start("a.exe")
     threading.Timer(0.02, gate.allow, [process]).start()
     assert gate.verdict_of(process, timeout=5) is procmon.ALLOW
 
 
-def test_verdict_of_what_was_killed_while_held_is_none_without_waiting(gate):
+def test_verdict_of_what_was_killed_while_held_is_none_without_waiting(gate: procmon.SimulatedGate) -> None:
     process = gate.start("a.exe")
     gate.exit(process)
     began = time.monotonic()
@@ -166,7 +168,7 @@ def test_verdict_of_what_was_killed_while_held_is_none_without_waiting(gate):
 
 
 @pytest.mark.parametrize("stranger", [4, procmon.ProcessHelper(pid=1000, parent_pid=4, image_name="x", start_key=99)])
-def test_a_stranger_has_no_verdict_and_cannot_exit(gate, stranger):
+def test_a_stranger_has_no_verdict_and_cannot_exit(gate: procmon.SimulatedGate, stranger: Any) -> None:
     gate.start("a.exe")
     with pytest.raises(procmon.StaleProcess):
         gate.verdict_of(stranger)
@@ -174,7 +176,7 @@ def test_a_stranger_has_no_verdict_and_cannot_exit(gate, stranger):
         gate.exit(stranger)
 
 
-def test_a_script_does_what_programs_do_and_those_that_do_not_run_do_nothing(gate):
+def test_a_script_does_what_programs_do_and_those_that_do_not_run_do_nothing(gate: procmon.SimulatedGate) -> None:
     exits = []
     with procmon.Monitor(gate) as monitor:
         monitor.subscribe(lambda process: procmon.BLOCK, match="curl.exe")
@@ -203,7 +205,7 @@ def test_a_script_does_what_programs_do_and_those_that_do_not_run_do_nothing(gat
     assert exits == [("cc.exe", 1), ("curl.exe", STATUS_BLOCKED), ("slow.exe", 9), ("make.exe", 0)]
 
 
-def test_a_script_for_a_gate_that_nobody_watches_is_put_in_at_once(gate):
+def test_a_script_for_a_gate_that_nobody_watches_is_put_in_at_once(gate: procmon.SimulatedGate) -> None:
     make, compiler = gate.play(
         [("start", "make.exe"), ("start", "cc.exe", "make.exe"), ("exit", "cc.exe", 1)], patience=60
     )
@@ -215,7 +217,7 @@ def test_a_script_for_a_gate_that_nobody_watches_is_put_in_at_once(gate):
     assert compiler.parent_pid == make.pid
 
 
-def test_a_hold_may_time_out_in_a_script(gate):
+def test_a_hold_may_time_out_in_a_script(gate: procmon.SimulatedGate) -> None:
     [process] = gate.play([("start", "a.exe"), ("time out", "a.exe")])
     assert gate.verdict_of(process) is procmon.ALLOW
 
@@ -223,7 +225,7 @@ def test_a_hold_may_time_out_in_a_script(gate):
 @pytest.mark.parametrize(
     "step", [(), ("stop",), ("exit", "a.exe"), ("start",), ("start", "b.exe", "a.exe"), ("sleep", "1")]
 )
-def test_a_step_that_is_none_is_named(gate, step):
+def test_a_step_that_is_none_is_named(gate: procmon.SimulatedGate, step: Any) -> None:
     with pytest.raises(ValueError, match="step 2"):
         gate.play([("start", "c.exe"), step])
 
@@ -231,7 +233,7 @@ def test_a_step_that_is_none_is_named(gate, step):
 @given(
     st.lists(st.sampled_from(["start", "allow", "block", "exit", "time out", "fetch", "reuse", "stale"]), max_size=40)
 )
-def test_whatever_happens_each_start_and_each_exit_is_given_once_and_answered_once(steps):
+def test_whatever_happens_each_start_and_each_exit_is_given_once_and_answered_once(steps: list[str]) -> None:
     gate = procmon.SimulatedGate()
     living: list[procmon.ProcessHelper] = []
     gone: list[procmon.ProcessHelper] = []
@@ -268,7 +270,7 @@ def test_whatever_happens_each_start_and_each_exit_is_given_once_and_answered_on
     assert not any(gate.verdict_of(one, timeout=0) is None for one in living)
 
 
-def test_ctrl_c_is_heard_while_one_waits():
+def test_ctrl_c_is_heard_while_one_waits() -> None:
     gate = procmon.SimulatedGate()
     process = gate.start("a.exe")
     gate.fetch()

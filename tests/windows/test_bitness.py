@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import cast
 
 import pytest
 from kernel import WineKernel
@@ -34,7 +35,8 @@ def chain(*bits: int, end: str = "the end") -> str:
     return " run ".join(f'"{CLIENTS[each]}"' for each in bits) + f" {end}"
 
 
-def lines(output: bytes) -> list[str]:
+def lines(output: str | bytes) -> list[str]:
+    assert isinstance(output, bytes)
     return output.decode("utf-8").splitlines()
 
 
@@ -47,8 +49,7 @@ def test_all_facts_of_a_held_program_and_of_the_same_one_running(bits: int, tmp_
     command = chain(bits, end="\u00fc \u4e2d\u6587 \U0001f600 " + "x" * 20_000 + " run cmd /q /k")
     output = tmp_path / "output"
     with open(output, "wb") as stdout, procmon.DebugGate.run(command, stdin=subprocess.PIPE, stdout=stdout) as gate:
-        process, popen = next_held(gate), gate.popen
-        assert popen is not None
+        process, popen = next_held(gate), cast("subprocess.Popen[bytes]", gate.popen)
         with kernel.open_process(process.pid) as handle:
             assert kernel.is_wow64(handle) == (bits == 32)
         facts = known_facts(process.pid, command)

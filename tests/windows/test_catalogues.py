@@ -21,6 +21,7 @@ import procmon
 from authenticode import Authority, Signer, image_hash, small_program
 from procmon import ProcessDetails, Signature, SignatureKind, SignatureStatus
 from procmon.system import details
+from procmon.win32 import files, trust
 from windows.wintrust import Watched, Windows8, Wine
 
 CATALOGS = Path(os.environ["SystemRoot"], "system32", "catroot", "{127d0a1d-4ef2-11d1-8608-00c04fc295ee}")
@@ -227,7 +228,7 @@ def test_a_look_up_that_is_interrupted_leaves_nothing_open(
             raise KeyboardInterrupt
         return None
 
-    monkeypatch.setattr(details.trust, "_subject", interrupted)
+    monkeypatch.setattr(trust, "_subject", interrupted)
     with pytest.raises(KeyboardInterrupt):
         signature_of(program)
     assert wintrust.open == []
@@ -240,7 +241,7 @@ def test_a_thousand_look_ups_leave_nothing_open(wintrust: Watched, signer: Signe
     before = handles()
     for _ in range(500):
         for path, signature in expected.items():
-            with details.files.open_shared(str(path)) as file:
+            with files.open_shared(str(path)) as file:
                 assert details._signature(str(path), file) == signature
             assert wintrust.open == []
     assert len(wintrust.verified) == 500

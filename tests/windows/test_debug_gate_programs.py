@@ -13,7 +13,9 @@ def run_through(code: str) -> tuple[str, int]:
     with procmon.DebugGate.run(python(code), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as gate:
         drive(gate)
         assert gate.popen is not None
-        return gate.popen.communicate(timeout=SOON)[0].strip(), gate.popen.returncode & 0xFFFFFFFF
+        output = gate.popen.communicate(timeout=SOON)[0]
+        assert isinstance(output, str)
+        return output.strip(), gate.popen.returncode & 0xFFFFFFFF
 
 
 def test_a_program_handles_its_own_exceptions() -> None:

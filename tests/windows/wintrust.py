@@ -86,6 +86,10 @@ class Windows8(Wine):
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name) if hasattr(type(self), name) else super().__getitem__(name)
 
+    def _real(self, name: str, *arguments: object) -> int:
+        result: int = super().__getitem__(name)(*arguments)
+        return result
+
     def CryptCATAdminAcquireContext2(self, into: int, subsystem: int, algorithm: str, policy: int, flags: int) -> int:
         admin = next(self._handles)
         HANDLE.from_address(into).value, self._searches[admin] = admin, Search()
@@ -101,7 +105,7 @@ class Windows8(Wine):
         self, admin: int, digest: int, size: int, flags: int, previous: int
     ) -> int | None:
         if admin not in self._searches:
-            return super().__getitem__("CryptCATAdminEnumCatalogFromHash")(admin, digest, size, flags, previous)
+            return self._real("CryptCATAdminEnumCatalogFromHash", admin, digest, size, flags, previous)
         search = self._searches[admin]
         if HANDLE.from_address(previous).value is None:
             wanted = tag(search.digest)
@@ -115,18 +119,18 @@ class Windows8(Wine):
 
     def CryptCATCatalogInfoFromContext(self, catalog: int, info: int, flags: int) -> int:
         if catalog not in self._found:
-            return super().__getitem__("CryptCATCatalogInfoFromContext")(catalog, info, flags)
+            return self._real("CryptCATCatalogInfoFromContext", catalog, info, flags)
         (ctypes.c_wchar * MAX_PATH).from_address(info + 4).value = str(self._found[catalog])
         return 1
 
     def CryptCATAdminReleaseCatalogContext(self, admin: int, catalog: int, flags: int) -> int:
         if catalog not in self._found:
-            return super().__getitem__("CryptCATAdminReleaseCatalogContext")(admin, catalog, flags)
+            return self._real("CryptCATAdminReleaseCatalogContext", admin, catalog, flags)
         return 1
 
     def CryptCATAdminReleaseContext(self, admin: int, flags: int) -> int:
         if admin not in self._searches:
-            return super().__getitem__("CryptCATAdminReleaseContext")(admin, flags)
+            return self._real("CryptCATAdminReleaseContext", admin, flags)
         return 1
 
 
