@@ -32,6 +32,7 @@ from .gates.base import Gate
 from .gates.debug import DebugGate
 from .gates.driver import DriverGate
 from .gates.simulated import SimulatedGate
+from .monitor.event_log import EventLogSink
 from .monitor.holds import Sink
 from .monitor.monitor import Monitor
 from .monitor.run import RunResult, guard, run
@@ -70,6 +71,7 @@ __all__ = [
     "DriverService",
     "DriverState",
     "DriverStatus",
+    "EventLogSink",
     "ExitCallback",
     "Gate",
     "GateClosed",

@@ -1,0 +1,118 @@
+"""EventLogSink: which decisions become which events, and that no name can forge a line."""
+
+import sys
+from dataclasses import dataclass, field
+
+import pytest
+
+import procmon
+from procmon import ALLOW, BLOCK, DEFER, DecidedBy, Decision, EventLogSink, ProcessHelper, Verdict, VerdictResult
+
+ERROR, WARNING, INFORMATION = 1, 2, 4
+
+
+@dataclass
+class Source:
+    """Stands for an open source of Windows."""
+
+    name: str = ""
+    events: list[tuple[int, int, str]] = field(default_factory=list)
+    closed: int = 0
+
+    def report(self, kind: int, event: int, text: str) -> None:
+        self.events.append((kind, event, text))
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def decision(
+    verdict: Verdict = ALLOW,
+    by: DecidedBy = DecidedBy.RULE,
+    result: VerdictResult | None = VerdictResult.DONE,
+    *,
+    image: str = "c:\\tools\\a.exe",
+    audited: bool = False,
+) -> Decision:
+    process = ProcessHelper(pid=8, parent_pid=4, image_name=image, start_key=1)
+    return Decision(process=process, verdict=verdict, by=by, who="no tools", result=result, audited=audited)
+
+
+def events(*decisions: Decision, allows: bool = False) -> list[tuple[int, int, str]]:
+    source = Source()
+    with EventLogSink(allows=allows, open_source=lambda _: source) as sink:
+        for each in decisions:
+            sink.write(each)
+    return source.events
+
+
+@pytest.mark.parametrize(
+    ("each", "kind", "event"),
+    [
+        (decision(BLOCK), WARNING, 2),
+        (decision(BLOCK, audited=True), WARNING, 3),
+        (decision(DEFER, audited=True), WARNING, 3),
+        (decision(BLOCK, DecidedBy.ERROR), ERROR, 4),
+        (decision(ALLOW, DecidedBy.DEADLINE), ERROR, 4),
+        (decision(ALLOW, DecidedBy.GATE_TIMEOUT), ERROR, 4),
+        (decision(ALLOW, DecidedBy.DISCONNECT), ERROR, 4),
+        (decision(ALLOW, DecidedBy.LIMIT), ERROR, 4),
+        (decision(BLOCK, result=VerdictResult.STALE), ERROR, 4),
+        (decision(BLOCK, result=None), WARNING, 2),
+    ],
+)
+def test_each_kind_of_decision_has_its_type_and_id(each: Decision, kind: int, event: int) -> None:
+    assert [(got, number) for got, number, _ in events(each)] == [(kind, event)]
+
+
+def test_allowed_starts_are_left_out_unless_they_are_wanted() -> None:
+    assert events(decision(ALLOW)) == []
+    assert [(kind, number) for kind, number, _ in events(decision(ALLOW), allows=True)] == [(INFORMATION, 1)]
+
+
+def test_an_event_says_what_happened_and_then_each_field() -> None:
+    ((_, _, text),) = events(decision(BLOCK))
+    lines = text.split("\r\n")
+    assert lines[0] == "c:\\tools\\a.exe (pid 8) blocked by rule no tools"
+    assert lines[1] == ""
+    assert {"image: c:\\tools\\a.exe", "verdict: block", "rule or callback: no tools", "result: done"} < {*lines}
+
+
+def test_an_audited_block_is_said_to_be_none() -> None:
+    ((_, _, text),) = events(decision(BLOCK, audited=True))
+    assert text.startswith("c:\\tools\\a.exe (pid 8) would be blocked: by rule")
+
+
+def test_no_name_can_begin_a_line() -> None:
+    ((_, _, text),) = events(decision(BLOCK, image="c:\\a\r\nverdict: allow\x00.exe"))
+    assert text.count("\r\n") == text.count("\n") and "\x00" not in text
+    assert [line for line in text.split("\r\n") if line.startswith("verdict")] == ["verdict: block"]
+
+
+def test_a_monitor_writes_its_blocks() -> None:
+    source = Source()
+    gate = procmon.SimulatedGate()
+    with procmon.Monitor(gate, default=BLOCK, audit=EventLogSink(open_source=lambda _: source)):
+        gate.verdict_of(gate.start("c:/tools/a.exe"))
+    assert [number for _, number, _ in source.events] == [2]
+
+
+def test_close_twice_is_no_error() -> None:
+    sink = EventLogSink(open_source=Source)
+    sink.close()
+    sink.close()
+
+
+@pytest.mark.parametrize("name", ["", "a\\b"])
+def test_a_name_that_windows_would_refuse_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="name of a program"):
+        EventLogSink(name, open_source=Source)
+
+
+def test_off_windows_it_says_so() -> None:
+    if sys.platform == "win32":  # tests/windows/test_event_log.py says what happens here
+        return
+    with pytest.raises(procmon.UnsupportedPlatform, match="needs Windows"):
+        EventLogSink()
+    with pytest.raises(procmon.UnsupportedPlatform, match="need Windows"):
+        EventLogSink.install()
