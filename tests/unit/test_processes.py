@@ -1,5 +1,6 @@
 """ProcessTree, from records of any source: who is below whom, and how it is drawn."""
 
+import dataclasses
 import sys
 from datetime import UTC, datetime, timedelta
 
@@ -89,3 +90,32 @@ def test_elsewhere_it_says_that_windows_is_needed() -> None:
         procmon.processes()
     with pytest.raises(procmon.UnsupportedPlatform, match="needs Windows"):
         procmon.tree()
+
+
+def test_a_pid_that_was_used_again_is_another_process_with_its_own_children():
+    first, second = process(8, 4, 1, "first.exe"), process(8, 4, 5, "second.exe")
+    of_first, of_second, orphan = process(12, 8, 2), process(16, 8, 6), process(20, 8, 4)
+    first = dataclasses.replace(first, exited=True, exited_at=NOW + timedelta(seconds=3))
+    tree = ProcessTree([second, first, of_second, of_first, orphan])
+    assert len(tree) == 5
+    assert tree.children(first) == [of_first]
+    assert tree.children(second) == tree.children(8) == [of_second]
+    assert orphan in tree.roots  # `first` had exited, and `second` had not yet started
+
+
+def test_a_label_of_your_own_is_drawn():
+    tree = ProcessTree([process(4, 0, 0), process(8, 4, 1)], label=lambda process: f"<{process.pid}>")
+    assert repr(tree) == "<4>\n└─ <8>"
+    assert repr(tree.below(8)) == "<8>"
+
+
+def test_what_became_of_a_process_is_drawn():
+    made = process(8, 4, 1)
+    gone = dataclasses.replace(made, exited=True, exit_status=0, exited_at=NOW + timedelta(seconds=2.5))
+    for record, drawn in (
+        (dataclasses.replace(made, paused=True), "a.exe 8 (paused)"),
+        (dataclasses.replace(gone, verdict=procmon.BLOCK), "a.exe 8 (blocked)"),
+        (gone, "a.exe 8 (1.50 s)"),
+        (dataclasses.replace(gone, exit_status=0xC0000005), "a.exe 8 (status 0xc0000005, 1.50 s)"),
+    ):
+        assert repr(ProcessTree([record])) == drawn

@@ -125,12 +125,14 @@ class ProcessTree:
         self, processes: Iterable[ProcessHelper], *, label: Callable[[ProcessHelper], str] | None = None
     ) -> None:
         self._label = label or _label
-        self._by_pid = {process.pid: process for process in processes}
-        self._children: dict[int, list[ProcessHelper]] = {}
+        self._by_pid: dict[int, list[ProcessHelper]] = {}  # more than one where a pid was used again
+        for process in {process: process for process in processes}.values():
+            self._by_pid.setdefault(process.pid, []).append(process)
+        self._children: dict[ProcessHelper, list[ProcessHelper]] = {}
         self._roots: list[ProcessHelper] = []
-        for process in self._by_pid.values():
+        for process in self._all():
             parent = self.parent(process)
-            (self._roots if parent is None else self._children.setdefault(parent.pid, [])).append(process)
+            (self._roots if parent is None else self._children.setdefault(parent, [])).append(process)
 
     @property
     def roots(self) -> list[ProcessHelper]:
@@ -143,12 +145,11 @@ class ProcessTree:
         Raises: StaleProcess when `process` itself is not.
         """
         child = self._known(process)
-        parent = self._by_pid.get(child.parent_pid)
-        return parent if parent is not None and _is_older(parent, child) else None
+        return _youngest(each for each in self._by_pid.get(child.parent_pid, ()) if _may_be_parent(each, child))
 
     def children(self, process: ProcessHelper | int) -> list[ProcessHelper]:
         """What it has started, and is still there. Raises: StaleProcess when `process` is not among them."""
-        return list(self._children.get(self._known(process).pid, ()))
+        return list(self._children.get(self._known(process), ()))
 
     def below(self, root: ProcessHelper | int) -> "ProcessTree":
         """The part of the tree from `root` down. Raises: StaleProcess when it is not among them."""
@@ -159,20 +160,24 @@ class ProcessTree:
         return (process for process, _ in self._walk(self._roots))
 
     def __len__(self) -> int:
-        return len(self._by_pid)
+        return sum(1 for _ in self._all())
 
     def __contains__(self, process: object) -> bool:
-        return isinstance(process, ProcessHelper) and self._by_pid.get(process.pid) == process
+        return isinstance(process, ProcessHelper) and process in self._by_pid.get(process.pid, ())
 
     def __repr__(self) -> str:
         if not self._roots:
             return "<ProcessTree of 0 processes>"
         return "\n".join(stem + self._label(process) for process, stem in self._walk(self._roots))
 
+    def _all(self) -> Iterator[ProcessHelper]:
+        return (process for same_pid in self._by_pid.values() for process in same_pid)
+
     def _known(self, process: ProcessHelper | int) -> ProcessHelper:
         pid = process if isinstance(process, int) else process.pid
-        known = self._by_pid.get(pid)
-        if known is None or (isinstance(process, ProcessHelper) and not _same(known, process)):
+        same_pid = self._by_pid.get(pid, ())
+        known = _youngest(each for each in same_pid if isinstance(process, int) or _same(each, process))
+        if known is None:
             raise StaleProcess(
                 f"{process!r} is not in this tree: it has gone; procmon.tree() gives the tree of today", process
             )
@@ -184,19 +189,32 @@ class ProcessTree:
         while ahead:
             process, stem, under = ahead.pop()
             yield process, stem
-            children = self._children.get(process.pid, [])
+            children = self._children.get(process, [])
             for child in reversed(children):
                 last = child is children[-1]
                 ahead.append((child, under + ("└─ " if last else "├─ "), under + ("   " if last else "│  ")))
 
 
-def _is_older(parent: ProcessHelper, child: ProcessHelper) -> bool:
-    """`parent` came before `child`; of two without a time, or with the same, the pid and the start key tell."""
-    if parent.pid == child.pid:
+def _may_be_parent(parent: ProcessHelper, child: ProcessHelper) -> bool:
+    """`parent` came before `child`, and had not exited by then."""
+    if parent.pid == child.pid or not _is_older(parent, child):
         return False
-    if parent.created is not None and child.created is not None and parent.created != child.created:
-        return parent.created < child.created
-    return (parent.start_key, parent.pid) < (child.start_key, child.pid)
+    return parent.exited_at is None or child.created is None or parent.exited_at >= child.created
+
+
+def _is_older(one: ProcessHelper, other: ProcessHelper) -> bool:
+    """Compare by creation time; where that does not decide, by start key and pid."""
+    if one.created is not None and other.created is not None and one.created != other.created:
+        return one.created < other.created
+    return (one.start_key, one.pid) < (other.start_key, other.pid)
+
+
+def _youngest(processes: Iterable[ProcessHelper]) -> ProcessHelper | None:
+    found = None
+    for process in processes:
+        if found is None or _is_older(found, process):
+            found = process
+    return found
 
 
 def _same(known: ProcessHelper, asked: ProcessHelper) -> bool:
