@@ -19,8 +19,8 @@ Script = Callable[["CommandGate"], None]
 class CommandGate(SimulatedGate):
     """A gate over a real command; the processes that it is said to start come from a script."""
 
-    def __init__(self, script: Script, before: Script, status: int, otherwise: Verdict) -> None:
-        super().__init__("scripted", on_disconnect=otherwise)
+    def __init__(self, script: Script, before: Script, status: int, fail: Verdict) -> None:
+        super().__init__("scripted", on_disconnect=fail)
         self.popen = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({status})"])
         before(self)
         self._script = threading.Thread(target=self._play, args=(script,), daemon=True)
@@ -33,7 +33,7 @@ class CommandGate(SimulatedGate):
                 self.end()
                 time.sleep(10)
             finally:
-                self.close()  # what is still held, nobody answers: the test is to fail, not to hang
+                self.close()  # what is still held is released: the test is to fail, not to hang
 
 
 class Keys:
@@ -68,13 +68,13 @@ class Scene:
     ) -> main.Gates:
         """Gates on which `script` plays, in a thread, what starts; `before` it, in none, what runs already."""
 
-        def run(command: Sequence[str], *, hold_timeout: float | None, otherwise: Verdict) -> CommandGate:
-            self.asked = {"command": list(command), "hold": hold_timeout, "otherwise": otherwise}
-            self.gate = CommandGate(script, before, status, otherwise)
+        def run(command: Sequence[str], *, hold_timeout: float | None, fail: Verdict) -> CommandGate:
+            self.asked = {"command": list(command), "hold": hold_timeout, "fail": fail}
+            self.gate = CommandGate(script, before, status, fail)
             return self.gate
 
-        def driver(*, hold_timeout: float | None, otherwise: Verdict) -> CommandGate:
-            return run([], hold_timeout=hold_timeout, otherwise=otherwise)
+        def driver(*, hold_timeout: float | None, fail: Verdict) -> CommandGate:
+            return run([], hold_timeout=hold_timeout, fail=fail)
 
         def keyboard(_: Screen) -> Keyboard | None:
             return None if keys is None else Keys(keys, self.questions)

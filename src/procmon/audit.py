@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +21,7 @@ from typing import BinaryIO
 from .errors import AuditError
 from .policy.policy import Policy
 from .policy.rules import verdict_word
-from .records import DecidedBy, Decision, Verdict, printable
+from .records import DecidedBy, Decision, ProcessHelper, Verdict, printable
 
 __all__ = ["AuditLog", "AuditReader", "Change", "Damage", "Replay", "read", "replay"]
 
@@ -89,7 +90,18 @@ class AuditLog:
         Raises: AuditError when the log is closed, or its file cannot be opened again after it was renamed; OSError when
         the disk refuses. In both of the latter cases the next call tries anew.
         """
-        line = json.dumps(decision.as_dict(), separators=(",", ":")).encode() + b"\n"
+        self._write(decision.as_dict())
+
+    def write_exit(self, process: ProcessHelper) -> None:
+        """Append the exit of a process, as a line with ``"event": "exit"``; `read` gives decisions alone.
+
+        Raises: as `write`.
+        """
+        at = process.exited_at or datetime.now(UTC)
+        self._write({"event": "exit", "at": at.isoformat(), "process": process.as_dict()})
+
+    def _write(self, data: dict[str, object]) -> None:
+        line = json.dumps(data, separators=(",", ":")).encode() + b"\n"
         with self._lock:
             if self._closed:
                 raise AuditError(f"{self.path}: the audit log is closed; make a new AuditLog")
@@ -219,7 +231,9 @@ class AuditReader(Iterator[Decision]):
                     if not line.strip():
                         continue
                     try:
-                        yield Decision.from_dict(json.loads(line))
+                        data = json.loads(line)
+                        if "event" not in data:  # an exit is no decision, and no damage
+                            yield Decision.from_dict(data)
                     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                         self._damage(path, number, line, error)
 

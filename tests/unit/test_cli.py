@@ -14,7 +14,7 @@ import pytest
 import procmon
 from commandline import ASKING, CommandGate, Scene, two, without_time
 from procmon import ALLOW, BLOCK, Verdict, audit
-from procmon.cli import main, prompts
+from procmon.cli import live, main, prompts
 from procmon.cli.screen import Screen
 from procmon.cli.session import Reloader
 
@@ -24,7 +24,7 @@ class TestRun:
         self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main.main(["run", "--policy", str(policy), "--", "make", "-j2"], scene.gates(two, status=7)) == 7
-        assert scene.asked == {"command": ["make", "-j2"], "hold": 60.0, "otherwise": ALLOW}
+        assert scene.asked == {"command": ["make", "-j2"], "hold": 60.0, "fail": ALLOW}
         out, err = capsys.readouterr()
         assert out == ""
         assert without_time(err) == [
@@ -72,15 +72,15 @@ class TestRun:
         assert 'there is no mode "x"' in capsys.readouterr().err
 
     def test_a_command_that_is_not_there(self, capsys: pytest.CaptureFixture[str]) -> None:
-        def missing(command: Sequence[str], *, hold_timeout: float | None, otherwise: Verdict) -> CommandGate:
+        def missing(command: Sequence[str], *, hold_timeout: float | None, fail: Verdict) -> CommandGate:
             raise FileNotFoundError(2, "the system cannot find the file")
 
         assert main.main(["run", "--", "nonsense", "x"], main.Gates(run=missing)) == main.NOT_FOUND
         assert "there is no command nonsense" in capsys.readouterr().err
 
     def test_a_status_of_windows_fits_into_sys_exit(self) -> None:
-        assert main._exit_status(0xC0000364) == 0xC0000364 - 2**32
-        assert main._exit_status(7) == 7
+        assert live.exit_status(0xC0000364) == 0xC0000364 - 2**32
+        assert live.exit_status(7) == 7
 
 
 class TestAsking:
@@ -115,16 +115,16 @@ class TestAsking:
         questions = capsys.readouterr().err
         assert questions.index("let a.exe") < questions.index("let b.exe") < questions.index("let c.exe")
 
-    @pytest.mark.parametrize("otherwise", [ALLOW, BLOCK])
+    @pytest.mark.parametrize("fail", [ALLOW, BLOCK])
     def test_without_a_terminal_it_is_said_what_happens(
-        self, otherwise: Verdict, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]
+        self, fail: Verdict, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         policy.write_text(ASKING, encoding="utf-8")
-        arguments = ["run", "--policy", str(policy), "--otherwise", otherwise.value, "make"]
+        arguments = ["run", "--policy", str(policy), "--fail", fail.value, "make"]
         main.main(arguments, scene.gates(two))
         err = capsys.readouterr().err
-        assert f"no terminal to ask on, so `ask` is {otherwise.value}" in err
-        assert f"{otherwise.value}   1000 c:\\tools\\a.exe" in err
+        assert f"no terminal to ask on, so `ask` is {fail.value}" in err
+        assert f"{fail.value}   1000 c:\\tools\\a.exe" in err
 
     def test_a_key_pressed_before_the_question_could_be_read_is_no_answer(
         self, scene: Scene, policy: Path, monkeypatch: pytest.MonkeyPatch
@@ -186,20 +186,20 @@ class TestGuardWithoutRules:
                 verdicts.append(gate.verdict_of(gate.start(image, hold_left=60.0), timeout=5.0))
 
         assert main.main(["guard"], scene.gates(several, keys="yn")) == main.FAILED  # for the gate has ended
-        assert verdicts == [ALLOW, BLOCK, ALLOW]  # the console is Windows' own: nobody is asked
+        assert verdicts == [ALLOW, BLOCK, ALLOW]  # no question about the console host
         out = capsys.readouterr().out
         assert out.startswith("asking about each process that starts: y lets it run, n ends it; ")
         assert "let a.exe (1000) run? [y/n] 60 s left, then allow " in out
         assert "allow   1000 c:\\tools\\a.exe  [you]" in out
 
     @pytest.mark.parametrize("arguments", [[], ["--json"]])
-    def test_where_nobody_can_be_asked_it_holds_nothing(
+    def test_where_no_question_can_be_asked_it_holds_nothing(
         self, arguments: list[str], scene: Scene, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main.main(["guard", *arguments], scene.gates(two)) == main.FAILED
         assert scene.gate is None
         err = capsys.readouterr().err
-        assert ("with --json there is nobody to ask" if arguments else "there is no terminal to ask on") in err
+        assert ("with --json there are no questions" if arguments else "there is no terminal to ask on") in err
         for way_out in ("--policy FILE", "--audit", "`procmon-gate watch`"):
             assert way_out in err
 
@@ -242,7 +242,7 @@ class TestGuardAndWatch:
     def test_guard_applies_the_policy(self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main.main(["guard", "--policy", str(policy)], scene.gates(two)) == main.FAILED  # for the gate has ended
         out, err = capsys.readouterr()
-        assert err.startswith("procmon-gate: scripted ended, nothing is held any more")
+        assert err.startswith("procmon-gate: scripted ended, and nothing is held any more")
         lines = without_time(out)
         assert lines[0].endswith("policy.toml: 1 rule, enforced, no default; Ctrl+C ends it")
         assert lines[2].startswith("block   1004 c:\\games\\chess.exe")
@@ -267,9 +267,9 @@ class TestGuardAndWatch:
             raise LookupError("no such fact")
 
         monkeypatch.setattr(procmon.Policy, "__call__", fail)
-        main.main(["guard", "--otherwise", "block", "--policy", str(policy)], scene.gates(two))
+        main.main(["guard", "--fail", "block", "--policy", str(policy)], scene.gates(two))
         out = capsys.readouterr().out
-        assert out.count("the rules failed: LookupError('no such fact'); whom they fail on gets block") == 1
+        assert out.count("the rules failed: LookupError('no such fact'); the verdict is block") == 1
         assert out.endswith("2 held: 0 allowed, 2 blocked\n")
 
     def test_a_log_that_fails_is_not_silent(
@@ -300,7 +300,7 @@ class TestGuardAndWatch:
         policy.write_text("[[rule]]\nimage = 'C:/a.exe'\nverdict = 'block'", encoding="utf-8")
         main.main(["guard", "--driver-rules", "--policy", str(policy)], scene.gates(change))
         assert handed == [[("c:\\a.exe", BLOCK)], [("c:\\b.exe", ALLOW)]]
-        assert "the driver itself answers for 1 exact path" in capsys.readouterr().out
+        assert "the driver itself decides about 1 exact path" in capsys.readouterr().out
         handed.clear()
         main.main(["guard", "--driver-rules", "--audit", "--policy", str(policy)], scene.gates(lambda _: None))
         assert handed == []
@@ -427,7 +427,7 @@ class TestPolicyCommands:
         assert change.keys() == {"event", "then", "now"}
         assert missing == {"event": "missing", "fact": "user", "processes": 1}
         reason = "it ends in the middle"
-        assert damaged == {"event": "damaged", "path": str(log), "line": 3, "reason": reason}
+        assert damaged == {"event": "damaged", "path": str(log), "line": 5, "reason": reason}
         assert summary == {"event": "summary", "decisions": 2, "changed": 1, "same": 1}
 
     def test_replay_of_a_log_that_is_not_there_names_the_option_that_writes_one(
@@ -475,13 +475,12 @@ def test_help_works_everywhere_and_fits_a_narrow_terminal(
 @pytest.mark.parametrize(
     ("arguments", "advice"),
     [
-        ([], "COMMAND"),
         (["nonsense"], "nonsense"),
         (["run"], "write one behind --, as in: procmon-gate run -- cmd /c hostname"),
         (["run", "--"], "write one behind --"),
-        (["run", "--hold", "-1", "x"], "-1 is not a number of seconds; 0 is for ever"),
-        (["run", "--hold", "soon", "x"], "soon is not a number of seconds; 0 is for ever"),
-        (["run", "--otherwise", "maybe", "x"], "maybe is neither allow nor block"),
+        (["run", "--hold", "-1", "x"], "-1 is not a number of seconds; 0 is no limit"),
+        (["run", "--hold", "soon", "x"], "soon is not a number of seconds; 0 is no limit"),
+        (["run", "--fail", "maybe", "x"], "maybe is neither allow nor block"),
         (["guard", "--driver-rules"], "give --policy FILE, too"),
         (["guard", "--pol", "x"], "--pol"),
     ],

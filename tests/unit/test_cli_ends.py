@@ -16,7 +16,7 @@ import procmon
 from commandline import ASKING, CommandGate, Scene
 from monitoring import until
 from procmon import ALLOW, BLOCK, Verdict
-from procmon.cli import main
+from procmon.cli import live, main
 from procmon.cli.session import Session
 
 SOON = 0.5
@@ -53,7 +53,7 @@ def ends(scene: Scene, arguments: list[str], interrupts: Interrupts, keys: str |
 
 
 class Hang:
-    """What hangs until the end of the test; `began` when somebody waits for it."""
+    """What hangs until the end of the test; `began` when something waits for it."""
 
     def __init__(self) -> None:
         self.began, self._over = threading.Event(), threading.Event()
@@ -104,7 +104,7 @@ class TestControlC:
         arguments += ["--log", str(log)]
         assert ends(scene, arguments, Interrupts(hang.began)) < SOON
         assert scene.left == [main.INTERRUPTED]
-        assert "; 2 without a verdict, which the gate lets go\n" in "".join(capsys.readouterr())
+        assert "; 2 without a verdict, which the gate releases\n" in "".join(capsys.readouterr())
 
     @pytest.mark.parametrize("command", ["run", "guard", "watch"])
     def test_with_a_reader_that_hangs(
@@ -128,7 +128,7 @@ class TestControlC:
         with monkeypatch.context() as patch:
             patch.setattr(subprocess.Popen, "wait", None)  # the command may go on for hours: it is not waited for
             ends(scene, ["run"], Interrupts())
-        assert "Ctrl+C is the command's; once more ends procmon" in capsys.readouterr().err
+        assert "Ctrl+C went to the command; press it again to end procmon" in capsys.readouterr().err
         assert scene.gate is not None and scene.gate.closed
 
     def test_the_end_of_the_command_is_waited_for_in_slices(
@@ -146,9 +146,9 @@ class TestControlC:
         with monkeypatch.context() as patch:
             patch.setattr(subprocess.Popen, "wait", wait)
             assert main.main(["run", "make"], scene.gates(lambda _: None)) == 7
-        assert slices == [main.SLICE] * 3
+        assert slices == [live.WAIT_SLICE_S] * 3
 
-    def test_in_the_middle_of_a_line_that_nobody_takes(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_in_the_middle_of_a_line_that_no_reader_takes(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         """What is not written stays in Python's buffer, and Python's own end would try again."""
 
         class Full(io.StringIO):
@@ -160,22 +160,22 @@ class TestControlC:
         assert scene.left == [main.INTERRUPTED]
 
 
-@pytest.mark.parametrize("otherwise", [ALLOW, BLOCK])
+@pytest.mark.parametrize("fail", [ALLOW, BLOCK])
 class TestWhatIsHeldAtTheEnd:
-    """It gets what ``--otherwise`` says, whenever it comes."""
+    """It gets what ``--fail`` says, whenever it comes."""
 
-    def check(self, scene: Scene, arguments: list[str], otherwise: Verdict, late: list[procmon.ProcessHelper]) -> None:
+    def check(self, scene: Scene, arguments: list[str], fail: Verdict, late: list[procmon.ProcessHelper]) -> None:
         """One process is asked about until Ctrl+C; another may come `late`."""
         interrupts = Interrupts()
-        ends(scene, [*arguments, "--otherwise", otherwise.value], interrupts, keys="")
+        ends(scene, [*arguments, "--fail", fail.value], interrupts, keys="")
         assert scene.gate is not None
         held = interrupts.started + late
-        assert [scene.gate.verdict_of(process) for process in held] == [otherwise] * len(held)
+        assert [scene.gate.verdict_of(process) for process in held] == [fail] * len(held)
 
     @pytest.mark.parametrize("command", ["run", "guard"])
-    def test_a_question_that_is_open(self, command: str, otherwise: Verdict, scene: Scene, policy: Path) -> None:
+    def test_a_question_that_is_open(self, command: str, fail: Verdict, scene: Scene, policy: Path) -> None:
         policy.write_text(ASKING, encoding="utf-8")
-        self.check(scene, [command, "--policy", str(policy)], otherwise, [])
+        self.check(scene, [command, "--policy", str(policy)], fail, [])
 
     @pytest.mark.parametrize("command", ["run", "guard"])
     @pytest.mark.parametrize("asked", [True, False])
@@ -183,7 +183,7 @@ class TestWhatIsHeldAtTheEnd:
         self,
         asked: bool,
         command: str,
-        otherwise: Verdict,
+        fail: Verdict,
         scene: Scene,
         policy: Path,
         monkeypatch: pytest.MonkeyPatch,
@@ -200,11 +200,11 @@ class TestWhatIsHeldAtTheEnd:
             stop(session, patience)
 
         monkeypatch.setattr(Session, "_stop", stopping)
-        self.check(scene, [command, "--policy", str(policy)], otherwise, late)
+        self.check(scene, [command, "--policy", str(policy)], fail, late)
         assert late
 
     def test_what_starts_after_the_last_answer(
-        self, otherwise: Verdict, scene: Scene, policy: Path, monkeypatch: pytest.MonkeyPatch
+        self, fail: Verdict, scene: Scene, policy: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         policy.write_text(ASKING, encoding="utf-8")
         late: list[procmon.ProcessHelper] = []
@@ -216,31 +216,29 @@ class TestWhatIsHeldAtTheEnd:
             close(gate)
 
         monkeypatch.setattr(CommandGate, "close", closing)
-        self.check(scene, ["guard", "--policy", str(policy)], otherwise, late)
+        self.check(scene, ["guard", "--policy", str(policy)], fail, late)
         assert late
 
-    def test_also_where_the_log_hangs(
-        self, otherwise: Verdict, scene: Scene, policy: Path, hang: Hang, log: Path
-    ) -> None:
+    def test_also_where_the_log_hangs(self, fail: Verdict, scene: Scene, policy: Path, hang: Hang, log: Path) -> None:
         interrupts = Interrupts(hang.began)
-        arguments = ["guard", "--policy", str(policy), "--log", str(log), "--otherwise", otherwise.value]
+        arguments = ["guard", "--policy", str(policy), "--log", str(log), "--fail", fail.value]
         ends(scene, arguments, interrupts)
         assert scene.gate is not None
-        assert [scene.gate.verdict_of(process) for process in interrupts.started] == [otherwise] * 2
+        assert [scene.gate.verdict_of(process) for process in interrupts.started] == [fail] * 2
 
-    def test_the_driver_is_told(self, otherwise: Verdict, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_driver_is_told(self, fail: Verdict, monkeypatch: pytest.MonkeyPatch) -> None:
         told: dict[str, object] = {}
         monkeypatch.setattr("procmon.gates.driver.DriverGate", lambda **options: told.update(options))
-        main.Gates().driver(hold_timeout=5.0, otherwise=otherwise)
-        assert told == {"hold_timeout": 5.0, "on_timeout": otherwise, "on_disconnect": otherwise}
+        main.Gates().driver(hold_timeout=5.0, fail=fail)
+        assert told == {"hold_timeout": 5.0, "on_timeout": fail, "on_disconnect": fail}
 
-    def test_but_audit_keeps_nothing_from_running(self, otherwise: Verdict, scene: Scene, policy: Path) -> None:
+    def test_but_audit_keeps_nothing_from_running(self, fail: Verdict, scene: Scene, policy: Path) -> None:
         policy.write_text(ASKING, encoding="utf-8")
-        ends(scene, ["guard", "--audit", "--policy", str(policy), "--otherwise", otherwise.value], Interrupts())
-        assert scene.asked["otherwise"] is ALLOW
+        ends(scene, ["guard", "--audit", "--policy", str(policy), "--fail", fail.value], Interrupts())
+        assert scene.asked["fail"] is ALLOW
 
 
-def test_it_ends_when_nobody_reads(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watch_ends_when_the_reader_has_gone(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     class Closed(io.StringIO):
         def write(self, text: str) -> int:
             raise BrokenPipeError(32, "broken pipe")
@@ -251,5 +249,5 @@ def test_it_ends_when_nobody_reads(scene: Scene, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(sys, "stdout", Closed())
     begin = time.monotonic()
-    assert main.main(["watch"], scene.gates(endless)) == 0
+    assert main.main(["watch"], scene.gates(endless)) == main.BROKEN_PIPE
     assert time.monotonic() - begin < 5

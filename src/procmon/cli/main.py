@@ -1,246 +1,83 @@
-"""procmon-gate: what its commands do. `_cli_parser` has their options, and the exit statuses."""
+"""procmon-gate: runs a command, and turns its failures into one line and an exit status."""
 
 import argparse
+import errno
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
-from dataclasses import dataclass
-from typing import Protocol, TextIO, runtime_checkable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TextIO
 
-from ..audit import AuditLog
-from ..driver.protocol import MAX_RULES
 from ..errors import ProcmonError, UnsupportedPlatform
-from ..gates.base import Gate
-from ..policy.policy import Policy
-from ..records import Verdict, printable
+from ..records import printable
+from .live import CommandNotFound, Gates, guard, run, watch
 from .parser import parse
 from .policy_commands import check, explain, replay
-from .prompts import Keyboard, open_keyboard
 from .screen import Screen
-from .session import Reloader, Session, in_words
+from .statuses import BROKEN_PIPE, FAILED, FOUND, INTERRUPTED, NEEDS_WINDOWS, NOT_FOUND
 from .text import short_path
 
 __all__ = ["Gates", "main"]
 
-FAILED, NEEDS_WINDOWS, NOT_FOUND, INTERRUPTED = 125, 126, 127, 130
-FOUND = 1
 
-SLICE = 0.1
-"""Seconds of one wait for the command: Ctrl+C does not interrupt one on Windows."""
-
-
-class RunsCommand(Gate, Protocol):
-    """A gate over a command that it has started."""
-
-    @property
-    def popen(self) -> "subprocess.Popen[bytes] | subprocess.Popen[str] | None":
-        """The command."""
-
-
-@runtime_checkable
-class TakesRules(Protocol):
-    """A gate that answers exact paths by itself."""
-
-    def set_rules(self, rules: Iterable[tuple[str, Verdict]]) -> None: ...
-
-
-class RunGate(Protocol):
-    """Makes the gate of ``run``."""
-
-    def __call__(self, command: Sequence[str], *, hold_timeout: float | None, otherwise: Verdict) -> RunsCommand: ...
-
-
-class MachineGate(Protocol):
-    """Makes the gate of ``guard`` and ``watch``."""
-
-    def __call__(self, *, hold_timeout: float | None, otherwise: Verdict) -> Gate: ...
-
-
-def _debug_gate(command: Sequence[str], *, hold_timeout: float | None, otherwise: Verdict) -> RunsCommand:
-    from ..gates.debug import DebugGate
-
-    return DebugGate.run(list(command), hold_timeout=hold_timeout, on_timeout=otherwise)
-
-
-def _driver_gate(*, hold_timeout: float | None, otherwise: Verdict) -> Gate:
-    from ..gates.driver import DriverGate
-
-    return DriverGate(hold_timeout=hold_timeout, on_timeout=otherwise, on_disconnect=otherwise)
-
-
-@dataclass(frozen=True)
-class Gates:
-    """Where the gates come from; tests put their own here."""
-
-    run: RunGate = _debug_gate
-    driver: MachineGate = _driver_gate
-    keyboard: Callable[[Screen], Keyboard | None] = open_keyboard
-
-
-def main(arguments: Sequence[str] | None = None, gates: Gates = Gates()) -> int:
-    """Run one command; the exit status, which `_cli_parser` lists."""
+def main(arguments: Sequence[str] | None = None, gates: Gates | None = None) -> int:
+    """Run one command; the exit status, which ``procmon-gate --help`` explains."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name that the console cannot show must not end the guard
+    options = argparse.Namespace(gates=gates or Gates(), screen=None, to_close=None)
     try:
-        options = parse(arguments)
-    except SystemExit as end:  # --help: 0; a wrong command line: 2, argparse has said what is wrong
-        return int(end.code or 0)
-    options.gates, options.screen = gates, None
-    try:
-        status = COMMANDS[options.command](options)
+        status = _run(arguments, options)
+        sys.stdout.flush()  # here, since what fails at the end of the interpreter cannot be reported
     except KeyboardInterrupt:
         status = INTERRUPTED
-    except UnsupportedPlatform as error:
-        status = _failed(error, NEEDS_WINDOWS)
     except (ProcmonError, OSError, ValueError) as error:
-        status = _failed(error, FAILED)
+        status = BROKEN_PIPE if _reader_has_gone(error) else _failed(error)
+    if status == BROKEN_PIPE:
+        _drop_output()
     if options.screen is not None and options.screen.stuck:
-        os._exit(status)  # Python would wait for what hangs, and then abort
+        os._exit(status)  # the interpreter would wait for what hangs, and then abort
     return status
 
 
-def _failed(error: Exception, status: int) -> int:
-    print("\n".join(map(printable, f"procmon-gate: {error}".split("\n"))), file=sys.stderr)
-    return status
-
-
-# ---------------------------------------------------------------------------------------------------- live commands
-
-
-def _run(options: argparse.Namespace) -> int:
-    policy = Policy.load(options.policy) if options.policy else None
-    screen = _screen(options, sys.stderr)
-    with _log(options) as log:
-        try:
-            gate = options.gates.run(options.argv, hold_timeout=options.hold, otherwise=_otherwise(options))
-        except FileNotFoundError:
-            error = ValueError(f"there is no command {options.argv[0]}; give its path, or look at PATH")
-            return _failed(error, NOT_FOUND)
-        with closing(gate):
-            session = _session(options, gate, policy, log, options.gates.keyboard(screen))
-            interrupted = _live(session, lambda: None, patience=1)  # the command has got the first Ctrl+C, too
-    if interrupted or gate.popen is None:
-        return INTERRUPTED
-    return _exit_status(_wait(gate.popen))
-
-
-def _guard(options: argparse.Namespace) -> int:
-    screen = _screen(options, sys.stdout)
-    keyboard = options.gates.keyboard(screen)
-    policy, started = _rules_of_guard(options, keyboard)
-    with _log(options) as log, closing(_machine_gate(options)) as gate:
-
-        def push_driver_rules(policy: Policy) -> None:
-            if options.driver_rules and not options.audit and isinstance(gate, TakesRules):
-                exact = policy.driver_rules()[:MAX_RULES]
-                try:
-                    gate.set_rules(exact)
-                except (ProcmonError, ValueError):
-                    gate.set_rules([])  # those of an older policy must not speak against this one
-                    raise
-                screen.note(f"the driver itself answers for {len(exact):,} exact path{'s' if len(exact) != 1 else ''}")
-
-        session = _session(options, gate, policy, log, keyboard)
-        push_driver_rules(policy)
-        screen.note(started)
-        return _until_interrupted(session, Reloader(policy, screen, push_driver_rules))
-
-
-def _rules_of_guard(options: argparse.Namespace, keyboard: Keyboard | None) -> tuple[Policy, str]:
-    """The rules, and what to say of them; where there are none, every process is asked about."""
-    if options.policy:
-        policy = Policy.load(options.policy)
-        return policy, f"{in_words(policy)}; {'all processes run; ' if options.audit else ''}Ctrl+C ends it"
-    policy = Policy.parse('default = "ask"')
-    if options.audit:
-        return policy, "you would be asked about each of these; all of them run; Ctrl+C ends it"
-    if keyboard is None:
-        nobody = "with --json there is nobody to ask" if options.json else "there is no terminal to ask on"
-        raise ProcmonError(
-            f"without rules guard asks you about every process, and {nobody}: give --policy FILE, or --audit to see"
-            " what it would ask about, or use `procmon-gate watch`"
-        )
-    return policy, "asking about each process that starts: y lets it run, n ends it; Ctrl+C to end"
-
-
-def _watch(options: argparse.Namespace) -> int:
-    screen = _screen(options, sys.stdout)
-    with _log(options) as log, closing(_machine_gate(options)) as gate:
-        session = _session(options, gate, None, log, None)
-        screen.note("every process that starts is shown, and runs; Ctrl+C ends it")
-        return _until_interrupted(session, lambda: None)
-
-
-def _screen(options: argparse.Namespace, stream: TextIO) -> Screen:
-    options.screen = screen = Screen(stream, json_lines=options.json)
-    screen.show_default = bool(options.policy)
-    return screen
-
-
-def _log(options: argparse.Namespace) -> AbstractContextManager[AuditLog | None]:
-    """The audit log, opened before anything is held, and each line written before its verdict: none without a line."""
-    return AuditLog(options.log, write_ahead=True) if options.log else nullcontext()
-
-
-def _otherwise(options: argparse.Namespace) -> Verdict:
-    """What those get about whom nobody has decided; in audit mode nothing is kept from running."""
-    return Verdict.ALLOW if options.audit else options.otherwise
-
-
-def _machine_gate(options: argparse.Namespace) -> Gate:
-    gate: Gate = options.gates.driver(hold_timeout=options.hold, otherwise=_otherwise(options))
-    return gate
-
-
-def _session(
-    options: argparse.Namespace, gate: Gate, policy: Policy | None, log: AuditLog | None, keyboard: Keyboard | None
-) -> Session:
-    return Session(
-        gate,
-        options.screen,
-        policy=policy,
-        log=log,
-        audit=options.audit,
-        show_exits=options.exits,
-        keyboard=keyboard,
-        otherwise=_otherwise(options),
-    )
-
-
-def _live(session: Session, tick: Callable[[], None], *, patience: int) -> bool:
-    """Run it, and tell what came of it; True when Ctrl+C ended it, after the first `patience` of them."""
-    interrupted = False
+def _run(arguments: Sequence[str] | None, options: argparse.Namespace) -> int:
     try:
-        session.run(tick, patience=patience)
-    except KeyboardInterrupt:
-        interrupted = True
-    session.print_summary()
-    return interrupted
+        vars(options).update(vars(parse(arguments)))
+    except SystemExit as end:  # --help: 0; a wrong command line: 2, and argparse has printed what is wrong
+        return int(end.code or 0)
+    try:
+        return COMMANDS[options.command](options)
+    finally:
+        if options.to_close is not None and not options.screen.stuck:
+            options.to_close.close()
 
 
-def _until_interrupted(session: Session, tick: Callable[[], None]) -> int:
-    interrupted = _live(session, tick, patience=0)
-    if not interrupted and not session.screen.broken:
-        name = session.monitor.gate.name
-        raise ProcmonError(
-            f"{name} ended, nothing is held any more: was the driver stopped? `procmon-gate driver start`"
-        )
-    return INTERRUPTED if interrupted else 0
+def _failed(error: Exception) -> int:
+    print("\n".join(map(printable, f"procmon-gate: {error}".split("\n"))), file=sys.stderr)
+    if isinstance(error, UnsupportedPlatform):
+        return NEEDS_WINDOWS
+    return NOT_FOUND if isinstance(error, CommandNotFound) else FAILED
 
 
-def _wait(command: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> int:
-    while True:
-        with suppress(subprocess.TimeoutExpired):
-            return command.wait(SLICE)
+def _reader_has_gone(error: Exception) -> bool:
+    """Whether a write to standard output failed since the reader of the pipe has gone; Windows calls it EINVAL."""
+    if isinstance(error, BrokenPipeError):
+        return True
+    broken = isinstance(error, OSError) and error.errno == errno.EINVAL and error.filename is None
+    return broken and error.args[1:] == (os.strerror(errno.EINVAL),)
 
 
-def _exit_status(status: int) -> int:
-    """As `sys.exit` can give it to Windows: 0xC0000364 as the negative number of the same 32 bits."""
-    return status - 2**32 if status >= 2**31 else status
+def _drop_output() -> None:
+    """Send what is left in the buffer of a broken stream nowhere: the interpreter would complain at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):  # a stream without a file descriptor has no buffer below it
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
 
 
 # ------------------------------------------------------------------------------------------------ the other commands
@@ -299,9 +136,9 @@ def _policy(command: Callable[[argparse.Namespace, TextIO], int]) -> Callable[[a
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "run": _run,
-    "guard": _guard,
-    "watch": _watch,
+    "run": run,
+    "guard": guard,
+    "watch": watch,
     "ps": _ps,
     "tree": _ps,
     "report": _report,

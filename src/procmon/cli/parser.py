@@ -1,10 +1,12 @@
-"""The command line of procmon-gate: its commands, their options, and what ``--help`` says of them."""
+"""The command line of procmon-gate: its commands, their options, and the text of ``--help``."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from .. import __version__
 from ..records import Verdict
@@ -12,62 +14,81 @@ from ..records import Verdict
 __all__ = ["parse"]
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    Commands = argparse._SubParsersAction["Parser"]
 
-HOLD = 60.0
-"""Seconds."""
+HOLD_S = 60.0
 
-ABOUT = "Hold every new process on Windows until rules, or you, have said yes or no."
+ABOUT = "Hold every new process on Windows until rules, or you, have decided about it."
 
 MORE = """\
-`procmon-gate COMMAND --help` tells more of each. guard and watch need the
+`procmon-gate COMMAND --help` describes a command. guard and watch need the
 driver and an administrator, run needs neither; policy works on every system.
 
 exit status:
   0    done; `run`: the status of the command itself (0xC0000364: blocked)
-  1    `policy check` found mistakes, `doctor` something that does not work
-  2    the command line was wrong
-  125  procmon could not do it; standard error says why, and what to do next
-  126  this needs Windows, and here is none
+  1    `policy check` found mistakes; `doctor` or `selftest` found a failure
+  2    the command line is wrong
+  125  procmon failed; standard error says why, and what to do next
+  126  this command needs Windows
   127  `run`: there is no such command
-  130  stopped with Ctrl+C"""
+  130  Ctrl+C
+  141  the reader of the output has gone (`procmon-gate ps | head`)"""
 
 RUN = """\
 Run a command, and hold each process of its tree, the command itself included,
 before its first instruction: the rules decide, or you where a rule says `ask`.
-Without rules each process is shown, and runs. Needs no driver, and no
+Without rules each process is shown, and runs. Needs no driver and no
 administrator.
 
-What is shown goes to standard error: standard output belongs to the command."""
+The lines go to standard error, because standard output belongs to the command;
+`--output FILE` keeps the two apart."""
 
 RUN_MORE = """\
-The first Ctrl+C is the command's own; a second one ends procmon, and the
+The first Ctrl+C belongs to the command; a second one ends procmon, and the
 command goes on ungated. The exit status is that of the command.
 
 examples:
-  procmon-gate run -- cmd /c build.cmd
-      which tools does this build start?
+  procmon-gate run --tree -- cmd /c build.cmd
+      which tools does this build start, and how long does each run?
   procmon-gate run --policy build.toml -- cmd /c build.cmd
-      and which of them may not run?"""
+      decide which of them may run"""
 
 GUARD = """\
 Hold each new process of the machine before its first instruction: the rules
 decide, or you where a rule says `ask`. Without rules you are asked about each
-one. Needs the driver and an administrator.
+process. Needs the driver and an administrator.
 
-Never held: what Windows cannot do without, what procmon itself starts, and the
-console of the terminal in which you are asked."""
+Never held: the critical processes of Windows, what procmon itself starts, and
+the console host of the terminal in which you are asked."""
 
-GUARD_MORE = """\
-Ctrl+C ends it; what is held then gets what --otherwise says.
+LEGEND = """\
+in brackets at the end of a line is who decided:
+  [rule NAME]      a rule of the policy
+  [default]        no rule matched: the default of the policy
+  [you]            you answered the question
+  [error]          the rules failed: --fail decided
+  [deadline]       the rules took too long: --fail decided
+  [gate timeout]   --hold passed without an answer: --fail decided
+  [gate rule]      a rule in the driver (--driver-rules)
+  [stop]           it was held when procmon ended: --fail decided
+  [disconnect]     it was held when the controller went away
+  [exempt]         never held: critical, protected, or started by procmon
+  [limit]          the driver's process table was full
+What started before procmon was connected ([no controller] in a log) is counted
+in the summary, and has no line."""
+
+GUARD_MORE = f"""\
+Ctrl+C ends it; what is held then gets the verdict of --fail.
+
+{LEGEND}
 
 examples:
   procmon-gate guard
       ask me about each new process
   procmon-gate guard --policy office.toml --audit --log guard.jsonl
       what would these rules do? block nothing yet, and write it down
-  procmon-gate guard --policy office.toml
-      and now in earnest"""
+  procmon-gate guard --policy base.toml --policy rules.d
+      enforce them: a file, then every *.toml of a folder"""
 
 WATCH = """\
 Show each new process of the machine, and let it run. Needs the driver and an
@@ -79,8 +100,8 @@ blocked and by whom, how long processes were held. The page needs no network
 and can be sent to others."""
 
 EXPLAIN_MORE = """\
-Nothing is looked up on this machine: what you do not tell is not known, and
-what is not known matches no rule.
+Nothing is looked up on this machine: a fact without its option is not known,
+and a fact that is not known matches no rule.
 
 example:
   procmon-gate policy explain office.toml c:/windows/system32/cmd.exe \\
@@ -88,36 +109,69 @@ example:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options of a command line; ``command`` is what to do: ``run``, ``policy check``...
+    """Return the options of a command line; ``command`` is what to do: ``run``, ``policy check``...
 
     Raises: SystemExit, with 0 for ``--help`` and 2 for a mistake; either has been printed.
     """
-    parser = argparse.ArgumentParser("procmon-gate", description=ABOUT, epilog=MORE, formatter_class=AsWritten)
+    parser = Parser("procmon-gate", description=ABOUT, epilog=MORE, formatter_class=AsWritten)
+    parser.set_defaults(parser=parser, command="")
     parser.add_argument("--version", action="version", version=f"procmon-gate {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    run = _add_run(commands)
-    guard = _add_guard(commands)
-    watch = _add(commands, "watch", "show each new process of the machine, and let it run", WATCH)
-    watch.set_defaults(policy=None, audit=False, hold=HOLD, otherwise=Verdict.ALLOW)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add_run(commands)
+    _add_guard(commands)
+    watch = _add(commands, "watch", "show each new process of the machine, and let it run", WATCH, LEGEND)
+    watch.set_defaults(policy=[], audit=False, hold=HOLD_S, fail=Verdict.ALLOW, tree=False, summary=False)
     _add_output(watch)
     _add(commands, "ps", "list the running processes")
     _add(commands, "tree", "draw the running processes, each below its parent")
     _add_report(commands)
     _add_policy(commands)
     _add_driver(commands)
-    _add(commands, "doctor", "tell what is missing on this machine, and what to do about it")
-    options = parser.parse_args(arguments)
-    if options.command == "run" and options.argv[:1] == ["--"]:
-        del options.argv[0]
-    if options.command == "run" and not options.argv:
-        run.error("there is no command to run; write one behind --, as in: procmon-gate run -- cmd /c hostname")
-    if options.command == "guard" and options.driver_rules and options.policy is None:
-        guard.error("--driver-rules is about the rules of a policy; give --policy FILE, too")
+    _add(commands, "doctor", "say what is missing on this machine, and what to do about it")
+    options, unknown = parser.parse_known_args(arguments)
+    mine: Parser = options.parser
+    if unknown:
+        mine.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if not options.command:  # no command, or `policy` or `driver` alone
+        mine.print_help()
+        mine.exit()
+    if options.command == "run":
+        _check_run(options, mine)
+    if options.command == "guard" and options.driver_rules and not options.policy:
+        mine.error("--driver-rules needs the rules of a policy; give --policy FILE, too")
     return options
 
 
+class Parser(argparse.ArgumentParser):
+    """Suggests what may have been meant where a command or an option does not exist."""
+
+    def error(self, message: str) -> NoReturn:
+        if wrong := re.search(r"invalid choice: '([^']*)'", message):
+            message = f"there is no {self._title()} {wrong[1]}{_meant(wrong[1], self._names())}"
+        elif wrong := re.fullmatch(r"unrecognized arguments: (-\S*?)(=.*)?( .*)?", message):
+            options = [option for action in self._actions for option in action.option_strings]
+            message = f"there is no option {wrong[1]}{_meant(wrong[1], options)}"
+        super().error(message)
+
+    def _commands(self) -> "Commands | None":
+        return next((action for action in self._actions if isinstance(action, argparse._SubParsersAction)), None)
+
+    def _names(self) -> list[str]:
+        commands = self._commands()
+        return list(commands.choices) if commands is not None else []
+
+    def _title(self) -> str:
+        commands = self._commands()
+        return str(commands.metavar).lower() if commands is not None else "choice"
+
+
+def _meant(wrong: str, names: Sequence[str]) -> str:
+    close = get_close_matches(wrong, names, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(names)}"
+
+
 class AsWritten(argparse.RawDescriptionHelpFormatter):
-    """Descriptions keep their lines, and options stand beside what is said of them."""
+    """Keeps the lines of descriptions, and puts the text of an option beside it."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=26)
@@ -125,8 +179,8 @@ class AsWritten(argparse.RawDescriptionHelpFormatter):
 
 def _add(
     commands: "Commands", name: str, what: str, about: str = "", more: str = "", *, of: str = "", usage: str = ""
-) -> argparse.ArgumentParser:
-    """One command, or one `of` another; its `what` in the list of them, all `about` it in its own help."""
+) -> "Parser":
+    """Add one command, or one `of` another: `what` for the list of commands, `about` and `more` for its own help."""
     parser = commands.add_parser(
         name,
         help=what,
@@ -134,71 +188,97 @@ def _add(
         epilog=more,
         usage=usage or None,
         formatter_class=AsWritten,
-        allow_abbrev=False,  # what is short for one option today may be short for two tomorrow
+        allow_abbrev=False,  # an abbreviation that is unique today may be ambiguous tomorrow
     )
-    parser.set_defaults(command=f"{of} {name}".lstrip())
+    parser.set_defaults(command=f"{of} {name}".lstrip(), parser=parser)
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line, for other programs")
     return parser
 
 
-def _add_run(commands: "Commands") -> argparse.ArgumentParser:
+def _add_group(commands: "Commands", name: str, what: str, about: str, metavar: str) -> "Commands":
+    """Add a command that has commands of its own."""
+    group = commands.add_parser(name, help=what, description=about, formatter_class=AsWritten)
+    group.set_defaults(parser=group)
+    return group.add_subparsers(title=f"{metavar.lower()}s", metavar=metavar)
+
+
+def _add_run(commands: "Commands") -> None:
     what = "run a command, and hold each process that it starts"
     usage = "procmon-gate run [OPTION ...] -- COMMAND [ARGUMENT ...]"
-    run = _add(commands, "run", what, RUN, RUN_MORE, usage=usage)
-    run.add_argument("--policy", metavar="FILE", help="the rules that decide; see docs/policy.md")
-    _add_deciding(run)
+    run = _add(commands, "run", what, RUN, f"{LEGEND}\n\n{RUN_MORE}", usage=usage)
+    _add_deciding(run, "the rules that decide; may be given more than once; a folder is every *.toml in it")
     _add_output(run)
+    text = "at the end draw the tree: verdicts, exit statuses, durations; in place of a line for each process"
+    run.add_argument("--tree", action="store_true", help=text)
+    text = "at the end print a line for each program: starts, blocked, time; in place of a line for each process"
+    run.add_argument("--summary", action="store_true", help=text)
     run.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="what to run, behind --")
-    return run
 
 
-def _add_guard(commands: "Commands") -> argparse.ArgumentParser:
+def _check_run(options: argparse.Namespace, parser: "Parser") -> None:
+    if options.argv[:1] == ["--"]:
+        del options.argv[0]
+    if not options.argv:
+        parser.error("there is no command to run; write one behind --, as in: procmon-gate run -- cmd /c hostname")
+    if options.json and (options.tree or options.summary):
+        parser.error("--tree and --summary are for people; with --json, `decision` and `exit` lines have all of it")
+
+
+def _add_guard(commands: "Commands") -> None:
     what = "hold each new process of the machine; rules decide, or you are asked"
     guard = _add(commands, "guard", what, GUARD, GUARD_MORE)
-    text = "the rules that decide, read again when the file changes; without it you are asked about each process"
-    guard.add_argument("--policy", metavar="FILE", help=text)
-    _add_deciding(guard)
-    text = "have the driver itself answer what rules with exact paths decide, without waking procmon"
+    text = (
+        "the rules that decide; may be given more than once; a folder is every *.toml in it. Read again when a file"
+        " changes. Without it you are asked about each process"
+    )
+    _add_deciding(guard, text)
+    text = "let the driver itself decide by the rules with exact paths, without waking procmon"
     guard.add_argument("--driver-rules", action="store_true", help=text)
     _add_output(guard)
-    return guard
+    guard.set_defaults(tree=False, summary=False)
 
 
-def _add_deciding(parser: argparse.ArgumentParser) -> None:
+def _add_deciding(parser: "Parser", policy: str) -> None:
+    parser.add_argument("--policy", metavar="FILE", type=Path, action="append", default=[], help=policy)
     text = "only say what would be done, and let everything run"
     parser.add_argument("--audit", action="store_true", help=text)
-    text = f"hold a process, and keep a question open, for so long at most; 0 is for ever (default: {HOLD:.0f})"
-    parser.add_argument("--hold", metavar="SECONDS", type=_seconds, default=HOLD, help=text)
-    text = "allow or block: what they get about whom nobody has decided in that time, or at the end (default: allow)"
-    parser.add_argument("--otherwise", metavar="VERDICT", type=_verdict, default=Verdict.ALLOW, help=text)
+    text = f"how long a process is held, and a question stays open, at most; 0 is no limit (default: {HOLD_S:.0f})"
+    parser.add_argument("--hold", metavar="SECONDS", type=_seconds, default=HOLD_S, help=text)
+    text = (
+        "allow or block: the verdict for a process that was not decided in time, whose rules failed, or that is held"
+        " at the end (default: allow)"
+    )
+    parser.add_argument("--fail", metavar="VERDICT", type=_verdict, default=Verdict.ALLOW, help=text)
 
 
-def _add_output(parser: argparse.ArgumentParser) -> None:
+def _add_output(parser: "Parser") -> None:
     parser.add_argument("--exits", action="store_true", help="also show processes that exit, with their status")
-    parser.add_argument("--log", metavar="FILE", help="also write each decision to this file; see docs/audit.md")
+    text = "write the lines to this file, in place of the terminal"
+    parser.add_argument("--output", metavar="FILE", type=Path, help=text)
+    text = "also write each decision and each exit to this audit log, which `policy replay` reads"
+    parser.add_argument("--log", metavar="FILE", type=Path, help=text)
 
 
 def _add_report(commands: "Commands") -> None:
-    report = _add(commands, "report", "make one page of HTML of what --log has written", REPORT)
-    report.add_argument("log", metavar="LOG", nargs="+", type=Path, help="what --log has written")
+    report = _add(commands, "report", "make one page of HTML of audit logs", REPORT)
+    report.add_argument("log", metavar="LOG", nargs="+", type=Path, help="a file that --log has written")
     text = "where the page goes (default: report.html)"
     report.add_argument("-o", "--output", metavar="FILE", type=Path, default=Path("report.html"), help=text)
 
 
 def _add_policy(commands: "Commands") -> None:
     what = "check a file of rules, or ask what it would decide"
-    policy = commands.add_parser("policy", help=what, description=f"{what.capitalize()}. Nothing is held, or started.")
-    questions = policy.add_subparsers(title="questions", metavar="QUESTION", required=True)
+    questions = _add_group(commands, "policy", what, f"{what.capitalize()}. Nothing is held or started.", "QUESTION")
 
-    def add(name: str, what: str, more: str = "") -> argparse.ArgumentParser:
+    def add(name: str, what: str, more: str = "") -> "Parser":
         parser = _add(questions, name, what, more=more, of="policy")
         parser.add_argument("file", metavar="POLICY", type=Path, help="the file of rules")
         return parser
 
     add("check", "print every mistake, with its place and what to write instead")
-    replay = add("replay", "tell what it would have decided otherwise, of what a --log file tells")
-    replay.add_argument("log", metavar="LOG", type=Path, help="what --log has written")
-    explain = add("explain", "tell why it would allow or block a process, rule by rule", EXPLAIN_MORE)
+    replay = add("replay", "say what it would have decided otherwise about the processes of an audit log")
+    replay.add_argument("log", metavar="LOG", type=Path, help="a file that --log has written")
+    explain = add("explain", "say why it would allow or block a process, rule by rule", EXPLAIN_MORE)
     explain.add_argument("image", metavar="IMAGE", help="the path of the executable, c:/tools/a.exe")
     explain.add_argument("--command-line", metavar="TEXT", help="the whole command line")
     text = "the path of the parent's executable; once more for the parent's parent, and so on"
@@ -211,22 +291,21 @@ def _add_policy(commands: "Commands") -> None:
 
 def _add_driver(commands: "Commands") -> None:
     what = "install, start, stop or delete the driver, or show its state"
-    driver = commands.add_parser("driver", help=what, description=f"{what.capitalize()}. See docs/windows-setup.md.")
-    steps = driver.add_subparsers(title="steps", metavar="STEP", required=True)
+    steps = _add_group(commands, "driver", what, f"{what.capitalize()}.", "STEP")
     install = _add(steps, "install", "make the driver's service, which runs the file from where it lies", of="driver")
-    text = "the driver, procmon.sys; without it the usual places are looked through"
+    text = "the driver, procmon.sys; without it the usual places are searched"
     install.add_argument("file", metavar="FILE", nargs="?", help=text)
     _add(steps, "start", "load the driver", of="driver")
     _add(steps, "stop", "unload the driver; what it holds then runs", of="driver")
     _add(steps, "delete", "remove the driver's service; the file stays", of="driver")
-    _add(steps, "status", "tell whether the driver is installed, and whether it runs", of="driver")
+    _add(steps, "status", "say whether the driver is installed, and whether it runs", of="driver")
 
 
 def _seconds(text: str) -> float | None:
     with suppress(ValueError):
         if 0 <= (seconds := float(text)) < 4_000_000:
             return seconds or None
-    raise argparse.ArgumentTypeError(f"{text} is not a number of seconds; 0 is for ever")
+    raise argparse.ArgumentTypeError(f"{text} is not a number of seconds; 0 is no limit")
 
 
 def _verdict(text: str) -> Verdict:

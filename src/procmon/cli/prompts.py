@@ -1,4 +1,4 @@
-"""Questions on the terminal: may this process run? One after the other, a key for each, with the time left."""
+"""Questions on the terminal: may this process run? One at a time, one key for each, with the time left."""
 
 import os
 import sys
@@ -16,24 +16,24 @@ from .text import cut, short_path, width
 
 __all__ = ["Keyboard", "Questions", "open_keyboard"]
 
-TICK = 0.1
+TICK_S = 0.1
 
 KEY_DEBOUNCE_S = 0.4
-"""Seconds for which a new question takes no key: it was pressed for the one before, or before there was any."""
+"""How long a new question ignores keys: they were pressed for the question before, or for no question."""
 
 CONSOLE_HOSTS = {"conhost.exe", "openconsole.exe", "winpty-agent.exe"}
-"""What a terminal starts for each of its tabs; it may not go on before that runs."""
+"""What a terminal starts for each of its tabs, and may wait for."""
 
 
 class Keyboard(Protocol):
-    """Where a person answers."""
+    """Where the keys come from."""
 
     def key(self, timeout: float) -> str:
         """The next key within `timeout` seconds, or ""."""
 
 
 class ConsoleKeyboard:
-    """The keys of a Windows console; they are taken only while there is a question."""
+    """The keys of a Windows console; they are read only while there is a question."""
 
     def key(self, timeout: float) -> str:
         """The next key within `timeout` seconds, or ""."""
@@ -41,23 +41,23 @@ class ConsoleKeyboard:
 
 
 def open_keyboard(screen: Screen) -> Keyboard | None:
-    """The console, where there is one to ask on and to read from. A reader of JSON is not asked."""
+    """Return the console, or None where questions cannot be shown or answered; with JSON lines none are asked."""
     asks = screen.terminal and not screen.json_lines and is_console(sys.stdin)
     return ConsoleKeyboard() if asks and sys.platform == "win32" else None
 
 
 class Questions:
-    """Asks about what `monitor` holds until a person has answered; `run` does so, in a thread of its own."""
+    """Asks about held processes, one after the other; `run` does so in a thread of its own."""
 
-    def __init__(self, monitor: Monitor, screen: Screen, keyboard: Keyboard, otherwise: Verdict) -> None:
+    def __init__(self, monitor: Monitor, screen: Screen, keyboard: Keyboard, fail: Verdict) -> None:
         self._monitor = monitor
         self._screen = screen
         self._keyboard = keyboard
-        self._otherwise = otherwise
+        self._fail = fail
         self._waiting: deque[tuple[ProcessHelper, str, float]] = deque()  # with the rule, and since when
         self._above = _self_and_above(monitor.gate.snapshot())
         self.error: OSError | None = None
-        """Why nobody can be asked any more."""
+        """Why no further question can be asked."""
 
     def needs(self, process: ProcessHelper) -> bool:
         """Whether the terminal may have to wait for this process before it can show a question."""
@@ -65,11 +65,11 @@ class Questions:
         return process.name in CONSOLE_HOSTS and not self._above.isdisjoint(starters)
 
     def add(self, process: ProcessHelper, rule: str) -> None:
-        """Ask about it when its turn comes."""
+        """Queue a question about a process."""
         self._waiting.append((process, rule, time.monotonic()))
 
     def run(self) -> None:
-        """One question after the other, each until it is answered, or somebody else has answered."""
+        """Ask one question after the other, each until it is answered here or elsewhere."""
         try:
             while self._monitor.running:
                 if self._waiting:
@@ -93,7 +93,7 @@ class Questions:
             if (question := self._question(process, since)) != shown:
                 self._screen.ask(question)
                 shown = question
-            key = self._keyboard.key(TICK).lower()
+            key = self._keyboard.key(TICK_S).lower()
             if time.monotonic() >= deaf_until:
                 verdict = {"y": Verdict.ALLOW, "n": Verdict.BLOCK}.get(key)
         self._screen.ask("")
@@ -113,7 +113,7 @@ class Questions:
         then = ""
         if process.hold_left is not None:
             seconds = max(0, round(process.hold_left - (time.monotonic() - since)))
-            then = f"{seconds} s left, then {self._otherwise.value}"
+            then = f"{seconds} s left, then {self._fail.value}"
         more = f"{len(self._waiting)} more waiting" if self._waiting else ""
         end = f" ({process.pid}) run? [y/n] {'; '.join(filter(None, (then, more)))} "
         name, columns = printable(process.name), self._screen.columns
@@ -123,7 +123,7 @@ class Questions:
 
 
 def _self_and_above(running: list[ProcessHelper]) -> set[int]:
-    """The pids of this program, of what has started it, and so on: the terminal is among them."""
+    """The pids of this program and of its ancestors; the terminal is among them."""
     parents = {process.pid: process.parent_pid for process in running}
     above: set[int] = set()
     pid = os.getpid()

@@ -18,11 +18,11 @@ __all__ = ["Screen", "decision_line", "exit_line", "question_lines"]
 
 COLOURS = {"allow": "32", "block": "31", "would": "33", "ask": "36", "exit": "2", "dim": "2", "question": "1;36"}
 
-SLICE = 0.1
-"""Seconds of one wait for another thread's line: Ctrl+C does not interrupt a lock on Windows."""
+LOCK_SLICE_S = 0.1
+"""One wait for another thread's line: Ctrl+C does not interrupt a lock on Windows."""
 
-LONGEST = 1000
-"""Characters of a command line that a question shows."""
+QUESTION_CHARACTERS = 1000
+"""How much of a command line a question shows."""
 
 
 class Screen:
@@ -37,13 +37,15 @@ class Screen:
         self._question = ""
         self.json_lines = json_lines
         self.show_default = True
-        """Say so where no rule decided; of no use where there are no rules."""
+        """Show ``[default]`` where no rule decided; without rules that says nothing."""
+        self.started_before = 0
+        """Processes that the gate reported, and that had started before it was connected."""
         self.broken = False
-        """Nobody reads the stream any more."""
+        """The reader of the stream has gone."""
         self.ending = False
-        """Do not wait any more for a thread whose write to the stream hangs."""
+        """Stop waiting for a thread whose write to the stream hangs."""
         self.stuck = False
-        """Something hangs, for which Python's own end would wait."""
+        """Something hangs for which the end of the interpreter would wait."""
         self.verdict_columns = 5
         self.terminal = is_console(stream)
         can = self.terminal and not json_lines and environment.get("TERM") != "dumb"
@@ -52,7 +54,7 @@ class Screen:
 
     @property
     def columns(self) -> int | None:
-        """How long a line may be: a terminal's width but for the last column, in which some wrap; None elsewhere."""
+        """The longest line of a terminal (its width less one, since some wrap in the last column); None elsewhere."""
         if not self.terminal:
             return None
         try:
@@ -88,13 +90,16 @@ class Screen:
         return f"\x1b[{COLOURS[name]}m{text}\x1b[0m" if self.colours and text else text
 
     def write(self, decision: Decision, /) -> None:
-        """As a sink of `Monitor`: print the decision."""
+        """Print a decision; as a sink of `Monitor`."""
+        if decision.by is DecidedBy.NO_CONTROLLER:
+            self.started_before += 1  # it runs since before this session, which has decided nothing about it
+            return
         self.event("decision", decision_line(decision, self), decision.as_dict())
 
     @contextmanager
     def _turn(self) -> Iterator[bool]:
-        """Wait until no other thread writes; False where there is no time to wait for one that hangs."""
-        while not (mine := self._lock.acquire(timeout=SLICE)):
+        """Wait until no other thread writes; False when `ending` is set while another thread's write hangs."""
+        while not (mine := self._lock.acquire(timeout=LOCK_SLICE_S)):
             if self.ending:
                 self.stuck = True
                 break
@@ -117,9 +122,9 @@ class Screen:
             self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError):
-            self.broken = True  # the reader of a pipe has gone: the session ends
+            self.broken = True  # a pipe whose reader has gone; the session decides whether it ends
         except KeyboardInterrupt:
-            self.stuck = True  # and what could not be written would be tried again at Python's end
+            self.stuck = True  # the interpreter would try at its end to write what is left
             raise
 
 
@@ -147,7 +152,7 @@ def exit_line(process: ProcessHelper, at: datetime, screen: Screen) -> str:
 
 
 def question_lines(process: ProcessHelper, at: datetime, parent: str, who: str, screen: Screen) -> str:
-    """What is to be known before an answer: the same as in a line, but all of it, and who has started it.
+    """The lines above a question: what a line for a process has, in full, and which process started it.
 
     ::
 
@@ -159,8 +164,8 @@ def question_lines(process: ProcessHelper, at: datetime, parent: str, who: str, 
     room = screen.columns - width(head) if screen.columns else None
     image, *more = wrap(_image(process), room)
     arguments = arguments_of(process)
-    if len(arguments) > LONGEST:
-        arguments = f"{arguments[:LONGEST]}... and {len(arguments) - LONGEST:,} more characters"
+    if len(arguments) > QUESTION_CHARACTERS:
+        arguments = f"{arguments[:QUESTION_CHARACTERS]}... and {len(arguments) - QUESTION_CHARACTERS:,} more characters"
     if arguments:
         more += wrap(arguments, room)
     origin, rule = f"started by {parent}", f"[{printable(who)}]" * bool(who)
@@ -184,7 +189,7 @@ def _line(
 
 
 def _head(at: datetime, colour: str, word: str, process: ProcessHelper, screen: Screen) -> tuple[str, str]:
-    """What a line begins with, without and with colours. Verdicts stay in a column that fits the longest so far."""
+    """The beginning of a line, without and with colours. The column of verdicts fits the longest so far."""
     screen.verdict_columns = max(screen.verdict_columns, len(word))
     time, verdict = at.astimezone().strftime("%H:%M:%S"), f"{word:<{screen.verdict_columns}}"
     pid = f"{process.pid:>6} "

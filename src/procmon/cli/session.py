@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -15,21 +16,24 @@ from ..monitor.monitor import Monitor
 from ..policy.policy import Policy
 from ..records import DecidedBy, Decision, ProcessHelper, Verdict, printable
 from .prompts import Keyboard, Questions
+from .results import Results
 from .screen import Screen, exit_line
 
 __all__ = ["Reloader", "Session", "in_words"]
 
-TICK = 0.1
+TICK_S = 0.1
 
-PATIENCE = 0.2
-"""Seconds that Ctrl+C waits for the end of the monitor."""
+INTERRUPTED_STOP_S = 0.2
+"""How long Ctrl+C waits for the monitor to stop."""
 
 
 class Session:
-    """Runs a monitor over a gate until the gate has ended, the user stops it, or nobody reads what it prints.
+    """Runs a monitor over a gate until the gate has ended, the user stops it, or the reader of the output has gone.
 
-    Whatever is not decided by then, or fails, gets `otherwise`: the monitor's own default, which is asked for nothing
-    else, since every process has a decision of its own from here.
+    `fail` is the verdict for what is not decided by then, or whose rules fail. It is the monitor's default as well: the
+    default is used at the stop alone, because every process gets a decision from here. With `results` there is no line
+    for each process; they are kept there. `goes_on` is for a gate whose processes must be decided about even if the
+    reader has gone.
     """
 
     def __init__(
@@ -42,25 +46,34 @@ class Session:
         audit: bool = False,
         show_exits: bool = False,
         keyboard: Keyboard | None = None,
-        otherwise: Verdict = Verdict.ALLOW,
+        fail: Verdict = Verdict.ALLOW,
+        results: Results | None = None,
+        goes_on: bool = False,
     ) -> None:
         self.screen = screen
         self._policy = policy
         self._audit = audit
-        self._otherwise = otherwise
+        self._fail = fail
+        self._goes_on = goes_on
         self._would: Counter[Verdict] = Counter()  # of what was only audited
-        self._told: set[str] = set()
+        self._noted: set[str] = set()
         if audit or (policy is not None and policy.mode == "audit"):
             screen.verdict_columns = len("would block")
-        sinks: list[Sink] = [screen] if log is None else [screen, ReportingLog(log, screen)]
-        self.monitor = Monitor(gate, default=otherwise, on_error=otherwise, on_deadline=otherwise, audit=sinks)
+        shown = screen if results is None else results
+        reporting = ReportingLog(log, screen) if log is not None else None
+        sinks: list[Sink] = [shown] if reporting is None else [shown, reporting]
+        self.monitor = Monitor(gate, default=fail, on_error=fail, on_deadline=fail, audit=sinks)
         self.monitor.subscribe(self.rules)
         if show_exits:
             self.monitor.on_exit(self._show_exit)
-        self._questions = Questions(self.monitor, screen, keyboard, otherwise) if keyboard is not None else None
+        if reporting is not None:
+            self.monitor.on_exit(reporting.write_exit)
+        if results is not None:
+            self.monitor.on_exit(results.exited)
+        self._questions = Questions(self.monitor, screen, keyboard, fail) if keyboard is not None else None
 
     def run(self, tick: Callable[[], None] = lambda: None, *, patience: int = 0) -> None:
-        """Until the end. ``tick`` is called some times a second. The first ``patience`` Ctrl+C are for others.
+        """Run until the end. `tick` is called a few times a second. The first `patience` Ctrl+C do not end it.
 
         Raises: what the gate or the keyboard failed with; KeyboardInterrupt.
         """
@@ -73,32 +86,32 @@ class Session:
                 asker.start()
             while not self._over(tick, patience):
                 patience -= 1
-                self.screen.note("Ctrl+C is the command's; once more ends procmon, and the command goes on")
+                self.screen.note("Ctrl+C went to the command; press it again to end procmon, and the command goes on")
             self._stop(None)
         except BaseException:
             self.screen.ending = True
-            self._stop(PATIENCE)
+            self._stop(INTERRUPTED_STOP_S)
             raise
         finally:
             if asker is not None and asker.is_alive():
-                asker.join(TICK)  # it takes its question away
+                asker.join(TICK_S)  # it clears its question from the screen
         for error in (self.monitor.error, self._questions.error if self._questions is not None else None):
             if error is not None:
                 raise error
 
-    def _stop(self, patience: float | None) -> None:
-        """Stop the monitor; a log or a terminal that hangs may keep it longer than there is patience.
+    def _stop(self, timeout: float | None) -> None:
+        """Stop the monitor. A log or a terminal that hangs may keep it longer than `timeout`.
 
-        Whom it has not answered by then the gate lets go when it is closed.
+        What it has not answered by then, the gate releases when it is closed.
         """
         threading.Thread(target=self.monitor.stop, name="procmon stop", daemon=True).start()
-        if not self.monitor.wait(patience):
+        if not self.monitor.wait(timeout):
             self.screen.stuck = True
 
     def _over(self, tick: Callable[[], None], patience: int) -> bool:
         """Wait for the end; False when Ctrl+C came first and there is patience left."""
         try:
-            while not self.monitor.wait(TICK) and not self.screen.broken:
+            while not self.monitor.wait(TICK_S) and (self._goes_on or not self.screen.broken):
                 if self._questions is not None and self._questions.error is not None:
                     break
                 tick()
@@ -109,7 +122,7 @@ class Session:
         return True
 
     def print_summary(self) -> None:
-        """Print what came of it all."""
+        """Print the counts of the session."""
         counts = self.monitor.statistics
         parts = [f"{counts.held:,} held: {counts.allowed:,} allowed, {counts.blocked:,} blocked"]
         if self._would:
@@ -118,17 +131,20 @@ class Session:
         if counts.stale:
             parts.append(f"{counts.stale:,} gone before a verdict")
         if counts.pending:
-            parts.append(f"{counts.pending:,} without a verdict, which the gate lets go")
+            parts.append(f"{counts.pending:,} without a verdict, which the gate releases")
         if counts.audit_errors:
             parts.append(f"{counts.audit_errors:,} not written to the log")
-        self.screen.event("summary", self.screen.colour("dim", "; ".join(parts)), counts.as_dict())
+        if self.screen.started_before:
+            parts.append(f"{self.screen.started_before:,} started before procmon was connected, and were not held")
+        data = {**counts.as_dict(), "started_before": self.screen.started_before}
+        self.screen.event("summary", self.screen.colour("dim", "; ".join(parts)), data)
 
     def rules(self, process: ProcessHelper) -> Decision:
-        """The callback; its name stands in the decisions that its failures come to."""
+        """Decide; as the monitor's callback, its name is in the decisions about which it failed."""
         try:
             decision = self._policy(process) if self._policy is not None else None
         except Exception as error:
-            self._tell_once(f"the rules failed: {error!r}; whom they fail on gets {self._otherwise.value}")
+            self._note_once(f"the rules failed: {error!r}; the verdict is {self._fail.value} (see --fail)")
             raise
         if decision is None:
             return Decision(process=process, verdict=Verdict.ALLOW, by=DecidedBy.DEFAULT)
@@ -143,47 +159,55 @@ class Session:
 
     def _ask(self, process: ProcessHelper, decision: Decision) -> Decision:
         if self._questions is None:
-            self._tell_once(f"there is no terminal to ask on, so `ask` is {self._otherwise.value} (see --otherwise)")
-            return replace(decision, verdict=self._otherwise)
+            self._note_once(f"there is no terminal to ask on, so `ask` is {self._fail.value} (see --fail)")
+            return replace(decision, verdict=self._fail)
         if self._questions.needs(process):
             return Decision(process=process, verdict=Verdict.ALLOW, by=DecidedBy.EXEMPT)
         default = "default" if self.screen.show_default else ""
         self._questions.add(process, f"rule {decision.who}" if decision.who else default)
         return decision
 
-    def _tell_once(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
+    def _note_once(self, text: str) -> None:
+        if text not in self._noted:
+            self._noted.add(text)
             self.screen.note(text)
 
     def _show_exit(self, process: ProcessHelper) -> None:
-        at = datetime.now(UTC)
+        at = process.exited_at or datetime.now(UTC)
         self.screen.event(
             "exit", exit_line(process, at, self.screen), {"process": process.as_dict(), "at": at.isoformat()}
         )
 
 
 class ReportingLog:
-    """The audit log, as a sink that says on the screen why a line could not be written; each reason once."""
+    """The audit log, as a sink that shows on the screen why a line could not be written; each reason once."""
 
     write_ahead = True
 
     def __init__(self, log: AuditLog, screen: Screen) -> None:
         self._log = log
         self._screen = screen
-        self._told = ""
+        self._reported = ""
 
     def write(self, decision: Decision, /) -> None:
-        """Write it, before its verdict goes out."""
+        """Write a decision, before its verdict is sent."""
+        self._try(lambda: self._log.write(decision))
+
+    def write_exit(self, process: ProcessHelper) -> None:
+        """Write the exit of a process."""
+        with suppress(OSError, ProcmonError):  # it is on the screen
+            self._try(lambda: self._log.write_exit(process))
+
+    def _try(self, write: Callable[[], None]) -> None:
         try:
-            self._log.write(decision)
+            write()
         except (OSError, ProcmonError) as error:
             reason = str(error) if isinstance(error, ProcmonError) else f"{self._log.path}: {error}"
-            if self._told != reason:
-                self._told = reason
+            if self._reported != reason:
+                self._reported = reason
                 self._screen.note(f"{reason}; the verdicts stand, and are not in the log")
             raise
-        self._told = ""
+        self._reported = ""
 
 
 def in_words(policy: Policy) -> str:
@@ -192,7 +216,7 @@ def in_words(policy: Policy) -> str:
 
 
 class Reloader:
-    """Reads a policy again when its file has changed; called some times a second."""
+    """Reads a policy again when a file of it has changed; called a few times a second."""
 
     def __init__(self, policy: Policy, screen: Screen, loaded: Callable[[Policy], None] = lambda _: None) -> None:
         self._policy = policy

@@ -1,0 +1,260 @@
+"""The commands that hold processes: ``run``, ``guard`` and ``watch``."""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TextIO, runtime_checkable
+
+from ..audit import AuditLog
+from ..driver.protocol import MAX_RULES
+from ..errors import ProcmonError
+from ..gates.base import Gate
+from ..policy.policy import Policy
+from ..records import Verdict
+from .prompts import Keyboard, open_keyboard
+from .results import Results
+from .screen import Screen
+from .session import Reloader, Session, in_words
+from .statuses import BROKEN_PIPE, INTERRUPTED
+
+__all__ = ["CommandNotFound", "Gates", "exit_status", "guard", "run", "watch"]
+
+WAIT_SLICE_S = 0.1
+"""One wait for the command: Ctrl+C does not interrupt it on Windows."""
+
+BUILT_INTO_CMD = frozenset(
+    "assoc break call cd chdir cls color copy date del dir echo endlocal erase for ftype goto if md mkdir mklink move"
+    " path pause popd prompt pushd rd rem ren rename rmdir set setlocal shift start time title type ver verify"
+    " vol".split()
+)
+
+
+class CommandNotFound(ProcmonError):
+    """``run``: there is no such command."""
+
+
+class RunsCommand(Gate, Protocol):
+    """A gate over a command that it has started."""
+
+    @property
+    def popen(self) -> "subprocess.Popen[bytes] | subprocess.Popen[str] | None":
+        """The command."""
+
+
+@runtime_checkable
+class TakesRules(Protocol):
+    """A gate that decides about exact paths by itself."""
+
+    def set_rules(self, rules: Iterable[tuple[str, Verdict]]) -> object: ...
+
+
+class RunGate(Protocol):
+    """Makes the gate of ``run``."""
+
+    def __call__(self, command: Sequence[str], *, hold_timeout: float | None, fail: Verdict) -> RunsCommand: ...
+
+
+class MachineGate(Protocol):
+    """Makes the gate of ``guard`` and ``watch``."""
+
+    def __call__(self, *, hold_timeout: float | None, fail: Verdict) -> Gate: ...
+
+
+def _debug_gate(command: Sequence[str], *, hold_timeout: float | None, fail: Verdict) -> RunsCommand:
+    from ..gates.debug import DebugGate
+
+    return DebugGate.run(list(command), hold_timeout=hold_timeout, on_timeout=fail)
+
+
+def _driver_gate(*, hold_timeout: float | None, fail: Verdict) -> Gate:
+    from ..gates.driver import DriverGate
+
+    return DriverGate(hold_timeout=hold_timeout, on_timeout=fail, on_disconnect=fail)
+
+
+@dataclass(frozen=True)
+class Gates:
+    """Makes the gates; tests put their own here."""
+
+    run: RunGate = _debug_gate
+    driver: MachineGate = _driver_gate
+    keyboard: Callable[[Screen], Keyboard | None] = open_keyboard
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run a command, and decide about each process of its tree; its exit status."""
+    policy = Policy.load(*options.policy) if options.policy else None
+    screen = _screen(options, sys.stderr)
+    results = Results() if options.tree or options.summary else None
+    with _log(options) as log:
+        try:
+            gate = options.gates.run(options.argv, hold_timeout=options.hold, fail=_fail(options))
+        except FileNotFoundError as error:
+            raise CommandNotFound(_not_found(options.argv)) from error
+        with closing(gate):
+            keyboard = options.gates.keyboard(screen)
+            session = _session(options, gate, policy, log, keyboard, results=results, goes_on=True)
+            interrupted = _live(session, lambda: None, patience=1)  # the command has got the first Ctrl+C, too
+    if results is not None:
+        for wanted, text in ((options.tree, results.tree), (options.summary, results.summary)):
+            if wanted:
+                screen.line(text())
+    if screen.broken:
+        return BROKEN_PIPE
+    if interrupted or gate.popen is None:
+        return INTERRUPTED
+    return exit_status(_wait(gate.popen))
+
+
+def guard(options: argparse.Namespace) -> int:
+    """Decide about each new process of the machine until Ctrl+C."""
+    screen = _screen(options, sys.stdout)
+    keyboard = options.gates.keyboard(screen)
+    policy, started = _rules_of_guard(options, keyboard)
+    with _log(options) as log, closing(_machine_gate(options)) as gate:
+
+        def push_driver_rules(policy: Policy) -> None:
+            if options.driver_rules and not options.audit and isinstance(gate, TakesRules):
+                exact = policy.driver_rules()[:MAX_RULES]
+                try:
+                    gate.set_rules(exact)
+                except (ProcmonError, ValueError):
+                    gate.set_rules([])  # those of an older policy must not contradict this one
+                    raise
+                screen.note(f"the driver itself decides about {len(exact):,} exact path{'s' * (len(exact) != 1)}")
+
+        session = _session(options, gate, policy, log, keyboard)
+        push_driver_rules(policy)
+        screen.note(started)
+        return _until_interrupted(session, Reloader(policy, screen, push_driver_rules))
+
+
+def _rules_of_guard(options: argparse.Namespace, keyboard: Keyboard | None) -> tuple[Policy, str]:
+    """Return the rules, and a line about them; without --policy every process is asked about."""
+    if options.policy:
+        policy = Policy.load(*options.policy)
+        return policy, f"{in_words(policy)}; {'all processes run; ' if options.audit else ''}Ctrl+C ends it"
+    policy = Policy.parse('default = "ask"')
+    if options.audit:
+        return policy, "you would be asked about each of these; all of them run; Ctrl+C ends it"
+    if keyboard is None:
+        reason = "with --json there are no questions" if options.json else "there is no terminal to ask on"
+        raise ProcmonError(
+            f"without rules guard asks you about every process, and {reason}: give --policy FILE, or --audit to see"
+            " what it would ask about, or use `procmon-gate watch`"
+        )
+    return policy, "asking about each process that starts: y lets it run, n ends it; Ctrl+C to end"
+
+
+def watch(options: argparse.Namespace) -> int:
+    """Show each new process of the machine until Ctrl+C."""
+    screen = _screen(options, sys.stdout)
+    with _log(options) as log, closing(_machine_gate(options)) as gate:
+        session = _session(options, gate, None, log, None)
+        screen.note("every process that starts is shown, and runs; Ctrl+C ends it")
+        return _until_interrupted(session, lambda: None)
+
+
+def exit_status(status: int) -> int:
+    """Return the status as `sys.exit` takes it on Windows: 0xC0000364 as the negative number of the same 32 bits."""
+    return status - 2**32 if status >= 2**31 else status
+
+
+def _not_found(argv: Sequence[str]) -> str:
+    """Say why Windows finds no such program, and what to write instead."""
+    name = argv[0]
+    through_cmd = f"write: procmon-gate run -- cmd /c {subprocess.list2cmdline(argv)}"
+    if name.lower() in BUILT_INTO_CMD:
+        return f"{name} is no program, but a command of cmd.exe; {through_cmd}"
+    script = Path(shutil.which(name) or "").name
+    if script.lower().endswith((".bat", ".cmd")):
+        return f"{name} is {script}, which cmd.exe runs; {through_cmd}"
+    return f"there is no command {name}; give its path, or look at PATH"
+
+
+def _screen(options: argparse.Namespace, stream: TextIO) -> Screen:
+    if options.output:
+        try:
+            stream = open(options.output, "w", encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise ProcmonError(
+                f"{options.output}: it cannot be written: {error.strerror}; give another file"
+            ) from error
+        options.to_close = stream
+    options.screen = screen = Screen(stream, json_lines=options.json)
+    screen.show_default = bool(options.policy)
+    return screen
+
+
+def _log(options: argparse.Namespace) -> AbstractContextManager[AuditLog | None]:
+    """Open the audit log before anything is held; each line is written before its verdict is sent."""
+    return AuditLog(options.log, write_ahead=True) if options.log else nullcontext()
+
+
+def _fail(options: argparse.Namespace) -> Verdict:
+    """Return the verdict of --fail; in audit mode nothing is kept from running."""
+    verdict: Verdict = Verdict.ALLOW if options.audit else options.fail
+    return verdict
+
+
+def _machine_gate(options: argparse.Namespace) -> Gate:
+    gate: Gate = options.gates.driver(hold_timeout=options.hold, fail=_fail(options))
+    return gate
+
+
+def _session(
+    options: argparse.Namespace,
+    gate: Gate,
+    policy: Policy | None,
+    log: AuditLog | None,
+    keyboard: Keyboard | None,
+    *,
+    results: Results | None = None,
+    goes_on: bool = False,
+) -> Session:
+    return Session(
+        gate,
+        options.screen,
+        policy=policy,
+        log=log,
+        audit=options.audit,
+        show_exits=options.exits,
+        keyboard=keyboard,
+        fail=_fail(options),
+        results=results,
+        goes_on=goes_on,
+    )
+
+
+def _live(session: Session, tick: Callable[[], None], *, patience: int) -> bool:
+    """Run a session, and print its counts; True when Ctrl+C ended it, after the first `patience` of them."""
+    interrupted = False
+    try:
+        session.run(tick, patience=patience)
+    except KeyboardInterrupt:
+        interrupted = True
+    session.print_summary()
+    return interrupted
+
+
+def _until_interrupted(session: Session, tick: Callable[[], None]) -> int:
+    interrupted = _live(session, tick, patience=0)
+    if interrupted:
+        return INTERRUPTED
+    if session.screen.broken:
+        return BROKEN_PIPE
+    name = session.monitor.gate.name
+    raise ProcmonError(
+        f"{name} ended, and nothing is held any more: was the driver stopped? `procmon-gate driver start`"
+    )
+
+
+def _wait(command: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> int:
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return command.wait(WAIT_SLICE_S)
