@@ -1,0 +1,174 @@
+r"""Who but administrators can change a file: read from its security descriptor, and those of the folders above it.
+
+What the kernel or a service of the system runs must not be replaceable by a user. The descriptor is read as text
+(SDDL), whose grammar is small and the same on every Windows.
+https://learn.microsoft.com/windows/win32/secauthz/security-descriptor-string-format
+https://learn.microsoft.com/windows/win32/secauthz/ace-strings
+"""
+
+import ctypes
+import os
+import re
+from collections.abc import Iterator
+from ctypes import POINTER, byref, c_void_p, c_wchar_p
+from pathlib import PureWindowsPath
+
+from ._bind import BOOL, DWORD, HANDLE, advapi32, bind, fail_on_zero, kernel32, never_fails, windows_error
+from .kernel import is_wine, open_process
+from .token import open_token, sid_text, user_sid
+
+__all__ = ["icacls_line", "others_in", "writers"]
+
+_SE_FILE_OBJECT = 1
+_OWNER, _DACL = 0x1, 0x4
+_SDDL_REVISION = 1
+
+_TRUSTED = {
+    "SY", "S-1-5-18",  # the system
+    "BA", "S-1-5-32-544",  # administrators
+    "S-1-5-80-956008885-3418522649-1831038044-1853292631-2271478464",  # NT SERVICE\TrustedInstaller
+}  # fmt: skip
+
+_NAMES = {
+    "WD": "Everyone", "S-1-1-0": "Everyone", "AU": "Authenticated Users", "S-1-5-11": "Authenticated Users",
+    "BU": "Users", "S-1-5-32-545": "Users", "IU": "Interactive", "S-1-5-4": "Interactive", "BG": "Guests",
+    "PU": "Power Users", "CO": "Creator Owner", "OW": "Owner Rights",
+}  # fmt: skip
+
+# Rights of files and folders (winnt.h), and the letters that SDDL writes for groups of them.
+_DELETE, _WRITE_DAC, _WRITE_OWNER = 0x10000, 0x40000, 0x80000
+_REPLACE = _DELETE | _WRITE_DAC | _WRITE_OWNER
+_WRITE_DATA, _APPEND_DATA, _DELETE_CHILD = 0x2, 0x4, 0x40
+_GENERIC_WRITE, _GENERIC_ALL = 0x40000000, 0x10000000
+_LETTERS = {
+    "GA": _GENERIC_ALL, "GW": _GENERIC_WRITE, "GR": 0x80000000, "GX": 0x20000000,
+    "RC": 0x20000, "SD": _DELETE, "WD": _WRITE_DAC, "WO": _WRITE_OWNER,
+    "FA": 0x1F01FF, "FR": 0x120089, "FW": 0x120116, "FX": 0x1200A0,
+    "CC": 0x1, "DC": 0x2, "LC": 0x4, "SW": 0x8, "RP": 0x10, "WP": 0x20, "DT": 0x40, "LO": 0x80, "CR": 0x100,
+}  # fmt: skip
+
+CHANGE = _REPLACE | _WRITE_DATA | _APPEND_DATA | _GENERIC_WRITE | _GENERIC_ALL
+"""Of a file: to write it, or to put another in its place. Of a folder: to add files, or to replace it."""
+
+RENAME = _REPLACE | _DELETE_CHILD | _GENERIC_ALL
+"""Of a folder further up: to put another folder in the place of the one below."""
+
+# https://learn.microsoft.com/windows/win32/api/aclapi/nf-aclapi-getnamedsecurityinfow
+# DWORD GetNamedSecurityInfoW(LPCWSTR name, SE_OBJECT_TYPE type, SECURITY_INFORMATION information, PSID *owner,
+#                             PSID *group, PACL *dacl, PACL *sacl, PSECURITY_DESCRIPTOR *descriptor);
+_GetNamedSecurityInfoW = bind(
+    advapi32,
+    "GetNamedSecurityInfoW",
+    DWORD,
+    (c_wchar_p, ctypes.c_int32, DWORD, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_void_p)),
+    never_fails,
+)
+
+# https://learn.microsoft.com/windows/win32/api/sddl/nf-sddl-convertsecuritydescriptortostringsecuritydescriptorw
+# BOOL ConvertSecurityDescriptorToStringSecurityDescriptorW(PSECURITY_DESCRIPTOR descriptor, DWORD revision,
+#                             SECURITY_INFORMATION information, LPWSTR *text, PULONG length);
+_ConvertToText = bind(
+    advapi32,
+    "ConvertSecurityDescriptorToStringSecurityDescriptorW",
+    BOOL,
+    (c_void_p, DWORD, DWORD, POINTER(c_void_p), c_void_p),
+    fail_on_zero,
+)
+_LocalFree = bind(kernel32, "LocalFree", HANDLE, (HANDLE,), never_fails)
+
+
+def descriptor(path: str) -> str:
+    """Owner and access list of a file or folder, as SDDL. Raises: OSError."""
+    holder, text = c_void_p(), c_void_p()
+    kinds = _OWNER | _DACL
+    if code := _GetNamedSecurityInfoW(path, _SE_FILE_OBJECT, kinds, None, None, None, None, byref(holder)):
+        raise windows_error("GetNamedSecurityInfoW", code)
+    try:
+        _ConvertToText(holder, _SDDL_REVISION, kinds, byref(text), None)
+        try:
+            return ctypes.wstring_at(text.value or 0)
+        finally:
+            _LocalFree(text)
+    finally:
+        _LocalFree(holder)
+
+
+def others_in(sddl: str, rights: int = CHANGE, trusted: frozenset[str] = frozenset()) -> list[str]:
+    """The accounts besides administrators and the system that own an object, or have some of these rights on it.
+
+    Entries that deny are not looked at: an account that one entry allows and another denies counts. Entries that only
+    children inherit do not count.
+
+    >>> others_in("O:BAG:SYD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;0x1200a9;;;BU)")
+    []
+    >>> others_in("O:S-1-5-21-1-2-3-1001D:(A;;FA;;;BA)(A;;0x1301bf;;;AU)")
+    ['S-1-5-21-1-2-3-1001', 'Authenticated Users']
+    """
+    found: dict[str, None] = {}
+    owner = re.search(r"O:(S-[0-9-]+|[A-Z]{2})", sddl)
+    if owner is None:
+        found["an unknown owner"] = None
+    elif owner[1] not in _TRUSTED | trusted:
+        found[_name(owner[1])] = None
+    access = re.search(r"D:([A-Z_]*)((?:\(.*?\))*)", sddl)
+    if access is None or "NO_ACCESS_CONTROL" in access[1]:
+        found["Everyone"] = None  # no list at all lets everybody in; an empty one, nobody
+        return list(found)
+    for entry in re.findall(r"\((.*?)\)", access[2]):
+        kind, flags, granted, _, _, account = (entry.split(";") + [""] * 6)[:6]
+        allows = kind in ("A", "OA", "XA") and "IO" not in re.findall("..", flags)
+        if allows and account not in _TRUSTED | trusted and _rights(granted) & rights:
+            found[_name(account)] = None
+    return list(found)
+
+
+def writers(path: str) -> dict[str, list[str]]:
+    """By path, who but administrators can change the file or folder, or put another in its place.
+
+    The folder counts when others can add files to it, and folders further up when others can rename what is in them.
+
+    Raises: OSError, FileNotFoundError among them.
+    """
+    found = {}
+    for each, rights in _to_check(path):
+        if others := others_in(descriptor(each), rights, _own_account()):
+            found[each] = others
+    return found
+
+
+def icacls_line(path: str, *, folder: bool) -> str:
+    """The command that leaves a file or folder to administrators, for a prompt of an administrator."""
+    inherit = "(OI)(CI)" if folder else ""
+    grants = " ".join(f"*{sid}:{inherit}{right}" for sid, right in _GRANTS)
+    return f'icacls "{path}" /setowner *S-1-5-32-544 && icacls "{path}" /inheritance:r /grant:r {grants}'
+
+
+_GRANTS = [("S-1-5-18", "F"), ("S-1-5-32-544", "F"), ("S-1-5-32-545", "RX")]
+
+
+def _to_check(path: str) -> Iterator[tuple[str, int]]:
+    parts = [str(PureWindowsPath(path)), *map(str, PureWindowsPath(path).parents)]
+    for number, each in enumerate(parts):
+        yield each, CHANGE if number < 2 else RENAME
+
+
+def _rights(text: str) -> int:
+    """The access mask of an entry; all rights where it has letters that are not known here."""
+    if re.fullmatch(r"0[xX][0-9a-fA-F]+|[0-9]+", text):
+        return int(text, 0)
+    rights = 0
+    for pair in re.findall("..", text):
+        rights |= _LETTERS.get(pair, -1)
+    return rights
+
+
+def _name(account: str) -> str:
+    return _NAMES.get(account, account)
+
+
+def _own_account() -> frozenset[str]:
+    """Wine has one account and no administrators: everything belongs to it. Windows: none."""
+    if not is_wine():
+        return frozenset()
+    with open_process(os.getpid()) as process, open_token(process) as token:
+        return frozenset([sid_text(user_sid(token))])

@@ -1,0 +1,71 @@
+"""Who can change a file, as its security descriptor has it."""
+
+import pytest
+
+from procmon.win32.access import CHANGE, RENAME, icacls_line, others_in
+
+# As `icacls /save` and Get-Acl show them on a Windows 10: a file of System32, C:\\, C:\\ProgramData, a file of a user.
+SYSTEM32 = (
+    "O:S-1-5-80-956008885-3418522649-1831038044-1853292631-2271478464"
+    "D:PAI(A;;FA;;;S-1-5-80-956008885-3418522649-1831038044-1853292631-2271478464)(A;;0x1200a9;;;BA)"
+    "(A;;0x1200a9;;;SY)(A;;0x1200a9;;;BU)(A;;0x1200a9;;;AC)"
+)
+ROOT = "O:SYD:PAI(A;OICI;FA;;;BA)(A;OICI;FA;;;SY)(A;OICI;0x1200a9;;;BU)(A;OICIIO;SDGXGWGR;;;AU)(A;;LC;;;AU)"
+PROGRAM_DATA = "O:SYD:PAI(A;OICIIO;GA;;;CO)(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;0x1200a9;;;BU)(A;CI;DCLCRPCR;;;BU)"
+OF_A_USER = "O:S-1-5-21-1-2-3-1001D:(A;ID;FA;;;SY)(A;ID;FA;;;BA)(A;ID;FA;;;S-1-5-21-1-2-3-1001)"
+
+
+def test_a_file_of_the_system_is_for_administrators_alone() -> None:
+    assert others_in(SYSTEM32) == []
+
+
+def test_an_owner_can_change_his_file_whatever_the_list_says() -> None:
+    assert others_in("O:S-1-5-21-1-2-3-1001D:P(A;;FA;;;BA)") == ["S-1-5-21-1-2-3-1001"]
+    assert others_in(OF_A_USER) == ["S-1-5-21-1-2-3-1001"]
+
+
+def test_users_can_add_files_to_the_root_and_to_programdata_but_not_rename_what_is_there() -> None:
+    assert others_in(ROOT, CHANGE) == ["Authenticated Users"] and others_in(ROOT, RENAME) == []
+    assert others_in(PROGRAM_DATA, CHANGE) == ["Users"] and others_in(PROGRAM_DATA, RENAME) == []
+
+
+@pytest.mark.parametrize(
+    ("granted", "counts"),
+    [
+        ("FA", True), ("GA", True), ("GW", True), ("FW", True), ("SD", True), ("WD", True), ("WO", True),
+        ("0x1301bf", True), ("0x2", True), ("4", True), ("CCDC", True), ("ZZ", True),
+        ("FR", False), ("FX", False), ("0x1200a9", False), ("FRFX", False), ("GRGX", False), ("", False),
+    ],
+)  # fmt: skip
+def test_each_right_that_changes_a_file_counts_and_no_other(granted: str, counts: bool) -> None:
+    assert others_in(f"O:BAD:(A;;{granted};;;BU)") == (["Users"] if counts else [])
+
+
+@pytest.mark.parametrize("kind", ["D", "AU", "AL"])
+def test_entries_that_allow_nothing_do_not_count(kind: str) -> None:
+    assert others_in(f"O:BAD:({kind};;FA;;;BU)") == []
+
+
+def test_what_only_children_inherit_does_not_count() -> None:
+    assert others_in("O:BAD:(A;OICIIO;FA;;;BU)") == []
+
+
+@pytest.mark.parametrize("sddl", ["O:BA", "O:BAD:NO_ACCESS_CONTROL"])
+def test_no_list_at_all_lets_everybody_in(sddl: str) -> None:
+    assert others_in(sddl) == ["Everyone"]
+
+
+def test_an_empty_list_lets_nobody_in() -> None:
+    assert others_in("O:BAD:P") == []
+
+
+def test_a_descriptor_without_an_owner_is_not_trusted() -> None:
+    assert others_in("D:P(A;;FA;;;BA)") == ["an unknown owner"]
+
+
+def test_the_line_that_mends_it_leaves_it_to_administrators() -> None:
+    assert icacls_line(r"C:\a b.sys", folder=False) == (
+        r'icacls "C:\a b.sys" /setowner *S-1-5-32-544 && icacls "C:\a b.sys" /inheritance:r'
+        " /grant:r *S-1-5-18:F *S-1-5-32-544:F *S-1-5-32-545:RX"
+    )
+    assert "*S-1-5-18:(OI)(CI)F" in icacls_line("C:\\a", folder=True)
