@@ -42,7 +42,8 @@ LAYERS = [
     {"driver"},
     {"win32"},
     {"util"},
-    {"records", "errors"},
+    {"errors"},
+    {"records"},
 ]
 
 # Written in two halves, so that this file does not hold them itself.
