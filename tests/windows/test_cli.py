@@ -163,7 +163,7 @@ def test_guard_decides_for_the_machine(
 TYPING = """
 import sys, threading, time
 from ctypes import byref, c_void_p
-from procmon import cli
+from procmon.cli import main
 from procmon.win32 import console
 from procmon.win32._bind import BOOL, DWORD, HANDLE, bind, fail_on_zero, kernel32
 
@@ -228,7 +228,7 @@ def test_guard_without_rules_asks_about_what_starts(service: procmon.DriverServi
     assert (decision.verdict, decision.by) == (BLOCK, DecidedBy.USER)
 
 
-def test_without_a_console_guard_has_nobody_to_ask() -> None:
+def test_without_a_console_guard_has_no_place_for_questions() -> None:
     """NUL says that it is a terminal, and is none."""
     code = "import sys; from procmon.cli import main; sys.exit(main.main(['guard']))"
     ended = subprocess.run(
