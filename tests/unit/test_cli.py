@@ -14,7 +14,7 @@ import pytest
 import procmon
 from commandline import ASKING, CommandGate, Scene, two, without_time
 from procmon import ALLOW, BLOCK, Verdict, audit
-from procmon.cli import live, main, prompts
+from procmon.cli import live, main, prompts, statuses
 from procmon.cli.screen import Screen
 from procmon.cli.session import Reloader
 
@@ -59,7 +59,7 @@ class TestRun:
     def test_an_audit_log_that_cannot_be_written_starts_nothing(
         self, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert main.main(["run", "--log", str(tmp_path), "make"], scene.gates(two)) == main.FAILED
+        assert main.main(["run", "--log", str(tmp_path), "make"], scene.gates(two)) == statuses.FAILED
         assert scene.gate is None
         assert "it cannot be written" in capsys.readouterr().err
 
@@ -67,7 +67,7 @@ class TestRun:
         self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         policy.write_text("mode = 'x'", encoding="utf-8")
-        assert main.main(["run", "--policy", str(policy), "make"], scene.gates(two)) == main.FAILED
+        assert main.main(["run", "--policy", str(policy), "make"], scene.gates(two)) == statuses.FAILED
         assert scene.gate is None
         assert 'there is no mode "x"' in capsys.readouterr().err
 
@@ -75,7 +75,7 @@ class TestRun:
         def missing(command: Sequence[str], *, hold_timeout: float | None, fail: Verdict) -> CommandGate:
             raise FileNotFoundError(2, "the system cannot find the file")
 
-        assert main.main(["run", "--", "nonsense", "x"], main.Gates(run=missing)) == main.NOT_FOUND
+        assert main.main(["run", "--", "nonsense", "x"], main.Gates(run=missing)) == statuses.NOT_FOUND
         assert "there is no command nonsense" in capsys.readouterr().err
 
     def test_a_status_of_windows_fits_into_sys_exit(self) -> None:
@@ -158,7 +158,7 @@ class TestAsking:
 
         policy.write_text(ASKING, encoding="utf-8")
         monkeypatch.setattr("commandline.Keys.key", fail)
-        assert main.main(["guard", "--policy", str(policy)], scene.gates(one, keys="")) == main.FAILED
+        assert main.main(["guard", "--policy", str(policy)], scene.gates(one, keys="")) == statuses.FAILED
         assert "PeekConsoleInputW" in capsys.readouterr().err
 
     def test_a_question_names_the_parent(self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,7 +185,7 @@ class TestGuardWithoutRules:
             for image in ("c:/tools/a.exe", "c:/games/chess.exe", "c:/windows/system32/conhost.exe"):
                 verdicts.append(gate.verdict_of(gate.start(image, hold_left=60.0), timeout=5.0))
 
-        assert main.main(["guard"], scene.gates(several, keys="yn")) == main.FAILED  # for the gate has ended
+        assert main.main(["guard"], scene.gates(several, keys="yn")) == statuses.FAILED  # for the gate has ended
         assert verdicts == [ALLOW, BLOCK, ALLOW]  # no question about the console host
         out = capsys.readouterr().out
         assert out.startswith("asking about each process that starts: y lets it run, n ends it; ")
@@ -196,7 +196,7 @@ class TestGuardWithoutRules:
     def test_where_no_question_can_be_asked_it_holds_nothing(
         self, arguments: list[str], scene: Scene, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert main.main(["guard", *arguments], scene.gates(two)) == main.FAILED
+        assert main.main(["guard", *arguments], scene.gates(two)) == statuses.FAILED
         assert scene.gate is None
         err = capsys.readouterr().err
         assert ("with --json there are no questions" if arguments else "there is no terminal to ask on") in err
@@ -240,7 +240,9 @@ class TestGuardWithoutRules:
 
 class TestGuardAndWatch:
     def test_guard_applies_the_policy(self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main.main(["guard", "--policy", str(policy)], scene.gates(two)) == main.FAILED  # for the gate has ended
+        assert (
+            main.main(["guard", "--policy", str(policy)], scene.gates(two)) == statuses.FAILED
+        )  # for the gate has ended
         out, err = capsys.readouterr()
         assert err.startswith("procmon-gate: scripted ended, and nothing is held any more")
         lines = without_time(out)
@@ -318,7 +320,8 @@ class TestGuardAndWatch:
         monkeypatch.setattr(CommandGate, "set_rules", take, raising=False)
         policy.write_text("[[rule]]\nimage = 'C:/a.exe'\nverdict = 'block'", encoding="utf-8")
         assert (
-            main.main(["guard", "--driver-rules", "--policy", str(policy)], scene.gates(lambda _: None)) == main.FAILED
+            main.main(["guard", "--driver-rules", "--policy", str(policy)], scene.gates(lambda _: None))
+            == statuses.FAILED
         )
         assert handed == [[("c:\\a.exe", BLOCK)], []]
         assert "no memory" in capsys.readouterr().err
@@ -356,21 +359,21 @@ class TestPolicyCommands:
         assert main.main(["policy", "check", str(policy)]) == 0
         assert "no mistakes in <Policy" in capsys.readouterr().out
         policy.write_text("[[rule]]\nverdict = 'deny'\n\n[[rule]]\nimages = 'a'\nverdict = 'ask'", encoding="utf-8")
-        assert main.main(["policy", "check", str(policy)]) == main.FOUND
+        assert main.main(["policy", "check", str(policy)]) == statuses.FOUND
         assert capsys.readouterr().out.splitlines() == [
             f'{policy}:2:11: there is no verdict "deny"; write "block"',
             f'{policy}:5:1: a rule has no key "images"; write image',
         ]
-        assert main.main(["policy", "check", "--json", str(policy)]) == main.FOUND
+        assert main.main(["policy", "check", "--json", str(policy)]) == statuses.FOUND
         assert json.loads(capsys.readouterr().out.splitlines()[0])["line"] == 2
 
     def test_check_of_a_file_that_is_not_there(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main.main(["policy", "check", "none.toml"]) == main.FAILED
+        assert main.main(["policy", "check", "none.toml"]) == statuses.FAILED
         assert capsys.readouterr().err == "procmon-gate: none.toml: there is no such file; give the path of a policy\n"
 
     def test_check_of_bytes(self, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
         policy.write_bytes(b"MZ\x90")
-        assert main.main(["policy", "check", str(policy)]) == main.FOUND
+        assert main.main(["policy", "check", str(policy)]) == statuses.FOUND
         assert ":1:3: byte 0x90 is not UTF-8 text; save the policy as UTF-8" in capsys.readouterr().out
 
     def test_explain(self, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -433,16 +436,16 @@ class TestPolicyCommands:
     def test_replay_of_a_log_that_is_not_there_names_the_option_that_writes_one(
         self, policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert main.main(["policy", "replay", str(policy), str(tmp_path / "none.jsonl")]) == main.FAILED
+        assert main.main(["policy", "replay", str(policy), str(tmp_path / "none.jsonl")]) == statuses.FAILED
         assert "give the path that AuditLog, or --log, was given" in capsys.readouterr().err
 
 
 def test_a_windows_command_elsewhere_ends_with_one_line() -> None:
     if sys.platform == "win32":
         arguments = ["guard", "--policy", "none.toml"]
-        expected = main.FAILED
+        expected = statuses.FAILED
     else:
-        arguments, expected = ["driver", "status"], main.NEEDS_WINDOWS
+        arguments, expected = ["driver", "status"], statuses.NEEDS_WINDOWS
     ended = subprocess.run(
         [sys.executable, "-m", "procmon", *arguments],
         env=os.environ | {"PYTHONPATH": str(Path(procmon.__file__).parents[1])},

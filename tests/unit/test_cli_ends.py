@@ -16,7 +16,7 @@ import procmon
 from commandline import ASKING, CommandGate, Scene
 from monitoring import until
 from procmon import ALLOW, BLOCK, Verdict
-from procmon.cli import live, main
+from procmon.cli import live, main, statuses
 from procmon.cli.session import Session
 
 SOON = 0.5
@@ -48,7 +48,7 @@ def ends(scene: Scene, arguments: list[str], interrupts: Interrupts, keys: str |
     interrupts.first += [scene.waits] if keys is None else [scene.waits, scene.questions]
     if arguments[0] == "run":  # whose first one is the command's
         interrupts.times, arguments = 2, [*arguments, "make"]
-    assert main.main(arguments, scene.gates(interrupts, keys=keys)) == main.INTERRUPTED
+    assert main.main(arguments, scene.gates(interrupts, keys=keys)) == statuses.INTERRUPTED
     return time.monotonic() - interrupts.pressed
 
 
@@ -103,7 +103,7 @@ class TestControlC:
         arguments = ["guard", "--policy", str(policy)] if command == "guard" else [command]
         arguments += ["--log", str(log)]
         assert ends(scene, arguments, Interrupts(hang.began)) < SOON
-        assert scene.left == [main.INTERRUPTED]
+        assert scene.left == [statuses.INTERRUPTED]
         assert "; 2 without a verdict, which the gate releases\n" in "".join(capsys.readouterr())
 
     @pytest.mark.parametrize("command", ["run", "guard", "watch"])
@@ -120,7 +120,7 @@ class TestControlC:
         monkeypatch.setattr(sys, "stderr", Full())
         arguments = ["guard", "--policy", str(policy)] if command == "guard" else [command]
         assert ends(scene, arguments, Interrupts(hang.began)) < SOON
-        assert scene.left == [main.INTERRUPTED]
+        assert scene.left == [statuses.INTERRUPTED]
 
     def test_the_first_is_the_commands(
         self, scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -157,7 +157,7 @@ class TestControlC:
 
         monkeypatch.setattr(sys, "stdout", Full())
         main.main(["watch"], scene.gates(lambda _: None))
-        assert scene.left == [main.INTERRUPTED]
+        assert scene.left == [statuses.INTERRUPTED]
 
 
 @pytest.mark.parametrize("fail", [ALLOW, BLOCK])
@@ -249,5 +249,5 @@ def test_watch_ends_when_the_reader_has_gone(scene: Scene, monkeypatch: pytest.M
 
     monkeypatch.setattr(sys, "stdout", Closed())
     begin = time.monotonic()
-    assert main.main(["watch"], scene.gates(endless)) == main.BROKEN_PIPE
+    assert main.main(["watch"], scene.gates(endless)) == statuses.BROKEN_PIPE
     assert time.monotonic() - begin < 5

@@ -12,7 +12,7 @@ import pytest
 import procmon
 from commandline import CommandGate, Scene, two, without_time
 from procmon import ALLOW, BLOCK, DecidedBy, audit
-from procmon.cli import main
+from procmon.cli import main, statuses
 from procmon.cli.results import Results
 
 PROCMON = [sys.executable, "-m", "procmon"]
@@ -56,7 +56,7 @@ class TestTypingMistakes:
         def missing(command: object, **_: object) -> CommandGate:
             raise FileNotFoundError(2, "the system cannot find the file")
 
-        assert main.main(["run", "--", "dir", "/s", "my files"], main.Gates(run=missing)) == main.NOT_FOUND
+        assert main.main(["run", "--", "dir", "/s", "my files"], main.Gates(run=missing)) == statuses.NOT_FOUND
         said = "dir is no program, but a command of cmd.exe; write: procmon-gate run -- cmd /c dir /s "
         assert f'{said}"my files"' in capsys.readouterr().err
 
@@ -67,7 +67,7 @@ class TestTypingMistakes:
             raise FileNotFoundError(2, "the system cannot find the file")
 
         monkeypatch.setattr("shutil.which", lambda name: str(tmp_path / f"{name}.CMD"))
-        assert main.main(["run", "--", "npm", "test"], main.Gates(run=missing)) == main.NOT_FOUND
+        assert main.main(["run", "--", "npm", "test"], main.Gates(run=missing)) == statuses.NOT_FOUND
         said = "npm is npm.CMD, which cmd.exe runs; write: procmon-gate run -- cmd /c npm test"
         assert said in capsys.readouterr().err
 
@@ -85,7 +85,7 @@ class TestWhereTheLinesGo:
     def test_an_output_that_cannot_be_written_starts_nothing(
         self, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert main.main(["run", "--output", str(tmp_path), "make"], scene.gates(two)) == main.FAILED
+        assert main.main(["run", "--output", str(tmp_path), "make"], scene.gates(two)) == statuses.FAILED
         assert scene.gate is None
         assert "it cannot be written: " in capsys.readouterr().err
 
@@ -112,7 +112,7 @@ class TestWhatStartedBefore:
                     replace(early, verdict=ALLOW, decided_by=DecidedBy.NO_CONTROLLER)
                 )  # as the driver reports it
 
-        assert main.main(["watch"], scene.gates(two, before=early)) == main.FAILED  # the gate has ended
+        assert main.main(["watch"], scene.gates(two, before=early)) == statuses.FAILED  # the gate has ended
         out = capsys.readouterr().out
         assert "early.exe" not in out
         assert "2 held: 2 allowed, 0 blocked; 1 started before procmon was connected, and were not held" in out
@@ -179,7 +179,7 @@ class TestBrokenPipes:
         return ended.returncode, ended.stderr
 
     def test_of_a_short_answer(self, policy: Path) -> None:
-        assert self.end("policy", "check", str(policy)) == (main.BROKEN_PIPE, b"")
+        assert self.end("policy", "check", str(policy)) == (statuses.BROKEN_PIPE, b"")
 
     def test_of_a_long_answer(self, tmp_path: Path) -> None:
         log, policy = tmp_path / "audit.jsonl", tmp_path / "policy.toml"
@@ -188,10 +188,10 @@ class TestBrokenPipes:
         with procmon.AuditLog(log) as writer:
             for _ in range(300):
                 writer.write(procmon.Policy.parse("").decide(gate.start("c:/tools/a.exe")))
-        assert self.end("policy", "replay", "--json", str(policy), str(log)) == (main.BROKEN_PIPE, b"")
+        assert self.end("policy", "replay", "--json", str(policy), str(log)) == (statuses.BROKEN_PIPE, b"")
 
     def test_of_help(self) -> None:
-        assert self.end("--help") == (main.BROKEN_PIPE, b"")
+        assert self.end("--help") == (statuses.BROKEN_PIPE, b"")
 
     def test_run_goes_on_deciding(self, scene: Scene, policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         class Closed:
@@ -210,5 +210,5 @@ class TestBrokenPipes:
                 verdicts.append(gate.verdict_of(gate.start(image)))
 
         monkeypatch.setattr(sys, "stderr", Closed())
-        assert main.main(["run", "--policy", str(policy), "make"], scene.gates(script)) == main.BROKEN_PIPE
+        assert main.main(["run", "--policy", str(policy), "make"], scene.gates(script)) == statuses.BROKEN_PIPE
         assert verdicts == [ALLOW, BLOCK]

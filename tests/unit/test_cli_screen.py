@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import procmon
 from procmon import SimulatedGate
-from procmon.cli import main
+from procmon.cli import main, statuses
 from procmon.cli.screen import Screen, exit_line, question_lines
 from procmon.cli.text import arguments_of, cut, fit, short_path, width, wrap
 from procmon.records import printable
@@ -180,7 +180,7 @@ class TestNothingHarmful:
         assert main.main(["policy", "replay", str(policy), str(log)]) == 0
         policy.write_text('mode = "\\u001b[2J"\n', encoding="utf-8")
         assert main.main(["policy", "check", str(policy)]) == 1
-        assert main.main(["policy", "explain", str(policy), evil]) == main.FAILED
+        assert main.main(["policy", "explain", str(policy), evil]) == statuses.FAILED
         print(procmon.ProcessTree([SimulatedGate().start(evil)]))
         shown = "".join(capsys.readouterr())
         assert shown.replace("\n", "").isprintable()

@@ -92,7 +92,7 @@ def test_elsewhere_it_says_that_windows_is_needed() -> None:
         procmon.tree()
 
 
-def test_a_pid_that_was_used_again_is_another_process_with_its_own_children():
+def test_a_pid_that_was_used_again_is_another_process_with_its_own_children() -> None:
     first, second = process(8, 4, 1, "first.exe"), process(8, 4, 5, "second.exe")
     of_first, of_second, orphan = process(12, 8, 2), process(16, 8, 6), process(20, 8, 4)
     first = dataclasses.replace(first, exited=True, exited_at=NOW + timedelta(seconds=3))
@@ -103,13 +103,13 @@ def test_a_pid_that_was_used_again_is_another_process_with_its_own_children():
     assert orphan in tree.roots  # `first` had exited, and `second` had not yet started
 
 
-def test_a_label_of_your_own_is_drawn():
+def test_a_label_of_your_own_is_drawn() -> None:
     tree = ProcessTree([process(4, 0, 0), process(8, 4, 1)], label=lambda process: f"<{process.pid}>")
     assert repr(tree) == "<4>\n└─ <8>"
     assert repr(tree.below(8)) == "<8>"
 
 
-def test_what_became_of_a_process_is_drawn():
+def test_what_became_of_a_process_is_drawn() -> None:
     made = process(8, 4, 1)
     gone = dataclasses.replace(made, exited=True, exit_status=0, exited_at=NOW + timedelta(seconds=2.5))
     for record, drawn in (

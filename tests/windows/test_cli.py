@@ -13,7 +13,7 @@ from kernel import WineKernel
 
 import procmon
 from procmon import ALLOW, BLOCK, Verdict
-from procmon.cli import main
+from procmon.cli import main, statuses
 from procmon.driver.info import driver_info
 from procmon.records import DecidedBy
 from procmon.win32 import machine
@@ -78,7 +78,7 @@ def test_a_blocked_command_gives_its_own_status(policy: Path) -> None:
 
 def test_run_says_what_is_wrong() -> None:
     ended = gate("run", "--", "there-is-no-such-command")
-    assert ended.returncode == main.NOT_FOUND
+    assert ended.returncode == statuses.NOT_FOUND
     assert (
         ended.stderr == "procmon-gate: there is no command there-is-no-such-command; give its path, or look at PATH\n"
     )
@@ -96,7 +96,7 @@ def test_the_machine_tells_the_doctor(capsys: pytest.CaptureFixture[str]) -> Non
     assert machine.is_elevated() in (True, False)
     if not is_wine():
         assert machine.code_integrity().enforced in (True, False)
-    assert main.main(["doctor"]) == main.FOUND
+    assert main.main(["doctor"]) == statuses.FOUND
     shown = capsys.readouterr().out
     assert "debug gate" in shown and "not installed" in shown
 
@@ -115,11 +115,11 @@ def service() -> Iterator[procmon.DriverService]:
 @pytest.mark.usefixtures("service")
 def test_the_drivers_life_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     for step, status, said in (
-        ("start", main.FAILED, ""),
+        ("start", statuses.FAILED, ""),
         ("install", 0, "ProcMonGate: stopped, "),
-        ("install", main.FAILED, ""),
+        ("install", statuses.FAILED, ""),
         ("start", 0, "ProcMonGate: running, "),
-        ("delete", main.FAILED, ""),
+        ("delete", statuses.FAILED, ""),
         ("status", 0, "ProcMonGate: running, "),
         ("stop", 0, "ProcMonGate: stopped, "),
         ("delete", 0, "ProcMonGate: not installed\n"),
@@ -149,7 +149,7 @@ def test_guard_decides_for_the_machine(
             assert guard.poll() is None, guard.communicate()
         main.main(["doctor"])
         assert f"process {driver_info().controller_pid}, {sys.executable}" in capsys.readouterr().out
-        assert main.main(["watch"]) == main.FAILED
+        assert main.main(["watch"]) == statuses.FAILED
         assert "there can be one" in capsys.readouterr().err
         assert run_under_the_driver("hostname") == (b"", BLOCKED)
         assert guard.stdout is not None
@@ -240,5 +240,5 @@ def test_without_a_console_guard_has_no_place_for_questions() -> None:
         timeout=60,
         check=False,
     )
-    assert ended.returncode == main.FAILED
+    assert ended.returncode == statuses.FAILED
     assert "there is no terminal to ask on: give --policy FILE" in ended.stderr
