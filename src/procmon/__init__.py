@@ -21,6 +21,7 @@ from .errors import (
     GateClosed,
     NotHeld,
     PolicyError,
+    PolicyWarning,
     Problem,
     ProcmonError,
     StaleProcess,
@@ -39,7 +40,7 @@ from .monitor.run import RunResult, guard, run
 from .monitor.starts import Starts
 from .monitor.subscriptions import Callback, Decider, ExitCallback, Match, Subscription
 from .policy.policy import Policy
-from .records import DecidedBy, Decision, ProcessFlags, ProcessHelper, Statistics, Verdict, VerdictResult
+from .records import DecidedBy, Decision, ProcessFlags, ProcessHelper, RuleNote, Statistics, Verdict, VerdictResult
 from .system.details import Integrity, ProcessDetails, Signature, SignatureKind, SignatureStatus, inspect
 from .system.listing import ProcessList, ProcessTree, processes, tree
 
@@ -81,6 +82,7 @@ __all__ = [
     "NotHeld",
     "Policy",
     "PolicyError",
+    "PolicyWarning",
     "Problem",
     "ProcessDetails",
     "ProcessFlags",
@@ -88,6 +90,7 @@ __all__ = [
     "ProcessList",
     "ProcessTree",
     "ProcmonError",
+    "RuleNote",
     "RunResult",
     "Signature",
     "SignatureKind",

@@ -25,6 +25,7 @@ __all__ = [
     "GateClosed",
     "NotHeld",
     "PolicyError",
+    "PolicyWarning",
     "Problem",
     "ProcmonError",
     "StaleProcess",
@@ -137,9 +138,12 @@ class Problem:
     """What to write instead."""
     fatal: bool = True
     """The policy cannot be used with it; False: it can, but does not say what was meant."""
+    source: str = ""
+    """The file that has it, where a policy consists of several; "" where it is one."""
 
     def __str__(self) -> str:
-        return f"line {self.line}, column {self.column}: {self.message}; {self.advice}"
+        file = f"{self.source}, " if self.source else ""
+        return f"{file}line {self.line}, column {self.column}: {self.message}; {self.advice}"
 
 
 class AuditError(ProcmonError):
@@ -152,3 +156,7 @@ class PolicyError(ProcmonError):
     def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
         super().__init__(message)
         self.problems = tuple(problems)
+
+
+class PolicyWarning(UserWarning):
+    """Something in a policy, or in ``match=``, that is valid and hardly does what was meant."""

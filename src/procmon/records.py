@@ -21,6 +21,7 @@ __all__ = [
     "Decision",
     "ProcessFlags",
     "ProcessHelper",
+    "RuleNote",
     "Statistics",
     "Verdict",
     "VerdictResult",
@@ -295,6 +296,27 @@ class ProcessHelper:
 
 @explained
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RuleNote:
+    """What a policy's rule says besides its conditions and its verdict.
+
+    >>> import procmon
+    >>> policy = procmon.Policy.parse('[[rule]]\\nimage = "a.exe"\\nverdict = "block"\\nmessage = "Use b instead."')
+    >>> policy.decide(procmon.SimulatedGate().start("c:/tools/a.exe")).note.message
+    'Use b instead.'
+    """
+
+    message: str = ""
+    """Shown where the rule blocks or asks."""
+    reference: str = ""
+    """Where the rule comes from, or what it is about."""
+    tags: tuple[str, ...] = ()
+    """Words by which its decisions are found again."""
+    log: bool = True
+    """False: its decisions are not written to audit logs and other sinks."""
+
+
+@explained
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """A verdict, with its history: who decided, by which rule, after how long.
 
@@ -322,6 +344,8 @@ class Decision:
     """What the gate did with it; None where it was not sent, or not yet."""
     reason: str = ""
     """By ERROR: what the callback raised, ``ValueError: ...``; else ""."""
+    note: RuleNote | None = None
+    """What the rule says of itself; None where it says nothing, or no rule decided."""
 
     def __repr__(self) -> str:
         who = " ".join(["", *self.who.split()])  # on one line, whatever a rule is called
@@ -331,8 +355,11 @@ class Decision:
         return f"<Decision {what} by {self.by.value}{who}{audit}{late}>"
 
     def as_dict(self) -> dict[str, object]:
-        """The fields as JSON types; `from_dict` is the way back."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        """The fields as JSON types, those of `note` among them; `from_dict` is the way back."""
+        data = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name != "note"}
+        if self.note is not None:
+            data |= {"message": self.note.message, "reference": self.note.reference, "tags": list(self.note.tags)}
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> "Decision":
@@ -353,6 +380,7 @@ class Decision:
             audited=_optional(data, "audited", bool) or False,
             result=_member(data, "result", VerdictResult),
             reason=_optional(data, "reason", str) or "",
+            note=_note(data),
         )
 
 
@@ -460,6 +488,18 @@ def _moment(data: Mapping[str, object], key: str) -> datetime | None:
     if moment is not None and moment.tzinfo is None:
         raise ValueError(f"{key} is {text!r}, which says no time zone: end it in +00:00 for UTC")
     return moment
+
+
+def _note(data: Mapping[str, object]) -> RuleNote | None:
+    tags = _optional(data, "tags", list) or []
+    if not all(isinstance(tag, str) for tag in tags):
+        raise ValueError(f"tags is {tags!r}, which is no list of texts")
+    note = RuleNote(
+        message=_optional(data, "message", str) or "",
+        reference=_optional(data, "reference", str) or "",
+        tags=tuple(tags),
+    )
+    return note if note != RuleNote() else None
 
 
 def _seconds(data: Mapping[str, object], key: str) -> float | None:

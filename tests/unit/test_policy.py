@@ -8,7 +8,7 @@ import pytest
 
 import procmon
 from procmon import ALLOW, BLOCK, DEFER, DecidedBy, Policy, ProcessFlags, ProcessHelper
-from procmon.policy.rules import Facts
+from procmon.policy.facts import Facts
 from procmon.system.ancestry import Ancestry
 
 _pids = iter(range(1000, 1_000_000, 4))

@@ -74,8 +74,8 @@ class TestFiles:
         with pytest.raises(PolicyError, match="there is no such file"):
             Policy.load(tmp_path / "none.toml")
 
-    def test_a_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(PolicyError, match="cannot be read"):
+    def test_a_folder_without_policies(self, tmp_path: Path) -> None:
+        with pytest.raises(PolicyError, match=r"there is no \*\.toml in this folder"):
             Policy.load(tmp_path)
 
     def test_binary(self, policy_file: Path) -> None:

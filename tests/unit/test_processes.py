@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,7 +16,11 @@ NOW = datetime(2024, 1, 1, tzinfo=UTC)
 def process(pid: int, parent: int, second: int | None = None, name: str = "a.exe") -> procmon.ProcessHelper:
     created = None if second is None else NOW + timedelta(seconds=second)
     return procmon.ProcessHelper(
-        pid=pid, parent_pid=parent, image_name=f"c:\\tools\\{name}", start_key=second or pid, created=created
+        pid=pid,
+        parent_pid=parent,
+        image_name=f"c:\\tools\\{name}",
+        start_key=pid if second is None else second + 1,
+        created=created,
     )
 
 
@@ -44,6 +49,20 @@ def test_a_parent_that_is_younger_than_its_child_is_none() -> None:
     assert tree.parent(child) is None
     assert tree.children(other) == []
     assert tree.roots == [other, child]
+
+
+def test_a_clock_set_back_makes_no_child_a_root() -> None:
+    gate = procmon.SimulatedGate()
+    parent = replace(gate.start("c:/a.exe", parent_pid=4), created=NOW)
+    child = replace(gate.start("c:/b.exe", parent_pid=parent.pid), created=NOW - timedelta(seconds=2))
+    assert ProcessTree([child, parent]).parent(child) == parent
+    no_keys = [replace(one, start_key=0) for one in (parent, child)]
+    assert ProcessTree(no_keys).roots == no_keys[:1]
+
+
+def test_the_order_of_pids_says_nothing_about_age() -> None:
+    parent, child = process(5000, 4, 1), process(1204, 5000, 1)
+    assert ProcessTree([child, parent]).parent(child) == parent
 
 
 def test_reused_pids_that_point_at_each_other_make_no_circle() -> None:

@@ -1,12 +1,26 @@
 """Why a policy decides as it does, rule by rule."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..records import Decision, printable
+from .conditions import Bound, Condition, Group, Part, Test
+from .facts import Facts
 from .parser import RuleSet
-from .rules import Condition, Facts, Rule, verdict_word
+from .rules import Rule, verdict_word
 
 __all__ = ["Explanation", "Step", "explain"]
+
+_HOLDS = {
+    "glob": "matches", "glob_all": "matches each of", "equals": "is exactly", "contains": "contains",
+    "contains_all": "contains each of", "starts_with": "begins with", "ends_with": "ends with",
+    "at_least": "is at least", "at_most": "is at most",
+}  # fmt: skip
+_FAILS = {
+    "glob": "is not", "glob_all": "does not match each of", "equals": "is not exactly", "contains": "does not contain",
+    "contains_all": "does not contain each of", "starts_with": "does not begin with", "ends_with": "does not end with",
+    "at_least": "is not at least", "at_most": "is more than",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +34,11 @@ class Step:
     """Where it stands in the policy."""
     matched: bool
     reasons: tuple[str, ...]
-    """One for each condition, up to the first that does not hold."""
+    """One for each condition, up to the first that does not hold; a group's own conditions follow it, indented."""
     fact: str = ""
-    """The condition that does not hold; "" where all do."""
+    """The fact or the group that does not hold; "" where all do."""
+    decided: str = ""
+    """The first thing that decided against the rule; "" where it matches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,69 +56,176 @@ class Explanation:
     steps: tuple[Step, ...]
     """The rules up to the one that matched."""
     source: str
-    """The policy's file."""
+    """The file of the rule that matched, or all files of the policy."""
     ending: str
     """Why it came to this where no rule matched, or what audit mode makes of it; "" otherwise."""
 
     def __str__(self) -> str:
         decision, process = self.decision, self.decision.process
         last = self.steps[-1] if self.steps else None
-        by = f"rule {last.name}, line {last.line} of {self.source}" if last and last.matched else decision.by.value
+        by_rule = last is not None and last.matched and decision.who == last.name
+        by = f"rule {last.name}, line {last.line} of {self.source}" if last and by_rule else decision.by.value
         lines = [f"{verdict_word(decision.verdict)} {process.image_name} ({process.pid}) by {by}"]
         width = max([len(step.name) for step in self.steps], default=0)
         for run in _runs(self.steps):
             first, end = run[0], run[-1]
             if len(run) > 3:
-                lines.append(f"  rules {first.rule:,} to {end.rule:,}: no, each asks for another {first.fact}")
+                lines.append(f"  rules {first.rule:,} to {end.rule:,}: no, {_common(first.fact)}")
                 continue
             for step in run:
                 margin = f"  {step.name:<{width}}  {'yes' if step.matched else 'no '}  "
                 lines += [(margin if i == 0 else " " * len(margin)) + text for i, text in enumerate(step.reasons)]
+        if decision.note is not None and decision.note.message:
+            lines.append(f"  message: {decision.note.message}")
         return "\n".join(map(printable, [*lines, f"  {self.ending}"] if self.ending else lines))
 
 
 def explain(rules: RuleSet, facts: Facts, decision: Decision, ending: str) -> Explanation:
     """Ask the rules in order, as far as the first that matches, and keep what each said."""
-    steps = []
+    steps: list[Step] = []
+    source = rules.name
     for rule, line in zip(rules.rules, rules.lines, strict=True):
         steps.append(_step(rule, line, facts))
         if steps[-1].matched:
+            source = rules.sources[rule.file].name
             break
-    return Explanation(decision, tuple(steps), rules.source, ending)
+    return Explanation(decision, tuple(steps), source, ending)
 
 
 def _step(rule: Rule, line: int, facts: Facts) -> Step:
+    if rule.until is not None and facts.at >= rule.until:
+        text = f"until {rule.until.isoformat()} has passed"
+        return Step(rule.number, rule.name, line, False, (text,), "until", text)
     reasons: list[str] = []
-    for condition in rule.conditions:
-        holds, reason = _reason(condition, facts)
-        reasons.append(reason)
-        if not holds:
-            return Step(rule.number, rule.name, line, False, tuple(reasons), condition.fact)
+    for part in rule.conditions:
+        report = _report(part, facts)
+        reasons += report.lines
+        if not report.holds:
+            name = part.fact if isinstance(part, Condition) else part.kind
+            return Step(rule.number, rule.name, line, False, tuple(reasons), name, report.decided)
     return Step(rule.number, rule.name, line, True, tuple(reasons) or ("it has no conditions, so all match",))
 
 
-def _reason(condition: Condition, facts: Facts) -> tuple[bool, str]:
-    values = facts.values(condition.fact)
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """Whether a part of a rule holds, in what lines that is said, and what decided it."""
+
+    holds: bool
+    lines: list[str]
+    decided: str
+
+
+def _report(part: Part, facts: Facts) -> _Report:
+    return _group(part, facts) if isinstance(part, Group) else _condition(part, facts)
+
+
+def _group(group: Group, facts: Facts) -> _Report:
+    """The group in one line, and below it its tables, each as far as its first part that does not hold.
+
+    An `any` or `unless` goes no further than the first table that holds, an `all` than the first that does not.
+    """
+    lines: list[str] = []
+    decided = ""
+    stopped = False
+    for table in group.tables:
+        inner = []
+        for part in table.parts:
+            inner.append(_report(part, facts))
+            if not inner[-1].holds:
+                break
+        table_holds = inner[-1].holds
+        mark = "yes  " if table_holds else "no   "
+        text = [line for report in inner for line in report.lines]
+        lines += [f"  {mark if i == 0 else '     '}{line}" for i, line in enumerate(text)]
+        decided = decided if decided and group.kind == "any" and not table_holds else inner[-1].decided
+        if table_holds is (group.kind != "all"):
+            stopped = True
+            break
+    if group.kind == "all":
+        head = "all: one does not hold" if stopped else "all: every one holds"
+        return _Report(not stopped, [head, *lines], decided)
+    if group.kind == "any":
+        head = "any: one holds" if stopped else "any: none holds"
+        return _Report(stopped, [head, *lines], decided)
+    head = "unless: one holds, so the rule does not match" if stopped else "unless: none holds, so the rule may match"
+    return _Report(not stopped, [head, *lines], f"unless: {decided}" if stopped else "unless: none holds")
+
+
+def _condition(condition: Condition, facts: Facts) -> _Report:
+    holds, text = _sentence(condition, facts)
+    return _Report(holds, [text], text)
+
+
+def _sentence(condition: Condition, facts: Facts) -> tuple[bool, str]:
+    values = condition.values(facts)
     word = condition.fact.replace("_", " ")
     why = facts.failures.get(condition.fact, "")
+    unknown = f"{word} is not known: {why}".removesuffix(": ")
+    if condition.known is not None:
+        if condition.known is not bool(values):
+            return False, f"{word} is known: {_shown(condition.fact, values)}" if values else unknown
+        if not condition.tests and condition.negated is None:
+            return True, f"{word} {_shown(condition.fact, values)} is known" if values else unknown
+    if condition.tests and not values:
+        return False, unknown
+    said: list[str] = []
+    if condition.tests:
+        value = next((value for value in values if condition.meets(value)), None)
+        if value is None:
+            return False, f"{_failure(condition, word, values)}; {why}".removesuffix("; ")
+        said = [_holding(test, word, value) for test in condition.tests]
+    if condition.negated is None:
+        return True, " and ".join(said)
+    inner, text = _sentence(condition.negated, facts)
+    if inner:
+        return False, f"{text}, which its not excludes"
     if not values:
-        return False, f"{word} is not known: {why}".removesuffix(": ")
-    for value in values:
-        if condition.match(value):
-            pattern = next(p for p in condition.patterns if Condition.of(condition.fact, [p]).match(value))
-            return True, f"{word} {value} matches {pattern}"
-    shown = " < ".join(values) if condition.fact == "ancestor" else " or ".join(values)
-    wanted, more = condition.patterns[:3], len(condition.patterns) - 3
-    others = f" or {more:,} more" if more > 0 else ""
-    return False, f"{word} {shown} is not {' or '.join(wanted)}{others}; {why}".removesuffix("; ")
+        text = f"{text}, so its not holds"
+    return True, " and ".join([*said, text])
 
 
-def _runs(steps: tuple[Step, ...]) -> list[list[Step]]:
+def _holding(test: Test, word: str, value: str) -> str:
+    every = test.operator in ("glob_all", "contains_all")
+    words = _words(test) if every else test.word_for(value)
+    return f"{word} {value} {_HOLDS[test.operator]} {words}"
+
+
+def _failure(condition: Condition, word: str, values: tuple[str, ...]) -> str:
+    """The first test that no value meets; where each has one that does, that no value meets all."""
+    shown = _shown(condition.fact, values)
+    test = next((test for test in condition.tests if not any(map(test.holds, values))), None)
+    if test is None:
+        return f"no {word} of {shown} meets all of its operators"
+    return f"{word} {shown} {_FAILS[test.operator]} {_words(test)}"
+
+
+def _words(test: Test) -> str:
+    if isinstance(test, Bound):
+        return test.words[0]
+    more = len(test.words) - 3
+    joint = " and " if test.operator in ("glob_all", "contains_all") else " or "
+    return joint.join(test.words[:3]) + (f"{joint}{more:,} more" if more > 0 else "")
+
+
+def _shown(fact: str, values: tuple[str, ...]) -> str:
+    return (" < " if fact == "ancestor" else " or ").join(value or '""' for value in values)
+
+
+def _common(fact: str) -> str:
+    """What a run of rules has in common that failed on the same fact."""
+    groups = {"any": "none of its any holds", "all": "one of its all does not hold", "unless": "an unless holds"}
+    if fact == "until":
+        return "the time of each has passed"
+    return f"of each {groups[fact]}" if fact in groups else f"each asks for another {fact}"
+
+
+def _runs(steps: tuple[Step, ...]) -> Iterator[list[Step]]:
     """Neighbours that failed on the same fact, together."""
-    runs: list[list[Step]] = []
+    run: list[Step] = []
     for step in steps:
-        if runs and not step.matched and not runs[-1][-1].matched and runs[-1][-1].fact == step.fact:
-            runs[-1].append(step)
-        else:
-            runs.append([step])
-    return runs
+        if run and (step.matched or run[-1].matched or run[-1].fact != step.fact):
+            yield run
+            run = []
+        run.append(step)
+    if run:
+        yield run

@@ -1,87 +1,144 @@
-"""Finding the first rule that matches without asking each: most rules name what they are about."""
+"""Finding the first rule that matches without asking each: most rules need a name or a text that few processes have."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from heapq import merge
-from itertools import chain
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
+from ..records import ProcessHelper
+from ..system.ancestry import Ancestry
 from ..util.globs import last_part
-from .rules import Facts, Rule
+from .conditions import Condition, Key, best_clause
+from .facts import ABOUT_THE_FILE, PATH_FACTS, Facts
+from .literals import Literals
+from .rules import Rule
 
-__all__ = ["RuleIndex"]
-
-INDEXED = ("image", "parent", "ancestor", "sha256")
-"""Facts by whose values rules are found, the cheapest first."""
+__all__ = ["ImageIndex", "RuleIndex"]
 
 
 class RuleIndex:
     """Rules in order, and where to look for those that can match a process.
 
-    A rule that names its images, parents, ancestors or hashes (a path, a last part, or a glob that ends in a plain last
-    part) stands in a dictionary under each of these names. Only the rest is gone through one by one.
+    A rule that cannot match without one of some keys (a path, a last part, a hash, a literal text in a command line)
+    stands under each of these. Only the rest is gone through one by one. A rule that is found is asked as a whole, so
+    a key may be wider than the rule, and never narrower.
     """
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
-        self.facts = frozenset(condition.fact for rule in rules for condition in rule.conditions)
+        self.facts = frozenset[str]().union(*(rule.facts for rule in self.rules))
         """The facts that some rule asks for."""
-        self._named: dict[str, _Named] = {}
+        clauses = [rule.clauses() for rule in self.rules]
+        often = Counter(key for each in clauses for clause in each for key in clause)
+        self._by_fact: dict[str, _ByFact] = {}
         self._rest: list[int] = []
-        self._image_globs: list[int] = []
         for position, rule in enumerate(self.rules):
-            self._place(position, rule)
-
-    def _place(self, position: int, rule: Rule) -> None:
-        for condition in rule.conditions:
-            if condition.fact in INDEXED:
-                keys = condition.index_keys()
-                if keys is not None:
-                    self._named.setdefault(condition.fact, _Named(position)).add(keys, position)
-                    return
-                if condition.fact == "image":
-                    self._image_globs.append(position)
-        self._rest.append(position)
+            clause = best_clause(clauses[position], often)
+            clauses[position] = []
+            if not clause or _better_asked(rule, clause[0]):
+                self._rest.append(position)
+            for fact, whole, text in clause if self._rest[-1:] != [position] else ():
+                self._by_fact.setdefault(fact, _ByFact(fact, position)).add(whole, text, position)
+        for named in self._by_fact.values():
+            named.finish()
+        self._order = sorted(self._by_fact.values(), key=lambda named: named.first)
 
     def first(self, facts: Facts) -> Rule | None:
-        """The first rule, in the order of the file, that matches."""
-        orders: list[Iterable[int]] = [self._under(fact, facts) for fact in self._named]
-        if self._rest:
-            orders.append(self._rest)
-        for position in merge(*orders) if len(orders) > 1 else chain(*orders):
-            if self.rules[position].matches(facts):
-                return self.rules[position]
-        return None
+        """The first rule, in the order of the files, that matches."""
+        return next((rule for rule in self.candidates(facts) if rule.matches(facts)), None)
 
-    def _under(self, fact: str, facts: Facts) -> Iterator[int]:
-        """In order, the rules found by a fact, which is looked up when the search has come to the first of them all."""
-        named = self._named[fact]
-        yield named.first
-        yield from sorted({position for value in facts.values(fact) for position in named.at(value)})
+    def candidates(self, facts: Facts) -> Iterator[Rule]:
+        """In order, the rules that can match, and few others.
 
-    def with_image(self, path: str) -> Iterator[Rule]:
-        """In order, the rules that have an image condition which this path (in `path_form`) meets."""
-        named = self._named["image"].at(path) if "image" in self._named else []
-        for position in merge(self._image_globs, sorted(set(named))):
-            condition = self.rules[position].condition("image")
-            if condition is not None and condition.match(path):
-                yield self.rules[position]
+        A fact is looked up when the search has come to the first rule that is found by it.
+        """
+        rules, order, rest = self.rules, self._order, self._rest
+        found: list[int] = []  # descending, so that the next one is at the end
+        looked_up = at_rest = 0
+        last = -1
+        while True:
+            position = found[-1] if found else len(rules)
+            if at_rest < len(rest):
+                position = min(position, rest[at_rest])
+            if looked_up < len(order) and order[looked_up].first <= position:
+                hits = order[looked_up].find(facts)
+                looked_up += 1
+                if hits:
+                    found = sorted({*found, *(hit for hit in hits if hit > last)}, reverse=True)
+                continue
+            if position == len(rules):
+                return
+            if found and found[-1] == position:
+                found.pop()
+            else:
+                at_rest += 1
+            last = position
+            yield rules[position]
 
 
-class _Named:
-    """Positions of rules by the names that they give of one fact."""
+class ImageIndex:
+    """The rules that say something of the image, found by a path: for those who ask about rules, not processes."""
 
-    def __init__(self, first: int) -> None:
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._rules = rules
+        self._named = _ByFact("image", 0)
+        self._rest: list[int] = []
+        for position, rule in enumerate(rules):
+            image = rule.condition("image")
+            clause = best_clause(image.clauses()) if image is not None else ()
+            for _, whole, text in clause:
+                self._named.add(whole, text, position)
+            if image is not None and not clause:
+                self._rest.append(position)
+        self._named.finish()
+
+    def at(self, path: str) -> Iterator[Rule]:
+        """In order, the rules whose image condition this path meets, whatever else they ask."""
+        facts = Facts(ProcessHelper(pid=0, parent_pid=0, image_name=path), Ancestry(), None)
+        for position in sorted({*self._rest, *self._named.find(facts)}):
+            condition = self._rules[position].condition("image")
+            if condition is not None and condition.holds(facts):
+                yield self._rules[position]
+
+
+def _better_asked(rule: Rule, key: Key) -> bool:
+    """The rule would be found by its file, which takes long to read, though it asks for something cheaper first."""
+    first = rule.conditions[0]
+    return key[0] in ABOUT_THE_FILE and isinstance(first, Condition) and first.fact not in ABOUT_THE_FILE
+
+
+class _ByFact:
+    """Positions of rules by the texts that they need of one fact."""
+
+    def __init__(self, fact: str, first: int) -> None:
+        self.fact = fact
         self.first = first
+        self._in_parts = fact in PATH_FACTS
         self._earliest: dict[str, int] = {}
         self._later: dict[str, list[int]] = {}  # a list for each name would be most of the index
+        self._written: dict[str, list[int]] = {}
+        self._literals: Literals | None = None
 
-    def add(self, keys: list[str], position: int) -> None:
-        for key in keys:
-            if self._earliest.setdefault(key, position) != position:
-                self._later.setdefault(key, []).append(position)
+    def add(self, whole: bool, text: str, position: int) -> None:
+        if not whole:
+            self._written.setdefault(text, []).append(position)
+        elif self._earliest.setdefault(text, position) != position:
+            self._later.setdefault(text, []).append(position)
 
-    def at(self, value: str) -> list[int]:
-        """The rules that name this value or its last part."""
+    def finish(self) -> None:
+        """Make what finds the texts, once all are there."""
+        if self._written:
+            self._literals = Literals(self._written)
+        self._written = {}
+
+    def find(self, facts: Facts) -> list[int]:
+        """The positions of rules that need something that a value of the fact has."""
         found: list[int] = []
-        for key in {value, last_part(value)} & self._earliest.keys():
-            found += (self._earliest[key], *self._later.get(key, ()))
+        for value in facts.values(self.fact):
+            keys = (value, last_part(value)) if self._in_parts else (value,)
+            for key in keys:
+                earliest = self._earliest.get(key)
+                if earliest is not None:
+                    found.append(earliest)
+                    found += self._later.get(key, ())
+            if self._literals is not None:
+                found += self._literals.find(value)
         return found

@@ -3,13 +3,20 @@
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from ..errors import Problem
 from ..records import Verdict
-from ..util.globs import last_part
+from ..util.globs import WILDCARD, last_part
+from ..util.paths import lowercase
+from .conditions import Bound, Condition, Globs, Group, Part
+from .facts import PATH_FACTS
+from .index import ImageIndex
 from .parser import Mistake, RuleSet, located
-from .rules import PATH_FACTS, WILD, Condition, Rule, path_form
+from .rules import Rule
+from .spelling import invisible_in
+from .toml_positions import Path
 from .value_checks import doubt_about
 
 __all__ = ["CRITICAL_NAMES", "is_critical", "lint"]
@@ -20,55 +27,106 @@ CRITICAL_NAMES = (
 )  # fmt: skip
 """Of the system directory: without these Windows, or every console program, stops. The driver never holds them."""
 
-_SYSTEM = path_form(os.environ.get("SystemRoot", r"c:\windows") if sys.platform == "win32" else r"c:\windows")
+MANY = 10_000
+"""Rules above which a load does not look for rules that never decide; ``procmon-gate policy check`` always does."""
+
+_SYSTEM = lowercase(os.environ.get("SystemRoot", r"c:\windows") if sys.platform == "win32" else r"c:\windows")
 _CRITICAL = [rf"{_SYSTEM}\system32\{name}" for name in sorted(CRITICAL_NAMES)]
 _SPARED = frozenset([*_CRITICAL, *(rf"{_SYSTEM}\syswow64\{name}" for name in CRITICAL_NAMES)])
 
 
 def is_critical(path: str) -> bool:
-    """The image, in `path_form`, is one that a policy must not block; its 32-bit twin is spared with it."""
+    """The image, in the spelling of `lowercase`, is one that a policy must not block, or its 32-bit twin."""
     return path in _SPARED
 
 
 def lint(rules: RuleSet, *, thorough: bool) -> list[Problem]:
-    """Rules that would block a critical process and, if `thorough`, those that hardly do what was meant."""
-    thoroughly = (*_unreachable(rules), *_doubtful(rules)) if thorough else ()
-    return located(rules.text, [*_critical(rules), *thoroughly])
+    """Rules that would block a critical process, those that hardly do what was meant, and those that never decide.
+
+    The last are looked for in a large policy only if `thorough`.
+    """
+    mistakes = [*_critical(rules), *_doubtful(rules)]
+    if thorough or len(rules.rules) <= MANY:
+        mistakes += _unreachable(rules)
+    several = len(rules.sources) > 1
+    invisible = [
+        replace(problem, source=source.name if several else "")
+        for source in rules.sources
+        for problem in invisible_in(source.text)
+    ]
+    return located(rules.sources, mistakes) + invisible
+
+
+def _place(rule: Rule, *more: str | int) -> Path:
+    return ("rule", rule.number - 1, *more)
+
+
+# ------------------------------------------------------------------------------------------------ critical processes
 
 
 def _critical(rules: RuleSet) -> Iterator[Mistake]:
-    harmed: dict[Rule, str] = {}
+    by_image = ImageIndex(rules.rules)
+    harmed: dict[int, tuple[Rule, str]] = {}
     for path in _CRITICAL:
-        for rule in rules.index.with_image(path):
+        for rule in by_image.at(path):
             image = rule.condition("image")
             alone = len(rule.conditions) == 1
-            if rule.verdict is Verdict.ALLOW and alone:
+            if rule.verdict is Verdict.ALLOW and alone and rule.until is None:
                 break
-            if rule.verdict is Verdict.BLOCK and image is not None and (alone or _names(image, path)):
-                harmed.setdefault(rule, path)
-    for rule, path in harmed.items():
+            if rule.verdict is Verdict.BLOCK and not rule.audit and image and (alone or _names(image, path)):
+                harmed.setdefault(id(rule), (rule, path))
+    for rule, path in harmed.values():
         message = f"rule {rule.name} would block {path}, which Windows cannot do without"
         advice = "narrow the pattern; a default may be block, for it spares critical processes"
-        yield Mistake(("rule", rule.number - 1, "image"), message, advice)
+        yield Mistake(_place(rule, "image"), message, advice, file=rule.file)
     for rule in rules.rules:
-        if not rule.conditions and rule.verdict is Verdict.BLOCK:
+        if not rule.conditions and rule.verdict is Verdict.BLOCK and not rule.audit:
             message = f"rule {rule.name} would block every process, also those that Windows cannot do without"
             advice = 'write default = "block" at the top: it spares critical processes'
-            yield Mistake(("rule", rule.number - 1), message, advice)
+            yield Mistake(_place(rule), message, advice, file=rule.file)
 
 
 def _names(image: Condition, path: str) -> bool:
     """The condition gives the program's name, not just a pattern that happens to match."""
-    keys = image.index_keys() or []
-    return path in keys or last_part(path) in keys
+    patterns = image.patterns
+    if patterns is None:
+        return False
+    ends = {last_part(glob.form) for glob in patterns.globs}
+    return path in patterns.plain or last_part(path) in patterns.plain or last_part(path) in ends
+
+
+# ------------------------------------------------------------------------------------------- values hardly meant so
 
 
 def _doubtful(rules: RuleSet) -> Iterator[Mistake]:
     for rule in rules.rules:
-        for condition in rule.conditions:
-            for i, pattern in enumerate(condition.patterns):
-                if (doubtful := doubt_about(condition.fact, pattern)) is not None:
-                    yield Mistake(("rule", rule.number - 1, condition.fact, i), *doubtful, fatal=False)
+        for path, condition in _conditions(rule.conditions, _place(rule)):
+            for test in condition.tests:
+                if isinstance(test, Bound):
+                    continue
+                plain = condition.patterns is test
+                for i, word in enumerate(test.words):
+                    doubt = doubt_about(condition.fact, test.operator, word) if word else None
+                    if doubt is not None:
+                        where = (*path, i) if plain else (*path, test.operator, i)
+                        yield Mistake(where, *doubt, fatal=False, file=rule.file)
+
+
+def _conditions(parts: Iterable[Part], path: Path) -> Iterator[tuple[Path, Condition]]:
+    """Every condition below a table, with its place."""
+    for part in parts:
+        if isinstance(part, Group):
+            for i, table in enumerate(part.tables):
+                yield from _conditions(table.parts, (*path, part.kind, i))
+        else:
+            here: Path = (*path, part.fact)
+            yield here, part
+            while part.negated is not None:
+                part, here = part.negated, (*here, "not")
+                yield here, part
+
+
+# ------------------------------------------------------------------------------------------- rules that never decide
 
 
 def _unreachable(rules: RuleSet) -> Iterator[Mistake]:
@@ -80,59 +138,86 @@ def _unreachable(rules: RuleSet) -> Iterator[Mistake]:
             continue
         message = f"rule {rule.name} never decides: rule {first.name} matches all that it could"
         advice = f"put it above rule {first.name}, or remove it"
-        yield Mistake(("rule", rule.number - 1), message, advice, fatal=False)
+        yield Mistake(_place(rule), message, advice, fatal=False, file=rule.file)
 
 
 class _Earlier:
     """Rules, found by what another one would have to say to be covered by them."""
 
     def __init__(self) -> None:
-        self._all: list[Rule] = []
-        self._saying: dict[tuple[str, str], list[Rule]] = {}
-        self._odd: dict[str, list[Rule]] = {}
+        self._count = 0
+        self._all: list[tuple[int, Rule]] = []
+        self._saying: dict[tuple[str, object], list[tuple[int, Rule]]] = {}
+        self._odd: dict[str, list[tuple[int, Rule]]] = {}
 
     def add(self, rule: Rule) -> None:
         """Keep `rule` under that condition of which the fewest say the same."""
+        if rule.until is not None:
+            return  # one day it matches nothing
+        self._count += 1
+        here = (self._count, rule)
         if not rule.conditions:
-            self._all.append(rule)
+            self._all.append(here)
             return
-        said = [[(condition.fact, form) for form in _forms(condition)] for condition in rule.conditions]
+        said = [[(_fact(part), said) for said in _said(part)] for part in rule.conditions]
         rarest = min(said, key=lambda keys: max(len(self._saying.get(key, ())) for key in keys))
         for key in rarest:
-            self._saying.setdefault(key, []).append(rule)
-        if any(_is_odd(*key) for key in rarest):
-            self._odd.setdefault(rarest[0][0], []).append(rule)
+            self._saying.setdefault(key, []).append(here)
+        if any(isinstance(form, str) and _is_odd(fact, form) for fact, form in rarest):
+            self._odd.setdefault(rarest[0][0], []).append(here)
 
     def candidates(self, rule: Rule) -> list[Rule]:
         """In order, every rule that can cover `rule`, and some that cannot."""
         found = list(self._all)
-        for condition in rule.conditions:
-            form = _forms(condition)[0]
-            for fact in {condition.fact, "ancestor" if condition.fact == "parent" else condition.fact}:
-                for wider in _wider(fact, form):
-                    found += self._saying.get((fact, wider), ())
-                if _sample(fact, form) is not None:
-                    found += self._odd.get(fact, ())
-        return sorted({other.number: other for other in found}.values(), key=lambda other: other.number)
+        for part in rule.conditions:
+            form = _said(part)[0]
+            if not isinstance(form, str):
+                found += self._saying.get((_fact(part), form), ())
+                continue
+            fact = _fact(part)
+            for wide in {fact, "ancestor" if fact == "parent" else fact}:
+                for wider in _wider(wide, form):
+                    found += self._saying.get((wide, wider), ())
+                if _sample(wide, form) is not None:
+                    found += self._odd.get(wide, ())
+        return [other for _, other in sorted({order: (order, other) for order, other in found}.values(), key=_first)]
+
+
+def _first(pair: tuple[int, Rule]) -> int:
+    return pair[0]
+
+
+def _fact(part: Part) -> str:
+    return part.fact if isinstance(part, Condition) else part.kind
+
+
+def _said(part: Part) -> list[object]:
+    """The patterns of a part in the one spelling in which they are compared; for any other part, itself."""
+    patterns = part.patterns if isinstance(part, Condition) else None
+    return [*_forms(patterns)] if patterns is not None else [part]
 
 
 def _covers(wide: Rule, narrow: Rule) -> bool:
     """Whatever `narrow` matches, `wide` matches; False also where that cannot be told."""
     return all(
-        any(
-            _accepts(condition, other)
-            for other in narrow.conditions
-            if other.fact == condition.fact or (condition.fact, other.fact) == ("ancestor", "parent")
-        )
-        for condition in wide.conditions
+        any(part == other or _accepts_part(part, other) for other in narrow.conditions) for part in wide.conditions
     )
 
 
-def _accepts(wide: Condition, narrow: Condition) -> bool:
-    globs = {form for form, _ in wide.globs}
+def _accepts_part(wide: Part, narrow: Part) -> bool:
+    if not isinstance(wide, Condition) or not isinstance(narrow, Condition):
+        return False
+    if wide.fact != narrow.fact and (wide.fact, narrow.fact) != ("ancestor", "parent"):
+        return False
+    one, other = wide.patterns, narrow.patterns
+    return one is not None and other is not None and _accepts(one, other)
+
+
+def _accepts(wide: Globs, narrow: Globs) -> bool:
+    globs = {glob.form for glob in wide.globs}
     return all(
         any(wider in wide.plain or wider in globs for wider in _wider(wide.fact, form))
-        or ((sample := _sample(wide.fact, form)) is not None and wide.match(sample))
+        or ((sample := _sample(wide.fact, form)) is not None and wide.holds(sample))
         for form in _forms(narrow)
     )
 
@@ -143,7 +228,7 @@ def _wider(fact: str, form: str) -> set[str]:
     if fact in PATH_FACTS:
         cuts = [i for i, char in enumerate(form) if char == "\\"]
         wider |= {"**\\" + form[i + 1 :] for i in (-1, *cuts)}
-        wider |= {form[:i] + "\\**" for i in cuts if not WILD.search(form[:i])}
+        wider |= {form[:i] + "\\**" for i in cuts if not WILDCARD.search(form[:i])}
         if "**" not in last_part(form):  # or else it may be more than the last part
             wider.add(last_part(form))
     return wider
@@ -152,15 +237,15 @@ def _wider(fact: str, form: str) -> set[str]:
 def _is_odd(fact: str, form: str) -> bool:
     """A glob that can be wider than another pattern without being among those of `_wider`."""
     usual = r"\*\*?|\*\*\\[^*?]+|[^*?]+\\\*\*" if fact in PATH_FACTS else r"\*\*?"
-    return WILD.search(form) is not None and re.fullmatch(usual, form) is None
+    return WILDCARD.search(form) is not None and re.fullmatch(usual, form) is None
 
 
 def _sample(fact: str, form: str) -> str | None:
     """A value such that a pattern which matches it matches all that `form` does; None if there is none."""
-    text = form if fact not in PATH_FACTS or not WILD.search(form) else last_part(form)
-    return None if WILD.search(text) else text
+    text = form if fact not in PATH_FACTS or not WILDCARD.search(form) else last_part(form)
+    return None if WILDCARD.search(text) else text
 
 
-def _forms(condition: Condition) -> list[str]:
+def _forms(patterns: Globs) -> list[str]:
     """The patterns in the one spelling in which they are compared."""
-    return [*condition.plain, *(form for form, _ in condition.globs)]
+    return [*patterns.plain, *(glob.form for glob in patterns.globs)]

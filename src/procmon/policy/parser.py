@@ -1,55 +1,47 @@
-"""From the text of a policy to its rules, with every mistake on the way: where it is and what to write instead."""
+"""From the texts of a policy to its rules, with every mistake on the way: where it is and what to write instead."""
 
-import difflib
 import re
-import tomllib
 from array import array
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 
 from ..errors import Problem
-from ..records import Verdict
+from ..records import RuleNote, Verdict
+from .conditions import BOUNDS, GROUPS, OPERATORS, Bound, Condition, Globs, Group, Part, Table, Test, Words, ordered
+from .facts import CASELESS, FACTS, ORDERED
 from .index import RuleIndex
-from .rules import FACTS, Condition, Rule
+from .rules import Rule
+from .spelling import invisible_at, listed, meant, quoted, shown, syntax_problem
 from .toml_positions import Path, TomlPlaces
-from .value_checks import mistake_in, quoted, shown
+from .value_checks import bound_mistake, mistake_in, word_mistake
 
-__all__ = ["Mistake", "RuleSet", "located", "read_policy"]
+__all__ = ["MAX_DEPTH", "Mistake", "RuleSet", "Source", "located", "read_policy"]
 
 VERDICTS = {"allow": Verdict.ALLOW, "block": Verdict.BLOCK, "ask": Verdict.DEFER}
 MODES = ("enforce", "audit")
 TOP_KEYS = ("mode", "default", "rule")
-RULE_KEYS = ("name", *FACTS, "verdict", "audit")
+TABLE_KEYS = (*FACTS, *GROUPS)
+ONLY_IN_RULES = ("name", "verdict", "audit", "message", "reference", "tags", "log", "until")
+RULE_KEYS = ("name", *TABLE_KEYS, *ONLY_IN_RULES[1:])
 
-SYNONYMS = {
-    "deny": "block", "denied": "block", "reject": "block", "refuse": "block", "kill": "block", "blocked": "block",
-    "permit": "allow", "accept": "allow", "pass": "allow", "allowed": "allow", "prompt": "ask", "defer": "ask",
-    "rules": "[[rule]]", "path": "image", "exe": "image", "executable": "image", "process": "image", "program": "image",
-    "action": "verdict", "decision": "verdict", "cmdline": "command_line", "args": "command_line", "hash": "sha256",
-    "arguments": "command_line", "parent_image": "parent", "ppid": "parent", "publisher": "signer", "dry_run": "audit",
-    "dry-run": "audit", "permissive": "audit", "monitor": "audit", "lockdown": "enforce", "enforcing": "enforce",
-    "description": "name", "comment": "name", "title": "name", "id": "name",
-}  # fmt: skip
-"""What other tools call our words."""
-
-SYNTAX = (
-    (r"^(unescaped|invalid hex|escaped)", r"write paths with slashes, c:/windows, or in single quotes, 'c:\windows'"),
-    ("^cannot overwrite", 'a key stands once in a rule; several values are a list: image = ["a.exe", "b.exe"]'),
-    (r"^(cannot declare \('rule',\)|expected '\]\]')", "write [[rule]], with two brackets, above each rule"),
-    (r"^((illegal|found invalid) character '\\n'|unterminated|expected \"'+\")", "end the text with its quote"),
-    ("[“”„‘’]", "write straight quotes"),
-    (r"\n\s*audit\s*=", "write audit = true"),
-    (r"^invalid value\n.*=\s*[A-Za-z*]", "put texts in quotes"),
-    (r"^invalid value\n\s*[\w-]+\s*=\s*[\"'\[]", "close the list above this line with ]"),
-    ("^unclosed array", 'write commas between the texts, and ] behind them: ["a.exe", "b.exe"]'),
-    ("^exceeds", "a policy needs no such number"),
-    ("", 'a line is key = value, [[rule]], or # and a remark; several values are a list: ["a.exe", "b.exe"]'),
-)  # fmt: skip
-"""What to write instead, by `tomllib`'s message and, after a line's end, the line that it is about."""
+MAX_DEPTH = 16
+"""How many ``any``, ``all``, ``unless`` and ``not`` may stand in each other."""
 
 DEEP_KEY = re.compile(r"\n(?:[^\s.=\"'#]*+\.){30}")
 """A line that begins with a key of so many parts that it is none; `tomllib` takes memory by the square of that."""
+
+NEGATED = re.compile(r"(?:not|no|except|exclude)_?(\w+)|(\w+?)_?(?:not|except|excluded?)")
+"""How other languages negate a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One text of a policy."""
+
+    text: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +54,22 @@ class Mistake:
     fatal: bool = True
     at_key: bool = False
     """It is about the key, not the value."""
+    file: int = 0
 
 
 @dataclass(frozen=True)
 class RuleSet:
     """A policy as read: nothing in it changes, so that a reload can put another in its place at once."""
 
-    text: str
-    source: str
+    sources: tuple[Source, ...]
     mode: str = "enforce"
     default: Verdict | None = None
     rules: tuple[Rule, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What it was read from."""
+        return ", ".join(source.name for source in self.sources)
 
     @cached_property
     def index(self) -> RuleIndex:
@@ -81,151 +78,305 @@ class RuleSet:
     @cached_property
     def lines(self) -> Sequence[int]:
         """The line of each rule."""
-        paths: list[Path] = [("rule", rule.number - 1) for rule in self.rules]
-        places = TomlPlaces(self.text, paths)
-        return array("Q", (places.value(*path)[0] for path in paths))
+        found = array("Q")
+        for file, source in enumerate(self.sources):
+            paths: list[Path] = [("rule", rule.number - 1) for rule in self.rules if rule.file == file]
+            places = TomlPlaces(source.text, paths)
+            found.extend(places.value(*path)[0] for path in paths)
+        return found
 
 
-def read_policy(text: str, source: str) -> tuple[RuleSet, list[Problem]]:
-    """The rules of a policy, as far as they can be understood, and its problems in the order of the text."""
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+def read_policy(sources: Sequence[Source]) -> tuple[RuleSet, list[Problem]]:
+    """The rules of a policy, as far as they can be understood, and its problems in the order of the texts."""
+    sources = [Source(s.text.removeprefix("\ufeff").replace("\r\n", "\n"), s.name) for s in sources]
+    reader = _Reader(sources)
+    problems: list[Problem] = []
+    for file, source in enumerate(sources):
+        document = _document(source.text)
+        if isinstance(document, Problem):
+            problems.append(replace(document, source=source.name if len(sources) > 1 else ""))
+        else:
+            reader.read(file, document)
+    rules = RuleSet(tuple(sources), reader.mode or "enforce", reader.default, tuple(reader.rules))
+    return rules, problems + located(sources, reader.mistakes)
+
+
+def located(sources: Sequence[Source], mistakes: Sequence[Mistake]) -> list[Problem]:
+    """The mistakes with their places, in the order of the texts."""
+    problems: list[Problem] = []
+    for file in sorted({mistake.file for mistake in mistakes}):
+        here = [mistake for mistake in mistakes if mistake.file == file]
+        places = TomlPlaces(sources[file].text, (mistake.path for mistake in here))
+        name = sources[file].name if len(sources) > 1 else ""
+        found = [
+            Problem(*(places.key if m.at_key else places.value)(*m.path), m.message, m.advice, m.fatal, name)
+            for m in here
+        ]
+        problems += sorted(found, key=lambda problem: (problem.line, problem.column))
+    return problems
+
+
+def _document(text: str) -> dict[str, object] | Problem:
     if deep := DEEP_KEY.search("\n" + text):
         line = text.count("\n", 0, deep.start()) + 1
-        return RuleSet(text, source), [Problem(line, 1, "this is no key of a policy", SYNTAX[-1][1])]
+        return Problem(line, 1, "this is no key of a policy", "a line is key = value, [[rule]], or # and a remark")
+    import tomllib  # here, since `import procmon` needs none of it
+
     try:
-        document = tomllib.loads(text)
+        return tomllib.loads(text)
     except RecursionError:
-        return RuleSet(text, source), [Problem(1, 1, "its values are nested too deeply", "a policy needs no nesting")]
+        return Problem(1, 1, "its values are nested too deeply", f"groups nest at most {MAX_DEPTH} deep")
     except ValueError as error:  # TOMLDecodeError, or a number of too many digits
-        return RuleSet(text, source), [_syntax(text, error)]
-    reader = _Reader()
-    mode, default, rules = reader.read(document)
-    return RuleSet(text, source, mode, default, rules), located(text, reader.mistakes)
-
-
-def located(text: str, mistakes: Sequence[Mistake]) -> list[Problem]:
-    """The mistakes with their places, in the order of the text."""
-    if not mistakes:
-        return []
-    places = TomlPlaces(text, (mistake.path for mistake in mistakes))
-    problems = [
-        Problem(*(places.key if each.at_key else places.value)(*each.path), each.message, each.advice, each.fatal)
-        for each in mistakes
-    ]
-    return sorted(problems, key=lambda problem: (problem.line, problem.column))
+        return invisible_at(text, error) or syntax_problem(text, error)
 
 
 class _Reader:
-    """Goes through the document once and notes what is wrong."""
+    """Goes through the documents once, takes their rules, and notes what is wrong."""
 
-    def __init__(self) -> None:
+    def __init__(self, sources: Sequence[Source]) -> None:
         self.mistakes: list[Mistake] = []
-        self._named: dict[str, int] = {}
+        self.rules: list[Rule] = []
+        self.mode: str | None = None
+        self.default: Verdict | None = None
+        self._sources = sources
+        self._file = 0
+        self._said: dict[str, tuple[object, int]] = {}
+        self._named: dict[str, tuple[int, int]] = {}
 
     def mistake(self, path: Path, message: str, advice: str, *, at_key: bool = False) -> None:
-        self.mistakes.append(Mistake(path, message, advice, at_key=at_key))
+        self.mistakes.append(Mistake(path, message, advice, at_key=at_key, file=self._file))
 
-    def read(self, document: dict[str, object]) -> tuple[str, Verdict | None, tuple[Rule, ...]]:
+    def read(self, file: int, document: dict[str, object]) -> None:
+        """Take what one file says; `file` is its place among them."""
+        self._file = file
         for key in document.keys() - set(TOP_KEYS):
-            advice = f"a policy has {_listed(TOP_KEYS, 'and')}"
+            advice = f"a policy has {listed(TOP_KEYS, 'and')}"
             if key in RULE_KEYS:
                 advice = "write [[rule]] on a line above it: it belongs to a rule"
-            elif meant := _meant(key, TOP_KEYS):
-                advice = f"write {meant}"
+            elif word := meant(key, TOP_KEYS):
+                advice = f"write {word}"
             self.mistake((key,), f"a policy has no key {quoted(key)}", advice, at_key=True)
-        mode, default = document.get("mode", "enforce"), document.get("default")
-        if mode not in MODES:
-            self.choice(("mode",), "mode", mode, MODES)
-        if default is not None and (not isinstance(default, str) or default not in VERDICTS):
-            self.choice(("default",), "default verdict", default, VERDICTS)
+        mode, default = document.get("mode"), document.get("default")
+        if mode is not None and self.choice(("mode",), "mode", mode, MODES) and self.once("mode", mode):
+            self.mode = str(mode)
+        if default is not None and self.choice(("default",), "default verdict", default, VERDICTS):
+            self.default = VERDICTS[str(default)] if self.once("default", default) else self.default
         tables = document.get("rule", [])
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
             advice = "write [[rule]], with two brackets, above each rule"
             self.mistake(("rule",), "rule is not a list of tables", advice)
             tables = []
-        rules = tuple(rule for i, table in enumerate(tables) if (rule := self.rule(i, table)) is not None)
-        return str(mode), VERDICTS.get(str(default)), rules
+        for i, table in enumerate(tables):
+            if (rule := self.rule(i, table)) is not None:
+                self.rules.append(rule)
+
+    def once(self, key: str, value: object) -> bool:
+        """No earlier file says something else."""
+        said, file = self._said.setdefault(key, (value, self._file))
+        if said == value:
+            return True
+        message = f"{self._sources[file].name} says {key} = {shown(said)}"
+        self.mistake((key,), message, f"let one file say {key}, or all the same")
+        return False
 
     def rule(self, i: int, table: dict[str, object]) -> Rule | None:
         before = len(self.mistakes)
-        for key in [key for key in table if key not in RULE_KEYS]:
-            meant = _meant(key, RULE_KEYS)
-            advice = f"write {meant}" if meant else f"a rule has {_listed(RULE_KEYS, 'and')}"
-            if key in ("mode", "default"):
-                advice = "write it above the first [[rule]]"
-            elif re.match("(not|no|except|exclude|unless)_?", key):
-                advice = "nothing is negated: write a rule for the others above this one"
-            self.mistake(("rule", i, key), f"a rule has no key {quoted(key)}", advice, at_key=True)
-        verdict, audit = table.get("verdict"), table.get("audit", False)
+        path: Path = ("rule", i)
         if "verdict" not in table:
-            self.mistake(("rule", i), f"rule {i + 1} has no verdict", 'add verdict = "allow", "block" or "ask"')
-        elif not isinstance(verdict, str) or verdict not in VERDICTS:
-            self.choice(("rule", i, "verdict"), "verdict", verdict, VERDICTS)
-        name = self.name(i, table.get("name", str(i + 1)))
-        if not isinstance(audit, bool):
-            self.mistake(("rule", i, "audit"), "audit is true or false", "write audit = true")
-        conditions = [self.condition(i, fact, table[fact]) for fact in FACTS if fact in table]
+            self.mistake(path, f"rule {i + 1} has no verdict", 'add verdict = "allow", "block" or "ask"')
+        else:
+            self.choice((*path, "verdict"), "verdict", table["verdict"], VERDICTS)
+        name = self.name(i, table.get("name"))
+        audit, log = (self.flag(path, key, table.get(key, key == "log")) for key in ("audit", "log"))
+        until = self.until((*path, "until"), table["until"]) if "until" in table else None
+        note = self.note(path, table, log)
+        parts = self.parts(path, table, RULE_KEYS, 0)
+        verdict = VERDICTS.get(str(table.get("verdict")), Verdict.ALLOW)
         table.clear()  # of 100,000 rules not all are held twice
         if len(self.mistakes) > before:
             return None
-        known = tuple(condition for condition in conditions if condition is not None)
-        return Rule(i + 1, name, known, VERDICTS[str(verdict)], bool(audit))
+        return Rule(i + 1, name, parts, verdict, audit, until, note, self._file)
+
+    # ------------------------------------------------------------------------------------- what a rule says of itself
 
     def name(self, i: int, name: object) -> str:
         path: Path = ("rule", i, "name")
+        if name is None:
+            name = str(i + 1) if len(self._sources) == 1 else f"{_file_name(self._sources[self._file].name)}:{i + 1}"
         if not isinstance(name, str) or not name.strip():
             self.mistake(path, "a name is a text of some letters", 'write name = "..."')
         elif name == "default":
             self.mistake(path, 'in decisions and counts "default" is where no rule matches', "name it otherwise")
-        elif self._named.setdefault(name, i) != i:
-            message = f"rule {self._named[name] + 1} is named {quoted(name)} too"
+        elif self._named.setdefault(name, (self._file, i)) != (self._file, i):
+            file, other = self._named[name]
+            where = f" of {self._sources[file].name}" if file != self._file else ""
+            message = f"rule {other + 1}{where} is named {quoted(name)} too"
             self.mistake(path, message, "give each rule a name of its own")
         return str(name)
 
-    def condition(self, i: int, fact: str, value: object) -> Condition | None:
-        path: Path = ("rule", i, fact)
-        listed = value if isinstance(value, list) else [value]
-        if not listed:
+    def flag(self, path: Path, key: str, value: object) -> bool:
+        if not isinstance(value, bool):
+            self.mistake(
+                (*path, key), f"{key} is true or false", f"write {key} = {'false' if key == 'log' else 'true'}"
+            )
+        return value is True
+
+    def until(self, path: Path, value: object) -> datetime | None:
+        if isinstance(value, datetime) and value.tzinfo is not None:
+            return value
+        if isinstance(value, datetime):
+            advice = f"write until = {value.isoformat()}Z, for UTC, or an offset such as +02:00"
+            self.mistake(path, "until has no time zone", advice)
+        else:
+            self.mistake(path, f"until is a time, not {shown(value)}", "write until = 2026-12-31T12:00:00Z, no quotes")
+        return None
+
+    def note(self, path: Path, table: Mapping[str, object], log: bool) -> RuleNote | None:
+        texts = {key: table.get(key, "") for key in ("message", "reference")}
+        for key, text in texts.items():
+            if not isinstance(text, str) or (key in table and not text.strip()):
+                self.mistake((*path, key), f"{key} is a text, not {shown(text)}", f'write {key} = "..."')
+        tags = table.get("tags", [])
+        if not isinstance(tags, list) or not all(isinstance(tag, str) and tag.strip() for tag in tags):
+            self.mistake((*path, "tags"), "tags is a list of texts", 'write tags = ["...", "..."]')
+            tags = []
+        if log and not tags and not any(texts.values()):
+            return None
+        return RuleNote(message=str(texts["message"]), reference=str(texts["reference"]), tags=tuple(tags), log=log)
+
+    # ---------------------------------------------------------------------------------------------------- conditions
+
+    def parts(self, path: Path, table: Mapping[str, object], keys: Sequence[str], depth: int) -> tuple[Part, ...]:
+        """The conditions and groups of a table."""
+        for key in table.keys() - set(keys):
+            self.unknown(path, key, keys)
+        parts: list[Part] = []
+        for key in FACTS:
+            if key in table and (condition := self.condition((*path, key), key, table[key], depth)) is not None:
+                parts.append(condition)
+        for kind in GROUPS:
+            if kind in table and (group := self.group((*path, kind), kind, table[kind], depth + 1)) is not None:
+                parts.append(group)
+        return ordered(parts) if len(parts) > 1 else tuple(parts)
+
+    def unknown(self, path: Path, key: str, keys: Sequence[str]) -> None:
+        """A key that no rule has, or none in this place."""
+        inside = len(path) > 2
+        advice = f"a rule has {listed(RULE_KEYS, 'and')}"
+        if inside:
+            advice = "in any, all and unless stand facts and any, all, unless"
+        if key in ("mode", "default"):
+            advice = "write it above the first [[rule]]"
+        elif inside and key in ONLY_IN_RULES:
+            advice = "it belongs to the rule: write it above the first [[rule.any]] and the like"
+        elif key in OPERATORS or key in (*BOUNDS, "known", "not", "case_sensitive"):
+            advice = f"it belongs to a fact: write command_line = {{{key} = ...}}, say"
+        elif (found := NEGATED.fullmatch(key)) and (fact := meant(found[1] or found[2], FACTS)):
+            advice = f"write {fact} = {{not = {{glob = ...}}}}, or unless = [{{{fact} = ...}}]"
+        elif word := meant(key, keys):
+            advice = f"write {word}"
+        where = f"{path[-2] if isinstance(path[-1], int) and inside else 'a rule'} has no key {quoted(key)}"
+        self.mistake((*path, key), where, advice, at_key=True)
+
+    def group(self, path: Path, kind: str, value: object, depth: int) -> Group | None:
+        if not self.shallow(path, depth):
+            return None
+        if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
+            advice = f"write {kind} = [{{...}}, {{...}}], or [[{'.'.join(str(p) for p in path if isinstance(p, str))}]]"
+            self.mistake(path, f"{kind} is a list of tables", advice)
+            return None
+        if not value:
+            self.mistake(path, f"an empty {kind} says nothing", "write tables of facts in it, or leave the key out")
+        tables = []
+        for i, table in enumerate(value):
+            if not table:
+                advice = "write facts in it, or leave it out"
+                self.mistake((*path, i), "an empty table matches every process", advice)
+            tables.append(Table(self.parts((*path, i), table, TABLE_KEYS, depth)))
+        return Group(kind, tuple(tables))
+
+    def shallow(self, path: Path, depth: int) -> bool:
+        if depth > MAX_DEPTH:
+            self.mistake(path, f"groups nest more than {MAX_DEPTH} deep", "write several rules")
+        return depth <= MAX_DEPTH
+
+    def condition(self, path: Path, fact: str, value: object, depth: int) -> Condition | None:
+        if not isinstance(value, dict):
+            words = self.words(path, fact, "glob", value)
+            return Condition(fact, (Globs.of("glob", fact, words),)) if words is not None else None
+        before = len(self.mistakes)
+        allowed = [*OPERATORS, *(BOUNDS if fact in ORDERED else ()), "known", "not", "case_sensitive"]
+        for key in value.keys() - set(allowed):
+            advice = f"{fact} has {listed(allowed, 'and')}"
+            if key in BOUNDS:
+                advice = f"{listed(sorted(ORDERED), 'and')} have an order; write glob, equals or contains"
+            elif word := meant(key, allowed):
+                advice = f"write {word}"
+            self.mistake((*path, key), f"{fact} has no operator {quoted(key)}", advice, at_key=True)
+        if not value.keys() & ({*allowed} - {"case_sensitive"}):
+            self.mistake(path, f"{fact} has no operator", f'write {fact} = "...", or {fact} = {{contains = "..."}}')
+        case_sensitive = self.case_sensitive(path, fact, value)
+        tests: list[Test] = []
+        for operator in (*OPERATORS, *BOUNDS):
+            if operator in value and operator in allowed:
+                test = self.test((*path, operator), fact, operator, value[operator], case_sensitive)
+                tests += [test] if test is not None else []
+        known = self.flag(path, "known", value["known"]) if "known" in value else None
+        if known is False and tests:
+            advice = "write one of them in any = [...]"
+            self.mistake((*path, "known"), f"{fact} that is not known meets no other operator", advice)
+        negated = None
+        if "not" in value and self.shallow((*path, "not"), depth + 1):
+            if isinstance(value["not"], dict):
+                negated = self.condition((*path, "not"), fact, value["not"], depth + 1)
+            else:
+                self.mistake((*path, "not"), "not is a table of operators", "write not = {glob = ...}")
+        return Condition(fact, tuple(tests), negated, known, case_sensitive) if len(self.mistakes) == before else None
+
+    def case_sensitive(self, path: Path, fact: str, value: Mapping[str, object]) -> bool:
+        if "case_sensitive" not in value:
+            return False
+        if fact in CASELESS:
+            message = f"{fact} is known in lower case only"
+            self.mistake((*path, "case_sensitive"), message, "leave it out", at_key=True)
+        return self.flag(path, "case_sensitive", value["case_sensitive"])
+
+    def test(self, path: Path, fact: str, operator: str, value: object, case_sensitive: bool) -> Test | None:
+        if operator in BOUNDS:
+            if wrong := bound_mistake(fact, operator, value):
+                self.mistake(path, *wrong)
+                return None
+            return Bound.of(operator, fact, str(value))
+        words = self.words(path, fact, operator, value)
+        if words is None:
+            return None
+        kind = Globs if operator in ("glob", "glob_all") else Words
+        return kind.of(operator, fact, words, case_sensitive)
+
+    def words(self, path: Path, fact: str, operator: str, value: object) -> list[str] | None:
+        """The texts of one operator, or None where one of them is wrong."""
+        found = value if isinstance(value, list) else [value]
+        if not found:
             self.mistake(path, f"an empty list of {fact} matches nothing", "name some, or leave the key out")
-        patterns = []
-        for j, item in enumerate(listed):
-            wrong = mistake_in(fact, item)
+            return None
+        words = []
+        for j, item in enumerate(found):
+            wrong = mistake_in(fact, item) if operator == "glob" else word_mistake(fact, operator, item)
             if wrong is None:
-                patterns.append(str(item))
+                words.append(str(item))
             else:
                 self.mistake((*path, j) if isinstance(value, list) else path, *wrong)
-        return Condition.of(fact, patterns) if len(patterns) == len(listed) else None
+        return words if len(words) == len(found) else None
 
-    def choice(self, path: Path, what: str, value: object, choices: Iterable[str]) -> None:
-        """A value that is none of the few that are allowed."""
-        meant = _meant(value, choices) if isinstance(value, str) else None
-        advice = f"write {quoted(meant)}" if meant else f"write {_listed([quoted(c) for c in choices], 'or')}"
+    def choice(self, path: Path, what: str, value: object, choices: Iterable[str]) -> bool:
+        """A value is one of the few that are allowed."""
+        if isinstance(value, str) and value in choices:
+            return True
+        word = meant(value, choices) if isinstance(value, str) else None
+        advice = f"write {quoted(word)}" if word else f"write {listed([quoted(c) for c in choices], 'or')}"
         self.mistake(path, f"there is no {what} {shown(value)}", advice)
+        return False
 
 
-def _syntax(text: str, error: ValueError) -> Problem:
-    """What `tomllib` refused, with its place, which Python 3.11 to 3.13 have in the message only."""
-    message = str(error)
-    at = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
-    lines = text.split("\n")
-    place = (int(at[1]), int(at[2])) if at and at[1] else (len(lines), len(lines[-1]) + 1)
-    message = message[: at.start()] if at else message.partition(";")[0]
-    told = f"{message}\n{lines[place[0] - 1]}"
-    advice = next((advice for sign, advice in SYNTAX if re.search(sign, told, re.IGNORECASE)), SYNTAX[-1][1])
-    return Problem(*place, message[:1].lower() + message[1:], advice)
-
-
-def _meant(word: str, choices: Iterable[str]) -> str | None:
-    """The word that was probably meant."""
-    choices = list(choices)
-    lower = word.lower()
-    meant = SYNONYMS.get(lower)
-    if meant and (meant in choices or meant == "[[rule]]"):
-        return meant
-    close = difflib.get_close_matches(lower.replace("-", "_"), choices, n=1, cutoff=0.6)
-    return close[0] if close else None
-
-
-def _listed(words: Iterable[str], last: str) -> str:
-    *first, end = words
-    return f"{', '.join(first)} {last} {end}"
+def _file_name(name: str) -> str:
+    return re.split(r"[\\/]", name)[-1]

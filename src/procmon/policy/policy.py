@@ -15,23 +15,28 @@ import os
 import re
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import PolicyError, Problem
+from ..errors import PolicyError, PolicyWarning, Problem
 from ..records import DecidedBy, Decision, ProcessHelper, Verdict
 from ..system.ancestry import Ancestry, Lookup
+from ..util.paths import lowercase
 from .explain import Explanation, Step, explain
+from .facts import Details, DetailsLookup, Facts
+from .files import Stamp, read_files, stamp
+from .index import ImageIndex
 from .lint import is_critical, lint
-from .parser import RuleSet, read_policy
-from .rules import Condition, Details, DetailsLookup, Facts, Rule, path_form, verdict_word
+from .parser import RuleSet, Source, read_policy
+from .rules import Rule, verdict_word
 
 __all__ = ["Details", "Explanation", "Policy", "Step"]
 
 _log = logging.getLogger("procmon")
 
-LARGEST = 64 * 1024 * 1024
-"""Bytes of the largest policy file that is read."""
+_RECORDED = frozenset({"parent", "ancestor", "creator", "parent_command_line"})
+"""Facts that come from the records of other processes."""
 
 
 class Policy:
@@ -50,45 +55,61 @@ class Policy:
     """
 
     def __init__(
-        self, rules: RuleSet, *, path: Path | None, lookup: Lookup | None, details: DetailsLookup | None
+        self,
+        rules: RuleSet,
+        warned: list[Problem],
+        *,
+        paths: tuple[Path, ...],
+        lookup: Lookup | None,
+        details: DetailsLookup | None,
     ) -> None:
         self._rules = rules
-        self._path = path
-        self._stamp: tuple[int, int] | None = None
+        self._paths = paths
+        self._stamp: Stamp | None = None
         windows = sys.platform == "win32"
         self._ancestry = Ancestry(lookup or (_running if windows else None))
         self._details = details or (_inspect if windows else None)
         self._lock = threading.Lock()
         self._hits: dict[str, int] = {}
+        self.warnings = tuple(warned)
+        """What loads, but hardly does what was meant, and rules that never decide."""
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str], *, lookup: Lookup | None = None, details: DetailsLookup | None = None
+        cls, *paths: str | os.PathLike[str], lookup: Lookup | None = None, details: DetailsLookup | None = None
     ) -> "Policy":
-        """The policy of a file.
+        """The policy of a file, or of several files and folders: their rules in this order.
 
-        Raises: PolicyError when the file cannot be read or has mistakes; its ``problems`` lists them all.
+        Of a folder, such as ``rules.d``, it is every ``*.toml``, in the order of their names. What hardly can be meant
+        is in `warnings`, logged, and given to Python's ``warnings`` as a `PolicyWarning`.
+
+        Raises: PolicyError when a file cannot be read or has mistakes; its ``problems`` lists them all.
 
         >>> Policy.load("missing.toml")
         Traceback (most recent call last):
         ...
         procmon.errors.PolicyError: missing.toml: there is no such file; give the path of a policy
         """
-        path = Path(path)
-        stamp = _file_stamp(path)  # first: a change while it is read is one that comes after
-        policy = cls(_accept(*read_policy(_read_file(path), str(path))), path=path, lookup=lookup, details=details)
-        policy._stamp = stamp
+        files = tuple(map(Path, paths))
+        if not files:
+            raise TypeError("Policy.load takes at least one path; Policy.parse takes a text")
+        before = stamp(files)  # first: a change while they are read is one that comes after
+        policy = cls(*_accept(read_files(files)), paths=files, lookup=lookup, details=details)
+        policy._stamp = before
+        policy._warn()
         return policy
 
     @classmethod
     def parse(
         cls, text: str, source: str = "<text>", *, lookup: Lookup | None = None, details: DetailsLookup | None = None
     ) -> "Policy":
-        """The policy of a TOML text; ``source`` names it in messages.
+        """The policy of a TOML text; ``source`` names it in messages. It warns like `load`.
 
         Raises: PolicyError when it has mistakes.
         """
-        return cls(_accept(*read_policy(text, source)), path=None, lookup=lookup, details=details)
+        policy = cls(*_accept([Source(text, source)]), paths=(), lookup=lookup, details=details)
+        policy._warn()
+        return policy
 
     @staticmethod
     def check(text: str) -> list[Problem]:
@@ -98,21 +119,20 @@ class Policy:
         ...     print(problem)
         line 1, column 8: there is no mode "audits"; write "audit"
         """
-        rules, problems = read_policy(text, "<text>")
-        return sorted(problems + lint(rules, thorough=True), key=lambda problem: (problem.line, problem.column))
+        return _check([Source(text, "<text>")])
 
     @staticmethod
-    def check_file(path: str | os.PathLike[str]) -> list[Problem]:
-        """Every mistake of a policy's file; see `check`.
+    def check_file(*paths: str | os.PathLike[str]) -> list[Problem]:
+        """Every mistake of a policy's files and folders; see `check`.
 
-        Raises: PolicyError when it cannot be read, or is not a text.
+        Raises: PolicyError when one cannot be read, or is not a text.
         """
-        return Policy.check(_read_file(Path(path)))
+        return _check(read_files(tuple(map(Path, paths))))
 
     @property
     def source(self) -> str:
-        """The file it was loaded from, or the name given to `parse`."""
-        return self._rules.source
+        """The files it was loaded from, or the name given to `parse`."""
+        return self._rules.name
 
     @property
     def mode(self) -> str:
@@ -155,10 +175,10 @@ class Policy:
         rules = self._rules
         facts = self._facts(rules, process)
         decision = self._decide(rules, facts)
-        if decision.by is DecidedBy.EXEMPT:
-            return Explanation(decision, (), rules.source, "a critical Windows process: no rule is asked")
         ending = ""
-        if decision.by is DecidedBy.DEFAULT:
+        if decision.by is DecidedBy.EXEMPT:
+            ending = "a critical Windows process: it is allowed whatever a rule or the default says"
+        elif decision.by is DecidedBy.DEFAULT:
             ending = (
                 f"no rule matches; the default is {verdict_word(rules.default)}" if rules.default else "no rule matches"
             )
@@ -166,45 +186,50 @@ class Policy:
             ending = f"{ending}; audit: it is logged and let pass".removeprefix("; ")
         return explain(rules, facts, decision, ending)
 
-    def for_the_past(self) -> Callable[[ProcessHelper], tuple[Decision, frozenset[str]]]:
-        """The same rules for processes of the past, oldest first: nothing is looked up, nothing counted.
+    def for_the_past(
+        self, details: DetailsLookup | None = None
+    ) -> Callable[[ProcessHelper], tuple[Decision, frozenset[str]]]:
+        """The same rules for processes of the past, oldest first: nothing is looked up here, nothing counted.
 
-        Each gets its decision, and the facts that rules asked for and its record does not hold; see `audit.replay`.
+        ``details`` gives what was recorded about each. Each gets its decision, and the facts that rules asked for and
+        that are not recorded; see `audit.replay`. A rule's ``until`` is compared with the time of the process.
         """
         rules, ancestry = self._rules, Ancestry()
 
         def judge(process: ProcessHelper) -> tuple[Decision, frozenset[str]]:
             ancestry.note(process)
-            facts = Facts(process, ancestry, None)
+            facts = Facts(process, ancestry, details, process.created)
             return self._decide(rules, facts), facts.missing
 
         return judge
 
     def reload(self) -> None:
-        """Read the file again; from the next decision on all of it holds, or, if it is broken, all of the old.
+        """Read the files again; from the next decision on all of it holds, or, if it is broken, all of the old.
 
-        Raises: PolicyError when the file cannot be used; the old rules stay, and the log says so.
+        Raises: PolicyError when the files cannot be used; the old rules stay, and the log says so.
         """
-        if self._path is None:
+        if not self._paths:
             raise PolicyError(f"{self.source}: it was not loaded from a file; make a new one with Policy.parse")
-        self._stamp = _file_stamp(self._path)
+        self._stamp = stamp(self._paths)
         try:
-            rules = _accept(*read_policy(_read_file(self._path), str(self._path)))
+            rules, warned = _accept(read_files(self._paths))
         except PolicyError as error:
             _log.error("%s\nthe old rules stay in force", error)
             raise PolicyError(f"{error}\nthe old rules stay in force", error.problems) from error
         with self._lock:
-            self._rules, self._hits = rules, {}
+            self._rules, self._hits, self.warnings = rules, {}, tuple(warned)
+        for problem in warned:
+            _log.warning("%s: %s", self.source, problem)
         _log.info("%r: reloaded", self)
 
     def has_changed(self) -> bool:
-        """Its file is another than the one last read, by `load` or `reload`. Asks the disk; one that is missing is not.
+        """Its files are not those last read, by `load` or `reload`. Asks the disk; one that is missing is no change.
 
         >>> Policy.parse('default = "ask"').has_changed()
         False
         """
-        stamp = _file_stamp(self._path) if self._path is not None else None
-        return stamp is not None and stamp != self._stamp
+        now = stamp(self._paths) if self._paths else None
+        return now is not None and now != self._stamp
 
     def driver_rules(self) -> list[tuple[str, Verdict]]:
         r"""The rules that a driver can apply by itself, as lowercase paths with their verdicts.
@@ -217,15 +242,14 @@ class Policy:
         [('c:\\games\\chess.exe', <Verdict.BLOCK>)]
         """
         rules = self._rules
+        by_image = ImageIndex(rules.rules)
         exact: dict[str, Verdict] = {}
         for rule in rules.rules if rules.mode == "enforce" else ():
-            image = rule.condition("image")
-            if image is None:
+            if rule.condition("image") is None:
                 break  # it may match any path, so no later rule is certain
-            if _is_exact(rule, image):
-                for path in sorted(filter(_driver_knows, image.plain)):
-                    if next(rules.index.with_image(path)) is rule and not is_critical(path):
-                        exact[path] = rule.verdict
+            for path in sorted(filter(_driver_knows, _exact_paths(rule))):
+                if next(by_image.at(path)) is rule and not is_critical(path):
+                    exact[path] = rule.verdict
         return list(exact.items())
 
     def __len__(self) -> int:
@@ -237,25 +261,33 @@ class Policy:
         count = f"{len(rules.rules):,} rule{'s' if len(rules.rules) != 1 else ''}"
         how = "audit only" if rules.mode == "audit" else "enforced"
         default = verdict_word(rules.default) if rules.default else "none"
-        return f"<Policy {rules.source}: {count}, {how}, {'no default' if default == 'none' else f'default {default}'}>"
+        return f"<Policy {rules.name}: {count}, {how}, {'no default' if default == 'none' else f'default {default}'}>"
+
+    def _warn(self) -> None:
+        for problem in self.warnings:
+            _log.warning("%s: %s", self.source, problem)
+            warnings.warn(f"{self.source}: {problem}", PolicyWarning, stacklevel=3)
 
     def _facts(self, rules: RuleSet, process: ProcessHelper) -> Facts:
-        if rules.index.facts & {"parent", "ancestor"}:
+        if rules.index.facts & _RECORDED:
             self._ancestry.note(process)  # now, while its parent's pid is certainly its parent's
         return Facts(process, self._ancestry, self._details)
 
     def _decide(self, rules: RuleSet, facts: Facts) -> Decision:
         process = facts.process
-        if is_critical(path_form(process.image_name)):
-            return Decision(process=process, verdict=Verdict.ALLOW, by=DecidedBy.EXEMPT)
         rule = rules.index.first(facts)
-        verdict = rule.verdict if rule is not None else rules.default or Verdict.ALLOW
+        if rule is None:
+            verdict = rules.default or Verdict.ALLOW
+        else:
+            verdict = rule.verdict
+        audited = verdict is not Verdict.ALLOW and (rules.mode == "audit" or (rule is not None and rule.audit))
+        if verdict is not Verdict.ALLOW and is_critical(lowercase(process.image_name)):
+            if rule is None or not rule.audit:
+                return Decision(process=process, verdict=Verdict.ALLOW, by=DecidedBy.EXEMPT)
+        if rule is None:
+            return Decision(process=process, verdict=verdict, by=DecidedBy.DEFAULT, audited=audited)
         return Decision(
-            process=process,
-            verdict=verdict,
-            by=DecidedBy.RULE if rule is not None else DecidedBy.DEFAULT,
-            who=rule.name if rule is not None else "",
-            audited=verdict is not Verdict.ALLOW and (rules.mode == "audit" or (rule is not None and rule.audit)),
+            process=process, verdict=verdict, by=DecidedBy.RULE, who=rule.name, audited=audited, note=rule.note
         )
 
     def _count(self, decision: Decision) -> None:
@@ -265,43 +297,24 @@ class Policy:
                 self._hits[name] = self._hits.get(name, 0) + 1
 
 
-def _accept(rules: RuleSet, problems: list[Problem]) -> RuleSet:
-    """The rules, if nothing is wrong with them."""
-    problems = [problem for problem in problems + lint(rules, thorough=False) if problem.fatal]
-    if problems:
-        count = "a mistake" if len(problems) == 1 else f"{len(problems):,} mistakes"
-        shown = "".join(f"\n  {problem}" for problem in problems[:20])
-        more = f"\n  and {len(problems) - 20:,} more" if len(problems) > 20 else ""
-        raise PolicyError(f"{rules.source}: {count} in the policy{shown}{more}", problems)
-    return rules
+def _accept(sources: list[Source]) -> tuple[RuleSet, list[Problem]]:
+    """The rules, if nothing is wrong with them, and what is to be warned of."""
+    rules, problems = read_policy(sources)
+    problems += lint(rules, thorough=False)
+    fatal = [problem for problem in problems if problem.fatal]
+    if fatal:
+        count = "a mistake" if len(fatal) == 1 else f"{len(fatal):,} mistakes"
+        shown = "".join(f"\n  {problem}" for problem in fatal[:20])
+        more = f"\n  and {len(fatal) - 20:,} more" if len(fatal) > 20 else ""
+        raise PolicyError(f"{rules.name}: {count} in the policy{shown}{more}", fatal)
+    return rules, problems
 
 
-def _read_file(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            data = file.read(LARGEST + 1)
-    except FileNotFoundError as error:
-        raise PolicyError(f"{path}: there is no such file; give the path of a policy") from error
-    except OSError as error:
-        raise PolicyError(f"{path}: it cannot be read: {error.strerror or error}; give the path of a policy") from error
-    if len(data) > LARGEST:
-        raise PolicyError(f"{path}: it is larger than {LARGEST // 2**20} MB; give the path of a policy, a TOML text")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        column = error.start - data.rfind(b"\n", 0, error.start)
-        problem = Problem(line, column, f"byte 0x{data[error.start]:02x} is not UTF-8 text", "save the policy as UTF-8")
-        raise PolicyError(f"{path}: it is not a text: {problem}", [problem]) from error
-
-
-def _file_stamp(path: Path) -> tuple[int, int] | None:
-    """Time and size of a file, which differ once it was changed; None where there is none, or none at this moment."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size
+def _check(sources: list[Source]) -> list[Problem]:
+    rules, problems = read_policy(sources)
+    order = {source.name: i for i, source in enumerate(sources)}
+    found = problems + lint(rules, thorough=True)
+    return sorted(found, key=lambda problem: (order.get(problem.source, 0), problem.line, problem.column))
 
 
 def _driver_knows(path: str) -> bool:
@@ -309,9 +322,14 @@ def _driver_knows(path: str) -> bool:
     return re.match(r"[a-z]:\\|\\\\", path) is not None and all(char.lower() == char for char in path)
 
 
-def _is_exact(rule: Rule, image: Condition) -> bool:
-    plain = not image.globs and all("\\" in form for form in image.plain)
-    return plain and len(rule.conditions) == 1 and not rule.audit and rule.verdict is not Verdict.DEFER
+def _exact_paths(rule: Rule) -> list[str]:
+    """The paths of a rule that says nothing but these and a verdict."""
+    image = rule.condition("image")
+    patterns = image.patterns if image is not None and len(rule.conditions) == 1 else None
+    says_more = rule.audit or rule.until is not None or rule.note is not None or rule.verdict is Verdict.DEFER
+    if patterns is None or says_more or patterns.globs or not all("\\" in form for form in patterns.plain):
+        return []
+    return list(patterns.plain)
 
 
 def _running(pid: int) -> ProcessHelper | None:

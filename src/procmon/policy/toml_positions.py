@@ -6,7 +6,7 @@ The text has been accepted by `tomllib` before, so this reads tokens and nesting
 import re
 from collections.abc import Iterable, Iterator
 
-__all__ = ["Path", "TomlPlaces"]
+__all__ = ["Path", "TomlPlaces", "tokens"]
 
 Path = tuple[str | int, ...]
 """What names a value, as Python would index it: ``("rule", 0, "image", 1)``."""
@@ -22,6 +22,13 @@ _TOKEN = re.compile(
     r"""|[^\s\[\]{}=,"'#]+""",
     re.DOTALL,
 )
+
+
+def tokens(text: str) -> Iterator[tuple[int, str]]:
+    """The tokens of a text with their offsets, comments left out."""
+    for match in _TOKEN.finditer(text):
+        if match[0][0] != "#":
+            yield match.start(), match[0]
 
 
 class TomlPlaces:
@@ -69,17 +76,14 @@ class _Tokens:
     """The tokens of a text but for comments, one at a time; "" at its end."""
 
     def __init__(self, text: str) -> None:
-        self._rest = (match for match in _TOKEN.finditer(text) if match[0][0] != "#")
+        self._rest = tokens(text)
         self.now, self.offset = "", len(text)
         self.step()
 
     def step(self) -> str:
         """Go to the next token; the one before."""
-        before, match = self.now, next(self._rest, None)
-        if match is not None:
-            self.now, self.offset = match[0], match.start()
-        else:
-            self.now = ""
+        before = self.now
+        self.offset, self.now = next(self._rest, (self.offset, ""))
         return before
 
     def skip(self, *tokens: str) -> None:
@@ -89,17 +93,17 @@ class _Tokens:
 
 def _walk(text: str) -> Iterator[tuple[Path, int, int]]:
     """Path of each key, table and element, with the offsets of its key and of its value."""
-    tokens = _Tokens(text)
+    cursor = _Tokens(text)
     table: Path = ()
     last: dict[Path, int] = {}
-    while tokens.now:
-        offset = tokens.offset
-        if tokens.now == "[":
-            tokens.step()
-            many = tokens.now == "["
-            tokens.skip("[")
+    while cursor.now:
+        offset = cursor.offset
+        if cursor.now == "[":
+            cursor.step()
+            many = cursor.now == "["
+            cursor.skip("[")
             table = ()
-            for part in _key(tokens):
+            for part in _key(cursor):
                 table = (*table, last[table], part) if table in last else (*table, part)
                 yield table, offset, offset
             if many:
@@ -107,49 +111,49 @@ def _walk(text: str) -> Iterator[tuple[Path, int, int]]:
             if table in last:
                 table = (*table, last[table])
                 yield table, offset, offset
-            tokens.skip("]")
-        elif tokens.now == "\n":
-            tokens.step()
+            cursor.skip("]")
+        elif cursor.now == "\n":
+            cursor.step()
         else:
-            yield from _pair(tokens, table)
+            yield from _pair(cursor, table)
 
 
-def _pair(tokens: _Tokens, table: Path) -> Iterator[tuple[Path, int, int]]:
+def _pair(cursor: _Tokens, table: Path) -> Iterator[tuple[Path, int, int]]:
     """One ``key = value``."""
-    offset, parts = tokens.offset, _key(tokens)
-    tokens.step()  # the =
+    offset, parts = cursor.offset, _key(cursor)
+    cursor.step()  # the =
     for part in parts:
         table = (*table, part)
-        yield table, offset, tokens.offset
-    yield from _value(tokens, table)
+        yield table, offset, cursor.offset
+    yield from _value(cursor, table)
 
 
-def _value(tokens: _Tokens, path: Path) -> Iterator[tuple[Path, int, int]]:
+def _value(cursor: _Tokens, path: Path) -> Iterator[tuple[Path, int, int]]:
     """What is inside one value."""
-    opening = tokens.now
+    opening = cursor.now
     if opening not in ("[", "{"):
-        while tokens.now not in ("", "\n", ",", "]", "}"):
-            tokens.step()  # a date and a time are two
+        while cursor.now not in ("", "\n", ",", "]", "}"):
+            cursor.step()  # a date and a time are two
         return
-    tokens.step()
+    cursor.step()
     index = 0
     while True:
-        tokens.skip("\n", ",")
-        if tokens.now in ("", "]", "}"):
+        cursor.skip("\n", ",")
+        if cursor.now in ("", "]", "}"):
             break
         if opening == "{":
-            yield from _pair(tokens, path)
+            yield from _pair(cursor, path)
         else:
-            yield (*path, index), tokens.offset, tokens.offset
-            yield from _value(tokens, (*path, index))
+            yield (*path, index), cursor.offset, cursor.offset
+            yield from _value(cursor, (*path, index))
             index += 1
-    tokens.step()
+    cursor.step()
 
 
-def _key(tokens: _Tokens) -> list[str]:
+def _key(cursor: _Tokens) -> list[str]:
     """``a."b c".d`` as its parts; a bare token may hold dots."""
     parts: list[str] = []
-    while tokens.now not in ("", "=", "]"):
-        token = tokens.step()
+    while cursor.now not in ("", "=", "]"):
+        token = cursor.step()
         parts += [token[1:-1]] if token[0] in "\"'" else [part for part in token.split(".") if part]
     return parts

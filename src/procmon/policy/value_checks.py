@@ -1,68 +1,160 @@
 """What is wrong with one value of a rule: what can never match, and what hardly can be meant."""
 
 import re
+from itertools import pairwise
 
-from .rules import PATH_FACTS, WILD
+from ..util.globs import WILDCARD
+from .facts import FLAG_NAMES, HASHES, INTEGRITY, ORIGINS, PATH_FACTS, order_key
+from .spelling import listed, meant, quoted, shown
 
-__all__ = ["doubt_about", "mistake_in", "quoted", "shown"]
+__all__ = ["bound_mistake", "doubt_about", "mistake_in", "several_in", "word_mistake"]
 
 CONTROL = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r", "\b": r"\b", "\f": r"\f", "\x1b": r"\e"})
 """What Windows paths become between double quotes, and what was meant."""
 
+IMAGES = frozenset({"image", "parent", "ancestor", "creator"})
+ACCOUNTS = frozenset({"user", "parent_user"})
+LINES = frozenset({"command_line", "parent_command_line"})
+NUMBERS = frozenset({"session", "size"})
+CHOICES = {"flags": FLAG_NAMES, "origin": ORIGINS, "integrity": tuple(INTEGRITY)}
+"""Facts of a few values."""
+
 NAMELESS = ("system", "registry", "memory compression", "secure system", "vmmem")
 """Processes without an executable, whose name has no extension."""
 
-
-def quoted(word: str) -> str:
-    """`word` for a message."""
-    return '"' + (word if len(word) <= 80 else word[:77] + "...") + '"'
-
-
-def shown(value: object) -> str:
-    """A value of the document for a message, as TOML writes it or nearly so."""
-    return quoted(value) if isinstance(value, str) else quoted(str(value))[1:-1]
+LEGAL_FORM = re.compile(
+    r"\b(inc|incorporated|ltd|limited|llc|l\.l\.c|corp|corporation|gmbh|ag|co|company|plc|bv|b\.v|srl|s\.r\.l|sa|s\.a"
+    r"|oy|ab|pty|a/s)\b",
+    re.IGNORECASE,
+)
+"""What ends the names of companies, also after a comma: ``Example, Inc.``"""
 
 
 def mistake_in(fact: str, value: object) -> tuple[str, str] | None:
-    """Why a value is no value of `fact`, or never matches one, and what to write instead."""
-    if fact == "session":
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return None
-        number = value if isinstance(value, str) and value.isdecimal() else "1, say"
-        return f"a session is a number, not {shown(value)}", f"write session = {number}"
+    """Why a pattern is no value of `fact`, or never matches one, and what to write instead."""
+    if fact in NUMBERS:
+        return _number_mistake(fact, value)
+    if wrong := _text_mistake(fact, value):
+        return wrong
+    assert isinstance(value, str)
+    if fact in HASHES and not WILDCARD.search(value):
+        return _hash_mistake(fact, value)
+    if fact in CHOICES and not WILDCARD.search(value):
+        return _choice_mistake(fact, value)
+    if (stripped := value.strip()) != value.strip(" ") and stripped.translate(CONTROL) == stripped:
+        return f"{fact} begins or ends with a line's end", f"write {quoted(stripped)}"
+    if fact in PATH_FACTS:
+        return _escape_mistake(fact, value) or _path_mistake(fact, value.replace("\\", "/"))
+    return _escape_mistake(fact, value)
+
+
+def word_mistake(fact: str, operator: str, value: object) -> tuple[str, str] | None:
+    """The same for a literal text: an operator sees it as it is, so few are wrong."""
+    if fact in NUMBERS:
+        if operator == "equals":
+            return _number_mistake(fact, value)
+        return f"{fact} is a number", f"write {fact} = 1, or at_least and at_most"
+    if operator == "equals" and value == "":
+        return None
+    if isinstance(value, str) and value and not value.strip():
+        return None  # a blank is something to contain
+    if wrong := _text_mistake(fact, value):
+        return wrong
+    assert isinstance(value, str)
+    if operator == "equals" and fact in HASHES:
+        return _hash_mistake(fact, value)
+    if operator == "equals" and fact in CHOICES:
+        return _choice_mistake(fact, value)
+    if fact in ACCOUNTS and (several := several_in(fact, value)):
+        return _several_names(fact, several)
+    return _escape_mistake(fact, value) if fact in PATH_FACTS else None
+
+
+def bound_mistake(fact: str, operator: str, value: object) -> tuple[str, str] | None:
+    """Why a value is no bound of an ordered fact."""
+    if fact in NUMBERS:
+        return _number_mistake(fact, value, f"{{{operator} = {{}}}}")
+    if isinstance(value, str) and order_key(fact, value.lower()) is not None:
+        return None
+    if fact == "integrity":
+        return f"there is no integrity {shown(value)}", f"write {listed(map(quoted, INTEGRITY), 'or')}"
+    return f"{shown(value)} is no version", f'write file_version = {{{operator} = "10.0.19041"}}, a text of numbers'
+
+
+def _number_mistake(fact: str, value: object, form: str = "{}") -> tuple[str, str] | None:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return None
+    digits = re.findall(r"\d+", value) if isinstance(value, str) else []
+    number = digits[0] if len(digits) == 1 and value == digits[0] else f"[{', '.join(digits)}]" if digits else "1, say"
+    return f"a {fact} is a number, not {shown(value)}", f"write {fact} = {form.format(number)}"
+
+
+def _text_mistake(fact: str, value: object) -> tuple[str, str] | None:
     if not isinstance(value, str):
         return f"{fact} is a text, not {shown(value)}", f'write {fact} = "..." or a list of texts'
     if not value.strip():
-        return f"an empty {fact} matches nothing", "write a pattern, or leave the key out"
-    if fact == "sha256":
-        if re.fullmatch("[0-9a-fA-F]{64}", value):
-            return None
-        digits = re.sub(r"^sha256[:=]|[\s:-]", "", value.lower())
-        advice = f"write {quoted(digits)}" if len(digits) == 64 else "write all the digits that Get-FileHash prints"
-        return f"a SHA-256 is 64 hexadecimal digits, and this is {len(value)} characters", advice
-    if (stripped := value.strip()) != value.strip(" ") and stripped.translate(CONTROL) == stripped:
-        return f"{fact} begins or ends with a line's end", f"write {quoted(stripped)}"
-    if (meant := value.translate(CONTROL)) != value:
-        message = "in double quotes a backslash changes the letter after it"
-        slashes = quoted(meant.replace("\\", "/"))
-        return message, f"write slashes, {slashes}, or single quotes" if fact in PATH_FACTS else "write single quotes"
-    return _path_mistake(fact, value.replace("\\", "/")) if fact in PATH_FACTS else None
+        return f"an empty {fact} matches nothing", 'write a pattern, {equals = ""} for an empty text, or no key'
+    return None
+
+
+def _hash_mistake(fact: str, value: str) -> tuple[str, str] | None:
+    length = HASHES[fact]
+    if re.fullmatch(rf"[0-9a-fA-F]{{{length}}}", value):
+        return None
+    name = {"sha256": "a SHA-256", "sha1": "a SHA-1", "md5": "an MD5", "imphash": "an import hash"}.get(fact, f"{fact}")
+    found = re.findall(rf"(?<![0-9a-f])[0-9a-f]{{{length}}}(?![0-9a-f])", value.lower())
+    if len(found) > 1:
+        return f"{quoted(value)} are several in one text", f"write a list: {_list(found)}"
+    digits = re.sub(r"^(sha256|sha1|md5|imphash)[:=]|[\s:-]", "", value.lower())
+    exact = len(digits) == length
+    advice = f"write {quoted(digits)}" if exact else "write all the digits that Get-FileHash prints"
+    return f"{name} is {length} hexadecimal digits, and this is {len(value)} characters", advice
+
+
+def _choice_mistake(fact: str, value: str) -> tuple[str, str] | None:
+    choices = CHOICES[fact]
+    if value.lower() in choices or (fact == "integrity" and re.fullmatch(r"(?i)s-1-16-\d+|\d+", value)):
+        return None
+    parts = [part for part in re.split(r"\W+", value.lower()) if part in choices]
+    if len(parts) > 1:
+        return f"{quoted(value)} are several in one text", f"write a list: {_list(parts)}"
+    word = meant(value, choices)
+    advice = f"write {quoted(word)}" if word else f"write {listed(map(quoted, choices), 'or')}"
+    return f"there is no {fact} {quoted(value)}", advice
+
+
+def _escape_mistake(fact: str, value: str) -> tuple[str, str] | None:
+    """A backslash that TOML has read as something else."""
+    if (meant_text := value.translate(CONTROL)) == value:
+        return None
+    slashes = quoted(meant_text.replace("\\", "/"))
+    advice = f"write slashes, {slashes}, or single quotes" if fact in PATH_FACTS else "write single quotes"
+    return "in double quotes a backslash changes the letter after it", advice
+
+
+def _several_names(fact: str, several: list[str]) -> tuple[str, str]:
+    return f"no {fact} has these signs in it: they are several in one text", f"write a list: {_list(several)}"
 
 
 def _path_mistake(fact: str, form: str) -> tuple[str, str] | None:
     """A way of writing, here with slashes, that no path of an image and no account has."""
     if re.search("%[^%/]+%", form) or re.match(r"~/|\$\{?(env:)?\w+\}?/", form):
         return f"variables such as {quoted(form)} are not replaced", "write the path, or **/ for any folder"
+    if fact in ACCOUNTS and (several := several_in(fact, form)):
+        return _several_names(fact, several)
     if sign := re.search('[<>"|]', form):
-        advice = f'several are a list: {fact} = ["...", "..."]' if sign[0] == "|" else "leave it out"
+        several = several_in(fact, form)
+        advice = f"write a list: {_list(several)}" if several else "leave it out"
         return f"no {fact} has a {sign[0]} in it", advice
-    if form.endswith("/"):
+    if form.endswith("/") and fact != "current_directory":
         below = form if form.endswith("**/") else f"{form}**/"
         return f"no {fact} ends in a slash", f"write {quoted(below[:-1])} for all that is below it"
+    if form.endswith("/") and not re.fullmatch("[a-zA-Z?]:/", form):
+        return f"{fact} is compared without a slash at its end", f"write {quoted(form.rstrip('/'))}"
     if "//" in form[1:]:
         single = re.sub("(?<=.)/+", "/", form)
         return "two slashes follow each other; in single quotes a backslash stands once", f"write {quoted(single)}"
-    if fact == "user":
+    if fact in ACCOUNTS:
         if form.startswith("./"):
             return f"no account is told as {quoted(form)}", f"write {quoted(form[2:])}, or the machine's name"
         return None
@@ -73,17 +165,63 @@ def _path_mistake(fact: str, form: str) -> tuple[str, str] | None:
         return f"no {fact} is told with . or .. in its path", "write the whole path, or **/ for any folder"
     if "/sysnative/" in form.lower():
         return f"no {fact} is told with sysnative, which 32-bit programs say for system32", "write system32"
-    if re.match("[a-zA-Z]:(?!/)", form):
+    if re.match("[a-zA-Z]:(?!/)", form) and form[2:]:
         return f"{quoted(form)} names no folder", f"write {quoted(form[:2] + '/' + form[2:])}"
     if "/" in form and not re.match(r"[a-zA-Z?]:|\*|//|/device/|/\?|/\*", form, re.IGNORECASE):
         return f"{quoted(form)} names no drive", f"write {quoted('**/' + form.lstrip('/'))} for any folder, or c:/..."
     return None
 
 
-def doubt_about(fact: str, value: str) -> tuple[str, str] | None:
+def several_in(fact: str, value: str) -> list[str] | None:
+    """The values, where several seem to stand in one text: each would have to be a list's element.
+
+    >>> several_in("image", "a.exe; b.exe"), several_in("signer", "Example, Inc.")
+    (['a.exe', 'b.exe'], None)
+    """
+    for separator in (";", "|", ",", " or ", " OR "):
+        parts = [part.strip() for part in value.split(separator)]
+        if len(parts) > 1 and all(parts) and _are_values(fact, separator, parts):
+            return parts
+    return None
+
+
+def _are_values(fact: str, separator: str, parts: list[str]) -> bool:
+    """The parts look like values of the fact, and its values do not have the separator in them."""
+    if fact in IMAGES or fact == "original_file_name":
+        return all(re.search(r"\.\w{1,4}$|[*?]", part) for part in parts)
+    if fact == "current_directory":
+        return all(re.match(r"[a-zA-Z?]:[\\/]|\*|[\\/]", part) for part in parts)
+    if fact in ACCOUNTS:
+        return separator in ";|,"
+    if fact in LINES:
+        return all(part[0] == "*" or part[-1] == "*" for part in parts) and any(
+            before[-1] == "*" and after[0] == "*" for before, after in pairwise(parts)
+        )
+    if fact == "publisher" or separator == ",":
+        named = [part for part in parts if re.search(r"\w", LEGAL_FORM.sub("", part))]
+        whole = len(named) == len(parts)
+        if fact == "publisher":
+            return whole and sum("O=" in part.upper() for part in parts) > 1 and separator != ","
+        return whole and all(LEGAL_FORM.search(part) for part in parts)
+    return True
+
+
+def _list(words: list[str]) -> str:
+    shown_words = ", ".join(map(quoted, words[:4]))
+    return f"[{shown_words}, ...]" if len(words) > 4 else f"[{shown_words}]"
+
+
+def doubt_about(fact: str, operator: str, value: str) -> tuple[str, str] | None:
     """Why a value, though it can match, hardly does what was meant, and what to write instead."""
-    if fact == "command_line":
-        if WILD.search(value) or (value[0] not in "-/" and " " in value.strip()):
+    exact = operator in ("glob", "glob_all", "equals")
+    if (exact or fact in IMAGES) and (several := several_in(fact, value)):
+        return f"{quoted(value)} is one value", f"write a list: {_list(several)}"
+    if operator not in ("glob", "glob_all"):
+        if WILDCARD.search(value) and fact in IMAGES:
+            return f"in {operator} * and ? are themselves, and no image has one", "write glob"
+        return None
+    if fact in LINES:
+        if WILDCARD.search(value) or (value[0] not in "-/" and " " in value.strip()):
             return None
         return f"{quoted(value)} would have to be the whole command line", f"write {quoted(f'*{value}*')} for a part"
     if fact == "signer":
@@ -91,17 +229,17 @@ def doubt_about(fact: str, value: str) -> tuple[str, str] | None:
         return ("a signer is told by the name alone", f"write {quoted(named[1])}") if named else None
     form = value.replace("\\", "/")
     end = form.rpartition("/")[2]
-    if fact == "user":
+    if fact in ACCOUNTS:
         return ("users are told as DOMAIN\\name", "write what whoami prints") if "@" in form and end == form else None
-    if fact not in PATH_FACTS:
-        return None
-    if several := re.fullmatch(r"(.+\.\w+)\s*[,;]\s*(.+\.\w+)", end):
-        return f"{quoted(end)} is one name", f'write a list: ["{several[1]}", "{several[2]}"]'
+    return _doubt_about_path(fact, form, end) if fact in IMAGES else None
+
+
+def _doubt_about_path(fact: str, form: str, end: str) -> tuple[str, str] | None:
     if re.search(r"\{[^/}]*,[^/}]*\}", form) or form[0] in "!^" or form.endswith("$"):
-        return f"in {quoted(form)} only * and ? stand for others", "write a list of patterns; nothing is negated"
+        return f"in {quoted(form)} only * and ? stand for others", f"write a list, or {fact} = {{not = {{...}}}}"
     if re.match("/device/harddiskvolume", form, re.IGNORECASE):
         return "a volume with a drive letter is told by that alone", "write c:/..., unless it has none"
-    if WILD.search(end):
+    if WILDCARD.search(end):
         return None
     if end != (kept := end.strip().rstrip(". ")):
         return f"Windows drops dots and spaces around {quoted(kept)}", f"write {quoted(form[: -len(end)] + kept)}"

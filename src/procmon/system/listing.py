@@ -105,8 +105,9 @@ def _record(listed: win32_process.Listed) -> ProcessHelper:
 class ProcessTree:
     r"""Processes, each below its parent. Prints as a drawing; iterates from the top, each parent before its children.
 
-    A parent is one only if it is the older one of the two: otherwise Windows has used the pid of a parent that is gone
-    for another process, and the child is a root. `label` gives the text of a process in the drawing.
+    A parent has the smaller start key of the two: otherwise Windows has used the pid of a parent that is gone for
+    another process, and the child is a root. The clock alone makes no child a root, for it may have been set back;
+    nor does the order of pids. `label` gives the text of a process in the drawing.
 
     >>> import procmon
     >>> gate = procmon.SimulatedGate()
@@ -128,10 +129,12 @@ class ProcessTree:
         self._by_pid: dict[int, list[ProcessHelper]] = {}  # more than one where a pid was used again
         for process in {process: process for process in processes}.values():
             self._by_pid.setdefault(process.pid, []).append(process)
+        self._parents: dict[ProcessHelper, ProcessHelper | None] = {}
+        for process in self._all():
+            self._parents[process] = self._parent_of(process)
         self._children: dict[ProcessHelper, list[ProcessHelper]] = {}
         self._roots: list[ProcessHelper] = []
-        for process in self._all():
-            parent = self.parent(process)
+        for process, parent in self._parents.items():
             (self._roots if parent is None else self._children.setdefault(parent, [])).append(process)
 
     @property
@@ -144,8 +147,7 @@ class ProcessTree:
 
         Raises: StaleProcess when `process` itself is not.
         """
-        child = self._known(process)
-        return _youngest(each for each in self._by_pid.get(child.parent_pid, ()) if _may_be_parent(each, child))
+        return self._parents[self._known(process)]
 
     def children(self, process: ProcessHelper | int) -> list[ProcessHelper]:
         """What it has started, and is still there. Raises: StaleProcess when `process` is not among them."""
@@ -169,6 +171,16 @@ class ProcessTree:
         if not self._roots:
             return "<ProcessTree of 0 processes>"
         return "\n".join(stem + self._label(process) for process, stem in self._walk(self._roots))
+
+    def _parent_of(self, child: ProcessHelper) -> ProcessHelper | None:
+        """The youngest that may be the parent, unless it descends from the child by the links found so far."""
+        parent = _youngest(each for each in self._by_pid.get(child.parent_pid, ()) if _may_be_parent(each, child))
+        above = parent
+        while above is not None and above.start_key >= child.start_key:  # a circle has no smaller key in it
+            if above == child:
+                return None
+            above = self._parents.get(above)
+        return parent
 
     def _all(self) -> Iterator[ProcessHelper]:
         return (process for same_pid in self._by_pid.values() for process in same_pid)
@@ -196,17 +208,17 @@ class ProcessTree:
 
 
 def _may_be_parent(parent: ProcessHelper, child: ProcessHelper) -> bool:
-    """`parent` came before `child`, and had not exited by then."""
-    if parent.pid == child.pid or not _is_older(parent, child):
+    """No start key says that `parent` came after `child`, and it had not exited by then."""
+    if parent.pid == child.pid or 0 < child.start_key < parent.start_key:
         return False
     return parent.exited_at is None or child.created is None or parent.exited_at >= child.created
 
 
 def _is_older(one: ProcessHelper, other: ProcessHelper) -> bool:
-    """Compare by creation time; where that does not decide, by start key and pid."""
-    if one.created is not None and other.created is not None and one.created != other.created:
-        return one.created < other.created
-    return (one.start_key, one.pid) < (other.start_key, other.pid)
+    """Compare by start key; where that does not decide, by creation time."""
+    if one.start_key != other.start_key or one.created is None or other.created is None:
+        return one.start_key < other.start_key
+    return one.created < other.created
 
 
 def _youngest(processes: Iterable[ProcessHelper]) -> ProcessHelper | None:

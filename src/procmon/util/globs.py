@@ -6,6 +6,9 @@ The same patterns serve ``match=`` of a monitor and ``image =`` of a policy:
     **/   any folders, or none           [ ]   are themselves: Windows allows them in names
 
 Case does not count, ``/`` and ``\`` are equal, and a pattern without either is compared with the last part alone.
+Texts that have no parts, such as command lines, have globs of their own: ``*`` is any characters, ``?`` is any one.
+
+No name and no text, however made, takes long to compare: no expression here goes back behind a wildcard.
 """
 
 import re
@@ -13,9 +16,11 @@ from collections.abc import Callable
 
 from .paths import lowercase
 
-__all__ = ["compile_glob", "last_part"]
+__all__ = ["WILDCARD", "compile_glob", "last_part", "literal_runs", "path_glob", "text_glob"]
 
-_WILDCARD = re.compile("[*?]")
+WILDCARD = re.compile("[*?]")
+"""What makes a text a pattern."""
+
 _ACROSS = re.compile(r"((?<![^\\])\*\*+\\|\*\*+)")  # stars that end a part need its separator: that stays in the text
 
 
@@ -33,15 +38,42 @@ def compile_glob(pattern: str) -> Callable[[str], bool]:
     """
     if not pattern.strip():
         raise ValueError('an empty pattern matches nothing: write "*" for every image')
-    plain = lowercase(pattern)
-    last_part_only = "\\" not in plain
-    compare = _matcher(plain) if _WILDCARD.search(plain) else lambda name: name == plain
+    matches = path_glob(lowercase(pattern))
+    return lambda image_name: matches(lowercase(image_name))
 
-    def matches(image_name: str) -> bool:
-        name = lowercase(image_name)
-        return compare(last_part(name) if last_part_only else name)
 
-    return matches
+def path_glob(pattern: str) -> Callable[[str], bool]:
+    """The same for a pattern and for names that are in the one spelling already (see `lowercase`)."""
+    compare = _matcher(pattern) if WILDCARD.search(pattern) else pattern.__eq__
+    if "\\" in pattern:
+        return compare
+    return lambda name: compare(last_part(name))
+
+
+def text_glob(pattern: str) -> Callable[[str], bool]:
+    """A test of whole texts in which ``*`` is any characters and ``?`` any one.
+
+    >>> text_glob("* /c format*")("cmd.exe /c format d:")
+    True
+    """
+    pieces = pattern.split("*")
+    if "?" not in pattern and len(pieces) == 3 and not pieces[0] and not pieces[2]:
+        piece = pieces[1]
+        return lambda text: piece in text
+    first, *others = (re.escape(piece).replace(r"\?", ".") for piece in pieces)
+    source = first + "".join(f"(?>.*?{piece})" for piece in others[:-1]) + (f".*{others[-1]}" if others else "")
+    fullmatch = re.compile(source, re.DOTALL).fullmatch
+    return lambda text: fullmatch(text) is not None
+
+
+def literal_runs(pattern: str, *, in_parts: bool) -> list[str]:
+    r"""Texts that stand in everything a pattern matches.
+
+    >>> literal_runs("**\\temp\\a*.exe", in_parts=True), literal_runs("*-enc*", in_parts=False)
+    (['temp\\a', '.exe'], ['-enc'])
+    """
+    pieces = _ACROSS.split(pattern)[::2] if in_parts else [pattern]
+    return [run for piece in pieces for run in WILDCARD.split(piece) if run]
 
 
 def last_part(name: str) -> str:

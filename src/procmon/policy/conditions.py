@@ -1,0 +1,348 @@
+"""What a rule asks of the facts: tests of one value, conditions on one fact, and groups of conditions."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..util.globs import WILDCARD, last_part, literal_runs, path_glob, text_glob
+from ..util.paths import fold_case, lowercase
+from .facts import FACTS, PATH_FACTS, Facts, order_key
+
+__all__ = [
+    "BOUNDS", "GROUPS", "OPERATORS", "Bound", "Clause", "Condition", "Globs", "Group", "Key", "Part", "Table", "Test",
+    "Words", "best_clause", "ordered",
+]  # fmt: skip
+
+BOUNDS = ("at_least", "at_most")
+GROUPS = ("any", "all", "unless")
+
+Key = tuple[str, bool, str]
+"""A fact, and a text that a value of it has: True, as the whole or the last part of it, False, anywhere."""
+
+Clause = Sequence[Key]
+"""Keys of which a process that matches has at least one."""
+
+
+# ------------------------------------------------------------------------------------------------ tests of one value
+
+
+class Glob:
+    """One pattern with wildcards. It is compiled when it is first compared, which most in a large policy never are."""
+
+    __slots__ = ("_match", "form", "in_parts")
+
+    def __init__(self, form: str, in_parts: bool) -> None:
+        self.form = form
+        self.in_parts = in_parts
+        self._match: Callable[[str], bool] | None = None
+
+    def match(self, value: str) -> bool:
+        match = self._match
+        if match is None:  # two threads may both compile it, which is harmless
+            match = self._match = path_glob(self.form) if self.in_parts else text_glob(self.form)
+        return match(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Globs:
+    """``glob`` and ``glob_all``: patterns, of which one, or every one, matches the value.
+
+    There may be 100,000 conditions, and 100,000 patterns in one, so few are kept in a tuple and many in a set.
+    """
+
+    operator: str
+    fact: str
+    words: tuple[str, ...]
+    """As they are written in the policy."""
+    plain: Collection[str]
+    """Those without wildcards, in the one spelling: each matches a whole value or, without a slash, a last part."""
+    globs: tuple[Glob, ...] = field(compare=False)
+    """The others."""
+
+    @classmethod
+    def of(cls, operator: str, fact: str, words: Iterable[str], case_sensitive: bool = False) -> "Globs":
+        words = tuple(words)
+        plain: list[str] = []
+        globs: list[Glob] = []
+        for word in words:
+            form = _form(fact, word, case_sensitive)
+            if WILDCARD.search(form):
+                globs.append(Glob(form, fact in PATH_FACTS))
+            else:
+                plain.append(word if form == word else form)  # one text, where it can be one
+        return cls(operator, fact, words, tuple(plain) if len(plain) < 8 else frozenset(plain), tuple(globs))
+
+    def holds(self, value: str) -> bool:
+        if self.fact == "current_directory":
+            value = _without_end(value)
+        if self.operator == "glob_all":
+            return all(self._same(form, value) for form in self.plain) and all(g.match(value) for g in self.globs)
+        if value in self.plain or (self.fact in PATH_FACTS and last_part(value) in self.plain):
+            return True
+        for glob in self.globs:  # not any(): this is where large policies spend their time
+            if glob.match(value):
+                return True
+        return False
+
+    def word_for(self, value: str) -> str:
+        """The pattern that matches a value for which the test holds."""
+        return next(word for word in self.words if Globs.of("glob", self.fact, [word]).holds(value))
+
+    def clauses(self) -> list[Clause]:
+        keys = [[self._key(form)] for form in self.plain] + [self._glob_key(glob.form) for glob in self.globs]
+        if self.operator == "glob_all":
+            return [clause for clause in keys if clause]
+        return [[key for clause in keys for key in clause]] if all(keys) else []
+
+    def _same(self, form: str, value: str) -> bool:
+        return form == value or (self.fact in PATH_FACTS and form == last_part(value))
+
+    def _key(self, form: str) -> Key:
+        return (self.fact, self.fact != "current_directory", fold_case(form))
+
+    def _glob_key(self, form: str) -> list[Key]:
+        in_parts = self.fact in PATH_FACTS
+        end = last_part(form)
+        if in_parts and end and not WILDCARD.search(end):
+            return [self._key(end)]
+        runs = literal_runs(form, in_parts=in_parts)
+        return [(self.fact, False, fold_case(max(runs, key=len)))] if runs else []
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """``equals``, ``contains``, ``starts_with``, ``ends_with`` and ``contains_all``: literal texts."""
+
+    operator: str
+    fact: str
+    words: tuple[str, ...]
+    forms: tuple[str, ...]
+    compare: Callable[[tuple[str, ...], str], bool] = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, operator: str, fact: str, words: Iterable[str], case_sensitive: bool = False) -> "Words":
+        words = tuple(words)
+        forms = tuple(_form(fact, word, case_sensitive) for word in words)
+        return cls(operator, fact, words, forms, _COMPARE[operator])
+
+    def holds(self, value: str) -> bool:
+        return self.compare(self.forms, value)
+
+    def word_for(self, value: str) -> str:
+        """The text by which the test holds for a value."""
+        return next(w for w, form in zip(self.words, self.forms, strict=True) if self.compare((form,), value))
+
+    def clauses(self) -> list[Clause]:
+        keys = [self._key(fold_case(form)) for form in self.forms]
+        if self.operator == "contains_all":
+            return [[key] for key in keys]
+        return [keys] if all(key[2] for key in keys) else []
+
+    def _key(self, form: str) -> Key:
+        if self.operator == "equals":
+            return (self.fact, True, form)
+        if self.operator == "ends_with" and self.fact in PATH_FACTS and "\\" in form and last_part(form):
+            return (self.fact, True, last_part(form))
+        return (self.fact, False, form)
+
+
+def _contains(forms: tuple[str, ...], value: str) -> bool:
+    for form in forms:  # any() with a generator takes twice as long
+        if form in value:
+            return True
+    return False
+
+
+def _contains_all(forms: tuple[str, ...], value: str) -> bool:
+    for form in forms:
+        if form not in value:
+            return False
+    return True
+
+
+_COMPARE: dict[str, Callable[[tuple[str, ...], str], bool]] = {
+    "equals": lambda forms, value: value in forms,
+    "contains": _contains,
+    "starts_with": lambda forms, value: value.startswith(forms),
+    "ends_with": lambda forms, value: value.endswith(forms),
+    "contains_all": _contains_all,
+}
+
+OPERATORS = ("glob", *_COMPARE, "glob_all")
+"""What compares texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """``at_least`` and ``at_most``."""
+
+    operator: str
+    fact: str
+    words: tuple[str, ...]
+    key: int | tuple[int, ...]
+
+    @classmethod
+    def of(cls, operator: str, fact: str, word: str) -> "Bound":
+        key = order_key(fact, fold_case(word))
+        if key is None:
+            raise ValueError(f"{word} has no place in the order of {fact}")
+        return cls(operator, fact, (word,), key)
+
+    def holds(self, value: str) -> bool:
+        key = order_key(self.fact, fold_case(value))
+        if isinstance(key, int) and isinstance(self.key, int):
+            return key >= self.key if self.operator == "at_least" else key <= self.key
+        if isinstance(key, tuple) and isinstance(self.key, tuple):
+            return key >= self.key if self.operator == "at_least" else key <= self.key
+        return False
+
+    def word_for(self, value: str) -> str:
+        return self.words[0]
+
+    def clauses(self) -> list[Clause]:
+        return []
+
+
+Test = Globs | Words | Bound
+
+
+def _form(fact: str, word: str, case_sensitive: bool) -> str:
+    if fact in PATH_FACTS:
+        return word.replace("/", "\\") if case_sensitive else lowercase(word)
+    return word if case_sensitive else fold_case(word)
+
+
+def _without_end(directory: str) -> str:
+    r"""Windows keeps a backslash at the end of a current directory, and people write ``c:/tools``."""
+    bare = directory.rstrip("\\")
+    return bare if bare and not bare.endswith(":") else directory
+
+
+# ------------------------------------------------------------------------------------------- conditions and groups
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One key of a table: what holds for the fact."""
+
+    fact: str
+    tests: tuple[Test, ...]
+    """All of them hold for one and the same value."""
+    negated: "Condition | None" = None
+    """``not``: a condition on the same fact that does not hold."""
+    known: bool | None = None
+    """Whether the fact is known; None: it does not matter by itself."""
+    case_sensitive: bool = False
+
+    @classmethod
+    def of(cls, fact: str, patterns: Iterable[str]) -> "Condition":
+        """The condition that these patterns of the policy make."""
+        return cls(fact, (Globs.of("glob", fact, patterns),))
+
+    @property
+    def patterns(self) -> Globs | None:
+        """The patterns, where the condition is nothing else."""
+        first = self.tests[0] if len(self.tests) == 1 else None
+        if self.negated is not None or self.known is not None or self.case_sensitive:
+            return None
+        return first if isinstance(first, Globs) and first.operator == "glob" else None
+
+    def values(self, facts: Facts) -> tuple[str, ...]:
+        """The values in the letter case in which they are compared."""
+        return facts.written(self.fact) if self.case_sensitive else facts.values(self.fact)
+
+    def holds(self, facts: Facts) -> bool:
+        values = self.values(facts)
+        if self.known is not None and self.known is not bool(values):
+            return False
+        if self.tests and not any(map(self.meets, values)):
+            return False
+        return self.negated is None or not self.negated.holds(facts)
+
+    def meets(self, value: str) -> bool:
+        """Every test holds for this value."""
+        for test in self.tests:  # see Globs.holds
+            if not test.holds(value):
+                return False
+        return True
+
+    def clauses(self) -> list[Clause]:
+        return [clause for test in self.tests for clause in test.clauses()]
+
+    @property
+    def facts(self) -> frozenset[str]:
+        return frozenset((self.fact,))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """``any``, ``all`` or ``unless``: a list of tables of which at least one, every one, or none holds."""
+
+    kind: str
+    tables: tuple["Table", ...]
+
+    def holds(self, facts: Facts) -> bool:
+        if self.kind == "all":
+            return all(table.holds(facts) for table in self.tables)
+        return any(table.holds(facts) for table in self.tables) is (self.kind == "any")
+
+    def clauses(self) -> list[Clause]:
+        if self.kind == "unless":
+            return []
+        each = [table.clauses() for table in self.tables]
+        if self.kind == "all":
+            return [clause for clauses in each for clause in clauses]
+        best = [best_clause(clauses) for clauses in each]
+        return [[key for clause in best for key in clause]] if all(best) else []
+
+    @property
+    def facts(self) -> frozenset[str]:
+        return frozenset[str]().union(*(table.facts for table in self.tables))
+
+
+Part = Condition | Group
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Conditions and groups that hold together."""
+
+    parts: tuple[Part, ...]
+
+    def holds(self, facts: Facts) -> bool:
+        return all(part.holds(facts) for part in self.parts)
+
+    def clauses(self) -> list[Clause]:
+        return [clause for part in self.parts for clause in part.clauses()]
+
+    @property
+    def facts(self) -> frozenset[str]:
+        return frozenset[str]().union(*(part.facts for part in self.parts))
+
+
+_COST = {fact: cost for cost, fact in enumerate(FACTS)}
+
+
+def ordered(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """The parts of a table, those first that need only cheap facts: their order changes no result."""
+    return tuple(sorted(parts, key=lambda part: max(_COST[fact] for fact in part.facts)))
+
+
+# ------------------------------------------------------------------------------------------------- keys for the index
+
+_CHEAP = 6  # of FACTS come with the process
+_LOOKED_UP = 14  # are not read from the file
+
+
+def best_clause(clauses: Iterable[Clause], often: Mapping[Key, int] | None = None) -> Clause:
+    """The clause by which a rule is found with the least work; () where there is none.
+
+    Cheap facts come first. Then it counts how many rules share a key (`often`), and how rarely a text contains it:
+    long texts and whole names are rare.
+    """
+    return min(clauses, key=lambda clause: _work(clause, often or {}), default=())
+
+
+def _work(clause: Clause, often: Mapping[Key, int]) -> tuple[int, float]:
+    dearest = max(_COST[fact] for fact, _, _ in clause)
+    kind = 0 if dearest < _CHEAP else 1 if dearest < _LOOKED_UP else 2
+    return kind, sum(often.get(key, 1) * (0.02 if key[1] else 0.6 ** min(len(key[2]), 24)) for key in clause)

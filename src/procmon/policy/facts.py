@@ -1,0 +1,276 @@
+"""The facts of one process that rules compare: looked up once, and only when a rule asks for them."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+
+from ..errors import ProcmonError
+from ..records import ProcessFlags, ProcessHelper
+from ..system.ancestry import Ancestry
+from ..util.paths import fold_case
+
+__all__ = [
+    "ABOUT_THE_FILE", "CASELESS", "FACTS", "FLAG_NAMES", "FROM_THE_RECORD", "HASHES", "INTEGRITY", "ORDERED",
+    "ORIGINS", "PATH_FACTS", "Details", "DetailsLookup", "Facts", "order_key",
+]  # fmt: skip
+
+FROM_THE_RECORD = ("image", "flags", "parent", "ancestor", "creator", "command_line")
+"""Facts that come with the process or from the records of others; most gates give the command line, too."""
+
+OF_THE_PROCESS = (
+    "parent_command_line", "session", "integrity", "logon_id", "user", "group", "parent_user", "current_directory",
+)  # fmt: skip
+"""Facts that Windows is asked for."""
+
+ABOUT_THE_FILE = (
+    "size", "origin", "original_file_name", "product", "company", "description", "file_version",
+    "md5", "sha1", "sha256", "imphash", "authenticode_sha256", "signer", "publisher",
+)  # fmt: skip
+"""Facts that are read from the executable."""
+
+FACTS = (*FROM_THE_RECORD, *OF_THE_PROCESS, *ABOUT_THE_FILE)
+"""What a rule can ask for, the cheapest first: a rule looks up no more than it needs to fail."""
+
+PATH_FACTS = frozenset({"image", "parent", "ancestor", "creator", "current_directory", "user", "parent_user"})
+"""Facts with parts: ``**/cmd.exe``, ``DESKTOP/alice``. In the others ``*`` stands for any characters."""
+
+ORDERED = frozenset({"session", "integrity", "size", "file_version"})
+"""Facts that ``at_least`` and ``at_most`` compare."""
+
+HASHES = {"md5": 32, "sha1": 40, "sha256": 64, "imphash": 32, "authenticode_sha256": 64}
+"""Hexadecimal digits of each."""
+
+CASELESS = frozenset({"image", "parent", "ancestor", "creator", "flags", "integrity", "origin", "session", "size"})
+"""Facts without letter case: gates give image names in lower case."""
+
+INTEGRITY = {
+    "untrusted": 0x0000, "low": 0x1000, "medium": 0x2000, "medium_plus": 0x2100,
+    "high": 0x3000, "system": 0x4000, "protected": 0x5000,
+}  # fmt: skip
+"""Integrity levels by name."""
+
+ORIGINS = ("local", "intranet", "trusted", "internet", "restricted")
+"""The zones of a Zone.Identifier stream, 0 to 4."""
+
+FLAG_NAMES = tuple(str(flag.name).lower() for flag in ProcessFlags)
+"""``ProcessFlags`` as policies write them."""
+
+Details = object
+"""What a look-up finds: an object whose attributes are named like the policy's keys.
+
+One that is missing or None is not known. `procmon.ProcessDetails` is one. ``reasons``, if it has that too, maps
+attributes to why they are None, for explanations.
+"""
+
+DetailsLookup = Callable[[ProcessHelper], Details]
+
+_ATTRIBUTES = {"session": ("session", "session_id"), "group": ("groups", "group")}
+"""The attributes of `Details` that hold a fact, where they are not called like it."""
+
+
+class Facts:
+    """The facts of one process, each as a tuple of the values it may be matched by; () where it is not known."""
+
+    __slots__ = ("_ancestry", "_at", "_details", "_find_details", "_folded", "_raw", "failures", "process")
+
+    def __init__(
+        self,
+        process: ProcessHelper,
+        ancestry: Ancestry,
+        details: DetailsLookup | None,
+        at: datetime | None = None,
+    ) -> None:
+        self.process = process
+        self._ancestry = ancestry
+        self._find_details = details
+        self._details: Details | None = None
+        self._at = at
+        self._raw: dict[str, tuple[str, ...]] = {}
+        self._folded: dict[str, tuple[str, ...]] = {}
+        self.failures: dict[str, str] = {}
+        """Why a fact, or a part of it, is not known."""
+
+    @property
+    def at(self) -> datetime:
+        """The time for which the rules are asked."""
+        if self._at is None:
+            self._at = datetime.now(UTC)
+        return self._at
+
+    def values(self, fact: str) -> tuple[str, ...]:
+        """The values of one of `FACTS` in the form in which they are compared: lower case, paths with backslashes."""
+        folded = self._folded.get(fact)
+        if folded is None:
+            folded = self._folded[fact] = tuple(map(fold_case, self.written(fact)))
+        return folded
+
+    def written(self, fact: str) -> tuple[str, ...]:
+        """The same in the letter case that Windows gives."""
+        found = self._raw.get(fact)
+        if found is None:
+            try:
+                found = _FINDERS.get(fact, _find_detail)(self, fact)
+            except (ProcmonError, OSError) as error:
+                found = ()
+                self.failures[fact] = str(error)
+            if fact in PATH_FACTS:
+                found = tuple(text.replace("/", "\\") for text in found)
+            self._raw[fact] = found
+        return found
+
+    @property
+    def missing(self) -> frozenset[str]:
+        """The facts that were asked for and are not known."""
+        return frozenset(fact for fact, values in self._raw.items() if not values)
+
+    # ------------------------------------------------------------------------------------------------- the look-ups
+
+    def detail(self, fact: str, *names: str) -> object:
+        """The first of these attributes of the details that is known; else why not is noted, if they say it."""
+        if self._details is None:
+            if self._find_details is None:
+                raise ProcmonError("it is looked up on Windows, or by details=")
+            self._details = self._find_details(self.process)
+        for name in names:
+            value = getattr(self._details, name, None)
+            if value is not None:
+                return value
+        reasons = getattr(self._details, "reasons", None)
+        for name in names:
+            if isinstance(reasons, Mapping) and name in reasons:
+                self.failures[fact] = str(reasons[name])
+                break
+        return None
+
+
+def _find_detail(facts: Facts, fact: str) -> tuple[str, ...]:
+    value = facts.detail(fact, *_ATTRIBUTES.get(fact, (fact,)))
+    return () if value is None else (str(value),)
+
+
+def _find_image(facts: Facts, fact: str) -> tuple[str, ...]:
+    if facts.process.image_name:
+        return (facts.process.image_name,)
+    facts.failures[fact] = "Windows gave it no name"
+    return ()
+
+
+def _find_flags(facts: Facts, fact: str) -> tuple[str, ...]:
+    """The names of the flags that are set; one empty text where there are none, since that is known."""
+    flags = facts.process.flags
+    return tuple(str(flag.name).lower() for flag in ProcessFlags if flag in flags) if flags else ("",)
+
+
+def _find_parent(facts: Facts, fact: str) -> tuple[str, ...]:
+    line = tuple(image for image in facts._ancestry.note(facts.process) if image)
+    if line:
+        return line if fact == "ancestor" else line[:1]
+    told = facts.detail(fact, "parent") if facts._find_details is not None else None
+    if told:
+        return (str(told),)
+    pid = facts.process.parent_pid
+    known = f"no process {pid} is known that may have started it" if pid else "the record names none"
+    facts.failures.setdefault(fact, known)
+    return ()
+
+
+def _find_creator(facts: Facts, fact: str) -> tuple[str, ...]:
+    creator = facts._ancestry.creator(facts.process)
+    return (creator.image_name,) if creator is not None and creator.image_name else _find_detail(facts, fact)
+
+
+def _find_command_line(facts: Facts, fact: str) -> tuple[str, ...]:
+    """That of the record, or where it was cut, the whole one, so that no rule is evaded by padding."""
+    told = facts.process.command_line
+    if told is not None and ProcessFlags.COMMAND_LINE_TRUNCATED not in facts.process.flags:
+        return (told,)
+    try:
+        found = _find_detail(facts, fact)
+    except (ProcmonError, OSError) as error:
+        if told is None:
+            raise
+        found = ()
+        facts.failures[fact] = str(error)
+    if found or told is None:
+        return found
+    if fact in facts.failures:
+        facts.failures[fact] = f"only its beginning is known: {facts.failures[fact]}"
+    return (told,)
+
+
+def _find_parent_command_line(facts: Facts, fact: str) -> tuple[str, ...]:
+    """That of the parent's record, which is there also when the parent has gone."""
+    parent = facts._ancestry.parent(facts.process)
+    if (
+        parent is not None
+        and parent.command_line is not None
+        and ProcessFlags.COMMAND_LINE_TRUNCATED not in parent.flags
+    ):
+        return (parent.command_line,)
+    return _find_detail(facts, fact)
+
+
+def _find_user(facts: Facts, fact: str) -> tuple[str, ...]:
+    """The name and the SID."""
+    known = [facts.detail(fact, name) for name in ("user", "user_sid")]
+    if fact in facts.failures and any(value is not None for value in known):
+        facts.failures[fact] = f"its {'SID' if known[1] is None else 'name'} is not known: {facts.failures[fact]}"
+    return tuple(str(value) for value in known if value is not None)
+
+
+def _find_group(facts: Facts, fact: str) -> tuple[str, ...]:
+    found = facts.detail(fact, *_ATTRIBUTES["group"])
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        return () if found is None else (str(found),)
+    return tuple(map(str, found))
+
+
+def _find_integrity(facts: Facts, fact: str) -> tuple[str, ...]:
+    """The name of the level, or its number where it has none, and its SID, as logs may have it."""
+    found = facts.detail(fact, "integrity")
+    if found is None:
+        return ()
+    key = int(found) if isinstance(found, int) else order_key("integrity", fold_case(str(found)))
+    if not isinstance(key, int):
+        return (str(found),)
+    name = next((name for name, level in INTEGRITY.items() if level == key), str(key))
+    return (name, f"S-1-16-{key}")
+
+
+def _find_logon_id(facts: Facts, fact: str) -> tuple[str, ...]:
+    found = facts.detail(fact, "logon_id")
+    return () if found is None else (hex(found) if isinstance(found, int) else str(found),)
+
+
+_FINDERS: dict[str, Callable[[Facts, str], tuple[str, ...]]] = {
+    "image": _find_image,
+    "flags": _find_flags,
+    "parent": _find_parent,
+    "ancestor": _find_parent,
+    "creator": _find_creator,
+    "command_line": _find_command_line,
+    "parent_command_line": _find_parent_command_line,
+    "user": _find_user,
+    "group": _find_group,
+    "integrity": _find_integrity,
+    "logon_id": _find_logon_id,
+}
+
+
+def order_key(fact: str, text: str) -> int | tuple[int, ...] | None:
+    """What ``at_least`` and ``at_most`` compare of a value; None where it has no place in the order.
+
+    >>> order_key("file_version", "10.0.19041.1 (WinBuild.160101.0800)"), order_key("integrity", "high")
+    ((10, 0, 19041, 1), 12288)
+    """
+    if fact == "file_version":
+        found = re.match(r"\s*(\d{1,9}(?:\.\d{1,9}){0,7})(?!\d)", text)
+        numbers = [int(number) for number in found[1].split(".")] if found else []
+        while len(numbers) > 1 and not numbers[-1]:
+            numbers.pop()  # 10.0 is 10.0.0.0
+        return tuple(numbers) or None
+    if fact == "integrity":
+        if text in INTEGRITY:
+            return INTEGRITY[text]
+        text = text.removeprefix("s-1-16-")
+    return int(text) if re.fullmatch("[0-9]{1,20}", text) else None
