@@ -1,6 +1,5 @@
 """How run, guard and watch end: Ctrl+C is heard at once, whatever hangs, and what is held then gets its verdict."""
 
-import _thread
 import io
 import re
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 
 import procmon
 from commandline import ASKING, CommandGate, Scene
+from ctrl_c import Keyboard
 from monitoring import until
 from procmon import ALLOW, BLOCK, Verdict
 from procmon.cli import live, main, statuses
@@ -30,7 +30,7 @@ class Interrupts:
         self.first = list(first)
         self.started: list[procmon.ProcessHelper] = []
         self.times = 1
-        self.pressed = 0.0
+        self.keyboard = Keyboard()
 
     def __call__(self, gate: CommandGate) -> None:
         self.started += [gate.start(f"c:/tools/{name}.exe", hold_left=60.0) for name in "ab"]
@@ -38,8 +38,7 @@ class Interrupts:
             assert event.wait(10)
         for _ in range(self.times):
             time.sleep(0.2)
-            self.pressed = time.monotonic()
-            _thread.interrupt_main()  # leaves a lock waiting, as Ctrl+C does on Windows
+            self.keyboard.press()
         until(lambda: gate.closed, "the end of the gate")
 
 
@@ -48,8 +47,9 @@ def ends(scene: Scene, arguments: list[str], interrupts: Interrupts, keys: str |
     interrupts.first += [scene.waits] if keys is None else [scene.waits, scene.questions]
     if arguments[0] == "run":  # whose first one is the command's
         interrupts.times, arguments = 2, [*arguments, "make"]
-    assert main.main(arguments, scene.gates(interrupts, keys=keys)) == statuses.INTERRUPTED
-    return time.monotonic() - interrupts.pressed
+    with interrupts.keyboard as keyboard:
+        assert main.main(arguments, scene.gates(interrupts, keys=keys)) == statuses.INTERRUPTED
+    return time.monotonic() - keyboard.pressed[-1]
 
 
 class Hang:

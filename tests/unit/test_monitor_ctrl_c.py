@@ -98,17 +98,19 @@ def test_where_a_verdict_hangs_stop_gives_the_others_the_default(monkeypatch: py
 def test_a_sweep_that_is_interrupted_ends_no_further_process(gate: procmon.SimulatedGate) -> None:
     monitor = procmon.Monitor(gate)
     processes = gate.running_before(*(f"{number}.exe" for number in range(100)))
-    asked = []
+    asked, begun, go_on = [], threading.Event(), threading.Event()
 
-    def slow(process: procmon.ProcessHelper) -> procmon.Verdict:
+    def hang(process: procmon.ProcessHelper) -> procmon.Verdict:
         asked.append(process)
-        time.sleep(0.02)
+        begun.set()
+        go_on.wait(10)
         return BLOCK
 
-    seconds_until_heard(lambda: monitor.sweep(slow, terminate=True), "sweep")
-    assert 0 < len(asked) < 20
+    seconds_until_heard(lambda: monitor.sweep(hang, terminate=True), "sweep", begun)
+    go_on.set()
     time.sleep(0.1)
-    assert len(processes) - len(gate.snapshot()) <= len(asked) < 20
+    assert len(asked) == 1
+    assert len(processes) - len(gate.snapshot()) <= 1
     monitor.stop()
 
 

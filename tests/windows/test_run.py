@@ -1,14 +1,13 @@
 """procmon.run and procmon.guard on real processes."""
 
-import _thread
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
 import procmon
+from ctrl_c import Keyboard
 from procmon import ALLOW, BLOCK, ProcessHelper, Verdict
 from procmon.win32.kernel import is_wine
 from trees import BLOCKED, SOON, eventually, python
@@ -68,9 +67,9 @@ def test_ctrl_c_ends_the_tree() -> None:
     def decide(process: ProcessHelper) -> None:
         started.append(process)
         if len(started) == 2:
-            threading.Timer(0.2, _thread.interrupt_main).start()
+            keyboard.press()
 
-    with pytest.raises(KeyboardInterrupt):
+    with Keyboard() as keyboard, pytest.raises(KeyboardInterrupt):
         procmon.run(python(PARENT_OF_A_SLEEPER), decide, capture_output=True)
     assert eventually(lambda: not {each.pid for each in started} & {each.pid for each in procmon.processes()})
 
