@@ -17,7 +17,7 @@
 
 NTKERNELAPI PETHREAD NTAPI PsGetCurrentThread(VOID);
 
-// The kernel exports no such routines; the page that it shares with user mode has the times. The kernel writes High2Time
+// The kernel exports no such routines; the page that it shares with user mode has the times. It writes High2Time
 // first and High1Time last, so that a reader who finds both the same has a whole number.
 inline LONGLONG read_shared_time(const volatile KSYSTEM_TIME& time) {
     LONG high;

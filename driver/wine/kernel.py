@@ -27,9 +27,9 @@ from typing import Any, Self
 from procmon import DebugGate, GateClosed, ProcessHelper
 from procmon.driver import protocol
 from procmon.driver.info import DEVICE
+from procmon.win32.codes import code_of
 from procmon.win32.device import Device
 from procmon.win32.kernel import native_drive
-from procmon.win32.translate import code_of
 
 logger = logging.getLogger("procmon")
 

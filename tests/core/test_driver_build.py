@@ -125,7 +125,7 @@ class PortableExecutable:
         cookie = at + (0x58 if self.is_64_bit else 0x3C)
         fields = [self.pointer(cookie + i * self.width) for i in range(7)]
         flags = self._int(cookie + 7 * self.width)
-        return LoadConfig(size, fields[0], *fields[3:], guard_flags=flags)
+        return LoadConfig(size, fields[0], *fields[3:], flags)
 
     def guarded_addresses(self) -> list[int]:
         """The functions that may be called through a pointer, by address relative to the image."""

@@ -191,7 +191,7 @@ def test_help_shows_what_each_field_is(record: Any) -> None:
     assert record.__slots__["no such field"] == ""
 
 
-def test_the_lifetime_is_the_time_from_creation_to_exit():
+def test_the_lifetime_is_the_time_from_creation_to_exit() -> None:
     born = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
     process = ProcessHelper(pid=8, parent_pid=4, image_name="a.exe", created=born)
     assert process.lifetime is None

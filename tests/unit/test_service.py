@@ -8,6 +8,7 @@ import procmon
 from procmon import DriverService, DriverState
 from procmon.win32 import scm, translate
 from procmon.win32._bind import windows_error
+from procmon.win32.codes import code_of
 
 
 class Manager:
@@ -167,7 +168,8 @@ def test_each_windows_error_says_what_to_do_and_the_same_call_works_once_it_is_m
     with pytest.raises(kind, match=advice) as caught:
         steps[call]()
     assert type(caught.value) is kind
-    assert translate.code_of(caught.value.__cause__) == code  # type: ignore[arg-type]
+    assert isinstance(caught.value.__cause__, OSError)
+    assert code_of(caught.value.__cause__) == code
     assert service.status() == status
     manager.errors.clear()
     steps[call]()

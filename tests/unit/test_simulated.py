@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 import procmon
 from conformance import Adapter, GateConformance
 from ctrl_c import SOON, seconds_until_heard
-from procmon.gates.simulated import STATUS_BLOCKED
-from procmon.records import DecidedBy, VerdictResult
+from procmon.records import STATUS_BLOCKED, DecidedBy, VerdictResult
 
 
 class SimulatedAdapter(Adapter):

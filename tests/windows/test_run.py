@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -56,7 +57,7 @@ def test_a_timeout_ends_the_tree() -> None:
     started: list[ProcessHelper] = []
     with pytest.raises(subprocess.TimeoutExpired) as caught:
         procmon.run(python(PARENT_OF_A_SLEEPER), started.append, capture_output=True, text=True, timeout=3)
-    assert (caught.value.timeout, caught.value.stdout) == (3, "hi\n")
+    assert (caught.value.timeout, str(caught.value.stdout)) == (3, "hi\n")
     assert len(started) == 2
     assert eventually(lambda: not {each.pid for each in started} & {each.pid for each in procmon.processes()})
 
@@ -94,10 +95,12 @@ def test_communicate_can_be_called_again_after_its_timeout() -> None:
     gate = procmon.DebugGate.run(python(code), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with procmon.Monitor(gate):
         with pytest.raises(subprocess.TimeoutExpired):
-            stdin, gate.popen.stdin = gate.popen.stdin, None  # type: ignore[union-attr]
+            popen = cast("subprocess.Popen[str]", gate.popen)
+            stdin, popen.stdin = popen.stdin, None
             gate.communicate(timeout=0.5)
-        stdin.write("\n")  # type: ignore[union-attr]
-        stdin.close()  # type: ignore[union-attr]
+        assert stdin is not None
+        stdin.write("\n")
+        stdin.close()
         assert gate.communicate(timeout=SOON) == ("one\ntwo\n", None)
 
 
