@@ -20,6 +20,7 @@ __all__ = [
     "STOP_PENDING",
     "ServiceState",
     "create",
+    "create_program",
     "delete",
     "image_path",
     "query",
@@ -36,7 +37,10 @@ _SERVICE_QUERY_STATUS = 0x0004
 _SERVICE_START = 0x0010
 _SERVICE_STOP = 0x0020
 _DELETE = 0x00010000
+_SERVICE_CHANGE_CONFIG = 0x0002
 _SERVICE_KERNEL_DRIVER = 1
+_SERVICE_WIN32_OWN_PROCESS = 0x10
+_SERVICE_AUTO_START = 2
 _SERVICE_DEMAND_START = 3
 _SERVICE_ERROR_NORMAL = 1
 _SERVICE_CONTROL_STOP = 1
@@ -110,6 +114,31 @@ _QueryServiceStatus = bind(advapi32, "QueryServiceStatus", BOOL, (HANDLE, POINTE
 _QueryServiceConfigW = bind(
     advapi32, "QueryServiceConfigW", BOOL, (HANDLE, c_void_p, DWORD, POINTER(DWORD)), fail_on_zero
 )
+# https://learn.microsoft.com/windows/win32/api/winsvc/nf-winsvc-changeserviceconfig2w
+# BOOL ChangeServiceConfig2W(SC_HANDLE service, DWORD level, LPVOID information);
+_ChangeServiceConfig2W = bind(advapi32, "ChangeServiceConfig2W", BOOL, (HANDLE, DWORD, c_void_p), fail_on_zero)
+_DESCRIPTION, _FAILURE_ACTIONS = 1, 2
+_RESTART = 1
+
+
+class _Description(ctypes.Structure):  # SERVICE_DESCRIPTIONW
+    _fields_ = (("text", c_wchar_p),)
+
+
+class _Action(ctypes.Structure):  # SC_ACTION
+    _fields_ = (("type", DWORD), ("delay_ms", DWORD))
+
+
+class _FailureActions(ctypes.Structure):  # SERVICE_FAILURE_ACTIONSW
+    _fields_ = (
+        ("reset_period_s", DWORD),
+        ("reboot_message", c_wchar_p),
+        ("command", c_wchar_p),
+        ("count", DWORD),
+        ("actions", POINTER(_Action)),
+    )
+
+
 _CONFIG_BYTES = 8192  # "the maximum size of this array is 8K bytes"
 
 
@@ -140,6 +169,26 @@ def create(name: str, display_name: str, path: str) -> None:
             _SERVICE_ERROR_NORMAL, path, None, None, None, None, None,
         )  # fmt: skip
         ServiceHandle(service).close()
+
+
+def create_program(name: str, display_name: str, command_line: str, *, after: str, description: str) -> None:
+    """Make a service that the system starts at boot, as itself (LocalSystem), once the service `after` runs.
+
+    When it fails the manager starts it again: after a second, after ten, and then after a minute; a day without a
+    failure starts the count anew. Raises: OSError.
+    """
+    with _manager(_SC_MANAGER_CONNECT | _SC_MANAGER_CREATE_SERVICE) as manager:
+        service = _CreateServiceW(
+            int(manager), name, display_name, _SERVICE_CHANGE_CONFIG | _SERVICE_START, _SERVICE_WIN32_OWN_PROCESS,
+            _SERVICE_AUTO_START, _SERVICE_ERROR_NORMAL, command_line, None, None,
+            ctypes.create_unicode_buffer(after + "\0"), None, None,
+        )  # fmt: skip
+    with ServiceHandle(service) as made:
+        text = _Description(description)
+        _ChangeServiceConfig2W(int(made), _DESCRIPTION, byref(text))
+        restarts = (_Action * 3)((_RESTART, 1_000), (_RESTART, 10_000), (_RESTART, 60_000))
+        actions = _FailureActions(reset_period_s=86_400, count=len(restarts), actions=restarts)
+        _ChangeServiceConfig2W(int(made), _FAILURE_ACTIONS, byref(actions))
 
 
 def start(name: str) -> None:
