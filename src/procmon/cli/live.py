@@ -4,6 +4,7 @@ import argparse
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from ..audit import AuditLog
 from ..driver.protocol import MAX_RULES
 from ..errors import ProcmonError
 from ..gates.base import Gate
+from ..monitor.holds import Sink
 from ..policy.policy import Policy
 from ..records import Verdict
+from .allow_all import AllowAll
 from .prompts import Keyboard, open_keyboard
 from .results import Results
 from .screen import Screen
@@ -111,8 +114,17 @@ def run(options: argparse.Namespace) -> int:
     return exit_status(_wait(gate.popen))
 
 
-def guard(options: argparse.Namespace) -> int:
-    """Decide about each new process of the machine until Ctrl+C."""
+def guard(
+    options: argparse.Namespace,
+    *,
+    ready: Callable[[], None] = lambda: None,
+    stop: threading.Event | None = None,
+    sinks: Iterable[Sink] = (),
+) -> int:
+    """Decide about each new process of the machine until Ctrl+C, or until `stop` is set; then it returns 0.
+
+    `ready` is called once processes are held; `sinks` get each decision, too.
+    """
     screen = _screen(options, sys.stdout)
     keyboard = options.gates.keyboard(screen)
     policy, started = _rules_of_guard(options, keyboard)
@@ -120,7 +132,7 @@ def guard(options: argparse.Namespace) -> int:
 
         def push_driver_rules(policy: Policy) -> None:
             if options.driver_rules and not options.audit and isinstance(gate, TakesRules):
-                exact = policy.driver_rules()[:MAX_RULES]
+                exact = [] if allow_all.active else policy.driver_rules()[:MAX_RULES]
                 try:
                     gate.set_rules(exact)
                 except (ProcmonError, ValueError):
@@ -128,10 +140,18 @@ def guard(options: argparse.Namespace) -> int:
                     raise
                 screen.note(f"the driver itself decides about {len(exact):,} exact path{'s' * (len(exact) != 1)}")
 
-        session = _session(options, gate, policy, log, keyboard)
+        allow_all = AllowAll(screen.note)
+        session = _session(options, gate, policy, log, keyboard, allow_all=allow_all, sinks=sinks)
         push_driver_rules(policy)
         screen.note(started)
-        return _until_interrupted(session, Reloader(policy, screen, push_driver_rules))
+        reloader = Reloader(policy, screen, push_driver_rules)
+
+        def tick() -> None:
+            reloader()
+            if allow_all.has_changed():
+                push_driver_rules(policy)
+
+        return _until_interrupted(session, tick, ready, stop)
 
 
 def _rules_of_guard(options: argparse.Namespace, keyboard: Keyboard | None) -> tuple[Policy, str]:
@@ -216,6 +236,8 @@ def _session(
     *,
     results: Results | None = None,
     goes_on: bool = False,
+    allow_all: AllowAll | None = None,
+    sinks: Iterable[Sink] = (),
 ) -> Session:
     return Session(
         gate,
@@ -228,24 +250,40 @@ def _session(
         fail=_fail(options),
         results=results,
         goes_on=goes_on,
+        allow_all=allow_all,
+        sinks=sinks,
     )
 
 
-def _live(session: Session, tick: Callable[[], None], *, patience: int) -> bool:
+def _live(
+    session: Session,
+    tick: Callable[[], None],
+    *,
+    patience: int,
+    ready: Callable[[], None] = lambda: None,
+    stop: threading.Event | None = None,
+) -> bool:
     """Run a session, and print its counts; True when Ctrl+C ended it, after the first `patience` of them."""
     interrupted = False
     try:
-        session.run(tick, patience=patience)
+        session.run(tick, patience=patience, ready=ready, stop=stop)
     except KeyboardInterrupt:
         interrupted = True
     session.print_summary()
     return interrupted
 
 
-def _until_interrupted(session: Session, tick: Callable[[], None]) -> int:
-    interrupted = _live(session, tick, patience=0)
+def _until_interrupted(
+    session: Session,
+    tick: Callable[[], None],
+    ready: Callable[[], None] = lambda: None,
+    stop: threading.Event | None = None,
+) -> int:
+    interrupted = _live(session, tick, patience=0, ready=ready, stop=stop)
     if interrupted:
         return INTERRUPTED
+    if stop is not None and stop.is_set():
+        return 0
     if session.screen.broken:
         return BROKEN_PIPE
     name = session.monitor.gate.name

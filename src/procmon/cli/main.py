@@ -131,6 +131,12 @@ def _report(options: argparse.Namespace) -> int:
     return 0
 
 
+def _service(options: argparse.Namespace) -> int:
+    from .service_commands import service
+
+    return service(options)
+
+
 def _policy(command: Callable[[argparse.Namespace, TextIO], int]) -> Callable[[argparse.Namespace], int]:
     return lambda options: command(options, sys.stdout)
 
@@ -146,5 +152,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "policy explain": _policy(explain),
     "policy replay": _policy(replay),
     **{f"driver {step}": _driver for step in ("install", "start", "stop", "delete", "status")},
+    **{f"service {step}": _service for step in ("install", "start", "stop", "delete", "status", "run")},
     "doctor": _doctor,
 }

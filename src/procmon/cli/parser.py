@@ -127,6 +127,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_report(commands)
     _add_policy(commands)
     _add_driver(commands)
+    _add_service(commands)
     _add(commands, "doctor", "say what is missing on this machine, and what to do about it")
     options, unknown = parser.parse_known_args(arguments)
     mine: Parser = options.parser
@@ -299,6 +300,22 @@ def _add_driver(commands: "Commands") -> None:
     _add(steps, "stop", "unload the driver; what it holds then runs", of="driver")
     _add(steps, "delete", "remove the driver's service; the file stays", of="driver")
     _add(steps, "status", "say whether the driver is installed, and whether it runs", of="driver")
+
+
+def _add_service(commands: "Commands") -> None:
+    what = "let guard run as a Windows service"
+    steps = _add_group(commands, "service", what, f"{what.capitalize()}. See docs/service.md.", "STEP")
+    install = _add(steps, "install", "make the service, which decides by a policy from the next start on", of="service")
+    run = _add(steps, "run", "what the service runs; Windows starts it", of="service")
+    for parser in (install, run):
+        _add_deciding(parser, "the rules that decide; may be given more than once; a folder is every *.toml in it")
+        text = "the audit log (default: guard.jsonl in the folder procmon-gate of %%ProgramData%%)"
+        parser.add_argument("--log", metavar="FILE", type=Path, help=text)
+        parser.set_defaults(fail=None, exits=False, output=None, driver_rules=False, tree=False, summary=False)
+    _add(steps, "start", "start the service, and the driver before it", of="service")
+    _add(steps, "stop", "stop the service; what it holds gets the verdict of --fail", of="service")
+    _add(steps, "delete", "stop and remove the service", of="service")
+    _add(steps, "status", "say whether the service is installed, and whether it runs", of="service")
 
 
 def _seconds(text: str) -> float | None:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +15,7 @@ from ..monitor.holds import Sink
 from ..monitor.monitor import Monitor
 from ..policy.policy import Policy
 from ..records import DecidedBy, Decision, ProcessHelper, Verdict, printable
+from .allow_all import AllowAll
 from .prompts import Keyboard, Questions
 from .results import Results
 from .screen import Screen, exit_line
@@ -49,20 +50,23 @@ class Session:
         fail: Verdict = Verdict.ALLOW,
         results: Results | None = None,
         goes_on: bool = False,
+        allow_all: AllowAll | None = None,
+        sinks: Iterable[Sink] = (),
     ) -> None:
         self.screen = screen
         self._policy = policy
         self._audit = audit
         self._fail = fail
         self._goes_on = goes_on
+        self._allow_all = allow_all
         self._would: Counter[Verdict] = Counter()  # of what was only audited
         self._noted: set[str] = set()
         if audit or (policy is not None and policy.mode == "audit"):
             screen.verdict_columns = len("would block")
         shown = screen if results is None else results
         reporting = ReportingLog(log, screen) if log is not None else None
-        sinks: list[Sink] = [shown] if reporting is None else [shown, reporting]
-        self.monitor = Monitor(gate, default=fail, on_error=fail, on_deadline=fail, audit=sinks)
+        written: list[Sink] = [shown, *sinks] if reporting is None else [shown, *sinks, reporting]
+        self.monitor = Monitor(gate, default=fail, on_error=fail, on_deadline=fail, audit=written)
         self.monitor.subscribe(self.rules)
         if show_exits:
             self.monitor.on_exit(self._show_exit)
@@ -72,8 +76,17 @@ class Session:
             self.monitor.on_exit(results.exited)
         self._questions = Questions(self.monitor, screen, keyboard, fail) if keyboard is not None else None
 
-    def run(self, tick: Callable[[], None] = lambda: None, *, patience: int = 0) -> None:
-        """Run until the end. `tick` is called a few times a second. The first `patience` Ctrl+C do not end it.
+    def run(
+        self,
+        tick: Callable[[], None] = lambda: None,
+        *,
+        patience: int = 0,
+        ready: Callable[[], None] = lambda: None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Run until the end, or until `stop` is set. `ready` is called when the monitor runs.
+
+        `tick` is called a few times a second. The first `patience` Ctrl+C do not end it.
 
         Raises: what the gate or the keyboard failed with; KeyboardInterrupt.
         """
@@ -84,7 +97,8 @@ class Session:
         try:
             if asker is not None:
                 asker.start()
-            while not self._over(tick, patience):
+            ready()
+            while not self._over(tick, patience, stop):
                 patience -= 1
                 self.screen.note("Ctrl+C went to the command; press it again to end procmon, and the command goes on")
             self._stop(None)
@@ -108,11 +122,12 @@ class Session:
         if not self.monitor.wait(timeout):
             self.screen.stuck = True
 
-    def _over(self, tick: Callable[[], None], patience: int) -> bool:
+    def _over(self, tick: Callable[[], None], patience: int, stop: threading.Event | None) -> bool:
         """Wait for the end; False when Ctrl+C came first and there is patience left."""
         try:
             while not self.monitor.wait(TICK_S) and (self._goes_on or not self.screen.broken):
-                if self._questions is not None and self._questions.error is not None:
+                failed = self._questions is not None and self._questions.error is not None
+                if failed or (stop is not None and stop.is_set()):
                     break
                 tick()
         except KeyboardInterrupt:
@@ -141,6 +156,8 @@ class Session:
 
     def rules(self, process: ProcessHelper) -> Decision:
         """Decide; as the monitor's callback, its name is in the decisions about which it failed."""
+        if self._allow_all is not None and self._allow_all.active:
+            return Decision(process=process, verdict=Verdict.ALLOW, by=DecidedBy.EXEMPT, who="allow-all")
         try:
             decision = self._policy(process) if self._policy is not None else None
         except Exception as error:

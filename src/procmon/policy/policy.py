@@ -145,6 +145,12 @@ class Policy:
         return self._rules.default
 
     @property
+    def asks(self) -> bool:
+        """Whether a rule that is enforced, or the default, has the verdict ``ask``."""
+        verdicts = [self._rules.default, *(rule.verdict for rule in self._rules.rules if not rule.audit)]
+        return self.mode == "enforce" and Verdict.DEFER in verdicts
+
+    @property
     def hits(self) -> dict[str, int]:
         """How often each rule decided, by name or number in the order of the rules, and ``"default"``."""
         names = [*(rule.name for rule in self._rules.rules), "default"]

@@ -17,7 +17,7 @@ from ._bind import BOOL, DWORD, HANDLE, advapi32, bind, fail_on_zero, kernel32, 
 from .kernel import is_wine, open_process
 from .token import open_token, sid_text, user_sid
 
-__all__ = ["icacls_line", "others_in", "writers"]
+__all__ = ["icacls_line", "make_private_folder", "others_in", "writers"]
 
 _SE_FILE_OBJECT = 1
 _OWNER, _DACL = 0x1, 0x4
@@ -74,6 +74,27 @@ _ConvertToText = bind(
     (c_void_p, DWORD, DWORD, POINTER(c_void_p), c_void_p),
     fail_on_zero,
 )
+
+# https://learn.microsoft.com/windows/win32/api/sddl/nf-sddl-convertstringsecuritydescriptortosecuritydescriptorw
+# BOOL ConvertStringSecurityDescriptorToSecurityDescriptorW(LPCWSTR text, DWORD revision,
+#                             PSECURITY_DESCRIPTOR *descriptor, PULONG size);   freed by LocalFree
+_ConvertFromText = bind(
+    advapi32,
+    "ConvertStringSecurityDescriptorToSecurityDescriptorW",
+    BOOL,
+    (c_wchar_p, DWORD, POINTER(c_void_p), c_void_p),
+    fail_on_zero,
+)
+
+
+class _SecurityAttributes(ctypes.Structure):  # SECURITY_ATTRIBUTES
+    _fields_ = (("size", DWORD), ("descriptor", c_void_p), ("inherit", BOOL))
+
+
+# https://learn.microsoft.com/windows/win32/api/fileapi/nf-fileapi-createdirectoryw
+# BOOL CreateDirectoryW(LPCWSTR path, LPSECURITY_ATTRIBUTES attributes);
+_CreateDirectoryW = bind(kernel32, "CreateDirectoryW", BOOL, (c_wchar_p, POINTER(_SecurityAttributes)), fail_on_zero)
+
 _LocalFree = bind(kernel32, "LocalFree", HANDLE, (HANDLE,), never_fails)
 
 
@@ -134,6 +155,20 @@ def writers(path: str) -> dict[str, list[str]]:
         if others := others_in(descriptor(each), rights, _own_account()):
             found[each] = others
     return found
+
+
+def make_private_folder(path: str) -> None:
+    """Make a folder that users can read, and only administrators and the system can change. Raises: OSError."""
+    holder = c_void_p()
+    _ConvertFromText(_PRIVATE, _SDDL_REVISION, byref(holder), None)
+    try:
+        attributes = _SecurityAttributes(ctypes.sizeof(_SecurityAttributes), holder, 0)
+        _CreateDirectoryW(path, byref(attributes))
+    finally:
+        _LocalFree(holder)
+
+
+_PRIVATE = "O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;0x1200a9;;;BU)"
 
 
 def icacls_line(path: str, *, folder: bool) -> str:

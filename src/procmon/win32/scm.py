@@ -19,6 +19,7 @@ __all__ = [
     "STOPPED",
     "STOP_PENDING",
     "ServiceState",
+    "ServiceStatus",
     "create",
     "create_program",
     "delete",
@@ -46,7 +47,7 @@ _SERVICE_ERROR_NORMAL = 1
 _SERVICE_CONTROL_STOP = 1
 
 
-class _ServiceStatus(ctypes.Structure):  # SERVICE_STATUS
+class ServiceStatus(ctypes.Structure):  # SERVICE_STATUS
     _fields_ = (
         ("service_type", DWORD),
         ("current_state", DWORD),
@@ -99,7 +100,7 @@ _StartServiceW = bind(advapi32, "StartServiceW", BOOL, (HANDLE, DWORD, c_void_p)
 
 # https://learn.microsoft.com/windows/win32/api/winsvc/nf-winsvc-controlservice
 # BOOL ControlService(SC_HANDLE service, DWORD control, LPSERVICE_STATUS status);
-_ControlService = bind(advapi32, "ControlService", BOOL, (HANDLE, DWORD, POINTER(_ServiceStatus)), fail_on_zero)
+_ControlService = bind(advapi32, "ControlService", BOOL, (HANDLE, DWORD, POINTER(ServiceStatus)), fail_on_zero)
 
 # https://learn.microsoft.com/windows/win32/api/winsvc/nf-winsvc-deleteservice
 # BOOL DeleteService(SC_HANDLE service);
@@ -107,7 +108,7 @@ _DeleteService = bind(advapi32, "DeleteService", BOOL, (HANDLE,), fail_on_zero)
 
 # https://learn.microsoft.com/windows/win32/api/winsvc/nf-winsvc-queryservicestatus
 # BOOL QueryServiceStatus(SC_HANDLE service, LPSERVICE_STATUS status);
-_QueryServiceStatus = bind(advapi32, "QueryServiceStatus", BOOL, (HANDLE, POINTER(_ServiceStatus)), fail_on_zero)
+_QueryServiceStatus = bind(advapi32, "QueryServiceStatus", BOOL, (HANDLE, POINTER(ServiceStatus)), fail_on_zero)
 
 # https://learn.microsoft.com/windows/win32/api/winsvc/nf-winsvc-queryserviceconfigw
 # BOOL QueryServiceConfigW(SC_HANDLE service, LPQUERY_SERVICE_CONFIGW config, DWORD bytes, LPDWORD needed);
@@ -199,7 +200,7 @@ def start(name: str) -> None:
 
 def stop(name: str) -> ServiceState:
     """Ask it to stop; what the manager says right after, which may be "still running". Raises: OSError."""
-    status = _ServiceStatus()
+    status = ServiceStatus()
     with _service(name, _SERVICE_STOP) as service:
         _ControlService(int(service), _SERVICE_CONTROL_STOP, byref(status))
     return ServiceState(status.current_state, status.win32_exit_code)
@@ -207,7 +208,7 @@ def stop(name: str) -> ServiceState:
 
 def query(name: str) -> ServiceState:
     """Its state. Needs no administrator. Raises: OSError 1060 when there is no such service."""
-    status = _ServiceStatus()
+    status = ServiceStatus()
     with _service(name, _SERVICE_QUERY_STATUS) as service:
         _QueryServiceStatus(int(service), byref(status))
     return ServiceState(status.current_state, status.win32_exit_code)

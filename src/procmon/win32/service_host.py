@@ -14,7 +14,7 @@ from ctypes import POINTER, byref, c_void_p, c_wchar_p
 
 from ..errors import UnsupportedPlatform
 from ._bind import BOOL, DWORD, HANDLE, advapi32, bind, fail_on_zero, handle_or_none
-from .scm import RUNNING, START_PENDING, STOP_PENDING, STOPPED
+from .scm import RUNNING, START_PENDING, STOP_PENDING, STOPPED, ServiceStatus
 
 __all__ = ["Body", "serve"]
 
@@ -46,18 +46,6 @@ class _Entry(ctypes.Structure):  # SERVICE_TABLE_ENTRYW
     _fields_ = (("name", c_wchar_p), ("main", _ServiceMain))
 
 
-class _Status(ctypes.Structure):  # SERVICE_STATUS
-    _fields_ = (
-        ("service_type", DWORD),
-        ("current_state", DWORD),
-        ("controls_accepted", DWORD),
-        ("win32_exit_code", DWORD),
-        ("service_specific_exit_code", DWORD),
-        ("check_point", DWORD),
-        ("wait_hint", DWORD),
-    )
-
-
 # https://learn.microsoft.com/windows/win32/api/winsvc/nf-winsvc-startservicectrldispatcherw
 # BOOL StartServiceCtrlDispatcherW(const SERVICE_TABLE_ENTRYW *table);   1063 when the manager did not start us
 _StartServiceCtrlDispatcherW = bind(advapi32, "StartServiceCtrlDispatcherW", BOOL, (POINTER(_Entry),), fail_on_zero)
@@ -70,7 +58,7 @@ _RegisterServiceCtrlHandlerExW = bind(
 
 # https://learn.microsoft.com/windows/win32/api/winsvc/nf-winsvc-setservicestatus
 # BOOL SetServiceStatus(SERVICE_STATUS_HANDLE status, LPSERVICE_STATUS values);
-_SetServiceStatus = bind(advapi32, "SetServiceStatus", BOOL, (HANDLE, POINTER(_Status)), fail_on_zero)
+_SetServiceStatus = bind(advapi32, "SetServiceStatus", BOOL, (HANDLE, POINTER(ServiceStatus)), fail_on_zero)
 
 
 def serve(name: str, body: Body) -> None:
@@ -123,7 +111,9 @@ class _Host:
         if control in (_CONTROL_STOP, _CONTROL_SHUTDOWN):
             self._report(STOP_PENDING)
             self._stop.set()
-        return _NO_ERROR if control in (_CONTROL_STOP, _CONTROL_SHUTDOWN, _CONTROL_INTERROGATE) else _CALL_NOT_IMPLEMENTED
+        return (
+            _NO_ERROR if control in (_CONTROL_STOP, _CONTROL_SHUTDOWN, _CONTROL_INTERROGATE) else _CALL_NOT_IMPLEMENTED
+        )
 
     def _report(self, state: int, code: int = 0) -> None:
         """Report a state. A service that is stopping, or has stopped, never goes back to an earlier one."""
@@ -134,7 +124,7 @@ class _Host:
             self._state = state
             pending = state in (START_PENDING, STOP_PENDING)
             self._check_point = self._check_point + 1 if pending else 0
-            values = _Status(
+            values = ServiceStatus(
                 service_type=_WIN32_OWN_PROCESS,
                 current_state=state,
                 controls_accepted=_ACCEPT_STOP | _ACCEPT_SHUTDOWN if state in (RUNNING, START_PENDING) else 0,

@@ -1,0 +1,74 @@
+r"""The way out of a policy that locks the machine: the file ``%ProgramData%\procmon-gate\allow-all``.
+
+While it is there, `guard` lets every process run. Only administrators can make it: the folder is made by
+``procmon-gate service install`` with rights for them alone, and a file that others can write is not believed.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ..win32.access import writers
+from ..win32.folders import program_data
+
+__all__ = ["AllowAll", "folder"]
+
+LOOK_EVERY_S = 1.0
+
+
+def folder() -> Path:
+    r"""``C:\ProgramData\procmon-gate``. Raises: OSError; UnsupportedPlatform off Windows."""
+    return Path(program_data(), "procmon-gate")
+
+
+class AllowAll:
+    """Whether the file is there, looked at once a second by `has_changed`; `note` gets a line for people."""
+
+    def __init__(
+        self,
+        note: Callable[[str], None],
+        *,
+        path: Path | None = None,
+        others: Callable[[str], dict[str, list[str]]] = writers,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = path if path is not None or sys.platform != "win32" else folder() / "allow-all"
+        self._note = note
+        self._others = others
+        self._clock = clock
+        self._next = float("-inf")
+        self._refused = ""
+        self.active = False
+        """Every process runs."""
+        self.has_changed()
+
+    def has_changed(self) -> bool:
+        """Look, at most once a second; True when `active` is another than before."""
+        if self._path is None or self._clock() < self._next:
+            return False
+        self._next = self._clock() + LOOK_EVERY_S
+        before, self.active = self.active, self._is_there(self._path)
+        if self.active and not before:
+            self._note(f"{self._path} is there: every process runs, and no rule decides, until it is removed")
+        if before and not self.active:
+            self._note(f"{self._path} is gone: the rules decide again")
+        return self.active is not before
+
+    def _is_there(self, path: Path) -> bool:
+        try:
+            if not path.exists():
+                return False
+            others = self._others(str(path))
+        except OSError as error:
+            return self._refuse(f"{path} is not believed: {error}")
+        if not others:
+            return True
+        where, who = next(iter(others.items()))
+        return self._refuse(f"{path} is not believed: {', '.join(who)} can change {where}")
+
+    def _refuse(self, why: str) -> bool:
+        if why != self._refused:
+            self._refused = why
+            self._note(why)
+        return False

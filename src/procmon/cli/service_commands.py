@@ -1,0 +1,246 @@
+"""``procmon-gate service``: `guard` as a Windows service that starts with the machine, after the driver."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+from typing import Protocol
+
+from ..errors import (
+    AccessDenied,
+    DriverNotInstalled,
+    ProcmonError,
+    UnsupportedPlatform,
+)
+from ..monitor.event_log import EventLogSink
+from ..policy.policy import Policy
+from ..records import Verdict
+from ..win32 import codes, scm, service_host
+from ..win32.access import icacls_line, make_private_folder, writers
+from ..win32.event_log import ERROR, EventSource
+from ..win32.translate import code_of
+from .allow_all import folder
+
+__all__ = ["NAME", "GuardService", "service"]
+
+NAME = "procmon-guard"
+DRIVER = "ProcMonGate"
+
+DISPLAY_NAME = "procmon guard"
+DESCRIPTION = "Decides by a policy which processes may start. See docs/service.md of procmon-gate."
+
+STATES = {
+    scm.STOPPED: "stopped",
+    scm.START_PENDING: "starting",
+    scm.RUNNING: "running",
+    scm.STOP_PENDING: "stopping",
+}
+
+
+class Manager(Protocol):
+    """What the service needs of Windows: `procmon.win32.scm`, or a test's own. Failures are OSErrors."""
+
+    def create_program(self, name: str, display: str, command: str, *, after: str, description: str) -> None: ...
+    def start(self, name: str) -> None: ...
+    def stop(self, name: str) -> scm.ServiceState: ...
+    def query(self, name: str) -> scm.ServiceState: ...
+    def image_path(self, name: str) -> str: ...
+    def delete(self, name: str) -> None: ...
+
+
+class GuardService:
+    """The service: install, start, stop, delete, status. `manager` and `others` are for tests.
+
+    Every change needs an administrator. The service runs as the system, so `install` refuses a Python, a package or
+    a policy that a user could replace: whoever can do that could run code as the system.
+    """
+
+    def __init__(
+        self,
+        *,
+        manager: Manager = scm,
+        others: Callable[[str], dict[str, list[str]]] = writers,
+        python: str = sys.executable,
+    ) -> None:
+        if manager is scm and sys.platform != "win32":
+            raise UnsupportedPlatform(f"services need Windows, this is {sys.platform}")
+        self._manager = manager
+        self._others = others
+        self._python = python
+
+    def install(self, policies: Sequence[Path], arguments: Sequence[str], *, fail: Verdict | None) -> None:
+        """Make the service, which runs ``guard`` with these policies and arguments.
+
+        Raises: PolicyError; ProcmonError when a policy asks and there is no `fail`, when the driver is not installed,
+        when the service is there already, or when others can change what it runs; AccessDenied.
+        """
+        if not policies:
+            raise ProcmonError("a service decides by rules: give --policy FILE")
+        policy = Policy.load(*policies)
+        if policy.asks and fail is None:
+            raise ProcmonError(
+                "the policy has rules that ask, and a service has no terminal to ask on: say with --fail allow or"
+                " --fail block what their verdict is"
+            )
+        self._check_files([self._python, *_package_files(), *map(str, policies)])
+        self._check_driver()
+        command = [self._python, "-I", "-m", "procmon", "service", "run"]
+        for path in policies:
+            command += ["--policy", str(path.resolve())]
+        line = subprocess.list2cmdline([*command, *arguments])
+        try:
+            self._manager.create_program(NAME, DISPLAY_NAME, line, after=DRIVER, description=DESCRIPTION)
+        except OSError as error:
+            if code_of(error) == codes.ERROR_SERVICE_EXISTS:
+                raise ProcmonError(f"the service {NAME} is installed already; delete it first to change it") from error
+            raise _refused(error, "install") from error
+
+    def start(self) -> None:
+        """Start it, and the driver before it. Raises: ProcmonError, AccessDenied."""
+        self._do(self._manager.start, "start")
+
+    def stop(self) -> None:
+        """Stop it; what is held then gets the verdict of ``--fail``. Raises: ProcmonError, AccessDenied."""
+        self._do(self._manager.stop, "stop")
+
+    def delete(self) -> None:
+        """Remove it; one that runs is stopped first. Raises: ProcmonError, AccessDenied."""
+        with suppress(ProcmonError):  # it does not run, or is not there, which the next step says
+            self.stop()
+        self._do(self._manager.delete, "delete")
+
+    def status(self) -> dict[str, object]:
+        """Its name, state, and command line. Raises: ProcmonError."""
+        try:
+            state = self._manager.query(NAME)
+        except OSError as error:
+            if code_of(error) == codes.ERROR_SERVICE_DOES_NOT_EXIST:
+                return {"name": NAME, "state": "not installed", "command": None, "exit_code": 0}
+            raise _refused(error, "query") from error
+        return {
+            "name": NAME,
+            "state": STATES.get(state.state, str(state.state)),
+            "command": self._manager.image_path(NAME),
+            "exit_code": state.exit_code,
+        }
+
+    def _do(self, step: Callable[[str], object], name: str) -> None:
+        try:
+            step(NAME)
+        except OSError as error:
+            raise _refused(error, name) from error
+
+    def _check_files(self, paths: Sequence[str]) -> None:
+        for path in paths:
+            for where, who in self._others(path).items():
+                raise ProcmonError(
+                    f"{', '.join(who)} can change {where}, and the service would run it as the system. Leave it to"
+                    f" administrators: {icacls_line(where, folder=os.path.isdir(where))}"
+                )
+
+    def _check_driver(self) -> None:
+        try:
+            self._manager.query(DRIVER)
+        except OSError as error:
+            if code_of(error) != codes.ERROR_SERVICE_DOES_NOT_EXIST:
+                raise _refused(error, "query") from error
+            raise DriverNotInstalled(
+                "the driver is not installed, and the service starts after it: procmon-gate driver install"
+            ) from error
+
+
+def _package_files() -> Iterator[str]:
+    """The folders of the package: adding a module to one is as good as changing one."""
+    root = Path(__file__).resolve().parents[1]
+    yield str(root)
+    yield from (str(path) for path in root.iterdir() if path.is_dir() and path.name != "__pycache__")
+
+
+def _refused(error: OSError, step: str) -> ProcmonError:
+    advice = {
+        codes.ERROR_ACCESS_DENIED: (AccessDenied, "run this as an administrator"),
+        codes.ERROR_SERVICE_DOES_NOT_EXIST: (ProcmonError, "install it first: procmon-gate service install"),
+        codes.ERROR_SERVICE_ALREADY_RUNNING: (ProcmonError, "it runs already"),
+        codes.ERROR_SERVICE_NOT_ACTIVE: (ProcmonError, "it does not run"),
+        codes.ERROR_SERVICE_MARKED_FOR_DELETE: (
+            ProcmonError,
+            "it is being deleted: close services.msc and whatever else has it open, or restart",
+        ),
+        codes.ERROR_SERVICE_REQUEST_TIMEOUT: (
+            ProcmonError,
+            f"it did not report in time; the event log, source {NAME}, may say why",
+        ),
+    }
+    kind, text = advice.get(code_of(error), (ProcmonError, str(error)))
+    return kind(f"{step} {NAME}: {text}")
+
+
+def service(options: argparse.Namespace) -> int:
+    """Do one step of ``procmon-gate service``, and print the state after it."""
+    step = options.command.removeprefix("service ")
+    if step == "run":
+        return _run(options)
+    made = GuardService()
+    if step == "install":
+        _prepare_machine()
+        made.install(options.policy, _arguments(options), fail=options.fail)
+    elif step != "status":
+        getattr(made, step)()
+    status = made.status()
+    if options.json:
+        print(json.dumps(status))
+    else:
+        print(f"{status['name']}: {status['state']}" + (f", {status['command']}" if status["command"] else ""))
+    return 0
+
+
+def _prepare_machine() -> None:
+    """Register the source of events, and make the folder of the log and of ``allow-all``."""
+    EventLogSink.install(NAME)
+    place = folder()
+    if not place.exists():
+        make_private_folder(str(place))
+    if others := writers(str(place)):
+        where, who = next(iter(others.items()))
+        raise ProcmonError(
+            f"{', '.join(who)} can change {where}, where the file allow-all would be: {icacls_line(where, folder=True)}"
+        )
+
+
+def _arguments(options: argparse.Namespace) -> list[str]:
+    """The options of ``service install`` as ``service run`` takes them."""
+    log = options.log.resolve() if options.log else folder() / "guard.jsonl"
+    arguments = ["--log", str(log), "--hold", str(options.hold or 0)]
+    if options.fail is not None:
+        arguments += ["--fail", options.fail.value]
+    return arguments + [f"--{flag}" for flag in ("audit",) if getattr(options, flag)]
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Be the service. What goes wrong is in the event log, for there is no terminal."""
+    from .live import guard
+
+    def body(ready: Callable[[], None], stop: threading.Event) -> int:
+        try:
+            return guard(options, ready=ready, stop=stop, sinks=[EventLogSink(NAME)])
+        except BaseException as error:
+            with EventSource(NAME) as source:
+                source.report(ERROR, 5, f"{NAME} stops: {type(error).__name__}: {error}")
+            raise
+
+    options.fail = options.fail or Verdict.ALLOW
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        try:
+            service_host.serve(NAME, body)
+        except OSError as error:
+            if code_of(error) != codes.ERROR_FAILED_SERVICE_CONTROLLER_CONNECT:
+                raise
+            failure = error
+        else:
+            return 0
+    raise ProcmonError("only Windows starts this: procmon-gate service start") from failure

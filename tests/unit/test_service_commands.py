@@ -1,0 +1,231 @@
+"""The service of guard: what it is installed with, what is refused and why, and the file that lets everything run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import procmon
+from procmon import AccessDenied, DriverNotInstalled, ProcmonError, Verdict
+from procmon.cli.allow_all import AllowAll
+from procmon.cli.parser import parse
+from procmon.cli.service_commands import NAME, GuardService
+from procmon.win32 import codes, scm
+
+
+class Manager:
+    """Stands for the service control manager."""
+
+    def __init__(self, *names: str) -> None:
+        self.services = dict.fromkeys(names, scm.STOPPED)
+        self.commands: dict[str, str] = {}
+        self.after = ""
+        self.refuses = 0
+
+    def create_program(self, name: str, display: str, command: str, *, after: str, description: str) -> None:
+        self._check()
+        if name in self.services:
+            raise error(codes.ERROR_SERVICE_EXISTS)
+        self.services[name], self.commands[name], self.after = scm.STOPPED, command, after
+
+    def start(self, name: str) -> None:
+        self._find(name)
+        if self.services[name] == scm.RUNNING:
+            raise error(codes.ERROR_SERVICE_ALREADY_RUNNING)
+        self.services[name] = scm.RUNNING
+
+    def stop(self, name: str) -> scm.ServiceState:
+        self._find(name)
+        if self.services[name] != scm.RUNNING:
+            raise error(codes.ERROR_SERVICE_NOT_ACTIVE)
+        self.services[name] = scm.STOPPED
+        return scm.ServiceState(scm.STOPPED)
+
+    def query(self, name: str) -> scm.ServiceState:
+        self._find(name)
+        return scm.ServiceState(self.services[name])
+
+    def image_path(self, name: str) -> str:
+        return self.commands[name]
+
+    def delete(self, name: str) -> None:
+        self._find(name)
+        del self.services[name]
+
+    def _find(self, name: str) -> None:
+        self._check()
+        if name not in self.services:
+            raise error(codes.ERROR_SERVICE_DOES_NOT_EXIST)
+
+    def _check(self) -> None:
+        if self.refuses:
+            raise error(self.refuses)
+
+
+def error(code: int) -> OSError:
+    return OSError(code, f"Windows error {code}")
+
+
+def service(manager: Manager, others: Callable[[str], dict[str, list[str]]] = lambda _: {}) -> GuardService:
+    return GuardService(manager=manager, others=others, python="C:\\Program Files\\Python\\python.exe")
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    path = tmp_path / "office.toml"
+    path.write_text('[[rule]]\nimage = "**/downloads/**"\nverdict = "block"\n')
+    return path
+
+
+@pytest.fixture
+def asking(tmp_path: Path) -> Path:
+    path = tmp_path / "ask.toml"
+    path.write_text('[[rule]]\nimage = "**/downloads/**"\nverdict = "ask"\n')
+    return path
+
+
+def test_the_service_runs_guard_in_isolation_after_the_driver(policy: Path) -> None:
+    manager = Manager("ProcMonGate")
+    service(manager).install([policy], ["--hold", "5"], fail=None)
+    command = manager.commands[NAME]
+    assert command.startswith('"C:\\Program Files\\Python\\python.exe" -I -m procmon service run --policy ')
+    assert str(policy) in command and command.endswith(" --hold 5")
+    assert manager.after == "ProcMonGate"
+
+
+def test_what_is_installed_can_be_parsed_again(policy: Path) -> None:
+    options = parse(["service", "run", "--policy", str(policy), "--log", "a b.jsonl", "--hold", "0", "--fail", "block"])
+    assert (options.command, options.policy, options.hold, options.fail) == (
+        "service run",
+        [policy],
+        None,
+        Verdict.BLOCK,
+    )
+
+
+def test_without_a_policy_it_is_refused() -> None:
+    with pytest.raises(ProcmonError, match="give --policy FILE"):
+        service(Manager("ProcMonGate")).install([], [], fail=None)
+
+
+def test_a_policy_that_asks_needs_the_verdict_of_its_questions(asking: Path) -> None:
+    manager = Manager("ProcMonGate")
+    with pytest.raises(ProcmonError, match="no terminal to ask on: say with --fail allow or"):
+        service(manager).install([asking], [], fail=None)
+    assert NAME not in manager.services
+    service(manager).install([asking], [], fail=Verdict.BLOCK)
+    assert NAME in manager.services
+
+
+@pytest.mark.parametrize("writable", ["python.exe", "office.toml", "monitor"])
+def test_what_others_can_change_is_not_run_as_the_system(policy: Path, writable: str) -> None:
+    manager = Manager("ProcMonGate")
+
+    def others(path: str) -> dict[str, list[str]]:
+        return {path: ["Users"]} if path.endswith(writable) else {}
+
+    with pytest.raises(ProcmonError, match=rf"Users can change .*{writable}.*icacls"):
+        service(manager, others).install([policy], [], fail=None)
+    assert NAME not in manager.services
+
+
+def test_without_the_driver_it_is_refused(policy: Path) -> None:
+    with pytest.raises(DriverNotInstalled, match="procmon-gate driver install"):
+        service(Manager()).install([policy], [], fail=None)
+
+
+def test_installed_twice_it_says_so(policy: Path) -> None:
+    made = service(Manager("ProcMonGate"))
+    made.install([policy], [], fail=None)
+    with pytest.raises(ProcmonError, match="installed already"):
+        made.install([policy], [], fail=None)
+
+
+def test_its_life(policy: Path) -> None:
+    made = service(Manager("ProcMonGate"))
+    assert made.status()["state"] == "not installed"
+    made.install([policy], [], fail=None)
+    assert made.status()["state"] == "stopped"
+    made.start()
+    assert made.status()["state"] == "running"
+    with pytest.raises(ProcmonError, match="runs already"):
+        made.start()
+    made.delete()
+    assert made.status()["state"] == "not installed"
+
+
+@pytest.mark.parametrize("step", ["start", "stop", "delete"])
+def test_a_service_that_is_not_there_is_to_be_installed_first(step: str) -> None:
+    with pytest.raises(ProcmonError, match="procmon-gate service install"):
+        getattr(service(Manager()), step)()
+
+
+def test_who_is_no_administrator_is_told_so(policy: Path) -> None:
+    manager = Manager("ProcMonGate", NAME)
+    manager.refuses = codes.ERROR_ACCESS_DENIED
+    with pytest.raises(AccessDenied, match="as an administrator"):
+        service(manager).start()
+
+
+class TestAllowAll:
+    """The file that lets everything run."""
+
+    def made(self, path: Path, others: dict[str, list[str]] | None = None) -> tuple[AllowAll, list[str], list[float]]:
+        notes: list[str] = []
+        now = [0.0]
+        allow_all = AllowAll(notes.append, path=path, others=lambda _: others or {}, clock=lambda: now[0])
+        return allow_all, notes, now
+
+    def test_it_counts_from_the_moment_it_is_there_until_it_is_removed(self, tmp_path: Path) -> None:
+        allow_all, notes, now = self.made(tmp_path / "allow-all")
+        assert not allow_all.active
+        (tmp_path / "allow-all").touch()
+        now[0] = 1.5
+        assert allow_all.has_changed() and allow_all.active
+        assert not allow_all.has_changed()
+        (tmp_path / "allow-all").unlink()
+        now[0] = 3.0
+        assert allow_all.has_changed() and not allow_all.active
+        assert [note.partition(" is ")[2].split(":")[0] for note in notes] == ["there", "gone"]
+
+    def test_it_is_looked_at_once_a_second(self, tmp_path: Path) -> None:
+        allow_all, _, now = self.made(tmp_path / "allow-all")
+        (tmp_path / "allow-all").touch()
+        now[0] = 0.5
+        assert not allow_all.has_changed()
+        now[0] = 1.0
+        assert allow_all.has_changed()
+
+    def test_one_that_others_can_write_is_not_believed_and_it_says_so_once(self, tmp_path: Path) -> None:
+        path = tmp_path / "allow-all"
+        path.touch()
+        allow_all, notes, now = self.made(path, {str(tmp_path): ["Users"]})
+        for now[0] in (1.0, 2.0, 3.0):
+            assert not allow_all.has_changed() and not allow_all.active
+        assert notes == [f"{path} is not believed: Users can change {tmp_path}"]
+
+
+def test_guard_lets_everything_run_while_the_file_is_there(tmp_path: Path) -> None:
+    from io import StringIO
+
+    from procmon.cli.screen import Screen
+    from procmon.cli.session import Session
+
+    path = tmp_path / "allow-all"
+    path.touch()
+    allow_all = AllowAll(lambda _: None, path=path, others=lambda _: {})
+    policy = procmon.Policy.parse('default = "block"')
+    gate = procmon.SimulatedGate()
+    session = Session(gate, Screen(StringIO()), policy=policy, allow_all=allow_all)
+    session.monitor.start()
+    assert gate.verdict_of(gate.start("a.exe")) is Verdict.ALLOW
+    assert session.monitor.history[-1].who == "allow-all"
+    session.monitor.stop()
+
+
+@pytest.mark.parametrize("step", ["install", "start", "stop", "delete", "status", "run"])
+def test_each_step_has_a_help(step: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse(["service", step, "--help"])
+    assert end.value.code == 0
+    assert "usage: procmon-gate service" in capsys.readouterr().out
