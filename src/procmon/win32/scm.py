@@ -187,7 +187,7 @@ def create_program(name: str, display_name: str, command_line: str, *, after: st
     with ServiceHandle(service) as made:
         text = _Description(description)
         _ChangeServiceConfig2W(int(made), _DESCRIPTION, byref(text))
-        restarts = (_Action * 3)((_RESTART, 1_000), (_RESTART, 10_000), (_RESTART, 60_000))
+        restarts = (_Action * 3)(*(_Action(_RESTART, delay_ms) for delay_ms in (1_000, 10_000, 60_000)))
         actions = _FailureActions(reset_period_s=86_400, count=len(restarts), actions=restarts)
         _ChangeServiceConfig2W(int(made), _FAILURE_ACTIONS, byref(actions))
 
