@@ -346,6 +346,10 @@ class Decision:
     """By ERROR: what the callback raised, ``ValueError: ...``; else ""."""
     note: RuleNote | None = None
     """What the rule says of itself; None where it says nothing, or no rule decided."""
+    policy: str = ""
+    """The version of the policy that decided (see `Policy.version`); "" where none did."""
+    facts: Mapping[str, object] = field(default_factory=dict, hash=False)
+    """What the policy has looked up for it and could know, by the keys of policies; the record's own are not in it."""
 
     def __repr__(self) -> str:
         who = " ".join(["", *self.who.split()])  # on one line, whatever a rule is called
@@ -356,7 +360,8 @@ class Decision:
 
     def as_dict(self) -> dict[str, object]:
         """The fields as JSON types, those of `note` among them; `from_dict` is the way back."""
-        data = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name != "note"}
+        data = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name not in ("note", "facts")}
+        data["facts"] = dict(self.facts)
         if self.note is not None:
             data |= {"message": self.note.message, "reference": self.note.reference, "tags": list(self.note.tags)}
         return data
@@ -381,6 +386,8 @@ class Decision:
             result=_member(data, "result", VerdictResult),
             reason=_optional(data, "reason", str) or "",
             note=_note(data),
+            policy=_optional(data, "policy", str) or "",
+            facts=_optional(data, "facts", dict) or {},
         )
 
 

@@ -64,6 +64,10 @@ attributes to why they are None, for explanations.
 
 DetailsLookup = Callable[[ProcessHelper], Details]
 
+_IN_THE_RECORD = frozenset({"image", "flags"})
+_NUMBERS = frozenset({"session", "size"})
+_MANY = frozenset({"ancestor", "group", "user"})
+
 _ATTRIBUTES = {"session": ("session", "session_id"), "group": ("groups", "group")}
 """The attributes of `Details` that hold a fact, where they are not called like it."""
 
@@ -122,6 +126,15 @@ class Facts:
     def missing(self) -> frozenset[str]:
         """The facts that were asked for and are not known."""
         return frozenset(fact for fact, values in self._raw.items() if not values)
+
+    def looked_up(self) -> dict[str, object]:
+        """The facts that were asked for, are known, and do not stand in the record, as JSON types."""
+        found: dict[str, object] = {}
+        for fact, values in self._raw.items():
+            if values and fact not in _IN_THE_RECORD and values[0] != self.process.command_line:
+                number = fact in _NUMBERS and values[0].isdecimal()
+                found[fact] = int(values[0]) if number else list(values) if fact in _MANY else values[0]
+        return found
 
     # ------------------------------------------------------------------------------------------------- the look-ups
 

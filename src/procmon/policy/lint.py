@@ -66,7 +66,7 @@ def _place(rule: Rule, *more: str | int) -> Path:
 
 def _critical(rules: RuleSet) -> Iterator[Mistake]:
     by_image = ImageIndex(rules.rules)
-    harmed: dict[int, tuple[Rule, str]] = {}
+    harmed: dict[int, tuple[Rule, str, bool]] = {}
     for path in _CRITICAL:
         for rule in by_image.at(path):
             image = rule.condition("image")
@@ -74,11 +74,13 @@ def _critical(rules: RuleSet) -> Iterator[Mistake]:
             if rule.verdict is Verdict.ALLOW and alone and rule.until is None:
                 break
             if rule.verdict is Verdict.BLOCK and not rule.audit and image and (alone or _names(image, path)):
-                harmed.setdefault(id(rule), (rule, path))
-    for rule, path in harmed.values():
+                harmed.setdefault(id(rule), (rule, path, image.patterns is not None))
+    for rule, path, fatal in harmed.values():
         message = f"rule {rule.name} would block {path}, which Windows cannot do without"
         advice = "narrow the pattern; a default may be block, for it spares critical processes"
-        yield Mistake(_place(rule, "image"), message, advice, file=rule.file)
+        if not fatal:
+            message = f"rule {rule.name} never blocks {path}, which Windows cannot do without"
+        yield Mistake(_place(rule, "image"), message, advice, fatal, file=rule.file)
     for rule in rules.rules:
         if not rule.conditions and rule.verdict is Verdict.BLOCK and not rule.audit:
             message = f"rule {rule.name} would block every process, also those that Windows cannot do without"
@@ -106,7 +108,7 @@ def _doubtful(rules: RuleSet) -> Iterator[Mistake]:
                     continue
                 plain = condition.patterns is test
                 for i, word in enumerate(test.words):
-                    doubt = doubt_about(condition.fact, test.operator, word) if word else None
+                    doubt = doubt_about(condition.fact, test.operator, word, plain=plain) if word else None
                     if doubt is not None:
                         where = (*path, i) if plain else (*path, test.operator, i)
                         yield Mistake(where, *doubt, fatal=False, file=rule.file)

@@ -145,6 +145,15 @@ class Policy:
         return self._rules.default
 
     @property
+    def version(self) -> str:
+        """Twelve hexadecimal digits that differ where the texts of two policies differ, whatever their files' names.
+
+        >>> Policy.parse('default = "ask"').version
+        '24e4748882d4'
+        """
+        return self._rules.version
+
+    @property
     def asks(self) -> bool:
         """Whether a rule that is enforced, or the default, has the verdict ``ask``."""
         verdicts = [self._rules.default, *(rule.verdict for rule in self._rules.rules if not rule.audit)]
@@ -282,18 +291,20 @@ class Policy:
     def _decide(self, rules: RuleSet, facts: Facts) -> Decision:
         process = facts.process
         rule = rules.index.first(facts)
-        if rule is None:
-            verdict = rules.default or Verdict.ALLOW
-        else:
-            verdict = rule.verdict
-        audited = verdict is not Verdict.ALLOW and (rules.mode == "audit" or (rule is not None and rule.audit))
-        if verdict is not Verdict.ALLOW and is_critical(lowercase(process.image_name)):
-            if rule is None or not rule.audit:
-                return Decision(process=process, verdict=Verdict.ALLOW, by=DecidedBy.EXEMPT)
-        if rule is None:
-            return Decision(process=process, verdict=verdict, by=DecidedBy.DEFAULT, audited=audited)
+        verdict = (rules.default or Verdict.ALLOW) if rule is None else rule.verdict
+        tried = rule is not None and rule.audit
+        by, who, note = (DecidedBy.DEFAULT, "", None) if rule is None else (DecidedBy.RULE, rule.name, rule.note)
+        if verdict is not Verdict.ALLOW and not tried and is_critical(lowercase(process.image_name)):
+            verdict, by, who, note = Verdict.ALLOW, DecidedBy.EXEMPT, "", None
         return Decision(
-            process=process, verdict=verdict, by=DecidedBy.RULE, who=rule.name, audited=audited, note=rule.note
+            process=process,
+            verdict=verdict,
+            by=by,
+            who=who,
+            audited=verdict is not Verdict.ALLOW and (tried or rules.mode == "audit"),
+            note=note,
+            policy=rules.version,
+            facts=facts.looked_up(),
         )
 
     def _count(self, decision: Decision) -> None:

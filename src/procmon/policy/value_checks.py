@@ -211,10 +211,13 @@ def _list(words: list[str]) -> str:
     return f"[{shown_words}, ...]" if len(words) > 4 else f"[{shown_words}]"
 
 
-def doubt_about(fact: str, operator: str, value: str) -> tuple[str, str] | None:
-    """Why a value, though it can match, hardly does what was meant, and what to write instead."""
+def doubt_about(fact: str, operator: str, value: str, *, plain: bool = True) -> tuple[str, str] | None:
+    """Why a value, though it can match, hardly does what was meant, and what to write instead.
+
+    Not `plain` is one in a table of operators: who writes one knows that ``|`` in a command line is a pipe.
+    """
     exact = operator in ("glob", "glob_all", "equals")
-    if (exact or fact in IMAGES) and (several := several_in(fact, value)):
+    if (exact or fact in IMAGES) and (plain or fact not in LINES) and (several := several_in(fact, value)):
         return f"{quoted(value)} is one value", f"write a list: {_list(several)}"
     if operator not in ("glob", "glob_all"):
         if WILDCARD.search(value) and fact in IMAGES:
