@@ -22,8 +22,8 @@ from ..policy.policy import Policy
 from ..records import Verdict
 from ..win32 import codes, scm, service_host
 from ..win32.access import icacls_line, make_private_folder, writers
+from ..win32.codes import code_of
 from ..win32.event_log import ERROR, EventSource
-from ..win32.translate import code_of
 from .allow_all import folder
 
 __all__ = ["NAME", "GuardService", "service"]
