@@ -212,3 +212,11 @@ class TestBrokenPipes:
         monkeypatch.setattr(sys, "stderr", Closed())
         assert main.main(["run", "--policy", str(policy), "make"], scene.gates(script)) == statuses.BROKEN_PIPE
         assert verdicts == [ALLOW, BLOCK]
+
+
+def test_selftest_off_windows_says_what_works_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if sys.platform != "win32":
+        output = tmp_path / "selftest.json"
+        assert main.main(["selftest", "--output", str(output)]) == statuses.NEEDS_WINDOWS
+        assert "selftest needs Windows" in capsys.readouterr().err
+        assert not output.exists()

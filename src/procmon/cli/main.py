@@ -137,6 +137,12 @@ def _service(options: argparse.Namespace) -> int:
     return service(options)
 
 
+def _selftest(options: argparse.Namespace) -> int:
+    from .selftest import selftest
+
+    return selftest(options, sys.stdout)
+
+
 def _policy(command: Callable[[argparse.Namespace, TextIO], int]) -> Callable[[argparse.Namespace], int]:
     return lambda options: command(options, sys.stdout)
 
@@ -153,5 +159,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "policy replay": _policy(replay),
     **{f"driver {step}": _driver for step in ("install", "start", "stop", "delete", "status")},
     **{f"service {step}": _service for step in ("install", "start", "stop", "delete", "status", "run")},
+    "selftest": _selftest,
     "doctor": _doctor,
 }

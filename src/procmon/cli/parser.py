@@ -99,6 +99,11 @@ Make one page of HTML of audit logs: the process tree over time, what was
 blocked and by whom, how long processes were held. The page needs no network
 and can be sent to others."""
 
+SELFTEST = """\
+Start programs that every Windows has, hold, allow and block them, and check
+what they did. Prints a table, and writes a JSON file that a bug report can
+carry: it has no names of users or computers."""
+
 EXPLAIN_MORE = """\
 Nothing is looked up on this machine: a fact without its option is not known,
 and a fact that is not known matches no rule.
@@ -128,6 +133,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_policy(commands)
     _add_driver(commands)
     _add_service(commands)
+    _add_selftest(commands)
     _add(commands, "doctor", "say what is missing on this machine, and what to do about it")
     options, unknown = parser.parse_known_args(arguments)
     mine: Parser = options.parser
@@ -265,6 +271,15 @@ def _add_report(commands: "Commands") -> None:
     report.add_argument("log", metavar="LOG", nargs="+", type=Path, help="a file that --log has written")
     text = "where the page goes (default: report.html)"
     report.add_argument("-o", "--output", metavar="FILE", type=Path, default=Path("report.html"), help=text)
+
+
+def _add_selftest(commands: "Commands") -> None:
+    what = "try on this machine what procmon promises, in less than a minute"
+    selftest = _add(commands, "selftest", what, SELFTEST)
+    text = "also over the driver, which is installed and started where it is not; needs an administrator"
+    selftest.add_argument("--driver", action="store_true", help=text)
+    text = "where the JSON goes (default: procmon-selftest.json)"
+    selftest.add_argument("--output", metavar="FILE", type=Path, default=Path("procmon-selftest.json"), help=text)
 
 
 def _add_policy(commands: "Commands") -> None:
