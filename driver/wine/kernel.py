@@ -33,6 +33,9 @@ from procmon.win32.kernel import native_drive
 
 logger = logging.getLogger("procmon")
 
+LAST_EXITS_S = 5.0
+"""How long the command line waits, after the command, for the exits of its tree to be told to the driver."""
+
 _NO_DRIVER = (2, 5, 21, 995, 1167)  # not there, gone (so says Wine), being stopped, the request given up with it, gone
 
 
@@ -140,7 +143,9 @@ def main(argv: Sequence[str]) -> int:
         print("usage: kernel.py -- COMMAND [ARGUMENT...]", file=sys.stderr)
         return 2
     with WineKernel() as kernel:
-        return kernel.run(list(command)).wait()
+        status: int = kernel.run(list(command)).wait()
+        kernel.join(LAST_EXITS_S)  # the command is gone before the debug API has reported its exit
+        return status
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from authenticode import Authority
 from procmon.win32.kernel import is_wine
 
 # A Windows that people use gets no authority of ours, nor catalogues. Its own ones are asked in test_details.py.
-collect_ignore = [] if is_wine() else ["test_catalogues.py"]
+collect_ignore = [] if is_wine() else ["test_catalogues.py", "test_wine_kernel.py"]
 
 SYSTEM_STORE, CURRENT_USER, X509, REPLACE_EXISTING, FIND_EXISTING = 10, 0x10000, 1, 3, 0xD0000
 
