@@ -4,8 +4,9 @@ import logging
 
 from . import audit
 from .audit import AuditLog
+from .driver.driver_file import find_driver
 from .driver.info import DriverCounters, DriverFeatures, DriverInfo
-from .driver.service import DriverService, DriverState, DriverStatus, find_driver
+from .driver.service import DriverService, DriverState, DriverStatus
 from .errors import (
     AccessDenied,
     AlreadyAnswered,
@@ -14,6 +15,7 @@ from .errors import (
     DriverAlreadyInstalled,
     DriverError,
     DriverFileMissing,
+    DriverFileUnsafe,
     DriverNotInstalled,
     DriverNotRunning,
     DriverNotSigned,
@@ -43,6 +45,7 @@ from .policy.policy import Policy
 from .records import DecidedBy, Decision, ProcessFlags, ProcessHelper, RuleNote, Statistics, Verdict, VerdictResult
 from .system.details import Integrity, ProcessDetails, Signature, SignatureKind, SignatureStatus, inspect
 from .system.listing import ProcessList, ProcessTree, processes, tree
+from .util import version as _version
 
 __all__ = [
     "ALLOW",
@@ -63,6 +66,7 @@ __all__ = [
     "DriverError",
     "DriverFeatures",
     "DriverFileMissing",
+    "DriverFileUnsafe",
     "DriverGate",
     "DriverInfo",
     "DriverNotInstalled",
@@ -119,7 +123,7 @@ ALLOW = Verdict.ALLOW
 BLOCK = Verdict.BLOCK
 DEFER = Verdict.DEFER
 
-__version__ = "0.1.0"
+__version__ = _version.VERSION
 
 logging.getLogger("procmon").addHandler(logging.NullHandler())
 

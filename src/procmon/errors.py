@@ -18,6 +18,7 @@ __all__ = [
     "DriverAlreadyInstalled",
     "DriverError",
     "DriverFileMissing",
+    "DriverFileUnsafe",
     "DriverNotInstalled",
     "DriverNotRunning",
     "DriverNotSigned",
@@ -71,12 +72,16 @@ class DriverFileMissing(DriverError):
     """The .sys file is not where the caller, or the service, says."""
 
 
+class DriverFileUnsafe(DriverError):
+    """Others than administrators can change the .sys file, and with it what runs in the kernel."""
+
+
 class DriverNotSigned(DriverError):
     """Windows does not accept the driver's signature (error 577), or it is built for another architecture."""
 
 
 class VersionMismatch(DriverError):
-    """The driver that is loaded speaks another version of the protocol than this library."""
+    """The driver that is loaded, or its file, is of another version than this library."""
 
 
 class ControllerBusy(DriverError):

@@ -65,7 +65,8 @@ def test_a_descriptor_without_an_owner_is_not_trusted() -> None:
 
 def test_the_line_that_mends_it_leaves_it_to_administrators() -> None:
     assert icacls_line(r"C:\a b.sys", folder=False) == (
-        r'icacls "C:\a b.sys" /setowner *S-1-5-32-544 && icacls "C:\a b.sys" /inheritance:r'
+        r'icacls "C:\a b.sys" /setowner *S-1-5-32-544 && icacls "C:\a b.sys" /reset'
+        r' && icacls "C:\a b.sys" /inheritance:r'
         " /grant:r *S-1-5-18:F *S-1-5-32-544:F *S-1-5-32-545:RX"
     )
     assert "*S-1-5-18:(OI)(CI)F" in icacls_line("C:\\a", folder=True)

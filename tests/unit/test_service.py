@@ -1,14 +1,21 @@
 """DriverService against a service manager of the test's own: every Windows error becomes the exception that helps."""
 
+import os
+import re
+import struct
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 import procmon
 from procmon import DriverService, DriverState
+from procmon.util.version import VERSION
 from procmon.win32 import scm, translate
 from procmon.win32._bind import windows_error
 from procmon.win32.codes import code_of
+
+X64, X86, ARM64 = 0x8664, 0x14C, 0xAA64
 
 
 class Manager:
@@ -55,10 +62,46 @@ class Manager:
         self.path = None
 
 
-def executable(path: Path, machine: int = 0x8664) -> Path:
-    """A file that begins as a Windows program for that machine does."""
-    path.write_bytes(b"MZ" + bytes(58) + (64).to_bytes(4, "little") + b"PE\0\0" + machine.to_bytes(2, "little"))
+def version_information(version: str = VERSION) -> bytes:
+    """The head of VS_FIXEDFILEINFO."""
+    major, minor, patch = map(int, version.split("."))
+    return struct.pack("<IIHHHH", 0xFEEF04BD, 0x10000, minor, major, 0, patch)
+
+
+def executable(path: Path, machine: int = X64, information: bytes = version_information()) -> Path:
+    """A file that begins as a Windows program for that machine does, and says its version."""
+    head = b"MZ" + bytes(58) + (64).to_bytes(4, "little") + b"PE\0\0" + machine.to_bytes(2, "little")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(head + information)
     return path
+
+
+@dataclass
+class Computer:
+    """A Windows in a folder: its kernel, its System32, and who may change what."""
+
+    folder: Path
+    kernel: int = X64
+    writers: dict[str, str] = field(
+        default_factory=dict
+    )  # descriptors by the end of a path; else administrators' alone
+
+    @property
+    def system32(self) -> Path:
+        return self.folder / "system32"
+
+    @property
+    def copy(self) -> Path:
+        return self.system32 / "drivers" / "ProcMonGate.sys"
+
+    @property
+    def packaged(self) -> Path:
+        return self.folder / "package" / "driver" / "x64" / "procmon.sys"
+
+    def descriptor(self, path: str) -> str:
+        return next(
+            (text for end, text in self.writers.items() if path.endswith(end)), "O:BAD:(A;;FA;;;BA)(A;;FR;;;BU)"
+        )
 
 
 @pytest.fixture
@@ -67,12 +110,22 @@ def manager() -> Manager:
 
 
 @pytest.fixture
-def service(manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DriverService:
-    """One whose driver lies where PROCMON_DRIVER says."""
-    monkeypatch.setattr("procmon.win32.kernel.is_wine", lambda: False)
-    monkeypatch.setenv("PROCESSOR_ARCHITECTURE", "AMD64")
-    monkeypatch.delenv("PROCESSOR_ARCHITEW6432", raising=False)
-    monkeypatch.setenv("PROCMON_DRIVER", str(executable(tmp_path / "procmon.sys")))
+def computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Computer:
+    """One with the x64 driver in the package."""
+    computer = Computer(tmp_path)
+    (computer.system32 / "drivers").mkdir(parents=True)
+    executable(computer.packaged)
+    monkeypatch.setattr("procmon.win32.machine.is_wine", lambda: False)
+    monkeypatch.setattr("procmon.win32.machine.native_machine", lambda: computer.kernel)
+    monkeypatch.setattr("procmon.win32.files.system_folder", lambda: str(computer.system32))
+    monkeypatch.setattr("procmon.win32.access.descriptor", computer.descriptor)
+    monkeypatch.setattr("procmon.win32.access.PureWindowsPath", Path)
+    monkeypatch.setattr("procmon.driver.driver_file._package", lambda: tmp_path / "package")
+    return computer
+
+
+@pytest.fixture
+def service(manager: Manager, computer: Computer) -> DriverService:
     return DriverService(manager=manager)
 
 
@@ -91,15 +144,15 @@ def test_the_right_order_works_twice(service: DriverService) -> None:
 
 
 def test_status_shows_name_state_path_and_the_last_error(
-    service: DriverService, manager: Manager, tmp_path: Path
+    service: DriverService, manager: Manager, computer: Computer
 ) -> None:
     assert repr(service.status()) == "<DriverStatus ProcMonGate not installed>"
     service.install()
     manager.exit_code = 1077  # it has never been started, which is no failure
     assert service.status().exit_code == 0
-    assert repr(service.status()) == f"<DriverStatus ProcMonGate stopped, {tmp_path / 'procmon.sys'}>"
+    assert repr(service.status()) == f"<DriverStatus ProcMonGate stopped, {computer.copy}>"
     manager.exit_code = 577
-    assert repr(service.status()).endswith("procmon.sys, last error 577>")
+    assert repr(service.status()).endswith("ProcMonGate.sys, last error 577>")
     assert repr(service) == "<DriverService ProcMonGate>"
 
 
@@ -135,14 +188,15 @@ def test_an_error_has_the_failed_call_as_its_cause(service: DriverService) -> No
         ("create", 5, procmon.AccessDenied, "run this as administrator"),
         ("create", 1072, procmon.DriverAlreadyInstalled, "marked for deletion"),
         ("create", 123, procmon.ProcmonError, "no name for a service"),
+        ("start", 1450, procmon.ProcmonError, "no memory left .* or its table of image notifications is full"),
         ("start", 2, procmon.DriverFileMissing, r"delete\(\) the service ProcMonGate, then install"),
         ("start", 5, procmon.AccessDenied, "run this as administrator"),
         ("start", 32, procmon.DriverFileMissing, "antivirus"),
         ("start", 127, procmon.UnsupportedPlatform, "update it"),
         ("start", 170, procmon.DriverRunning, "again in a second"),
         ("start", 183, procmon.DriverRunning, "another name"),
-        ("start", 193, procmon.DriverNotSigned, "build/driver/x64"),
-        ("start", 216, procmon.DriverNotSigned, "build/driver/x86"),
+        ("start", 193, procmon.DriverNotSigned, "x64 or arm64"),
+        ("start", 216, procmon.DriverNotSigned, "the x86 file if not"),
         ("start", 577, procmon.DriverNotSigned, "bcdedit /set testsigning on"),
         ("start", 654, procmon.DriverRunning, "restart Windows"),
         ("start", 1053, procmon.ProcmonError, "event log"),
@@ -176,7 +230,7 @@ def test_each_windows_error_says_what_to_do_and_the_same_call_works_once_it_is_m
 
 
 @pytest.mark.parametrize(
-    "table", ["DELETE", "INSTALL", "NOT_INSTALLED", "OPEN", "REGISTER", "REQUEST", "START", "STOP"]
+    "table", ["COPY", "DELETE", "INSTALL", "NOT_INSTALLED", "OPEN", "REGISTER", "REQUEST", "START", "STOP"]
 )
 def test_every_advice_can_be_written_out_and_says_what_to_do(table: str) -> None:
     words = {"name": "N", "path": "P", "still_open": "it is open: close that", "controller": "process 4"}
@@ -217,19 +271,39 @@ def test_a_missing_file_is_told_and_nothing_is_installed(
 
 
 def test_a_driver_for_another_machine_is_told_before_windows_does(service: DriverService, tmp_path: Path) -> None:
-    with pytest.raises(procmon.DriverNotSigned, match="built for x86: this Windows needs build/driver/x64"):
-        service.install(executable(tmp_path / "x86.sys", 0x14C))
+    with pytest.raises(procmon.DriverNotSigned, match="built for x86: this Windows needs the driver for x64"):
+        service.install(executable(tmp_path / "x86.sys", X86))
     service.install(executable(tmp_path / "x64.sys"))
 
 
-def test_a_32_bit_python_on_a_64_bit_windows_takes_the_64_bit_driver(
-    service: DriverService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("kernel", "folder"), [(X64, "x64"), (X86, "x86"), (ARM64, "arm64")])
+def test_the_packaged_driver_for_this_kernel_is_taken(
+    service: DriverService, computer: Computer, kernel: int, folder: str
 ) -> None:
-    monkeypatch.setenv("PROCESSOR_ARCHITECTURE", "x86")
-    with pytest.raises(procmon.DriverNotSigned, match="built for x64: this Windows needs build/driver/x86"):
-        service.install()
-    monkeypatch.setenv("PROCESSOR_ARCHITEW6432", "AMD64")
+    """The kernel's, not Python's: what a 32-bit Python on a 64-bit Windows needs is the x64 one."""
+    computer.kernel = kernel
+    for name, machine in (("x64", X64), ("x86", X86), ("arm64", ARM64)):
+        executable(computer.packaged.parents[1] / name / "procmon.sys", machine)
+    assert procmon.find_driver().parent.name == folder
     service.install()
+    assert computer.copy.read_bytes() == procmon.find_driver().read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("information", "said"),
+    [
+        (version_information("0.2.0"), "is of version 0.2.0"),
+        (b"", "does not say which driver"),
+        (b"\xbd\x04", "not say"),
+    ],
+)
+def test_a_driver_of_another_version_is_refused(
+    service: DriverService, manager: Manager, computer: Computer, information: bytes, said: str
+) -> None:
+    executable(computer.packaged, information=information)
+    with pytest.raises(procmon.VersionMismatch, match=f"{said}.* this package needs {VERSION}"):
+        service.install()
+    assert manager.path is None and not computer.copy.exists()
 
 
 def test_a_file_that_has_gone_since_is_told_whatever_code_windows_gives(
@@ -239,34 +313,194 @@ def test_a_file_that_has_gone_since_is_told_whatever_code_windows_gives(
     file = Path(service.status().path or "")
     file.unlink()
     manager.errors["start"] = 1114  # as Wine says
-    with pytest.raises(procmon.DriverFileMissing, match="not at .*procmon.sys any more"):
+    with pytest.raises(procmon.DriverFileMissing, match="not at .*ProcMonGate.sys any more"):
         service.start()
 
 
 def test_install_takes_the_kernels_spelling_of_a_path_and_gives_windows_the_plain_one(
-    service: DriverService, manager: Manager, tmp_path: Path
+    service: DriverService, manager: Manager, computer: Computer
 ) -> None:
-    service.install("\\??\\" + str(tmp_path / "procmon.sys"))
-    assert manager.path == "\\??\\" + str(tmp_path / "procmon.sys")  # the manager's own prefix, once
+    service.install("\\??\\" + str(computer.packaged), copy=False)
+    assert manager.path == "\\??\\" + str(computer.packaged)  # the manager's own prefix, once
 
 
-def test_the_driver_is_looked_for_and_the_error_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PROCMON_DRIVER", str(tmp_path / "gone.sys"))
-    with pytest.raises(procmon.DriverFileMissing, match="PROCMON_DRIVER names .*gone.sys"):
+# ---------------------------------------------------------------------------------------------------------- the copy
+
+
+def test_the_service_runs_a_copy_in_the_systems_folder_which_goes_with_the_service(
+    service: DriverService, computer: Computer
+) -> None:
+    service.install()
+    assert service.status().path == str(computer.copy)
+    assert computer.copy.read_bytes() == computer.packaged.read_bytes()
+    executable(computer.packaged, information=version_information() + b"changed afterwards")
+    service.start()
+    service.stop()
+    service.delete()
+    assert list(computer.copy.parent.iterdir()) == []
+    assert computer.packaged.exists()
+
+
+def test_an_older_copy_is_replaced_and_one_with_the_same_bytes_is_left_alone(
+    service: DriverService, computer: Computer
+) -> None:
+    executable(computer.copy, information=version_information("0.0.9"))
+    service.install()
+    assert computer.copy.read_bytes() == computer.packaged.read_bytes()
+    service._manager.delete(service.name)
+    before = computer.copy.stat()
+    service.install()
+    assert (computer.copy.stat().st_ino, computer.copy.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_service_that_is_there_keeps_its_file(service: DriverService, computer: Computer) -> None:
+    service.install()
+    was = computer.copy.read_bytes()
+    with pytest.raises(procmon.DriverAlreadyInstalled):
+        service.install(executable(computer.folder / "other.sys", information=version_information() + b"other"))
+    assert computer.copy.read_bytes() == was
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "advice"),
+    [
+        (5, procmon.AccessDenied, "write .*ProcMonGate.sys: run this as administrator"),
+        (32, procmon.DriverRunning, "a driver is loaded from .*ProcMonGate.sys"),
+        (112, procmon.ProcmonError, "the disk is full"),
+        (1224, procmon.DriverRunning, "a driver is loaded from"),
+    ],
+)
+def test_a_copy_that_cannot_be_written_installs_nothing(
+    service: DriverService,
+    manager: Manager,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    kind: type[Exception],
+    advice: str,
+) -> None:
+    def fail(*_: object) -> None:
+        raise windows_error("MoveFileExW", code)
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(kind, match=advice):
+        service.install()
+    assert manager.path is None
+    monkeypatch.undo()
+
+
+def test_a_copy_that_is_not_what_was_written_is_told(
+    service: DriverService, manager: Manager, computer: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An antivirus may put something else there, or nothing."""
+    replace = os.replace
+
+    def meddle(source: str, target: str) -> None:
+        replace(source, target)
+        Path(target).write_bytes(b"harmless")
+
+    monkeypatch.setattr("os.replace", meddle)
+    with pytest.raises(procmon.DriverFileMissing, match="not what was written to it"):
+        service.install()
+    assert manager.path is None
+
+
+def test_a_copy_that_cannot_be_deleted_is_logged(
+    service: DriverService, computer: Computer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.install()
+
+    def fail(*_: object) -> None:
+        raise PermissionError(13, "in use")
+
+    monkeypatch.setattr("os.unlink", fail)
+    service.delete()
+    assert f"{computer.copy} is not needed any more, and could not be deleted" in caplog.text
+    assert state(service) is DriverState.NOT_INSTALLED
+
+
+def test_a_name_that_no_file_can_have_is_no_name_for_a_service(manager: Manager) -> None:
+    for name in ("..\\x", "a/b", "", "a" * 81, "two words"):
+        with pytest.raises(ValueError, match="no name for a service"):
+            DriverService(name, manager=manager)
+
+
+# ------------------------------------------------------------------------------------------ the file where it lies
+
+
+def test_without_a_copy_the_service_runs_the_file_where_it_lies_and_delete_leaves_it(
+    service: DriverService, computer: Computer
+) -> None:
+    service.install(copy=False)
+    assert service.status().path == str(computer.packaged)
+    assert not computer.copy.exists()
+    service.delete()
+    assert computer.packaged.exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "sddl", "said"),
+    [
+        ("procmon.sys", "O:BAD:(A;;FA;;;BA)(A;;FW;;;WD)", "Everyone can change .*procmon.sys"),
+        ("procmon.sys", "O:S-1-5-21-7-1000D:(A;;FA;;;BA)", "S-1-5-21-7-1000 can change .*procmon.sys"),
+        ("x64", "O:BAD:(A;;FA;;;BA)(A;;0x6;;;BU)", "Users can change .*x64"),
+        ("package", "O:BAD:(A;;FA;;;BA)(A;;SD;;;AU)", "Authenticated Users can change .*package"),
+    ],
+    ids=["the file", "its owner", "its folder", "a folder above"],
+)
+def test_without_a_copy_a_file_that_others_can_change_is_refused_with_what_mends_it(
+    service: DriverService, manager: Manager, computer: Computer, place: str, sddl: str, said: str
+) -> None:
+    computer.writers[place] = sddl
+    with pytest.raises(procmon.DriverFileUnsafe, match=said) as caught:
+        service.install(copy=False)
+    assert manager.path is None
+    (line,) = str(caught.value).splitlines()[1:]
+    assert re.match(rf' +icacls ".*{place}" /setowner \*S-1-5-32-544 && icacls .* /grant:r \*S-1-5-18:\S*F ', line)
+    assert ("(OI)(CI)" in line) == (place != "procmon.sys")
+    service.install()  # a copy: whoever can change the file, what was read is what runs
+
+
+def test_without_a_copy_a_driver_on_the_network_is_refused(
+    service: DriverService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.path.realpath", lambda path: "\\\\server\\share\\procmon.sys")
+    with pytest.raises(ValueError, match="no driver from the network"):
+        service.install(copy=False)
+
+
+# ----------------------------------------------------------------------------------------------------- where it is
+
+
+def test_the_driver_is_looked_for_and_the_error_says_where(computer: Computer) -> None:
+    computer.packaged.unlink()
+    with pytest.raises(procmon.DriverFileMissing, match="the wheel of procmon-gate has it; .* builds it") as caught:
         procmon.find_driver()
-    monkeypatch.delenv("PROCMON_DRIVER")
-    monkeypatch.setenv("PROCESSOR_ARCHITECTURE", "MIPS")
-    monkeypatch.setattr("sys.frozen", True, raising=False)
-    monkeypatch.setattr("sys._MEIPASS", str(tmp_path), raising=False)
-    monkeypatch.setattr("procmon.win32.kernel.is_wine", lambda: False)
-    with pytest.raises(procmon.DriverFileMissing, match="build it .* set PROCMON_DRIVER") as caught:
+    assert str(computer.packaged) in str(caught.value)
+    assert str(Path("build", "driver")) not in str(caught.value), "the package is in no checkout"
+
+
+def test_in_a_checkout_the_driver_is_the_one_that_it_built(
+    computer: Computer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("procmon.driver.driver_file._package", lambda: tmp_path / "src" / "procmon")
+    (tmp_path / "driver").mkdir()
+    (tmp_path / "driver" / "protocol.h").touch()
+    built = executable(tmp_path / "build" / "driver" / "x64" / "procmon.sys")
+    assert procmon.find_driver() == built
+    built.unlink()
+    with pytest.raises(procmon.DriverFileMissing, match=re.escape(str(built))):
         procmon.find_driver()
-    assert str(tmp_path / "procmon.sys") in str(caught.value)
-    package = Path(procmon.__file__).parent
-    assert str(package / "driver" / "mips" / "procmon.sys") in str(caught.value)
-    assert str(package.parents[1] / "build" / "driver" / "mips" / "procmon.sys") in str(caught.value)
-    executable(tmp_path / "procmon.sys")
-    assert procmon.find_driver() == tmp_path / "procmon.sys"
+
+
+@pytest.mark.parametrize("name", ["PROCMON_DRIVER", "PROCESSOR_ARCHITECTURE", "PROCESSOR_ARCHITEW6432", "SystemRoot"])
+def test_no_environment_variable_decides_what_is_loaded_into_the_kernel(
+    service: DriverService, computer: Computer, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    other = executable(computer.folder / "other.sys", information=version_information() + b"other")
+    monkeypatch.setenv(name, str(other))
+    assert procmon.find_driver() == computer.packaged
+    service.install()
+    assert computer.copy.read_bytes() == computer.packaged.read_bytes()
 
 
 def test_with_undoes_just_what_it_did(service: DriverService, manager: Manager) -> None:

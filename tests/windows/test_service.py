@@ -6,6 +6,7 @@ the same for every other code.
 """
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +15,13 @@ import pytest
 import procmon
 from procmon import DriverService, DriverState
 from procmon.driver.info import driver_info
-from procmon.win32 import kernel, scm
+from procmon.win32 import files, kernel, machine, scm
 from procmon.win32._bind import windows_error
 
 NOTHING, STOPPED, RUNNING = DriverState.NOT_INSTALLED, DriverState.STOPPED, DriverState.RUNNING
+
+
+COPY = Path(files.system_folder(), "drivers", "ProcMonGate.sys")
 
 
 @pytest.fixture
@@ -37,7 +41,8 @@ def service() -> Iterator[DriverService]:
 def test_install_start_stop_delete_and_once_more(service: DriverService) -> None:
     for _ in range(2):
         service.install()
-        assert service.status() == procmon.DriverStatus("ProcMonGate", STOPPED, str(procmon.find_driver()))
+        assert service.status() == procmon.DriverStatus("ProcMonGate", STOPPED, str(COPY))
+        assert COPY.read_bytes() == procmon.find_driver().read_bytes()
         service.start()
         assert service.status().state is RUNNING
         assert driver_info().version_text == "1.0"
@@ -47,6 +52,7 @@ def test_install_start_stop_delete_and_once_more(service: DriverService) -> None
             driver_info()
         service.delete()
         assert service.status() == procmon.DriverStatus("ProcMonGate", NOTHING)
+        assert not COPY.exists()
 
 
 def test_every_step_before_install_says_so(service: DriverService) -> None:
@@ -112,15 +118,47 @@ def test_a_file_that_goes_after_the_install_is_told_at_the_start_and_can_be_mend
     file.parent.mkdir()
     shutil.copy(procmon.find_driver(), file)
     service.install(file)
-    assert service.status().path == str(file)
-    moved = file.rename(file.with_name("moved.sys"))
-    with pytest.raises(procmon.DriverFileMissing, match="überwacht.sys any more"):
+    assert service.status().path == str(COPY)
+    moved = COPY.rename(COPY.with_name("moved.sys"))
+    with pytest.raises(procmon.DriverFileMissing, match="ProcMonGate.sys any more"):
         service.start()
     assert service.status().state is STOPPED
-    moved.rename(file)
+    moved.rename(COPY)
     service.start()
     service.stop()
     service.delete()
+
+
+def test_a_file_that_users_can_change_is_not_run_where_it_lies_and_a_copy_of_it_is(
+    service: DriverService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under Wine each file is the one user's own, who counts as an administrator there; here they do not."""
+    file = tmp_path / "procmon.sys"
+    shutil.copy(procmon.find_driver(), file)
+    if kernel.is_wine():
+        monkeypatch.setattr("procmon.win32.access._own_account", frozenset)
+    else:
+        subprocess.run(["icacls", file, "/grant", "*S-1-5-32-545:M"], check=True)
+    with pytest.raises(procmon.DriverFileUnsafe, match=r"can change .*procmon.sys.*\n    icacls"):
+        service.install(file, copy=False)
+    assert service.status().state is NOTHING
+    service.install(file)
+    service.delete()
+
+
+def test_a_file_that_only_administrators_can_change_runs_where_it_lies(service: DriverService) -> None:
+    """In the folder of drivers, by another name than that of a copy."""
+    file = COPY.with_name("elsewhere.sys")
+    shutil.copy(procmon.find_driver(), file)
+    try:
+        service.install(file, copy=False)
+        assert service.status().path == str(file)
+        service.start()
+        service.stop()
+        service.delete()
+        assert file.exists() and not COPY.exists()
+    finally:
+        file.unlink()
 
 
 def test_a_second_service_for_the_loaded_driver_says_so(service: DriverService) -> None:
@@ -191,7 +229,11 @@ def test_a_stop_with_a_gate_open_is_done_or_told(service: DriverService) -> None
     service.delete()
 
 
-def test_the_driver_for_this_kernel_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PROCMON_DRIVER", raising=False)
+def test_the_driver_for_this_kernel_is_found() -> None:
     assert procmon.find_driver().name == "procmon.sys"
-    assert procmon.find_driver().parent.name == kernel.driver_architecture()
+    assert procmon.find_driver().parent.name == machine.driver_architecture()
+
+
+def test_the_kernels_architecture_is_told_to_a_python_of_any() -> None:
+    """tests/windows/test_bitness.py asks a 32-bit one."""
+    assert machine.native_machine() in machine.MACHINES

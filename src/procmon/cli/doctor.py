@@ -1,6 +1,5 @@
 """What keeps procmon from working on this machine, and what to do about each."""
 
-import os
 import platform
 import struct
 import sys
@@ -10,8 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 from ..driver import protocol
+from ..driver.driver_file import file_exists, find_driver
 from ..driver.info import DriverInfo, driver_info
-from ..driver.service import DriverService, DriverState, DriverStatus, find_driver
+from ..driver.service import DriverService, DriverState, DriverStatus
 from ..errors import DriverFileMissing, DriverNotInstalled, DriverNotRunning, ProcmonError, VersionMismatch
 from ..records import printable
 from ..win32 import kernel, machine, process
@@ -73,7 +73,7 @@ class ThisMachine:
 
     def driver_architecture(self) -> str:
         """The folder of the driver that this kernel can load."""
-        return kernel.driver_architecture()
+        return machine.driver_architecture()
 
     def elevated(self) -> bool:
         """An administrator's full token."""
@@ -170,7 +170,7 @@ def _service(computer: Machine) -> Finding:
         return Finding("service", True, state)
     if status.state is DriverState.STOPPING:
         advice = "close the program that has it open, then `procmon-gate driver stop` and `procmon-gate driver start`"
-    elif status.path and not os.path.exists(status.path):
+    elif status.path and not file_exists(status.path):
         advice = "its file is gone: `procmon-gate driver delete`, then `procmon-gate driver install`"
     elif status.exit_code == 577:
         advice = "Windows refused its signature at the last start: see signatures above"

@@ -308,12 +308,12 @@ def _add_policy(commands: "Commands") -> None:
 def _add_driver(commands: "Commands") -> None:
     what = "install, start, stop or delete the driver, or show its state"
     steps = _add_group(commands, "driver", what, f"{what.capitalize()}.", "STEP")
-    install = _add(steps, "install", "make the driver's service, which runs the file from where it lies", of="driver")
+    install = _add(steps, "install", "make the driver's service, which runs a copy in System32\\drivers", of="driver")
     text = "the driver, procmon.sys; without it the usual places are searched"
     install.add_argument("file", metavar="FILE", nargs="?", help=text)
     _add(steps, "start", "load the driver", of="driver")
     _add(steps, "stop", "unload the driver; what it holds then runs", of="driver")
-    _add(steps, "delete", "remove the driver's service; the file stays", of="driver")
+    _add(steps, "delete", "remove the driver's service and its copy of the file", of="driver")
     _add(steps, "status", "say whether the driver is installed, and whether it runs", of="driver")
 
 

@@ -1,36 +1,38 @@
-"""The driver as a Windows service: install, start, stop, delete, status.
-
-The service runs the .sys file from where it lies: nothing is copied. Keep it in a folder that only administrators can
-write to, such as one below ``C:\\Program Files``; whoever can change the file can change the kernel.
-"""
+"""The driver as a Windows service: install, start, stop, delete, status."""
 
 import enum
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from ..errors import (
-    DriverFileMissing,
     DriverNotInstalled,
     DriverNotRunning,
-    DriverNotSigned,
     DriverRunning,
     ProcmonError,
     UnsupportedPlatform,
 )
-from ..win32 import kernel, scm
+from ..win32 import scm
 from ..win32.translate import DELETE, INSTALL, QUERY, START, STOP, translate, translated
+from .driver_file import (
+    copy_of,
+    file_exists,
+    find_driver,
+    plain_path,
+    read_driver,
+    refuse_unsafe,
+    remove_copy,
+    write_copy,
+)
 from .info import driver_info
 
-__all__ = ["DriverService", "DriverState", "DriverStatus", "find_driver"]
-
-FILE_NAME = "procmon.sys"
+__all__ = ["DriverService", "DriverState", "DriverStatus"]
 
 _FILE_NOT_FOUND = 2
 _NEVER_STARTED = 1077  # ERROR_SERVICE_NEVER_STARTED
@@ -113,7 +115,8 @@ class DriverService:
     >>> procmon.DriverService("ProcMonGateElsewhere").status()  # doctest: +WINDOWS
     <DriverStatus ProcMonGateElsewhere not installed>
 
-    Raises: UnsupportedPlatform when made off Windows (without a `manager` of one's own).
+    Raises: UnsupportedPlatform when made off Windows (without a `manager` of one's own); ValueError for a name that no
+    service can have.
     """
 
     def __init__(self, name: str = "ProcMonGate", *, manager: ServiceManager | None = None) -> None:
@@ -121,6 +124,8 @@ class DriverService:
             raise UnsupportedPlatform(
                 f"DriverService needs Windows, this is {sys.platform}; procmon.SimulatedGate works without a driver"
             )
+        if not re.fullmatch(r"[\w.-]{1,80}", name):
+            raise ValueError(f"{name!r} is no name for a service: use letters, digits, dots and dashes")
         self.name = name
         """Of the service. The device is called ``ProcMonGate`` whatever the service's name."""
         self._manager: ServiceManager = manager or scm
@@ -129,16 +134,31 @@ class DriverService:
     def __repr__(self) -> str:
         return f"<DriverService {self.name}>"
 
-    def install(self, path: str | os.PathLike[str] | None = None) -> None:
-        """Make the service for the driver at `path`, or at the first place of `find_driver`.
+    def install(self, path: str | os.PathLike[str] | None = None, *, copy: bool = True) -> None:
+        r"""Make the service for the driver at `path`, or for the one that came with this package (`find_driver`).
+
+        The file is copied to ``System32\drivers``, under the name of the service, compared byte by byte, and run from
+        there. With ``copy=False`` the service runs it from where it lies, which must be out of others' reach.
 
         Raises: DriverFileMissing also for a file that is no driver, DriverNotSigned for one of another architecture,
-        DriverAlreadyInstalled, AccessDenied; ValueError for a path on the network.
+        VersionMismatch for one of another version, DriverFileUnsafe for one that others than administrators can change
+        (with ``copy=False``), DriverAlreadyInstalled, DriverRunning, AccessDenied.
         """
-        file = _plain_path(find_driver() if path is None else path)
-        _check_file(file)
-        with translated(INSTALL, name=self.name, path=file):
-            self._manager.create(self.name, f"{self.name} process gate", file)
+        source = plain_path(find_driver() if path is None else path)
+        data = read_driver(source)
+        if copy:
+            target = copy_of(self.name)
+        else:
+            target = os.path.realpath(source)  # also of a mapped drive
+            refuse_unsafe(target)
+        with translated(INSTALL, name=self.name, path=target):
+            self._manager.create(self.name, f"{self.name} process gate", target)
+        if copy:  # only now: a service of that name that is there already may run from that file
+            try:
+                write_copy(data, target)
+            except BaseException:
+                self._manager.delete(self.name)
+                raise
 
     def start(self) -> None:
         """Load the driver.
@@ -151,7 +171,7 @@ class DriverService:
                 self._manager.start(self.name)
         except ProcmonError as problem:
             # Windows has many codes for a file that has gone, and some of them say something else.
-            if type(problem) is ProcmonError and os.path.isabs(path) and not os.path.isfile(path):
+            if type(problem) is ProcmonError and os.path.isabs(path) and not file_exists(path):
                 raise translate(OSError(_FILE_NOT_FOUND, ""), START, name=self.name, path=path) from problem.__cause__
             raise
 
@@ -175,7 +195,7 @@ class DriverService:
             raise DriverRunning(still_open)
 
     def delete(self) -> None:
-        """Remove the service. The file stays.
+        """Remove the service, and the copy that `install` has made. A file that lies elsewhere stays.
 
         Raises: DriverNotInstalled; DriverRunning when it has not been stopped; AccessDenied.
         """
@@ -184,6 +204,8 @@ class DriverService:
             raise DriverRunning(f"the driver of {self.name} is {status.state.value}: stop() it first, then delete()")
         with translated(DELETE, name=self.name):
             self._manager.delete(self.name)
+        if status.path and os.path.normcase(status.path) == os.path.normcase(copy_of(self.name)):
+            remove_copy(status.path)
 
     def status(self) -> DriverStatus:
         """What it is doing at this moment; one that is not installed is no error."""
@@ -250,65 +272,3 @@ def _undo(steps: Sequence[Step], error: BaseException | None) -> None:
         if error is None:
             raise
         error.add_note(f"and the driver service could not be put back as it was: {problem}")
-
-
-def _plain_path(path: str | os.PathLike[str]) -> str:
-    r"""The form that every Windows takes for a driver: absolute, and without ``\??\`` or ``\\?\``."""
-    text = os.fspath(path)
-    for prefix in ("\\??\\", "\\\\?\\"):
-        text = text.removeprefix(prefix)
-    text = os.path.abspath(text)
-    if text.startswith("\\\\"):
-        raise ValueError(f"Windows loads no driver from the network ({text}): copy the file to a local disk first")
-    return text
-
-
-_HOW_TO_GET_IT = "build it with `python3 dev.py driver` in a checkout of the project"
-_MACHINES = {0x8664: "x64", 0x14C: "x86", 0xAA64: "arm64"}
-
-
-def _check_file(path: str) -> None:
-    """Tell before Windows does, and more clearly, that a file cannot be this machine's driver."""
-    if not os.path.isfile(path):
-        raise DriverFileMissing(f"there is no file {path}: {_HOW_TO_GET_IT}, or give its path")
-    with open(path, "rb") as file:
-        head = file.read(4096)
-    at = int.from_bytes(head[0x3C:0x40], "little")
-    if head[:2] != b"MZ" or head[at : at + 4] != b"PE\0\0":
-        raise DriverFileMissing(f"{path} is no driver, nor any Windows program: build it, or give the right path")
-    machine, wanted = int.from_bytes(head[at + 4 : at + 6], "little"), kernel.driver_architecture()
-    built_for = _MACHINES.get(machine, f"machine 0x{machine:X}")
-    if built_for != {"wine": "x64"}.get(wanted, wanted):
-        raise DriverNotSigned(f"{path} is built for {built_for}: this Windows needs build/driver/{wanted}/{FILE_NAME}")
-
-
-def find_driver() -> Path:
-    """The driver's file: PROCMON_DRIVER if it is set; else beside a frozen application's modules or its program, in the
-    package, in the source tree's ``build/driver/<architecture>/``.
-
-    >>> from unittest.mock import patch
-    >>> with patch.dict("os.environ", PROCMON_DRIVER="nowhere.sys"):
-    ...     find_driver()
-    Traceback (most recent call last):
-    ...
-    procmon.errors.DriverFileMissing: PROCMON_DRIVER names nowhere.sys, and no file is there: correct it, or unset it
-
-    Raises: DriverFileMissing, which says where it looked.
-    """
-    if chosen := os.environ.get("PROCMON_DRIVER"):
-        if not os.path.isfile(chosen):
-            raise DriverFileMissing(f"PROCMON_DRIVER names {chosen}, and no file is there: correct it, or unset it")
-        return Path(chosen)
-    package, architecture = Path(__file__).resolve().parents[1], kernel.driver_architecture()
-    places = [package / "driver" / architecture / FILE_NAME]
-    if getattr(sys, "frozen", False):
-        bundle = Path(getattr(sys, "_MEIPASS", package))
-        places = [bundle / FILE_NAME, bundle / "procmon" / FILE_NAME, Path(sys.executable).parent / FILE_NAME, *places]
-    places.append(package.parents[1] / "build" / "driver" / architecture / FILE_NAME)
-    for place in places:
-        if place.is_file():
-            return place
-    raise DriverFileMissing(
-        f"the driver is at none of {', '.join(map(str, places))}: {_HOW_TO_GET_IT}, give its path to install(), or set "
-        "PROCMON_DRIVER"
-    )

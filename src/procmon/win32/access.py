@@ -172,10 +172,14 @@ _PRIVATE = "O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;0x1200a9;;;BU)"
 
 
 def icacls_line(path: str, *, folder: bool) -> str:
-    """The command that leaves a file or folder to administrators, for a prompt of an administrator."""
+    """The command that leaves a file or folder to administrators, for a prompt of an administrator.
+
+    /reset takes what was granted to other accounts; /grant:r alone would leave it.
+    """
     inherit = "(OI)(CI)" if folder else ""
     grants = " ".join(f"*{sid}:{inherit}{right}" for sid, right in _GRANTS)
-    return f'icacls "{path}" /setowner *S-1-5-32-544 && icacls "{path}" /inheritance:r /grant:r {grants}'
+    steps = ["/setowner *S-1-5-32-544", "/reset", f"/inheritance:r /grant:r {grants}"]
+    return " && ".join(f'icacls "{path}" {step}' for step in steps)
 
 
 _GRANTS = [("S-1-5-18", "F"), ("S-1-5-32-544", "F"), ("S-1-5-32-545", "RX")]

@@ -10,7 +10,7 @@ from io import BufferedReader
 from . import kernel
 from ._bind import BOOL, DWORD, HANDLE, bind, fail_on_zero, kernel32
 
-__all__ = ["changed_at", "handle_of", "open_shared"]
+__all__ = ["changed_at", "handle_of", "open_shared", "system_folder", "whole_system"]
 
 _FILE_SHARE_ALL = 7
 _FILE_FLAG_SEQUENTIAL_SCAN = 0x08000000
@@ -46,10 +46,10 @@ _Wow64RevertWow64FsRedirection = bind(kernel32, "Wow64RevertWow64FsRedirection",
 
 
 @contextmanager
-def _whole_system() -> Iterator[None]:
+def whole_system() -> Iterator[None]:
     """For this thread System32 is System32: a 32-bit Python on a 64-bit Windows is else given the file of that name in
     SysWOW64, another program."""
-    if not kernel.is_wow64():
+    if sys.platform != "win32" or not kernel.is_wow64():
         yield
         return
     before = ctypes.c_void_p()
@@ -60,9 +60,21 @@ def _whole_system() -> Iterator[None]:
         _Wow64RevertWow64FsRedirection(before)
 
 
+# https://learn.microsoft.com/windows/win32/api/sysinfoapi/nf-sysinfoapi-getsystemdirectoryw
+# UINT GetSystemDirectoryW(LPWSTR lpBuffer, UINT uSize);
+_GetSystemDirectoryW = bind(kernel32, "GetSystemDirectoryW", DWORD, (ctypes.c_wchar_p, DWORD), fail_on_zero)
+
+
+def system_folder() -> str:
+    r"""``C:\Windows\system32``, also for a 32-bit Python on a 64-bit Windows. Raises: OSError."""
+    path = ctypes.create_unicode_buffer(260)
+    _GetSystemDirectoryW(path, len(path))
+    return path.value
+
+
 def open_shared(path: str) -> BufferedReader:
     r"""Open a file to read, by its DOS path, of any length, or its native one, ``\Device\...``. Raises: OSError."""
-    with _whole_system():
+    with whole_system():
         handle = kernel.open_existing(_full(path), kernel.GENERIC_READ, _FILE_SHARE_ALL, _FILE_FLAG_SEQUENTIAL_SCAN)
     if sys.platform == "win32":
         import msvcrt

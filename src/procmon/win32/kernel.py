@@ -1,7 +1,6 @@
 """Events, waits, processes, opening by name, and the names of drives: what the gates need of kernel32."""
 
 import ctypes
-import os
 import sys
 from collections.abc import Sequence
 from typing import SupportsInt
@@ -29,7 +28,6 @@ __all__ = [
     "PROCESS_QUERY_LIMITED_INFORMATION",
     "PROCESS_TERMINATE",
     "create_event",
-    "driver_architecture",
     "is_wine",
     "is_wow64",
     "native_drive",
@@ -178,14 +176,3 @@ def is_wine() -> bool:
     except AttributeError:
         return False
     return True
-
-
-def driver_architecture() -> str:
-    """The build of the driver that this kernel can load: a folder of build/driver, ``x64``, ``x86`` or ``wine``.
-
-    It is the kernel's, not Python's: a 32-bit Python on a 64-bit Windows needs the x64 driver.
-    """
-    if is_wine():
-        return "wine"
-    native = os.environ.get("PROCESSOR_ARCHITEW6432") or os.environ.get("PROCESSOR_ARCHITECTURE", "AMD64")
-    return {"AMD64": "x64", "X86": "x86"}.get(native.upper(), native.lower())

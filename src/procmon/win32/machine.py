@@ -1,13 +1,54 @@
-"""What this machine allows: an elevated token, test signing."""
+"""What this machine is, and what it allows: its kernel, an elevated token, test signing."""
 
 import ctypes
 from ctypes import byref, c_void_p, sizeof
 from dataclasses import dataclass
 
 from . import token
-from ._bind import DWORD, HANDLE, bind, check_ntstatus, kernel32, never_fails, ntdll
+from ._bind import BOOL, DWORD, HANDLE, bind, check_ntstatus, fail_on_zero, kernel32, never_fails, ntdll
+from .kernel import is_wine
 
-__all__ = ["CodeIntegrity", "code_integrity", "is_elevated"]
+__all__ = ["MACHINES", "CodeIntegrity", "code_integrity", "driver_architecture", "is_elevated", "native_machine"]
+
+# -------------------------------------------------------------------------------------------------------- the kernel
+
+MACHINES = {0x8664: "x64", 0x14C: "x86", 0xAA64: "arm64"}
+"""IMAGE_FILE_MACHINE_...: what a file is built for, and what a kernel is."""
+
+# https://learn.microsoft.com/windows/win32/api/wow64apiset/nf-wow64apiset-iswow64process2
+# BOOL IsWow64Process2(HANDLE hProcess, USHORT *pProcessMachine, USHORT *pNativeMachine);   Windows 10 1511 and later
+_IsWow64Process2 = bind(
+    kernel32, "IsWow64Process2", BOOL, (HANDLE, c_void_p, ctypes.POINTER(ctypes.c_uint16)), fail_on_zero
+)
+
+# https://learn.microsoft.com/windows/win32/api/sysinfoapi/nf-sysinfoapi-getnativesysteminfo
+# void GetNativeSystemInfo(LPSYSTEM_INFO lpSystemInfo);
+_GetNativeSystemInfo = bind(kernel32, "GetNativeSystemInfo", None, (c_void_p,), never_fails)
+_SYSTEM_INFO_BYTES = 48
+_PROCESSORS = {9: 0x8664, 0: 0x14C, 12: 0xAA64}  # PROCESSOR_ARCHITECTURE_AMD64, _INTEL, _ARM64
+
+
+def native_machine() -> int:
+    """The kernel's IMAGE_FILE_MACHINE_..., whatever Python is built for. Raises: UnsupportedPlatform off Windows."""
+    process, native = ctypes.c_uint16(), ctypes.c_uint16()
+    try:
+        _IsWow64Process2(_GetCurrentProcess(), byref(process), byref(native))
+    except AttributeError:  # an older Windows; none of those runs x64 programs on arm64
+        info = ctypes.create_string_buffer(_SYSTEM_INFO_BYTES)
+        _GetNativeSystemInfo(info)
+        return _PROCESSORS.get(int.from_bytes(info.raw[:2], "little"), 0)
+    return int(native.value)
+
+
+def driver_architecture() -> str:
+    """The build of the driver that this kernel can load: ``x64``, ``x86``, ``arm64`` or, for tests, ``wine``.
+
+    It is the kernel's, not Python's: a 32-bit Python on a 64-bit Windows needs the x64 driver. No environment variable
+    has a say. Raises: UnsupportedPlatform off Windows.
+    """
+    machine = native_machine()
+    return "wine" if is_wine() else MACHINES.get(machine, f"machine 0x{machine:X}")
+
 
 # --------------------------------------------------------------------------------------------------------- the token
 

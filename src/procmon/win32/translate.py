@@ -25,7 +25,7 @@ from ..errors import (
 from .codes import code_of
 
 __all__ = [
-    "ATTACH", "DELETE", "INSTALL", "NOT_INSTALLED", "OPEN", "QUERY", "REGISTER", "REQUEST", "START", "STOP",
+    "ATTACH", "COPY", "DELETE", "INSTALL", "NOT_INSTALLED", "OPEN", "QUERY", "REGISTER", "REQUEST", "START", "STOP",
     "translate", "translated",
 ]  # fmt: skip
 
@@ -41,13 +41,14 @@ _BEING_DELETED = (
 )
 _INSTALL_ANEW = "delete() the service {name}, then install(path) the right file"
 _WRONG_MACHINE = (
-    "{path} is not built for this Windows, which needs the file of build/driver/x64 if it is a 64-bit one, of "
-    f"build/driver/x86 if not: {_INSTALL_ANEW}"
+    "{path} is not built for this Windows, which needs the x64 or arm64 file if it is a 64-bit one, the x86 file if "
+    f"not: {_INSTALL_ANEW}"
 )
 _NOT_SIGNED = (
     "Windows does not accept the signature of {{path}} ({}): sign it with a certificate that this machine trusts, and "
     "turn test signing on with `bcdedit /set testsigning on` and a restart; docs/windows-setup.md has the steps"
 )
+_LOADED = "a driver is loaded from {path}, or a program has it open: stop that one, then install() again"
 _BUSY = "the driver of {name} is being started or stopped at this moment: try again in a second"
 
 _SERVICE: Advice = {
@@ -62,6 +63,13 @@ INSTALL: Advice = _SERVICE | {
     1072: (DriverAlreadyInstalled, _BEING_DELETED),
     1073: (DriverAlreadyInstalled, "the service {name} is there already: start() it, or delete() it to install {path}"),
     1078: (DriverAlreadyInstalled, "another service shows itself as {name}: delete it first, or take another name"),
+}
+COPY: Advice = {
+    5: (AccessDenied, f"Windows does not let this program write {{path}}: {_ELEVATE}"),
+    32: (DriverRunning, _LOADED),
+    33: (DriverRunning, _LOADED),
+    112: (ProcmonError, "the disk is full: make room for {path}, then install() again"),
+    1224: (DriverRunning, _LOADED),
 }
 START: Advice = _SERVICE | {
     2: (DriverFileMissing, f"the driver is not at {{path}} any more: {_INSTALL_ANEW}"),
@@ -83,7 +91,12 @@ START: Advice = _SERVICE | {
     1058: (DriverNotRunning, "the service {name} is disabled: `sc config {name} start= demand`, then start() again"),
     1114: (ProcmonError, "{path} was not loaded: it is damaged, or needs another Windows; build it anew"),
     1275: (DriverNotSigned, _NOT_SIGNED.format("error 1275: it is blocked from loading")),
-    1450: (ProcmonError, "Windows has no memory left to load {path}: free some, then start() again"),
+    1450: (
+        ProcmonError,
+        "Windows has no memory left to load {path}, or its table of image notifications is full (8 drivers on older "
+        "Windows, 64 on newer ones): free memory, or stop another driver that watches processes (an antivirus, Process "
+        "Monitor), then start() again",
+    ),
     4551: (DriverNotSigned, _NOT_SIGNED.format("error 4551: an application control policy refuses it")),
 }
 STOP: Advice = _SERVICE | {

@@ -1,0 +1,167 @@
+r"""The driver's file: where it comes from, what is checked of it, and its copy in ``System32\drivers``.
+
+What a service names runs in the kernel. So the bytes that were checked are the bytes that are written, into a folder
+that only administrators can change; or the file stays where it lies, if only administrators can change it there.
+"""
+
+import os
+import struct
+from pathlib import Path
+
+from ..errors import DriverFileMissing, DriverFileUnsafe, DriverNotSigned, VersionMismatch
+from ..util.log import WARNING, log
+from ..util.version import VERSION
+from ..win32 import access, files, machine
+from ..win32.translate import COPY, translated
+
+__all__ = [
+    "FILE_NAME",
+    "copy_of",
+    "file_exists",
+    "find_driver",
+    "plain_path",
+    "read_driver",
+    "refuse_unsafe",
+    "remove_copy",
+    "write_copy",
+]
+
+FILE_NAME = "procmon.sys"
+
+_HOW_TO_GET_IT = "the wheel of procmon-gate has it; in a checkout of the project, `python3 dev.py driver` builds it"
+_VERSION_MARK = struct.pack("<II", 0xFEEF04BD, 0x10000)  # the head of VS_FIXEDFILEINFO
+
+
+def find_driver() -> Path:
+    r"""The driver for this machine's kernel: of the package, or of the checkout that it is in.
+
+    In the package it is ``procmon\driver\ARCHITECTURE\procmon.sys``; a frozen application has it there if it takes the
+    package's data along (``pyinstaller --collect-data procmon``). The architecture is the kernel's, not Python's.
+
+    >>> import procmon
+    >>> procmon.find_driver().name  # doctest: +WINDOWS
+    'procmon.sys'
+
+    Raises: DriverFileMissing, which says where it looked; UnsupportedPlatform off Windows.
+    """
+    architecture = machine.driver_architecture()
+    places = [_package() / "driver" / architecture / FILE_NAME]
+    checkout = _package().parents[1]
+    if (checkout / "driver" / "protocol.h").is_file():
+        places.append(checkout / "build" / "driver" / architecture / FILE_NAME)
+    for place in places:
+        if place.is_file():
+            return place
+    raise DriverFileMissing(
+        f"there is no driver for this machine ({architecture}) at {' or '.join(map(str, places))}: {_HOW_TO_GET_IT}; "
+        "or give the path of one to install()"
+    )
+
+
+def _package() -> Path:
+    return Path(__file__).resolve().parents[1]
+
+
+def plain_path(path: str | os.PathLike[str]) -> str:
+    r"""The form that every Windows takes for a driver: absolute, and without ``\??\`` or ``\\?\``."""
+    text = os.fspath(path)
+    for prefix in ("\\??\\", "\\\\?\\"):
+        text = text.removeprefix(prefix)
+    return os.path.abspath(text)
+
+
+def read_driver(path: str) -> bytes:
+    """The bytes of a driver file that is this package's, for this machine. Raises as `DriverService.install`."""
+    if not file_exists(path):
+        raise DriverFileMissing(f"there is no file {path}: {_HOW_TO_GET_IT}; or give its path")
+    with files.whole_system(), open(path, "rb") as file:
+        data = file.read()
+    at = int.from_bytes(data[0x3C:0x40], "little")
+    if data[:2] != b"MZ" or data[at : at + 4] != b"PE\0\0":
+        raise DriverFileMissing(f"{path} is no driver, nor any Windows program: build it, or give the right path")
+    code, wanted = int.from_bytes(data[at + 4 : at + 6], "little"), machine.driver_architecture()
+    built_for = machine.MACHINES.get(code, f"machine 0x{code:X}")
+    if built_for != {"wine": "x64"}.get(wanted, wanted):
+        raise DriverNotSigned(f"{path} is built for {built_for}: this Windows needs the driver for {wanted}")
+    if (version := _version_of(data)) != VERSION:
+        what = f"is of version {version}" if version else "does not say which driver it is"
+        raise VersionMismatch(
+            f"{path} {what}, and this package needs {VERSION}: install the one that came with it; build/driver is made "
+            "anew by `python3 dev.py driver`"
+        )
+    return data
+
+
+def _version_of(data: bytes) -> str | None:
+    mark = data.find(_VERSION_MARK)
+    if mark < 0 or mark + 16 > len(data):
+        return None
+    high, low = struct.unpack_from("<II", data, mark + 8)
+    return f"{high >> 16}.{high & 0xFFFF}.{low >> 16}"
+
+
+def file_exists(path: str) -> bool:
+    """Whether a file is there for the kernel, which knows no other System32 for 32-bit programs."""
+    with files.whole_system():
+        return os.path.isfile(path)
+
+
+# ------------------------------------------------------------------------------------------------------- the copy
+
+
+def copy_of(service: str) -> str:
+    r"""Where the copy of a service lies: ``C:\Windows\system32\drivers\SERVICE.sys``."""
+    return os.path.join(files.system_folder(), "drivers", f"{service}.sys")
+
+
+def write_copy(data: bytes, path: str) -> None:
+    """Write the driver to the path of its copy, whole or not at all, and compare what is there then.
+
+    Raises: AccessDenied, DriverRunning when it cannot be replaced because it is loaded; DriverFileMissing when what was
+    written is not what is there.
+    """
+    new = f"{path}.new"
+    with translated(COPY, path=path), files.whole_system():
+        if not (os.path.exists(path) and Path(path).read_bytes() == data):
+            with open(new, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(new, path)
+        written = Path(path).read_bytes()
+    if written != data:
+        raise DriverFileMissing(
+            f"{path} is not what was written to it: has an antivirus changed it? Then install() again"
+        )
+
+
+def remove_copy(path: str) -> None:
+    """Delete a copy. One that cannot be deleted stays, and the log says so: nothing names it any more."""
+    try:
+        with files.whole_system():
+            os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log(WARNING, "%s is not needed any more, and could not be deleted: %s", path, error)
+
+
+# --------------------------------------------------------------------------------------- the file where it lies
+
+
+def refuse_unsafe(path: str) -> None:
+    """Raise unless only administrators can change the file, or put another in its place.
+
+    Raises: DriverFileUnsafe, with the commands that mend it; ValueError for a file on the network; OSError when Windows
+    does not say who may.
+    """
+    if path.startswith("\\\\"):
+        raise ValueError(f"Windows loads no driver from the network ({path}): leave out copy=False")
+    with files.whole_system():
+        if not (found := access.writers(path)):
+            return
+    lines = [f"    {access.icacls_line(place, folder=place != path)}" for place in found]
+    who = "; ".join(f"{', '.join(others)} can change {place}" for place, others in found.items())
+    raise DriverFileUnsafe(
+        "\n".join([f"{who}: install a copy (without copy=False), or mend it in an administrator's prompt:", *lines])
+    )
