@@ -21,7 +21,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -37,7 +37,7 @@ import layout  # noqa: E402 - it lies in tests, which is on the path only now
 from setup import debian, programs, project  # noqa: E402
 from setup.locks import locked  # noqa: E402
 from setup.project import Stop, report  # noqa: E402
-from setup.venv import venv  # noqa: E402
+from setup.venv import sigma_venv, venv  # noqa: E402
 from setup.windows_python import private_windows, run_windows  # noqa: E402
 from setup.windows_python32 import windows_python32  # noqa: E402
 
@@ -109,6 +109,7 @@ class Ring:
     is_about: str
     drivers: tuple[str, ...] = ()  # what of the driver it needs
     in_windows: bool = False
+    python: Callable[[], Path] = venv  # of this machine, where it does not run in Windows
 
     @property
     def folder(self) -> str:
@@ -121,6 +122,7 @@ RINGS = [
     Ring("core", "the driver's core, as a library of this machine", tuple(DRIVERS)),
     Ring("windows", "real Windows calls, real processes, the driver", ("wine", *CLIENTS), in_windows=True),
     Ring("examples", "each example, as a person runs it"),
+    Ring("sigma_backend", "Sigma rules as a policy, with pySigma and sigma-cli", python=sigma_venv),
 ]
 
 
@@ -209,7 +211,7 @@ def run_ring(ring: Ring, arguments: Sequence[str], long: bool) -> tuple[Count, i
         with private_windows() as prefix:
             status = run_windows(command, prefix, timeout, silent_input=True)
     else:
-        command.insert(0, str(venv()))
+        command.insert(0, str(ring.python()))
         status = programs.run_attached(command, programs.with_paths(), timeout, silent_input=True)
     return (Count.read(junit) if junit.exists() else Count()), status
 
@@ -230,12 +232,16 @@ def complaints_about(ring: Ring, count: Count, status: int, is_selection: bool) 
 # -------------------------------------------------------------------------------------------------------- check
 
 
+USE_PYSIGMA = ("examples/sigma/", "tests/sigma_backend/")
+"""Folders whose modules import pySigma; mypy reads them with the packages of ``.dev/sigma``."""
+
+
 def type_checked(platform: str) -> list[str]:
     """What mypy reads for a platform: everything, but tests that run on the other one only."""
     elsewhere = {"win32": ("tests/core/", "tests/setup/"), "linux": ("tests/windows/",)}[platform]
     folders = ("dev.py", "driver", "examples", "tests")
     scripts = [name for folder in folders for name in layout.listed(ROOT, folder, ".py")]
-    return ["src/procmon", *(name for name in scripts if not name.startswith(elsewhere))]
+    return ["src/procmon", *(name for name in scripts if not name.startswith((*elsewhere, *USE_PYSIGMA)))]
 
 
 def check(options: argparse.Namespace) -> int:
@@ -257,6 +263,12 @@ def check(options: argparse.Namespace) -> int:
         cache = f"--cache-dir={project.DEV / 'mypy' / platform}"
         command += ["--explicit-package-bases", "--no-error-summary", cache, *type_checked(platform)]
         failed |= programs.run_attached(command, {**os.environ, "MYPYPATH": bases}) != 0
+    report("mypy --strict of what uses pySigma")
+    command = [str(venv()), "-m", "mypy", "--strict", f"--python-executable={sigma_venv()}"]
+    command += ["--explicit-package-bases", "--no-error-summary", f"--cache-dir={project.DEV / 'mypy' / 'sigma'}"]
+    command += [name for folder in USE_PYSIGMA for name in layout.listed(ROOT, folder, ".py")]
+    bases = os.pathsep.join(["src", "tests", "examples/sigma"])
+    failed |= programs.run_attached(command, {**os.environ, "MYPYPATH": bases}) != 0
     print("check: " + ("failed" if failed else "all is well"), flush=True)
     return int(failed)
 

@@ -1,4 +1,4 @@
-"""The virtual environment in ``.dev/venv``, and pip with the hashes of tests/pins."""
+"""The virtual environments in ``.dev``, and pip with the hashes of tests/pins."""
 
 import os
 import subprocess
@@ -22,14 +22,24 @@ def base_python() -> str:
 
 def venv() -> Path:
     """The Python of ``.dev/venv``, which has pytest, hypothesis, mypy and ruff."""
+    return _made("venv", ["pytest.txt", "tools.txt"], "pytest, hypothesis, mypy and ruff")
+
+
+def sigma_venv() -> Path:
+    """The Python of ``.dev/sigma``, which has pytest, hypothesis, pySigma and sigma-cli."""
+    return _made("sigma", ["pytest.txt", "sigma.txt"], "pytest, hypothesis, pySigma and sigma-cli")
+
+
+def _made(name: str, pins: Sequence[str], contents: str) -> Path:
+    """The Python of a virtual environment in ``.dev``, made when it is not there as these lists pin it."""
     debian.install(debian.VENV)
-    folder = project.DEV / "venv"
+    folder = project.DEV / name
     python = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
-    lists = [project.PINS / "pytest.txt", project.PINS / "tools.txt"]
+    lists = [project.PINS / pin for pin in pins]
     wanted = parts.recipe("1", base_python(), *(path.read_text() for path in lists))
     with set_up():
         if not parts.is_made(folder, wanted, python):
-            project.report("making .dev/venv with pytest, hypothesis, mypy and ruff")
+            project.report(f"making .dev/{name} with {contents}")
             parts.start_over(folder)
             programs.run_quietly([base_python(), "-m", "venv", folder], "no virtual environment")
             pip(folder / python, "install", "--only-binary=:all:", *requirements(lists))

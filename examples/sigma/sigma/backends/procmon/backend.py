@@ -1,0 +1,322 @@
+"""From pySigma's parsed rules to the text of a policy; what a policy cannot say is an error of that one rule."""
+
+from dataclasses import dataclass
+from typing import Any as Anything
+from typing import ClassVar, NoReturn
+
+from sigma.conditions import (
+    ConditionAND,
+    ConditionFieldEqualsValueExpression,
+    ConditionItem,
+    ConditionNOT,
+    ConditionOR,
+    ConditionValueExpression,
+)
+from sigma.conversion.base import Backend
+from sigma.conversion.state import ConversionState
+from sigma.correlations import SigmaCorrelationRule
+from sigma.exceptions import SigmaConfigurationError, SigmaError, SigmaFeatureNotSupportedByBackendError
+from sigma.processing.pipeline import ProcessingPipeline
+from sigma.rule import SigmaLevel, SigmaRule
+from sigma.rule.base import SigmaRuleBase
+from sigma.types import CompareOperators, SigmaCasedString, SigmaCompareExpression, SigmaNumber, SigmaString
+
+from . import fields, toml
+from .conditions import All, Any, Condition, Fact, Not, Scalar, depth, simplified, table
+
+DEEPEST = 16
+"""Levels to which a policy's tables may be nested."""
+
+HEADER = """\
+# Sigma rules as a policy of procmon-gate. The rules' authors are named in their messages.
+# Rules of SigmaHQ are under the Detection Rule License 1.1, which asks for that:
+# https://github.com/SigmaHQ/Detection-Rule-License"""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """One condition of a rule; a rule may have several."""
+
+    rule: SigmaRule
+    condition: Condition
+
+
+class ProcmonBackend(Backend):
+    """Converts Sigma rules for Windows process creations to a policy.
+
+    Options: ``block`` and ``ask``, each a level. Rules of the level ``block`` and above are enforced as blocks, those
+    of the level ``ask`` and above otherwise as questions. The others log what they would block.
+    """
+
+    name: ClassVar[str] = "procmon-gate policy"
+    identifier: ClassVar[str] = "procmon"
+    formats: ClassVar[dict[str, str]] = {"default": "a policy for procmon-gate, a TOML file"}
+    requires_pipeline: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        processing_pipeline: ProcessingPipeline | None = None,
+        collect_errors: bool = False,
+        block: str = "",
+        ask: str = "",
+        **backend_options: Anything,
+    ) -> None:
+        if backend_options:
+            raise TypeError(f"there is no option '{min(backend_options)}'; there are block=LEVEL and ask=LEVEL")
+        super().__init__(processing_pipeline, collect_errors)
+        self._enforced = {"block": block, "ask": ask}
+        self.counts: dict[str, int] = {}
+        """How many rules of the last policy block, ask, and only log."""
+
+    # -------------------------------------------------------------------------------------------------- whole rules
+
+    def convert_rule(self, rule: SigmaRule, *arguments: Anything, **options: Anything) -> list[Anything]:
+        """The conditions of a rule, or none and an error in `errors`."""
+        try:
+            if rule.errors:
+                raise rule.errors[0]
+            _check_log_source(rule)
+        except SigmaError as error:
+            self._left_out(rule, error)
+            return []
+        return super().convert_rule(rule, *arguments, **options)
+
+    def convert_correlation_rule(
+        self, rule: SigmaCorrelationRule, *arguments: Anything, **options: Anything
+    ) -> list[Anything]:
+        """Nothing and an error: a policy decides about one process creation, and counts no others."""
+        self._left_out(rule, _unsupported("it correlates several events; a policy decides about one at a time"))
+        return []
+
+    convert_correlation_event_count_rule = convert_correlation_rule
+    convert_correlation_value_count_rule = convert_correlation_rule
+    convert_correlation_value_sum_rule = convert_correlation_rule
+    convert_correlation_value_avg_rule = convert_correlation_rule
+    convert_correlation_value_median_rule = convert_correlation_rule
+    convert_correlation_value_percentile_rule = convert_correlation_rule
+    convert_correlation_temporal_rule = convert_correlation_rule
+    convert_correlation_temporal_ordered_rule = convert_correlation_rule
+    convert_correlation_extended_temporal_rule = convert_correlation_rule
+    convert_correlation_extended_temporal_ordered_rule = convert_correlation_rule
+
+    def finish_query(
+        self, rule: SigmaRule | SigmaCorrelationRule, query: Condition, state: ConversionState
+    ) -> Converted:
+        """Check what cannot be said of the condition as a whole."""
+        assert isinstance(rule, SigmaRule)
+        condition = simplified(query)
+        if (levels := depth(table(condition))) > DEEPEST:
+            raise _unsupported(f"its conditions are nested {levels} deep; a policy takes {DEEPEST}")
+        return Converted(rule, condition)
+
+    def finalize_output_default(self, queries: list[Converted]) -> str:
+        """The text of the policy: enforced blocks first, then questions, then what only logs."""
+        levels = {verdict: _level(verdict, level) for verdict, level in self._enforced.items()}
+        rules: dict[str, list[Converted]] = {}
+        for query in queries:
+            rules.setdefault(_name(query.rule), []).append(query)
+        texts: dict[str, list[str]] = {"block": [], "ask": [], "audit": []}
+        for same in rules.values():
+            kept = [query for query in same if query.rule is same[0].rule]
+            for other in {id(query.rule): query.rule for query in same if query.rule is not same[0].rule}.values():
+                self._left_out(other, _unsupported("another rule has this title and identifier"))
+            verdict = _verdict(same[0].rule, levels)
+            texts[verdict].append(_rule_text(kept, verdict))
+        self.counts = {verdict: len(text) for verdict, text in texts.items()}
+        blocked, asked, audited = self.counts.values()
+        count = f"{blocked + asked + audited} rules: {blocked} block, {asked} ask, {audited} only log what they would"
+        left_out = [toml.comment(f"left out: {_name(rule)}: {_reason(error)}") for rule, error in self.errors]
+        parts = [f"{HEADER}\n# {count} block.", *(text for each in texts.values() for text in each)]
+        return "\n\n".join([*parts, *(["\n".join(left_out)] if left_out else [])]) + "\n"
+
+    def _left_out(self, rule: SigmaRuleBase, error: SigmaError) -> None:
+        if not self.collect_errors:
+            raise error
+        self.errors.append((rule, error))  # type: ignore[arg-type]  # correlations stand among errors, too
+
+    # --------------------------------------------------------------------------------------------------- conditions
+
+    def convert_condition_or(self, cond: ConditionOR, state: ConversionState) -> Condition:
+        return Any(self._parts(cond, state))
+
+    def convert_condition_and(self, cond: ConditionAND, state: ConversionState) -> Condition:
+        return All(self._parts(cond, state))
+
+    def convert_condition_not(self, cond: ConditionNOT, state: ConversionState) -> Condition:
+        (part,) = self._parts(cond, state)
+        return Not(part)
+
+    def _parts(self, cond: ConditionItem, state: ConversionState) -> tuple[Condition, ...]:
+        return tuple(self.convert_condition(part, state) for part in cond.args)
+
+    def convert_condition_as_in_expression(self, cond: ConditionOR | ConditionAND, state: ConversionState) -> NoReturn:
+        raise AssertionError("this backend joins lists itself")
+
+    def convert_condition_field_eq_val_str(
+        self, cond: ConditionFieldEqualsValueExpression, state: ConversionState
+    ) -> Condition:
+        assert isinstance(cond.value, SigmaString)
+        return self._text(cond.field, cond.value, case_sensitive=False)
+
+    def convert_condition_field_eq_val_str_case_sensitive(
+        self, cond: ConditionFieldEqualsValueExpression, state: ConversionState
+    ) -> Condition:
+        assert isinstance(cond.value, SigmaCasedString)
+        return self._text(cond.field, cond.value, case_sensitive=True)
+
+    def convert_condition_field_eq_val_num(
+        self, cond: ConditionFieldEqualsValueExpression, state: ConversionState
+    ) -> Condition:
+        assert isinstance(cond.value, SigmaNumber)
+        return self._text(cond.field, SigmaString(str(cond.value)), case_sensitive=False)
+
+    def _text(self, field: str, text: SigmaString, *, case_sensitive: bool) -> Condition:
+        try:
+            return fields.compared(field, text, case_sensitive=case_sensitive)
+        except fields.CannotSay as error:
+            raise _unsupported(str(error)) from error
+
+    def convert_condition_field_eq_val_null(
+        self, cond: ConditionFieldEqualsValueExpression, state: ConversionState
+    ) -> Condition:
+        return self._known(cond.field, known=False)
+
+    def convert_condition_field_exists(
+        self, cond: ConditionFieldEqualsValueExpression, state: ConversionState
+    ) -> Condition:
+        return self._known(cond.field, known=True)
+
+    def convert_condition_field_not_exists(
+        self, cond: ConditionFieldEqualsValueExpression, state: ConversionState
+    ) -> Condition:
+        return self._known(cond.field, known=False)
+
+    def _known(self, field: str, *, known: bool) -> Condition:
+        try:
+            return fields.known(field, known)
+        except fields.CannotSay as error:
+            raise _unsupported(str(error)) from error
+
+    def convert_condition_field_compare_op_val(
+        self, cond: ConditionFieldEqualsValueExpression, state: ConversionState
+    ) -> Condition:
+        assert isinstance(cond.value, SigmaCompareExpression)
+        number = cond.value.number.number
+        if fields.FACTS.get(cond.field) != "session" or not isinstance(number, int):
+            raise _unsupported(f"the field {cond.field} is compared with a number, and is none in a policy")
+        operator, bound = {
+            CompareOperators.GTE: ("at_least", number),
+            CompareOperators.GT: ("at_least", number + 1),
+            CompareOperators.LTE: ("at_most", number),
+            CompareOperators.LT: ("at_most", number - 1),
+        }[cond.value.op]
+        return Fact("session", operator, (bound,))
+
+    def convert_condition_val_str(self, cond: ConditionValueExpression, state: ConversionState) -> Condition:
+        assert isinstance(cond.value, SigmaString)
+        return self._keyword(cond.value)
+
+    def convert_condition_val_num(self, cond: ConditionValueExpression, state: ConversionState) -> Condition:
+        return self._keyword(SigmaString(str(cond.value)))
+
+    def _keyword(self, text: SigmaString) -> Condition:
+        try:
+            return fields.keyword(text)
+        except fields.CannotSay as error:
+            raise _unsupported(str(error)) from error
+
+    # ----------------------------------------------------------------------------------- what a policy does not have
+
+    def convert_condition_field_eq_val_bool(
+        self, cond: ConditionFieldEqualsValueExpression, state: ConversionState
+    ) -> NoReturn:
+        raise _unsupported(f"the field {cond.field} is compared with true or false; no fact of a policy is either")
+
+    def convert_condition_field_eq_val_re(
+        self, cond: ConditionFieldEqualsValueExpression, state: ConversionState
+    ) -> NoReturn:
+        raise _unsupported("a regular expression; a policy has none, for its time on hostile input has no bound")
+
+    def convert_condition_val_re(self, cond: ConditionValueExpression, state: ConversionState) -> NoReturn:
+        raise _unsupported("a regular expression; a policy has none, for its time on hostile input has no bound")
+
+    def convert_condition_field_eq_val_cidr(
+        self, cond: ConditionFieldEqualsValueExpression, state: ConversionState
+    ) -> NoReturn:
+        raise _unsupported(f"the field {cond.field} is compared with a network; no fact of a policy is an address")
+
+    def convert_condition_field_eq_field(
+        self, cond: ConditionFieldEqualsValueExpression, state: ConversionState
+    ) -> NoReturn:
+        raise _unsupported(f"the field {cond.field} is compared with another field; a policy compares with texts only")
+
+    def convert_condition_field_eq_query_expr(
+        self, cond: ConditionFieldEqualsValueExpression, state: ConversionState
+    ) -> NoReturn:
+        raise _unsupported("a query in another language")
+
+    def convert_condition_query_expr(self, cond: ConditionValueExpression, state: ConversionState) -> NoReturn:
+        raise _unsupported("a query in another language")
+
+    def convert_condition_field_eq_val_timestamp_part(
+        self, cond: ConditionFieldEqualsValueExpression, state: ConversionState
+    ) -> NoReturn:
+        raise _unsupported(f"a part of the time in the field {cond.field}; a policy does not know the time of day")
+
+
+def _unsupported(reason: str) -> SigmaFeatureNotSupportedByBackendError:
+    return SigmaFeatureNotSupportedByBackendError(reason)
+
+
+def _reason(error: SigmaError) -> str:
+    """Without the path of the rule's file, which pySigma adds."""
+    return str(error.args[0]) if error.args else str(error)
+
+
+def _check_log_source(rule: SigmaRule) -> None:
+    source = rule.logsource
+    if source.category != "process_creation":
+        about = ", ".join(filter(None, (source.product, source.category, source.service)))
+        raise _unsupported(f"its events are of {about or 'no known kind'}, not process creations")
+    if source.product not in (None, "windows"):
+        raise _unsupported(f"it is for {source.product}, not Windows")
+    if source.service is not None:
+        raise _unsupported(f"its events are those of the service {source.service}")
+
+
+def _level(verdict: str, name: str) -> SigmaLevel | None:
+    """The lowest level that gets an enforced verdict."""
+    if not name:
+        return None
+    levels = [level.name.lower() for level in SigmaLevel]
+    if not isinstance(name, str) or name.lower() not in levels:
+        raise SigmaConfigurationError(f"{verdict}={name}: there is no such level; the levels are {', '.join(levels)}")
+    return SigmaLevel[name.upper()]
+
+
+def _verdict(rule: SigmaRule, levels: dict[str, SigmaLevel | None]) -> str:
+    for verdict, lowest in levels.items():
+        if lowest is not None and rule.level is not None and rule.level >= lowest:
+            return verdict
+    return "audit"
+
+
+def _name(rule: SigmaRuleBase) -> str:
+    title = " ".join(rule.title.split())
+    return f"{title} ({rule.id})" if rule.id else f"{title} (no identifier)"
+
+
+def _rule_text(same: list[Converted], verdict: str) -> str:
+    """One ``[[rule]]``; where a Sigma rule has several conditions, any of them is enough."""
+    rule = same[0].rule
+    level = rule.level.name.lower() if rule.level is not None else "none"
+    author = " ".join(rule.author.split()) if rule.author else "an author whom the rule does not name"
+    attributes: list[tuple[str, Scalar]] = [("name", _name(rule))]
+    attributes += [("verdict", "ask" if verdict == "ask" else "block")]
+    attributes += [("audit", True)] if verdict == "audit" else []
+    attributes += [("message", f"Sigma rule of level {level} by {author}")]
+    attributes += [("reference", rule.references[0])] if rule.references else []
+    lines = ["[[rule]]", *(f"{key} = {toml.value(content)}" for key, content in attributes)]
+    if rule.tags:
+        lines.append(f"tags = [{', '.join(toml.value(str(tag)) for tag in rule.tags)}]")
+    return "\n".join([*lines, *toml.lines(table(simplified(Any(tuple(query.condition for query in same)))))])

@@ -1,0 +1,172 @@
+"""Boolean expressions over the facts of a process, and the tables of a policy that say the same.
+
+A policy's table holds if all of its facts hold, at least one table of ``any``, every table of ``all`` and no table of
+``unless``. Each function keeps the meaning of the expression exactly.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+__all__ = ["All", "Any", "Condition", "Fact", "Not", "Scalar", "Table", "depth", "simplified", "table"]
+
+Scalar = str | int | bool
+Operators = dict[str, Scalar | list[Scalar]]
+Table = dict[str, "Operators | list[Table]"]
+
+LISTS = frozenset({"glob", "equals", "contains", "starts_with", "ends_with"})
+"""Operators that take several values, any of which is enough."""
+
+EVERY = {"glob": "glob_all", "contains": "contains_all"}
+"""Operators of which another takes several values, every one of which must hold."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One fact of the process, compared by one operator with any of the values."""
+
+    fact: str
+    operator: str
+    values: tuple[Scalar, ...]
+    case_sensitive: bool = False
+
+
+@dataclass(frozen=True)
+class All:
+    """Every part holds."""
+
+    parts: tuple["Condition", ...]
+
+
+@dataclass(frozen=True)
+class Any:
+    """At least one part holds."""
+
+    parts: tuple["Condition", ...]
+
+
+@dataclass(frozen=True)
+class Not:
+    """The part does not hold."""
+
+    part: "Condition"
+
+
+Condition = Fact | All | Any | Not
+
+
+def simplified(condition: Condition) -> Condition:
+    """The same with nested groups of one kind joined, and alternatives for one fact and operator in one list."""
+    match condition:
+        case Not(Not(part)):
+            return simplified(part)
+        case Not(part):
+            return Not(simplified(part))
+        case Any(parts):
+            return _one_or(Any, _joined(list(_flat(Any, parts))))
+        case All(parts):
+            return _one_or(All, list(dict.fromkeys(_flat(All, parts))))
+    return condition
+
+
+def _flat(kind: type[All] | type[Any], parts: Iterable[Condition]) -> Iterable[Condition]:
+    for part in map(simplified, parts):
+        if isinstance(part, kind):
+            yield from part.parts
+        else:
+            yield part
+
+
+def _one_or(kind: type[All] | type[Any], parts: Sequence[Condition]) -> Condition:
+    return parts[0] if len(parts) == 1 else kind(tuple(parts))
+
+
+def _joined(parts: list[Condition]) -> list[Condition]:
+    """Alternatives, with those for one fact and operator joined where the first of them stands."""
+    joined: dict[object, Condition] = {}
+    for part in parts:
+        key: object = part
+        if isinstance(part, Fact) and part.operator in LISTS:
+            key = part.fact, part.operator, part.case_sensitive
+            if isinstance(before := joined.get(key), Fact):
+                part = Fact(part.fact, part.operator, (*before.values, *part.values), part.case_sensitive)
+        joined[key] = part
+    return list(joined.values())
+
+
+def table(condition: Condition) -> Table:
+    """The table of a policy that holds exactly where a `simplified` condition does."""
+    match condition:
+        case Fact():
+            return _facts([condition])[0]
+        case Any(parts):
+            return {"any": [table(part) for part in parts]}
+        case Not(Any(parts)):
+            return {"unless": [table(part) for part in parts]}
+        case Not(part):
+            return {"unless": [table(part)]}
+    conjunction, *rest = _facts([part for part in condition.parts if isinstance(part, Fact)])
+    unless: list[Table] = []
+    choices: list[Table] = []
+    for part in condition.parts:
+        match part:
+            case Any():
+                choices.append(table(part))
+            case Not():
+                inner = table(part)["unless"]
+                assert isinstance(inner, list)
+                unless += inner
+    if len(choices) == 1:
+        conjunction |= choices.pop()
+    if rest or choices:
+        conjunction["all"] = rest + choices
+    if unless:
+        conjunction["unless"] = unless
+    return conjunction
+
+
+def _facts(facts: Sequence[Fact]) -> list[Table]:
+    """Tables, usually one, that together say that every one of these facts holds."""
+    tables: list[Table] = [{}]
+    for fact in _every(facts):
+        operators = _operators(fact)
+        for each in tables:
+            there = each.setdefault(fact.fact, {})
+            assert isinstance(there, dict)
+            if not there or _fit(there, operators):
+                there |= operators
+                break
+        else:
+            tables.append({fact.fact: operators})
+    return tables
+
+
+def _every(facts: Sequence[Fact]) -> list[Fact]:
+    """Conditions of one value each on one fact, such as ``contains``, as one of ``contains_all``."""
+    joined: dict[object, Fact] = {}
+    for fact in facts:
+        key: object = fact
+        if fact.operator in EVERY and len(fact.values) == 1:
+            key = fact.fact, fact.operator, fact.case_sensitive
+            if before := joined.get(key):
+                every = EVERY[fact.operator]
+                fact = Fact(fact.fact, every, (*before.values, *fact.values), fact.case_sensitive)
+        joined[key] = fact
+    return list(joined.values())
+
+
+def _operators(fact: Fact) -> Operators:
+    values = list(dict.fromkeys(fact.values))
+    operators: Operators = {fact.operator: values[0] if len(values) == 1 else values}
+    return operators | {"case_sensitive": True} if fact.case_sensitive else operators
+
+
+def _fit(there: Operators, added: Operators) -> bool:
+    """Both can stand in one table of operators."""
+    case = "case_sensitive"
+    return there.get(case) == added.get(case) and not (there.keys() & added.keys()) - {case}
+
+
+def depth(of: Table) -> int:
+    """How deep tables are nested in this one; 0 where none is."""
+    inner = [each for value in of.values() if isinstance(value, list) for each in value]
+    return 1 + max(map(depth, inner)) if inner else 0
