@@ -19,7 +19,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 import layout  # noqa: E402 - it lies in tests, which is on the path only now
-from setup import debian, programs, project  # noqa: E402
+from setup import debian, distribution, programs, project  # noqa: E402
 from setup.locks import locked  # noqa: E402
 from setup.project import Stop, report  # noqa: E402
 from setup.venv import sigma_venv, venv  # noqa: E402
@@ -287,22 +286,13 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def wheel(options: argparse.Namespace) -> int:
-    """Make the wheel in dist, from a copy, so that the tree stays as it is. The driver is no part of it."""
-    python = venv()
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder)
-        shutil.copytree(ROOT / "src", copy / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-        for name in ("pyproject.toml", "README.md", "LICENSE"):
-            shutil.copy2(ROOT / name, copy)
-        pip = [str(python), "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        command = [*pip, "--no-build-isolation", f"--wheel-dir={copy}", folder]
-        dated = {**os.environ, "SOURCE_DATE_EPOCH": "1577836800"}  # 2020: the same sources give the same bytes
-        programs.run_quietly(command, "no wheel was made", dated)
-        (made,) = copy.glob("*.whl")
-        shutil.rmtree(ROOT / "dist", ignore_errors=True)
-        (ROOT / "dist").mkdir()
-        shutil.copy2(made, ROOT / "dist")
-    print(f"dist/{made.name}")
+    """Make the wheel, with the release drivers in it, and the source archive, in dist."""
+    release = ["x64", "x86", "arm64"]
+    build_drivers(release)
+    shutil.rmtree(ROOT / "dist", ignore_errors=True)
+    drivers = {name: ROOT / "build" / "driver" / name / "procmon.sys" for name in release}
+    for path in distribution.make(drivers, ROOT / "dist"):
+        print(f"{path.relative_to(ROOT)}  {path.stat().st_size:,} bytes")
     return 0
 
 

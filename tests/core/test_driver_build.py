@@ -123,9 +123,8 @@ class PortableExecutable:
         at = self.offset(self.directories[LOAD_CONFIG][0])
         size = self._int(at)
         cookie = at + (0x58 if self.is_64_bit else 0x3C)
-        fields = [self.pointer(cookie + i * self.width) for i in range(7)]
-        flags = self._int(cookie + 7 * self.width)
-        return LoadConfig(size, fields[0], *fields[3:], flags)
+        value, _, _, check, dispatch, table, count = (self.pointer(cookie + i * self.width) for i in range(7))
+        return LoadConfig(size, value, check, dispatch, table, count, self._int(cookie + 7 * self.width))
 
     def guarded_addresses(self) -> list[int]:
         """The functions that may be called through a pointer, by address relative to the image."""

@@ -28,7 +28,7 @@ class Literals:
     one by one. Every literal found is compared with the text itself in the end.
 
     A regular expression made of a trie takes ten times as long on real rules, for their literals begin with nearly
-    every character; see docs/rejected-ideas.md.
+    every character; see docs/rejected.md.
 
     >>> literals = Literals({"mimikatz": [0, 7], " -enc": [3]})
     >>> sorted(literals.find(r"c:\x\mimikatz.exe a"))
