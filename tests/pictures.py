@@ -10,6 +10,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -63,7 +64,8 @@ def report(count: int) -> Report:
     for decision in decisions(count):
         made.add(decision)
         if not decision.process.image_name.endswith("cmd.exe"):
-            made.add_exit(decision.process, decision.at + timedelta(seconds=chance.expovariate(0.8)))
+            ended = decision.at + timedelta(seconds=chance.expovariate(0.8))
+            made.add_exit(replace(decision.process, exited_at=ended))
     return made
 
 

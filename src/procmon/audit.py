@@ -10,15 +10,16 @@ import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from .errors import AuditError
+from .monitor.ecs import decision_document, exit_document
 from .policy.policy import Policy
 from .policy.rules import verdict_word
 from .records import DecidedBy, Decision, ProcessHelper, Verdict, printable
@@ -43,6 +44,8 @@ class AuditLog:
     verdict takes effect without its line; each verdict waits for the disk. Where it came too late, a
     line with its ``result`` follows.
 
+    ``format="ecs"`` writes documents of the Elastic Common Schema for SIEMs, which `read` does not read.
+
     >>> import procmon, tempfile
     >>> folder = tempfile.TemporaryDirectory()
     >>> process = procmon.SimulatedGate().start("c:/games/chess.exe")
@@ -63,7 +66,10 @@ class AuditLog:
         keep: int = 5,
         fsync: bool = False,
         write_ahead: bool = False,
+        format: Literal["json", "ecs"] = "json",
     ) -> None:
+        if format not in ("json", "ecs"):
+            raise ValueError(f'format is {format!r}; it is "json" or "ecs"')
         if max_bytes is not None and max_bytes < 1:
             raise ValueError(f"max_bytes is {max_bytes}; give at least 1, or None for a file without a limit")
         if keep < 1:
@@ -74,6 +80,7 @@ class AuditLog:
         self.keep = keep
         self.fsync = fsync
         self.write_ahead = write_ahead
+        self.format = format
         self._lock = threading.Lock()
         self._rotation_failed = False
         self._closed = False
@@ -90,7 +97,7 @@ class AuditLog:
         Raises: AuditError when the log is closed, or its file cannot be opened again after it was renamed; OSError when
         the disk refuses. In both of the latter cases the next call tries anew.
         """
-        self._write(decision.as_dict())
+        self._write(decision.as_dict() if self.format == "json" else decision_document(decision))
 
     def write_exit(self, process: ProcessHelper) -> None:
         """Append the exit of a process, as a line with ``"event": "exit"``; `read` gives decisions alone.
@@ -98,7 +105,10 @@ class AuditLog:
         Raises: as `write`.
         """
         at = process.exited_at or datetime.now(UTC)
-        self._write({"event": "exit", "at": at.isoformat(), "process": process.as_dict()})
+        if self.format == "json":
+            self._write({"event": "exit", "at": at.isoformat(), "process": process.as_dict()})
+        else:
+            self._write(exit_document(process, at))
 
     def _write(self, data: dict[str, object]) -> None:
         line = json.dumps(data, separators=(",", ":")).encode() + b"\n"
@@ -210,8 +220,9 @@ class AuditReader(Iterator[Decision]):
     >>> folder.cleanup()
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_exit: Callable[[ProcessHelper], object] | None = None) -> None:
         self._path = path
+        self._on_exit = on_exit
         self.paths = _files(path)
         """The files that there were when reading began, in the order in which they are read."""
         self.damaged: list[Damage] = []
@@ -232,10 +243,21 @@ class AuditReader(Iterator[Decision]):
                         continue
                     try:
                         data = json.loads(line)
-                        if "event" not in data:  # an exit is no decision, and no damage
+                        if data.get("event") == "exit":
+                            self._report_exit(data)
+                        elif "ecs" in data:
+                            raise ValueError("it is in the Elastic Common Schema; read a log of the format json")
+                        else:
                             yield Decision.from_dict(data)
                     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                         self._damage(path, number, line, error)
+
+    def _report_exit(self, data: dict[str, object]) -> None:
+        if self._on_exit is not None:
+            process = data.get("process")
+            if not isinstance(process, dict):
+                raise ValueError("the exit of which process is missing")
+            self._on_exit(ProcessHelper.from_dict(process))
 
     def _damage(self, path: Path, number: int, line: bytes, error: Exception) -> None:
         reason = str(error) if line.endswith(b"\n") else "it ends in the middle"
@@ -243,10 +265,11 @@ class AuditReader(Iterator[Decision]):
         _log.warning("%s", self.damaged[-1])
 
 
-def read(path: str | os.PathLike[str]) -> AuditReader:
+def read(path: str | os.PathLike[str], *, on_exit: Callable[[ProcessHelper], object] | None = None) -> AuditReader:
     """The decisions that an `AuditLog` wrote to ``path`` and to the files it grew out of, oldest first.
 
-    A line that is no decision is left out and reported: see `AuditReader.damaged`.
+    A line that is no decision is left out and reported: see `AuditReader.damaged`. ``on_exit`` is called with the
+    record of each exit that stands between the decisions, when the reader comes to it.
 
     >>> import procmon, tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -258,7 +281,7 @@ def read(path: str | os.PathLike[str]) -> AuditReader:
 
     Raises: AuditError when there is no such file.
     """
-    return AuditReader(Path(path))
+    return AuditReader(Path(path), on_exit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The report in a browser: what a person sees, types and clicks, by mouse and by keyboard, in light and in dark."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def small() -> Report:
     report.add(decision(12, 8, "c:\\windows\\system32\\cmd.exe", after=1))
     report.add(decision(16, 12, "c:\\users\\ada\\downloads\\chess.exe", BLOCK, after=2, who="no games"))
     report.add(decision(20, 12, HOSTILE, after=3))
-    report.add_exit(shell.process, NOON + timedelta(seconds=10))
+    report.add_exit(replace(shell.process, exited_at=NOON + timedelta(seconds=10)))
     return report
 
 

@@ -1,6 +1,7 @@
 """The data of a report: who is below whom, what is counted, what is left out, and that no name can leave its place."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def test_a_process_stands_below_the_latest_of_its_parents_pid() -> None:
 
 def test_a_process_does_not_stand_below_one_that_had_exited() -> None:
     report = report_of(decision(8))
-    report.add_exit(decision(8).process, NOON + timedelta(seconds=1))
+    report.add_exit(replace(decision(8).process, exited_at=NOON + timedelta(seconds=1)))
     report.add(decision(12, 8, after=2))
     assert report.columns["parent"] == [-1, -1] and report.columns["exit"] == [1000, -1]
 
@@ -120,6 +121,17 @@ def test_a_long_command_line_is_cut_and_the_page_says_so() -> None:
     data = json.loads(report_of(decision(8, command_line="x" * 10_000)).as_json())
     assert data["notes"] == ["1 command lines are cut at 400 characters."]
     assert "x" * 400 in data["texts"]
+
+
+def test_exits_in_the_log_give_processes_an_end(tmp_path: Path) -> None:
+    log = tmp_path / "audit.jsonl"
+    with AuditLog(log) as audit:
+        audit.write(decision(8))
+        ended = replace(decision(8).process, exited=True, exit_status=3, exited_at=NOON + timedelta(seconds=2))
+        audit.write_exit(ended)
+    report = module.read_logs([log])
+    assert (report.columns["exit"], report.columns["status"]) == ([2000], [3])
+    assert report.damaged == 0
 
 
 def test_no_name_can_end_the_script_element() -> None:

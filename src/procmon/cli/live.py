@@ -5,8 +5,8 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TextIO, runtime_checkable
@@ -15,6 +15,7 @@ from ..audit import AuditLog
 from ..driver.protocol import MAX_RULES
 from ..errors import ProcmonError
 from ..gates.base import Gate
+from ..monitor.event_log import EventLogSink
 from ..monitor.holds import Sink
 from ..policy.policy import Policy
 from ..records import Verdict
@@ -128,7 +129,7 @@ def guard(
     screen = _screen(options, sys.stdout)
     keyboard = options.gates.keyboard(screen)
     policy, started = _rules_of_guard(options, keyboard)
-    with _log(options) as log, closing(_machine_gate(options)) as gate:
+    with _log(options) as log, _event_log(options) as events, closing(_machine_gate(options)) as gate:
 
         def push_driver_rules(policy: Policy) -> None:
             if options.driver_rules and not options.audit and isinstance(gate, TakesRules):
@@ -141,7 +142,7 @@ def guard(
                 screen.note(f"the driver itself decides about {len(exact):,} exact path{'s' * (len(exact) != 1)}")
 
         allow_all = AllowAll(screen.note)
-        session = _session(options, gate, policy, log, keyboard, allow_all=allow_all, sinks=sinks)
+        session = _session(options, gate, policy, log, keyboard, allow_all=allow_all, sinks=[*sinks, *events])
         push_driver_rules(policy)
         screen.note(started)
         reloader = Reloader(policy, screen, push_driver_rules)
@@ -213,7 +214,17 @@ def _screen(options: argparse.Namespace, stream: TextIO) -> Screen:
 
 def _log(options: argparse.Namespace) -> AbstractContextManager[AuditLog | None]:
     """Open the audit log before anything is held; each line is written before its verdict is sent."""
-    return AuditLog(options.log, write_ahead=True) if options.log else nullcontext()
+    return AuditLog(options.log, write_ahead=True, format=options.log_format) if options.log else nullcontext()
+
+
+@contextmanager
+def _event_log(options: argparse.Namespace) -> Iterator[list[Sink]]:
+    """Open the event log of Windows, where --event-log wants it."""
+    if not options.event_log:
+        yield []
+        return
+    with EventLogSink() as sink:
+        yield [sink]
 
 
 def _fail(options: argparse.Namespace) -> Verdict:

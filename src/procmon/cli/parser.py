@@ -241,6 +241,8 @@ def _add_guard(commands: "Commands") -> None:
     _add_deciding(guard, text)
     text = "let the driver itself decide by the rules with exact paths, without waking procmon"
     guard.add_argument("--driver-rules", action="store_true", help=text)
+    text = "also report blocks and failures to the event log of Windows, source procmon-gate"
+    guard.add_argument("--event-log", action="store_true", help=text)
     _add_output(guard)
     guard.set_defaults(tree=False, summary=False)
 
@@ -264,6 +266,12 @@ def _add_output(parser: "Parser") -> None:
     parser.add_argument("--output", metavar="FILE", type=Path, help=text)
     text = "also write each decision and each exit to this audit log, which `policy replay` reads"
     parser.add_argument("--log", metavar="FILE", type=Path, help=text)
+    _add_log_format(parser)
+
+
+def _add_log_format(parser: "Parser") -> None:
+    text = "json, or ecs: the Elastic Common Schema, which `policy replay` and `report` do not read (default: json)"
+    parser.add_argument("--log-format", metavar="FORMAT", choices=["json", "ecs"], default="json", help=text)
 
 
 def _add_report(commands: "Commands") -> None:
@@ -326,7 +334,10 @@ def _add_service(commands: "Commands") -> None:
         _add_deciding(parser, "the rules that decide; may be given more than once; a folder is every *.toml in it")
         text = "the audit log (default: guard.jsonl in the folder procmon-gate of %%ProgramData%%)"
         parser.add_argument("--log", metavar="FILE", type=Path, help=text)
-        parser.set_defaults(fail=None, exits=False, output=None, driver_rules=False, tree=False, summary=False)
+        _add_log_format(parser)
+        parser.set_defaults(
+            fail=None, event_log=False, exits=False, output=None, driver_rules=False, tree=False, summary=False
+        )
     _add(steps, "start", "start the service, and the driver before it", of="service")
     _add(steps, "stop", "stop the service; what it holds gets the verdict of --fail", of="service")
     _add(steps, "delete", "stop and remove the service", of="service")

@@ -91,11 +91,11 @@ class Report:
             self.reasons[row] = decision.reason
         self._rows[process.identity] = self._latest[process.pid] = row
 
-    def add_exit(self, process: ProcessHelper, at: datetime) -> None:
-        """Note when a process has ended."""
+    def add_exit(self, process: ProcessHelper) -> None:
+        """Note when a process has ended, and how."""
         row = self._rows.get(process.identity)
-        if row is not None:
-            self.columns["exit"][row] = max(0, _milliseconds(at, self._moments[row]))
+        if row is not None and process.exited_at is not None:
+            self.columns["exit"][row] = max(0, _milliseconds(process.exited_at, self._moments[row]))
             self.columns["status"][row] = -1 if process.exit_status is None else process.exit_status
 
     def notes(self) -> Iterator[str]:
@@ -182,7 +182,7 @@ def read_logs(paths: Iterable[Path]) -> Report:
     report = Report()
     for path in paths:
         report.begin_log(path.name)
-        reader = audit.read(path)
+        reader = audit.read(path, on_exit=report.add_exit)
         for decision in reader:
             report.add(decision)
         report.damaged += len(reader.damaged)

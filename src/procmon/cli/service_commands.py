@@ -215,7 +215,7 @@ def _prepare_machine() -> None:
 def _arguments(options: argparse.Namespace) -> list[str]:
     """The options of ``service install`` as ``service run`` takes them."""
     log = options.log.resolve() if options.log else folder() / "guard.jsonl"
-    arguments = ["--log", str(log), "--hold", str(options.hold or 0)]
+    arguments = ["--log", str(log), "--log-format", options.log_format, "--hold", str(options.hold or 0)]
     if options.fail is not None:
         arguments += ["--fail", options.fail.value]
     return arguments + [f"--{flag}" for flag in ("audit",) if getattr(options, flag)]
