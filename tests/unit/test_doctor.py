@@ -1,5 +1,6 @@
 """doctor: what it finds on machines that are well, and ill in one way each."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 import procmon
 from procmon.cli import doctor
+from procmon.cli.rules import GuardState, read_guard_state, write_guard_state
 from procmon.driver.info import DriverInfo
 from procmon.driver.service import DriverState, DriverStatus
 from procmon.win32.machine import CodeIntegrity
@@ -40,6 +42,9 @@ class Computer:
     def image_of(self, pid: int) -> str:
         return "c:\\other.exe"
 
+    def guard(self) -> GuardState | None:
+        return GuardState(44, "24e4748882d4", "office.toml: 3 rules, version 24e4748882d4", "2026-01-31T10:22:06+00:00")
+
 
 def raising(error: Exception) -> Callable[..., object]:
     def call(*_: object) -> object:
@@ -56,7 +61,7 @@ class TestDoctor:
         ("name", "value", "good", "said"),
         [
             ("elevated", lambda: False, False, "Run as administrator"),
-            ("elevated", raising(OSError("no token")), None, "administrator   cannot be told: no token"),
+            ("elevated", raising(OSError("no token")), None, "administrator   not known: no token"),
             ("integrity", lambda: CodeIntegrity(True, False, True), None, "is off; memory integrity is on"),
             ("integrity", lambda: CodeIntegrity(False, False, False), True, "enforces none"),
             ("driver_file", raising(procmon.DriverFileMissing("build it")), False, "missing\n" + " " * 21 + "build it"),
@@ -67,6 +72,7 @@ class TestDoctor:
             ("service", lambda: DriverStatus("P", DriverState.STOPPING, "x"), False, "close the program that"),
             ("driver", raising(procmon.VersionMismatch("it speaks 2.0; delete it")), False, "it speaks 2.0; delete it"),
             ("driver", lambda: DriverInfo(controller_pid=44), None, "process 44, c:\\other.exe"),
+            ("driver", lambda: DriverInfo(controller_pid=44), True, "office.toml: 3 rules, version 24e4748882d4"),
         ],
     )  # fmt: skip
     def test_what_is_wrong_and_what_to_do(self, name: str, value: object, good: bool | None, said: str) -> None:
@@ -85,3 +91,20 @@ class TestDoctor:
         computer.windows = None
         [finding] = doctor.examine(computer)
         assert (finding.good, "SimulatedGate" in finding.advice) == (False, True)
+
+    def test_the_policy_of_another_controller_is_not_shown(self) -> None:
+        computer = Computer()
+        computer.driver = lambda: DriverInfo(controller_pid=48)  # type: ignore[method-assign]
+        assert [finding for finding in doctor.examine(computer) if finding.topic == "policy"] == []
+
+    def test_guard_writes_which_policy_decides(self, tmp_path: Path) -> None:
+        path, policy = tmp_path / "guard.json", procmon.Policy.parse('default = "ask"', "ask.toml")
+        assert read_guard_state(path) is None
+        write_guard_state(policy, path)
+        state = read_guard_state(path)
+        assert state is not None
+        assert (state.pid, state.version) == (os.getpid(), policy.version)
+        assert "ask.toml" in state.policy
+        path.write_text("{}", encoding="utf-8")
+        with pytest.raises(ValueError, match="is damaged"):
+            read_guard_state(path)

@@ -1,9 +1,10 @@
-"""What keeps procmon from working on this machine, and what to do about each."""
+"""``procmon-gate doctor``: what keeps procmon from working on this machine, and what to do about it."""
 
 import platform
 import struct
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,7 @@ from ..driver.service import DriverService, DriverState, DriverStatus
 from ..errors import DriverFileMissing, DriverNotInstalled, DriverNotRunning, ProcmonError, VersionMismatch
 from ..records import printable
 from ..win32 import kernel, machine, process
+from .rules import GuardState, read_guard_state
 
 __all__ = ["Finding", "Machine", "examine"]
 
@@ -62,6 +64,7 @@ class Machine(Protocol):
     def service(self) -> DriverStatus: ...
     def driver(self) -> DriverInfo: ...
     def image_of(self, pid: int) -> str: ...
+    def guard(self) -> GuardState | None: ...
 
 
 class ThisMachine:
@@ -100,6 +103,10 @@ class ThisMachine:
         with kernel.open_process(pid) as opened:
             return process.image_path(opened)
 
+    def guard(self) -> GuardState | None:
+        """Which policy `guard` decides by."""
+        return read_guard_state()
+
 
 def examine(computer: Machine | None = None) -> list[Finding]:
     """Look at everything that the gates need, in the order in which it matters; changes nothing."""
@@ -118,7 +125,7 @@ def _tried(look: Callable[[Machine], Finding], computer: Machine) -> Finding:
     try:
         return look(computer)
     except (ProcmonError, OSError) as error:
-        return Finding(look.__name__.strip("_").replace("_", " "), None, f"cannot be told: {error}")
+        return Finding(look.__name__.strip("_").replace("_", " "), None, f"not known: {error}")
 
 
 def _system(computer: Machine) -> Finding:
@@ -192,15 +199,19 @@ def _driver(computer: Machine) -> Iterator[Finding]:
         )
         return
     except (ProcmonError, OSError) as error:
-        yield Finding("version", None, f"cannot be told: {error}")
+        yield Finding("version", None, f"not known: {error}")
         return
     yield Finding("version", True, f"{info.version_text}; {info.held_count} held, {info.record_count} processes known")
     if not info.controller_pid:
-        yield Finding("controller", True, "nobody: the driver is free")
+        yield Finding("controller", True, "none: the driver is free")
         return
     try:
         image = printable(computer.image_of(info.controller_pid))
     except (ProcmonError, OSError):
-        image = "a program that does not tell its name"
+        image = "a program whose name is not known"
     advice = "there can be one; to use the driver here, close that program"
     yield Finding("controller", None, f"process {info.controller_pid}, {image}", advice)
+    with suppress(OSError, ValueError):  # then it is not known, and the controller need not be `guard`
+        guard = computer.guard()
+        if guard is not None and guard.pid == info.controller_pid:
+            yield Finding("policy", True, printable(f"{guard.policy}, since {guard.at}"))

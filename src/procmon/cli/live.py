@@ -22,8 +22,9 @@ from ..records import Verdict
 from .allow_all import AllowAll
 from .prompts import Keyboard, open_keyboard
 from .results import Results
+from .rules import Reloader, in_words, load_policy, write_guard_state
 from .screen import Screen
-from .session import Reloader, Session, in_words
+from .session import Session
 from .statuses import BROKEN_PIPE, INTERRUPTED
 
 __all__ = ["CommandNotFound", "Gates", "exit_status", "guard", "run", "watch"]
@@ -92,8 +93,8 @@ class Gates:
 
 def run(options: argparse.Namespace) -> int:
     """Run a command, and decide about each process of its tree; its exit status."""
-    policy = Policy.load(*options.policy) if options.policy else None
     screen = _screen(options, sys.stderr)
+    policy = load_policy(options.policy, screen) if options.policy else None
     results = Results() if options.tree or options.summary else None
     with _log(options) as log:
         try:
@@ -128,37 +129,44 @@ def guard(
     """
     screen = _screen(options, sys.stdout)
     keyboard = options.gates.keyboard(screen)
-    policy, started = _rules_of_guard(options, keyboard)
+    policy, started = _rules_of_guard(options, screen, keyboard)
     with _log(options) as log, _event_log(options) as events, closing(_machine_gate(options)) as gate:
+        setting = threading.Lock()
 
         def push_driver_rules(policy: Policy) -> None:
-            if options.driver_rules and not options.audit and isinstance(gate, TakesRules):
+            if not options.driver_rules or options.audit or not isinstance(gate, TakesRules):
+                return
+            with setting:  # the reloader has a thread of its own
                 exact = [] if allow_all.active else policy.driver_rules()[:MAX_RULES]
                 try:
                     gate.set_rules(exact)
                 except (ProcmonError, ValueError):
                     gate.set_rules([])  # those of an older policy must not contradict this one
                     raise
-                screen.note(f"the driver itself decides about {len(exact):,} exact path{'s' * (len(exact) != 1)}")
+            screen.note(f"the driver itself decides about {len(exact):,} exact path{'s' * (len(exact) != 1)}")
+
+        def loaded(policy: Policy) -> None:
+            write_guard_state(policy)
+            push_driver_rules(policy)
 
         allow_all = AllowAll(screen.note)
         session = _session(options, gate, policy, log, keyboard, allow_all=allow_all, sinks=[*sinks, *events])
-        push_driver_rules(policy)
+        loaded(policy)
         screen.note(started)
-        reloader = Reloader(policy, screen, push_driver_rules)
+        reload = Reloader(policy, screen, loaded, paths=options.policy)
 
         def tick() -> None:
-            reloader()
+            reload()
             if allow_all.has_changed():
                 push_driver_rules(policy)
 
         return _until_interrupted(session, tick, ready, stop)
 
 
-def _rules_of_guard(options: argparse.Namespace, keyboard: Keyboard | None) -> tuple[Policy, str]:
+def _rules_of_guard(options: argparse.Namespace, screen: Screen, keyboard: Keyboard | None) -> tuple[Policy, str]:
     """Return the rules, and a line about them; without --policy every process is asked about."""
     if options.policy:
-        policy = Policy.load(*options.policy)
+        policy = load_policy(options.policy, screen)
         return policy, f"{in_words(policy)}; {'all processes run; ' if options.audit else ''}Ctrl+C ends it"
     policy = Policy.parse('default = "ask"')
     if options.audit:

@@ -5,11 +5,12 @@ import errno
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TextIO
 
-from ..errors import ProcmonError, UnsupportedPlatform
+from ..errors import PolicyWarning, ProcmonError, UnsupportedPlatform
 from ..records import printable
 from .live import CommandNotFound, Gates, guard, run, watch
 from .parser import parse
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None, gates: Gates | None = None) -> 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name that the console cannot show must not end the guard
+    warnings.simplefilter("ignore", PolicyWarning)  # the commands show them, in lines of their own
     options = argparse.Namespace(gates=gates or Gates(), screen=None, to_close=None)
     try:
         status = _run(arguments, options)

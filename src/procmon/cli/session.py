@@ -1,7 +1,6 @@
 """A live session of the command line: a gate, what decides, the screen, and how it ends."""
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -14,13 +13,13 @@ from ..gates.base import Gate
 from ..monitor.holds import Sink
 from ..monitor.monitor import Monitor
 from ..policy.policy import Policy
-from ..records import DecidedBy, Decision, ProcessHelper, Verdict, printable
+from ..records import DecidedBy, Decision, ProcessHelper, Verdict
 from .allow_all import AllowAll
 from .prompts import Keyboard, Questions
 from .results import Results
 from .screen import Screen, exit_line
 
-__all__ = ["Reloader", "Session", "in_words"]
+__all__ = ["Session"]
 
 TICK_S = 0.1
 
@@ -225,33 +224,3 @@ class ReportingLog:
                 self._screen.note(f"{reason}; the verdicts stand, and are not in the log")
             raise
         self._reported = ""
-
-
-def in_words(policy: Policy) -> str:
-    """``office.toml: 3 rules, enforced, no default``"""
-    return repr(policy).removeprefix("<Policy ").removesuffix(">")
-
-
-class Reloader:
-    """Reads a policy again when a file of it has changed; called a few times a second."""
-
-    def __init__(self, policy: Policy, screen: Screen, loaded: Callable[[Policy], None] = lambda _: None) -> None:
-        self._policy = policy
-        self._screen = screen
-        self._loaded = loaded
-        self._next = time.monotonic() + 1
-
-    def __call__(self) -> None:
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + 1
-        if not self._policy.has_changed():
-            return
-        try:
-            self._policy.reload()
-            said = f"reloaded: {in_words(self._policy)}"
-            self._loaded(self._policy)
-        except (ProcmonError, ValueError) as error:  # a broken file, or rules that the driver does not take
-            said = str(error)
-        text = "\n".join(map(printable, said.split("\n")))
-        self._screen.event("policy", text, {"message": said})

@@ -1,0 +1,132 @@
+r"""The policy of a live command: how it is loaded, how it follows its files, and which version decides.
+
+`guard` writes the version that decides to ``%ProgramData%\procmon-gate\guard.json``, where `doctor` finds it.
+"""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ..errors import ProcmonError
+from ..policy.policy import Policy
+from ..records import printable
+from ..win32.access import make_private_folder
+from .allow_all import folder
+from .screen import Screen
+
+__all__ = ["GuardState", "Reloader", "in_words", "load_policy", "read_guard_state", "write_guard_state"]
+
+LOOK_EVERY_S = 1.0
+
+
+def load_policy(paths: Sequence[Path], screen: Screen) -> Policy:
+    """Load the files and folders of ``--policy``, and show what in them hardly can be meant.
+
+    Raises: PolicyError.
+    """
+    policy = Policy.load(*paths)
+    for problem in policy.warnings:
+        screen.note(f"warning: {problem}")
+    return policy
+
+
+def in_words(policy: Policy) -> str:
+    """``office.toml: 3 rules, enforced, no default, version 24e4748882d4``"""
+    return f"{repr(policy).removeprefix('<Policy ').removesuffix('>')}, version {policy.version}"
+
+
+class Reloader:
+    """Reads a policy again when its files have changed, in a thread of its own: a share that is gone may hang.
+
+    Call it a few times a second. `loaded` gets the policy after each change; if the files are broken or gone, the old
+    rules stay, and a line says so.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        screen: Screen,
+        loaded: Callable[[Policy], None] = lambda _: None,
+        *,
+        paths: Sequence[Path] = (),
+    ) -> None:
+        self._policy = policy
+        self._screen = screen
+        self._loaded = loaded
+        self._paths = paths
+        self._gone: list[Path] = []
+        self._next = time.monotonic() + LOOK_EVERY_S
+        self._looking = threading.Thread()
+
+    def __call__(self) -> None:
+        """Begin to look, at most once a second; return at once."""
+        if time.monotonic() >= self._next and not self._looking.is_alive():
+            self._next = time.monotonic() + LOOK_EVERY_S
+            self._looking = threading.Thread(target=self.look, name="procmon policy files", daemon=True)
+            self._looking.start()
+
+    def look(self) -> None:
+        """Look whether the files have changed, and read them again if so."""
+        gone = [path for path in self._paths if not path.exists()]
+        if gone != self._gone:
+            self._gone = gone
+            for path in gone:
+                self._say(f"{path} is gone; the rules stay, version {self._policy.version}")
+        if not self._policy.has_changed():
+            return
+        try:
+            self._policy.reload()
+            self._say(f"reloaded: {in_words(self._policy)}")
+            self._loaded(self._policy)
+        except (ProcmonError, ValueError) as error:  # a broken file, or rules that the driver does not take
+            self._say(f"{error}: version {self._policy.version}")
+
+    def _say(self, text: str) -> None:
+        data = {"message": text, "version": self._policy.version}
+        self._screen.event("policy", "\n".join(map(printable, text.split("\n"))), data)
+
+
+@dataclass(frozen=True)
+class GuardState:
+    """Which policy the running `guard` decides by."""
+
+    pid: int
+    version: str
+    policy: str
+    """In words."""
+    at: str
+    """When it was loaded, in ISO 8601."""
+
+
+def write_guard_state(policy: Policy, path: Path | None = None) -> None:
+    """Write which policy decides, for `doctor`; a disk that refuses changes nothing about the decisions."""
+    state = GuardState(os.getpid(), policy.version, in_words(policy), datetime.now(UTC).isoformat(timespec="seconds"))
+    with suppress(OSError, ProcmonError):
+        if path is None:
+            path = folder() / "guard.json"
+            if not path.parent.exists():
+                make_private_folder(str(path.parent))
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(asdict(state)), encoding="utf-8")
+        os.replace(new, path)
+
+
+def read_guard_state(path: Path | None = None) -> GuardState | None:
+    """What the last `guard` has written; None where there is nothing to read.
+
+    Raises: OSError, ValueError.
+    """
+    path = path or folder() / "guard.json"
+    if not path.exists():
+        return None
+    data = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return GuardState(int(data["pid"]), str(data["version"]), str(data["policy"]), str(data["at"]))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error!r}") from error
