@@ -314,11 +314,11 @@ def test_none_that_covers_is_overlooked(written: list[tuple[list[str], str]]) ->
         Rule(number, str(number), (Condition.of(fact, ["".join(pieces)]),), ALLOW)
         for number, (pieces, fact) in enumerate(written, 1)
     ]
-    earlier = _Earlier()
+    earlier = _Earlier(rules)
     for i, each in enumerate(rules):
-        found = [other.number for other in earlier.candidates(each) if _covers(other, each)]
+        found = [other.number for other in earlier.candidates(i) if _covers(other, each)]
         assert found == [other.number for other in rules[:i] if _covers(other, each)]
-        earlier.add(each)
+        earlier.add(i)
 
 
 class TestCriticalProcesses:

@@ -57,6 +57,7 @@ class Globs:
     """Those without wildcards, in the one spelling: each matches a whole value or, without a slash, a last part."""
     globs: tuple[Glob, ...] = field(compare=False)
     """The others."""
+    case_sensitive: bool = False
 
     @classmethod
     def of(cls, operator: str, fact: str, words: Iterable[str], case_sensitive: bool = False) -> "Globs":
@@ -69,7 +70,9 @@ class Globs:
                 globs.append(Glob(form, fact in PATH_FACTS))
             else:
                 plain.append(word if form == word else form)  # one text, where it can be one
-        return cls(operator, fact, words, tuple(plain) if len(plain) < 8 else frozenset(plain), tuple(globs))
+        return cls(
+            operator, fact, words, tuple(plain) if len(plain) < 8 else frozenset(plain), tuple(globs), case_sensitive
+        )
 
     def holds(self, value: str) -> bool:
         if self.fact == "current_directory":
@@ -85,13 +88,15 @@ class Globs:
 
     def word_for(self, value: str) -> str:
         """The pattern that matches a value for which the test holds."""
-        return next(word for word in self.words if Globs.of("glob", self.fact, [word]).holds(value))
+        return next(
+            word for word in self.words if Globs.of("glob", self.fact, [word], self.case_sensitive).holds(value)
+        )
 
     def clauses(self) -> list[Clause]:
-        keys = [[self._key(form)] for form in self.plain] + [self._glob_key(glob.form) for glob in self.globs]
-        if self.operator == "glob_all":
-            return [clause for clause in keys if clause]
-        return [[key for clause in keys for key in clause]] if all(keys) else []
+        keys = [[self._key(form)] for form in self.plain] + [self._glob_keys(glob.form) for glob in self.globs]
+        if self.operator == "glob_all" or len(keys) == 1:
+            return [[key] for each in keys for key in each]
+        return [[best_clause([[key] for key in each])[0] for each in keys]] if all(keys) else []
 
     def _same(self, form: str, value: str) -> bool:
         return form == value or (self.fact in PATH_FACTS and form == last_part(value))
@@ -99,13 +104,13 @@ class Globs:
     def _key(self, form: str) -> Key:
         return (self.fact, self.fact != "current_directory", fold_case(form))
 
-    def _glob_key(self, form: str) -> list[Key]:
+    def _glob_keys(self, form: str) -> list[Key]:
+        """Of these a value that matches has every one."""
         in_parts = self.fact in PATH_FACTS
         end = last_part(form)
         if in_parts and end and not WILDCARD.search(end):
             return [self._key(end)]
-        runs = literal_runs(form, in_parts=in_parts)
-        return [(self.fact, False, fold_case(max(runs, key=len)))] if runs else []
+        return [(self.fact, False, fold_case(run)) for run in literal_runs(form, in_parts=in_parts)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from ..errors import ProcmonError
 from ..records import ProcessFlags, ProcessHelper
-from ..system.ancestry import Ancestry
+from ..system.ancestry import Ancestry, Noted
 from ..util.paths import fold_case
 
 __all__ = [
@@ -75,7 +75,7 @@ _ATTRIBUTES = {"session": ("session", "session_id"), "group": ("groups", "group"
 class Facts:
     """The facts of one process, each as a tuple of the values it may be matched by; () where it is not known."""
 
-    __slots__ = ("_ancestry", "_at", "_details", "_find_details", "_folded", "_raw", "failures", "process")
+    __slots__ = ("_ancestry", "_at", "_details", "_find_details", "_folded", "_noted", "_raw", "failures", "process")
 
     def __init__(
         self,
@@ -89,6 +89,7 @@ class Facts:
         self._find_details = details
         self._details: Details | None = None
         self._at = at
+        self._noted: Noted | None = None
         self._raw: dict[str, tuple[str, ...]] = {}
         self._folded: dict[str, tuple[str, ...]] = {}
         self.failures: dict[str, str] = {}
@@ -100,6 +101,13 @@ class Facts:
         if self._at is None:
             self._at = datetime.now(UTC)
         return self._at
+
+    @property
+    def noted(self) -> Noted:
+        """The parent and the ancestors; noted when this is first asked for."""
+        if self._noted is None:
+            self._noted = self._ancestry.note(self.process)
+        return self._noted
 
     def values(self, fact: str) -> tuple[str, ...]:
         """The values of one of `FACTS` in the form in which they are compared: lower case, paths with backslashes."""
@@ -175,7 +183,7 @@ def _find_flags(facts: Facts, fact: str) -> tuple[str, ...]:
 
 
 def _find_parent(facts: Facts, fact: str) -> tuple[str, ...]:
-    line = tuple(image for image in facts._ancestry.note(facts.process) if image)
+    line = tuple(image for image in facts.noted.images if image)
     if line:
         return line if fact == "ancestor" else line[:1]
     told = facts.detail(fact, "parent") if facts._find_details is not None else None
@@ -213,7 +221,7 @@ def _find_command_line(facts: Facts, fact: str) -> tuple[str, ...]:
 
 def _find_parent_command_line(facts: Facts, fact: str) -> tuple[str, ...]:
     """That of the parent's record, which is there also when the parent has gone."""
-    parent = facts._ancestry.parent(facts.process)
+    parent = facts.noted.parent
     if (
         parent is not None
         and parent.command_line is not None

@@ -1,7 +1,7 @@
 """Finding the first rule that matches without asking each: most rules need a name or a text that few processes have."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..records import ProcessHelper
 from ..system.ancestry import Ancestry
@@ -11,7 +11,7 @@ from .facts import ABOUT_THE_FILE, PATH_FACTS, Facts
 from .literals import Literals
 from .rules import Rule
 
-__all__ = ["ImageIndex", "RuleIndex"]
+__all__ = ["ByText", "ImageIndex", "RuleIndex"]
 
 
 class RuleIndex:
@@ -28,7 +28,7 @@ class RuleIndex:
         """The facts that some rule asks for."""
         clauses = [rule.clauses() for rule in self.rules]
         often = Counter(key for each in clauses for clause in each for key in clause)
-        self._by_fact: dict[str, _ByFact] = {}
+        self._by_fact: dict[str, ByText] = {}
         self._rest: list[int] = []
         for position, rule in enumerate(self.rules):
             clause = best_clause(clauses[position], often)
@@ -36,7 +36,7 @@ class RuleIndex:
             if not clause or _better_asked(rule, clause[0]):
                 self._rest.append(position)
             for fact, whole, text in clause if self._rest[-1:] != [position] else ():
-                self._by_fact.setdefault(fact, _ByFact(fact, position)).add(whole, text, position)
+                self._by_fact.setdefault(fact, ByText(fact, position)).add(whole, text, position)
         for named in self._by_fact.values():
             named.finish()
         self._order = sorted(self._by_fact.values(), key=lambda named: named.first)
@@ -59,7 +59,8 @@ class RuleIndex:
             if at_rest < len(rest):
                 position = min(position, rest[at_rest])
             if looked_up < len(order) and order[looked_up].first <= position:
-                hits = order[looked_up].find(facts)
+                named = order[looked_up]
+                hits = named.find(facts.values(named.fact))
                 looked_up += 1
                 if hits:
                     found = sorted({*found, *(hit for hit in hits if hit > last)}, reverse=True)
@@ -79,7 +80,7 @@ class ImageIndex:
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._rules = rules
-        self._named = _ByFact("image", 0)
+        self._named = ByText("image", 0)
         self._rest: list[int] = []
         for position, rule in enumerate(rules):
             image = rule.condition("image")
@@ -93,7 +94,7 @@ class ImageIndex:
     def at(self, path: str) -> Iterator[Rule]:
         """In order, the rules whose image condition this path meets, whatever else they ask."""
         facts = Facts(ProcessHelper(pid=0, parent_pid=0, image_name=path), Ancestry(), None)
-        for position in sorted({*self._rest, *self._named.find(facts)}):
+        for position in sorted({*self._rest, *self._named.find(facts.values("image"))}):
             condition = self._rules[position].condition("image")
             if condition is not None and condition.holds(facts):
                 yield self._rules[position]
@@ -105,8 +106,8 @@ def _better_asked(rule: Rule, key: Key) -> bool:
     return key[0] in ABOUT_THE_FILE and isinstance(first, Condition) and first.fact not in ABOUT_THE_FILE
 
 
-class _ByFact:
-    """Positions of rules by the texts that they need of one fact."""
+class ByText:
+    """Positions of rules by the texts that they need of one fact: whole values and last parts, or anywhere in it."""
 
     def __init__(self, fact: str, first: int) -> None:
         self.fact = fact
@@ -129,12 +130,11 @@ class _ByFact:
             self._literals = Literals(self._written)
         self._written = {}
 
-    def find(self, facts: Facts) -> list[int]:
-        """The positions of rules that need something that a value of the fact has."""
+    def find(self, values: Iterable[str]) -> list[int]:
+        """The positions under all texts that one of the values has."""
         found: list[int] = []
-        for value in facts.values(self.fact):
-            keys = (value, last_part(value)) if self._in_parts else (value,)
-            for key in keys:
+        for value in values:
+            for key in (value, last_part(value)) if self._in_parts else (value,):
                 earliest = self._earliest.get(key)
                 if earliest is not None:
                     found.append(earliest)

@@ -3,16 +3,16 @@
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ..errors import Problem
 from ..records import Verdict
 from ..util.globs import WILDCARD, last_part
 from ..util.paths import lowercase
-from .conditions import Bound, Condition, Globs, Group, Part
+from .conditions import Bound, Condition, Globs, Group, Part, best_clause
 from .facts import PATH_FACTS
-from .index import ImageIndex
+from .index import ByText, ImageIndex
 from .parser import Mistake, RuleSet, located
 from .rules import Rule
 from .spelling import invisible_in
@@ -132,11 +132,11 @@ def _conditions(parts: Iterable[Part], path: Path) -> Iterator[tuple[Path, Condi
 
 
 def _unreachable(rules: RuleSet) -> Iterator[Mistake]:
-    earlier = _Earlier()
-    for rule in rules.rules:
-        first = next((other for other in earlier.candidates(rule) if _covers(other, rule)), None)
+    earlier = _Earlier(rules.rules)
+    for position, rule in enumerate(rules.rules):
+        first = next((other for other in earlier.candidates(position) if _covers(other, rule)), None)
         if first is None:  # who is covered covers nothing that the other does not
-            earlier.add(rule)
+            earlier.add(position)
             continue
         message = f"rule {rule.name} never decides: rule {first.name} matches all that it could"
         advice = f"put it above rule {first.name}, or remove it"
@@ -146,47 +146,60 @@ def _unreachable(rules: RuleSet) -> Iterator[Mistake]:
 class _Earlier:
     """Rules, found by what another one would have to say to be covered by them."""
 
-    def __init__(self) -> None:
-        self._count = 0
-        self._all: list[tuple[int, Rule]] = []
-        self._saying: dict[tuple[str, object], list[tuple[int, Rule]]] = {}
-        self._odd: dict[str, list[tuple[int, Rule]]] = {}
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._rules = rules
+        self._added: set[int] = set()
+        self._all: list[int] = []
+        self._saying: dict[tuple[str, object], list[int]] = {}
+        self._odd: dict[str, ByText] = {}
+        self._odd_rest: dict[str, list[int]] = {}
+        for position, rule in enumerate(rules):
+            for part in rule.conditions:
+                patterns = part.patterns if isinstance(part, Condition) else None
+                for glob in patterns.globs if patterns is not None else ():
+                    if _is_odd(_fact(part), glob.form):
+                        self._add_odd(_fact(part), glob.form, position)
+        for odd in self._odd.values():
+            odd.finish()
 
-    def add(self, rule: Rule) -> None:
-        """Keep `rule` under that condition of which the fewest say the same."""
+    def _add_odd(self, fact: str, form: str, position: int) -> None:
+        clause = best_clause(Globs.of("glob", fact, [form]).clauses())
+        for _, whole, text in clause:
+            self._odd.setdefault(fact, ByText(fact, 0)).add(whole, text, position)
+        if not clause:
+            self._odd_rest.setdefault(fact, []).append(position)
+
+    def add(self, position: int) -> None:
+        """Keep a rule under that condition of which the fewest say the same."""
+        rule = self._rules[position]
         if rule.until is not None:
             return  # one day it matches nothing
-        self._count += 1
-        here = (self._count, rule)
+        self._added.add(position)
         if not rule.conditions:
-            self._all.append(here)
+            self._all.append(position)
             return
         said = [[(_fact(part), said) for said in _said(part)] for part in rule.conditions]
         rarest = min(said, key=lambda keys: max(len(self._saying.get(key, ())) for key in keys))
         for key in rarest:
-            self._saying.setdefault(key, []).append(here)
-        if any(isinstance(form, str) and _is_odd(fact, form) for fact, form in rarest):
-            self._odd.setdefault(rarest[0][0], []).append(here)
+            self._saying.setdefault(key, []).append(position)
 
-    def candidates(self, rule: Rule) -> list[Rule]:
-        """In order, every rule that can cover `rule`, and some that cannot."""
-        found = list(self._all)
-        for part in rule.conditions:
+    def candidates(self, position: int) -> list[Rule]:
+        """In order, every rule before this one that can cover it, and some that cannot."""
+        found = set(self._all)
+        for part in self._rules[position].conditions:
             form = _said(part)[0]
-            if not isinstance(form, str):
-                found += self._saying.get((_fact(part), form), ())
-                continue
             fact = _fact(part)
+            if not isinstance(form, str):
+                found.update(self._saying.get((fact, form), ()))
+                continue
             for wide in {fact, "ancestor" if fact == "parent" else fact}:
                 for wider in _wider(wide, form):
-                    found += self._saying.get((wide, wider), ())
-                if _sample(wide, form) is not None:
-                    found += self._odd.get(wide, ())
-        return [other for _, other in sorted({order: (order, other) for order, other in found}.values(), key=_first)]
-
-
-def _first(pair: tuple[int, Rule]) -> int:
-    return pair[0]
+                    found.update(self._saying.get((wide, wider), ()))
+                sample = _sample(wide, form)
+                if sample is not None:
+                    found.update(self._odd_rest.get(wide, ()))
+                    found.update(self._odd[wide].find([sample]) if wide in self._odd else ())
+        return [self._rules[each] for each in sorted(found) if each < position and each in self._added]
 
 
 def _fact(part: Part) -> str:

@@ -11,6 +11,9 @@ _STRIDE = 4
 _LONG = _GRAM + _STRIDE - 1
 """A text of this length holds, wherever it stands, one piece of 4 characters that begins at a multiple of 4."""
 
+_FEW = 16
+"""Literals that are sooner looked for one by one."""
+
 _COMMON = (
     r'"c:\windows\system32\windowspowershell\v1.0\powershell.exe" -c:\program files (x86)\c:\users\appdata\local\temp'
     r"cmd.exe /c -command http://https://www. software\microsoft\windows\currentversion\ /add /create --"
@@ -24,8 +27,8 @@ class Literals:
     A text is cut into pieces of four characters, one after the other. Each literal of seven characters or more is
     listed under four successive pieces of its own, one of which the cut must hit, so that a set of a text's pieces
     says which literals may be in it. That costs some 10 ns a character, whatever the text and the literals are.
-    Shorter ones are listed under one piece and compared with all pieces; literals below four characters are looked for
-    one by one. Every literal found is compared with the text itself in the end.
+    Shorter ones are listed under one piece and looked up among all pieces. Literals below four characters, and a few of
+    any length, are looked for one by one. What a piece hints at is compared with the text itself.
 
     A regular expression made of a trie takes ten times as long on real rules, for their literals begin with nearly
     every character; see docs/rejected.md.
@@ -37,15 +40,19 @@ class Literals:
 
     def __init__(self, positions: Mapping[str, Iterable[int]]) -> None:
         self._positions = {literal: tuple(found) for literal, found in positions.items()}
-        self._tiny = [literal for literal in self._positions if len(literal) < _GRAM]
+        long = [literal for literal in self._positions if len(literal) >= _LONG]
+        short = [literal for literal in self._positions if _GRAM <= len(literal) < _LONG]
+        long, short = (found if len(found) > _FEW else [] for found in (long, short))
+        cut = {*long, *short}
+        self._single = [literal for literal in self._positions if literal not in cut]
         often = Counter(_pieces(_COMMON))
         often.update(piece for literal in self._positions for piece in _pieces(literal))
-        self._long = _Pieces((x for x in self._positions if len(x) >= _LONG), _STRIDE, often)
-        self._short = _Pieces((x for x in self._positions if _GRAM <= len(x) < _LONG), 1, often)
+        self._long = _Pieces(long, _STRIDE, often)
+        self._short = _Pieces(short, 1, often)
 
     def find(self, text: str) -> Iterator[int]:
         """The positions of every literal that stands in `text`; some may come more than once."""
-        found = {literal for literal in self._tiny if literal in text}
+        found = {literal for literal in self._single if literal in text}
         if self._long or self._short:
             data = text.encode("latin-1", "replace")  # a byte for each character; an odd one is "?", also in literals
             self._long.find(data, text, 0, found)
@@ -60,14 +67,19 @@ class _Pieces:
     """Literals by some of their pieces, these as numbers."""
 
     def __init__(self, literals: Iterable[str], stride: int, often: Mapping[str, int]) -> None:
-        self._listed: dict[int, list[tuple[str, int]]] = {}
+        listed: dict[int, dict[tuple[int, int], list[str]]] = {}
         for literal in literals:
             pieces = _pieces(literal)
             sums = [sum(often[piece] for piece in pieces[i : i + stride]) for i in range(len(pieces) - stride + 1)]
             rarest = sums.index(min(sums))
             for at in range(rarest, rarest + stride):
                 [number] = array("I", pieces[at].encode("latin-1", "replace"))
-                self._listed.setdefault(number, []).append((literal, at))
+                listed.setdefault(number, {}).setdefault((at, len(literal)), []).append(literal)
+        self._listed = {
+            number: tuple((at, length, frozenset(same)) for (at, length), same in places.items())
+            for number, places in listed.items()
+        }
+        """By number: where in a literal the piece stands, how long the literal is, and the literals of that kind."""
         self._numbers = frozenset(self._listed)
 
     def __bool__(self) -> bool:
@@ -82,12 +94,13 @@ class _Pieces:
         numbers.frombytes(data[start : start + (len(data) - start) // _GRAM * _GRAM])
         if self._numbers.isdisjoint(numbers):
             return
+        listed = self._listed
         for i, number in enumerate(numbers):
-            if number in self._numbers:
-                for literal, at in self._listed[number]:
+            if number in listed:
+                for at, length, literals in listed[number]:
                     begin = start + i * _GRAM - at
-                    if begin >= 0 and literal not in found and text.startswith(literal, begin):
-                        found.add(literal)
+                    if begin >= 0 and (there := text[begin : begin + length]) in literals:
+                        found.add(there)
 
 
 def _pieces(text: str) -> list[str]:

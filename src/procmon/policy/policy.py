@@ -284,9 +284,10 @@ class Policy:
             warnings.warn(f"{self.source}: {problem}", PolicyWarning, stacklevel=3)
 
     def _facts(self, rules: RuleSet, process: ProcessHelper) -> Facts:
+        facts = Facts(process, self._ancestry, self._details)
         if rules.index.facts & _RECORDED:
-            self._ancestry.note(process)  # now, while its parent's pid is certainly its parent's
-        return Facts(process, self._ancestry, self._details)
+            facts.noted  # noqa: B018 - now, while its parent's pid is certainly its parent's
+        return facts
 
     def _decide(self, rules: RuleSet, facts: Facts) -> Decision:
         process = facts.process

@@ -7,18 +7,19 @@ from dataclasses import dataclass
 
 from ..records import ProcessHelper
 
-__all__ = ["Ancestry", "Lookup"]
+__all__ = ["Ancestry", "Lookup", "Noted"]
 
 Lookup = Callable[[int], ProcessHelper | None]
 """A running process by its pid; None where there is none (any more)."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Noted:
+class Noted:
     """A process as it came by, and who it descends from."""
 
     process: ProcessHelper
     parent: ProcessHelper | None
+    """None where it is not known."""
     images: tuple[str, ...]
     """Of its ancestors, nearest first."""
 
@@ -41,34 +42,27 @@ class Ancestry:
 
     def __init__(self, lookup: Lookup | None = None) -> None:
         self._lookup = lookup
-        self._known: OrderedDict[int, _Noted] = OrderedDict()
+        self._known: OrderedDict[int, Noted] = OrderedDict()
         self._lock = threading.Lock()
-
-    def note(self, process: ProcessHelper) -> tuple[str, ...]:
-        """Remember `process`; the images of its ancestors, nearest first, as far as they are known."""
-        return self._note(process).images
-
-    def parent(self, process: ProcessHelper) -> ProcessHelper | None:
-        """The record of its parent; None where that is not known. Notes `process`, too."""
-        return self._note(process).parent
 
     def creator(self, process: ProcessHelper) -> ProcessHelper | None:
         """The record of the process that called the system to create it; None where that is not known."""
         pid = process.creator_pid
         if pid is None or pid == process.parent_pid:
-            return None if pid is None else self.parent(process)
+            return None if pid is None else self.note(process).parent
         with self._lock:
             known = self._known.get(pid)
         if known is not None and not _younger(known.process, process):
             return known.process
         return self._lookup(pid) if self._lookup is not None else None
 
-    def _note(self, process: ProcessHelper) -> _Noted:
+    def note(self, process: ProcessHelper) -> Noted:
+        """Remember `process`, and say who it descends from, as far as that is known."""
         with self._lock:
             known = self._known.get(process.pid)
         if known is not None and known.images and _same(known.process, process):
             return known
-        noted = _Noted(process, *self._line(process, {process.pid}))
+        noted = Noted(process, *self._line(process, {process.pid}))
         with self._lock:
             self._known[process.pid] = noted
             self._known.move_to_end(process.pid)
