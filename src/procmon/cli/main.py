@@ -100,20 +100,9 @@ def _ps(options: argparse.Namespace) -> int:
 
 
 def _driver(options: argparse.Namespace) -> int:
-    from ..driver.service import DriverService
+    from .driver_commands import driver, sign
 
-    service = DriverService()
-    step = options.command.removeprefix("driver ")
-    if step == "install":
-        service.install(options.file)
-    elif step != "status":
-        getattr(service, step)()
-    status = service.status()
-    if options.json:
-        print(json.dumps({"name": status.name, "state": status.state.value, "path": status.path}))
-    else:
-        print(f"{status.name}: {status.state.value}" + (f", {status.path}" if status.path else ""))
-    return 0
+    return sign(options) if options.command == "driver sign" else driver(options)
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -159,7 +148,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "policy check": _policy(check),
     "policy explain": _policy(explain),
     "policy replay": _policy(replay),
-    **{f"driver {step}": _driver for step in ("install", "start", "stop", "delete", "status")},
+    **{f"driver {step}": _driver for step in ("install", "start", "stop", "delete", "status", "sign")},
     **{f"service {step}": _service for step in ("install", "start", "stop", "delete", "status", "run")},
     "selftest": _selftest,
     "doctor": _doctor,

@@ -314,15 +314,23 @@ def _add_policy(commands: "Commands") -> None:
 
 
 def _add_driver(commands: "Commands") -> None:
-    what = "install, start, stop or delete the driver, or show its state"
+    what = "install, start, stop, delete or sign the driver, or show its state"
     steps = _add_group(commands, "driver", what, f"{what.capitalize()}.", "STEP")
     install = _add(steps, "install", "make the driver's service, which runs a copy in System32\\drivers", of="driver")
-    text = "the driver, procmon.sys; without it the usual places are searched"
+    text = "the driver, procmon.sys; without it the one that came with this package is taken"
     install.add_argument("file", metavar="FILE", nargs="?", help=text)
+    text = "run the file from where it lies, if only administrators can change it there"
+    install.add_argument("--no-copy", action="store_true", help=text)
     _add(steps, "start", "load the driver", of="driver")
     _add(steps, "stop", "unload the driver; what it holds then runs", of="driver")
     _add(steps, "delete", "remove the driver's service and its copy of the file", of="driver")
     _add(steps, "status", "say whether the driver is installed, and whether it runs", of="driver")
+    what = "sign the driver for this machine in test mode, by PowerShell lines that are shown first"
+    sign = _add(steps, "sign", what, of="driver")
+    sign.add_argument(
+        "file", metavar="FILE", nargs="?", help="the driver; without it the one that came with this package"
+    )
+    sign.add_argument("--yes", action="store_true", help="run the lines without asking")
 
 
 def _add_service(commands: "Commands") -> None:

@@ -412,7 +412,7 @@ def describe_machine() -> dict[str, Any]:
         "procmon": __version__,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "system": platform.platform() + (" (Wine)" if kernel.is_wine() else ""),
-        "architecture": kernel.driver_architecture(),
+        "architecture": machine.driver_architecture(),
         "processors": os.cpu_count(),
         "python": platform.python_version(),
         "bits": struct.calcsize("P") * 8,
