@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import BinaryIO, Literal
 
 from .errors import AuditError
@@ -340,8 +341,9 @@ class Replay:
 def replay(path: str | os.PathLike[str], policy: Policy) -> Replay:
     """Ask ``policy`` about each process of an audit log, in order, and compare with what was decided.
 
-    It sees what the log holds: nothing is looked up on this machine, where these pids belong to others by now. What a
-    person was asked about then, and would be asked about again, counts as the same.
+    It sees what the log holds, with the facts that rules looked up then: nothing is looked up on this machine, where
+    these pids belong to others by now. What a person was asked about then, and would be asked about again, counts as
+    the same.
 
     >>> import procmon, tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -357,14 +359,25 @@ def replay(path: str | os.PathLike[str], policy: Policy) -> Replay:
     """
     reader = read(path)
     changes, missing, count = [], Counter[str](), 0
-    judge = policy.for_the_past()
+    logged = SimpleNamespace()
+    judge = policy.for_the_past(lambda _: logged)
     for count, then in enumerate(reader, 1):  # noqa: B007 - the count of all is in the result
+        logged = _logged_details(then)
         now, unknown = judge(then.process)
         missing.update(unknown)
         asked_again = now.verdict is Verdict.DEFER and then.by is DecidedBy.USER and not now.audited
         if (now.verdict, now.audited) != (then.verdict, then.audited) and not asked_again:
             changes.append(Change(then, now))
     return Replay(count, tuple(changes), dict(missing), tuple(reader.damaged))
+
+
+def _logged_details(decision: Decision) -> SimpleNamespace:
+    """The facts that were looked up then, as a look-up gives them: of several values each by its own name."""
+    facts = dict(decision.facts)
+    accounts = facts.pop("user", None)
+    for account in accounts if isinstance(accounts, list) else ():
+        facts["user_sid" if str(account).startswith("S-1-") else "user"] = account
+    return SimpleNamespace(**facts)
 
 
 def _outcome(decision: Decision) -> str:

@@ -15,6 +15,7 @@ from ..records import printable
 from .live import CommandNotFound, Gates, guard, run, watch
 from .parser import parse
 from .policy_commands import check, explain, replay
+from .policy_imports import import_applocker, init, learn_policy
 from .screen import Screen
 from .statuses import BROKEN_PIPE, FAILED, FOUND, INTERRUPTED, NEEDS_WINDOWS, NOT_FOUND
 from .text import short_path
@@ -148,6 +149,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "policy check": _policy(check),
     "policy explain": _policy(explain),
     "policy replay": _policy(replay),
+    "policy import applocker": _policy(import_applocker),
+    "policy learn": _policy(learn_policy),
+    "policy init": _policy(init),
     **{f"driver {step}": _driver for step in ("install", "start", "stop", "delete", "status", "sign")},
     **{f"service {step}": _service for step in ("install", "start", "stop", "delete", "status", "run")},
     "selftest": _selftest,

@@ -113,6 +113,26 @@ example:
       --parent c:/office/winword.exe --parent c:/windows/explorer.exe"""
 
 
+REPLAY_MORE = """\
+A log is an audit log, of --log, or what another tool recorded: event 1 of
+Sysmon or event 4688 of the Security log, as JSON or JSON lines of Winlogbeat or
+evtx_dump, or as event XML. Nothing is looked up on this machine.
+
+example:
+  procmon-gate policy replay office.toml sysmon.jsonl
+      what would these rules have blocked last month?"""
+
+LEARN = """\
+Write a policy that allows what logs say has run: by signer and product where a
+program is signed, by folder where only administrators can write, else by hash.
+It logs what it would block until you write mode = "enforce" in it."""
+
+APPLOCKER = """\
+Write a policy of AppLocker's rules for executables: deny rules first, then
+allow rules, and what none allows is blocked. What a policy cannot say is an
+error that names the rule."""
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of a command line; ``command`` is what to do: ``run``, ``policy check``...
 
@@ -300,8 +320,8 @@ def _add_policy(commands: "Commands") -> None:
         return parser
 
     add("check", "print every mistake, with its place and what to write instead")
-    replay = add("replay", "say what it would have decided otherwise about the processes of an audit log")
-    replay.add_argument("log", metavar="LOG", type=Path, help="a file that --log has written")
+    replay = add("replay", "say what it would have decided about the processes of logs", REPLAY_MORE)
+    replay.add_argument("log", metavar="LOG", nargs="+", type=Path, help="an audit log, or a log of another tool")
     explain = add("explain", "say why it would allow or block a process, rule by rule", EXPLAIN_MORE)
     explain.add_argument("image", metavar="IMAGE", help="the path of the executable, c:/tools/a.exe")
     explain.add_argument("--command-line", metavar="TEXT", help="the whole command line")
@@ -311,6 +331,19 @@ def _add_policy(commands: "Commands") -> None:
     explain.add_argument("--session", metavar="NUMBER", type=int, help="0 is the session of the services")
     explain.add_argument("--sha256", metavar="HEX", help="the hash of the executable")
     explain.add_argument("--signer", metavar="NAME", help="the name in its signature")
+    output = "where the policy goes (default: standard output)"
+    learn = _add(questions, "learn", "write a policy that allows what ran, by logs", LEARN, of="policy")
+    learn.add_argument("log", metavar="LOG", nargs="+", type=Path, help="an audit log, or a log of another tool")
+    learn.add_argument("-o", "--output", metavar="FILE", type=Path, help=output)
+    init = _add(questions, "init", "write a policy to begin with, which is safe to enforce", of="policy")
+    text = "where it goes; a file that is there stays (default: policy.toml)"
+    init.add_argument("file", metavar="FILE", nargs="?", type=Path, default=Path("policy.toml"), help=text)
+    what = "make a policy of another tool's rules"
+    tools = _add_group(questions, "import", what, f"{what.capitalize()}.", "TOOL")
+    applocker = _add(tools, "applocker", "AppLocker's rules for executables", APPLOCKER, of="policy import")
+    text = "what Get-AppLockerPolicy -Effective -Xml prints"
+    applocker.add_argument("file", metavar="FILE.xml", type=Path, help=text)
+    applocker.add_argument("-o", "--output", metavar="FILE", type=Path, help=output)
 
 
 def _add_driver(commands: "Commands") -> None:

@@ -9,9 +9,12 @@ from typing import ClassVar, TextIO
 
 from .. import audit
 from ..errors import PolicyError, Problem
+from ..policy import recordings
 from ..policy.policy import Policy
+from ..policy.recordings import Rehearsal
 from ..records import ProcessHelper, printable
 from ..util.paths import lowercase
+from .policy_imports import is_audit_log
 
 __all__ = ["check", "explain", "replay"]
 
@@ -79,14 +82,42 @@ def explain(options: argparse.Namespace, out: TextIO) -> int:
 
 
 def replay(options: argparse.Namespace, out: TextIO) -> int:
-    """Print what the policy would have decided otherwise, and what it could not know."""
-    result = audit.replay(options.log, Policy.load(options.file))
-    if options.json:
-        for event in _events(result):
-            print(json.dumps(event), file=out)
-    else:
-        print(result, file=out)
+    """Print what the policy would have decided about each log: audit logs, and recordings of other tools."""
+    for log in options.log:
+        if len(options.log) > 1 and not options.json:
+            print(printable(f"{log}:"), file=out)
+        policy = Policy.load(options.file)
+        result = audit.replay(log, policy) if is_audit_log(log) else _rehearsed(log, policy)
+        if options.json:
+            for event in _events(result) if isinstance(result, audit.Replay) else _rehearsal_events(result):
+                print(json.dumps(event), file=out)
+        else:
+            print(result, file=out)
     return 0
+
+
+def _rehearsed(log: Path, policy: Policy) -> Rehearsal:
+    reader = recordings.read(log)
+    result = recordings.rehearse(reader, policy)
+    result.unread = tuple(reader.unread)
+    if not result.processes:
+        raise PolicyError(
+            f"{log}: it holds no process creation that procmon can read; give an audit log, or event 1 of Sysmon or"
+            " event 4688 of the Security log, as JSON, JSON lines or event XML"
+        )
+    return result
+
+
+def _rehearsal_events(result: Rehearsal) -> Iterator[dict[str, object]]:
+    """All that `Rehearsal` prints, as objects; docs/cli.md lists them."""
+    for decision in result.decisions:
+        yield {"event": "match", "decision": decision.as_dict()}
+    for fact, count in result.missing.items():
+        yield {"event": "missing", "fact": fact, "processes": count}
+    for each in result.unread:
+        yield {"event": "damaged", "path": str(each.path), "line": each.line, "reason": each.reason}
+    counts = {"blocked": result.blocked, "asked": result.asked, "audited": result.audited, "allowed": result.allowed}
+    yield {"event": "summary", "processes": result.processes, **counts}
 
 
 def _events(result: audit.Replay) -> Iterator[dict[str, object]]:

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ..errors import Problem
-from ..records import Verdict
+from ..records import ProcessHelper, Verdict
+from ..system.ancestry import Ancestry
 from ..util.globs import WILDCARD, last_part
 from ..util.paths import lowercase
 from .conditions import Bound, Condition, Globs, Group, Part, best_clause
-from .facts import PATH_FACTS
+from .facts import PATH_FACTS, Facts
 from .index import ByText, ImageIndex
 from .parser import Mistake, RuleSet, located
 from .rules import Rule
@@ -68,7 +69,10 @@ def _critical(rules: RuleSet) -> Iterator[Mistake]:
     by_image = ImageIndex(rules.rules)
     harmed: dict[int, tuple[Rule, str, bool]] = {}
     for path in _CRITICAL:
+        facts = Facts(ProcessHelper(pid=0, parent_pid=0, image_name=path), Ancestry(), None)
         for rule in by_image.at(path):
+            if not all(part.holds(facts) for part in rule.conditions if part.facts == {"image"}):
+                continue  # it excepts this path
             image = rule.condition("image")
             alone = len(rule.conditions) == 1
             if rule.verdict is Verdict.ALLOW and alone and rule.until is None:

@@ -1,0 +1,152 @@
+"""``procmon-gate policy`` import, learn and init: they write policies. They need no Windows."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TextIO
+
+from .. import audit
+from ..errors import PolicyError, ProcmonError
+from ..policy import recordings
+from ..policy.applocker import read_applocker
+from ..policy.learn import Seen, learn
+from ..policy.policy import Policy
+from ..policy.starter import STARTER
+from ..records import Decision, Verdict, printable
+
+__all__ = ["import_applocker", "init", "is_audit_log", "learn_policy"]
+
+
+def import_applocker(options: argparse.Namespace, out: TextIO) -> int:
+    """Write the policy of an exported AppLocker policy."""
+    file: Path = options.file
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise PolicyError(f"{file}: it cannot be read: {error.strerror or error}") from error
+    drive = os.environ.get("SystemDrive", "c:").lower() if sys.platform == "win32" else "c:"
+    imported = read_applocker(data, str(file), drive=drive)
+    counts = {"rules": imported.rules, "left_out": list(imported.left_out)}
+    _deliver(options, out, imported.text, counts, [f"{imported.rules:,} rules", *imported.left_out])
+    return 0
+
+
+def learn_policy(options: argparse.Namespace, out: TextIO) -> int:
+    """Write a policy that allows what ran, by audit logs and by recordings of other tools."""
+    lesson = learn((seen for log in options.log for seen in _seen(log)), writable=_writable)
+    if not lesson.starts:
+        raise PolicyError(f"{options.log[0]}: it holds no start of a program that ran, so nothing can be learned")
+    counts = {"rules": lesson.rules, "starts": lesson.starts, "not_learned": lesson.not_learned}
+    remarks = [f'{lesson.rules:,} rules from {lesson.starts:,} starts; it only logs until you write mode = "enforce"']
+    if lesson.not_learned:
+        remarks.append(f"no safe rule for {len(lesson.not_learned):,} programs: the end of the policy names them")
+    _deliver(options, out, lesson.text, counts, remarks)
+    return 0
+
+
+def init(options: argparse.Namespace, out: TextIO) -> int:
+    """Write a policy to begin with; what is there already stays."""
+    file: Path = options.file
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            new.write(STARTER)
+    except FileExistsError as error:
+        raise PolicyError(f"{file}: there is a file already; give another name") from error
+    except OSError as error:
+        raise PolicyError(f"{file}: it cannot be written: {error.strerror or error}") from error
+    if options.json:
+        print(json.dumps({"path": str(file), "rules": len(Policy.parse(STARTER))}), file=out)
+    else:
+        print(
+            printable(f"{file}: {len(Policy.parse(STARTER))} rules; try procmon-gate guard --policy {file} --audit"),
+            file=out,
+        )
+    return 0
+
+
+def _deliver(
+    options: argparse.Namespace, out: TextIO, text: str, counts: Mapping[str, object], remarks: list[str]
+) -> None:
+    """Print a policy, or write it to ``--output`` and print what came of it."""
+    if options.output is None:
+        print(text, end="", file=out)
+        return
+    try:
+        options.output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise PolicyError(f"{options.output}: it cannot be written: {error.strerror or error}") from error
+    if options.json:
+        print(json.dumps({"path": str(options.output), **counts}), file=out)
+    else:
+        for remark in remarks:
+            print(printable(f"{options.output}: {remark}"), file=out)
+
+
+# --------------------------------------------------------------------------------------------------------- the logs
+
+
+def is_audit_log(path: Path) -> bool:
+    """The first line that says something is one of `audit.AuditLog`; a log that is not there counts as one."""
+    try:
+        with path.open("rb") as file:
+            first = next((line for line in file if line.strip()), b"")
+        document = json.loads(first)
+    except OSError:
+        return True
+    except ValueError:
+        return not first
+    return (
+        isinstance(document, dict) and isinstance(document.get("process"), dict) and "image_name" in document["process"]
+    )
+
+
+def _seen(log: Path) -> Iterator[Seen]:
+    if is_audit_log(log):
+        for decision in audit.read(log):
+            if decision.verdict is Verdict.ALLOW or decision.audited:
+                yield _of_decision(decision)
+        return
+    for recording in recordings.read(log):
+        process = recording.process
+        yield Seen(process.image_name, process.created, sha256=recording.details.sha256)
+
+
+def _of_decision(decision: Decision) -> Seen:
+    """What the log holds of a file; where it does not say who signed it, what this machine says."""
+    process, facts = decision.process, decision.facts
+    at = process.created or decision.at
+    signer, product, sha256 = (_text(facts.get(name)) for name in ("signer", "product", "sha256"))
+    if signer is None and sys.platform == "win32" and _is_unchanged(process.image_name, at):
+        from ..system.details import ProcessDetails
+
+        file = ProcessDetails(process, None)  # without a handle it knows what the path says
+        signer, product, sha256 = file.signer, file.product, sha256 or file.sha256
+    return Seen(process.image_name, at, signer, product, sha256)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _is_unchanged(path: str, since: datetime) -> bool:
+    """The file is there, and was last written to before it ran."""
+    try:
+        return os.stat(path).st_mtime <= since.timestamp()
+    except OSError:
+        return False
+
+
+def _writable(folder: str) -> bool:
+    """Others than administrators can put programs into this folder, as far as this machine can say."""
+    if sys.platform != "win32":
+        return False
+    from ..win32.access import writers
+
+    try:
+        return bool(writers(folder))
+    except (ProcmonError, OSError):
+        return False  # it is not there, or not to be asked about: its name decides

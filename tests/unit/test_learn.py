@@ -1,0 +1,142 @@
+"""A policy of what was seen: by signer, by folder where users cannot write, by hash; and the policy to begin with."""
+
+import tomllib
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from procmon import ALLOW, BLOCK, Policy, ProcessHelper
+from procmon.policy.learn import WRITABLE, Seen, learn
+from procmon.policy.starter import STARTER
+
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+HASH = "ab" * 32
+
+
+def rules(*programs: Seen) -> list[dict[str, object]]:
+    made = tomllib.loads(learn(programs).text).get("rule", [])
+    return [{key: value for key, value in rule.items() if key not in ("name", "verdict")} for rule in made]
+
+
+def decide(text: str, image: str, **facts: object) -> bool:
+    """Whether the policy lets the program run."""
+    policy = Policy.parse(
+        text.replace('mode = "audit"', 'mode = "enforce"'), details=lambda _: SimpleNamespace(**facts)
+    )
+    return policy.decide(ProcessHelper(pid=8, parent_pid=4, image_name=image)).verdict is ALLOW
+
+
+def test_a_signed_program_is_known_by_signer_and_product() -> None:
+    seen = Seen(r"c:\users\alice\a.exe", signer="Example Ltd", product="Suite", sha256=HASH)
+    assert rules(seen) == [{"signer": {"equals": "Example Ltd"}, "product": {"equals": "Suite"}}]
+    assert rules(Seen(r"c:\a.exe", signer="Example Ltd")) == [{"signer": {"equals": "Example Ltd"}}]
+
+
+def test_a_folder_of_windows_or_of_programs_is_known_by_its_files() -> None:
+    assert rules(Seen(r"c:\windows\system32\a.exe")) == [{"image": "c:/windows/system32/*"}]
+    assert rules(Seen(r"c:\program files (x86)\x\a.exe")) == [{"image": "c:/program files (x86)/x/*"}]
+    text = learn([Seen(r"c:\windows\a.exe")]).text
+    assert decide(text, r"c:\windows\b.exe")
+    assert not decide(text, r"c:\windows\temp\b.exe")
+
+
+@pytest.mark.parametrize("folder", [*WRITABLE, "c:\\users\\alice\\", "d:\\windows\\", "c:\\windows2\\", "c:\\"])
+def test_no_folder_that_users_may_write_to_is_trusted(folder: str) -> None:
+    assert rules(Seen(f"{folder}a.exe")) == []
+    assert rules(Seen(f"{folder}x\\a.exe", sha256=HASH)) == [{"sha256": [HASH]}]
+
+
+def test_a_folder_that_this_machine_says_users_can_write_to_is_not_trusted() -> None:
+    folder = "c:\\program files\\open\\"
+    lesson = learn([Seen(folder + "a.exe"), Seen("c:\\windows\\a.exe")], writable=lambda path: path == folder)
+    assert [rule["image"] for rule in tomllib.loads(lesson.text)["rule"]] == ["c:/windows/*"]
+    assert lesson.not_learned == {folder + "a.exe": 1}
+
+
+def test_what_cannot_be_told_safely_is_named_and_not_allowed() -> None:
+    lesson = learn([Seen(r"c:\users\a.exe"), Seen(r"c:\users\a.exe"), Seen(r"c:\windows\a.exe")])
+    assert (lesson.starts, lesson.rules, lesson.not_learned) == (3, 1, {r"c:\users\a.exe": 2})
+    assert "# not learned: c:/users/a.exe: 2 starts" in lesson.text.splitlines()
+    assert not decide(lesson.text, r"c:\users\a.exe")
+
+
+def test_groups_carry_counts_and_times_and_the_most_frequent_comes_first() -> None:
+    seen = [Seen(rf"c:\windows\{i % 8}.exe", NOON + timedelta(hours=i)) for i in range(10)]
+    lesson = learn([Seen(r"c:\program files\x\a.exe", NOON), *seen])
+    lines = lesson.text.splitlines()
+    first = lines.index("# 10 starts, from 2026-01-31 12:00 to 2026-01-31 21:00 UTC")
+    assert lines[first + 1].startswith("# c:/windows/0.exe, c:/windows/1.exe, ")
+    assert lines[first + 1].endswith(" and 2 more")
+    assert lines.index("# 1 start, on 2026-01-31 12:00 UTC") > first
+
+
+def test_all_hashes_of_one_path_are_one_rule() -> None:
+    other = "cd" * 32
+    assert rules(Seen(r"c:\a.exe", sha256=other), Seen(r"c:\a.exe", sha256=HASH)) == [{"sha256": [HASH, other]}]
+
+
+def test_a_learned_policy_allows_what_it_was_learned_from_and_only_logs() -> None:
+    seen = [
+        Seen(r"c:\windows\system32\cmd.exe", NOON),
+        Seen(r"c:\users\it's\a ü.exe", NOON, sha256=HASH),
+        Seen(r"c:\users\b.exe", NOON, signer='Say "Hi" Ltd', product="A\\B"),
+    ]
+    text = learn(seen).text
+    assert Policy.check(text) == []
+    assert Policy.parse(text).mode == "audit"
+    for each in seen:
+        assert decide(text, each.image, signer=each.signer, product=each.product, sha256=each.sha256)
+    assert not decide(text, r"c:\users\c.exe", signer="Other", product="A\\B", sha256="00" * 32)
+
+
+# -------------------------------------------------------------------------------------------------------- the starter
+
+
+ORDINARY = [
+    "smss.exe", "csrss.exe", "wininit.exe", "winlogon.exe", "services.exe", "lsass.exe", "svchost.exe", "spoolsv.exe",
+    "taskhostw.exe", "userinit.exe", "dwm.exe", "conhost.exe", "cmd.exe", "notepad.exe", "rundll32.exe", "mmc.exe",
+    "regsvr32.exe", "wscript.exe", r"windowspowershell\v1.0\powershell.exe", r"wbem\wmiprvse.exe", "runtimebroker.exe",
+]  # fmt: skip
+
+
+def started(image: str, parent: str = r"c:\windows\explorer.exe", **facts: object) -> tuple[bool, str]:
+    """Whether the starter lets it run, and which rule decided."""
+    details = SimpleNamespace(parent=parent, **facts)
+    line = facts.get("command_line")
+    process = ProcessHelper(pid=8, parent_pid=0, image_name=image, command_line=None if line is None else str(line))
+    decision = Policy.parse(STARTER, details=lambda _: details).decide(process)
+    return decision.verdict is not BLOCK or decision.audited, decision.who
+
+
+def test_the_starter_has_no_mistakes_and_is_enforced() -> None:
+    assert Policy.check(STARTER) == []
+    assert Policy.parse(STARTER).mode == "enforce"
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+@pytest.mark.parametrize("folder", ["system32", "syswow64"])
+def test_the_starter_lets_windows_run(name: str, folder: str) -> None:
+    assert started(rf"c:\windows\{folder}\{name}", command_line=name) == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("image", "parent"),
+    [
+        (r"c:\users\alice\svchost.exe", r"c:\windows\explorer.exe"),
+        (r"c:\windows\lsass.exe", r"c:\windows\explorer.exe"),
+        (r"d:\$recycle.bin\s-1-5-21\a.exe", r"c:\windows\explorer.exe"),
+        (r"c:\users\alice\downloads\invoice.pdf.exe", r"c:\windows\explorer.exe"),
+        (r"c:\windows\system32\wscript.exe", r"c:\program files\microsoft office\root\office16\winword.exe"),
+    ],
+)
+def test_the_starter_blocks_what_no_user_means(image: str, parent: str) -> None:
+    assert started(image, parent)[0] is False
+
+
+def test_the_starter_only_logs_what_may_be_meant() -> None:
+    image = r"c:\windows\system32\windowspowershell\v1.0\powershell.exe"
+    line = "powershell -w hidden -enc AAAA"
+    assert started(image, command_line=line) == (True, "hidden PowerShell with an encoded command")
+    assert started(r"c:\users\a.exe", origin="internet") == (True, "unsigned programs from the internet")
+    assert started(r"c:\users\a.exe", origin="internet", signer="Example Ltd") == (True, "")
