@@ -498,6 +498,7 @@ def test_a_windows_command_elsewhere_ends_with_one_line() -> None:
 
 EVERY_COMMAND = [
     "", "run", "guard", "watch", "ps", "tree", "doctor", "policy", "policy check", "policy explain", "policy replay",
+    "policy import", "policy import applocker", "policy learn", "policy init",
     "driver", "driver install", "driver start", "driver stop", "driver delete", "driver status",
 ]  # fmt: skip
 

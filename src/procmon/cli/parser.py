@@ -115,8 +115,8 @@ example:
 
 REPLAY_MORE = """\
 A log is an audit log, of --log, or what another tool recorded: event 1 of
-Sysmon or event 4688 of the Security log, as JSON or JSON lines of Winlogbeat or
-evtx_dump, or as event XML. Nothing is looked up on this machine.
+Sysmon or event 4688 of the Security log, as JSON or JSON lines of Winlogbeat
+or evtx_dump, or as event XML. Nothing is looked up on this machine.
 
 example:
   procmon-gate policy replay office.toml sysmon.jsonl
