@@ -243,7 +243,7 @@ def _text(docstring: str | None) -> str:
         if example is not None:
             prose, code = lines[:example], lines[example:]
             shown = "\n".join(re.sub(r"\s+# doctest: \S+$", "", line) for line in code)
-            parts.append((_prose(prose) if prose else "") + f"\n```pycon\n{shown}\n```\n")
+            parts.append((_prose(prose) if prose else "") + f"\n```py\n{shown}\n```\n")
         elif lines[0].startswith("    "):
             parts.append(_code(textwrap.dedent(paragraph)))
         else:
@@ -253,7 +253,7 @@ def _text(docstring: str | None) -> str:
 
 def _prose(lines: list[str]) -> str:
     items = [bool(re.match(r"[`\w*]+(, [`\w*]+)*:\s", line)) for line in lines]
-    if sum(items) > 1 and items[0] or lines[0].startswith("- "):
+    if (sum(items) > 1 and items[0]) or lines[0].startswith("- "):
         joined: list[str] = []
         for line, is_item in zip(lines, items, strict=True):
             if line.startswith("- ") or (is_item and not lines[0].startswith("- ")):
