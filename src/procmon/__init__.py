@@ -43,8 +43,10 @@ from .monitor.starts import Starts
 from .monitor.subscriptions import Callback, Decider, ExitCallback, Match, Subscription
 from .policy.policy import Policy
 from .records import DecidedBy, Decision, ProcessFlags, ProcessHelper, RuleNote, Statistics, Verdict, VerdictResult
-from .system.details import Integrity, ProcessDetails, Signature, SignatureKind, SignatureStatus, inspect
-from .system.listing import ProcessList, ProcessTree, processes, tree
+from .system.details import Integrity, ProcessDetails, inspect
+from .system.listing import ProcessList, processes
+from .system.signature import Signature, SignatureKind, SignatureStatus
+from .system.tree import ProcessTree, tree
 from .util import version as _version
 
 __all__ = [

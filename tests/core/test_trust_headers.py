@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from core.harness import build
-from procmon.system import details
-from procmon.win32 import trust
+from procmon.system import signature
+from procmon.win32 import codes, trust
 
 COMPILERS = {8: "x86_64-w64-mingw32-g++", 4: "i686-w64-mingw32-g++"}
 
@@ -97,9 +97,10 @@ def of_structures(pointer: int) -> list[str]:
 
 def of_constants() -> list[str]:
     """By their names, or by what a comment calls them."""
-    named = {name[1:]: value for name, value in vars(trust).items() if re.match("_(WTD|CERT|ERROR)_", name)}
-    statuses = re.findall(r"^    (0x[0-9A-F]{8}): SignatureStatus\.\w+,  # (\w+)", source_of(details), re.MULTILINE)
-    assert len(named) == 10 and len(statuses) == len(details._STATUS) - 1  # 0 has no name
+    named = {name[1:]: value for name, value in vars(trust).items() if re.match("_(WTD|CERT)_", name)}
+    named |= {name: value for name, value in vars(codes).items() if name.startswith("ERROR_")}
+    statuses = re.findall(r"^    (0x[0-9A-F]{8}): SignatureStatus\.\w+,  # (\w+)", source_of(signature), re.MULTILINE)
+    assert len(named) == 10 + len(codes.__all__) - 1 and len(statuses) == len(signature._STATUS) - 1  # 0 has no name
     return [
         *(f"{name} == {value}" for name, value in named.items()),
         *(f"(unsigned){name} == {value}" for value, name in statuses),

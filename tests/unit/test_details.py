@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import procmon
-from procmon.system import details
-from procmon.system.details import Integrity, ProcessDetails, Signature, SignatureKind, SignatureStatus
+from procmon.system import details, file_facts
+from procmon.system.details import Integrity, ProcessDetails
+from procmon.system.signature import Signature, SignatureKind, SignatureStatus
 
 
 def record(**more: object) -> procmon.ProcessHelper:
@@ -59,7 +60,7 @@ def test_a_fact_is_looked_up_once() -> None:
 
 def cached(path: Path, find: Callable[[], str]) -> str:
     with path.open("rb") as file:
-        return details._cache.of(file, "test", find)
+        return file_facts._cache.of(file, "test", find)
 
 
 def test_what_is_known_of_a_file_holds_until_the_file_is_changed(tmp_path: Path) -> None:
@@ -93,8 +94,8 @@ def test_what_was_found_while_the_file_was_changed_is_not_kept(tmp_path: Path) -
 
 
 def test_the_cache_forgets_the_oldest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(details._FileCache, "LIMIT", 2)
-    cache = details._FileCache()
+    monkeypatch.setattr(file_facts.FileCache, "LIMIT", 2)
+    cache = file_facts.FileCache()
     asked: list[str] = []
     for name in ("a", "b", "c", "c", "a"):
         (tmp_path / name).write_text(name) if not (tmp_path / name).exists() else None

@@ -32,7 +32,7 @@ class FakeDetails:
     command_line: str | None = None
     user: str | None = None
     user_sid: str | None = None
-    session_id: int | None = None
+    session: int | None = None
     signer: str | None = None
     hash: str | None = None
     hashed: int = 0
@@ -222,7 +222,7 @@ class TestDetails:
         class Details(FakeDetails):
             def __getattribute__(self, name: str) -> object:
                 asked.add(name)
-                return 1 if name == "session_id" else None
+                return 1 if name == "session" else None
 
         policy = Policy.parse(text, details=lambda _: Details())
         make = process("c:/make.exe")
@@ -242,7 +242,7 @@ class TestDetails:
     @pytest.mark.parametrize(
         ("rule", "details", "said"),
         [
-            ("session = 1", FakeDetails(reasons={"session_id": "it has gone"}), "session is not known: it has gone"),
+            ("session = 1", FakeDetails(reasons={"session": "it has gone"}), "session is not known: it has gone"),
             ("signer = 'b'", FakeDetails(reasons={"signer": "unsigned"}), "signer is not known: unsigned"),
             ("user = 'b'", FakeDetails(reasons={"user": "access denied"}), "user is not known: access denied"),
             (

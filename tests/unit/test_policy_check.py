@@ -454,7 +454,7 @@ HASHES = ["aa" * 32, "bb" * 32]
 
 class Hashed:
     command_line = user = user_sid = signer = None
-    session_id = 1
+    session = 1
 
     def __init__(self, sha256: str | None) -> None:
         self.sha256 = sha256

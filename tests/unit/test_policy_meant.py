@@ -23,7 +23,7 @@ class Machine:
         self, image: str, parent: ProcessHelper | None = None, command_line: str | None = None, **facts: object
     ) -> Verdict:
         self.found = SimpleNamespace(
-            **{"command_line": None, "user": None, "user_sid": None, "session_id": None, "sha256": None, "signer": None}
+            **{"command_line": None, "user": None, "user_sid": None, "session": None, "sha256": None, "signer": None}
             | facts
         )
         self.last = self.gate.start(image, parent_pid=parent.pid if parent else 4, command_line=command_line)
@@ -133,8 +133,8 @@ class TestPoliciesOfPeople:
             image = "*.scr"
             verdict = "ask"
         """)
-        assert pc.starts("c:/a.scr", session_id=0) is ALLOW
-        assert pc.starts("c:/a.scr", session_id=1) is DEFER
+        assert pc.starts("c:/a.scr", session=0) is ALLOW
+        assert pc.starts("c:/a.scr", session=1) is DEFER
         assert pc.starts("c:/a.scr") is DEFER
 
     @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import procmon
-from procmon.system.listing import ProcessTree
+from procmon.system.tree import ProcessTree
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -95,6 +95,41 @@ def test_records_of_two_sources_are_one_process_by_their_creation_time() -> None
     from_list, from_gate = process(4, 0, 1), process(4, 0, 1)
     object.__setattr__(from_gate, "start_key", 77)
     assert ProcessTree([from_list]).children(from_gate) == []
+
+
+def test_start_keys_of_a_gate_overrule_a_clock_that_was_set_back() -> None:
+    parent = procmon.ProcessHelper(pid=5000, parent_pid=4, image_name="p.exe", start_key=1, created=NOW)
+    child = procmon.ProcessHelper(
+        pid=1204, parent_pid=5000, image_name="c.exe", start_key=2, created=NOW - timedelta(seconds=2)
+    )
+    assert ProcessTree([child, parent]).parent(child) == parent
+
+
+def test_of_two_created_in_one_tick_the_link_tells_the_parent() -> None:
+    parent, child = process(5000, 4, 7), process(1204, 5000, 7)
+    assert ProcessTree([child, parent]).parent(child) == parent
+
+
+def test_the_tree_of_a_history_shows_what_was_decided() -> None:
+    gate = procmon.SimulatedGate()
+    with procmon.Monitor(gate) as monitor:
+        monitor.subscribe(lambda process: procmon.BLOCK if process.name == "curl.exe" else procmon.ALLOW)
+        gate.play([("start", "make.exe"), ("start", "curl.exe", "make.exe"), ("end",)])
+        monitor.wait(10)
+        assert str(ProcessTree(monitor.history)).splitlines() == ["make.exe 1000", "└─ curl.exe 1004 (blocked)"]
+
+
+def test_in_a_notebook_lists_and_trees_are_tables_and_their_texts_are_escaped() -> None:
+    listed = procmon.ProcessList([process(8, 4, 1, "<b>.exe")])
+    assert "&lt;b&gt;.exe" in listed._repr_html_() and "<b>" not in listed._repr_html_()
+    tree = ProcessTree([process(4, 0, 0), process(8, 4, 1, "<b>.exe")])._repr_html_()
+    assert tree.count("<tr>") == 3 and "└─ &lt;b&gt;.exe 8" in tree
+
+
+@pytest.mark.parametrize(("pattern", "pids"), [("chrome", [8]), ("CHROME.EXE", [8]), ("c*", [8, 12]), ("b/**", [])])
+def test_the_list_is_filtered_by_name(pattern: str, pids: list[int]) -> None:
+    listed = procmon.ProcessList([process(8, 4, 1, "chrome.exe"), process(12, 4, 2, "cmd.exe"), process(16, 4, 3)])
+    assert [one.pid for one in listed.named(pattern)] == pids
 
 
 def test_an_empty_tree_says_so() -> None:

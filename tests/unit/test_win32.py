@@ -11,7 +11,7 @@ from typing import ClassVar
 import pytest
 
 import procmon
-from procmon.win32 import _bind, debug, device, kernel, scm, token
+from procmon.win32 import _bind, debug, device, kernel, process, scm, token
 from procmon.win32.codes import code_of
 from procmon.win32.handles import Handle
 
@@ -122,6 +122,32 @@ def test_a_token_is_asked_for_its_elevation_in_the_size_that_it_has(monkeypatch:
 
     monkeypatch.setattr(token, "_GetTokenInformation", answer)
     assert token.is_elevated(0x44) is True
+
+
+def test_a_token_that_grows_between_two_questions_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = iter([8, 12, 16, 16])
+
+    def answer(handle: int, kind: int, into: ctypes.Array[ctypes.c_char], size: int, needed: ctypes.c_uint32) -> None:
+        needed.value = next(sizes)
+        if needed.value <= size:
+            into.value = b"whole"
+
+    monkeypatch.setattr(token, "_GetTokenInformation", answer)
+    assert token._information(0x44, 1).value == b"whole"
+    sizes = iter(range(1, 100))
+    with pytest.raises(OSError, match="grew with each question"):
+        token._information(0x44, 1)
+
+
+def test_half_a_surrogate_pair_is_kept_as_in_the_records_of_the_driver() -> None:
+    assert process._decode("a\ud800.exe".encode("utf-16-le", "surrogatepass")) == "a\ud800.exe"
+
+
+@pytest.mark.parametrize("pid", [-1, 2**32, 2**32 + 4, 2**64])
+def test_a_pid_of_more_than_32_bits_is_refused_before_windows_cuts_it(pid: int) -> None:
+    with pytest.raises(OSError, match="OpenProcess") as caught:
+        kernel.open_process(pid)
+    assert code_of(caught.value) == 87
 
 
 def test_attaching_to_a_process_that_has_a_debugger_is_refused_whatever_windows_calls_it() -> None:

@@ -75,7 +75,7 @@ def known_facts(pid: int, command: str) -> dict[str, object]:
     path = details.path
     assert path is not None and path.lower().endswith("client.exe")
     assert details.user == ours.user and details.user_sid == ours.user_sid
-    assert details.session_id == ours.session_id and details.elevated == ours.elevated
+    assert details.session == ours.session and details.elevated == ours.elevated
     assert isinstance(details.integrity, Integrity) and details.integrity == ours.integrity
     assert details.sha256 == hashlib.sha256(Path(path).read_bytes()).hexdigest()
     assert details.signature is not None and details.signature.status is procmon.SignatureStatus.UNSIGNED

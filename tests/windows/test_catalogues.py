@@ -20,8 +20,9 @@ import pytest
 import procmon
 from authenticode import Authority, Signer, image_hash, small_program
 from procmon import ProcessDetails, Signature, SignatureKind, SignatureStatus
-from procmon.system import details
-from procmon.win32 import files, trust
+from procmon.system import file_facts
+from procmon.system import signature as signatures
+from procmon.win32 import files
 from windows.wintrust import Watched, Windows8, Wine
 
 CATALOGS = Path(os.environ["SystemRoot"], "system32", "catroot", "{127d0a1d-4ef2-11d1-8608-00c04fc295ee}")
@@ -62,7 +63,7 @@ def wintrust(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     trust = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(trust)
     trust.wintrust._dll = dll = Watched(Windows8(CATALOGS) if request.param else Wine())
-    monkeypatch.setattr(details, "trust", trust)
+    monkeypatch.setattr(signatures, "trust", trust)
     yield dll
     assert (dll.wrong, dll.open) == ([], [])
 
@@ -84,7 +85,7 @@ def install(name: str, signer: Signer, program: Path, *, is_signed: bool = True)
 
 
 def signature_of(program: Path) -> Signature:
-    return details._of_file(str(program), "signature", details._signature)
+    return file_facts.signature(str(program))
 
 
 @contextmanager
@@ -222,13 +223,13 @@ def test_a_look_up_that_is_interrupted_leaves_nothing_open(
     install("good", signer, program)
     left = [None] * verification
 
-    def interrupted(state: int) -> str | None:
+    def interrupted(state: int) -> int | None:
         left.pop()
         if not left:
             raise KeyboardInterrupt
         return None
 
-    monkeypatch.setattr(trust, "_subject", interrupted)
+    monkeypatch.setattr("procmon.system.signature.trust._certificate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         signature_of(program)
     assert wintrust.open == []
@@ -242,7 +243,7 @@ def test_a_thousand_look_ups_leave_nothing_open(wintrust: Watched, signer: Signe
     for _ in range(500):
         for path, signature in expected.items():
             with files.open_shared(str(path)) as file:
-                assert details._signature(str(path), file) == signature
+                assert signatures.find_signature(str(path), file) == signature
             assert wintrust.open == []
     assert len(wintrust.verified) == 500
     assert handles() <= before + 5

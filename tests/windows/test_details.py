@@ -1,5 +1,6 @@
 """procmon.inspect on real processes, running and held."""
 
+import ctypes
 import hashlib
 import os
 import shutil
@@ -16,8 +17,14 @@ from pathlib import Path
 import pytest
 
 import procmon
+from authenticode import image_hash
+from executables import executable
 from procmon import Integrity, ProcessDetails, SignatureKind, SignatureStatus
+from procmon.system.pe import PortableExecutable
+from procmon.win32 import kernel, trust
 from procmon.win32 import process as win32_process
+from procmon.win32.files import handle_of, open_shared
+from procmon.win32.handles import _CloseHandle
 from procmon.win32.kernel import is_wine
 
 SIGNED = Path(sys.executable)  # the embeddable CPython is signed by those who make it
@@ -25,9 +32,9 @@ SIGNER = "Python Software Foundation"
 
 
 @contextmanager
-def held(command: str | list[str]) -> Iterator[procmon.ProcessHelper]:
+def held(command: str | list[str], cwd: Path | None = None) -> Iterator[procmon.ProcessHelper]:
     """One process before its first instruction; it is blocked in the end."""
-    with procmon.DebugGate.run(command, stdout=subprocess.DEVNULL) as gate:
+    with procmon.DebugGate.run(command, stdout=subprocess.DEVNULL, cwd=cwd) as gate:
         process: procmon.ProcessHelper | None = None
         while process is None:
             gate.wait()
@@ -44,7 +51,7 @@ def test_all_facts_of_a_process_that_is_held() -> None:
         assert details.path is not None and details.path.lower() == process.image_name
         assert details.user is not None and details.user.lower().endswith("\\" + os.environ["USERNAME"].lower())
         assert details.user_sid is not None and details.user_sid.startswith("S-1-5-")
-        assert details.session_id is not None and details.session_id == procmon.inspect(os.getpid()).session_id
+        assert details.session is not None and details.session == procmon.inspect(os.getpid()).session
         assert isinstance(details.integrity, Integrity) and details.integrity >= Integrity.MEDIUM
         assert details.elevated is not None
         assert details.sha256 == hashlib.sha256(SIGNED.read_bytes()).hexdigest()
@@ -53,6 +60,110 @@ def test_all_facts_of_a_process_that_is_held() -> None:
         assert details.reasons == {}
         assert details.as_dict()["signature"] == "valid"
         assert repr(details) == f"<ProcessDetails {process.pid} {process.image_name!r}>"
+
+
+def test_the_facts_of_the_file_are_those_of_its_bytes(tmp_path: Path) -> None:
+    texts = {"OriginalFilename": "certutil.exe", "ProductName": "Tools", "CompanyName": "Example Ltd"}
+    program = executable(version=texts | {"FileDescription": "A tool"}, numbers=(10, 0, 19041, 1))
+    (tmp_path / "renamed.exe").write_bytes(program)
+    with held(str(tmp_path / "renamed.exe")) as process:
+        details = procmon.inspect(process)
+        assert details.original_file_name == "certutil.exe" and details.product == "Tools"
+        assert details.company == "Example Ltd" and details.description == "A tool"
+        assert details.file_version == "10.0.19041.1"
+        assert details.size == len(program)
+        assert details.md5 == hashlib.md5(program).hexdigest() and details.sha1 == hashlib.sha1(program).hexdigest()
+        assert details.sha256 == hashlib.sha256(program).hexdigest()
+        assert details.authenticode_sha256 == image_hash(program, "sha256").hex()
+        assert details.imphash is None and details.reasons["imphash"] == "it imports nothing"
+        assert details.publisher is None and details.reasons["publisher"] == "it is not signed"
+
+
+def test_the_hash_that_a_signature_covers_is_the_one_that_windows_computes() -> None:
+    admin, digest, size = ctypes.c_void_p(), ctypes.create_string_buffer(64), ctypes.c_uint32(64)
+    trust._CryptCATAdminAcquireContext(admin, None, 0)
+    with open_shared(str(SIGNED)) as file:
+        trust._CryptCATAdminCalcHashFromFileHandle(handle_of(file), size, digest, 0)
+        file.seek(0)
+        ours = PortableExecutable(file).authenticode_hash("sha1")
+        whole = hashlib.sha1(SIGNED.read_bytes()).hexdigest()
+    trust._CryptCATAdminReleaseContext(admin, 0)
+    assert digest.raw[: size.value].hex() == (whole if is_wine() else ours)  # Wine hashes all bytes of any file
+
+
+def test_the_publisher_is_told_as_applocker_writes_it() -> None:
+    publisher = procmon.inspect(os.getpid()).publisher
+    assert publisher is not None and publisher.startswith(f"O={SIGNER}, L=") and publisher.endswith(", C=US")
+
+
+def test_facts_of_the_token_and_of_the_parameters(tmp_path: Path) -> None:
+    with held("hostname", cwd=tmp_path) as process:
+        details, ours = procmon.inspect(process), procmon.inspect(os.getpid())
+        assert details.current_directory is not None
+        assert details.current_directory.lower().rstrip("\\") == str(tmp_path).lower()
+        assert details.current_directory.endswith("\\")
+        assert details.group and all(sid.startswith("S-1-") for sid in details.group)
+        assert "S-1-1-0" in details.group  # everyone
+        assert details.logon_id is not None and int(details.logon_id, 16) == int(ours.logon_id or "", 16)
+        assert details.group == ours.group
+
+
+def test_facts_of_the_parent() -> None:
+    with held("hostname") as process:
+        details, ours = procmon.inspect(process), procmon.inspect(os.getpid())
+        assert details.parent_command_line == ours.command_line
+        assert details.parent_user == details.user
+        assert details.creator is None and details.reasons["creator"] == "the gate does not tell who created it"
+        created_by_us = procmon.inspect(replace(process, creator_pid=os.getpid()))
+        assert created_by_us.creator == process.image_name.replace("hostname", "python") or (
+            created_by_us.creator == sys.executable.lower()
+        )
+        orphan = procmon.inspect(replace(process, parent_pid=0x7FFFFFF0))
+        assert orphan.parent_command_line is None
+        assert orphan.reasons["parent_command_line"] == f"process {0x7FFFFFF0} has gone"
+
+
+def test_the_origin_is_that_of_the_mark_of_the_web(tmp_path: Path) -> None:
+    """Under Wine a stream is a file of its own with a colon in its name; NTFS itself is untried there."""
+    image = tmp_path / "a.exe"
+    image.write_bytes(executable())
+    with held(str(image)) as process:
+        assert procmon.inspect(process).origin is None
+        with open(f"{image}:Zone.Identifier", "w") as mark:
+            mark.write("[ZoneTransfer]\nZoneId=3\nHostUrl=https://example.com/a.exe\n")
+        assert procmon.inspect(process).origin == "internet"
+
+
+def test_half_a_surrogate_pair_in_a_command_line_is_kept() -> None:
+    with held("hostname \ud800") as process:
+        assert process.command_line == "hostname \ud800"
+        assert procmon.inspect(process.pid).command_line == "hostname \ud800"
+
+
+def test_a_handle_is_closed_when_no_file_can_be_made_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import msvcrt
+
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"abc")
+
+    def too_many(handle: int, flags: int) -> int:
+        handles.append(handle)
+        raise OSError(24, "Too many open files")
+
+    handles: list[int] = []
+    monkeypatch.setattr(msvcrt, "open_osfhandle", too_many)
+    with pytest.raises(OSError, match="Too many open files"):
+        open_shared(str(path))
+    with pytest.raises(OSError, match="CloseHandle"):
+        _CloseHandle(handles[0])  # closed already
+
+
+@pytest.mark.parametrize("pid", [2**32 + 4, 2**64 + 4, -4])
+def test_a_pid_of_more_than_32_bits_opens_no_other_process(pid: int) -> None:
+    with pytest.raises(OSError, match="OpenProcess"):
+        kernel.open_process(pid)
+    with pytest.raises(ValueError, match="process identifier from 0 to"):
+        procmon.inspect(pid)
 
 
 def test_a_callback_looks_up_what_it_decides_on() -> None:
@@ -209,17 +320,17 @@ def test_a_file_is_not_kept_from_being_renamed_or_deleted(tmp_path: Path) -> Non
 
 def test_a_file_that_was_rewritten_is_hashed_anew_though_its_time_was_set_back(tmp_path: Path) -> None:
     """Else whoever may write to an allowed program could make another one of it, and be taken for the first."""
-    from procmon.system.details import _of_file, _sha256
+    from procmon.system.file_facts import file_hash
 
     path = tmp_path / "a.exe"
     path.write_bytes(b"abc")
     before = path.stat()
-    assert _of_file(str(path), "sha256", _sha256) == hashlib.sha256(b"abc").hexdigest()
+    assert file_hash(str(path), "sha256") == hashlib.sha256(b"abc").hexdigest()
     time.sleep(0.05)
     path.write_bytes(b"xyz")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
-    assert _of_file(str(path), "sha256", _sha256) == hashlib.sha256(b"xyz").hexdigest()
+    assert file_hash(str(path), "sha256") == hashlib.sha256(b"xyz").hexdigest()
 
 
 def test_a_path_longer_than_max_path_is_hashed(tmp_path: Path) -> None:
@@ -228,6 +339,6 @@ def test_a_path_longer_than_max_path_is_hashed(tmp_path: Path) -> None:
     image = str(folder / "deep.exe")
     assert len(image) > 300
     shutil.copyfile(SIGNED, "\\\\?\\" + image)
-    from procmon.system.details import _of_file, _sha256
+    from procmon.system.file_facts import file_hash
 
-    assert _of_file(image, "sha256", _sha256) == hashlib.sha256(SIGNED.read_bytes()).hexdigest()
+    assert file_hash(image, "sha256") == hashlib.sha256(SIGNED.read_bytes()).hexdigest()

@@ -87,7 +87,8 @@ def _drop_output() -> None:
 
 
 def _ps(options: argparse.Namespace) -> int:
-    from ..system.listing import ProcessTree, processes
+    from ..system.listing import processes
+    from ..system.tree import ProcessTree
 
     found = processes()
     if options.json:

@@ -47,7 +47,7 @@ class GivenDetails:
     user_sid: ClassVar[None] = None
     command_line: str | None
     user: str | None
-    session_id: int | None
+    session: int | None
     sha256: str | None
     signer: str | None
 

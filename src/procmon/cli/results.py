@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from ..records import DecidedBy, Decision, ProcessHelper, Verdict, printable, status_text
-from ..system.listing import ProcessTree
+from ..system.tree import ProcessTree
 
 __all__ = ["Results"]
 

@@ -17,7 +17,7 @@ from ..gates.debug import DebugGate
 from ..gates.driver import DriverGate
 from ..gates.simulated import SimulatedGate
 from ..records import Decision, ProcessHelper, Verdict, VerdictResult, status_text
-from ..system.listing import ProcessTree
+from ..system.tree import ProcessTree
 from .monitor import Monitor
 from .subscriptions import Callback, Decider
 

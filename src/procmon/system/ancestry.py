@@ -1,4 +1,4 @@
-"""A process' parent, grandparent and so on, from the records that went by."""
+"""The parent of a process, its parent and so on, from the records that went by and the processes that run."""
 
 import threading
 from collections import OrderedDict
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..records import ProcessHelper
+from .identity import can_be_parent, same_process
 
 __all__ = ["Ancestry", "Lookup", "Noted"]
 
@@ -15,24 +16,29 @@ Lookup = Callable[[int], ProcessHelper | None]
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """A process as it came by, and who it descends from."""
+    """A process as it came by, and from which ones it descends."""
 
     process: ProcessHelper
-    parent: ProcessHelper | None
-    """None where it is not known."""
-    images: tuple[str, ...]
-    """Of its ancestors, nearest first."""
+    ancestors: tuple[ProcessHelper, ...]
+    """Nearest first, as far as they are known."""
+
+    @property
+    def parent(self) -> ProcessHelper | None:
+        """None where it is not known."""
+        return self.ancestors[0] if self.ancestors else None
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The image names of its ancestors, nearest first."""
+        return tuple(ancestor.image_name for ancestor in self.ancestors)
 
 
 class Ancestry:
-    """Remembers who started whom, so that a parent which has gone can still be named.
+    """Remembers which process started which, so that a parent that has gone can still be named. Thread-safe.
 
-    A child's line is fixed when the child is noted. That is when its parent's pid certainly is the parent's: later the
-    parent may have gone and Windows may have used its pid again.
-
-    The order in which the gate saw processes says which of two came first. The clock does not: it may be set back
-    between the creation of a parent and that of its child. Only for processes that ran before the gate is there
-    nothing but the clock, and among these a pid that was used again is what makes a parent younger than its child.
+    A child's ancestors are fixed when the child is noted. That is when its parent's pid certainly is the parent's:
+    later the parent may have gone and Windows may have used its pid again. Where none were known, they are looked for
+    again. `can_be_parent` says which of two processes came first.
     """
 
     LIMIT = 32_768
@@ -45,81 +51,72 @@ class Ancestry:
         self._known: OrderedDict[int, Noted] = OrderedDict()
         self._lock = threading.Lock()
 
+    def remember(self, process: ProcessHelper) -> None:
+        """Note `process`, with the ancestors that were noted before it. It asks Windows for nothing."""
+        with self._lock:
+            parent = self._known.get(process.parent_pid)
+            if parent is None or not can_be_parent(parent.process, process):
+                self._keep(Noted(process, ()))
+            else:
+                self._keep(Noted(process, (parent.process, *parent.ancestors[: self.DEPTH - 1])))
+
+    def note(self, process: ProcessHelper) -> Noted:
+        """Note `process`, and say from which ones it descends; a parent that was not noted is looked up."""
+        with self._lock:
+            known = self._known.get(process.pid)
+        if known is not None and known.ancestors and _same_record(known.process, process):
+            return known
+        noted = Noted(process, self._find(process, {process.pid}))
+        with self._lock:
+            self._keep(noted)
+        return noted
+
     def creator(self, process: ProcessHelper) -> ProcessHelper | None:
-        """The record of the process that called the system to create it; None where that is not known."""
+        """The process that called the system to create it; None where that is not known."""
         pid = process.creator_pid
         if pid is None or pid == process.parent_pid:
             return None if pid is None else self.note(process).parent
         with self._lock:
             known = self._known.get(pid)
-        if known is not None and not _younger(known.process, process):
+        if known is not None and can_be_parent(known.process, process):
             return known.process
-        return self._lookup(pid) if self._lookup is not None else None
+        running = self._lookup(pid) if self._lookup is not None else None
+        return running if running is not None and can_be_parent(running, process) else None
 
-    def note(self, process: ProcessHelper) -> Noted:
-        """Remember `process`, and say who it descends from, as far as that is known."""
-        with self._lock:
-            known = self._known.get(process.pid)
-        if known is not None and known.images and _same(known.process, process):
-            return known
-        noted = Noted(process, *self._line(process, {process.pid}))
-        with self._lock:
-            self._known[process.pid] = noted
-            self._known.move_to_end(process.pid)
-            while len(self._known) > self.LIMIT:
-                self._known.popitem(last=False)
-        return noted
+    def _keep(self, noted: Noted) -> None:
+        """The lock is held."""
+        pid = noted.process.pid
+        self._known[pid] = noted
+        self._known.move_to_end(pid)
+        while len(self._known) > self.LIMIT:
+            self._known.popitem(last=False)
 
-    def _line(self, process: ProcessHelper, below: set[int]) -> tuple[ProcessHelper | None, tuple[str, ...]]:
-        """Parent of `process` and images of its ancestors.
-
-        `below` holds the pids on the way here, for a reused pid can close a circle.
-        """
+    def _find(self, process: ProcessHelper, below: set[int]) -> tuple[ProcessHelper, ...]:
+        """Ancestors of `process`; `below` holds the pids on the way here, for a reused pid can close a circle."""
         pid = process.parent_pid
         if pid == 0 or pid in below or len(below) > self.DEPTH:
-            return None, ()
+            return ()
         with self._lock:
             known = self._known.get(pid)
         running = self._lookup(pid) if self._lookup is not None else None
-        old = len(below) > 1  # a link between processes that ran before: their pids may have been used again since
-        if known is not None and not (old and _later(known.process, process)):
-            if _is_parent(known.process, process, running):
-                return known.process, (known.process.image_name, *known.images)[: self.DEPTH]
-            if running is not None and not _other(known.process, running):
-                return None, ()  # it came after its child, by the gate's order
-        if running is None or (old and _later(running, process)):
-            return None, ()
-        _, images = self._line(running, below | {pid})
-        return running, (running.image_name, *images)[: self.DEPTH]
+        if running is not None and known is not None and not _reused(known.process, running):
+            running = known.process  # whose start key is of the gate's making
+        if running is not None and not can_be_parent(running, process):
+            running = None  # a later process of that pid
+        if known is not None and can_be_parent(known.process, process) and not _reused(known.process, running):
+            return (known.process, *known.ancestors)[: self.DEPTH]
+        if running is None:
+            return ()
+        return (running, *self._find(running, below | {pid}))[: self.DEPTH]
 
 
-def _same(one: ProcessHelper, other: ProcessHelper) -> bool:
-    """Two records of one process; start keys begin anew with each gate, so these alone do not prove it."""
-    return one == other and one.parent_pid == other.parent_pid and one.image_name == other.image_name
+def _same_record(known: ProcessHelper, asked: ProcessHelper) -> bool:
+    """Start keys begin anew with each gate, so that these alone do not prove that two records are of one process."""
+    return known == asked and known.parent_pid == asked.parent_pid and known.image_name == asked.image_name
 
 
-def _is_parent(known: ProcessHelper, child: ProcessHelper, running: ProcessHelper | None) -> bool:
-    """`known` started `child`, though `running` has its pid now."""
-    if _younger(known, child):
+def _reused(known: ProcessHelper, running: ProcessHelper | None) -> bool:
+    """Another process runs with the pid of the known one. Without both times that cannot be told."""
+    if running is None or running.created is None or known.created is None:
         return False
-    if running is None or not _other(known, running):
-        return True
-    # Another process runs with the pid of the known one. If it came after the child, the known one was there before.
-    return _later(running, child)
-
-
-def _other(known: ProcessHelper, running: ProcessHelper) -> bool:
-    """They are not the same process: no policy was asked about the one that runs, when it came."""
-    if running.created is None or known.created is None:
-        return False
-    return running.created != known.created
-
-
-def _later(parent: ProcessHelper, child: ProcessHelper) -> bool:
-    """The clock says that `parent` came after `child`."""
-    return parent.created is not None and child.created is not None and parent.created > child.created
-
-
-def _younger(parent: ProcessHelper, child: ProcessHelper) -> bool:
-    """`parent` came after `child` in the order of the gate: its pid is a used-again one, and it is not the parent."""
-    return 0 < child.start_key < parent.start_key
+    return not same_process(known, running)

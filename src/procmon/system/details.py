@@ -1,31 +1,28 @@
-"""What costs a look-up: the command line, the user, the hash and the signature of a process.
+"""What costs a look-up: the command line, user, hashes, version and signature of a process, and the like.
 
 Each fact is looked up when it is first asked for, and kept. They can all be had of a process that is still held.
 """
 
 import enum
-import hashlib
-import os
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from contextlib import closing
-from dataclasses import dataclass
-from datetime import datetime
-from io import BufferedReader
 from types import MappingProxyType
 from typing import TypeVar, cast
 
 from ..errors import StaleProcess
 from ..records import ProcessFlags, ProcessHelper
-from ..win32 import files, kernel, token, trust
+from ..util.arguments import check_process_or_pid
+from ..win32 import kernel, token
 from ..win32 import process as win32_process
 from ..win32.codes import ERROR_ACCESS_DENIED, ERROR_INVALID_PARAMETER, code_of
 from ..win32.handles import Handle
+from . import file_facts
 from .describe import describe
+from .identity import can_be_parent, started_after
 from .listing import lookup
+from .pe import VersionInfo
+from .signature import Signature, SignatureStatus
 
-__all__ = ["Integrity", "ProcessDetails", "Signature", "SignatureKind", "SignatureStatus", "inspect"]
+__all__ = ["Integrity", "ProcessDetails", "inspect"]
 
 _T = TypeVar("_T")
 
@@ -49,88 +46,6 @@ class Integrity(enum.IntEnum):
     PROTECTED = 0x5000
 
 
-class SignatureStatus(enum.Enum):
-    """What Windows says of a signature, without asking the network.
-
-    >>> import procmon
-    >>> procmon.SignatureStatus("tampered")
-    <SignatureStatus.TAMPERED: 'tampered'>
-    """
-
-    VALID = "valid"
-    UNSIGNED = "unsigned"
-    TAMPERED = "tampered"
-    """The file was changed after it was signed."""
-    UNTRUSTED = "untrusted"
-    """Signed, by somebody this machine does not trust."""
-    EXPIRED = "expired"
-    REVOKED = "revoked"
-    INVALID = "invalid"
-    """Any other fault; see `Signature.code`."""
-
-
-class SignatureKind(enum.Enum):
-    """Where a signature is.
-
-    >>> import procmon
-    >>> procmon.Signature(procmon.SignatureStatus.VALID, procmon.SignatureKind.CATALOG)
-    <Signature valid, catalog>
-    """
-
-    EMBEDDED = "embedded"
-    """In the file itself."""
-    CATALOG = "catalog"
-    """In a catalogue that lists the file, as most of Windows' own programs have it."""
-    NONE = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """The Authenticode signature of a file.
-
-    >>> Signature(SignatureStatus.VALID, SignatureKind.EMBEDDED, "Example Ltd")
-    <Signature valid, embedded, by 'Example Ltd'>
-    """
-
-    status: SignatureStatus
-    """What Windows says of it."""
-    kind: SignatureKind
-    """Where it is."""
-    subject: str | None = None
-    """The signer's simple display name as the certificate has it; only with status VALID is it proved."""
-    code: int = 0
-    """What WinVerifyTrust answered, unsigned: 0, or 0x800B0100 and its kin."""
-    catalog: str | None = None
-    """Path of the catalogue."""
-
-    def __repr__(self) -> str:
-        words = [self.status.value]
-        if self.kind is not SignatureKind.NONE:
-            words.append(self.kind.value)
-        if self.subject is not None:
-            words.append(f"by {self.subject!r}")
-        if self.code and self.status is not SignatureStatus.UNSIGNED:
-            words.append(f"0x{self.code:08X}")
-        return f"<Signature {', '.join(words)}>"
-
-
-_STATUS = {
-    0x00000000: SignatureStatus.VALID,
-    0x800B0100: SignatureStatus.UNSIGNED,  # TRUST_E_NOSIGNATURE
-    0x800B0003: SignatureStatus.UNSIGNED,  # TRUST_E_SUBJECT_FORM_UNKNOWN: no kind of file that can have one
-    0x800B0001: SignatureStatus.UNSIGNED,  # TRUST_E_PROVIDER_UNKNOWN
-    0x80096010: SignatureStatus.TAMPERED,  # TRUST_E_BAD_DIGEST
-    0x800B0004: SignatureStatus.UNTRUSTED,  # TRUST_E_SUBJECT_NOT_TRUSTED
-    0x800B0109: SignatureStatus.UNTRUSTED,  # CERT_E_UNTRUSTEDROOT
-    0x800B010A: SignatureStatus.UNTRUSTED,  # CERT_E_CHAINING
-    0x800B010D: SignatureStatus.UNTRUSTED,  # CERT_E_UNTRUSTEDTESTROOT
-    0x800B0112: SignatureStatus.UNTRUSTED,  # CERT_E_UNTRUSTEDCA
-    0x800B0111: SignatureStatus.UNTRUSTED,  # TRUST_E_EXPLICIT_DISTRUST
-    0x800B0101: SignatureStatus.EXPIRED,  # CERT_E_EXPIRED
-    0x800B010C: SignatureStatus.REVOKED,  # CERT_E_REVOKED
-}
-
-
 def inspect(process: ProcessHelper | int) -> "ProcessDetails":
     """The details of a running (or held) process: of a record, or of the process that has this pid now.
 
@@ -139,8 +54,10 @@ def inspect(process: ProcessHelper | int) -> "ProcessDetails":
     >>> details.path.endswith(".exe"), len(details.sha256), details.reasons  # doctest: +WINDOWS
     (True, 64, mappingproxy({}))
 
-    Raises: UnsupportedPlatform off Windows; StaleProcess when it has gone, or its pid belongs to another one now.
+    Raises: UnsupportedPlatform off Windows; StaleProcess when it has gone, or its pid belongs to another one now;
+    TypeError or ValueError for what is no process.
     """
+    check_process_or_pid("process", process)
     record = None if isinstance(process, int) else process
     pid = process if isinstance(process, int) else process.pid
     gone = StaleProcess(f"{process!r} has gone; procmon.processes() lists what runs", process)
@@ -148,7 +65,7 @@ def inspect(process: ProcessHelper | int) -> "ProcessDetails":
         handle = _open(pid)
     except PermissionError:
         found = lookup(pid)
-        if found is None or (record is not None and _is_later(found.created, record)):
+        if found is None or (record is not None and started_after(record, found.created)):
             raise gone from None
         return ProcessDetails(record or found, None)
     except OSError as error:
@@ -160,7 +77,7 @@ def inspect(process: ProcessHelper | int) -> "ProcessDetails":
     if record is None:
         return ProcessDetails(describe(handle, pid, flags=ProcessFlags.RUNNING_BEFORE), handle)
     created = win32_process.datetime_of(win32_process.created_at(handle))
-    if record.exited or _is_later(created, record):
+    if record.exited or started_after(record, created):
         raise StaleProcess(f"{record!r} has gone: pid {pid} belongs to a process created {created}", record)
     return ProcessDetails(record, handle)
 
@@ -171,11 +88,6 @@ def _open(pid: int) -> Handle:
         return kernel.open_process(pid, wanted | win32_process.PROCESS_VM_READ)
     except PermissionError:
         return kernel.open_process(pid, wanted)
-
-
-def _is_later(created: datetime | None, record: ProcessHelper) -> bool:
-    """Another process, for the record is older than it. A driver may note a creation a little late, but never early."""
-    return created is not None and record.created is not None and created > record.created
 
 
 class ProcessDetails:
@@ -205,6 +117,7 @@ class ProcessDetails:
         self._facts: dict[str, object] = {}
         self._reasons: dict[str, str] = {}
         self._token: Handle | None = None
+        self._relatives: dict[int, ProcessDetails] = {}
 
     def __repr__(self) -> str:
         return f"<ProcessDetails {self.process.pid} {self.process.image_name!r}>"
@@ -225,6 +138,26 @@ class ProcessDetails:
         return self._once("command_line", self._find_command_line)
 
     @property
+    def current_directory(self) -> str | None:
+        """The folder in which it works, with a backslash at its end; of a held process, the one in which it starts."""
+        return self._once("current_directory", lambda: win32_process.current_directory(self._open_process()))
+
+    @property
+    def parent_command_line(self) -> str | None:
+        """The command line of its parent, while that runs."""
+        return self._once("parent_command_line", lambda: self._of_parent("command_line"))
+
+    @property
+    def parent_user(self) -> str | None:
+        r"""On whose behalf its parent runs, while it does: ``DOMAIN\name``."""
+        return self._once("parent_user", lambda: self._of_parent("user"))
+
+    @property
+    def creator(self) -> str | None:
+        """The image of the process that called the system to create it, which need not be the parent."""
+        return self._once("creator", self._find_creator)
+
+    @property
     def user(self) -> str | None:
         r"""On whose behalf it runs: ``DOMAIN\name``."""
         return self._once("user", lambda: token.account_name(token.user_sid(self._open_token())))
@@ -235,9 +168,19 @@ class ProcessDetails:
         return self._once("user_sid", lambda: token.sid_text(token.user_sid(self._open_token())))
 
     @property
-    def session_id(self) -> int | None:
+    def group(self) -> tuple[str, ...] | None:
+        """The security identifiers of the groups in its token, without those that are there to deny alone."""
+        return self._once("group", lambda: tuple(map(token.sid_text, token.group_sids(self._open_token()))))
+
+    @property
+    def session(self) -> int | None:
         """Its terminal services session; 0 is that of the services."""
-        return self._once("session_id", lambda: token.session_of(self.process.pid))
+        return self._once("session", lambda: token.session_of(self.process.pid))
+
+    @property
+    def logon_id(self) -> str | None:
+        """Its logon session, in hex: ``0x3e7`` is that of the system."""
+        return self._once("logon_id", lambda: hex(token.logon_id(self._open_token())))
 
     @property
     def integrity(self) -> Integrity | int | None:
@@ -249,26 +192,90 @@ class ProcessDetails:
         """It has an administrator's full rights."""
         return self._once("elevated", lambda: token.is_elevated(self._open_token()))
 
+    # ------------------------------------------------------------------------------------------------- of the file
+
+    @property
+    def size(self) -> int | None:
+        """The size of the executable, in bytes."""
+        return self._of_file("size", file_facts.size)
+
+    @property
+    def md5(self) -> str | None:
+        """MD5 of the executable's bytes, in lowercase hex. Two files may be made that share it: do not trust by it."""
+        return self._of_file("md5", lambda path: file_facts.file_hash(path, "md5"))
+
+    @property
+    def sha1(self) -> str | None:
+        """SHA-1 of the executable's bytes, in lowercase hex. Two files may be made that share it, as with MD5."""
+        return self._of_file("sha1", lambda path: file_facts.file_hash(path, "sha1"))
+
     @property
     def sha256(self) -> str | None:
-        """SHA-256 of the executable's bytes, in lowercase hex. Computed once for each file, until that is changed."""
-        return self._once("sha256", lambda: _of_file(self._need_path(), "sha256", _sha256))
+        """SHA-256 of the executable's bytes, in lowercase hex."""
+        return self._of_file("sha256", lambda path: file_facts.file_hash(path, "sha256"))
+
+    @property
+    def imphash(self) -> str | None:
+        """MD5 of the names of the functions that it imports, as Sysmon has it: alike for programs of one family."""
+        return self._of_file("imphash", file_facts.imphash, "it imports nothing")
+
+    @property
+    def authenticode_sha256(self) -> str | None:
+        """SHA-256 of what a signature would sign, which AppLocker calls the file's hash: the same before and after."""
+        return self._of_file("authenticode_sha256", file_facts.authenticode_sha256)
+
+    @property
+    def original_file_name(self) -> str | None:
+        """The name that its makers gave it, by its version resource: a renamed program keeps it."""
+        return self._of_version("original_file_name")
+
+    @property
+    def product(self) -> str | None:
+        """The product's name, by its version resource."""
+        return self._of_version("product")
+
+    @property
+    def company(self) -> str | None:
+        """Who made it, by its version resource, which proves nothing: see `signer`."""
+        return self._of_version("company")
+
+    @property
+    def description(self) -> str | None:
+        """What it is, by its version resource."""
+        return self._of_version("description")
+
+    @property
+    def file_version(self) -> str | None:
+        """Its version, by its version resource: ``10.0.19041.1 (WinBuild.160101.0800)``."""
+        return self._of_version("file_version")
+
+    @property
+    def origin(self) -> str | None:
+        """The zone from which the executable came, by the mark that browsers leave: ``internet``, ``intranet``,
+        ``trusted``, ``local`` or ``restricted``."""
+        return self._of_file("origin", file_facts.origin, "it has no mark of where it came from")
 
     @property
     def signature(self) -> Signature | None:
         """The executable's Authenticode signature, embedded or by catalogue, checked offline."""
-        return self._once("signature", lambda: _of_file(self._need_path(), "signature", _signature))
+        return self._of_file("signature", file_facts.signature)
 
     @property
     def signer(self) -> str | None:
         """Who signed the executable, if Windows trusts the signature."""
-        return self._once("signer", self._find_signer)
+        return self._once("signer", lambda: self._need_valid_signature().subject)
+
+    @property
+    def publisher(self) -> str | None:
+        """The same as AppLocker writes it, with place and country: ``O=..., L=..., S=..., C=...``."""
+        return self._once("publisher", lambda: self._need_valid_signature().publisher)
 
     def as_dict(self) -> dict[str, object]:
         """All facts, looked up now, as JSON types; those that cannot be had are None."""
-        facts = {name: getattr(self, name) for name in _FACTS}
-        signature, integrity = self.signature, self.integrity
+        facts: dict[str, object] = {name: getattr(self, name) for name in _FACTS}
+        group, signature, integrity = self.group, self.signature, self.integrity
         return facts | {
+            "group": None if group is None else list(group),
             "integrity": integrity.name.lower() if isinstance(integrity, Integrity) else integrity,
             "signature": signature.status.value if signature is not None else None,
             "pid": self.process.pid,
@@ -277,6 +284,8 @@ class ProcessDetails:
 
     def close(self) -> None:
         """Let go of the process; what was looked up stays. Twice is no error."""
+        for relative in self._relatives.values():
+            relative.close()
         for handle in (self._token, self._handle):
             if handle is not None:
                 handle.close()
@@ -334,18 +343,69 @@ class ProcessDetails:
             return known
         return win32_process.command_line(self._open_process())
 
-    def _find_signer(self) -> str | None:
+    def _relative(self, pid: int) -> "ProcessDetails":
+        """The details of the process that started this one, or created it."""
+        if pid not in self._relatives:
+            try:
+                found = inspect(pid)
+            except StaleProcess:
+                raise _NotToBeHad(f"process {pid} has gone") from None
+            if not can_be_parent(found.process, self.process):
+                found.close()
+                raise _NotToBeHad(f"process {pid} has gone, and another one has its pid")
+            self._relatives[pid] = found
+        return self._relatives[pid]
+
+    def _of_parent(self, name: str) -> str:
+        if not self.process.parent_pid:
+            raise _NotToBeHad("the record names no parent")
+        parent = self._relative(self.process.parent_pid)
+        value: str | None = getattr(parent, name)
+        if value is None:
+            raise _NotToBeHad(f"of its parent: {parent.reasons[name]}")
+        return value
+
+    def _find_creator(self) -> str:
+        if self.process.creator_pid is None:
+            raise _NotToBeHad("the gate does not tell who created it")
+        return self._relative(self.process.creator_pid).process.image_name
+
+    def _of_file(self, name: str, find: Callable[[str], _T | None], none: str = "") -> _T | None:
+        """A fact about the executable, whose path must be known; `none` is the reason where it has no such thing."""
+
+        def look_up() -> _T:
+            found = find(self._need_path())
+            if found is None:
+                raise _NotToBeHad(none)
+            return found
+
+        return self._once(name, look_up)
+
+    def _of_version(self, name: str) -> str | None:
+        def look_up() -> str:
+            version: VersionInfo = file_facts.version(self._need_path())
+            text: str | None = getattr(version, name)
+            if text is None:
+                raise _NotToBeHad("its version resource does not say, or there is none")
+            return text
+
+        return self._once(name, look_up)
+
+    def _need_valid_signature(self) -> Signature:
         signature = self.signature
         if signature is None:
             raise _NotToBeHad(self._reasons["signature"])
         if signature.status is not SignatureStatus.VALID:
             unsigned = signature.status is SignatureStatus.UNSIGNED
             raise _NotToBeHad("it is not signed" if unsigned else f"its signature is {signature.status.value}")
-        return signature.subject
+        return signature
 
 
 _FACTS = (
-    "path", "command_line", "user", "user_sid", "session_id", "integrity", "elevated", "sha256", "signature", "signer"
+    "path", "command_line", "current_directory", "parent_command_line", "parent_user", "creator", "user", "user_sid",
+    "group", "session", "logon_id", "integrity", "elevated", "size", "md5", "sha1", "sha256", "imphash",
+    "authenticode_sha256", "original_file_name", "product", "company", "description", "file_version", "origin",
+    "signature", "signer", "publisher",
 )  # fmt: skip
 
 
@@ -358,65 +418,3 @@ def _integrity(rid: int) -> Integrity | int:
         return Integrity(rid)
     except ValueError:
         return rid
-
-
-# ------------------------------------------------------------------------------------------------------- of the file
-
-
-class _FileCache:
-    """What was found out about files, by their identity, size and time of change; the oldest finding goes first."""
-
-    LIMIT = 4096
-
-    def __init__(self) -> None:
-        self._found: OrderedDict[tuple[object, ...], object] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def of(self, file: BufferedReader, what: str, find: Callable[[], _T]) -> _T:
-        key = (what, *_identity(file))
-        with self._lock:
-            if key in self._found:
-                return cast(_T, self._found[key])
-        found = find()
-        if (what, *_identity(file)) == key:  # nobody wrote to it meanwhile
-            with self._lock:
-                self._found[key] = found
-                while len(self._found) > self.LIMIT:
-                    self._found.popitem(last=False)
-        return found
-
-
-_cache = _FileCache()
-
-
-def _identity(file: BufferedReader) -> tuple[int, int, int, int, int]:
-    """Volume serial, file index, size, times of writing and of any change."""
-    status = os.fstat(file.fileno())
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, files.changed_at(file))
-
-
-def _of_file(path: str, what: str, find: Callable[[str, BufferedReader], _T]) -> _T:
-    with files.open_shared(path) as file:
-        return _cache.of(file, what, lambda: find(path, file))
-
-
-def _sha256(path: str, file: BufferedReader) -> str:
-    return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _signature(path: str, file: BufferedReader) -> Signature:
-    handle = files.handle_of(file)
-    embedded = trust.verify_embedded(path, handle)
-    status = _STATUS.get(embedded.code, SignatureStatus.INVALID)
-    if status is not SignatureStatus.UNSIGNED:
-        return Signature(status, SignatureKind.EMBEDDED, embedded.subject, embedded.code)
-    best = Signature(SignatureStatus.UNSIGNED, SignatureKind.NONE, None, embedded.code)
-    file.seek(0)  # Windows hashes the whole file in any case, Wine what comes after
-    with closing(trust.verify_by_catalogs(path, handle)) as answers:
-        for catalog, answer in answers:
-            status = _STATUS.get(answer.code, SignatureStatus.INVALID)
-            if status is not SignatureStatus.UNSIGNED:  # as the catalogue itself may be
-                best = Signature(status, SignatureKind.CATALOG, answer.subject, answer.code, catalog)
-            if status is SignatureStatus.VALID:
-                break
-    return best

@@ -9,6 +9,7 @@ from io import BufferedReader
 
 from . import kernel
 from ._bind import BOOL, DWORD, HANDLE, bind, fail_on_zero, kernel32
+from .handles import Handle
 
 __all__ = ["changed_at", "handle_of", "open_shared", "system_folder", "whole_system"]
 
@@ -79,7 +80,10 @@ def open_shared(path: str) -> BufferedReader:
     if sys.platform == "win32":
         import msvcrt
 
-        return open(msvcrt.open_osfhandle(handle, os.O_RDONLY), "rb")
+        owner = Handle(handle)
+        descriptor = msvcrt.open_osfhandle(handle, os.O_RDONLY)  # which fails when a program has too many files open
+        owner.release()
+        return open(descriptor, "rb")
     raise AssertionError("CreateFileW does not return anywhere else")
 
 

@@ -46,6 +46,11 @@ class Handle:
         if value is not None:
             type(self)._close(value)
 
+    def release(self) -> int:
+        """Give the handle up to another owner; its value. Raises: ValueError when it is closed."""
+        value, self._value = int(self), None
+        return value
+
     def __enter__(self) -> Self:
         return self
 

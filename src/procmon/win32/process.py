@@ -21,6 +21,7 @@ __all__ = [
     "clear_debugged_mark",
     "command_line",
     "created_at",
+    "current_directory",
     "datetime_of",
     "has_exited",
     "image_path",
@@ -34,6 +35,8 @@ PROCESS_QUERY_INFORMATION = 0x0400
 _POINTER = ctypes.sizeof(ctypes.c_void_p)
 _FILETIME_EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
 _MAX_PATH_CHARACTERS = 32768
+_PARAMETERS, _CURRENT_DIRECTORY, _COMMAND_LINE = (0x20, 0x38, 0x70) if _POINTER == 8 else (0x10, 0x24, 0x40)
+"""Where the PEB has the address of the parameters, and these have the two texts."""
 
 # https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-getprocesstimes
 # BOOL GetProcessTimes(HANDLE hProcess, LPFILETIME created, LPFILETIME exited, LPFILETIME kernel, LPFILETIME user);
@@ -175,7 +178,7 @@ def running() -> list[Listed]:
     found, at = [], 0
     while True:
         entry = _ListEntry.from_buffer(buffer, at)
-        name = ctypes.string_at(entry.name, entry.name_bytes).decode("utf-16-le", "replace") if entry.name else ""
+        name = _decode(ctypes.string_at(entry.name, entry.name_bytes)) if entry.name else ""
         created = entry.created if entry.created < _NO_DATE else 0
         found.append(Listed(entry.pid, entry.parent_pid, created, name))
         if not entry.next_entry:
@@ -203,7 +206,7 @@ def native_image_path(process: SupportsInt) -> str:
 def _unicode_string(raw: bytes) -> str:
     """A UNICODE_STRING that has its text behind it in the same buffer."""
     length = int.from_bytes(raw[:2], "little")
-    return raw[2 * _POINTER : 2 * _POINTER + length].decode("utf-16-le", "replace")
+    return _decode(raw[2 * _POINTER : 2 * _POINTER + length])
 
 
 def _without_prefix(path: str) -> str:
@@ -249,14 +252,27 @@ def command_line(process: SupportsInt) -> str:
 
 
 def _command_line_in_memory(process: SupportsInt) -> str:
+    return _parameter(process, _COMMAND_LINE)
+
+
+def current_directory(process: SupportsInt) -> str:
+    """The folder in which it works at this moment, with a backslash at its end; a 32-bit process is as in
+    `command_line`. Needs PROCESS_QUERY_LIMITED_INFORMATION and PROCESS_VM_READ.
+    """
+    folder = _parameter(process, _CURRENT_DIRECTORY)
+    return folder if folder.endswith("\\") or not folder else folder + "\\"  # Wine leaves it out
+
+
+def _parameter(process: SupportsInt, text_at: int) -> str:
+    """A UNICODE_STRING of its RTL_USER_PROCESS_PARAMETERS, which its PEB names."""
     if kernel.is_wow64() and not kernel.is_wow64(process):
         advice = "a 32-bit Python cannot read a 64-bit process: use a 64-bit Python"
         raise OSError(0, advice, None, ERROR_NOT_SUPPORTED)
-    parameters_at, text_at = (0x20, 0x70) if _POINTER == 8 else (0x10, 0x40)
-    parameters = _read_pointer(process, basics(process).peb + parameters_at)
-    length = int.from_bytes(_read(process, parameters + text_at, 2), "little")
-    text = _read_pointer(process, parameters + text_at + _POINTER)
-    return _read(process, text, length).decode("utf-16-le", "replace") if length else ""
+    peb = basics(process).peb
+    parameters = int.from_bytes(_read(process, peb + _PARAMETERS, _POINTER), "little")
+    head = _read(process, parameters + text_at, 2 * _POINTER)
+    length, text = int.from_bytes(head[:2], "little"), int.from_bytes(head[_POINTER:], "little")
+    return _decode(_read(process, text, length)) if length else ""
 
 
 def clear_debugged_mark(process: SupportsInt) -> bool:
@@ -283,5 +299,6 @@ def _read(process: SupportsInt, address: int, size: int) -> bytes:
     return buffer.raw
 
 
-def _read_pointer(process: SupportsInt, address: int) -> int:
-    return int.from_bytes(_read(process, address, _POINTER), "little")
+def _decode(text: bytes) -> str:
+    """UTF-16 as Windows has it: half a surrogate pair stays what it is, so that a file is found by its name."""
+    return text.decode("utf-16-le", "surrogatepass")

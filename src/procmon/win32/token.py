@@ -8,12 +8,28 @@ from ._bind import BOOL, DWORD, HANDLE, advapi32, bind, fail_on_zero, kernel32, 
 from .codes import ERROR_INSUFFICIENT_BUFFER
 from .handles import Handle
 
-__all__ = ["account_name", "integrity_rid", "is_elevated", "open_token", "session_of", "sid_text", "user_sid"]
+__all__ = [
+    "account_name",
+    "group_sids",
+    "integrity_rid",
+    "is_elevated",
+    "logon_id",
+    "open_token",
+    "session_of",
+    "sid_text",
+    "user_sid",
+]
 
 _TOKEN_QUERY: Final = 0x0008
 _TOKEN_USER: Final = 1
+_TOKEN_GROUPS: Final = 2
+_TOKEN_STATISTICS: Final = 10
 _TOKEN_ELEVATION: Final = 20
 _TOKEN_INTEGRITY_LEVEL: Final = 25
+_SE_GROUP_ENABLED: Final = 0x04
+_SE_GROUP_USE_FOR_DENY_ONLY: Final = 0x10
+_SE_GROUP_INTEGRITY: Final = 0x20
+_TRIES: Final = 8
 
 _POINTER = ctypes.sizeof(ctypes.c_void_p)
 
@@ -99,6 +115,28 @@ def account_name(sid: bytes) -> str:
     return f"{domain.value}\\{name.value}" if domain.value else name.value
 
 
+def group_sids(token: SupportsInt) -> list[bytes]:
+    """The security identifiers of the groups that count: enabled ones.
+
+    Not those that are there to deny alone, as the administrators in the token of one who is not elevated.
+    """
+    buffer = _information(token, _TOKEN_GROUPS)
+    count = int.from_bytes(buffer.raw[:4], "little")
+    groups = []
+    for index in range(count):  # TOKEN_GROUPS: the count, filled up to a pointer's size, then SID_AND_ATTRIBUTES
+        at = _POINTER + 2 * _POINTER * index
+        attributes = int.from_bytes(buffer.raw[at + _POINTER : at + _POINTER + 4], "little")
+        if attributes & _SE_GROUP_ENABLED and not attributes & (_SE_GROUP_USE_FOR_DENY_ONLY | _SE_GROUP_INTEGRITY):
+            groups.append(_sid_at(buffer, at))
+    return groups
+
+
+def logon_id(token: SupportsInt) -> int:
+    """The logon session, a LUID: 0x3e7 is that of the system."""
+    statistics = _information(token, _TOKEN_STATISTICS).raw  # TokenId, AuthenticationId, ...
+    return int.from_bytes(statistics[8:16], "little")
+
+
 def integrity_rid(token: SupportsInt) -> int:
     """The integrity level: 0x1000 is low, 0x2000 medium, 0x3000 high, 0x4000 system."""
     return int.from_bytes(_sid_of(token, _TOKEN_INTEGRITY_LEVEL)[-4:], "little")
@@ -119,15 +157,23 @@ def session_of(pid: int) -> int:
 
 
 def _information(token: SupportsInt, kind: int) -> "ctypes.Array[ctypes.c_char]":
-    needed = DWORD()
-    _GetTokenInformation(int(token), kind, None, 0, needed)
-    buffer = ctypes.create_string_buffer(needed.value)
-    _GetTokenInformation(int(token), kind, buffer, len(buffer), needed)
-    return buffer
+    needed, size = DWORD(), 0
+    for _ in range(_TRIES):  # the token may grow between two questions: a group is added
+        buffer = ctypes.create_string_buffer(size)
+        _GetTokenInformation(int(token), kind, buffer, size, needed)
+        if 0 < needed.value <= size:
+            return buffer
+        size = needed.value
+    raise OSError(ERROR_INSUFFICIENT_BUFFER, f"GetTokenInformation: information {kind} grew with each question")
 
 
 def _sid_of(token: SupportsInt, kind: int) -> bytes:
-    """The SID that a SID_AND_ATTRIBUTES heads: a pointer into the same buffer."""
-    buffer = _information(token, kind)
-    at = int.from_bytes(buffer.raw[:_POINTER], "little") - ctypes.addressof(buffer)
-    return buffer.raw[at : at + 8 + 4 * buffer.raw[at + 1]]  # revision, count of subauthorities, authority[6], they
+    """The SID that a SID_AND_ATTRIBUTES heads."""
+    return _sid_at(_information(token, kind), 0)
+
+
+def _sid_at(buffer: "ctypes.Array[ctypes.c_char]", offset: int) -> bytes:
+    """The SID to which the pointer at `offset` points; it lies in the same buffer."""
+    raw = buffer.raw
+    at = int.from_bytes(raw[offset : offset + _POINTER], "little") - ctypes.addressof(buffer)
+    return raw[at : at + 8 + 4 * raw[at + 1]]  # revision, count of subauthorities, authority[6], subauthorities

@@ -35,7 +35,10 @@ _WTD_STATEACTION_VERIFY: Final = 1
 _WTD_STATEACTION_CLOSE: Final = 2
 _WTD_REVOCATION_CHECK_NONE: Final = 0x10
 _WTD_CACHE_ONLY_URL_RETRIEVAL: Final = 0x1000
+_CERT_NAME_ATTR_TYPE: Final = 3
 _CERT_NAME_SIMPLE_DISPLAY_TYPE: Final = 4
+_PUBLISHER_PARTS = (("O", b"2.5.4.10"), ("L", b"2.5.4.7"), ("S", b"2.5.4.8"), ("C", b"2.5.4.6"))
+"""The parts of a subject that AppLocker calls the publisher, in its order, with their object identifiers (X.520)."""
 _NOTHING_FOUND: Final = (0, 2, 18, 1168)
 """The last error where no catalogue lists a file: Windows says ERROR_NOT_FOUND, Wine that there is no (more) file."""
 _HASHES = ("SHA256", None)
@@ -147,7 +150,7 @@ _CertGetNameStringW = bind(
     crypt32,
     "CertGetNameStringW",
     DWORD,
-    (ctypes.c_void_p, DWORD, DWORD, ctypes.c_void_p, ctypes.c_wchar_p, DWORD),
+    (ctypes.c_void_p, DWORD, DWORD, ctypes.c_char_p, ctypes.c_wchar_p, DWORD),
     never_fails,
 )
 
@@ -219,6 +222,8 @@ class TrustAnswer(NamedTuple):
     """0 for a good signature; else its unsigned error code, 0x800B0100 and its kin."""
     subject: str | None
     """The simple display name of the signer's certificate, also when it is not trusted."""
+    publisher: str | None = None
+    """Organization, place, state and country of that certificate: ``O=..., L=..., S=..., C=...``, those it has."""
 
 
 def verify_embedded(path: str, file: SupportsInt) -> TrustAnswer:
@@ -269,20 +274,36 @@ def _verify(choice: int, what: ctypes.Structure) -> TrustAnswer:
     )
     code = _WinVerifyTrust(INVALID_HANDLE_VALUE, _GENERIC_VERIFY_V2, data)
     try:
-        return TrustAnswer(code & 0xFFFFFFFF, _subject(data.state))
+        certificate = _certificate(data.state)
+        return TrustAnswer(code & 0xFFFFFFFF, _subject(certificate), _publisher(certificate))
     finally:
         data.action = _WTD_STATEACTION_CLOSE
         _WinVerifyTrust(INVALID_HANDLE_VALUE, _GENERIC_VERIFY_V2, data)
 
 
-def _subject(state: int | None) -> str | None:
+def _certificate(state: int | None) -> int | None:
+    """The CERT_CONTEXT of the signer, which lives as long as the state."""
     provider = _WTHelperProvDataFromStateData(state) if state else None
     signer = _WTHelperGetProvSignerFromChain(provider, 0, False, 0) if provider else None
-    cert = _WTHelperGetProvCertFromChain(signer, 0) if signer else None
-    if not cert:
+    found = _WTHelperGetProvCertFromChain(signer, 0) if signer else None
+    context: int | None = found.contents.context if found else None
+    return context
+
+
+def _subject(certificate: int | None) -> str | None:
+    return _name(certificate, _CERT_NAME_SIMPLE_DISPLAY_TYPE, None)
+
+
+def _publisher(certificate: int | None) -> str | None:
+    parts = ((key, _name(certificate, _CERT_NAME_ATTR_TYPE, oid)) for key, oid in _PUBLISHER_PARTS)
+    return ", ".join(f"{key}={value}" for key, value in parts if value is not None) or None
+
+
+def _name(certificate: int | None, kind: int, oid: bytes | None) -> str | None:
+    if certificate is None:
         return None
     name = ctypes.create_unicode_buffer(512)
-    _CertGetNameStringW(cert.contents.context, _CERT_NAME_SIMPLE_DISPLAY_TYPE, 0, None, name, len(name))
+    _CertGetNameStringW(certificate, kind, 0, oid, name, len(name))
     return name.value or None
 
 

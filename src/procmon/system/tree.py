@@ -1,0 +1,175 @@
+"""Processes, each below its parent: those that run, or those of any records."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+from ..errors import StaleProcess
+from ..records import Decision, ProcessHelper, Verdict, printable, status_text
+from ..util.arguments import check_process_or_pid
+from ..util.html import html_table
+from .identity import can_be_parent, same_process
+from .listing import processes
+
+__all__ = ["ProcessTree", "tree"]
+
+
+class ProcessTree:
+    r"""Processes, each below its parent. Prints as a drawing; iterates from the top, each parent before its children.
+
+    It takes records and decisions, ``monitor.history`` for one. Of several about one process the last counts. A parent
+    is one only if it came before its child: otherwise Windows has used the pid of a parent that is gone for another
+    process, and the child is a root. `label` gives the text of a process in the drawing.
+
+    >>> import procmon
+    >>> gate = procmon.SimulatedGate()
+    >>> make = gate.start(r"c:\tools\make.exe")
+    >>> compilers = [gate.start(r"c:\tools\cc.exe", parent_pid=make.pid) for _ in range(2)]
+    >>> tree = procmon.ProcessTree(gate.snapshot())
+    >>> tree
+    make.exe 1000 (paused)
+    ├─ cc.exe 1004 (paused)
+    └─ cc.exe 1008 (paused)
+    >>> tree.parent(compilers[0])
+    <ProcessHelper 1000 'c:\\tools\\make.exe' parent 4, paused>
+    """
+
+    def __init__(
+        self, processes: Iterable[ProcessHelper | Decision], *, label: Callable[[ProcessHelper], str] | None = None
+    ) -> None:
+        self._label = label or _label
+        records = {record.identity: record for record in map(_record, processes)}
+        self._by_pid: dict[int, list[ProcessHelper]] = {}
+        for record in records.values():
+            self._by_pid.setdefault(record.pid, []).append(record)
+        self._parents = self._find_parents(records.values())
+        self._children: dict[tuple[int, int], list[ProcessHelper]] = {}
+        self._roots: list[ProcessHelper] = []
+        for record in records.values():
+            parent = self._parents.get(record.identity)
+            (self._roots if parent is None else self._children.setdefault(parent.identity, [])).append(record)
+
+    def _find_parents(self, records: Iterable[ProcessHelper]) -> dict[tuple[int, int], ProcessHelper]:
+        """By identity of the child. A circle of reused pids needs a parent whose key is not smaller: such a link is
+        taken after all others, and only where it closes none."""
+        parents: dict[tuple[int, int], ProcessHelper] = {}
+        doubtful: list[tuple[ProcessHelper, ProcessHelper]] = []
+        for child in records:
+            found = (one for one in self._by_pid.get(child.parent_pid, ()) if can_be_parent(one, child))
+            parent = max(found, key=lambda one: one.start_key, default=None)
+            if parent is None:
+                continue
+            if parent.start_key < child.start_key:
+                parents[child.identity] = parent
+            else:
+                doubtful.append((child, parent))
+        for child, parent in doubtful:
+            above: ProcessHelper | None = parent
+            while above is not None and above != child:
+                above = parents.get(above.identity)
+            if above is None:
+                parents[child.identity] = parent
+        return parents
+
+    @property
+    def roots(self) -> list[ProcessHelper]:
+        """The processes whose parent is not (any more) among them."""
+        return list(self._roots)
+
+    def parent(self, process: ProcessHelper | int) -> ProcessHelper | None:
+        """The process that started it; None where that one is gone or not among them.
+
+        Raises: StaleProcess when `process` itself is not.
+        """
+        return self._parents.get(self._known(process).identity)
+
+    def children(self, process: ProcessHelper | int) -> list[ProcessHelper]:
+        """What it has started, and is still there. Raises: StaleProcess when `process` is not among them."""
+        return list(self._children.get(self._known(process).identity, ()))
+
+    def below(self, root: ProcessHelper | int) -> "ProcessTree":
+        """The part of the tree from `root` down. Raises: StaleProcess when it is not among them."""
+        top = self._known(root)
+        return ProcessTree((process for process, _ in self._walk([top])), label=self._label)
+
+    def __iter__(self) -> Iterator[ProcessHelper]:
+        return (process for process, _ in self._walk(self._roots))
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_pid.values()))
+
+    def __contains__(self, process: object) -> bool:
+        return isinstance(process, ProcessHelper) and process in self._by_pid.get(process.pid, ())
+
+    def __repr__(self) -> str:
+        if not self._roots:
+            return "<ProcessTree of 0 processes>"
+        return "\n".join(stem + self._label(process) for process, stem in self._walk(self._roots))
+
+    def _repr_html_(self) -> str:
+        walk = self._walk(self._roots)
+        rows = ((stem + self._label(process), printable(process.image_name)) for process, stem in walk)
+        return html_table(("PROCESS", "IMAGE"), rows)
+
+    def _known(self, process: ProcessHelper | int) -> ProcessHelper:
+        """The record that is meant; of several processes that had a pid, the youngest."""
+        check_process_or_pid("process", process)
+        pid = process if isinstance(process, int) else process.pid
+        same_pid = self._by_pid.get(pid, ())
+        found = (one for one in same_pid if isinstance(process, int) or one == process or same_process(one, process))
+        known = max(found, key=lambda one: one.start_key, default=None)
+        if known is not None:
+            return known
+        raise StaleProcess(
+            f"{process!r} is not in this tree: it has gone; procmon.tree() gives the tree of today", process
+        )
+
+    def _walk(self, tops: list[ProcessHelper]) -> Iterator[tuple[ProcessHelper, str]]:
+        """Each process with the lines that lead to it. Not recursive: a tree may be deeper than Python's stack."""
+        ahead = [(top, "", "") for top in reversed(tops)]  # process, its own stem, that of its children
+        while ahead:
+            process, stem, under = ahead.pop()
+            yield process, stem
+            children = self._children.get(process.identity, [])
+            for child in reversed(children):
+                last = child is children[-1]
+                ahead.append((child, under + ("└─ " if last else "├─ "), under + ("   " if last else "│  ")))
+
+
+def tree(root: ProcessHelper | int | None = None) -> ProcessTree:
+    """The tree of the running processes: all of it, or what is below `root` and `root` itself. It shows itself drawn.
+
+    >>> import os, procmon
+    >>> procmon.tree(os.getpid()).roots[0].pid == os.getpid()  # doctest: +WINDOWS
+    True
+
+    Raises: UnsupportedPlatform off Windows; StaleProcess when `root` has gone.
+    """
+    if root is not None:
+        check_process_or_pid("root", root)
+    whole = ProcessTree(processes())
+    return whole if root is None else whole.below(root)
+
+
+def _record(given: ProcessHelper | Decision) -> ProcessHelper:
+    """The record; that of a decision as the decision left it."""
+    if not isinstance(given, Decision):
+        return given
+    if not given.process.paused or given.verdict is Verdict.DEFER:
+        return given.process
+    verdict = Verdict.ALLOW if given.audited else given.verdict
+    return replace(given.process, paused=False, verdict=verdict, decided_by=given.by)
+
+
+def _label(process: ProcessHelper) -> str:
+    """``cc.exe 1004 (status 1, 0.25 s)``: the name, the pid, and what became of it as far as the record says."""
+    facts = []
+    if process.paused:
+        facts.append("paused")
+    elif process.verdict is Verdict.BLOCK:
+        facts.append("blocked")
+    elif process.exited:
+        if process.exit_status:
+            facts.append(f"status {status_text(process.exit_status)}")
+        if process.lifetime is not None:
+            facts.append(f"{process.lifetime:.2f} s")
+    return f"{printable(process.name) or '?'} {process.pid}" + (f" ({', '.join(facts)})" if facts else "")

@@ -1,0 +1,119 @@
+"""Portable executables made by hand: with imports, a version resource and a signature's place, as a test asks for.
+
+    program = executable(imports={"ws2_32.dll": [115, "send"]}, version={"OriginalFilename": "certutil.exe"})
+
+The 64-bit ones without imports run, and end with 0. Source: "PE Format" and "VS_VERSIONINFO" of Microsoft's
+documentation.
+"""
+
+import struct
+from collections.abc import Mapping, Sequence
+
+__all__ = ["executable"]
+
+HEADERS = 0x400
+CODE = b"\x31\xc0\xc3"  # xor eax, eax; ret
+TEXT, IMPORTS, RESOURCES = 0x1000, 0x2000, 0x8000
+"""Addresses of the sections."""
+SECTION_BYTES = 0x6000
+LANGUAGE, CODE_PAGE = 0x0409, 0x04B0
+
+
+def executable(
+    *,
+    imports: Mapping[str, Sequence[str | int]] | None = None,
+    version: Mapping[str, str] | None = None,
+    numbers: tuple[int, int, int, int] = (1, 2, 3, 4),
+    wide: bool = True,
+    tail: bytes = b"",
+    signature: bytes = b"",
+) -> bytes:
+    """The bytes of a file. `imports` names functions by library, by name or number; `version` are the texts of a
+    version resource; `tail` is behind the last section, and `signature` behind that, as signing would put it."""
+    sections = [(b".text", TEXT, CODE, 0x60000020)]
+    directories = [(0, 0)] * 16
+    if imports is not None:
+        data = _imports(imports, wide)
+        sections.append((b".idata", IMPORTS, data, 0xC0000040))
+        directories[1] = (IMPORTS, len(data))
+    if version is not None:
+        data = _resources(_version(version, numbers))
+        sections.append((b".rsrc", RESOURCES, data, 0x40000040))
+        directories[2] = (RESOURCES, len(data))
+    body, table, at = b"", b"", HEADERS
+    for name, address, data, characteristics in sections:
+        padded = data.ljust((len(data) + 0x1FF) & ~0x1FF, b"\0")
+        sizes = (len(data), address, len(padded), at)
+        table += struct.pack("<8s4IIIHHI", name, *sizes, 0, 0, 0, 0, characteristics)
+        body += padded
+        at += len(padded)
+    if signature:
+        directories[4] = (at + len(tail), len(signature))
+    magic, machine, bits = (0x20B, 0x8664, "Q") if wide else (0x10B, 0x14C, "I")
+    optional = struct.pack("<HBBIIIII", magic, 1, 0, 0x200, 0, 0, TEXT, TEXT) + (b"" if wide else bytes(4))
+    base, image_bytes = 0x140000000 if wide else 0x400000, 0x10000
+    optional += struct.pack(f"<{bits}II", base, 0x1000, 0x200) + struct.pack("<6HI", 6, 0, 0, 0, 6, 0, 0)
+    optional += struct.pack("<IIIHH", image_bytes, HEADERS, 0, 3, 0x8160 if wide else 0x8140)
+    optional += struct.pack(f"<4{bits}II", 0x100000, 0x1000, 0x100000, 0x1000, 0, 16)
+    optional += b"".join(struct.pack("<II", *entry) for entry in directories)
+    coff = struct.pack("<HHIIIHH", machine, len(sections), 0, 0, 0, len(optional), 0x22 if wide else 0x102)
+    dos = b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40)
+    headers = (dos + b"PE\0\0" + coff + optional + table).ljust(HEADERS, b"\0")
+    return headers + body + tail + signature
+
+
+def _imports(imports: Mapping[str, Sequence[str | int]], wide: bool) -> bytes:
+    form, by_number = ("<Q", 1 << 63) if wide else ("<I", 1 << 31)
+    descriptors_bytes = 20 * (len(imports) + 1)
+    rest = b""
+    descriptors = b""
+
+    def place(data: bytes) -> int:
+        nonlocal rest
+        at = IMPORTS + descriptors_bytes + len(rest)
+        rest += data.ljust((len(data) + 7) & ~7, b"\0")
+        return at
+
+    for library, functions in imports.items():
+        thunks = b""
+        for function in functions:
+            if isinstance(function, int):
+                thunks += struct.pack(form, by_number | function)
+            else:
+                thunks += struct.pack(form, place(b"\0\0" + function.encode() + b"\0"))
+        table = place(thunks + bytes(struct.calcsize(form)))
+        descriptors += struct.pack("<5I", table, 0, 0, place(library.encode() + b"\0"), table)
+    return descriptors + bytes(20) + rest
+
+
+def _resources(version: bytes) -> bytes:
+    """Three levels, of one entry each: the kind, the name, the language."""
+    level = 16 + 8
+    data = b""
+    for depth, identifier in enumerate((16, 1, LANGUAGE)):
+        below = (depth + 1) * level | (0 if depth == 2 else 0x80000000)
+        data += struct.pack("<IIHHHHII", 0, 0, 0, 0, 0, 1, identifier, below)
+    return data + struct.pack("<IIII", RESOURCES + len(data) + 16, len(version), 0, 0) + version
+
+
+def _version(texts: Mapping[str, str], numbers: tuple[int, int, int, int]) -> bytes:
+    major, minor, build, revision = numbers
+    fixed = struct.pack("<4I", 0xFEEF04BD, 0x10000, major << 16 | minor, build << 16 | revision).ljust(52, b"\0")
+    strings = [
+        _block(key, (text + "\0").encode("utf-16-le", "surrogatepass"), is_text=True) for key, text in texts.items()
+    ]
+    table = _block(f"{LANGUAGE:04x}{CODE_PAGE:04x}", b"", *strings, is_text=True)
+    translation = _block("Translation", struct.pack("<HH", LANGUAGE, CODE_PAGE))
+    info = _block("StringFileInfo", b"", table, is_text=True), _block("VarFileInfo", b"", translation, is_text=True)
+    return _block("VS_VERSION_INFO", fixed, *info)
+
+
+def _block(key: str, value: bytes, *children: bytes, is_text: bool = False) -> bytes:
+    head = _aligned(bytes(6) + (key + "\0").encode("utf-16-le")) + value
+    for child in children:
+        head = _aligned(head) + child
+    return struct.pack("<HHH", len(head), len(value) // 2 if is_text else len(value), is_text) + head[6:]
+
+
+def _aligned(data: bytes) -> bytes:
+    return data.ljust((len(data) + 3) & ~3, b"\0")
