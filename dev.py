@@ -36,7 +36,7 @@ import layout  # noqa: E402 - it lies in tests, which is on the path only now
 from setup import debian, distribution, programs, project  # noqa: E402
 from setup.locks import locked  # noqa: E402
 from setup.project import Stop, report  # noqa: E402
-from setup.venv import sigma_venv, venv  # noqa: E402
+from setup.venv import fleet_venv, sigma_venv, venv  # noqa: E402
 from setup.windows_python import private_windows, run_windows  # noqa: E402
 from setup.windows_python32 import windows_python32  # noqa: E402
 
@@ -121,6 +121,7 @@ RINGS = [
     Ring("core", "the driver's core, as a library of this machine", tuple(DRIVERS)),
     Ring("windows", "real Windows calls, real processes, the driver", ("wine", *CLIENTS), in_windows=True),
     Ring("examples", "each example, as a person runs it"),
+    Ring("fleet", "a policy replayed over many logs, on a cluster of Dask", python=fleet_venv),
     Ring("sigma_backend", "Sigma rules as a policy, with pySigma and sigma-cli", python=sigma_venv),
 ]
 
@@ -231,8 +232,21 @@ def complaints_about(ring: Ring, count: Count, status: int, is_selection: bool) 
 # -------------------------------------------------------------------------------------------------------- check
 
 
-USE_PYSIGMA = ("examples/sigma/", "tests/sigma_backend/")
-"""Folders whose modules import pySigma; mypy reads them with the packages of ``.dev/sigma``."""
+@dataclass(frozen=True)
+class Extra:
+    """Folders whose modules import packages that procmon does not; mypy reads them with an environment of their own."""
+
+    uses: str
+    folders: tuple[str, ...]
+    python: Callable[[], Path]
+    base: str
+    options: tuple[str, ...] = ()
+
+
+EXTRAS = [
+    Extra("pySigma", ("examples/sigma/", "tests/sigma_backend/"), sigma_venv, "examples/sigma"),
+    Extra("Dask", ("examples/fleet/", "tests/fleet/"), fleet_venv, "examples", ("--allow-untyped-calls",)),
+]
 
 
 def type_checked(platform: str) -> list[str]:
@@ -240,7 +254,8 @@ def type_checked(platform: str) -> list[str]:
     elsewhere = {"win32": ("tests/core/", "tests/setup/"), "linux": ("tests/windows/",)}[platform]
     folders = ("dev.py", "driver", "examples", "tests")
     scripts = [name for folder in folders for name in layout.listed(ROOT, folder, ".py")]
-    return ["src/procmon", *(name for name in scripts if not name.startswith((*elsewhere, *USE_PYSIGMA)))]
+    extra = [folder for each in EXTRAS for folder in each.folders]
+    return ["src/procmon", *(name for name in scripts if not name.startswith((*elsewhere, *extra)))]
 
 
 def check(options: argparse.Namespace) -> int:
@@ -262,12 +277,14 @@ def check(options: argparse.Namespace) -> int:
         cache = f"--cache-dir={project.DEV / 'mypy' / platform}"
         command += ["--explicit-package-bases", "--no-error-summary", cache, *type_checked(platform)]
         failed |= programs.run_attached(command, {**os.environ, "MYPYPATH": bases}) != 0
-    report("mypy --strict of what uses pySigma")
-    command = [str(venv()), "-m", "mypy", "--strict", f"--python-executable={sigma_venv()}"]
-    command += ["--explicit-package-bases", "--no-error-summary", f"--cache-dir={project.DEV / 'mypy' / 'sigma'}"]
-    command += [name for folder in USE_PYSIGMA for name in layout.listed(ROOT, folder, ".py")]
-    bases = os.pathsep.join(["src", "tests", "examples/sigma"])
-    failed |= programs.run_attached(command, {**os.environ, "MYPYPATH": bases}) != 0
+    for extra in EXTRAS:
+        report(f"mypy --strict of what uses {extra.uses}")
+        command = [str(venv()), "-m", "mypy", "--strict", f"--python-executable={extra.python()}"]
+        cache = f"--cache-dir={project.DEV / 'mypy' / extra.uses}"
+        command += ["--explicit-package-bases", "--no-error-summary", cache, *extra.options]
+        command += [name for folder in extra.folders for name in layout.listed(ROOT, folder, ".py")]
+        bases = os.pathsep.join(["src", "tests", extra.base])
+        failed |= programs.run_attached(command, {**os.environ, "MYPYPATH": bases}) != 0
     print("check: " + ("failed" if failed else "all is well"), flush=True)
     return int(failed)
 

@@ -30,6 +30,11 @@ def sigma_venv() -> Path:
     return _made("sigma", ["pytest.txt", "sigma.txt"], "pytest, hypothesis, pySigma and sigma-cli")
 
 
+def fleet_venv() -> Path:
+    """The Python of ``.dev/fleet``, which has pytest, hypothesis, and Dask with its scheduler."""
+    return _made("fleet", ["pytest.txt", "fleet.txt"], "pytest, hypothesis and Dask")
+
+
 def _made(name: str, pins: Sequence[str], contents: str) -> Path:
     """The Python of a virtual environment in ``.dev``, made when it is not there as these lists pin it."""
     debian.install(debian.VENV)

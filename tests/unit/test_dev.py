@@ -58,7 +58,14 @@ def test_starting_over_leaves_nothing_of_what_was_there(tmp_path: Path) -> None:
 
 def test_every_download_is_pinned_by_version_and_sha256() -> None:
     lists = sorted(project.PINS.glob("*.txt"))
-    assert [path.name for path in lists] == ["pytest.txt", "sigma.txt", "tools.txt", "windows.txt", "windows32.txt"]
+    assert [path.name for path in lists] == [
+        "fleet.txt",
+        "pytest.txt",
+        "sigma.txt",
+        "tools.txt",
+        "windows.txt",
+        "windows32.txt",
+    ]
     for path in lists:
         lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
         pinned = [line for line in lines if not line.startswith(" ")]

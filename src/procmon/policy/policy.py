@@ -267,6 +267,10 @@ class Policy:
                     exact[path] = rule.verdict
         return list(exact.items())
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle the rules as their texts. Look-ups are not pickled: a copy has those of the process it is made in."""
+        return _copied, (self._rules.sources, self._paths)
+
     def __len__(self) -> int:
         """How many rules it has."""
         return len(self._rules.rules)
@@ -326,6 +330,11 @@ def _accept(sources: list[Source]) -> tuple[RuleSet, list[Problem]]:
         more = f"\n  and {len(fatal) - 20:,} more" if len(fatal) > 20 else ""
         raise PolicyError(f"{rules.name}: {count} in the policy{shown}{more}", fatal)
     return rules, problems
+
+
+def _copied(sources: tuple[Source, ...], paths: tuple[Path, ...]) -> Policy:
+    """Make a policy of pickled texts, which were accepted before."""
+    return Policy(*_accept(list(sources)), paths=paths, lookup=None, details=None)
 
 
 def _check(sources: list[Source]) -> list[Problem]:
