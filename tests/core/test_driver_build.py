@@ -1,5 +1,6 @@
 """The files that driver/build.py makes: what they import, how they are linked, and that the same sources give them."""
 
+import configparser
 import importlib.util
 import re
 import shutil
@@ -14,6 +15,7 @@ from types import ModuleType
 import pytest
 
 import procmon
+from procmon.driver.info import SERVICE
 
 PROJECT = Path(__file__).resolve().parents[2]
 RELEASE = ("x64", "x86", "arm64")
@@ -474,6 +476,47 @@ def test_what_a_real_kernel_fills_in_lies_where_windows_has_it(variant: str, tmp
     command = [recipe.compiler, *recipe.compile_flags, f"-I{PROJECT}", "-fsyntax-only", str(source)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
     assert result.returncode == 0, result.stderr
+
+
+# --------------------------------------------------------------------------------------------------------- the INF
+
+
+@pytest.fixture(scope="module")
+def inf() -> configparser.ConfigParser:
+    """driver/procmon.inf."""
+    parser = configparser.ConfigParser(
+        comment_prefixes=";", inline_comment_prefixes=";", interpolation=None, allow_no_value=True, delimiters="="
+    )
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read(PROJECT / "driver" / "procmon.inf", "utf-8")
+    return parser
+
+
+def test_the_inf_is_that_of_a_primitive_driver(inf: configparser.ConfigParser) -> None:
+    """https://learn.microsoft.com/windows-hardware/drivers/develop/creating-a-primitive-driver"""
+    assert {"Class", "ClassGuid", "Provider", "CatalogFile", "DriverVer"} <= set(inf["Version"])
+    assert inf["Version"]["Signature"] == '"$WINDOWS NT$"'
+    assert inf["DestinationDirs"]["DefaultDestDir"] == "13", "the driver store"
+    sections = set(inf.sections())
+    assert not sections & {"Manufacturer", "DefaultInstall", "DefaultUninstall"}
+    installs = {section for section in sections if section.startswith("DefaultInstall.")}
+    assert installs == {f"DefaultInstall.NT{name}{part}" for name in ("amd64", "arm64") for part in ("", ".Services")}
+
+
+def test_the_inf_names_the_files_of_the_build_the_service_and_the_version(inf: configparser.ConfigParser) -> None:
+    for name, folder in (("amd64", "x64"), ("arm64", "arm64")):
+        assert dict(inf[f"SourceDisksFiles.{name}"]) == {"procmon.sys": f"1,{folder}"}
+        assert folder in RELEASE
+        assert inf[f"DefaultInstall.NT{name}.Services"]["AddService"] == f"{SERVICE},,Service"
+    assert inf["Version"]["DriverVer"].split(",")[1] == f"{procmon.__version__}.0"
+    service = inf["Service"]
+    assert (service["ServiceType"], service["StartType"], service["ErrorControl"]) == ("1", "3", "1")
+    assert service["ServiceBinary"] == "%13%\\procmon.sys"
+
+
+def test_every_text_that_the_inf_uses_is_defined(inf: configparser.ConfigParser) -> None:
+    used = set(re.findall(r"%([A-Za-z]+)%", (PROJECT / "driver" / "procmon.inf").read_text("utf-8")))
+    assert used and used == set(inf["Strings"])
 
 
 # ----------------------------------------------------------------------------------------- another compiler's eyes
