@@ -177,6 +177,121 @@ class TestMistakes:
         Policy.parse(rule(text + "\nverdict = 'ask'"))
 
     @pytest.mark.parametrize(
+        ("condition", "said"),
+        [
+            ("image = 'c:/a/x.exe;c:/b/y.exe'", 'write a list: ["c:/a/x.exe", "c:/b/y.exe"]'),
+            ("parent = 'a.exe or b.exe'", 'write a list: ["a.exe", "b.exe"]'),
+            ("image = 'a.exe, b.exe, c.exe'", 'write a list: ["a.exe", "b.exe", "c.exe"]'),
+            ("ancestor = '*a.exe; *b.exe'", 'write a list: ["*a.exe", "*b.exe"]'),
+            ("creator = {ends_with = '/a.exe;/b.exe'}", 'write a list: ["/a.exe", "/b.exe"]'),
+            ("command_line = '*-enc*;*-e *'", 'write a list: ["*-enc*", "*-e *"]'),
+            ("parent_command_line = '*-enc* or *-e*'", 'write a list: ["*-enc*", "*-e*"]'),
+            ("command_line = '*-enc*|*-e *'", 'write a list: ["*-enc*", "*-e *"]'),
+            (
+                "user = 'alice;bob'",
+                'no user has these signs in it: they are several in one text; write a list: ["alice"',
+            ),
+            ("user = 'alice,bob'", 'write a list: ["alice", "bob"]'),
+            ("parent_user = {equals = 'alice|bob'}", 'write a list: ["alice", "bob"]'),
+            ("signer = 'Example Ltd; Other Ltd'", 'write a list: ["Example Ltd", "Other Ltd"]'),
+            ("signer = 'Example Ltd, Other Ltd'", 'write a list: ["Example Ltd", "Other Ltd"]'),
+            ("company = 'Example|Other'", 'write a list: ["Example", "Other"]'),
+            ("product = 'One or Two'", 'write a list: ["One", "Two"]'),
+            ("publisher = 'O=Example, C=DE;O=Other, C=DE'", 'write a list: ["O=Example, C=DE", "O=Other, C=DE"]'),
+            ("original_file_name = 'a.exe;b.exe'", 'write a list: ["a.exe", "b.exe"]'),
+            ("current_directory = 'c:/a;d:/b'", 'write a list: ["c:/a", "d:/b"]'),
+            ("session = '1;2'", 'a session is a number, not "1;2"; write session = [1, 2]'),
+            ("integrity = 'high;system'", 'write a list: ["high", "system"]'),
+            ("origin = 'internet, restricted'", 'write a list: ["internet", "restricted"]'),
+            ("flags = 'exempt;seen'", 'write a list: ["exempt", "seen"]'),
+            (f"sha256 = '{'ab' * 32};{'cd' * 32}'", f'write a list: ["{"ab" * 32}", "{"cd" * 32}"]'),
+            (f"md5 = '{'ab' * 16},{'cd' * 16}'", f'write a list: ["{"ab" * 16}", "{"cd" * 16}"]'),
+        ],
+    )
+    def test_several_values_in_one_text_are_named_whatever_the_fact_and_the_separator(
+        self, condition: str, said: str
+    ) -> None:
+        assert any(said in problem for problem in problems(rule(condition + "\nverdict = 'ask'"))), problems(
+            rule(condition)
+        )
+
+    @pytest.mark.parametrize(
+        ("key", "said"),
+        [
+            ("image_not", "write image = {not = {glob = ...}}, or unless = [{image = ...}]"),
+            ("not_parent", "write parent = {not = {glob = ...}}"),
+            ("exclude_user", "write user = {not = {glob = ...}}"),
+            ("issuer", "a rule has name, image"),
+            ("sha512", "a rule has name, image"),
+            ("ppid", "a rule has name, image"),
+            ("comandline", "write command_line"),
+            ("parent_cmdline", "write parent_command_line"),
+            ("original_filename", "write original_file_name"),
+            ("cwd", "write current_directory"),
+            ("contains", "it belongs to a fact: write command_line = {contains = ...}"),
+            ("verdct", "write verdict"),
+        ],
+    )
+    def test_only_near_misspellings_and_synonyms_are_suggested(self, key: str, said: str) -> None:
+        [problem] = problems(rule(f"verdict = 'ask'\n{key} = 'a'"))
+        assert f'a rule has no key "{key}"; {said}' in problem
+
+    @pytest.mark.parametrize(
+        ("body", "said"),
+        [
+            ("image = {}", 'column 9: image has no operator; write image = "...", or image = {contains = "..."}'),
+            ("image = {glob = 'a.exe', case_sensitive = true}", "image is known in lower case only; leave it out"),
+            ("command_line = {contain = 'a'}", 'command_line has no operator "contain"; write contains'),
+            ("command_line = {contains = ''}", "an empty command_line matches nothing"),
+            ("command_line = {contains = []}", "an empty list of command_line matches nothing"),
+            ("command_line = {at_least = 1}", "file_version, integrity, session and size have an order; write glob"),
+            ("command_line = {not = 'a'}", "column 23: not is a table of operators; write not = {glob = ...}"),
+            ("command_line = {known = 'yes'}", "known is true or false"),
+            ("command_line = {known = false, contains = 'a'}", "that is not known meets no other operator"),
+            ("integrity = {at_least = 'admin'}", 'there is no integrity "admin"; write "untrusted", "low"'),
+            ("file_version = {at_least = 10}", '10 is no version; write file_version = {at_least = "10.0.19041"}'),
+            ("size = {at_least = '10 MB'}", 'a size is a number, not "10 MB"; write size = {at_least = '),
+            ("size = {contains = '1'}", "size is a number"),
+            ("origin = 'web'", 'there is no origin "web"; write "local", "intranet", "trusted", "internet" or "restri'),
+            ("md5 = 'abc'", "an MD5 is 32 hexadecimal digits, and this is 3 characters"),
+            ("any = 'a'", "any is a list of tables; write any = [{...}, {...}], or [[rule.any]]"),
+            ("any = []", "an empty any says nothing"),
+            ("any = [{image = 'a.exe'}, {}]", "column 27: an empty table matches every process; write facts in it"),
+            ("any = [{verdict = 'ask'}]", 'any has no key "verdict"; it belongs to the rule: write it above the first'),
+            ("any = [{image = 'a.exe', foo = 1}]", 'any has no key "foo"; in any, all and unless stand facts'),
+            ("unless = [{any = [{image = 'c:/x/'}]}]", "column 28: no image ends in a slash"),
+            (
+                "until = '2026-12-31'",
+                'until is a time, not "2026-12-31"; write until = 2026-12-31T12:00:00Z, no quotes',
+            ),
+            ("until = 2026-12-31T12:00:00", "until has no time zone; write until = 2026-12-31T12:00:00Z"),
+            ("tags = 'a'", "tags is a list of texts"),
+            ("message = ''", 'message is a text, not ""'),
+            ("log = 'no'", "log is true or false; write log = false"),
+            ("current_directory = 'c:/x/'", 'compared without a slash at its end; write "c:/x"'),
+        ],
+    )
+    def test_mistakes_of_operators_and_groups(self, body: str, said: str) -> None:
+        found = problems(rule(f"{body}\nverdict = 'ask'"))
+        assert len(found) == 1 and said in found[0], found
+
+    def test_an_inline_table_over_several_lines_is_explained(self) -> None:
+        [problem] = problems(rule("verdict = 'ask'\nany = [{\n  image = 'a.exe',\n  user = 'b'}]"))
+        assert "an inline table stands on one line: write [[rule.any]]" in problem
+
+    def test_invisible_characters_are_named(self) -> None:
+        assert problems("mode = 'audit'\n\ufeffdefault = 'ask'") == [
+            "line 2, column 1: line 2 begins with the invisible U+FEFF; delete it"
+        ]
+        assert problems("mode =\u00a0'audit'") == ["line 1, column 7: line 1 has the invisible U+00A0; delete it"]
+        [problem] = Policy.check(rule("verdict = 'ask'\nimage = 'c:/a\u200b.exe' # \u200b"))
+        assert str(problem).startswith(
+            "line 3, column 14: the text has the invisible U+200B in it; delete it, or write"
+        )
+        assert not problem.fatal
+        assert problems(rule("verdict = 'ask'\ncommand_line = {contains = \"\\u200b\"}")) == []
+
+    @pytest.mark.parametrize(
         "condition",
         [
             *(f"image = {image!r}" for image in (
@@ -188,6 +303,9 @@ class TestMistakes:
             "image = '\\\\nas\\x\\a.exe'",
             "parent = 'System'", "user = 'NT AUTHORITY/SYSTEM'", "user = 'S-1-5-18'", "user = 'DESKTOP\\ann'",
             "command_line = '*\"c:\\x y\\a.exe\" /c*'", "command_line = 'cmd /c x.cmd'", "signer = 'Example, Inc.'",
+            "publisher = 'O=Example Ltd, L=X, S=Y, C=DE'", "command_line = {contains = 'a;b'}",
+            "command_line = {glob = '*ipconfig*|*find*'}", "command_line = '*/c a.exe;b.exe*'",
+            "description = 'Reads, writes and prints'", "company = 'Foo, Bar and Sons'",
         ],
     )  # fmt: skip
     def test_what_is_right_is_left_alone(self, condition: str) -> None:

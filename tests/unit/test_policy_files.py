@@ -78,6 +78,13 @@ class TestFiles:
         with pytest.raises(PolicyError, match=r"there is no \*\.toml in this folder"):
             Policy.load(tmp_path)
 
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+    def test_utf16_is_named(self, policy_file: Path, encoding: str) -> None:
+        policy_file.write_bytes("mode = 'audit'\n".encode(encoding))
+        named = encoding != "utf-16-be"
+        with pytest.raises(PolicyError, match="UTF-16.*; save the policy as UTF-8" if named else "policy"):
+            Policy.load(policy_file)
+
     def test_binary(self, policy_file: Path) -> None:
         policy_file.write_bytes(b"mode = 'audit'\nMZ\x90\x00\x03\xff")
         with pytest.raises(PolicyError, match="byte 0x90 is not UTF-8 text") as caught:
@@ -157,6 +164,92 @@ class TestFiles:
             ("a.exe", "two", ALLOW, False), ("b.exe", "", BLOCK, False),
         }  # fmt: skip
         assert {who for _, who, _, _ in seen} == {"one", "two", ""}
+
+
+class TestSeveralFiles:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        folder = tmp_path / "rules.d"
+        folder.mkdir()
+        texts = {
+            "20-allow.toml": "[[rule]]\nimage = 'a.exe'\nverdict = 'allow'\n",
+            "10-block.TOML": "default = 'block'\n[[rule]]\nimage = 'c:/x/**'\nverdict = 'block'\n",
+            "30-more.toml": "[[rule]]\nname = 'more'\nimage = 'b.exe'\nverdict = 'allow'\n",
+            "notes.txt": "no policy",
+        }
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        return folder
+
+    def test_a_folder_is_read_in_the_order_of_its_names(self, folder: Path) -> None:
+        policy = Policy.load(folder)
+        assert len(policy) == 3
+        assert policy.decide(process("c:/x/a.exe")).who == "10-block.TOML:1"
+        assert policy.decide(process("c:/y/a.exe")).who == "20-allow.toml:1"
+        assert policy.decide(process("c:/y/b.exe")).who == "more"
+        assert policy.decide(process("c:/y/c.exe")).verdict is BLOCK
+        explained = str(policy.explain(process("c:/y/a.exe"))).splitlines()[0]
+        assert explained.endswith(f"by rule 20-allow.toml:1, line 1 of {folder / '20-allow.toml'}")
+
+    def test_files_are_read_in_the_order_given(self, folder: Path, policy_file: Path) -> None:
+        assert Policy.load(policy_file, folder).decide(process("c:/y/a.exe")).who == "policy.toml:1"
+        assert Policy.load(folder, policy_file).decide(process("c:/y/a.exe")).who == "20-allow.toml:1"
+
+    def test_a_mistake_is_told_with_its_file(self, folder: Path) -> None:
+        (folder / "25.toml").write_text("[[rule]]\nname = 'more'\nimage = ''\nverdict = 'allow'\n", encoding="utf-8")
+        with pytest.raises(PolicyError) as caught:
+            Policy.load(folder)
+        shown = [str(problem) for problem in caught.value.problems]
+        assert shown[0].startswith(f"{folder / '25.toml'}, line 3, column 9: an empty image matches nothing")
+        assert shown[1] == (
+            f'{folder / "30-more.toml"}, line 2, column 8: rule 1 of {folder / "25.toml"} is named "more" too; '
+            "give each rule a name of its own"
+        )
+
+    def test_two_files_that_contradict_each_other_are_refused(self, folder: Path) -> None:
+        (folder / "40.toml").write_text("default = 'allow'\n", encoding="utf-8")
+        with pytest.raises(
+            PolicyError, match='40.toml, line 1, column 11: .*10-block.TOML says default = "block"; let'
+        ):
+            Policy.load(folder)
+
+    def test_a_reload_sees_files_that_come_and_go(self, folder: Path) -> None:
+        policy = Policy.load(folder)
+        assert not policy.has_changed()
+        (folder / "20-allow.toml").unlink()
+        assert policy.has_changed()
+        policy.reload()
+        assert (len(policy), policy.has_changed()) == (2, False)
+        (folder / "05.toml").write_text("[[rule]]\nimage = 'c.exe'\nverdict = 'allow'\n", encoding="utf-8")
+        assert policy.has_changed()
+
+    def test_a_rule_that_never_decides_because_of_another_file_is_warned_of(self, folder: Path) -> None:
+        (folder / "50.toml").write_text("[[rule]]\nimage = 'c:/x/a.exe'\nverdict = 'allow'\n", encoding="utf-8")
+        with pytest.warns(
+            procmon.PolicyWarning, match="rule 50.toml:1 never decides: rule 10-block.TOML:1 matches all"
+        ):
+            policy = Policy.load(folder)
+        [problem] = policy.warnings
+        assert problem.source == str(folder / "50.toml")
+
+    def test_the_version_follows_the_texts_alone(self, folder: Path, tmp_path: Path) -> None:
+        before = Policy.load(folder)
+        assert before.version == Policy.load(folder.rename(tmp_path / "other.d")).version
+        path = tmp_path / "other.d" / "30-more.toml"
+        path.write_text(path.read_text(encoding="utf-8") + "# more\n", encoding="utf-8")
+        assert Policy.load(tmp_path / "other.d").version != before.version
+        assert before.decide(process("c:/a.exe")).policy == before.version
+
+
+def test_what_hardly_can_be_meant_is_printed_and_logged(policy_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    policy_file.write_text("[[rule]]\nimage = 'notepad'\nverdict = 'block'\n", encoding="utf-8")
+    with pytest.warns(procmon.PolicyWarning, match='line 2, column 9: "notepad" would have to be the whole name'):
+        policy = Policy.load(policy_file)
+    assert '"notepad" would have to be the whole name' in caplog.text
+    assert [problem.line for problem in policy.warnings] == [2]
+    policy_file.write_text("[[rule]]\nimage = 'notepad.exe'\nverdict = 'block'\n", encoding="utf-8")
+    policy.reload()
+    assert policy.warnings == ()
 
 
 def many(count: int) -> str:

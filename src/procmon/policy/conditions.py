@@ -237,6 +237,8 @@ class Condition:
     known: bool | None = None
     """Whether the fact is known; None: it does not matter by itself."""
     case_sensitive: bool = False
+    in_table: bool = field(default=False, compare=False)
+    """It is written as a table of operators, not as patterns alone."""
 
     @classmethod
     def of(cls, fact: str, patterns: Iterable[str]) -> "Condition":

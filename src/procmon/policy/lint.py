@@ -110,7 +110,7 @@ def _doubtful(rules: RuleSet) -> Iterator[Mistake]:
             for test in condition.tests:
                 if isinstance(test, Bound):
                     continue
-                plain = condition.patterns is test
+                plain = not condition.in_table
                 for i, word in enumerate(test.words):
                     doubt = doubt_about(condition.fact, test.operator, word, plain=plain) if word else None
                     if doubt is not None:

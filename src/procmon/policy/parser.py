@@ -324,7 +324,7 @@ class _Reader:
             elif word := meant(key, allowed):
                 advice = f"write {word}"
             self.mistake((*path, key), f"{fact} has no operator {quoted(key)}", advice, at_key=True)
-        if not value.keys() & ({*allowed} - {"case_sensitive"}):
+        if not value.keys() - {"case_sensitive"}:
             self.mistake(path, f"{fact} has no operator", f'write {fact} = "...", or {fact} = {{contains = "..."}}')
         case_sensitive = self.case_sensitive(path, fact, value)
         tests: list[Test] = []
@@ -342,7 +342,9 @@ class _Reader:
                 negated = self.condition((*path, "not"), fact, value["not"], depth + 1)
             else:
                 self.mistake((*path, "not"), "not is a table of operators", "write not = {glob = ...}")
-        return Condition(fact, tuple(tests), negated, known, case_sensitive) if len(self.mistakes) == before else None
+        if len(self.mistakes) > before:
+            return None
+        return Condition(fact, tuple(tests), negated, known, case_sensitive, in_table=True)
 
     def case_sensitive(self, path: Path, fact: str, value: Mapping[str, object]) -> bool:
         if "case_sensitive" not in value:

@@ -73,7 +73,7 @@ def word_mistake(fact: str, operator: str, value: object) -> tuple[str, str] | N
 def bound_mistake(fact: str, operator: str, value: object) -> tuple[str, str] | None:
     """Why a value is no bound of an ordered fact."""
     if fact in NUMBERS:
-        return _number_mistake(fact, value, f"{{{operator} = {{}}}}")
+        return _number_mistake(fact, value, f"{{{operator} = #}}")
     if isinstance(value, str) and order_key(fact, value.lower()) is not None:
         return None
     if fact == "integrity":
@@ -81,12 +81,12 @@ def bound_mistake(fact: str, operator: str, value: object) -> tuple[str, str] | 
     return f"{shown(value)} is no version", f'write file_version = {{{operator} = "10.0.19041"}}, a text of numbers'
 
 
-def _number_mistake(fact: str, value: object, form: str = "{}") -> tuple[str, str] | None:
+def _number_mistake(fact: str, value: object, form: str = "#") -> tuple[str, str] | None:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return None
     digits = re.findall(r"\d+", value) if isinstance(value, str) else []
     number = digits[0] if len(digits) == 1 and value == digits[0] else f"[{', '.join(digits)}]" if digits else "1, say"
-    return f"a {fact} is a number, not {shown(value)}", f"write {fact} = {form.format(number)}"
+    return f"a {fact} is a number, not {shown(value)}", f"write {fact} = {form.replace('#', number)}"
 
 
 def _text_mistake(fact: str, value: object) -> tuple[str, str] | None:
