@@ -101,7 +101,7 @@ class TestAsking:
         err = capsys.readouterr().err
         assert "ask     1000 c:\\tools\\a.exe\n" in err
         assert " started by process 4  [rule new tools]\n" in err
-        assert "  let a.exe (1000) run? [y/n] 30 s left, then allow " in err
+        assert "  let a.exe (1000) run? [y/n/i/?] 30 s left, then allow " in err
         assert f"{verdict.value}   1000 c:\\tools\\a.exe  [you]" in err
 
     def test_one_question_at_a_time(self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,7 +191,7 @@ class TestGuardWithoutRules:
         assert verdicts == [ALLOW, BLOCK, ALLOW]  # no question about the console host
         out = capsys.readouterr().out
         assert out.startswith("asking about each process that starts: y lets it run, n ends it; ")
-        assert "let a.exe (1000) run? [y/n] 60 s left, then allow " in out
+        assert "let a.exe (1000) run? [y/n/i/?] 60 s left, then allow " in out
         assert "allow   1000 c:\\tools\\a.exe  [you]" in out
 
     @pytest.mark.parametrize("arguments", [[], ["--json"]])

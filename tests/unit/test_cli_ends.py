@@ -94,7 +94,7 @@ class TestControlC:
         assert ends(scene, [command, "--policy", str(policy)], Interrupts(), keys="") < SOON
         shown = "".join(capsys.readouterr())
         assert "let a.exe (1000) run?" in shown
-        assert re.match("[^\n]*\r +\r", shown[shown.rindex("[y/n]") :])  # the question has gone
+        assert re.match("[^\n]*\r +\r", shown[shown.rindex("[y/n/i/?]") :])  # the question has gone
 
     @pytest.mark.parametrize("command", ["run", "guard", "watch"])
     def test_with_a_log_that_hangs(

@@ -20,6 +20,7 @@ from ..monitor.holds import Sink
 from ..policy.policy import Policy
 from ..records import Verdict
 from .allow_all import AllowAll
+from .answers import Answers, Inspect, look_up
 from .prompts import Keyboard, open_keyboard
 from .results import Results
 from .rules import Reloader, in_words, load_policy, write_guard_state
@@ -89,12 +90,14 @@ class Gates:
     run: RunGate = _debug_gate
     driver: MachineGate = _driver_gate
     keyboard: Callable[[Screen], Keyboard | None] = open_keyboard
+    inspect: Inspect = look_up
 
 
 def run(options: argparse.Namespace) -> int:
     """Run a command, and decide about each process of its tree; its exit status."""
     screen = _screen(options, sys.stderr)
     policy = load_policy(options.policy, screen) if options.policy else None
+    answers = _answers(options)
     results = Results() if options.tree or options.summary else None
     with _log(options) as log:
         try:
@@ -103,7 +106,7 @@ def run(options: argparse.Namespace) -> int:
             raise CommandNotFound(_not_found(options.argv)) from error
         with closing(gate):
             keyboard = options.gates.keyboard(screen)
-            session = _session(options, gate, policy, log, keyboard, results=results, goes_on=True)
+            session = _session(options, gate, policy, log, keyboard, answers, results=results, goes_on=True)
             interrupted = _live(session, lambda: None, patience=1)  # the command has got the first Ctrl+C, too
     if results is not None:
         for wanted, text in ((options.tree, results.tree), (options.summary, results.summary)):
@@ -130,6 +133,7 @@ def guard(
     screen = _screen(options, sys.stdout)
     keyboard = options.gates.keyboard(screen)
     policy, started = _rules_of_guard(options, screen, keyboard)
+    answers = _answers(options)
     with _log(options) as log, _event_log(options) as events, closing(_machine_gate(options)) as gate:
         setting = threading.Lock()
 
@@ -150,13 +154,17 @@ def guard(
             push_driver_rules(policy)
 
         allow_all = AllowAll(screen.note)
-        session = _session(options, gate, policy, log, keyboard, allow_all=allow_all, sinks=[*sinks, *events])
+        every_sink = [*sinks, *events]
+        session = _session(options, gate, policy, log, keyboard, answers, allow_all=allow_all, sinks=every_sink)
         loaded(policy)
         screen.note(started)
-        reload = Reloader(policy, screen, loaded, paths=options.policy)
+        reloaders = [Reloader(policy, screen, loaded, paths=options.policy)]
+        if answers is not None:
+            reloaders.append(Reloader(answers.policy, screen, paths=[answers.path]))
 
         def tick() -> None:
-            reload()
+            for reload in reloaders:
+                reload()
             if allow_all.has_changed():
                 push_driver_rules(policy)
 
@@ -206,6 +214,11 @@ def _not_found(argv: Sequence[str]) -> str:
     return f"there is no command {name}; give its path, or look at PATH"
 
 
+def _answers(options: argparse.Namespace) -> Answers | None:
+    """Open the file of kept answers."""
+    return Answers(options.answers, options.gates.inspect) if options.answers else None
+
+
 def _screen(options: argparse.Namespace, stream: TextIO) -> Screen:
     if options.output:
         try:
@@ -252,6 +265,7 @@ def _session(
     policy: Policy | None,
     log: AuditLog | None,
     keyboard: Keyboard | None,
+    answers: Answers | None = None,
     *,
     results: Results | None = None,
     goes_on: bool = False,
@@ -270,6 +284,8 @@ def _session(
         results=results,
         goes_on=goes_on,
         allow_all=allow_all,
+        answers=answers,
+        inspect=options.gates.inspect,
         sinks=sinks,
     )
 

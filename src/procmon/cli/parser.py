@@ -166,6 +166,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         _check_run(options, mine)
     if options.command == "guard" and options.driver_rules and not options.policy:
         mine.error("--driver-rules needs the rules of a policy; give --policy FILE, too")
+    if options.command == "guard" and options.driver_rules and options.answers:
+        mine.error("the driver does not know the answers, which come before the rules: leave out --driver-rules")
     return options
 
 
@@ -234,6 +236,7 @@ def _add_run(commands: "Commands") -> None:
     usage = "procmon-gate run [OPTION ...] -- COMMAND [ARGUMENT ...]"
     run = _add(commands, "run", what, RUN, f"{LEGEND}\n\n{RUN_MORE}", usage=usage)
     _add_deciding(run, "the rules that decide; may be given more than once; a folder is every *.toml in it")
+    _add_answers(run)
     _add_output(run)
     text = "at the end draw the tree: verdicts, exit statuses, durations; in place of a line for each process"
     run.add_argument("--tree", action="store_true", help=text)
@@ -259,6 +262,7 @@ def _add_guard(commands: "Commands") -> None:
         " changes. Without it you are asked about each process"
     )
     _add_deciding(guard, text)
+    _add_answers(guard)
     text = "let the driver itself decide by the rules with exact paths, without waking procmon"
     guard.add_argument("--driver-rules", action="store_true", help=text)
     text = "also report blocks and failures to the event log of Windows, source procmon-gate"
@@ -278,6 +282,11 @@ def _add_deciding(parser: "Parser", policy: str) -> None:
         " at the end (default: allow)"
     )
     parser.add_argument("--fail", metavar="VERDICT", type=_verdict, default=Verdict.ALLOW, help=text)
+
+
+def _add_answers(parser: "Parser") -> None:
+    text = "the file of answers that are kept: rules that are asked before those of --policy; made if it is missing"
+    parser.add_argument("--answers", metavar="FILE", type=Path, help=text)
 
 
 def _add_output(parser: "Parser") -> None:
@@ -377,7 +386,14 @@ def _add_service(commands: "Commands") -> None:
         parser.add_argument("--log", metavar="FILE", type=Path, help=text)
         _add_log_format(parser)
         parser.set_defaults(
-            fail=None, event_log=False, exits=False, output=None, driver_rules=False, tree=False, summary=False
+            fail=None,
+            answers=None,
+            event_log=False,
+            exits=False,
+            output=None,
+            driver_rules=False,
+            tree=False,
+            summary=False,
         )
     _add(steps, "start", "start the service, and the driver before it", of="service")
     _add(steps, "stop", "stop the service; what it holds gets the verdict of --fail", of="service")

@@ -15,6 +15,7 @@ from ..monitor.monitor import Monitor
 from ..policy.policy import Policy
 from ..records import DecidedBy, Decision, ProcessHelper, Verdict
 from .allow_all import AllowAll
+from .answers import Answers, Inspect, look_up
 from .prompts import Keyboard, Questions
 from .results import Results
 from .screen import Screen, exit_line
@@ -33,7 +34,7 @@ class Session:
     `fail` is the verdict for what is not decided by then, or whose rules fail. It is the monitor's default as well: the
     default is used at the stop alone, because every process gets a decision from here. With `results` there is no line
     for each process; they are kept there. `goes_on` is for a gate whose processes must be decided about even if the
-    reader has gone.
+    reader has gone. `answers` are asked before `policy`.
     """
 
     def __init__(
@@ -50,10 +51,13 @@ class Session:
         results: Results | None = None,
         goes_on: bool = False,
         allow_all: AllowAll | None = None,
+        answers: Answers | None = None,
+        inspect: Inspect = look_up,
         sinks: Iterable[Sink] = (),
     ) -> None:
         self.screen = screen
         self._policy = policy
+        self._answers = answers
         self._audit = audit
         self._fail = fail
         self._goes_on = goes_on
@@ -73,7 +77,9 @@ class Session:
             self.monitor.on_exit(reporting.write_exit)
         if results is not None:
             self.monitor.on_exit(results.exited)
-        self._questions = Questions(self.monitor, screen, keyboard, fail) if keyboard is not None else None
+        self._questions = None
+        if keyboard is not None:
+            self._questions = Questions(self.monitor, screen, keyboard, fail, answers=answers, inspect=inspect)
 
     def run(
         self,
@@ -158,7 +164,9 @@ class Session:
         if self._allow_all is not None and self._allow_all.active:
             return Decision(process=process, verdict=Verdict.ALLOW, by=DecidedBy.EXEMPT, who="allow-all")
         try:
-            decision = self._policy(process) if self._policy is not None else None
+            decision = self._answers(process) if self._answers is not None else None
+            if decision is None and self._policy is not None:
+                decision = self._policy(process)
         except Exception as error:
             self._note_once(f"the rules failed: {error!r}; the verdict is {self._fail.value} (see --fail)")
             raise
