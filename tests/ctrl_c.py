@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,8 +35,7 @@ STRESS_SECONDS = 60.0 if os.environ.get("PROCMON_LONG") else 2.0
 
 def shorten(monkeypatch: pytest.MonkeyPatch, patience: float = 0.3) -> None:
     """Shorten the limits of a stop, so that it goes on without what hangs after `patience` seconds."""
-    monkeypatch.setattr(engine, "PATIENCE", patience)
-    monkeypatch.setattr(engine, "ANOTHER", patience / 3)
+    monkeypatch.setattr(engine, "STOP_TIMEOUT_S", patience)
 
 
 class HangingGate(procmon.SimulatedGate):
@@ -74,6 +73,14 @@ class HangingGate(procmon.SimulatedGate):
         super().close()
 
 
+def locks_of(monitor: procmon.Monitor) -> ExitStack:
+    """All locks of a monitor, to be entered."""
+    stack, engine = ExitStack(), monitor._engine
+    for lock in (engine._lock, engine.holds.lock, engine.workers._lock):
+        stack.enter_context(lock)
+    return stack
+
+
 class Scene:
     """A monitor that runs, with `a.exe` and `b.exe` held, one of which hangs where `hang` says."""
 
@@ -104,7 +111,7 @@ class Scene:
             self.processes.append(self.gate.start("c.exe", flags=procmon.ProcessFlags.EXEMPT))
 
     def _keep_the_lock(self) -> None:
-        with self.monitor._engine.changed:
+        with locks_of(self.monitor):
             self.gate.inside.set()
             self.gate.go_on.wait(60)
 
@@ -248,7 +255,7 @@ PROGRAM = """
 import atexit, os, signal, sys, threading, time
 from ctrl_c import Scene, engine
 
-hang, engine.PATIENCE, engine.ANOTHER, engine.EXIT_PATIENCE = sys.argv[1], {patience}, 0.1, {exit_patience}
+hang, engine.STOP_TIMEOUT_S, engine.EXIT_TIMEOUT_S = sys.argv[1], {stop_timeout}, {exit_timeout}
 
 @atexit.register  # first, so called last
 def report():
@@ -281,10 +288,10 @@ if {presses}:
 """
 
 
-def program_ends(hang: str, *, patience: float, exit_patience: float, presses: bool) -> dict[str, float]:
+def program_ends(hang: str, *, stop_timeout: float, exit_timeout: float, presses: bool) -> dict[str, float]:
     """Let a program end in which something hangs: what it said, and how many seconds before its end."""
     root = Path(__file__).resolve().parents[1]
-    code = PROGRAM.format(patience=patience, exit_patience=exit_patience, presses=presses)
+    code = PROGRAM.format(stop_timeout=stop_timeout, exit_timeout=exit_timeout, presses=presses)
     done = subprocess.run(
         [sys.executable, "-c", code, hang],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(root / "src"), str(root / "tests")])},
@@ -301,7 +308,7 @@ def program_ends(hang: str, *, patience: float, exit_patience: float, presses: b
 
 def check_exit(hang: str) -> None:
     """The end of a program lets go, and is not put off for long whatever hangs."""
-    said = program_ends(hang, patience=0.3, exit_patience=1.5, presses=False)
+    said = program_ends(hang, stop_timeout=0.3, exit_timeout=1.5, presses=False)
     assert "let go" in said or hang == "lock", "only the end of the process itself lets go"
     assert said["end"] < 10
 
@@ -310,7 +317,7 @@ def check_real_ctrl_c(hang: str) -> None:
     """The system's own Ctrl+C ends a stop that hangs; pressed once more, the end of the program, which hangs, too."""
     took: list[tuple[float, float]] = []
     while len(took) < ATTEMPTS:
-        said = program_ends(hang, patience=20, exit_patience=50, presses=True)
+        said = program_ends(hang, stop_timeout=20, exit_timeout=50, presses=True)
         took.append((said["pressed 1"] - said["heard"], said["pressed 2"]))
         if max(took[-1]) < SOON:
             return

@@ -36,9 +36,9 @@ from .gates.debug import DebugGate
 from .gates.driver import DriverGate
 from .gates.simulated import SimulatedGate
 from .monitor.event_log import EventLogSink
-from .monitor.holds import Sink
 from .monitor.monitor import Monitor
 from .monitor.run import RunResult, guard, run
+from .monitor.sinks import Sink
 from .monitor.starts import Starts
 from .monitor.subscriptions import Callback, Decider, ExitCallback, Match, Subscription
 from .policy.policy import Policy

@@ -429,6 +429,8 @@ class Statistics:
     """Held, but the verdict came too late: the process had gone or had been answered."""
     audit_errors: int = 0
     """Decisions that a sink could not write; their verdicts stand."""
+    audit_dropped: int = 0
+    """Decisions that a sink never got, because too many were waiting for it; their verdicts stand."""
     longest_hold: timedelta = timedelta(0)
     """From fetching a process to its answer."""
 

@@ -12,7 +12,7 @@ import pytest
 import procmon
 from monitoring import decided, until
 from procmon import ALLOW, BLOCK, DEFER
-from procmon.monitor import engine
+from procmon.monitor import engine, sinks
 from procmon.records import DecidedBy, VerdictResult
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
@@ -254,8 +254,8 @@ def test_a_sink_that_hangs_holds_nothing_up(gate: procmon.SimulatedGate, deadlin
 def test_a_sink_that_hangs_is_told_of(
     gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "SINK_PATIENCE", 0.05)
-    monkeypatch.setattr(engine, "PATIENCE", 0.05)
+    monkeypatch.setattr(sinks, "SLOW_S", 0.05)
+    monkeypatch.setattr(engine, "STOP_TIMEOUT_S", 0.05)
     release = threading.Event()
 
     class Slow:
@@ -264,9 +264,9 @@ def test_a_sink_that_hangs_is_told_of(
 
     with procmon.Monitor(gate, deadline=0.05, audit=Slow()):
         gate.start("a.exe"), gate.start("b.exe")
-        until(lambda: "a sink has not returned for 0 s: 2 decisions" in caplog.text, "a line in the log")
+        until(lambda: "Slow object" in caplog.text and "has not returned for 0 s: 2 decisions" in caplog.text, "a line")
     assert "a sink hangs: 2 decisions are not written" in caplog.text
-    assert caplog.text.count("a sink has not returned") == 1
+    assert caplog.text.count("has not returned") == 1
     release.set()
 
 

@@ -6,6 +6,7 @@ import random
 import signal
 import threading
 import time
+import types
 from contextlib import suppress
 from typing import Any
 
@@ -74,25 +75,27 @@ def test_a_stop_that_is_interrupted_goes_on() -> None:
         scene.monitor.stop()
 
 
-def test_where_a_verdict_hangs_stop_gives_the_others_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gate_that_breaks_its_contract_and_hangs_is_closed_and_its_holds_are_noted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     ctrl_c.shorten(monkeypatch)
-
-    class OneHangs(procmon.SimulatedGate):
-        def block(self, *processes: procmon.ProcessHelper) -> list[procmon.VerdictResult]:
-            if processes[0].name == "hang.exe":
-                go_on.wait(30)
-            return super().block(*processes)
-
-    go_on, gate = threading.Event(), OneHangs(on_disconnect=ALLOW)
-    monitor = procmon.Monitor(gate, default=BLOCK)
+    gate, written = ctrl_c.HangingGate(), list[procmon.Decision]()
+    monitor = procmon.Monitor(gate, default=BLOCK, audit=types.SimpleNamespace(write=written.append))
     monitor.subscribe(lambda process: DEFER)
     monitor.start()
-    hanging, *others = [gate.start(image) for image in ("hang.exe", "a.exe", "b.exe")]
+    processes = [gate.start(image) for image in ("hang.exe", "a.exe", "b.exe")]
     until(lambda: len(monitor.pending) == 3, "all, held")
+    gate.hanging = "verdict"
     monitor.stop()
-    assert [gate.verdict_of(process) for process in others] == [BLOCK, BLOCK]
-    assert gate.verdict_of(hanging) is ALLOW, "by the gate, as it was closed"
-    go_on.set()
+    assert [gate.verdict_of(process) for process in processes] == 3 * [ALLOW], "by the gate, as it was closed"
+    assert monitor.statistics.pending == 0
+    assert monitor.history == written
+    assert [(one.process, one.by, one.result) for one in written] == [
+        (process, DecidedBy.STOP, None) for process in processes
+    ]
+    gate.go_on.set()
+    until(lambda: not monitor._engine.holds._sending, "the call of the gate, returned")
+    assert len(monitor.history) == 3, "noted once"
 
 
 def test_a_sweep_that_is_interrupted_ends_no_further_process(gate: procmon.SimulatedGate) -> None:

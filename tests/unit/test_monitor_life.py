@@ -188,7 +188,7 @@ def test_a_stop_during_a_collection_inside_a_lock_of_the_monitors_waits_for_nobo
 
         @monitor.subscribe
         def decide(process: procmon.ProcessHelper) -> None:
-            with monitor._engine.changed:
+            with ctrl_c.locks_of(monitor):
                 monitor.stop()
                 release.set()
 

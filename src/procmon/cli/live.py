@@ -16,7 +16,7 @@ from ..driver.protocol import MAX_RULES
 from ..errors import ProcmonError
 from ..gates.base import Gate
 from ..monitor.event_log import EventLogSink
-from ..monitor.holds import Sink
+from ..monitor.sinks import Sink
 from ..policy.policy import Policy
 from ..records import Verdict
 from .allow_all import AllowAll

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from ..audit import AuditLog
 from ..errors import ProcmonError
 from ..gates.base import Gate
-from ..monitor.holds import Sink
 from ..monitor.monitor import Monitor
+from ..monitor.sinks import Sink
 from ..policy.policy import Policy
 from ..records import DecidedBy, Decision, ProcessHelper, Verdict
 from .allow_all import AllowAll

@@ -1,18 +1,18 @@
-"""The engine of a monitor: fetches from the gate, has the callbacks asked, sends the verdicts.
+"""The engine of a monitor: reads from the gate, has the callbacks asked, and ends it all when it stops.
 
-Threads. One *dispatcher* waits at the gate, takes in its records, and sees to deadlines; it runs no foreign code but
-the gate's (and of a sink that writes ahead), so nothing else can delay it. *Workers* take jobs from one queue: to ask
-the callbacks about a process, or to report an exit. A worker that is stuck in one of these past the deadline is given
-up and replaced. A callback's coroutine runs on an event loop and occupies no worker meanwhile. Sinks have a thread of
-their own.
+Threads. The pool of `Workers` waits at the gate and asks the callbacks; the *leader*, one of them at a time, waits at
+the gate and looks after deadlines. It runs no foreign code but the gate's, whose calls return promptly by contract.
+Coroutines run on an event loop, sinks in threads of their own. The *shutdown thread* waits for a request to stop, from
+wherever it comes, and sees it through: what is held is decided in one batch, then the gate is closed. It waits
+`STOP_TIMEOUT_S` for the gate to take that batch, and for the sinks; it calls nothing else that could hang but the
+closing of the gate.
 
-The `HoldTable` sees to it that each process is answered once. The *keeper* waits for the word to stop, from wherever it
-comes, and sees it through: has what is held answered, then closes the gate. It calls nothing that could hang but that
-last one.
+`Engine`, `Workers`, `HoldTable` and `Sinks` each guard their own state with a lock of their own. A thread that has one
+of these takes another only in this order: the hold table's, then a sink's queue's.
 
-The user's threads only post a request and wait, see `util.threads`. The threads know the engine, not the `Monitor`:
-when the last reference to that goes, the engine stops by itself. The garbage collector may call `drop` and `do_later`
-at any point, also while a lock is held. So they take no lock: they put a request into a SimpleQueue (it is reentrant).
+A user's thread only posts a request and waits, see `util.threads`. The threads know the engine, not the `Monitor`: when
+the last reference to that goes, the engine stops. The garbage collector may call `drop` and `do_later` between any two
+instructions, also where a lock is held. So they take no lock, but put a request into a SimpleQueue, which is reentrant.
 """
 
 import atexit
@@ -22,35 +22,25 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from enum import Enum
 from queue import SimpleQueue
 
 from ..errors import GateClosed, ProcmonError
 from ..gates.base import Gate
-from ..records import DecidedBy, ProcessHelper, Verdict
+from ..records import DecidedBy, ProcessHelper, Statistics, Verdict
 from ..util.log import ERROR, WARNING, log
-from ..util.threads import OwnThread, Signal, is_own, run_in_thread, run_in_thread_async, submit
-from .holds import Hold, HoldTable
-from .subscriptions import Callback, Decider, ExitCallback, Match, Subscription
-from .workers import Options, Workers
+from ..util.threads import Call, OwnThread, Signal, is_own, run_in_thread, run_in_thread_async, submit
+from .holds import BATCH_S, Hold, HoldTable
+from .sinks import Sinks
+from .subscriptions import Callback, Decider, ExitCallback, Match, Ruling, Subscription
+from .workers import Job, Options, Workers
 
-TICK = 0.25
-"""Seconds between two looks of the dispatcher at what nobody wakes it for."""
+STOP_TIMEOUT_S = 2.0
+"""How long a stop waits for the gate to take the last verdicts, and for the sinks to write the last decisions."""
 
-PATIENCE = 2.0
-"""Seconds that a stop waits for a gate that has not answered what is held, and for a sink that has not returned."""
-
-ANOTHER = 0.5
-"""Seconds after which another thread answers, in a stop, what is left by one that the gate does not let go."""
-
-OTHERS = 3
-"""How many such threads there are at most."""
-
-EXIT_PATIENCE = 6.0
-"""Seconds that the end of the program waits for its monitors: more than a stop takes unless closing the gate hangs."""
-
-SINK_PATIENCE = 30.0
-"""Seconds after which a sink that has not returned is told of."""
+EXIT_TIMEOUT_S = 6.0
+"""How long the end of the program waits for its monitors: more than a stop takes unless closing the gate hangs."""
 
 
 class State(Enum):
@@ -70,20 +60,35 @@ class Engine:
         self.options = options
         self.state = State.READY
         self.error: Exception | None = None
-        self.holds = HoldTable(gate, options.history, options.sinks, self._note_failure)
-        self.changed = self.holds.changed
+        self.sinks = Sinks(options.sinks)
+        self.holds = HoldTable(gate, options.history, self.sinks, self._note_failure)
+        self.workers = Workers(options, self.holds, self._note_failure)
+        self.callback_threads = self.workers.callback_threads
         self.stopped = Signal()
         self.subscriptions: tuple[Subscription, ...] = ()
         self.exit_subscriptions: tuple[Subscription, ...] = ()
-        self.workers = Workers(options, self.holds, self._note_failure)
-        self.callback_threads = self.workers.callback_threads
         self.at_stop: list[Callable[[], None]] = []
+        self.at_exit = False
+        """The end of the program stops it."""
+        self._lock = threading.RLock()
         self._later: deque[Callable[[], None]] = deque()
-        self._sink_told = False
-        self._dispatcher: threading.Thread | None = None
+        self._batch_stalled = False
         self._shutdown_thread: threading.Thread | None = None
-        self._stop_requests: SimpleQueue[bool] = SimpleQueue()  # for the keeper: stop; True because the Monitor is gone
+        self._logging: Call[None] | None = None  # of a failure; a handler of the log may hang
+        self._stop_requests: SimpleQueue[bool] = SimpleQueue()  # True: because the Monitor is gone
         self._pid = os.getpid()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """All counts of `Statistics`; takes no lock."""
+        written = {"audit_errors": self.sinks.errors, "audit_dropped": self.sinks.dropped}
+        return {**self.holds.counts, **self.workers.counts, **written}
+
+    def statistics(self) -> Statistics:
+        """A snapshot of all counts."""
+        with self.holds.lock:
+            longest = timedelta(seconds=self.holds.longest_hold)
+            return Statistics(pending=len(self.holds.held), longest_hold=longest, **self.counts)
 
     # --------------------------------------------------------------------------------------------- start and stop
 
@@ -91,7 +96,7 @@ class Engine:
         with self._never_half():
             run_in_thread(self._start)
 
-    async def start_later(self) -> None:
+    async def start_async(self) -> None:
         with self._never_half():
             await run_in_thread_async(self._start)
 
@@ -101,12 +106,12 @@ class Engine:
             yield
         except Exception:
             raise
-        except BaseException:  # Ctrl+C, a cancellation: nobody would know that it runs
+        except BaseException:  # Ctrl+C, a cancellation: the caller does not know that it runs
             self.begin_stop()
             raise
 
     def _start(self) -> None:
-        with self.changed:
+        with self._lock:
             if self.state is not State.READY:
                 if self.state is State.RUNNING:
                     raise ProcmonError("the monitor runs already: `start`, or `with`, once is enough")
@@ -119,12 +124,12 @@ class Engine:
         try:
             self._start_shutdown_thread()
             _running.add(self)
-            atexit.unregister(_stop_all)
-            atexit.register(_stop_all)  # anew, to come before what the gate has registered
+            atexit.unregister(_stop_all_first)
+            atexit.register(_stop_all_first)
+            if self.workers.add(self._fetch()):  # here, so that `pending` has at once what the gate held before
+                self.workers.play(self.workers.ask)
             self.workers.start()
-            self._fetch()  # so that `pending` has at once what the gate held before
-            self._dispatcher = OwnThread(self._dispatch, self.gate.name)
-            self._dispatcher.start()
+            self.workers.play(self._lead)
         except BaseException as error:
             self.error = error if isinstance(error, Exception) else None
             self.begin_stop()
@@ -132,23 +137,23 @@ class Engine:
             raise
 
     def begin_stop(self) -> None:
-        """Have the keeper stop it, soon."""
+        """Have the shutdown thread stop it, soon."""
         if self.state is State.READY:
             run_in_thread(self._start_shutdown_thread)
         self._stop_requests.put(False)
 
     def stop(self) -> None:
-        """Answer all that is held, close the gate, end the threads; from any thread, any number of times.
+        """Decide all that is held, close the gate, end the threads; from any thread, any number of times.
 
-        For a thread of the user's it returns when that is done. One of ours may not wait for it, as it may have a
-        lock, or be waited for.
+        For a user's thread it returns when that is done. A thread of procmon's own does not wait for it: it may have a
+        lock, or the stop may wait for it.
         """
         if not self.is_forked:
             self.begin_stop()
             if not is_own():
                 self.stopped.wait()
 
-    async def stop_later(self) -> None:
+    async def stop_async(self) -> None:
         """The same for a coroutine."""
         if not self.is_forked:
             self.begin_stop()
@@ -160,7 +165,7 @@ class Engine:
 
     @property
     def is_forked(self) -> bool:
-        """It belongs to the process that this one was forked from; its threads did not come along."""
+        """It belongs to the process that this one was forked from; its threads were not forked."""
         return os.getpid() != self._pid
 
     def check_caller(self, instead: str) -> None:
@@ -176,81 +181,60 @@ class Engine:
             raise ProcmonError("the monitor runs in the process that this one was forked from: make one here")
 
     def _start_shutdown_thread(self) -> None:
-        with self.changed:
+        with self._lock:
             if self._shutdown_thread is not None:
                 return
-            self._shutdown_thread = OwnThread(self._keep, "keeper")
+            self._shutdown_thread = OwnThread(self._shut_down, "shutdown")
         try:
             self._shutdown_thread.start()
-        except RuntimeError:  # no thread can be started: then it does not start, either
+        except RuntimeError:  # no thread can be started: then the monitor does not start, either
             self._stop_requests.put(False)
-            self._keep()
+            self._shut_down()
 
-    def _keep(self) -> None:
+    def _shut_down(self) -> None:
         was_dropped = self._stop_requests.get()
-        with self.changed:
+        with self._lock:
             has_run, self.state = self.state is State.RUNNING, State.STOPPING
-            self.workers.is_over = True
-            self.changed.notify_all()
+        self.workers.is_over = True
         try:
-            hangs = has_run and not self._release_all()
-            self._close()
-            if hangs:
-                log(ERROR, "%s: the gate hangs; it was closed, and lets go what has no verdict", self.gate.name)
-            if not self.holds.wait_for_sinks(PATIENCE):
-                log(ERROR, "a sink hangs: %d decisions are not written", self.holds.unwritten()[0])
+            if has_run and not submit(self._release).done.wait(STOP_TIMEOUT_S):
+                log(ERROR, "%s: the gate hangs; it is closed now, and lets go what it holds", self.gate.name)
+            try:
+                self.gate.close()
+            except BaseException as error:
+                self._note_failure(error, "closing the gate")
+            self.holds.abandon(self.last_ruling)
+            self.state = State.STOPPED
+            self.workers.close()
+            if not self.sinks.wait(STOP_TIMEOUT_S):
+                log(ERROR, "a sink hangs: %d decisions are not written", self.sinks.unwritten)
             if was_dropped and has_run:
                 log(WARNING, "%s: the Monitor was dropped, so it stopped; keep a reference to it", self.gate.name)
-            if self._dispatcher is not None:
-                self._dispatcher.join(1.0)
+            if self._logging is not None:
+                self._logging.done.wait(1.0)
         finally:
             _running.discard(self)
             self.stopped.set()
-            for tell in list(self.at_stop):
-                tell()
+            for call in list(self.at_stop):
+                call()
 
-    def _release_all(self) -> bool:
-        """Have everything answered; where the gate does not return from one, by others. False when it hangs."""
-        answered = Signal()
-
-        def release() -> None:
-            self.holds.release(self.unanswered)
-            try:
-                self._fetch()  # what the gate holds and nobody has seen yet
-            except BaseException as error:
-                if not isinstance(error, GateClosed) and self.error is None:
-                    self._note_failure(error, "the last fetch")
-            self.holds.release(self.unanswered)
-            answered.set()
-
-        submit(release)
-        sent, since, others = self.holds.sent, time.monotonic(), OTHERS
-        while not answered.wait(ANOTHER):
-            if self.holds.sent != sent:
-                sent, since = self.holds.sent, time.monotonic()
-            elif time.monotonic() - since > PATIENCE:
-                return False
-            elif others:
-                others -= 1
-                submit(release)
-        return self.holds.wait_for_verdicts(PATIENCE)
-
-    def _close(self) -> None:
+    def _release(self) -> None:
+        """Decide all that is held, also what is still to be fetched, and wait for verdicts that are just being sent."""
+        self.holds.release(self.last_ruling)
         try:
-            self.gate.close()
+            self.holds.fetch()
         except BaseException as error:
-            self._note_failure(error, "closing the gate")
-        self.holds.abandon(self.unanswered)
-        with self.changed:
-            self.state = State.STOPPED
-        self.workers.close()
+            if not isinstance(error, GateClosed) and self.error is None:
+                self._note_failure(error, "the last fetch")
+        self.holds.release(self.last_ruling)
+        self.holds.wait_until_sent(STOP_TIMEOUT_S)
 
     def do_later(self, task: Callable[[], None]) -> None:
-        """Have a task run by a worker, or by the dispatcher's next tick where all of them are stuck."""
+        """Have a thread of the pool run a task, or the leader's next look where all of them are stuck."""
         self._later.append(task)
-        self.workers.put(self._tend)
+        self.workers.play(self._run_tasks)
 
-    def _tend(self) -> None:
+    def _run_tasks(self) -> None:
         while self._later:
             try:
                 task = self._later.popleft()
@@ -260,14 +244,20 @@ class Engine:
 
     @property
     def unanswered(self) -> Verdict:
-        """The verdict of those whom nobody answers: the default, or ALLOW where the default is to go on holding."""
+        """The verdict of what gets no other: the default, or ALLOW where the default is to go on holding."""
         return Verdict.ALLOW if self.options.default is Verdict.DEFER else self.options.default
+
+    @property
+    def last_ruling(self) -> Ruling:
+        """What is decided about all that a stop finds undecided."""
+        return Ruling(self.unanswered, DecidedBy.STOP)
 
     def _note_failure(self, error: BaseException, doing: str) -> None:
         if self.error is None:
             self.error = error if isinstance(error, Exception) else ProcmonError(f"{doing} raised {error!r}")
+        text = "%s: %s failed, so the monitor stops and lets go"
+        self._logging = submit(log, ERROR, text, self.gate.name, doing, error=error)
         self.begin_stop()
-        log(ERROR, "%s: %s failed, so the monitor stops and lets go", self.gate.name, doing, error=error)
 
     # ---------------------------------------------------------------------------------------------- subscriptions
 
@@ -280,80 +270,117 @@ class Engine:
         return subscription
 
     def _add(self, subscription: Subscription, to_exits: bool) -> None:
-        with self.changed:
+        with self._lock:
             if to_exits:
                 self.exit_subscriptions += (subscription,)
             else:
                 self.subscriptions += (subscription,)
 
     def _forget(self, subscription: Subscription) -> None:
-        with self.changed:
+        with self._lock:
             self.subscriptions = tuple(one for one in self.subscriptions if one is not subscription)
             self.exit_subscriptions = tuple(one for one in self.exit_subscriptions if one is not subscription)
 
-    # -------------------------------------------------------------------------------------------- the dispatcher
+    # ------------------------------------------------------------------------------------------------- the leader
 
-    def _dispatch(self) -> None:
+    def _lead(self) -> bool:
+        """Wait at the gate until there is something to ask about. Then another thread leads, and this one asks."""
         try:
             while self.state is State.RUNNING:
-                if self._wait():
-                    self._fetch()
-                self.workers.give_up_the_late()
-                self._tell_of_the_sink()
-                self._tend()
-                if self.gate.ended and (self.gate.closed or not (self.holds.held or self.workers.busy)):
+                self._look_after()
+                if self._wait() and self.workers.add(self._fetch()):
+                    self.workers.play(self._lead)
                     break
-        except GateClosed:
-            pass  # somebody closed the gate under the monitor: that ends it, too
+                if self.gate.ended and self._has_finished() and self.gate.ended:  # still: what it held may have exited
+                    self.begin_stop()
+                    return True
+            else:
+                return True
         except BaseException as error:
-            self._note_failure(error, "reading from the gate")
-        self.begin_stop()
+            if isinstance(error, GateClosed):  # under the monitor: that ends it, too
+                self.begin_stop()
+            else:
+                self._note_failure(error, "reading from the gate")
+            return True
+        return self.workers.ask()
+
+    def _look_after(self) -> None:
+        """Do what no other thread does in time: nothing here waits."""
+        self.workers.give_up_the_late()
+        # Verdicts may wait for others of their batch only while a short wait of the leader's follows. `batching` is
+        # reset before `is_late` is asked, see `HoldTable.flush_unless_more`.
+        self.holds.batching = bool(self.workers.queued) and not self._batch_stalled
+        if self.holds.is_late:
+            self._flush()
+        self.sinks.check()
+        self._run_tasks()
+
+    def _flush(self) -> None:
+        """Send what is decided; by another thread where a sink is called first, which may hang."""
+        if self.sinks.writes_ahead:
+            submit(self.holds.flush)
+        else:
+            self.holds.flush()
 
     def _wait(self) -> bool:
-        deadline = self.options.deadline
-        tick = TICK if deadline is None else min(TICK, max(0.005, deadline / 4))
-        if not self.gate.ended:
-            return self.gate.wait(tick)
-        with self.changed:  # an ended gate does not wait any more, but what it held may still want its verdict
-            self.changed.wait(tick)
-        return False
+        """Wait at the gate, but for no longer than to the next look; whether there may be something to fetch."""
+        if self.gate.ended:  # it does not wait any more
+            return False
+        news = self.gate.wait(min(BATCH_S, self.workers.next_look) if self.holds.batching else self.workers.next_look)
+        # A callback that takes its time fills no batch: no short waits, then, until something new comes.
+        self._batch_stalled = not news and not self.holds.has_batch
+        return news
 
-    def _fetch(self) -> None:
+    def _has_finished(self) -> bool:
+        """Wait until the next look for what an ended gate has left to do; whether that is done."""
+        if self.gate.closed:
+            return True
+        seconds = self.workers.next_look
+        return self.workers.wait_until_idle(seconds) and self.holds.wait_until_empty(seconds)
+
+    def _fetch(self) -> list[Job]:
+        """What is to be asked about, of what is new at the gate."""
+        jobs: list[Job] = []
         for news in self.holds.fetch():
             if isinstance(news, ProcessHelper):
                 if self.exit_subscriptions:
-                    self.workers.ask(news, None, self.exit_subscriptions)
-            elif self.state is not State.RUNNING:
-                self.holds.answer(news, self.unanswered, DecidedBy.STOP)
+                    jobs.append(Job(news, self.exit_subscriptions))
             elif not self._answer_own(news):
-                self.workers.ask(news.process, news, self.subscriptions)
+                jobs.append(Job(news.process, self.subscriptions, news))
+        if self.state is not State.RUNNING:  # a stop may have looked for the last time before this came
+            self.holds.release(self.last_ruling)
+        return jobs
 
     def _answer_own(self, hold: Hold) -> bool:
-        """Let go what a callback has started and might wait for; False when it is to be asked about like any other."""
+        """Decide what a callback has started and might wait for; False when it is to be asked about like any other."""
         if not self.callback_threads.started(hold.process):
             return False
         own = self.options.own
-        answered = own is not None and self.holds.answer(hold, own, DecidedBy.EXEMPT, "own") is not None
+        if own is not None:
+            self.holds.decide(hold, Ruling(own, DecidedBy.EXEMPT, "own"))
+            self._flush()
         outcome = f"it gets {own.value} at once" if own else "with own=None it may wait until the deadline"
         submit(self.callback_threads.warn, hold.process, outcome)
-        return answered
-
-    def _tell_of_the_sink(self) -> None:
-        decisions, seconds = self.holds.unwritten()
-        hangs = seconds > SINK_PATIENCE
-        if hangs and not self._sink_told:
-            submit(log, ERROR, "a sink has not returned for %.0f s: %d decisions are not written", seconds, decisions)
-        self._sink_told = hangs
+        return own is not None
 
 
 _running: set[Engine] = set()
 
 
 def _stop_all() -> None:
-    engines = [engine for engine in list(_running) if not engine.is_forked]
-    end = time.monotonic() + EXIT_PATIENCE
+    engines = [engine for engine in list(_running) if not (engine.is_forked or engine.at_exit)]
+    end = time.monotonic() + EXIT_TIMEOUT_S
     for engine in engines:
+        engine.at_exit = True  # it is waited for once, and Ctrl+C ends that
         engine.begin_stop()
     for engine in engines:
         if not engine.stopped.wait(max(0.0, end - time.monotonic())):
             log(ERROR, "%s: the gate hangs; what it holds is let go by the end of the program", engine.gate.name)
+
+
+def _stop_all_first() -> None:
+    """Registered anew by each start, so that it is called before what the gate has registered."""
+    _stop_all()
+
+
+atexit.register(_stop_all)  # for monitors that an exit function starts: by then a new one would not be called

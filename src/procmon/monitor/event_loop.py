@@ -1,15 +1,73 @@
-"""The event loop on which callbacks that are coroutines run."""
+"""The event loop on which callbacks that are coroutines run.
 
-import asyncio
+asyncio is imported when the first coroutine comes: most programs have none, and the import costs more than procmon's.
+"""
+
+import inspect
 import threading
-from collections.abc import Awaitable
-from concurrent.futures import Future
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from ..util.threads import OwnThread
+from ..util.threads import OwnThread, Signal
 from .self_deadlock import CallbackThreads
 
-__all__ = ["LoopThread"]
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Awaiting", "LoopThread"]
+
+
+class Awaiting:
+    """An awaitable that runs on a loop, or is on its way there.
+
+    The awaitable lies in `_box` until the loop's thread starts it or `cancel` closes it. Popping it is atomic, so
+    exactly one of the two gets it, and none is left "never awaited", also when the loop ends before it starts.
+    """
+
+    def __init__(self, awaitable: Awaitable[object], on_done: Callable[[], object]) -> None:
+        self.result: object = None
+        self.error: BaseException | None = None
+        self._box = [awaitable]
+        self._on_done = on_done
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[object] | None = None
+
+    def start(self, loop: "asyncio.AbstractEventLoop", callback_threads: CallbackThreads) -> None:
+        """Start it soon on `loop`, whose thread calls `on_done` at the end. Raises: RuntimeError: it was closed."""
+        self._loop = loop
+        loop.call_soon_threadsafe(self._start, loop, callback_threads)
+
+    def _start(self, loop: "asyncio.AbstractEventLoop", callback_threads: CallbackThreads) -> None:
+        if self._box:
+            awaitable = self._box.pop()
+            self._task = loop.create_task(_await(awaitable, callback_threads))
+            self._task.add_done_callback(lambda task: self._end(task, awaitable))
+
+    def _end(self, task: "asyncio.Task[object]", awaitable: Awaitable[object]) -> None:
+        import asyncio
+
+        close(awaitable)  # a task that is cancelled early has never begun with it
+        if task.cancelled():
+            self.error = asyncio.CancelledError("the callback was cancelled")
+        elif (error := task.exception()) is not None:
+            self.error = error
+        else:
+            self.result = task.result()
+        self._on_done()
+
+    def cancel(self) -> None:
+        """Cancel it soon, from any thread."""
+        try:
+            close(self._box.pop())
+        except IndexError:
+            if self._loop is not None:
+                with suppress(RuntimeError):  # the loop was closed
+                    self._loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
 
 class LoopThread:
@@ -22,7 +80,7 @@ class LoopThread:
         self._ours = False
         self._closed = False
 
-    def use(self, loop: asyncio.AbstractEventLoop) -> None:
+    def use(self, loop: "asyncio.AbstractEventLoop") -> None:
         """Run coroutines on `loop`, whose thread is the calling one."""
         self._loop, self._thread_id = loop, threading.get_native_id()
 
@@ -32,31 +90,19 @@ class LoopThread:
             return False
         return self._loop.is_running()
 
-    def run(self, awaitable: Awaitable[object], callback_threads: CallbackThreads) -> "Future[object]":
-        """Await it on the loop; `asking_threads` has the loop's thread meanwhile.
+    def run(self, awaiting: Awaiting, callback_threads: CallbackThreads) -> None:
+        """Await it on the loop; the guard against waiting for oneself has the loop's thread meanwhile.
 
-        Raises: RuntimeError when the loop has been closed, or none can be made.
+        Raises: RuntimeError when the loop has been closed; what prevents making one. Then the awaitable is closed.
         """
-        coroutine = self._await(awaitable, callback_threads)
         try:
             with self._lock:
                 if self._closed:
                     raise RuntimeError("the monitor has stopped")
-                loop = self._loop or self._start()
-            return asyncio.run_coroutine_threadsafe(coroutine, loop)
+                awaiting.start(self._loop or self._make(), callback_threads)
         except BaseException:
-            coroutine.close()
-            if asyncio.iscoroutine(awaitable):
-                awaitable.close()
+            awaiting.cancel()
             raise
-
-    async def _await(self, awaitable: Awaitable[object], callback_threads: CallbackThreads) -> object:
-        thread_id = self._thread_id
-        callback_threads.enter(thread_id)
-        try:
-            return await awaitable
-        finally:
-            callback_threads.leave(thread_id)
 
     def close(self) -> None:
         """Cancel what runs on a loop of our own, and end it; a loop of the user's stays as it is."""
@@ -66,22 +112,43 @@ class LoopThread:
             with suppress(RuntimeError):  # it has ended by itself
                 loop.call_soon_threadsafe(loop.stop)
 
-    def _start(self) -> asyncio.AbstractEventLoop:
-        begun: Future[asyncio.AbstractEventLoop] = Future()
-        OwnThread(lambda: self._run(begun), "loop").start()
-        self._loop = begun.result()
-        self._ours = True
+    def _make(self) -> "asyncio.AbstractEventLoop":
+        begun, error = Signal(), list[Exception]()
+        OwnThread(lambda: self._run(begun, error), "loop").start()
+        begun.wait()
+        if error:
+            raise error[0]
+        assert self._loop is not None
         return self._loop
 
-    def _run(self, begun: "Future[asyncio.AbstractEventLoop]") -> None:
+    def _run(self, begun: Signal, failed: list[Exception]) -> None:
+        import asyncio
+
         try:
             with asyncio.Runner() as runner:  # which cancels what is left when the loop stops
                 loop, self._thread_id = runner.get_loop(), threading.get_native_id()
-                begun.set_result(loop)
+                self._loop, self._ours = loop, True
+                begun.set()
                 while not self._closed:
-                    with suppress(SystemExit, KeyboardInterrupt):  # of a callback: they are in its future, too
+                    with suppress(SystemExit, KeyboardInterrupt):  # a callback's; it has them as its error, too
                         loop.run_forever()
         except Exception as error:
-            if begun.done():
+            if begun.is_set:
                 raise
-            begun.set_exception(error)
+            failed.append(error)
+            begun.set()
+
+
+async def _await(awaitable: Awaitable[object], callback_threads: CallbackThreads) -> object:
+    thread_id = threading.get_native_id()
+    callback_threads.enter(thread_id)
+    try:
+        return await awaitable
+    finally:
+        callback_threads.leave(thread_id)
+
+
+def close(awaitable: Awaitable[object]) -> None:
+    """Close a coroutine that never ran, or has ended."""
+    if inspect.iscoroutine(awaitable):
+        awaitable.close()

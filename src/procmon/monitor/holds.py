@@ -1,43 +1,30 @@
-"""What a monitor holds and has decided: each process answered once; each decision counted, kept and written.
+"""What a monitor holds and has decided: each process decided once; each decision counted, kept and written.
 
-One rule keeps everything straight: a `Hold` is *claimed*, under the lock `changed`, by whoever answers it, and only
-once. Under that lock nothing is called that could hang: no gate, no sink, no handler of the log.
+A `Hold` is *decided* when it gets its ruling, under the lock and only once. Its verdict is then sent with those of
+other holds in one call of the gate. A hold leaves `held` in the same step in which its decision is counted, kept and
+queued for the sinks, and whoever takes it out does that: the thread that sent its verdict, or, where the gate has not
+returned from it, the stop that gives up waiting. So history, statistics and sinks agree at every moment.
+
+The lock is never held while the gate, a sink or the log is called. It is reentrant because the garbage collector may
+run a user's finalizer, which calls a monitor, in a thread that has it.
 """
 
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
-from typing import Protocol, runtime_checkable
 
 from ..errors import GateClosed, StaleProcess
 from ..gates.base import Gate
-from ..records import DecidedBy, Decision, ProcessHelper, Statistics, Verdict, VerdictResult
-from ..util.log import ERROR, log
-from ..util.threads import submit
+from ..records import DecidedBy, Decision, ProcessHelper, Verdict, VerdictResult
+from .sinks import Sinks
+from .subscriptions import Ruling
 
+__all__ = ["BATCH_S", "Hold", "HoldTable"]
 
-@runtime_checkable
-class Sink(Protocol):
-    """Where decisions are written, `AuditLog` for one.
-
-    >>> import procmon
-    >>> class Printed:
-    ...     def write(self, decision):
-    ...         print(decision)
-    >>> with procmon.Monitor(procmon.SimulatedGate(), default=procmon.DEFER, audit=Printed()) as monitor:
-    ...     process = monitor.gate.start("a.exe")
-    <Decision allow 1000 'a.exe' by stop>
-    """
-
-    def write(self, decision: Decision, /) -> object:
-        """Called once for each decision, in order, after its verdict was sent; by one thread of the monitor's.
-
-        If the sink has an attribute ``write_ahead`` that is true, it is called before the verdict is sent, by any
-        thread, and the verdict waits for it; and once more where the verdict then came too late.
-        """
+BATCH_S = 0.002
+"""Longest time that a verdict waits for others, to be sent in one call with them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -46,127 +33,183 @@ class Hold:
 
     process: ProcessHelper
     since: float = field(default_factory=time.monotonic)
-    claimed: bool = False
-    """Somebody is answering it, or has."""
+    ruling: Ruling | None = None
+    """Set once; None: undecided."""
+    written_ahead: bool = False
+    """The sinks that write ahead have had its decision."""
 
 
 class HoldTable:
-    """The holds, the history and the counts of one monitor; `changed` guards all of them."""
+    """The holds, the history and the counts of one monitor."""
 
     def __init__(
-        self,
-        gate: Gate,
-        history: int,
-        sinks: tuple[Sink, ...],
-        on_failure: Callable[[BaseException, str], None],
+        self, gate: Gate, history: int, sinks: Sinks, on_failure: Callable[[BaseException, str], None]
     ) -> None:
-        self.changed = threading.Condition(threading.RLock())
+        self.lock = threading.RLock()
         self.held: dict[tuple[int, int], Hold] = {}
         self.history: deque[Decision] = deque(maxlen=history)
         self.counts: Counter[str] = Counter()
+        self.longest_hold = 0.0
+        self.batching = False
+        """A decided hold may wait for others; see `flush_late`."""
         self._gate = gate
         self._sinks = sinks
-        self._write_ahead = tuple(sink for sink in sinks if getattr(sink, "write_ahead", False))
         self._on_failure = on_failure
-        self._longest_hold = 0.0
-        self.sent = 0
-        """Verdicts from which the gate has returned."""
-        self._sending = 0
-        self._unwritten: deque[tuple[Decision, bool]] = deque()  # and whether the sinks `_ahead` had it before
-        self._writing_since: float | None = None  # the first of them; None: nobody writes
-        self._fetching = threading.RLock()  # taken before `changed`, and held while the gate is called: it may hang
+        self._changed = threading.Condition(self.lock)  # notified when nothing is held, or nothing being sent
+        self._batch: list[Hold] = []  # decided, not yet sent
+        self._batch_since = 0.0
+        self._sending = 0  # batches for which the gate has been called and has not returned
+        self._fetching = threading.RLock()  # taken before `lock`, and held while the gate fetches
 
-    def statistics(self) -> Statistics:
-        with self.changed:
-            longest = timedelta(seconds=self._longest_hold)
-            return Statistics(pending=len(self.held), longest_hold=longest, **self.counts)
-
-    # ------------------------------------------------------------------------------------------------ from the gate
+    # ---------------------------------------------------------------------------------------------- from the gate
 
     def fetch(self) -> list[Hold | ProcessHelper]:
-        """Take in what is new at the gate: the holds that want a verdict, and the records of exits, in order."""
+        """Take in what is new at the gate: the holds to decide, and the records of exits, in order."""
         with self._fetching:
-            news = [one for record in self._gate.fetch() if (one := self._take_in(record)) is not None]
-        self._have_written()  # what the gate itself has decided
+            records = self._gate.fetch()
+            with self.lock:
+                news = [one for record in records if (one := self._take_in(record)) is not None]
+        self._sinks.start()  # for what the gate itself has decided
         return news
 
     def _take_in(self, record: ProcessHelper) -> Hold | ProcessHelper | None:
-        with self.changed:
-            self.counts["fetched"] += 1
-            hold = self.held.get(record.identity)
-            if record.exited:
-                self.counts["exited"] += 1
-                if hold is not None and self._drop(hold):  # others ended it while it was held
-                    self.counts["stale"] += 1
-                return record
-            if record.paused:
-                if hold is None:
-                    self.counts["held"] += 1
-                    self.held[record.identity] = hold = Hold(record)
-                    return hold
-            elif record.verdict is not None and record.decided_by is not DecidedBy.USER:
-                self._note_the_gates(record, record.verdict, hold)
-            return None
+        self.counts["fetched"] += 1
+        hold = self.held.get(record.identity)
+        if record.exited:
+            self.counts["exited"] += 1
+            if hold is not None and hold.ruling is None:  # it was killed while it was held
+                self._drop(hold)
+                self.counts["stale"] += 1
+            return record
+        if record.paused:
+            if hold is None:
+                self.counts["held"] += 1
+                self.held[record.identity] = hold = Hold(record)
+                return hold
+        elif record.verdict is not None and record.decided_by is not DecidedBy.USER:
+            self._note_the_gates(record, record.verdict, hold)
+        return None
 
     def _note_the_gates(self, record: ProcessHelper, verdict: Verdict, hold: Hold | None) -> None:
-        held = 0.0
+        held_for = 0.0
         self.counts["gate_decided"] += 1
-        if hold is not None and self._drop(hold):
-            held = time.monotonic() - hold.since
+        ruling = Ruling(verdict, record.decided_by or DecidedBy.NO_CONTROLLER)
+        if hold is not None and hold.ruling is None:
+            self._drop(hold, ruling)
+            held_for = time.monotonic() - hold.since
             self.counts["blocked" if verdict is Verdict.BLOCK else "allowed"] += 1
-        by = record.decided_by or DecidedBy.NO_CONTROLLER
-        self._keep(Decision(process=record, verdict=verdict, by=by, held_for=held))
+        self._keep(ruling.decision(record, held_for))
 
-    def _drop(self, hold: Hold) -> bool:
-        """Claim a hold that needs no answer any more; False when somebody is just sending one."""
-        if hold.claimed:
-            return False
-        hold.claimed = True
+    def _drop(self, hold: Hold, ruling: Ruling | None = None) -> None:
+        """Take out an undecided hold that needs no verdict any more; a thread that asks about it finds it decided."""
+        hold.ruling = ruling or Ruling(Verdict.ALLOW, DecidedBy.NO_CONTROLLER)
         del self.held[hold.process.identity]
-        self.changed.notify_all()
-        return True
+        if not self.held:
+            self._changed.notify_all()
 
-    # ------------------------------------------------------------------------------------------------- to the gate
+    # ------------------------------------------------------------------------------------------------ to the gate
 
-    def conclude(
-        self, hold: Hold, verdict: Verdict, by: DecidedBy, who: str = "", audited: bool = False, reason: str = ""
-    ) -> None:
-        """Answer, or go on holding where the verdict is DEFER."""
-        if verdict is Verdict.DEFER and not audited:
-            with self.changed:
-                if not hold.claimed:
-                    self.counts["deferred"] += 1
-        else:
-            self.answer(hold, verdict, by, who, audited, reason)
+    def decide(self, hold: Hold, ruling: Ruling) -> None:
+        """Decide a hold unless it is decided; its verdict is sent by the next `flush`. DEFER goes on holding."""
+        with self.lock:
+            if hold.ruling is not None:
+                return
+            if ruling.defers:
+                self.counts["deferred"] += 1
+                return
+            hold.ruling = ruling
+            if not self._batch:
+                self._batch_since = time.monotonic()
+            self._batch.append(hold)
 
-    def answer(
-        self, hold: Hold, verdict: Verdict, by: DecidedBy, who: str = "", audited: bool = False, reason: str = ""
-    ) -> Decision | None:
-        """Send a verdict; None when somebody else has answered before."""
-        with self.changed:
-            if hold.claimed:
-                return None
-            hold.claimed = True
+    def flush(self) -> None:
+        """Send the verdicts that wait."""
+        if not self._batch:
+            return
+        with self.lock:
+            batch, self._batch = self._batch, []
             self._sending += 1
-        process = hold.process
-        held = time.monotonic() - hold.since
-        decision = Decision(
-            process=process, verdict=verdict, by=by, who=who, held_for=held, audited=audited, reason=reason
-        )
+        self._send(batch)
+
+    def flush_unless_more(self, more: bool) -> None:
+        """Send the verdicts that wait, unless `more` are coming and the first has not waited for long.
+
+        What is left here is not forgotten: `batching` is true, so the leader looks after it. The leader resets
+        `batching` before it looks for the last time; so either it sees this batch, or this thread sees the reset.
+        """
+        if not (more and self.batching) or time.monotonic() - self._batch_since > BATCH_S:
+            self.flush()
+
+    @property
+    def is_late(self) -> bool:
+        """A verdict has waited for others as long as it may, or nothing looks after it any more."""
+        return bool(self._batch) and (not self.batching or time.monotonic() - self._batch_since > BATCH_S)
+
+    @property
+    def has_batch(self) -> bool:
+        """Verdicts wait to be sent."""
+        return bool(self._batch)
+
+    def answer(self, hold: Hold, ruling: Ruling) -> Decision | None:
+        """Decide a hold and send its verdict at once; None when it was decided before."""
+        with self.lock:
+            if hold.ruling is not None:
+                return None
+            hold.ruling = ruling
+            self._sending += 1
+        return self._send([hold])[0]
+
+    def release(self, ruling: Ruling) -> None:
+        """Decide all holds that are undecided, and send all verdicts that wait, because the monitor stops."""
+        with self.lock:
+            for hold in self.held.values():
+                if hold.ruling is None:
+                    hold.ruling = ruling
+                    self._batch.append(hold)
+        self.flush()
+
+    def _send(self, batch: list[Hold]) -> list[Decision]:
+        """Send verdicts, all of one kind in one call of the gate; then note the decisions."""
+        ahead = [self._write_ahead(hold) for hold in batch] if self._sinks.writes_ahead else None
+        results: dict[Hold, VerdictResult] = {}
         failure: BaseException | None = None
-        try:
-            decision = self._send(decision)
-        except BaseException as error:
-            failure = error
-        with self.changed:
+        for call, blocks in ((self._gate.allow, False), (self._gate.block, True)):
+            if holds := [hold for hold in batch if hold.ruling is not None and hold.ruling.blocks is blocks]:
+                try:
+                    results |= zip(holds, call(*[hold.process for hold in holds]), strict=True)
+                except BaseException as error:
+                    failure = error
+        if ahead is None:
+            decisions = [self._decision(hold, results.get(hold)) for hold in batch]
+        else:
+            decisions = [replace(one, result=results.get(hold)) for one, hold in zip(ahead, batch, strict=True)]
+        with self.lock:
             self._sending -= 1
-            self.sent += 1
-            self.held.pop(process.identity, None)
-            self._note(decision, sent=True)
-        self._have_written()
+            for hold, decision in zip(batch, decisions, strict=True):
+                self._finish(hold, decision)
+            self._changed.notify_all()
+        self._sinks.start()
         if failure is not None and not isinstance(failure, GateClosed):
-            self._on_failure(failure, f"answering {process!r}")
+            self._on_failure(failure, f"answering {batch[0].process!r}")
+        return decisions
+
+    def _write_ahead(self, hold: Hold) -> Decision:
+        decision = self._decision(hold)
+        self._sinks.write_ahead(decision)
+        hold.written_ahead = True
         return decision
+
+    def _decision(self, hold: Hold, result: VerdictResult | None = None) -> Decision:
+        assert hold.ruling is not None
+        return hold.ruling.decision(hold.process, time.monotonic() - hold.since, result)
+
+    def _finish(self, hold: Hold, decision: Decision) -> None:
+        """Take out a decided hold and note its decision, unless a stop that gave up has done so."""
+        if self.held.get(hold.process.identity) is hold:
+            del self.held[hold.process.identity]
+            self._note(decision, hold.written_ahead)
+
+    # -------------------------------------------------------------------------------------------------- by hand
 
     def answer_by_hand(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:
         """Send the user's verdict; `Decision.result` says what came of it.
@@ -176,36 +219,33 @@ class HoldTable:
         if not isinstance(process, ProcessHelper | int):
             raise TypeError(f"a ProcessHelper or its pid is wanted, not {process!r}")
         known = process if isinstance(process, ProcessHelper) else self._find(process)
-        late = Decision(process=known, verdict=verdict, by=DecidedBy.USER, result=VerdictResult.ANSWERED)
+        ruling = Ruling(verdict, DecidedBy.USER)
+        late = ruling.decision(known, result=VerdictResult.ANSWERED)
         if (hold := self.held.get(known.identity)) is None:
-            with self._fetching:  # where it may be on its way to `held`
+            with self._fetching:  # it may be on its way into `held`
                 if (hold := self.held.get(known.identity)) is None:
-                    return late if self.describe_verdict(known) else self._answer_unfetched(known, verdict)
-        answered = self.answer(hold, verdict, DecidedBy.USER)
+                    return late if self.describe_verdict(known) else self._answer_unfetched(known, ruling)
+        answered = self.answer(hold, ruling)
         if answered is not None and answered.result is None:
             raise GateClosed(f"the gate failed or was closed before it could answer {known!r}, and lets go by itself")
         return answered or late
 
-    def _answer_unfetched(self, process: ProcessHelper, verdict: Verdict) -> Decision:
-        decision = self._send(Decision(process=process, verdict=verdict, by=DecidedBy.USER))
-        if decision.result is VerdictResult.DONE:
-            with self.changed:
+    def _answer_unfetched(self, process: ProcessHelper, ruling: Ruling) -> Decision:
+        """Answer a process whose record the gate has not given yet; it will come with its verdict."""
+        self._sinks.write_ahead(decision := ruling.decision(process))
+        [result] = (self._gate.block if ruling.blocks else self._gate.allow)(process)
+        decision = replace(decision, result=result)
+        if result is VerdictResult.DONE:
+            with self.lock:
                 self.counts["held"] += 1
-                self._note(decision, sent=True)
-            self._have_written()
+                self._note(decision, True)
+            self._sinks.start()
         else:
-            self._write_to_sinks(self._write_ahead, decision)
+            self._sinks.write_ahead(decision)
         return decision
 
-    def _send(self, decision: Decision) -> Decision:
-        """The same decision, with the gate's answer."""
-        self._write_to_sinks(self._write_ahead, decision)
-        blocks = decision.verdict is Verdict.BLOCK and not decision.audited
-        [answer] = (self._gate.block if blocks else self._gate.allow)(decision.process)
-        return replace(decision, result=answer)
-
     def _find(self, pid: int) -> ProcessHelper:
-        with self.changed:
+        with self.lock:
             held = [hold.process for hold in self.held.values() if hold.process.pid == pid]
             answered = [decision.process for decision in self.history if decision.process.pid == pid]
         if held:
@@ -213,97 +253,61 @@ class HoldTable:
         running = [] if self._gate.closed else [process for process in self._gate.snapshot() if process.pid == pid]
         for process in (*running, *reversed(answered)):
             return process
-        raise StaleProcess(
-            f"{self._gate.name} knows no process with pid {pid}: it has gone, or never came this way", pid
-        )
+        raise StaleProcess(f"{self._gate.name} knows no process with pid {pid}: it has gone, or was never seen", pid)
 
     def describe_verdict(self, process: ProcessHelper) -> str:
-        """How a process was answered, in words, as far as the history goes back; "" when it does not."""
-        with self.changed:
+        """The verdict of a process in words, as far as the history goes back; "" when it is not there."""
+        with self.lock:
+            hold = self.held.get(process.identity)
+            if hold is not None and hold.ruling is not None:
+                return _in_words(hold.ruling)
             for decision in reversed(self.history):
                 if decision.process == process and decision.result in (VerdictResult.DONE, None):
-                    return f"{decision.verdict.value} by {decision.by.value} {decision.who}".rstrip()
+                    return _in_words(decision)
         return ""
 
-    def release(self, verdict: Verdict) -> None:
-        """Answer all that is held and nobody is answering, because the monitor stops; several threads may do so."""
-        for hold in list(self.held.values()):
-            self.answer(hold, verdict, DecidedBy.STOP)
+    # -------------------------------------------------------------------------------------------------- its end
 
-    def wait_for_verdicts(self, patience: float) -> bool:
-        """Wait until none is being sent; False when one was after `patience` seconds."""
-        with self.changed:
-            return self.changed.wait_for(lambda: self._sending == 0, patience)
+    def wait_until_sent(self, timeout: float) -> bool:
+        """Wait until no verdict is being sent; False when one was after `timeout` seconds."""
+        with self.lock:
+            return self._changed.wait_for(lambda: not self._sending, timeout)
 
-    def abandon(self, verdict: Verdict) -> None:
-        """Note what a stop has left to the gate, which hung; it is closed now and has let it go."""
-        with self.changed:
+    def wait_until_empty(self, timeout: float) -> bool:
+        """Wait until nothing is held; False when something was after `timeout` seconds."""
+        with self.lock:
+            return self._changed.wait_for(lambda: not self.held, timeout)
+
+    def abandon(self, ruling: Ruling) -> None:
+        """Note all that a stop could not have answered: the gate hung or failed, and is closed now, which let it go."""
+        with self.lock:
             for hold in list(self.held.values()):
-                if self._drop(hold):
-                    held = time.monotonic() - hold.since
-                    self._note(Decision(process=hold.process, verdict=verdict, by=DecidedBy.STOP, held_for=held))
+                hold.ruling = hold.ruling or ruling
+                self._finish(hold, self._decision(hold))
+            self._batch.clear()
+        self._sinks.start()
 
-    # --------------------------------------------------------------------------------------------------- decisions
+    # ------------------------------------------------------------------------------------------------- decisions
 
     def note_swept(self, decision: Decision) -> None:
         """Keep and write what was done to a process that was never held."""
-        with self.changed:
+        with self.lock:
             self._keep(decision)
-        self._have_written()
+        self._sinks.start()
 
-    def _note(self, decision: Decision, *, sent: bool = False) -> None:
+    def _note(self, decision: Decision, written_ahead: bool) -> None:
         if decision.result is VerdictResult.DONE:
             blocked = decision.verdict is Verdict.BLOCK and not decision.audited
             self.counts["blocked" if blocked else "allowed"] += 1
-            self._longest_hold = max(self._longest_hold, decision.held_for)
+            self.longest_hold = max(self.longest_hold, decision.held_for)
         else:
             self.counts["stale"] += 1
-        self._keep(decision, sent=sent)
+        self._keep(decision, written_ahead and decision.result in (VerdictResult.DONE, None))
 
-    def _keep(self, decision: Decision, *, sent: bool = False) -> None:
+    def _keep(self, decision: Decision, written_ahead: bool = False) -> None:
         self.history.append(decision)
-        if self._sinks:
-            self._unwritten.append((decision, sent and decision.result in (VerdictResult.DONE, None)))
-        self.changed.notify_all()
+        self._sinks.put(decision, written_ahead=written_ahead)
 
-    def _have_written(self) -> None:
-        """Have the sinks told what they have not had yet; not under the lock."""
-        if not self._unwritten:
-            return
-        with self.changed:
-            if not self._unwritten or self._writing_since is not None:
-                return
-            self._writing_since = time.monotonic()
-        submit(self._write)
 
-    def _write(self) -> None:
-        """Tell the sinks one decision after the other, until there is none. Only one thread at a time does so."""
-        while True:
-            with self.changed:
-                if not self._unwritten:
-                    self._writing_since = None
-                    self.changed.notify_all()
-                    return
-                self._writing_since = time.monotonic()
-                decision, had_it = self._unwritten.popleft()
-            self._write_to_sinks([sink for sink in self._sinks if not (had_it and sink in self._write_ahead)], decision)
-
-    def wait_for_sinks(self, patience: float) -> bool:
-        """Wait until everything is written; False when it was not after `patience` seconds."""
-        with self.changed:
-            return self.changed.wait_for(lambda: self._writing_since is None, patience)
-
-    def unwritten(self) -> tuple[int, float]:
-        """How many decisions a sink has not had yet, and for how many seconds it has not returned from the first."""
-        with self.changed:
-            since = self._writing_since
-            return (0, 0.0) if since is None else (len(self._unwritten) + 1, time.monotonic() - since)
-
-    def _write_to_sinks(self, sinks: Iterable[Sink], decision: Decision) -> None:
-        for sink in sinks:
-            try:
-                sink.write(decision)
-            except BaseException as error:  # SystemExit, too: it must not end the thread
-                with self.changed:
-                    self.counts["audit_errors"] += 1
-                log(ERROR, "%r could not write %r; its verdict stands", sink, decision, error=error)
+def _in_words(decided: Ruling | Decision) -> str:
+    return f"{decided.verdict.value} by {decided.by.value} {decided.who}".rstrip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations  # so that help() shows `Callback`, and not all that it stands for
 
-import asyncio
 import weakref
 from collections.abc import Callable, Iterable
 from io import IOBase
@@ -14,7 +13,7 @@ from ..gates.base import Gate
 from ..records import Decision, ProcessHelper, Statistics, Verdict, VerdictResult
 from ..util.threads import run_in_thread
 from .engine import Engine, State
-from .holds import Sink
+from .sinks import Sink
 from .starts import Starts
 from .subscriptions import Callback, Decider, ExitCallback, Match, Subscription
 from .sweep import sweep
@@ -22,8 +21,8 @@ from .workers import Options
 
 __all__ = ["Monitor"]
 
-TROUBLES = ("callback_errors", "deadlines", "audit_errors")
-"""Counts that a repr shows when there is something to show."""
+FAULT_COUNTS = ("callback_errors", "deadlines", "audit_errors", "audit_dropped")
+"""Counts that a repr shows when they are not 0."""
 
 
 class Monitor:
@@ -101,11 +100,11 @@ class Monitor:
     def __repr__(self) -> str:
         engine = self._engine
         state = "failed" if engine.error is not None else engine.state.value
-        counts = engine.holds.counts
+        counts = engine.counts
         return (
-            f"<Monitor {state} on {engine.gate.name}: {counts['allowed']} allowed, {counts['blocked']} blocked,"
-            f" {len(engine.holds.held)} pending"
-            + "".join(f", {counts[of]} {of.replace('_', ' ')}" for of in TROUBLES if counts[of])
+            f"<Monitor {state} on {engine.gate.name}: {counts.get('allowed', 0)} allowed,"
+            f" {counts.get('blocked', 0)} blocked, {len(engine.holds.held)} pending"
+            + "".join(f", {counts[of]} {of.replace('_', ' ')}" for of in FAULT_COUNTS if counts.get(of))
             + ">"
         )
 
@@ -169,14 +168,16 @@ class Monitor:
         self.stop()
 
     async def __aenter__(self) -> Self:
+        import asyncio  # here: a program without coroutines does not need it
+
         self._engine.workers.loops.use(asyncio.get_running_loop())
-        await self._engine.start_later()
+        await self._engine.start_async()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._engine.stop_later()
+        await self._engine.stop_async()
 
     @property
     def gate(self) -> Gate:
@@ -272,7 +273,7 @@ class Monitor:
     @property
     def pending(self) -> list[ProcessHelper]:
         """Held at this moment, oldest first: being asked about, or deferred."""
-        return [hold.process for hold in list(self._engine.holds.held.values()) if not hold.claimed]
+        return [hold.process for hold in list(self._engine.holds.held.values()) if hold.ruling is None]
 
     def allow(self, process: ProcessHelper | int) -> Decision:
         """Let a held process run: the record or its pid. Ctrl+C ends the wait; the verdict is sent all the same.
@@ -310,7 +311,7 @@ class Monitor:
     @property
     def statistics(self) -> Statistics:
         """Counts since the monitor was made."""
-        return run_in_thread(self._engine.holds.statistics)
+        return run_in_thread(self._engine.statistics)
 
     def sweep(
         self, policy: Decider | Callable[[ProcessHelper], Decision | Verdict | None], *, terminate: bool = False

@@ -1,12 +1,11 @@
 """Held processes as an iterator: ``for process in monitor.starts()``, with or without ``async``."""
 
-import asyncio
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -14,34 +13,42 @@ from typing import Self
 from ..records import DecidedBy, ProcessHelper, Verdict
 from ..util.threads import Signal, run_in_thread, run_in_thread_async
 from .engine import Engine
-from .subscriptions import Match, Subscription
+from .subscriptions import Match, Ruling, Subscription
 
 __all__ = ["Starts"]
 
 
 @dataclass(slots=True, eq=False)
-class _Request:
-    """One who wants the next process."""
+class _Ticket:
+    """One call of ``next``: what it was given, and how it ended."""
 
-    wake_up: Callable[[], object]
-    """Called when there may be one, if there was none."""
+    wake: Callable[[], object]
+    """Called when there may be a process, if there was none."""
     thread: int
-    """Native id of the thread that will be busy with it."""
+    """Native id of the caller, which is busy with the process until it asks for the next one."""
     process: ProcessHelper | None = None
-    withdrawn: bool = False
+    arrived: bool = False
+    """The caller has it."""
+    failed: bool = False
+    """The caller was interrupted before it had it."""
 
 
 class _StartQueue:
-    """What has come, and what was given out. It does not know its `Starts`, which may be dropped."""
+    """What has come, and what was given. It does not know its `Starts`, which may be dropped.
+
+    A process is taken from the queue by a helper thread, while the caller waits and may be interrupted. So taking is
+    not yet giving: the process stays with its ticket, and the caller says there, by setting one attribute, whether it
+    has it. The next call, whoever makes it, commits what has arrived, and takes again what was lost on the way.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.lock = threading.RLock()
         self.subscription: Subscription | None = None
         self.waiting: deque[ProcessHelper] = deque()
-        self.given: list[ProcessHelper] = []
-        self.requests: dict[_Request, None] = {}  # that found nothing
-        self.taker = 0  # native id of the thread that is busy with what it took
+        self.tickets: list[_Ticket] = []  # each with a process
+        self.unserved: set[_Ticket] = set()  # each found none
+        self.busy: set[int] = set()  # native ids of the threads that are busy with what they got
         self.closed = False
 
     def open(self, match: Match) -> None:
@@ -52,7 +59,7 @@ class _StartQueue:
 
     def put(self, process: ProcessHelper) -> Verdict | None:
         with self.lock:
-            if self.closed:  # since the engine has decided to ask: nobody would ever take it
+            if self.closed:  # since the engine has begun to ask
                 return None
             self.waiting.append(process)
         self.wake()
@@ -60,69 +67,72 @@ class _StartQueue:
 
     def wake(self) -> None:
         with self.lock:
-            requests = list(self.requests)
-            self.requests.clear()
-        for request in requests:
-            request.wake_up()
+            tickets = list(self.unserved)
+            self.unserved.clear()
+        for ticket in tickets:
+            ticket.wake()
 
-    def take(self, request: _Request) -> ProcessHelper | None:
-        """The next one that is still held; None: the request is woken when there may be one."""
+    def take(self, ticket: _Ticket) -> None:
+        """Give the ticket the next process that is undecided; where there is none, it is woken when one comes."""
         with self.lock:
-            self._busy(0)
-            if request.withdrawn:
-                return None
+            self._set_busy(ticket.thread, False)
+            lost = [one for one in self.tickets if one.failed]
+            self.waiting.extendleft(one.process for one in reversed(lost) if one.process is not None)
+            self.tickets = [one for one in self.tickets if not one.failed and self._is_undecided(one.process)]
             while self.waiting:
                 process = self.waiting.popleft()
-                hold = self.engine.holds.held.get(process.identity)
-                if hold is not None and not hold.claimed:
-                    self.given = [one for one in self.given if one.identity in self.engine.holds.held]
-                    self.given.append(process)
-                    self._busy(request.thread)
-                    request.process = process
-                    return process
-            self.requests[request] = None
-        return None
+                if self._is_undecided(process):
+                    ticket.process = process
+                    self.tickets.append(ticket)
+                    self._set_busy(ticket.thread, True)
+                    return
+            self.unserved.add(ticket)
 
-    def withdraw(self, request: _Request) -> None:
-        """Take back what was given to one who never got it."""
-        with self.lock:
-            request.withdrawn = True
-            if request.process in self.given:
-                self.given.remove(request.process)
-                self.waiting.appendleft(request.process)
-                self._busy(0)
-        self.wake()
+    def _is_undecided(self, process: ProcessHelper | None) -> bool:
+        hold = None if process is None else self.engine.holds.held.get(process.identity)
+        return hold is not None and hold.ruling is None
 
-    def _busy(self, thread: int) -> None:
-        before, self.taker = self.taker, thread
-        if before:
-            self.engine.callback_threads.leave(before)
-        if thread:
+    def _set_busy(self, thread: int, busy: bool) -> None:
+        if busy and thread not in self.busy:
+            self.busy.add(thread)
             self.engine.callback_threads.enter(thread)
+        elif not busy and thread in self.busy:
+            self.busy.discard(thread)
+            self.engine.callback_threads.leave(thread)
+
+    def tidy(self) -> None:
+        """After an interruption: its thread is not busy with what it never got, and another caller may have that."""
+        with self.lock:
+            for ticket in self.tickets:
+                if ticket.failed:
+                    self._set_busy(ticket.thread, False)
+        self.wake()
 
     def close(self) -> None:
         with self.lock:
             self.closed = True
-            unanswered = [*self.given, *self.waiting]
-            self.given.clear()
+            unanswered = [ticket.process for ticket in self.tickets] + list(self.waiting)
+            self.tickets.clear()
             self.waiting.clear()
-            self._busy(0)
+            for thread in list(self.busy):
+                self._set_busy(thread, False)
         if self.subscription is not None:
             self.subscription.cancel()
             with suppress(ValueError):
                 self.engine.at_stop.remove(self.wake)
         self.wake()
+        ruling = Ruling(self.engine.unanswered, DecidedBy.DEFAULT, "starts")
         for process in unanswered:
-            hold = self.engine.holds.held.get(process.identity)
-            if hold is not None:
-                self.engine.holds.answer(hold, self.engine.unanswered, DecidedBy.DEFAULT, "starts")
+            if process is not None and (hold := self.engine.holds.held.get(process.identity)) is not None:
+                self.engine.holds.decide(hold, ruling)
+        self.engine.holds.flush()
 
 
 class Starts:
     """The processes that start, each held until `Monitor.allow` or `Monitor.block`; made by `Monitor.starts`.
 
     When it ends (timeout, Ctrl+C while it waits, the monitor stopped, the iterator closed or dropped), what it gave and
-    nobody answered gets the monitor's default. Use it in a `with` where you may leave by `break` or an exception:
+    is still unanswered gets the monitor's default. Use it in a `with` where you may leave by `break` or an exception:
     an iterator that a name still refers to goes on holding what starts.
 
     >>> import procmon
@@ -139,19 +149,23 @@ class Starts:
         self._engine = engine
         self._timeout = timeout
         self._in_with = False
-        self._queue = inbox = _StartQueue(engine)
-        self._finalizer = weakref.finalize(self, engine.do_later, inbox.close)
+        self._queue = queue = _StartQueue(engine)
+        self._finalizer = weakref.finalize(self, engine.do_later, queue.close)
         self._finalizer.atexit = False
-        run_in_thread(inbox.open, match)
+        run_in_thread(queue.open, match)
 
     def __repr__(self) -> str:
-        inbox = self._queue
-        return f"<Starts of {self._engine.gate.name}: {len(inbox.waiting)} waiting{', closed' * inbox.closed}>"
+        queue = self._queue
+        return f"<Starts of {self._engine.gate.name}: {len(queue.waiting)} waiting{', closed' * queue.closed}>"
 
     def close(self) -> None:
-        """End the iteration; what is unanswered gets the default. Twice is no error."""
+        """End the iteration; what is unanswered gets the default. Idempotent."""
         run_in_thread(self._queue.close)
         self._finalizer.detach()
+
+    async def aclose(self) -> None:
+        """`close` for coroutines."""
+        await run_in_thread_async(self.close)
 
     def __enter__(self) -> Self:
         self._in_with = True
@@ -162,72 +176,81 @@ class Starts:
     ) -> None:
         self.close()
 
+    async def __aenter__(self) -> Self:
+        self._in_with = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> ProcessHelper:
         self._engine.check_caller("iterate with `async for`")
+        end = None if self._timeout is None else time.monotonic() + self._timeout
+        ticket = _Ticket(lambda: None, threading.get_native_id())
         try:
-            process = self._next()
+            while not ticket.arrived:
+                signal = Signal()
+                ticket.wake = signal.set
+                run_in_thread(self._queue.take, ticket)
+                if ticket.process is not None:
+                    ticket.arrived = True
+                elif self._is_over() or not signal.wait(None if end is None else end - time.monotonic()):
+                    break
         except Exception:
             raise
-        except BaseException:  # Ctrl+C: a traceback keeps us alive, and nobody will ask again; in a `with` one may
-            if not self._in_with:
-                self._engine.do_later(self._queue.close)
+        except BaseException:  # Ctrl+C. The traceback references the iterator, so it is closed explicitly
+            self._interrupt(ticket, closes=not self._in_with)
             raise
-        if process is None:
+        if ticket.process is None:
             self.close()
             raise StopIteration
-        return process
-
-    def _next(self) -> ProcessHelper | None:
-        end = None if self._timeout is None else time.monotonic() + self._timeout
-        while True:
-            arrived = Signal()
-            with self._request(arrived.set) as request:
-                if (process := run_in_thread(self._queue.take, request)) is not None:
-                    return process
-                left = None if end is None else end - time.monotonic()
-                if self._is_over() or not arrived.wait(left):
-                    return None
+        return ticket.process
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> ProcessHelper:
+        import asyncio  # here: a program without coroutines does not need it
+
         loop = asyncio.get_running_loop()
         end = None if self._timeout is None else loop.time() + self._timeout
-        while True:
-            arrived = asyncio.Event()
-
-            def wake_up(arrived: asyncio.Event = arrived) -> None:
-                with suppress(RuntimeError):  # the loop was closed
-                    loop.call_soon_threadsafe(arrived.set)
-
-            with self._request(wake_up) as request:
-                if (process := await run_in_thread_async(self._queue.take, request)) is not None:
-                    return process
-                if self._is_over():
-                    break
-                try:
-                    async with asyncio.timeout_at(end):
-                        await arrived.wait()
-                except TimeoutError:
-                    break
-        await run_in_thread_async(self.close)
-        raise StopAsyncIteration
-
-    @contextmanager
-    def _request(self, wake_up: Callable[[], object]) -> Iterator[_Request]:
-        request = _Request(wake_up, threading.get_native_id())
+        ticket = _Ticket(lambda: None, threading.get_native_id())
         try:
-            yield request
-        except BaseException:  # Ctrl+C or a cancellation, most often: the next one who asks is to have it
-            self._engine.do_later(lambda: self._queue.withdraw(request))
+            while not ticket.arrived:
+                event = asyncio.Event()
+                ticket.wake = lambda event=event: _set_on_loop(loop.call_soon_threadsafe, event.set)  # type: ignore[misc]
+                await run_in_thread_async(self._queue.take, ticket)
+                if ticket.process is not None:
+                    ticket.arrived = True
+                elif self._is_over():
+                    break
+                else:
+                    async with asyncio.timeout_at(end):
+                        await event.wait()
+        except TimeoutError:
+            pass
+        except BaseException:  # a cancellation; the iteration may go on
+            self._interrupt(ticket, closes=False)
             raise
-        finally:
-            self._queue.requests.pop(request, None)
+        if ticket.process is None:
+            await self.aclose()
+            raise StopAsyncIteration
+        return ticket.process
+
+    def _interrupt(self, ticket: _Ticket, *, closes: bool) -> None:
+        ticket.failed = True
+        self._engine.do_later(self._queue.close if closes else self._queue.tidy)
 
     def _is_over(self) -> bool:
         self._engine.check_runs()
         return self._queue.closed or self._engine.stopped.is_set
+
+
+def _set_on_loop(call_soon: Callable[[Callable[[], object]], object], set_event: Callable[[], object]) -> None:
+    with suppress(RuntimeError):  # the loop was closed
+        call_soon(set_event)

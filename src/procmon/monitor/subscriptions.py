@@ -1,20 +1,22 @@
-"""Callbacks: what may be subscribed, whom it concerns, and what it may say."""
+"""Callbacks: what may be subscribed, which processes it is asked about, and what it may return."""
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Protocol, runtime_checkable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import NamedTuple, Protocol, runtime_checkable
 
-from ..records import DecidedBy, Decision, ProcessHelper, Verdict
+from ..records import DecidedBy, Decision, ProcessHelper, Verdict, VerdictResult
 from ..util.globs import compile_glob
 
-__all__ = ["Callback", "Decider", "ExitCallback", "Match", "Opinion", "Subscription"]
+__all__ = ["Callback", "Decider", "ExitCallback", "Match", "Opinion", "Ruling", "Subscription", "read_opinion"]
 
 Opinion = Verdict | Decision | None
 """What a callback may return; None: no opinion, the next callback is asked."""
 Callback = Callable[[ProcessHelper], Opinion | Awaitable[Opinion]]
 ExitCallback = Callable[[ProcessHelper], object]
 Match = str | Callable[[ProcessHelper], bool] | None
-"""Whom a callback is asked about: a glob on `image_name`, a predicate, or None for everyone."""
+"""Which processes a callback is asked about: a glob on `image_name`, a predicate, or None for all."""
 
 
 @runtime_checkable
@@ -27,7 +29,7 @@ class Decider(Protocol):
     """
 
     def decide(self, process: ProcessHelper) -> Decision | None:
-        """What is to happen to `process`, by which rule."""
+        """The decision about `process`, and by which rule."""
 
 
 class Subscription:
@@ -77,7 +79,7 @@ class Subscription:
             matches = compile_glob(match)
             self._concerns = lambda process: matches(process.image_name)
         elif inspect.iscoroutinefunction(match):
-            raise TypeError("match is asked at once, so it cannot be a coroutine function; look up in the callback")
+            raise TypeError("match is not awaited, so it cannot be a coroutine function; look up in the callback")
         elif callable(match):
             self._concerns = match
         else:
@@ -101,16 +103,16 @@ class Subscription:
         return not self.cancelled and (self._concerns is None or bool(self._concerns(process)))
 
     def cancel(self) -> None:
-        """Ask it no more; a callback that is running goes on, and its answer counts. Twice is no error."""
+        """Stop asking it; a callback that runs goes on, and its result counts. Idempotent."""
         self.cancelled = True
         self._forget(self)
 
 
 def _check_takes_one(ask: Callable[..., object], callback: object) -> None:
-    """Tell at once of a callback that every call would fail, and not at each process that it then lets pass."""
+    """Refuse at once a callback that every call would fail, rather than at each process that it then lets pass."""
     try:
         signature = inspect.signature(ask)
-    except (TypeError, ValueError):  # of some builtins nobody knows
+    except (TypeError, ValueError):  # some builtins have no signature
         return
     try:
         signature.bind(None)
@@ -118,16 +120,60 @@ def _check_takes_one(ask: Callable[..., object], callback: object) -> None:
         raise TypeError(f"a callback is called with one ProcessHelper; {callback!r} cannot be: {error}") from None
 
 
-def read_opinion(result: object, name: str) -> tuple[Verdict, DecidedBy, str, bool]:
-    """Verdict, by whom, whose name, whether only audited: of what a callback returned.
+class Ruling(NamedTuple):
+    """What was decided about a process, and by what authority."""
 
-    Raises: TypeError when it is nonsense.
+    verdict: Verdict
+    by: DecidedBy
+    who: str = ""
+    audited: bool = False
+    reason: str = ""
+    source: Decision | None = None
+    """The Decision that a callback returned: its further fields are kept."""
+
+    @property
+    def defers(self) -> bool:
+        """The process stays held."""
+        return self.verdict is Verdict.DEFER and not self.audited
+
+    @property
+    def blocks(self) -> bool:
+        """The process is to end. An audited one is let run whatever the verdict is."""
+        return self.verdict is Verdict.BLOCK and not self.audited
+
+    def decision(self, process: ProcessHelper, held_for: float = 0.0, result: VerdictResult | None = None) -> Decision:
+        """The Decision about this process, made now."""
+        if self.source is not None:
+            now = datetime.now(UTC)
+            return replace(self.source, process=process, who=self.who, at=now, held_for=held_for, result=result)
+        return Decision(
+            process=process,
+            verdict=self.verdict,
+            by=self.by,
+            who=self.who,
+            held_for=held_for,
+            audited=self.audited,
+            result=result,
+            reason=self.reason,
+        )
+
+
+_OPINION_FIELDS = (("verdict", Verdict), ("by", DecidedBy), ("who", str), ("audited", bool), ("reason", str))
+
+
+def read_opinion(result: object, name: str) -> Ruling:
+    """What a callback's result means.
+
+    Raises: TypeError when it is not an opinion.
     """
     if isinstance(result, Verdict):
-        return result, DecidedBy.CALLBACK, name, False
+        return Ruling(result, DecidedBy.CALLBACK, name)
     if isinstance(result, Decision):
+        for field, kind in _OPINION_FIELDS:
+            if not isinstance(value := getattr(result, field), kind):
+                raise TypeError(f"{name} returned a Decision whose {field} is {value!r}; it must be a {kind.__name__}")
         who = result.who or (name if result.by is DecidedBy.CALLBACK else "")
-        return result.verdict, result.by, who, result.audited
+        return Ruling(result.verdict, result.by, who, result.audited, result.reason, result)
     if inspect.isawaitable(result):
         raise TypeError(f"{name} returned an awaitable that gave an awaitable; await it once")
     raise TypeError(f"{name} returned {result!r}; return ALLOW, BLOCK, DEFER, a Decision, or None for no opinion")

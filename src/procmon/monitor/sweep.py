@@ -25,12 +25,11 @@ def sweep(gate: Gate, policy: Subscription, *, terminate: bool, note: Callable[[
         if inspect.iscoroutine(result):
             result.close()
             raise TypeError(f"{policy.name} is a coroutine function, and a sweep asks at once: give it a function")
-        verdict, by, who, audited = read_opinion(result, policy.name)
-        ends = terminate and verdict is Verdict.BLOCK and not audited
-        answer = run_in_thread(_end, gate, process) if ends else None
-        decision = Decision(process=process, verdict=verdict, by=by, who=who, audited=audited, result=answer)
+        ruling = read_opinion(result, policy.name)
+        ended = run_in_thread(_end, gate, process) if terminate and ruling.blocks else None
+        decision = ruling.decision(process, result=ended)
         decisions.append(decision)
-        if answer is not None:
+        if ended is not None:
             run_in_thread(note, decision)
     return decisions
 

@@ -1,0 +1,165 @@
+"""Where decisions are written: a bounded queue for each sink, and a thread that empties it.
+
+No verdict waits for a sink, and no sink for another; only a sink that writes ahead is called before the verdict is
+sent, by the thread that sends it.
+
+What is guaranteed. A decision is in the queue from the moment it is in the history until the sink has returned from it:
+the writing thread takes it out after the call, not before. So "the queue is empty" means "all is written", at any
+moment, and that is what a stop waits for. Only one thread writes to a sink's queue at a time: `_since` is set, under
+the lock, by the thread that starts the writer, and reset by the writer in the same step in which it finds nothing left.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
+
+from ..records import Decision
+from ..util.log import ERROR, log
+from ..util.threads import submit
+
+__all__ = ["Sink", "Sinks"]
+
+QUEUE_LIMIT = 10_000
+"""Decisions that may wait for one sink; further ones are dropped and counted."""
+
+SLOW_S = 30.0
+"""Time after which a sink that has not returned is logged."""
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Where decisions are written, such as an `AuditLog`.
+
+    >>> import procmon
+    >>> class Printed:
+    ...     def write(self, decision):
+    ...         print(decision)
+    >>> with procmon.Monitor(procmon.SimulatedGate(), default=procmon.DEFER, audit=Printed()) as monitor:
+    ...     process = monitor.gate.start("a.exe")
+    <Decision allow 1000 'a.exe' by stop>
+    """
+
+    def write(self, decision: Decision, /) -> object:
+        """Called once for each decision, in order, after its verdict was sent; by one thread of the monitor's.
+
+        If the sink has an attribute ``write_ahead`` that is true, it is called before the verdict is sent, by any
+        thread, and the verdict waits for it; and once more where the verdict then came too late.
+        """
+
+
+class _SinkQueue:
+    """The decisions that one sink has not had yet."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+        self.write_ahead = bool(getattr(sink, "write_ahead", False))
+        self.errors = 0
+        self.dropped = 0
+        self.waiting: deque[Decision] = deque()  # the first of them is being written
+        self._changed = threading.Condition(threading.RLock())
+        self._since: float | None = None  # when the writer began with the first; None: there is no writer
+        self._is_slow = False
+
+    def put(self, decision: Decision) -> None:
+        with self._changed:
+            if len(self.waiting) < QUEUE_LIMIT:
+                self.waiting.append(decision)
+            else:
+                self.dropped += 1
+
+    def start(self) -> None:
+        """See that a thread writes what waits."""
+        with self._changed:
+            if not self.waiting or self._since is not None:
+                return
+            self._since = time.monotonic()
+        submit(self._write_all)
+
+    def _write_all(self) -> None:
+        while True:
+            self.write(self.waiting[0])
+            with self._changed:
+                self.waiting.popleft()
+                self._since = time.monotonic() if self.waiting else None
+                if self._since is None:
+                    self._changed.notify_all()
+                    return
+
+    def write(self, decision: Decision) -> None:
+        try:
+            self.sink.write(decision)
+        except BaseException as error:  # SystemExit, too: it must not end the thread
+            with self._changed:
+                self.errors += 1
+            log(ERROR, "%r could not write %r; its verdict stands", self.sink, decision, error=error)
+
+    def wait(self, end: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: not self.waiting, max(0.0, end - time.monotonic()))
+
+    def check(self) -> None:
+        since = self._since
+        seconds = 0.0 if since is None else time.monotonic() - since
+        if seconds > SLOW_S and not self._is_slow:
+            submit(
+                log,
+                ERROR,
+                "the sink %r has not returned for %.0f s: %d decisions are not written",
+                self.sink,
+                seconds,
+                len(self.waiting),
+            )
+        self._is_slow = seconds > SLOW_S
+
+
+class Sinks:
+    """All sinks of one monitor."""
+
+    def __init__(self, sinks: Iterable[Sink]) -> None:
+        self._queues = tuple(_SinkQueue(sink) for sink in sinks)
+        self._ahead = tuple(queue for queue in self._queues if queue.write_ahead)
+        self.writes_ahead = bool(self._ahead)
+
+    @property
+    def errors(self) -> int:
+        """Decisions that a sink could not write."""
+        return sum(queue.errors for queue in self._queues)
+
+    @property
+    def dropped(self) -> int:
+        """Decisions that a sink never got, because too many were waiting for it."""
+        return sum(queue.dropped for queue in self._queues)
+
+    @property
+    def unwritten(self) -> int:
+        """Decisions that wait for a sink, the slowest one's."""
+        return max((len(queue.waiting) for queue in self._queues), default=0)
+
+    def write_ahead(self, decision: Decision) -> None:
+        """Write to the sinks that write ahead; returns when they have."""
+        for queue in self._ahead:
+            queue.write(decision)
+
+    def put(self, decision: Decision, *, written_ahead: bool = False) -> None:
+        """Queue a decision. It calls no sink, so it may be called under a lock, which then keeps the order."""
+        for queue in self._queues:
+            if not (written_ahead and queue.write_ahead):
+                queue.put(decision)
+
+    def start(self) -> None:
+        """See that what is queued gets written; not to be called under a lock."""
+        for queue in self._queues:
+            if queue.waiting:
+                queue.start()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until all is written; False when it was not after `timeout` seconds."""
+        end = time.monotonic() + timeout
+        return all(queue.wait(end) for queue in self._queues)
+
+    def check(self) -> None:
+        """Log the sinks that have hung for long."""
+        for queue in self._queues:
+            queue.check()
