@@ -76,6 +76,8 @@ class _StartQueue:
         """Give the ticket the next process that is undecided; where there is none, it is woken when one comes."""
         with self.lock:
             self._set_busy(ticket.thread, False)
+            if ticket.failed:  # meanwhile; otherwise `tidy`, which waits for the lock, finds its process
+                return
             lost = [one for one in self.tickets if one.failed]
             self.waiting.extendleft(one.process for one in reversed(lost) if one.process is not None)
             self.tickets = [one for one in self.tickets if not one.failed and self._is_undecided(one.process)]
