@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
+import _source  # noqa: F401 - comes before procmon
 import procmon
 
 SYSTEM = r"C:\Windows\System32"
@@ -22,13 +23,13 @@ SCENE = [
 
 
 def run(main: Callable[[procmon.Gate], object], description: str | None) -> None:
-    """Call `main` with the gate that the command line asks for. Ctrl+C ends it; what is held then is let go."""
+    """Call `main` with the gate that the command line asks for. Ctrl+C ends it, and releases what is held."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gate", choices=["simulated", "debug", "driver"], default="simulated")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="what to run, with --gate debug")
     options = parser.parse_args()
     if (options.gate == "debug") != bool(options.command):
-        parser.error("--gate debug wants a command to run, and only that does")
+        parser.error("--gate debug needs a command to run, and the other gates take none")
     try:
         main(make(options.gate, options.command))
     except procmon.ProcmonError as error:

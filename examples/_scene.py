@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 
+import _source  # noqa: F401 - comes before procmon
 import procmon
 
 EXPLORER, WORD = r"C:\Windows\explorer.exe", r"C:\Program Files\Microsoft Office\winword.exe"
@@ -19,7 +20,7 @@ SCENE = (  # seconds to wait, image, image of the parent, command line, seconds 
 
 
 def play() -> procmon.SimulatedGate:
-    """A gate in which the scene is played from now on."""
+    """Return a gate, and play the scene in it from now on."""
     gate = procmon.SimulatedGate()
     parents = dict(zip((EXPLORER, WORD), gate.running_before(EXPLORER, WORD), strict=True))
 

@@ -1,7 +1,7 @@
 r"""Ask on the console about each process; Enter allows. While you think, the others wait, too, each for its own answer.
 
 Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver the driver and an administrator. On the
-driver's gate a process that waits too long for you is let go by the driver itself, and you are told so.
+driver's gate the driver itself releases a process that waits too long, and the answer is "too late".
 
     $ python examples/ask_on_console.py
     cmd.exe, started by 4: command line not known
@@ -22,7 +22,7 @@ import procmon
 def main(gate: procmon.Gate) -> None:
     """Ask until the gate has ended."""
     monitor = procmon.Monitor(gate)
-    starts = monitor.starts()  # before the monitor starts, so that no process slips by
+    starts = monitor.starts()  # before the monitor starts, so that it misses no process
     with monitor:
         for process in starts:
             command = process.command_line or "command line not known"

@@ -36,7 +36,7 @@ async def decide(monitor: procmon.Monitor, process: procmon.ProcessHelper) -> No
 async def serve(gate: procmon.Gate) -> None:
     """Decide until the gate has ended, or until this task is cancelled."""
     monitor = procmon.Monitor(gate)
-    starts = monitor.starts()  # before the monitor starts, so that no process slips by
+    starts = monitor.starts()  # before the monitor starts, so that it misses no process
     async with monitor, asyncio.TaskGroup() as tasks:
         async for process in starts:
             tasks.create_task(decide(monitor, process))

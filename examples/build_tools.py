@@ -1,4 +1,4 @@
-r"""Which tools does a build start, how often, and who starts whom? Nothing is blocked; nothing that starts is missed.
+r"""Which tools does a build start, how often, and from which tool? Nothing is blocked, and no process is missed.
 
 A list of running processes that is read again and again misses those that live for a few milliseconds. A gate does not:
 each process waits until it has been counted.

@@ -1,4 +1,4 @@
-r"""Hold a process for as long as you like, and let it go later; nothing else waits for it.
+r"""Hold a process for as long as you like, and release it later; no other process waits for it.
 
 Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver the driver and an administrator (and its
 own time limit lifted, or long enough: see docs/gates/driver.md).

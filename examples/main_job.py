@@ -29,6 +29,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
 
+import _source  # noqa: F401 - comes before procmon
 import procmon
 from procmon.win32.kernel import is_wine
 

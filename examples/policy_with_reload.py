@@ -1,6 +1,6 @@
 r"""Let the rules of a file decide, and follow its changes: edit examples/policy.toml while this runs.
 
-A file with mistakes changes nothing: each mistake is told with its place, and the old rules stay in force.
+A file with mistakes changes nothing: each mistake is printed with its place, and the old rules stay in force.
 
 Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver the driver and an administrator.
 
@@ -8,7 +8,7 @@ Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver t
     <Policy ...policy.toml: 2 rules, enforced, no default>
     allow  cmd.exe       rule what belongs to Windows
     allow  hostname.exe  rule what belongs to Windows
-    block  whoami.exe    rule nobody asks who I am
+    block  whoami.exe    rule no questions about who I am
     allow  hostname.exe  rule what belongs to Windows
 """
 

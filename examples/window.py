@@ -4,13 +4,13 @@
     python examples/window.py --run cmd /c build   every process of one command (Windows)
     python examples/window.py --simulate           invented processes, on any system
 
-It looks like docs/window.png. Windows of held processes overlap such that the strip with the name and the buttons
-always shows; those for whom no place is left wait in the table. Enter or A allows, Escape or B blocks; a key in the
-first moment of a window is ignored, since it was meant for another one. Closing a window allows, and closing the main
-one stops the monitoring: nothing stays held behind your back.
+It looks like docs/window.png. The windows of held processes overlap so that the name and the buttons of each are
+visible; where there is no place left, the process waits in the table. Enter or A allows, Escape or B blocks; a key in
+the first half second of a window is ignored, because it was meant for another one. Closing a window allows. Closing the
+main window stops the monitoring, which releases what is held.
 
-Needs tkinter: CPython for Windows has it; on Debian, apt install python3-tk. It is tested on X11, and yet to be tried
-on Windows itself, for the Python that runs under Wine has no tkinter.
+Needs tkinter: CPython for Windows has it; on Debian, apt install python3-tk. It is tested on X11, and untried on
+Windows itself, because the Python that runs under Wine has no tkinter.
 """
 
 import argparse
@@ -19,23 +19,24 @@ from functools import partial
 
 import _scene
 import procmon
+from _window.driver import state_of
 from _window.view import View
 
 
 class Window:
-    """What is between procmon and the view. `ask` and `write` run in the monitor's threads, all the rest in Tk's."""
+    """Connects procmon and the view. `ask` and `write` run in the monitor's threads, all the rest in Tk's."""
 
     def __init__(self, make_gate: Callable[[], procmon.Gate], driver_file: str | None = None,
                  make_service: Callable[[], procmon.DriverService] = procmon.DriverService) -> None:  # fmt: skip
         self.make_gate, self.make_service, self.driver_file = make_gate, make_service, driver_file
-        self.monitor = procmon.Monitor(procmon.SimulatedGate())  # until Start: one that holds nobody
-        self.told: Exception | None = None
+        self.monitor = procmon.Monitor(procmon.SimulatedGate())  # until Start: one that holds nothing
+        self.shown: Exception | None = None
         self.view = View(self.change_driver, self.start, self.stop, self.answer, self.close)
         self.view.every(0.1, self.show_monitoring)
         self.view.every(0.5, self.show_driver)
 
     def start(self) -> None:
-        """Monitoring, Start. What this raises is shown by the view, as is what any other button raises."""
+        """Start monitoring. The view shows what this raises, as for every button."""
         monitor = procmon.Monitor(self.make_gate(), audit=self)
         monitor.subscribe(self.ask)
         monitor.on_exit(partial(self.view.later, self.view.exited))
@@ -45,12 +46,12 @@ class Window:
         self.view.know(monitor.gate.snapshot())
 
     def ask(self, process: procmon.ProcessHelper) -> procmon.Verdict:
-        """The callback. It must not wait for the user: DEFER holds this process, and lets others be asked about."""
+        """The callback. It does not wait for the user: DEFER holds this process, and the next one comes."""
         self.view.later(self.view.ask, process)
         return procmon.DEFER
 
     def write(self, decision: procmon.Decision) -> None:
-        """The audit, which is told of every verdict: the user's, and the gate's own where its time limit passed."""
+        """The sink: gets every verdict, the user's, and the gate's own where its time limit passed."""
         self.view.later(self.view.decided, decision)
 
     def answer(self, process: procmon.ProcessHelper, verdict: procmon.Verdict) -> None:
@@ -59,15 +60,15 @@ class Window:
         (self.monitor.allow if verdict is procmon.ALLOW else self.monitor.block)(process)
 
     def stop(self) -> None:
-        """Monitoring, Stop: the monitor lets go what it holds."""
+        """Stop monitoring, which releases what is held."""
         self.monitor.stop()
 
     def show_monitoring(self) -> None:
-        """Tell the view how the monitor is, and, once, why it has failed."""
+        """Show the state of the monitor, and, once, why it has failed."""
         self.view.show_monitoring(self.monitor.running, self.monitor.statistics)
-        if self.monitor.error and self.monitor.error is not self.told:
-            self.told = self.monitor.error
-            self.view.say(self.told)
+        if self.monitor.error and self.monitor.error is not self.shown:
+            self.shown = self.monitor.error
+            self.view.say(self.shown)
 
     def change_driver(self, step: str) -> None:
         """Install, start, stop or delete the driver, which may take seconds."""
@@ -77,20 +78,17 @@ class Window:
         self.show_driver()
 
     def show_driver(self) -> None:
-        """Tell the view how the driver is, whoever has changed it."""
-        try:
-            self.view.show_driver(self.make_service().status().state)
-        except procmon.ProcmonError:
-            self.view.show_driver(None)
+        """Show the state of the driver, whichever program has changed it."""
+        self.view.show_driver(*state_of(self.make_service, self.driver_file))
 
     def close(self) -> None:
-        """End, with nothing left held."""
+        """End; nothing stays held."""
         self.stop()
         self.view.close()
 
 
 def make(arguments: Sequence[str] | None = None) -> Window:
-    """The window for a command line."""
+    """Make the window that a command line asks for."""
     parser = argparse.ArgumentParser(description="Ask in a window about each new process.")
     parser.add_argument("--driver", metavar="FILE", help="what Install installs; else the package looks for it")
     parser.add_argument("--simulate", action="store_true", help="invented processes, on any system")

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Makes the pictures of the report in docs/, from decisions that are made up here.
+"""Makes the pictures in docs/: the report, from decisions that are made up here, and the window of the examples.
 
-    python3 tests/pictures.py
+    python3 tests/pictures.py [report] [window]
 
-It needs chromium-driver, which `python3 dev.py test` installs. Look at the pictures before you commit them.
+It needs chromium-driver, Xvfb and python3-tk, which `python3 dev.py test` installs. Look at the pictures before you
+commit them.
 """
 
+import os
 import random
 import sys
 import tempfile
@@ -15,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("src", "tests", "examples")]
 
 from browser import Browser  # noqa: E402 - found on the path that is set above
 from procmon import ALLOW, BLOCK, DecidedBy, Decision, ProcessHelper  # noqa: E402
@@ -69,8 +71,22 @@ def report(count: int) -> Report:
     return made
 
 
-def main() -> None:
-    """Take the four pictures."""
+def take_window() -> None:
+    """Take the picture of the window, with its questions."""
+    from examples import portrait
+    from examples.screen import Screen
+
+    picture = ROOT / "docs" / "window.png"
+    with Screen() as screen:
+        os.environ["DISPLAY"] = screen.display
+        with portrait.scene(screen) as view:
+            portrait.save(screen, view, picture)
+    print(picture.relative_to(ROOT), flush=True)
+    os._exit(0)  # at its own end Tk would wait for the screen, which has gone
+
+
+def take_report() -> None:
+    """Take the four pictures of the report."""
     with tempfile.TemporaryDirectory() as folder, Browser(1300, 1150) as browser:
         path = Path(folder, "report.html")
         for count, scheme, name in [
@@ -90,4 +106,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    wanted = sys.argv[1:] or ["report", "window"]
+    if "report" in wanted:
+        take_report()
+    if "window" in wanted:
+        take_window()

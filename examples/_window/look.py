@@ -19,7 +19,7 @@ ROWS = {"held": (AMBER, CREAM), "allowed": (INK, CARD), "blocked": (RED, CARD), 
 
 
 def root() -> tuple[tk.Tk, Callable[[float], int]]:
-    """A dressed main window, and what turns pixels of a 96-dpi screen into those of this one."""
+    """Return a styled main window, and a function from pixels of a 96-dpi screen to those of this one."""
     sans, mono = "sans-serif", "monospace"
     if sys.platform == "win32":
         sans, mono = "Segoe UI", "Consolas"

@@ -10,12 +10,12 @@ from _window import look
 
 STRIP = 66
 """Height of the strip with the name and the buttons, in pixels at 96 dpi."""
-DEAF_SECONDS = 0.4
-"""For so long after it appeared, or got the keyboard, a question ignores keys: they were meant for another window."""
+IGNORE_KEYS_S = 0.5
+"""How long a question ignores keys after it appeared or got the keyboard: they were meant for another window."""
 
 
 class Question(tk.Toplevel):
-    """May this process run? Its record, what time it has left, and two buttons. `answer` gets the verdict."""
+    """May this process run? Shows its record, the time left and two buttons. `answer` gets the verdict."""
 
     def __init__(self, root: tk.Tk, px: Callable[[float], int], corner: tuple[int, int], since: float,
                  process: procmon.ProcessHelper, parent: str,
@@ -53,7 +53,7 @@ class Question(tk.Toplevel):
         facts.columnconfigure(1, minsize=px(340))
         created = process.created.astimezone().strftime("%H:%M:%S.%f")[:-3] if process.created else "not known"
         for row, (name, value) in enumerate((
-            ("Image", process.image_name or "the system gave no name"),
+            ("Image", process.image_name or "not known"),
             ("Command line", process.command_line or "not known"),
             ("Process", f"{process.pid}, created {created}"),
             ("Parent", parent),
@@ -66,22 +66,22 @@ class Question(tk.Toplevel):
 
         def key(event: "tk.Event[tk.Misc]") -> None:
             on_block = event.keysym == "Return" and self.focus_get() is self.buttons[procmon.BLOCK]
-            if time.monotonic() >= self.deaf_until:
+            if time.monotonic() >= self.ignored_until:
                 answer(process, procmon.BLOCK if on_block or event.keysym in ("Escape", "b", "B") else procmon.ALLOW)
 
         for name in ("<Return>", "<Escape>", "a", "A", "b", "B"):
             self.bind(name, key)
-        self.bind("<FocusIn>", self.be_deaf)
+        self.bind("<FocusIn>", self.ignore_keys)
         self.bind("<Button-1>", lambda _event: self.focus_force())  # where no window manager does it
         self.protocol("WM_DELETE_WINDOW", lambda: answer(process, procmon.ALLOW))
-        self.be_deaf()
+        self.ignore_keys()
 
-    def be_deaf(self, _event: object = None) -> None:
+    def ignore_keys(self, _event: object = None) -> None:
         """Ignore keys for a moment."""
-        self.deaf_until = time.monotonic() + DEAF_SECONDS
+        self.ignored_until = time.monotonic() + IGNORE_KEYS_S
 
     def tick(self) -> None:
-        """Show how long the process has been held, and how long the gate will go on holding it."""
+        """Show how long the process has been held, and how long the gate will hold it."""
         held, limit = time.monotonic() - self.since, self.process.hold_left
         left = max(0.0, limit - held) if limit else None
         hurry = left is not None and left < 10
@@ -98,6 +98,6 @@ def clock(value: float) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """The text, its middle left out where it is longer: the ends of a path say most."""
+    """Return the text, without its middle where it is longer: the ends of a path say most."""
     half = (length - 3) // 2
     return text if len(text) <= length else f"{text[:half]}...{text[-half:]}"

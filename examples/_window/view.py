@@ -1,4 +1,4 @@
-"""The main window, and where the questions stand: records come in by methods, clicks go out by callbacks."""
+"""The main window, and the places of the questions: records come in by methods, clicks go out by callbacks."""
 
 import queue
 import threading
@@ -14,11 +14,13 @@ from _window.question import STRIP, Question
 from procmon import DriverState
 
 MAX_ROWS = 2000
-COLUMNS = {"Time": 64, "Verdict": 62, "Pid": 54, "Image": 422, "Who": 92}
-NEXT = {  # what can be done with the driver in which state; where there is no state, a click tells why
+COLUMNS = {"Time": 78, "Verdict": 66, "Pid": 58, "Image": 400, "Who": 92}
+STEPS = {  # what can be done with the driver in which state
     DriverState.NOT_INSTALLED: {"Install"}, DriverState.STOPPED: {"Start", "Delete"}, DriverState.STARTING: {"Stop"},
-    DriverState.RUNNING: {"Stop"}, DriverState.STOPPING: {"Stop"}, None: {"Install", "Start", "Stop", "Delete"},
+    DriverState.RUNNING: {"Stop"}, DriverState.STOPPING: {"Stop"},
 }  # fmt: skip
+INVITATION = "No process yet. Press Start under Monitoring:\neach new process then waits for your answer."
+WAITING = "Waiting for a process to start."
 
 
 class Group(ttk.Frame):
@@ -36,14 +38,14 @@ class Group(ttk.Frame):
             button.grid(row=1, column=column, sticky="ew", padx=(px(6) if column else 0, 0), pady=(px(10), 0))
 
     def show(self, text: str, good: bool, offered: Collection[str]) -> None:
-        """Its state, and which of its buttons do something."""
+        """Show its state, and enable the buttons that do something."""
         self.state_label.configure(text=f"\u25cf  {text}", foreground=look.GREEN if good else look.FAINT)
         for word, button in self.buttons.items():
             button.configure(state="normal" if word in offered else "disabled")
 
 
 class View:
-    """All that is seen. Its methods are for the thread that made it, but for `later`, which brings calls there."""
+    """The windows. Only the thread that made it may call its methods, except for `later`, which is thread-safe."""
 
     def __init__(self, driver: Callable[[str], object], start: Callable[[], object], stop: Callable[[], object],
                  answer: Callable[[procmon.ProcessHelper, procmon.Verdict], object], close: Callable[[], object]
@@ -70,7 +72,7 @@ class View:
         page.pack(fill="both", expand=True)
         page.columnconfigure((0, 1), weight=1, uniform="half")
         page.rowconfigure(3, weight=1)
-        title = ttk.Label(page, text="Each new process waits for your word", style="Title.TLabel")
+        title = ttk.Label(page, text="Each new process waits for your decision", style="Title.TLabel")
         title.grid(columnspan=2, sticky="w")
 
         self.note = ttk.Frame(page, style="Note.TFrame", padding=px(12))
@@ -78,20 +80,20 @@ class View:
         self.note_text.pack(side="left", fill="x", expand=True)
         dismiss = ttk.Button(self.note, text="Dismiss", style="Note.TButton", command=self.note.grid_remove)
         dismiss.pack(side="right", anchor="n")
-        self.note.grid(columnspan=2, sticky="ew", pady=(px(14), 0))
+        self.note.grid(row=2, columnspan=2, sticky="ew", pady=(0, px(14)))  # below the buttons, which stay in place
         self.note.grid_remove()
 
         words = ("Install", "Start", "Stop", "Delete")
         self.driver = Group(page, px, "Driver", {word: partial(driver, word.lower()) for word in words})
-        self.driver.grid(row=2, sticky="ew", padx=(0, px(7)), pady=px(14))
+        self.driver.grid(row=1, sticky="ew", padx=(0, px(7)), pady=px(14))
         self.monitoring = Group(page, px, "Monitoring", {
             "Start": start, "Stop": stop,
             "Allow all": partial(self.answer_all, procmon.ALLOW), "Block all": partial(self.answer_all, procmon.BLOCK),
         })  # fmt: skip
-        self.monitoring.grid(row=2, column=1, sticky="ew", padx=(px(7), 0))
+        self.monitoring.grid(row=1, column=1, sticky="ew", padx=(px(7), 0))
 
         card = ttk.Frame(page, style="Card.TFrame", padding=px(6))
-        card.grid(columnspan=2, sticky="nsew")
+        card.grid(row=3, columnspan=2, sticky="nsew")
         self.table = ttk.Treeview(card, columns=list(COLUMNS), show="headings", height=12, selectmode="browse")
         for name, width in COLUMNS.items():
             self.table.heading(name, text=name, anchor="w")
@@ -102,20 +104,22 @@ class View:
         self.table.configure(yscrollcommand=scroll.set)
         scroll.pack(side="right", fill="y")
         self.table.pack(fill="both", expand=True)
+        self.invitation = ttk.Label(card, text=INVITATION, style="Small.TLabel", justify="center")
+        self.invitation.place(relx=0.5, rely=0.45, anchor="center")
 
     # -------------------------------------------------------------------------------------------------- its clock
 
     def later(self, function: Callable[..., object], *arguments: object) -> None:
-        """Have it called in Tk's thread; from any thread."""
+        """Call a function in Tk's thread; from any thread."""
         self.inbox.put(partial(function, *arguments))
 
     def every(self, seconds: float, function: Callable[[], object]) -> None:
-        """Call it now, and again every so many seconds."""
+        """Call a function now, and again every so many seconds."""
         self.root.after(round(1000 * seconds), self.every, seconds, function)
         function()
 
     def tick(self) -> None:
-        """Do what came from other threads, open windows where there is room, and let the clocks go on."""
+        """Run what other threads have sent, open windows where there is room, and update the clocks."""
         while not self.inbox.empty():
             self.inbox.get()()
         self.open_windows()
@@ -123,7 +127,7 @@ class View:
             question.tick()
 
     def in_thread(self, job: Callable[[], object]) -> None:
-        """Do what may take a while, such as loading the driver, and show what it raises."""
+        """Run what may take a while, such as loading the driver, in a thread; show what it raises."""
 
         def work() -> None:
             try:
@@ -143,44 +147,45 @@ class View:
     # ----------------------------------------------------------------------------------------------- what is shown
 
     def say(self, error: BaseException) -> None:
-        """Show what went wrong; the text of a ProcmonError also tells what to do next."""
+        """Show what went wrong; the text of a ProcmonError also says what to do next."""
         ours = isinstance(error, procmon.ProcmonError)
         self.note_text.configure(text=str(error) if ours else f"{type(error).__name__}: {error}")
         self.note.grid()
         if not ours:
             traceback.print_exception(error)
 
-    def show_driver(self, state: DriverState | None) -> None:
-        """What the driver is at, and what can be done with it."""
+    def show_driver(self, state: DriverState | None, text: str) -> None:
+        """Show the state of the driver, and what can be done with it; nothing, where there is no state."""
         busy = self.worker.is_alive()
-        text = "working ..." if busy else state.value if state else "not available here"
-        self.driver.show(text, state is DriverState.RUNNING, () if busy else NEXT[state])
+        steps = () if busy or state is None else STEPS[state]
+        self.driver.show("working ..." if busy else text, state is DriverState.RUNNING, steps)
 
     def show_monitoring(self, running: bool, counts: procmon.Statistics) -> None:
-        """What the monitor is at."""
+        """Show the state of the monitor."""
+        self.invitation.configure(text=WAITING if running else INVITATION)
         text = f"{len(self.held)} held, {counts.allowed} allowed, {counts.blocked} blocked"
         answers = ("Allow all", "Block all") if self.held else ()
         self.monitoring.show(text, running, ("Stop" if running else "Start", *answers))
 
     def know(self, processes: Iterable[procmon.ProcessHelper]) -> None:
-        """Names of those that may turn out to be parents."""
+        """Remember the names of processes, which may be parents of others."""
         self.names |= {process.pid: process.name for process in processes}
 
     def ask(self, process: procmon.ProcessHelper) -> None:
-        """A process is held: a row in the table now, a window as soon as there is a place."""
+        """Add a row for a held process now, and a window as soon as there is a place."""
         self.know([process])
         self.held[process] = time.monotonic()
         self.row(process, "held")
 
     def decided(self, decision: procmon.Decision) -> None:
-        """A process has its verdict; one that came too late says nothing of what became of it."""
+        """Show the verdict of a process; one that came too late says nothing about what became of it."""
         if decision.result in (None, procmon.VerdictResult.DONE):
             who = "you" if decision.by is procmon.DecidedBy.USER else decision.by.value
             self.row(decision.process, "blocked" if decision.verdict is procmon.BLOCK else "allowed", who)
         self.forget(decision.process)
 
     def exited(self, process: procmon.ProcessHelper) -> None:
-        """A process has ended; if it did so while it was held, there is nothing more to decide."""
+        """Note that a process has ended; if it was held, there is nothing more to decide."""
         row = row_of(process)
         if self.table.exists(row) and self.table.set(row, "Verdict") == "held":
             self.row(process, "gone")
@@ -190,6 +195,7 @@ class View:
         """Add the row of a process at the top, or change it."""
         row = row_of(process)
         if not self.table.exists(row):
+            self.invitation.place_forget()
             self.table.insert("", 0, row)
             self.table.set(row, "Time", time.strftime("%H:%M:%S"))
             self.table.delete(*self.table.get_children()[MAX_ROWS:])
@@ -200,7 +206,7 @@ class View:
     # ----------------------------------------------------------------------------------------------- the questions
 
     def open_windows(self) -> None:
-        """A window for each that is held, as long as there are places; the lower one stands before the upper one."""
+        """Open a window for each held process while there are places; a lower window is in front of an upper one."""
         for process in [process for process in self.held if process not in self.questions]:
             if not self.questions:
                 self.corners = self.cascade()
@@ -217,17 +223,23 @@ class View:
                 question.focus_force()
 
     def cascade(self) -> list[tuple[int, int]]:
-        """Places right of the main window, or over it on a narrow screen, in which no window hides another's strip."""
+        """Places right of the main window, in which no window hides another's strip.
+
+        On a narrow screen they are over the main window, below its buttons.
+        """
         root, px = self.root, self.px
         title_bar = root.winfo_rooty() - root.winfo_y()  # if a window manager draws one
-        top, step, slant = max(0, root.winfo_y()), title_bar + px(STRIP + 6), px(12)
-        rows = max(1, (root.winfo_screenheight() - top - px(240)) // step)
-        beside = root.winfo_rootx() + root.winfo_width() + px(24)
-        left = max(0, min(beside, root.winfo_screenwidth() - px(490) - rows * slant))
-        return [(left + row * slant, top + row * step) for row in range(rows)]
+        step, slant, width, height = title_bar + px(STRIP + 6), px(12), px(490), px(240)
+        beside, top = root.winfo_rootx() + root.winfo_width() + px(24), max(0, root.winfo_y())
+        if beside + width > root.winfo_screenwidth():
+            buttons = self.monitoring
+            beside, top = root.winfo_rootx(), buttons.winfo_rooty() + buttons.winfo_height() + px(8)
+        rows = max(1, (root.winfo_screenheight() - top - height) // step)
+        slant = min(slant, max(0, root.winfo_screenwidth() - beside - width) // rows)
+        return [(beside + row * slant, top + row * step) for row in range(rows)]
 
     def forget(self, process: procmon.ProcessHelper) -> None:
-        """It is not held any more: its window goes, its place is free, and the next window gets the keyboard."""
+        """Close the window of a process that is not held any more; the next window gets the keyboard."""
         self.held.pop(process, None)
         question = self.questions.pop(process, None)
         if question:
@@ -238,11 +250,11 @@ class View:
                 min(self.questions.values(), key=lambda other: other.since).focus_force()
 
     def answer_all(self, verdict: procmon.Verdict) -> None:
-        """One verdict for all that wait, even where it comes too late for one of them."""
+        """Give all held processes one verdict, even where it comes too late for one of them."""
         for process in self.held:
             self.later(self.answer, process, verdict)
 
 
 def row_of(process: procmon.ProcessHelper) -> str:
-    """What the table calls its row; with the time, since another gate may begin its keys anew."""
+    """Return the key of a process in the table; with the time, because the keys of another gate may be the same."""
     return f"{process.identity} {process.created}"

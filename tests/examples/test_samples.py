@@ -55,5 +55,5 @@ def test_a_wrong_promise_is_seen() -> None:
 
 
 def test_an_example_without_a_command_for_its_gate_says_so() -> None:
-    with pytest.raises(AssertionError, match="wants a command to run"):
+    with pytest.raises(AssertionError, match="needs a command to run"):
         samples.run("block_by_name", "--gate", "debug")

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Iterator
+from tkinter.font import Font
+from tkinter.ttk import Style
 
 import pytest
 
 import procmon
-from _window.question import DEAF_SECONDS
+from _window.question import IGNORE_KEYS_S
 from examples.screen import Screen
 from examples.tool import Tool
 from procmon.driver.service import DriverState
@@ -71,7 +73,7 @@ def test_a_key_right_after_a_window_got_the_keyboard_was_meant_for_another(tool:
     question.event_generate("a")
     tool.root.update()
     assert tool.gate.verdict_of(second, 0) is None
-    time.sleep(DEAF_SECONDS)
+    time.sleep(IGNORE_KEYS_S)
     question.event_generate("b")
     tool.until(lambda: not tool.questions)
     assert tool.gate.verdict_of(second) is procmon.BLOCK
@@ -92,7 +94,7 @@ def test_enter_presses_the_button_that_has_the_keyboard(tool: Tool) -> None:
     tool.give_keyboard(tool.questions[process])
     block.focus_force()
     tool.root.update()
-    tool.questions[process].deaf_until = 0.0
+    tool.questions[process].ignored_until = 0.0
     block.event_generate("<Return>")
     tool.until(lambda: not tool.questions)
     assert tool.gate.verdict_of(process) is procmon.BLOCK
@@ -244,3 +246,70 @@ def test_the_driver_buttons_offer_what_can_be_done_and_tell_what_went_wrong(tool
     tool.until(lambda: "error 577" in tool.note and offered() == ["Start", "Delete"])
     tool.service.state = DriverState.RUNNING  # somebody else started it
     tool.until(lambda: offered() == ["Stop"])
+
+
+def test_enter_in_the_first_moment_of_a_window_allows_nothing(tool: Tool) -> None:
+    [process] = tool.start(1)
+    question = tool.questions[process]
+    question.focus_force()
+    tool.root.update()
+    question.ignored_until = time.monotonic() + 60  # so that a slow machine does not end the moment
+    question.event_generate("<Return>")
+    tool.root.update()
+    assert tool.gate.verdict_of(process, 0) is None
+    assert IGNORE_KEYS_S >= 0.5
+
+
+def test_on_a_narrow_screen_the_questions_leave_the_buttons_free(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool.root, "winfo_screenwidth", lambda: 1024)
+    monkeypatch.setattr(tool.root, "winfo_screenheight", lambda: 768)
+    tool.start(4)
+    assert tool.hidden() == []
+    for group in (tool.view.driver, tool.view.monitoring):
+        for button in group.buttons.values():
+            middle = button.winfo_rootx() + button.winfo_width() // 2, button.winfo_rooty() + button.winfo_height() // 2
+            assert tool.root.winfo_containing(*middle) is button
+    assert all(question.winfo_rootx() + question.winfo_width() <= 1024 for question in tool.questions.values())
+
+
+def test_a_message_does_not_move_the_buttons_under_the_pointer(tool: Tool) -> None:
+    tool.root.update()
+    buttons = [*tool.view.driver.buttons.values(), *tool.view.monitoring.buttons.values()]
+    before = [(button.winfo_rootx(), button.winfo_rooty()) for button in buttons]
+    tool.view.say(procmon.DriverNotRunning("the driver is installed, but not started: press Start"))
+    tool.root.update()
+    assert tool.note
+    assert [(button.winfo_rootx(), button.winfo_rooty()) for button in buttons] == before
+
+
+def test_an_empty_table_says_what_to_do(tool: Tool) -> None:
+    tool.root.update()
+    invitation = tool.view.invitation
+    assert invitation.winfo_ismapped()
+    assert "Press Start" in invitation.cget("text")
+    tool.start()
+    tool.until(lambda: "Waiting for a process" in invitation.cget("text"))
+    tool.gate.start("c:/tools/a.exe")
+    tool.until(lambda: not invitation.winfo_ismapped())
+
+
+def test_the_columns_are_as_wide_as_what_is_in_them(tool: Tool) -> None:
+    [process] = tool.start(1)
+    tool.questions[process].buttons[procmon.BLOCK].invoke()
+    tool.until(lambda: tool.rows[0][0] == "blocked")
+    font = Font(font=Style(tool.root).lookup("Treeview", "font"))
+    [row] = tool.view.table.get_children()
+    for column in ("Time", "Verdict", "Pid", "Who"):
+        text = str(tool.view.table.set(row, column))
+        assert font.measure(text) + 8 <= int(tool.view.table.column(column, "width")), text
+
+
+def test_without_a_driver_file_there_is_nothing_to_install(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool.window, "driver_file", None)
+
+    def missing() -> None:
+        raise procmon.DriverFileMissing("the driver is at none of these places")
+
+    monkeypatch.setattr(procmon, "find_driver", missing)
+    tool.until(lambda: "no driver file" in tool.view.driver.state_label.cget("text"))
+    assert str(tool.view.driver.buttons["Install"].cget("state")) == "disabled"

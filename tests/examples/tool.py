@@ -112,7 +112,7 @@ class Tool:
         """As a click of the user would, and long enough ago for keys to be meant for it."""
         question.focus_force()
         self.root.update()
-        question.deaf_until = 0.0
+        question.ignored_until = 0.0
 
     @property
     def note(self) -> str:

@@ -20,7 +20,7 @@ PRINTED = {
     "block_by_name": [r"allow  c:\windows\system32\cmd.exe", r"block  c:\windows\system32\whoami.exe", "{counts}"],
     "hold_and_release": ["hostname.exe runs", "whoami.exe is held", "whoami.exe was held for 1.0 s", "hostname.exe"],
     "asyncio_service": ["allow  cmd.exe", "allow  hostname.exe", "block  whoami.exe", "allow  hostname.exe"],
-    "policy_with_reload": ["2 rules", "allow  cmd.exe", "block  whoami.exe    rule nobody asks who I am"],
+    "policy_with_reload": ["2 rules", "allow  cmd.exe", "block  whoami.exe    rule no questions about who I am"],
     "build_tools": ["4 processes, 3 tools", "2  hostname.exe", "cmd.exe\n  hostname.exe x2\n  whoami.exe"],
     "embed_with_logging": ["INFO    tool.starts: allow cmd.exe by default", "WARNING tool.starts: block whoami.exe by"],
     "ask_on_console": ["cmd.exe, started by", "whoami.exe, started by", "{counts}"],

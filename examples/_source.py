@@ -1,0 +1,8 @@
+"""Imported first by the examples: finds procmon in this source tree where it is not installed."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+if importlib.util.find_spec("procmon") is None:
+    sys.path.append(str(Path(__file__).resolve().parents[1] / "src"))
