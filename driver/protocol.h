@@ -1,7 +1,7 @@
 // protocol.h - the bytes between a controller (user mode) and the driver.
 //
-// The wire truth for both sides: src/procmon/wire.py mirrors it and tests/core/test_protocol.py compares the two,
-// constant by constant and offset by offset. docs/protocol.md explains it in prose.
+// The definition for both sides: src/procmon/driver/protocol.py mirrors it, and tests/core/test_protocol.py compares
+// the two, constant by constant and offset by offset. docs/protocol.md explains it in prose.
 //
 // Everything is little endian, fixed width and naturally aligned; there is no pointer, bit-field, enum or
 // architecture-dependent size, so a 32-bit controller and a 64-bit kernel speak the same bytes. Every request is
@@ -14,7 +14,7 @@
 namespace procmon::wire {
 
 // Major changes break the other side and are refused at REGISTER; minor changes only add.
-constexpr uint32_t kVersionMajor = 1;
+constexpr uint32_t kVersionMajor = 2;
 constexpr uint32_t kVersionMinor = 0;
 constexpr uint32_t kVersion = kVersionMajor << 16 | kVersionMinor;
 
@@ -31,13 +31,14 @@ constexpr uint32_t request_code(uint32_t function, uint32_t access) {
 //
 // Errors common to all: INVALID_DEVICE_REQUEST (no such code), INFO_LENGTH_MISMATCH (input shorter than the
 // request needs), BUFFER_TOO_SMALL (output shorter than the fixed part of the reply), DEVICE_NOT_READY (the driver
-// is stopping). "Controller only" adds INVALID_DEVICE_STATE: this handle has not registered an event.
+// stops; after QUIESCE: every request but INFO, LIST and QUIESCE). "Controller only" adds INVALID_DEVICE_STATE: this
+// handle has not registered an event.
 
 // INFO     in: -                 out: Info           any handle
 constexpr uint32_t kInfo = request_code(0x800, kAccessRead);
 // REGISTER in: RegisterRequest   out: -              any handle; the caller's handle becomes the controller
 //   SHARING_VIOLATION another controller is registered; REVISION_MISMATCH wrong major version;
-//   INVALID_PARAMETER unknown flag or verdict; INVALID_HANDLE / OBJECT_TYPE_MISMATCH the event is none.
+//   INVALID_PARAMETER unknown flag or verdict; INVALID_HANDLE / OBJECT_TYPE_MISMATCH the event is not an event.
 //   Again from the same handle: the new event and options replace the old ones, and nothing that is held is released.
 constexpr uint32_t kRegister = request_code(0x801, kAccessBoth);
 // FETCH    in: -                 out: RecordsHeader + records   controller only; marks what it gives as seen
@@ -51,9 +52,14 @@ constexpr uint32_t kBlock = request_code(0x805, kAccessBoth);
 // RESET    in: -                 out: -              controller only; back to the state after load: what is held
 //   gets the disconnect verdict, the event, the rules, the seen marks and the counters are dropped.
 constexpr uint32_t kReset = request_code(0x806, kAccessBoth);
-// SET_RULES in: RulesHeader + rules   out: -         controller only; replaces all rules at once, or none of them
+// SET_RULES in: RulesHeader + rules   out: RulesReply + uint32 index[listed]   controller only; replaces all rules at
+//   once, or none of them. The reply names the rules that can never act.
 //   INVALID_PARAMETER malformed; INSUFFICIENT_RESOURCES no memory (the old rules stay).
 constexpr uint32_t kSetRules = request_code(0x807, kAccessBoth);
+// QUIESCE  in: -                 out: -              any handle; the first half of a stop. What is held gets the
+//   disconnect verdict, the controller is dropped and its event set; no new hold, no new controller until the driver is
+//   loaded again. A second QUIESCE succeeds and changes nothing.
+constexpr uint32_t kQuiesce = request_code(0x808, kAccessBoth);
 
 // Only in the Wine test build, whose kernel gives no process notifications: they are put in by request.
 // NOTE_CREATED in: NoteCreated + command line   out: uint32 1 = the creation is refused by a rule, 0 = it goes on
@@ -70,15 +76,17 @@ constexpr uint32_t kVerdictAllow = 1;
 constexpr uint32_t kVerdictBlock = 2;
 
 // Who decided.
-constexpr uint32_t kByNone = 0;        // nobody yet
+constexpr uint32_t kByNone = 0;        // not decided
 constexpr uint32_t kByController = 1;  // ALLOW or BLOCK
 constexpr uint32_t kByRule = 2;        // SET_RULES
 constexpr uint32_t kByTimeout = 3;     // the hold timeout passed
 constexpr uint32_t kByDisconnect = 4;  // the controller went away, or sent RESET
-constexpr uint32_t kByStop = 5;        // the driver was stopped
-constexpr uint32_t kByExempt = 6;      // never held: critical, protected, the controller or its descendant
-constexpr uint32_t kByLimit = 7;       // the process table was full or memory ran out
+constexpr uint32_t kByStop = 5;        // the driver was stopped, or QUIESCE was sent
+constexpr uint32_t kByExempt = 6;      // never held: needed by Windows, protected, the controller or its descendant
+constexpr uint32_t kByLimit = 7;       // the process table was full or memory ran out: RegisterRequest::limit_verdict
 constexpr uint32_t kByNoController = 8;      // no controller was registered
+constexpr uint32_t kByTamper = 9;      // a foreign thread was put into it before it ran: tamper_verdict
+constexpr uint32_t kByPico = 10;       // a WSL 1 process, which cannot be held: pico_verdict
 
 // States of a record. docs/design.md has the table of transitions.
 constexpr uint32_t kStateNew = 1;       // created, its image not yet mapped
@@ -96,13 +104,22 @@ constexpr uint32_t kFlagExempt = 0x10;               // on the list of processes
 constexpr uint32_t kFlagControllerDescendant = 0x20; // started by the controller, directly or not
 constexpr uint32_t kFlagCommandLineTruncated = 0x40; // longer than kMaxCommandLineBytes
 constexpr uint32_t kFlagCreateMissed = 0x80;         // its image was seen without its creation
-constexpr uint32_t kFlagNeverStarted = 0x100;        // a rule refused the creation: no process came to be
+constexpr uint32_t kFlagNeverStarted = 0x100;        // the creation was refused: no process came to be
+constexpr uint32_t kFlagForeignThread = 0x200;       // another process put a thread into it before it ran
+constexpr uint32_t kFlagParentClaimed = 0x400;       // the parent is not the creator
+constexpr uint32_t kFlagTerminateFailed = 0x800;     // blocked, and could not be terminated yet: it stays held
+constexpr uint32_t kFlagTampered = 0x1000;           // set by the library alone: its memory differs from its image
+constexpr uint32_t kFlagWriteOpen = 0x2000;          // its file was open for writing when it was created
+constexpr uint32_t kFlagDeletePending = 0x4000;      // its file was about to be deleted
+constexpr uint32_t kFlagTransacted = 0x8000;         // its file was opened in a transaction
+constexpr uint32_t kFlagNameChanged = 0x10000;       // the name at creation (creation_name) was another
+constexpr uint32_t kFlagPico = 0x20000;              // of a subsystem (WSL 1): it has no image and is never held
 
 // Results of ALLOW and BLOCK, one for each target.
 constexpr uint32_t kResultDone = 0;
 constexpr uint32_t kResultUnknown = 1;   // no such pid
 constexpr uint32_t kResultStale = 2;     // the pid now belongs to another process
-constexpr uint32_t kResultAnswered = 3;  // somebody or something had already decided
+constexpr uint32_t kResultAnswered = 3;  // it had its verdict before
 constexpr uint32_t kResultNotHeld = 4;   // it runs, or has not got as far as being held
 
 // RegisterRequest::flags
@@ -114,13 +131,21 @@ constexpr uint32_t kRegisterFlags = 0x3;
 constexpr uint32_t kFeatureCreateEx = 0x1;  // PsSetCreateProcessNotifyRoutineEx is registered: rules refuse creation
 constexpr uint32_t kFeatureNoteRequests = 0x2;  // the Wine test build
 constexpr uint32_t kFeatureDebugBuild = 0x4;
+constexpr uint32_t kFeatureThreadHold = 0x8;     // an extra thread of a held process is held, too (Windows 10)
+constexpr uint32_t kFeatureThreadNotify = 0x10;  // such a thread is noticed, and tamper_verdict decides (older)
+constexpr uint32_t kFeatureSubsystems = 0x20;    // processes of WSL 1 are listed, and pico_verdict decides
+constexpr uint32_t kFeatureSignatureLevel = 0x40;
 
 constexpr uint32_t kStatusBlocked = 0xC0000364;  // STATUS_ACCESS_DISABLED_BY_POLICY_OTHER: the exit of the blocked
 constexpr uint32_t kStatusUnknown = 0x103;       // RecordHeader::exit_status while it runs or when it is not known
 
 constexpr uint32_t kNoTimeout = 0;                   // RegisterRequest::hold_timeout_ms: hold for ever
 constexpr uint32_t kUnlimited = 0xFFFFFFFF;          // RecordHeader::hold_left_ms: no timeout
+constexpr uint32_t kUnknownLevel = 0xFFFFFFFF;       // RecordHeader::signature_level: the kernel does not tell
 constexpr uint32_t kMaxRecords = 131072;             // records of processes, at any time
+constexpr uint32_t kMaxTextBytes = 64 * 1024 * 1024; // of all their names and command lines
+constexpr uint32_t kReserveRecords = 256;            // set aside for when memory has run out
+constexpr uint32_t kReserveNameUnits = 1024;         // of each of the two names of such a record
 constexpr uint32_t kMaxNameBytes = 65534;            // of a UNICODE_STRING
 constexpr uint32_t kMaxCommandLineBytes = 8192;      // longer ones are cut, and flagged
 constexpr uint32_t kMaxTargets = 4096;               // in one ALLOW or BLOCK
@@ -136,9 +161,11 @@ struct RegisterRequest {
     uint32_t hold_timeout_ms;     // kNoTimeout = for ever
     uint32_t timeout_verdict;     // kVerdictAllow or kVerdictBlock
     uint32_t disconnect_verdict;  // kVerdictAllow or kVerdictBlock
-    uint32_t reserved;
+    uint32_t limit_verdict;       // the same: for what cannot be recorded or named for want of memory
+    uint32_t tamper_verdict;      // kVerdictBlock, or kVerdictAllow: a foreign thread is only marked
+    uint32_t pico_verdict;        // kVerdictAllow or kVerdictBlock: the creation of WSL 1 processes
 };
-static_assert(sizeof(RegisterRequest) == 32);
+static_assert(sizeof(RegisterRequest) == 40);
 static_assert(offsetof(RegisterRequest, event) == 8);
 static_assert(offsetof(RegisterRequest, disconnect_verdict) == 24);
 
@@ -155,7 +182,8 @@ struct RecordsHeader {
 };
 static_assert(sizeof(RecordsHeader) == 16);
 
-// One process. Three texts follow: image name, native name, command line; then zeros up to a multiple of 8.
+// One process. Four texts follow: image name, native name, command line, creation name; then zeros up to a multiple of
+// 8.
 struct RecordHeader {
     uint32_t size;                // of all of it, texts and padding too
     uint32_t pid;
@@ -174,9 +202,12 @@ struct RecordHeader {
     uint32_t image_name_bytes;    // DOS path, lowercase
     uint32_t native_name_bytes;   // \Device\... as the system gave it
     uint32_t command_line_bytes;  // 0 = not known
+    uint32_t creation_name_bytes; // native name at creation, where it differs from native_name; else 0
+    uint32_t signature_level;     // SE_SIGNING_LEVEL_...; kUnknownLevel = the kernel does not tell
     uint32_t reserved;
+    int64_t exited;               // 100 ns since 1601-01-01 UTC; 0 = it runs, or never started
 };
-static_assert(sizeof(RecordHeader) == 80);
+static_assert(sizeof(RecordHeader) == 96);
 static_assert(offsetof(RecordHeader, created) == 16);
 static_assert(offsetof(RecordHeader, flags) == 40);
 static_assert(offsetof(RecordHeader, image_name_bytes) == 64);
@@ -203,6 +234,14 @@ struct RuleHeader {
 };
 static_assert(sizeof(RuleHeader) == 16);
 
+// The reply of SET_RULES. A rule can never act when its path is one that is never held whatever created it, or when an
+// earlier rule has the same path.
+struct RulesReply {
+    uint32_t count;   // of rules that can never act
+    uint32_t listed;  // indices that follow, ascending: all of them, or as many as the buffer has room for
+};
+static_assert(sizeof(RulesReply) == 8);
+
 // Counters since load or RESET.
 struct Counters {
     uint64_t created;
@@ -224,12 +263,18 @@ struct Counters {
     uint64_t unknown_verdicts;
     uint64_t stale_verdicts;
     uint64_t late_verdicts;         // already answered, or not held
-    uint64_t terminate_failures;    // a blocked process that would not die
+    uint64_t terminate_failures;    // attempts to terminate a blocked process that failed
     uint64_t exits_lost;            // exit records dropped, unfetched, to make room
     uint64_t died_held;             // ended by others while they were held, or just before
-    uint64_t reserved[2];
+    uint64_t limit_allowed;         // let run without a question, for want of memory or room
+    uint64_t limit_blocked;         // refused or terminated for the same reason
+    uint64_t reserve_used;          // records that came from the reserve
+    uint64_t foreign_threads;       // threads that others put into a process before it ran
+    uint64_t critical_refused;      // attempts to terminate that were not made: its end would be the machine's
+    uint64_t pico_blocked;          // creations of WSL 1 processes that were refused
+    uint64_t reserved[4];
 };
-static_assert(sizeof(Counters) == 24 * 8);
+static_assert(sizeof(Counters) == 32 * 8);
 
 struct Info {
     uint32_t size;             // of this struct
@@ -241,11 +286,19 @@ struct Info {
     uint32_t held_count;
     uint32_t rule_count;
     uint64_t memory_bytes;     // held by the core at this moment
-    uint32_t hold_timeout_ms;  // in force
-    uint32_t reserved;
+    uint32_t hold_timeout_ms;  // this and the verdicts: the controller's, 0 where there is none
+    uint32_t timeout_verdict;
+    uint32_t disconnect_verdict;
+    uint32_t limit_verdict;
+    uint32_t tamper_verdict;
+    uint32_t pico_verdict;
+    uint32_t register_flags;  // kExemptDescendants, kReportExits
+    uint32_t quiesced;        // 1 = QUIESCE was sent: nothing is held until the driver is loaded again
+    uint32_t text_bytes;      // of names and command lines, of memory_bytes
+    uint32_t text_limit;      // kMaxTextBytes
     Counters counters;
 };
-static_assert(sizeof(Info) == 48 + sizeof(Counters));
+static_assert(sizeof(Info) == 80 + sizeof(Counters));
 static_assert(offsetof(Info, memory_bytes) == 32);
 
 struct NoteCreated {

@@ -1,36 +1,84 @@
 #include "exempt.h"
 
 #include "text.h"
+#include "volumes.h"
 
 namespace procmon {
 
 namespace {
 
-constexpr Text kCritical[] = {
-    literal(u"smss.exe"),       // sessions
-    literal(u"csrss.exe"),      // the Win32 subsystem: its death is the machine's
-    literal(u"wininit.exe"),   // starts the services
-    literal(u"winlogon.exe"),  // logging on, and unlocking
-    literal(u"services.exe"),  // the service control manager, which stops this driver
-    literal(u"lsass.exe"),      // security: its death restarts the machine
-    literal(u"logonui.exe"),   // what the user sees while logging on
-    literal(u"dwm.exe"),        // the desktop: without it nobody sees the question
-    literal(u"fontdrvhost.exe"),
-    literal(u"conhost.exe"),   // the console of a controller that writes to one
-    literal(u"werfault.exe"),  // error reports, of a controller too, and of a 32-bit one from the other folder
-    literal(u"wermgr.exe"),
+enum : Program {
+    kSmss = 1,
+    kCsrss,
+    kWininit,
+    kServices,
+    kLsass,
+    kWinlogon,
+    kLogonui,
+    kDwm,
+    kFontdrvhost,
+    kUserinit,
+    kConhost,
+    kSvchost,
+    kConsent,
+    kSihost,
+    kWudfhost,
+    kDrvinst,
+    kWerfault,
+    kWermgr,
+    kPrograms,
+};
+
+constexpr uint32_t below(Program creator) { return 1u << creator; }
+constexpr uint32_t kAnyCreator = 0xFFFFFFFF;
+static_assert(kPrograms <= 31, "a bit for each creator");
+
+struct Row {
+    Text name;
+    uint32_t creators;  // that start it on a healthy Windows
+    bool in_syswow64;   // its 32-bit twin counts as well
+};
+
+// Sources: Windows Internals, 7th edition, part 1, chapter 2 (system processes), part 2, chapters 10 (services, UMDF)
+// and 12 (start-up); for werfault and wermgr the documentation of Windows Error Reporting; for consent that of UAC
+// ("How User Account Control works": the Application Information service starts it); for conhost "Inside the Windows
+// Console" of the Windows Command-Line team.
+// What another program starts is held like anything else: any program may be started suspended, and its code replaced.
+// Not in the table on purpose: conhost below the console program (Windows 8 and later), which can be any program;
+// dllhost and RuntimeBroker, which run the code of others, and for which COM waits two minutes, longer than the default
+// hold; other services, for which the SCM waits 30 seconds.
+constexpr Row kTable[kPrograms] = {
+    {},
+    {literal(u"smss.exe"), kAnyCreator, false},      // sessions
+    {literal(u"csrss.exe"), kAnyCreator, false},     // the Win32 subsystem: its death is the machine's
+    {literal(u"wininit.exe"), kAnyCreator, false},   // starts the services
+    {literal(u"services.exe"), kAnyCreator, false},  // the service control manager, which stops this driver
+    {literal(u"lsass.exe"), kAnyCreator, false},     // security: its death restarts the machine
+    {literal(u"winlogon.exe"), below(kSmss), false},  // logging on, and unlocking
+    {literal(u"logonui.exe"), below(kWinlogon), false},  // what the user sees while logging on
+    {literal(u"dwm.exe"), below(kWinlogon) | below(kSvchost), false},  // the desktop; below svchost until Windows 7
+    {literal(u"fontdrvhost.exe"), below(kWininit) | below(kWinlogon), false},
+    {literal(u"userinit.exe"), below(kWinlogon), false},  // the first program of a session: it starts the shell
+    {literal(u"conhost.exe"), below(kCsrss), false},  // the console of any program, on Windows 7
+    {literal(u"svchost.exe"), below(kServices), true},  // a stop of this driver can queue behind its start
+    {literal(u"consent.exe"), below(kSvchost), false},  // without a UAC prompt there is no tool to stop the gate
+    {literal(u"sihost.exe"), below(kSvchost), false},   // the shell's host: the desktop waits for it
+    {literal(u"wudfhost.exe"), below(kSvchost) | below(kServices), false},  // user-mode drivers, keyboards among them
+    {literal(u"drvinst.exe"), below(kSvchost), false},  // installs a device that was plugged in
+    {literal(u"werfault.exe"), below(kSvchost) | below(kWermgr), true},  // error reports, the controller's too
+    {literal(u"wermgr.exe"), below(kSvchost) | below(kWerfault), true},
 };
 
 constexpr Text kSystem32 = literal(u"\\system32");
 constexpr Text kSysWow64 = literal(u"\\syswow64");  // as long as the other
+constexpr size_t kLongestName = 16;
 
 bool ends_with(Text text, Text end) {
     return text.length >= end.length && equal({text.data + text.length - end.length, end.length}, end);
 }
 
-// Is `folder` the system directory, or the one beside it for 32-bit programs?
-bool is_system_directory(Text system_directory, Text folder) {
-    if (equal(folder, system_directory)) return true;
+// Is `folder` the one beside the system directory, for 32-bit programs?
+bool is_syswow64(Text system_directory, Text folder) {
     if (!ends_with(system_directory, kSystem32) || !ends_with(folder, kSysWow64)) return false;
     const size_t root = system_directory.length - kSystem32.length;
     return equal({folder.data, folder.length - kSysWow64.length}, {system_directory.data, root});
@@ -38,14 +86,26 @@ bool is_system_directory(Text system_directory, Text folder) {
 
 }  // namespace
 
-bool is_critical_image(Text system_directory, Text image_name) {
-    const size_t stem = system_directory.length;
-    if (!stem || image_name.length <= stem + 1 || image_name.data[stem] != u'\\') return false;
-    if (!is_system_directory(system_directory, {image_name.data, stem})) return false;
-    const Text name = {image_name.data + stem + 1, image_name.length - stem - 1};
-    for (const Text& critical : kCritical)
-        if (equal(name, critical)) return true;
-    return false;
+Program program_of(const Port& port, Text system_directory, Text head, Text tail) {
+    const size_t stem = system_directory.length, length = head.length + tail.length;
+    if (!stem || length <= stem + 1 || length > stem + 1 + kLongestName) return kNoProgram;
+    char16_t path[kMaxSystemDirectory + 1 + kLongestName];
+    copy_lower(port, path, head);
+    copy_lower(port, path + head.length, tail);
+    if (path[stem] != u'\\') return kNoProgram;
+    const Text folder = {path, stem};
+    const bool is_system = equal(folder, system_directory);
+    if (!is_system && !is_syswow64(system_directory, folder)) return kNoProgram;
+    for (Program program = 1; program < kPrograms; ++program)
+        if (equal({path + stem + 1, length - stem - 1}, kTable[program].name))
+            return is_system || kTable[program].in_syswow64 ? program : kNoProgram;
+    return kNoProgram;
+}
+
+bool is_always_exempt(Program program) { return program && kTable[program].creators == kAnyCreator; }
+
+bool is_exempt(Program program, Program creator) {
+    return is_always_exempt(program) || (program && creator && kTable[program].creators & below(creator));
 }
 
 }  // namespace procmon

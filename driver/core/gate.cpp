@@ -14,95 +14,182 @@ namespace {
 constexpr uint32_t kIdlePid = 0;
 constexpr uint32_t kSystemPid = 4;
 
-// The record of a creation, not yet in the table; nullptr when memory ran out.
-Record* make_record(const Port& port, const Creation& creation) {
-    const Text command_line = cut(creation.command_line, kMaxCommandLineBytes);
-    Record* record = allocate<Record>(port, command_line.length * sizeof(char16_t));
-    if (!record) return nullptr;
+// What the pool gave for a process, before the lock is taken; each is nullptr where memory ran out, or there is nothing
+// to keep.
+struct Prepared {
+    DosHead head;
+    Record* record = nullptr;
+    Names* names = nullptr;
+    CommandLine* line = nullptr;
+
+    // Of those of `creation`: did memory run out for one?
+    [[nodiscard]] bool lacks(const Creation& creation) const {
+        return !record || (creation.native_name.length && !names) || (creation.command_line.length && !line);
+    }
+    void give_back(GateState& state, DeferredFree& deferred) {
+        state.give_back(record, deferred);
+        state.give_back(names, deferred);
+        state.give_back(line, deferred);
+    }
+};
+
+// WITHOUT the lock.
+void prepare(GateState& state, const Creation& creation, Prepared* prepared) {
+    const Port& port = state.port;
+    prepared->record = allocate<Record>(port);
+    if (creation.command_line.length) prepared->line = make_command_line(port, creation.command_line);
+    if (creation.native_name.length) prepared->names = make_names(port, creation.native_name, prepared->head);
+}
+
+void fill_record(GateState& state, Record* record, const Creation& creation) {
     record->pid = creation.pid;
     record->parent_pid = creation.parent_pid;
     record->creator_pid = creation.creator_pid;
     record->creator_tid = creation.creator_tid;
-    record->created = creation.created || creation.running ? creation.created : port.filetime(port.context);
-    record->command_line_length = static_cast<uint32_t>(command_line.length);
-    copy_text(text_behind(record), command_line);
-    if (command_line.length < creation.command_line.length) record->flags |= kFlagCommandLineTruncated;
+    record->created =
+        creation.created || creation.running ? creation.created : state.port.filetime(state.port.context);
+    record->signature_level = creation.signature_level;
+    record->flags = creation.file_flags;
     if (creation.running) record->flags |= kFlagRunningBefore;
-    return record;
-}
-
-Names* names_of(GateState& state, Text native_name) {
-    DosHead head;
-    {
-        Locked locked(state);
-        find_dos_head(state.port, state.volumes, state.system_directory_text(), native_name, &head);
-    }
-    return make_names(state.port, native_name, head);
-}
-
-// The part of on_create under the lock. `record` or `names` are nullptr where memory ran out.
-bool create_locked(GateState& state, const Creation& creation, Record* record, Names* names, DeferredFree& deferred) {
-    Counters& counters = state.counters;
-    if (!creation.running) ++counters.created;
-    if (!record || (creation.native_name.length && !names)) ++counters.allocation_failures;
-    if (Record* other = state.table.find(creation.pid)) {
-        if (creation.running) {  // it came to be while the list of running processes was being made
-            deferred.add(record);
-            deferred.add(names);
-            return false;
-        }
-        ++counters.pid_reused;
-        state.retire(other, kStatusUnknown, deferred);
-    }
-
-    const uint64_t next_key = state.last_key + 1;
-    const bool descendant = !creation.running && (state.descends(creation.parent_pid, next_key) ||
-                                                  state.descends(creation.creator_pid, next_key));
-    const bool critical = names && state.is_critical(names);
-    const bool exempt = critical || (descendant && state.controller.flags & kExemptDescendants);
-    const Rule* rule = creation.refusable && state.controller.owner && !exempt ? state.rule_for(names) : nullptr;
-    const bool refused = rule && rule->verdict == kVerdictBlock;
-    if (refused) ++counters.rule_blocked;
-
-    if (!record || !state.make_room(deferred)) {
-        deferred.add(record);
-        deferred.add(names);
-        return refused;
-    }
-    if (descendant) {
-        record->flags |= kFlagControllerDescendant;
-        record->descends_from = state.registrations;
-    }
-    if (critical) record->flags |= kFlagExempt;
-    if (creation.running && !names) record->flags |= kFlagNameMissing;
-    state.add_record(record, refused ? kStateExiting : creation.running ? kStateNamed : kStateNew, names);
-    if (refused) {
-        record->flags |= kFlagNeverStarted;
-        record->verdict = kVerdictBlock;
-        record->decided_by = kByRule;
-        record->exit_status = kStatusBlocked;
-    }
-    if (refused || creation.running) state.queue_for_fetch(record);
-    return refused;
+    if (creation.creator_pid && creation.parent_pid != creation.creator_pid) record->flags |= kFlagParentClaimed;
+    if (creation.pico) record->flags |= kFlagPico;
+    record->listed = creation.running;
 }
 
 // A process that is not held: it goes on, and FETCH shows it.
 void release_unasked(GateState& state, Record* record, uint32_t decided_by) {
     record->verdict = kVerdictAllow;
     record->decided_by = decided_by;
-    if (record->state == kStateNew) move_to(record, kStateNamed);
+    if (record->state == kStateNew) state.move_to(record, kStateNamed);
     state.queue_for_fetch(record);
 }
 
-// The first image of a process that the gate knows: true = it waits.
-bool decide_first_image(GateState& state, Record* record, const Image& image, Hold* hold) {
+// A process that must die before its thread goes on. No verdict: another process has ended it.
+void block_unasked(GateState& state, Record* record, Hold* hold, uint32_t verdict, uint32_t decided_by) {
+    record->verdict = verdict;
+    record->decided_by = decided_by;
+    state.hold(record, hold, kStateAnswered);
+    state.queue_terminate(record);
+}
+
+// The part of on_create under the lock. true: the creation is refused.
+bool create_locked(GateState& state, const Creation& creation, Prepared& prepared, DeferredFree& deferred) {
     Counters& counters = state.counters;
     const Controller& controller = state.controller;
-    if (record->names && state.is_critical(record->names)) record->flags |= kFlagExempt;
-    if (image.protected_process || (controller.owner && image.pid == controller.pid)) record->flags |= kFlagExempt;
-    const bool spared_descendant =
-        controller.owner && controller.flags & kExemptDescendants && record->descends_from == state.registrations;
-    if (record->flags & kFlagExempt || spared_descendant) {
+    if (!creation.running) ++counters.created;
+    if (prepared.lacks(creation)) ++counters.allocation_failures;
+    if (!creation.running && controller.owner && controller.pid == creation.pid) state.controller_gone(deferred);
+    if (Record* other = state.table.find(creation.pid)) {
+        if (creation.running) {  // it came to be while the list of running processes was being made
+            prepared.give_back(state, deferred);
+            return false;
+        }
+        ++counters.pid_reused;
+        state.retire(other, kStatusUnknown, deferred);
+    }
+
+    // The creator calls us: the record of its pid, if there is one, is its own.
+    const Record* creator = creation.running ? nullptr : state.table.find(creation.creator_pid);
+    const Program creator_program = creator ? creator->program : kNoProgram;
+    const Program program = state.program_of(prepared.head, creation.native_name);
+    const bool exempt = creation.running ? program != kNoProgram : is_exempt(program, creator_program);
+    const bool descendant = !creation.running && state.descends(creation.creator_pid, state.last_key + 1);
+    const bool spared = exempt || (descendant && state.spares_descendants());
+
+    Record* record = prepared.record;
+    if (!record && (record = state.reserve->take_record()) != nullptr) ++counters.reserve_used;
+    Names* names = state.fit_names(prepared.names, prepared.head, creation.native_name, deferred);
+    CommandLine* line = state.fit_command_line(prepared.line, deferred);
+    prepared.record = nullptr;
+    prepared.names = nullptr;
+    prepared.line = nullptr;
+    const bool has_room = record && state.make_room(deferred);
+    if (record && !has_room) ++counters.table_full;
+
+    bool refused = false;
+    uint32_t decided_by = kByNone;
+    if (creation.refusable && controller.owner && !spared) {
+        const Rule* rule = state.rule_for(names);
+        if (rule && rule->verdict == kVerdictBlock) {
+            ++counters.rule_blocked;
+            decided_by = kByRule;
+        } else if (creation.pico && controller.pico_verdict == kVerdictBlock) {
+            ++counters.pico_blocked;
+            decided_by = kByPico;
+        } else if (!has_room && controller.limit_verdict == kVerdictBlock) {
+            ++counters.limit_blocked;
+            decided_by = kByLimit;
+        }
+        refused = decided_by != kByNone;
+    }
+    if (!has_room) {
+        state.give_back(record, deferred);
+        state.give_back(names, deferred);
+        state.give_back(line, deferred);
+        return refused;
+    }
+
+    fill_record(state, record, creation);
+    const size_t kept_units = line ? line->length : 0;
+    if (kept_units < creation.command_line.length) record->flags |= kFlagCommandLineTruncated;
+    if (descendant) {
+        record->flags |= kFlagControllerDescendant;
+        record->descends_from = state.registrations;
+    }
+    if (exempt) {
+        record->flags |= kFlagExempt;
+        record->program = program;
+    }
+    record->creator_program = creator_program;
+    if (creation.running && !names) record->flags |= kFlagNameMissing;
+    const bool named = creation.running || creation.pico;
+    state.add_record(record, refused ? kStateExiting : named ? kStateNamed : kStateNew, names, line);
+    if (refused) {
+        record->flags |= kFlagNeverStarted;
+        record->verdict = kVerdictBlock;
+        record->decided_by = decided_by;
+        record->exit_status = kStatusBlocked;
+        state.queue_for_fetch(record);
+    } else if (creation.pico) {
+        release_unasked(state, record, !controller.owner ? kByNoController : spared ? kByExempt : kByPico);
+    } else if (creation.running) {
+        state.queue_for_fetch(record);
+    }
+    return refused;
+}
+
+// A process that has no record, and no room or memory for one: true = it waits until it has been terminated.
+bool decide_without_record(GateState& state, const Image& image, Program program, Hold* hold) {
+    const Controller& controller = state.controller;
+    if (!controller.owner || is_always_exempt(program) || image.protected_process || image.pid == controller.pid)
+        return false;
+    // Only what shows to be new may be ended: an image without a creation can be a later one of what runs.
+    if (!image.own || controller.limit_verdict == kVerdictAllow) {
+        ++state.counters.limit_allowed;
+        return false;
+    }
+    ++state.counters.limit_blocked;
+    auto* record = reinterpret_cast<Record*>(hold->own_record);
+    memset(static_cast<void*>(record), 0, sizeof *record);
+    record->pid = image.pid;
+    record->start_key = ++state.last_key;
+    record->in_hold = true;
+    state.move_to(record, kStateNew);
+    block_unasked(state, record, hold, kVerdictBlock, kByLimit);
+    return true;
+}
+
+// The first image of a process that the gate knows: true = it waits. `program`: the row that its name is.
+bool decide_first_image(GateState& state, Record* record, const Image& image, Program program, Hold* hold) {
+    Counters& counters = state.counters;
+    const Controller& controller = state.controller;
+    const Program creator = record->listed ? kNoProgram : record->creator_program;
+    record->program = is_exempt(program, creator) ? program : kNoProgram;
+    record->flags &= ~kFlagExempt;
+    if (record->program || image.protected_process || (controller.owner && image.pid == controller.pid))
+        record->flags |= kFlagExempt;
+    const bool spared = state.spares_descendants() && record->descends_from == state.registrations;
+    if (record->flags & kFlagExempt || spared) {
         ++counters.exempt;
         release_unasked(state, record, kByExempt);
         return false;
@@ -111,74 +198,136 @@ bool decide_first_image(GateState& state, Record* record, const Image& image, Ho
         release_unasked(state, record, kByNoController);
         return false;
     }
-    // What cannot be named for want of memory cannot be told from a critical process; and an image without a
-    // creation need not be the first one: waiting in a later one could stop a process that has been running.
+    // An image without a creation need not be the first one: to wait in a later one would stop a process that runs.
+    const bool may_run = record->flags & kFlagCreateMissed && !image.own;
+    // No rule and no callback can judge what has no name. What the system itself gave none is asked about all the same.
     const bool unnamed = !record->names && image.native_name.length;
-    if (unnamed || record->flags & kFlagCreateMissed) {
+    if (may_run || (unnamed && controller.limit_verdict == kVerdictAllow)) {
+        ++counters.limit_allowed;
         release_unasked(state, record, kByLimit);
         return false;
     }
-    if (const Rule* rule = state.rule_for(record->names)) {
+    if (unnamed) {
+        ++counters.limit_blocked;
+        block_unasked(state, record, hold, kVerdictBlock, kByLimit);
+        return true;
+    }
+    if (const Rule* rule = state.rule_for(record->names, record->creation_names)) {
         if (rule->verdict == kVerdictAllow) {
             ++counters.rule_allowed;
             release_unasked(state, record, kByRule);
             return false;
         }
         ++counters.rule_blocked;
-        record->verdict = kVerdictBlock;
-        record->decided_by = kByRule;
-        state.hold(record, hold, kStateAnswered);
-        state.queue_terminate(record);
+        block_unasked(state, record, hold, kVerdictBlock, kByRule);
         return true;
     }
     if (image.dying) {
-        // Not let through unasked: a second thread may have been put into the process, which goes on without this one.
+        // Not released: a second thread may have been put into the process, which goes on without this one.
         ++counters.died_held;
-        state.hold(record, hold, kStateAnswered);
-        state.queue_terminate(record);
+        block_unasked(state, record, hold, kVerdictNone, kByNone);
+        return true;
+    }
+    // Where an extra thread cannot be held, it may run by now.
+    const bool tampered = record->flags & kFlagForeignThread && !(state.features & kFeatureThreadHold);
+    if (tampered && controller.tamper_verdict == kVerdictBlock) {
+        block_unasked(state, record, hold, kVerdictBlock, kByTamper);
         return true;
     }
     state.hold(record, hold, kStateHeld);
     return true;
 }
 
-// The record of an image whose creation was missed; nullptr when there is no memory or no room for it.
-Record* add_missed_create(GateState& state, Record* fresh, DeferredFree& deferred) {
-    ++state.counters.image_without_create;
-    if (!fresh) ++state.counters.allocation_failures;
-    if (!fresh || !state.make_room(deferred)) {
-        deferred.add(fresh);
-        return nullptr;
-    }
-    fresh->flags = kFlagCreateMissed;
-    state.add_record(fresh, kStateNamed, nullptr);
-    return fresh;
+// Is this image the first that is notified of the process, so that it can be held there? What was listed as running has
+// not run if its own image comes only now: it was created suspended before.
+bool awaits_image(const Record* record, const Image& image) {
+    return record->state == kStateNew ||
+           (record->state == kStateNamed && record->listed && !record->image_seen && image.own);
 }
 
-// The part of begin_hold under the lock. Not `known`: `fresh` is the record for a creation that was missed.
-bool image_mapped(GateState& state, const Image& image, Names* names, bool known, Record* fresh, Hold* hold,
-                  DeferredFree& deferred) {
+// Is the process held, so that one more of its threads has to wait?
+bool is_held(const Record* record) { return record->holds && !record->done; }
+
+// The record of an image whose creation was missed; nullptr when there is no memory or no room for it.
+Record* add_missed_create(GateState& state, const Image& image, Record* record, DeferredFree& deferred) {
+    ++state.counters.image_without_create;
+    if (!record) {
+        ++state.counters.allocation_failures;
+        if (!(record = state.reserve->take_record())) return nullptr;
+        ++state.counters.reserve_used;
+    }
+    if (!state.make_room(deferred)) {
+        ++state.counters.table_full;
+        state.give_back(record, deferred);
+        return nullptr;
+    }
+    Creation missed;
+    missed.pid = image.pid;
+    missed.running = true;  // when it was created is not known
+    fill_record(state, record, missed);
+    record->listed = false;
+    record->flags = kFlagCreateMissed;
+    state.add_record(record, kStateNamed, nullptr, nullptr);
+    return record;
+}
+
+// Is the name that is mapped another than the one of the creation? Only native names of devices are compared, for the
+// system abbreviates in more than one way.
+bool is_renamed(const Port& port, const Image& image) {
+    const Text device = literal(u"\\device\\");
+    if (!starts_with_lowered(port, image.native_name, device) || !starts_with_lowered(port, image.mapped_name, device))
+        return false;
+    if (image.native_name.length != image.mapped_name.length) return true;
+    for (size_t i = 0; i < image.native_name.length; ++i)
+        if (lower(port, image.native_name.data[i]) != lower(port, image.mapped_name.data[i])) return true;
+    return false;
+}
+
+// The name that an image has.
+struct ImageName {
+    Text text;
+    bool is_changed;  // since the creation
+    Program program;  // by the name of the creation, which the system keeps: it cannot be changed by renaming the file
+};
+
+// The part of begin_hold under the lock. `was_known`: without one, `prepared.record` is for a creation that was missed.
+bool image_mapped(GateState& state, const Image& image, const ImageName& name, bool was_known, Prepared& prepared,
+                  Hold* hold, DeferredFree& deferred) {
     Counters& counters = state.counters;
     Record* record = state.table.find(image.pid);
-    if (!record && !known && !state.stopping) {
-        record = add_missed_create(state, fresh, deferred);
+    const bool missed = !record && !was_known && !state.stopping;
+    if (state.stopping || (!record && !missed) || (record && !awaits_image(record, image))) {
+        // Nothing to decide; the process may have gone meanwhile, or another thread may have brought it here first.
+        prepared.give_back(state, deferred);
+        if (state.stopping || !record || !image.own || !is_held(record) || image.dying) return false;
+        state.join_foreign(record, hold);
+        return true;
+    }
+    Program program = name.program;
+    if (!image.native_name.length && record && record->names)
+        program = program_of(state.port, state.system_directory_text(), {}, record->names->image());
+    if (missed) {
+        record = add_missed_create(state, image, prepared.record, deferred);
     } else {
-        deferred.add(fresh);
-        if (state.stopping || (record && record->state != kStateNew)) record = nullptr;
+        state.give_back(prepared.record, deferred);
     }
-    if (!record) {  // nobody waits; the process may have gone meanwhile
-        deferred.add(names);
-        return false;
+    prepared.record = nullptr;
+    if (!record) {
+        prepared.give_back(state, deferred);
+        return decide_without_record(state, image, program, hold);
     }
-    if (names)
+    record->image_seen = true;
+    if (name.text.length && !prepared.names) ++counters.allocation_failures;
+    Names* names = state.fit_names(prepared.names, prepared.head, name.text, deferred);
+    if (names) {
+        if (name.is_changed && record->names) record->flags |= kFlagNameChanged;
         state.set_names(record, names, deferred);
-    else if (image.native_name.length)
-        ++counters.allocation_failures;
+    }
     if (!record->names) {
         record->flags |= kFlagNameMissing;
-        if (!image.native_name.length) ++counters.missing_name;
+        if (!name.text.length) ++counters.missing_name;
     }
-    return decide_first_image(state, record, image, hold);
+    return decide_first_image(state, record, image, program, hold);
 }
 
 }  // namespace
@@ -189,7 +338,9 @@ Status Gate::start(const Port& port, uint32_t features) {
     if (state_) return kInvalidDeviceState;
     GateState* state = allocate<GateState>(port);
     Table::Segment* segment = state ? allocate<Table::Segment>(port) : nullptr;
-    if (!segment) {
+    Reserve* reserve = segment ? allocate<Reserve>(port) : nullptr;
+    if (!reserve) {
+        if (segment) port.release(port.context, segment);
         if (state) port.release(port.context, state);
         return kInsufficientResources;
     }
@@ -198,8 +349,11 @@ Status Gate::start(const Port& port, uint32_t features) {
     // Keys ascend from the time of the load, so that no two loads give out the same.
     const int64_t now = port.filetime(port.context);
     state->last_key = now > 0 ? static_cast<uint64_t>(now) : 0;
+    state->reserve = reserve;
+    reserve->fill();
     state->keep(state);
     state->keep(segment);
+    state->keep(reserve);
     state->table.open(segment);
     port.lock_create(port.context, &state->lock);
     state_ = state;
@@ -212,6 +366,14 @@ void Gate::stop() {
     Locked locked(*state_);
     state_->stopping = true;
     state_->end_controller(kVerdictAllow, kByStop, deferred);
+    if (state_->to_terminate.first) state_->port.worker_wake(state_->port.context);  // it need not wait any more
+}
+
+void Gate::quiesce() {
+    if (!state_) return;
+    DeferredFree deferred(state_->port);
+    Locked locked(*state_);
+    state_->quiesce(deferred);
 }
 
 void Gate::destroy() {
@@ -225,13 +387,14 @@ void Gate::destroy() {
         DeferredFree deferred(port);
         while (Record* record = state->table.records.first) {
             state->table.records.remove(record);
-            state->drop(record->names, deferred);
-            state->drop(record, deferred);
+            state->drop_record(record, deferred);
         }
         state->drop_volumes(state->volumes, deferred);
         state->drop_volumes(state->new_volumes, deferred);
         state->drop(state->system_directory, deferred);
         while (Table::Segment* segment = state->table.take_any()) state->drop(segment, deferred);
+        state->memory_bytes -= state->reserve->bytes;
+        deferred.add(state->reserve);
         PROCMON_CHECK(state->memory_bytes == state->bytes);
         port.lock_destroy(port.context, &state->lock);
         deferred.add(state);
@@ -301,18 +464,21 @@ Status Gate::set_system_directory(Text dos_path) {
 bool Gate::on_create(const Creation& creation) {
     if (!state_) return false;
     GateState& state = *state_;
-    Record* record = make_record(state.port, creation);
-    Names* names = creation.native_name.length ? names_of(state, creation.native_name) : nullptr;
+    Prepared prepared;
+    if (creation.native_name.length) {
+        Locked locked(state);
+        find_dos_head(state.port, state.volumes, state.system_directory_text(), creation.native_name, &prepared.head);
+    }
+    prepare(state, creation, &prepared);
     bool refused = false;
     bool grow = false;
     {
         DeferredFree deferred(state.port);
         Locked locked(state);
         if (state.stopping) {
-            deferred.add(record);
-            deferred.add(names);
+            prepared.give_back(state, deferred);
         } else {
-            refused = create_locked(state, creation, record, names, deferred);
+            refused = create_locked(state, creation, prepared, deferred);
             grow = state.table.wants_segment();
         }
     }
@@ -325,8 +491,7 @@ void Gate::on_exit(uint32_t pid, uint32_t exit_status) {
     GateState& state = *state_;
     DeferredFree deferred(state.port);
     Locked locked(state);
-    if (state.controller.owner && state.controller.pid == pid)
-        state.end_controller(state.controller.disconnect_verdict, kByDisconnect, deferred);
+    if (state.controller.owner && state.controller.pid == pid) state.controller_gone(deferred);
     Record* record = state.table.find(pid);
     if (!record) {  // what was refused at its creation ends, too, with the status that refused it
         if (exit_status != kStatusBlocked) ++state.counters.exit_without_create;
@@ -343,29 +508,32 @@ bool Gate::begin_hold(Hold* hold, const Image& image) {
     if (!state_ || image.pid == kIdlePid || image.pid == kSystemPid) return false;
     GateState& state = *state_;
     const Port& port = state.port;
-    DosHead head;
+    const bool renamed = is_renamed(port, image);
+    ImageName name = {renamed ? image.mapped_name : image.native_name, renamed, kNoProgram};
+    Prepared prepared;
     bool known;
     {
         Locked locked(state);
         const Record* record = state.table.find(image.pid);
         // The usual case, and the quick one: one more image of a process whose first has been seen.
-        if (state.stopping || (record && record->state != kStateNew)) return false;
+        if (state.stopping) return false;
+        if (record && !awaits_image(record, image) && !(image.own && is_held(record))) return false;
         if (!record && image.dying) return false;  // a creation that was refused ends so
         known = record;
-        find_dos_head(port, state.volumes, state.system_directory_text(), image.native_name, &head);
+        const Text system_directory = state.system_directory_text();
+        find_dos_head(port, state.volumes, system_directory, image.native_name, &prepared.head);
+        name.program = state.program_of(prepared.head, image.native_name);
+        if (renamed) find_dos_head(port, state.volumes, system_directory, name.text, &prepared.head);
     }
-    Names* names = image.native_name.length ? make_names(port, image.native_name, head) : nullptr;
-    Creation missed;
-    missed.pid = image.pid;
-    missed.running = true;  // when it was created is not known
-    Record* fresh = known ? nullptr : make_record(port, missed);
+    if (name.text.length) prepared.names = make_names(port, name.text, prepared.head);
+    if (!known) prepared.record = allocate<Record>(port);
     port.signal_create(port.context, &hold->signal);
     bool waits;
     bool grow;
     {
         DeferredFree deferred(port);
         Locked locked(state);
-        waits = image_mapped(state, image, names, known, fresh, hold, deferred);
+        waits = image_mapped(state, image, name, known, prepared, hold, deferred);
         grow = state.table.wants_segment();
     }
     if (!waits) port.signal_destroy(port.context, &hold->signal);
@@ -373,19 +541,73 @@ bool Gate::begin_hold(Hold* hold, const Image& image) {
     return waits;
 }
 
+bool Gate::begin_thread(Hold* hold, const Image& image) {
+    hold->record = nullptr;
+    if (!state_ || image.dying) return false;
+    GateState& state = *state_;
+    const Port& port = state.port;
+    {
+        Locked locked(state);
+        const Record* record = state.table.find(image.pid);
+        if (state.stopping || !record || !(record->state == kStateNew || is_held(record))) return false;
+    }
+    port.signal_create(port.context, &hold->signal);
+    bool waits = false;
+    {
+        Locked locked(state);
+        Record* record = state.table.find(image.pid);
+        if (!state.stopping && record && (record->state == kStateNew || is_held(record))) {
+            waits = true;
+            if (record->state != kStateNew) {
+                state.join_foreign(record, hold);
+            } else {  // it comes before the image notification, if there is one
+                const Text name = record->names ? record->names->image() : Text{};
+                if (!record->names) record->flags |= kFlagNameMissing;
+                const Program program = program_of(port, state.system_directory_text(), {}, name);
+                record->image_seen = true;
+                waits = decide_first_image(state, record, image, program, hold);
+            }
+        }
+    }
+    if (!waits) port.signal_destroy(port.context, &hold->signal);
+    return waits;
+}
+
+void Gate::on_thread(uint32_t pid) {
+    if (!state_) return;
+    GateState& state = *state_;
+    Locked locked(state);
+    Record* record = state.table.find(pid);
+    if (state.stopping || !record || !(record->state == kStateNew || is_held(record))) return;
+    if (record->state == kStateNew && !record->thread_seen) {
+        record->thread_seen = true;
+        return;
+    }
+    ++state.counters.foreign_threads;
+    record->flags |= kFlagForeignThread;
+    if (record->state != kStateHeld) return;  // if it is new: when its image comes
+    if (state.controller.tamper_verdict == kVerdictBlock) state.decide(record, kVerdictBlock, kByTamper);
+    if (record->fetched) state.queue_for_fetch(record);
+}
+
 bool Gate::still_held(Hold* hold, bool dying) {
     GateState& state = *state_;
     Locked locked(state);
     Record* record = static_cast<Record*>(hold->record);
+    const bool is_last = record->holds == hold && !hold->next;
+    if (dying && !is_last && !record->done) {
+        hold->leaves = true;  // the others of its process wait on
+        return false;
+    }
     if (record->state == kStateHeld && dying) {
         ++state.counters.died_held;
         state.leave_held(record);
         state.queue_terminate(record);
     } else if (record->state == kStateHeld && state.controller.hold_timeout_ms != kNoTimeout &&
-        state.waited_ms(record) >= state.controller.hold_timeout_ms) {
+               state.waited_ms(record) >= state.controller.hold_timeout_ms) {
         ++state.counters.timeouts;
         state.decide(record, state.controller.timeout_verdict, kByTimeout);
-        if (record->fetched) state.queue_for_fetch(record);  // its controller thinks that it waits
+        if (record->fetched) state.queue_for_fetch(record);  // its controller believes that it waits
     }
     hold->slice_ms = state.slice_ms(record);
     return !record->done;
@@ -398,9 +620,11 @@ uint32_t Gate::end_hold(Hold* hold) {
         DeferredFree deferred(state.port);
         Locked locked(state);
         Record* record = static_cast<Record*>(hold->record);
-        PROCMON_CHECK(record->hold == hold && record->done);
+        PROCMON_CHECK(record->done || hold->leaves);
         verdict = record->verdict == kVerdictBlock ? kVerdictBlock : kVerdictAllow;
-        record->hold = nullptr;
+        Hold** place = &record->holds;
+        while (*place != hold) place = &(*place)->next;
+        *place = hold->next;
         hold->record = nullptr;
         --state.holds;
         state.drop_if_done(record, deferred);
@@ -411,39 +635,52 @@ uint32_t Gate::end_hold(Hold* hold) {
 
 // ------------------------------------------------------------------------------------------------------- worker
 
-bool Gate::next_condemned(Condemned* condemned) {
+bool Gate::next_to_terminate(ToTerminate* to_terminate, uint32_t* wait_ms) {
+    *wait_ms = kUnlimited;
     if (!state_) return false;
     GateState& state = *state_;
     Locked locked(state);
-    Record* record = state.condemned.first;
-    if (!record) return false;
-    state.condemned.remove(record);
-    state.in_worker.append(record);
-    record->in_worker = true;
-    *condemned = {record->pid, record->start_key};
-    return true;
+    const uint64_t now = state.port.monotonic_ms(state.port.context);
+    for (Record* record = state.to_terminate.first; record; record = state.to_terminate.next(record)) {
+        if (record->retry_at_ms > now && !state.stopping) {
+            const uint64_t wait = record->retry_at_ms - now;
+            if (wait < *wait_ms) *wait_ms = static_cast<uint32_t>(wait);
+            continue;
+        }
+        state.to_terminate.remove(record);
+        state.in_worker.append(record);
+        record->in_worker = true;
+        record->last_try = state.stopping;
+        *to_terminate = {record->pid, record->start_key};
+        return true;
+    }
+    return false;
 }
 
-void Gate::terminated(const Condemned& condemned, bool died) {
+void Gate::terminated(const ToTerminate& to_terminate, Outcome outcome) {
     if (!state_) return;
     GateState& state = *state_;
     Locked locked(state);
     Record* record = state.in_worker.first;
-    while (record && record->start_key != condemned.start_key) record = state.in_worker.next(record);
+    while (record && record->start_key != to_terminate.start_key) record = state.in_worker.next(record);
     if (!record) return;
     state.in_worker.remove(record);
     record->in_worker = false;
-    if (!died) {
-        ++state.counters.terminate_failures;
-        ++record->terminate_tries;
-    }
+    if (outcome == Outcome::kFailed) ++state.counters.terminate_failures;
+    if (outcome == Outcome::kCritical) ++state.counters.critical_refused;
     if (record->state == kStateExiting) {
         state.release(record);
-    } else if (died || record->terminate_tries >= kTerminateTries) {
-        move_to(record, kStateReleased);
+    } else if (outcome == Outcome::kDied || record->last_try) {
+        state.move_to(record, kStateReleased);
         state.release(record);
     } else {
-        state.condemned.append(record);  // no wake: the worker lets some time pass and asks again
+        const bool quick = outcome == Outcome::kFailed && ++record->terminate_tries < kQuickTries;
+        record->retry_at_ms = state.port.monotonic_ms(state.port.context) + (quick ? kQuickRetryMs : kRetryMs);
+        state.to_terminate.append(record);
+        if (!quick && !(record->flags & kFlagTerminateFailed)) {
+            record->flags |= kFlagTerminateFailed;
+            state.queue_for_fetch(record);
+        }
     }
 }
 
@@ -461,8 +698,7 @@ void Gate::handle_closed(uint64_t owner) {
     GateState& state = *state_;
     DeferredFree deferred(state.port);
     Locked locked(state);
-    if (owner && state.controller.owner == owner)
-        state.end_controller(state.controller.disconnect_verdict, kByDisconnect, deferred);
+    if (owner && state.controller.owner == owner) state.controller_gone(deferred);
 }
 
 }  // namespace procmon

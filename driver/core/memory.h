@@ -24,11 +24,11 @@ struct Block {
     size_t bytes;
 };
 
-// A zeroed T with `extra` bytes of room behind it, or nullptr.
+// A zeroed T with `extra` bytes of room behind it, or nullptr. `paged`: for what is touched at <= APC_LEVEL alone.
 template <class T>
-[[nodiscard]] T* allocate(const Port& port, size_t extra = 0) {
+[[nodiscard]] T* allocate(const Port& port, size_t extra = 0, bool paged = false) {
     static_assert(alignof(T) <= 16, "the port aligns to 16 bytes");
-    T* block = static_cast<T*>(port.allocate(port.context, sizeof(T) + extra));
+    T* block = static_cast<T*>((paged ? port.allocate_paged : port.allocate)(port.context, sizeof(T) + extra));
     if (block) block->bytes = sizeof(T) + extra;
     return block;
 }

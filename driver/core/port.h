@@ -18,12 +18,20 @@ struct alignas(16) SignalStorage {
     unsigned char bytes[128];
 };
 
+// A record goes from one state to the next; the numbers are those of protocol.h.
+struct StateChange {
+    uint32_t pid;
+    uint64_t start_key;
+    uint32_t from, to, verdict, decided_by;
+};
+
 struct Port {
     void* context;
 
-    // Nonpaged, 16-byte aligned and zeroed, or nullptr. May be called under the lock.
+    // 16-byte aligned and zeroed, or nullptr; nonpaged, or paged for texts. Never called under the lock.
     void* (*allocate)(void* context, size_t bytes);
-    void (*release)(void* context, void* memory);
+    void* (*allocate_paged)(void* context, size_t bytes);
+    void (*release)(void* context, void* memory);  // of either
 
     // One lock, not recursive. It is never held across a wait.
     void (*lock_create)(void* context, LockStorage*);
@@ -42,11 +50,14 @@ struct Port {
     void (*user_event_set)(void* context, void* event);
     void (*user_event_close)(void* context, void* event);
 
-    // Wakes the worker thread, which then calls Gate::next_condemned. Under the lock.
+    // Wakes the worker thread, which then calls Gate::next_to_terminate. Under the lock.
     void (*worker_wake)(void* context);
 
+    // For a person with a debugger; under the lock.
+    void (*trace)(void* context, const StateChange& change);
+
     uint64_t (*monotonic_ms)(void* context);        // never goes back; under the lock
-    int64_t (*filetime)(void* context);             // 100 ns since 1601-01-01 UTC
+    int64_t (*filetime)(void* context);             // 100 ns since 1601-01-01 UTC; under the lock
     char16_t (*lowercase)(void* context, char16_t); // the system's own table: RtlDowncaseUnicodeString; under the lock
 };
 

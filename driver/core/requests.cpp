@@ -44,23 +44,31 @@ uint32_t hold_left_ms(const GateState& state, const Record& record) {
     return waited < limit ? limit - waited : 0;
 }
 
-uint32_t record_bytes(Record& record) {
-    size_t units = record.command_line_length;
-    if (record.names) units += record.names->image_length + record.names->native_length;
-    return static_cast<uint32_t>(round_up(sizeof(RecordHeader) + units * sizeof(char16_t), 8));
-}
+// The texts of a record, in the order in which they follow its header.
+struct Texts {
+    Text image, native, command_line, creation;
+
+    explicit Texts(const Record& record) {
+        if (record.names) image = record.names->image(), native = record.names->native();
+        if (record.command_line) command_line = record.command_line->text();
+        if (record.creation_names) creation = record.creation_names->native();
+    }
+    [[nodiscard]] uint32_t record_bytes() const {
+        const size_t units = image.length + native.length + command_line.length + creation.length;
+        return static_cast<uint32_t>(round_up(sizeof(RecordHeader) + units * sizeof(char16_t), 8));
+    }
+};
+
+uint32_t bytes_of(Text text) { return static_cast<uint32_t>(text.length * sizeof(char16_t)); }
 
 unsigned char* append(unsigned char* to, Text text) {
     if (text.length) memcpy(to, text.data, text.length * sizeof(char16_t));
     return to + text.length * sizeof(char16_t);
 }
 
-void write_record(Request& request, size_t offset, Record& record) {
-    const Text image = record.names ? record.names->image() : Text{};
-    const Text native = record.names ? record.names->native() : Text{};
-    const Text command_line = record.command_line();
+void write_record(Request& request, size_t offset, const Record& record, const Texts& texts) {
     RecordHeader header = {};
-    header.size = record_bytes(record);
+    header.size = texts.record_bytes();
     header.pid = record.pid;
     header.start_key = record.start_key;
     header.created = record.created;
@@ -74,23 +82,29 @@ void write_record(Request& request, size_t offset, Record& record) {
     header.exit_status = record.exit_status;
     header.held_ms = record.state == kStateHeld ? request.state.waited_ms(&record) : record.held_ms;
     header.hold_left_ms = hold_left_ms(request.state, record);
-    header.image_name_bytes = static_cast<uint32_t>(image.length * sizeof(char16_t));
-    header.native_name_bytes = static_cast<uint32_t>(native.length * sizeof(char16_t));
-    header.command_line_bytes = static_cast<uint32_t>(command_line.length * sizeof(char16_t));
+    header.image_name_bytes = bytes_of(texts.image);
+    header.native_name_bytes = bytes_of(texts.native);
+    header.command_line_bytes = bytes_of(texts.command_line);
+    header.creation_name_bytes = bytes_of(texts.creation);
+    header.signature_level = record.signature_level;
+    header.exited = record.exited_at;
     write(request, offset, header);
     unsigned char* const start = request.output + offset;
-    unsigned char* const end = append(append(append(start + sizeof header, image), native), command_line);
+    unsigned char* end = start + sizeof header;
+    end = append(append(end, texts.image), texts.native);
+    end = append(append(end, texts.command_line), texts.creation);
     memset(end, 0, static_cast<size_t>(start + header.size - end));
 }
 
 // Writes the record behind the `header.count` others, or notes that it does not fit.
 bool add_record(Request& request, RecordsHeader* header, Record& record) {
-    const uint32_t bytes = record_bytes(record);
+    const Texts texts(record);
+    const uint32_t bytes = texts.record_bytes();
     if (bytes > request.output_bytes - request.written) {
         header->needed_bytes = bytes;
         return false;
     }
-    write_record(request, request.written, record);
+    write_record(request, request.written, record, texts);
     request.written += bytes;
     ++header->count;
     return true;
@@ -113,6 +127,15 @@ Status info(Request& request) {
         info.rule_count = state.rules ? state.rules->count : 0;
         info.memory_bytes = state.memory_bytes;
         info.hold_timeout_ms = state.controller.hold_timeout_ms;
+        info.timeout_verdict = state.controller.timeout_verdict;
+        info.disconnect_verdict = state.controller.disconnect_verdict;
+        info.limit_verdict = state.controller.limit_verdict;
+        info.tamper_verdict = state.controller.tamper_verdict;
+        info.pico_verdict = state.controller.pico_verdict;
+        info.register_flags = state.controller.flags;
+        info.quiesced = state.quiesced;
+        info.text_bytes = static_cast<uint32_t>(state.text_bytes);
+        info.text_limit = kMaxTextBytes;
         info.counters = state.counters;
     }
     write(request, 0, info);
@@ -127,8 +150,11 @@ Status register_controller(Request& request) {
     const Port& port = state.port;
     const auto asked = read<RegisterRequest>(request);
     if (asked.version >> 16 != kVersionMajor) return kRevisionMismatch;
-    if (asked.flags & ~kRegisterFlags || asked.reserved) return kInvalidParameter;
-    if (!is_verdict(asked.timeout_verdict) || !is_verdict(asked.disconnect_verdict)) return kInvalidParameter;
+    if (asked.flags & ~kRegisterFlags) return kInvalidParameter;
+    const uint32_t verdicts[] = {asked.timeout_verdict, asked.disconnect_verdict, asked.limit_verdict,
+                                 asked.tamper_verdict, asked.pico_verdict};
+    for (const uint32_t verdict : verdicts)
+        if (!is_verdict(verdict)) return kInvalidParameter;
     void* event = nullptr;
     const Status opened = port.user_event_open(port.context, asked.event, &event);
     if (opened != kSuccess) return opened;
@@ -137,14 +163,23 @@ Status register_controller(Request& request) {
     Locked locked(state);
     PROCMON_CHECK(request.caller.owner);
     Controller& controller = state.controller;
-    if (state.stopping || (controller.owner && !state.is_controller(request.caller))) {
+    const bool ends = state.stopping || state.quiesced;
+    if (ends || (controller.owner && !state.is_controller(request.caller))) {
         deferred.close(event);
-        return state.stopping ? kDeviceNotReady : kSharingViolation;
+        return ends ? kDeviceNotReady : kSharingViolation;
     }
     const bool is_new = !controller.owner;
     if (!is_new) deferred.close(controller.event);
-    controller = {request.caller.owner,  request.caller.pid,       asked.flags, asked.hold_timeout_ms,
-                  asked.timeout_verdict, asked.disconnect_verdict, event};
+    controller = {request.caller.owner,
+                  request.caller.pid,
+                  asked.flags,
+                  asked.hold_timeout_ms,
+                  asked.timeout_verdict,
+                  asked.disconnect_verdict,
+                  asked.limit_verdict,
+                  asked.tamper_verdict,
+                  asked.pico_verdict,
+                  event};
     if (is_new) {
         ++state.registrations;
         // Everything that runs is new to this controller, and was there before it.
@@ -249,10 +284,35 @@ Status reset(Request& request) {
     return kSuccess;
 }
 
+// Marks the rules about programs that are never held, whatever created them. A DOS path is compared as it is, a native
+// one by the drive letters of now. Takes the lock for each, for a short time.
+void mark_exempt(GateState& state, Rules& rules) {
+    DosHead head;
+    for (uint32_t i = 0; i < rules.count; ++i) {
+        Rule& rule = rules.first[i];
+        Locked locked(state);
+        find_dos_head(state.port, state.volumes, state.system_directory_text(), rule.path, &head);
+        if (is_always_exempt(state.program_of(head, rule.path))) rule.is_inert = true;
+    }
+}
+
+void write_inert(Request& request, const Rules* rules) {
+    RulesReply reply = {};
+    const size_t room = (request.output_bytes - sizeof reply) / sizeof(uint32_t);
+    for (uint32_t i = 0; rules && i < rules->count; ++i) {
+        if (!rules->first[i].is_inert) continue;
+        if (reply.count++ < room) write(request, sizeof reply + reply.listed++ * sizeof(uint32_t), i);
+    }
+    write(request, 0, reply);
+    request.written = sizeof reply + reply.listed * sizeof(uint32_t);
+}
+
 Status set_rules(Request& request) {
     GateState& state = request.state;
     Rules* rules = nullptr;
     const Status parsed = parse_rules(state.port, request.input, request.input_bytes, &rules);
+    if (rules) mark_exempt(state, *rules);
+    if (parsed == kSuccess) write_inert(request, rules);  // before others can replace the rules
     DeferredFree deferred(state.port);
     Locked locked(state);
     if (parsed == kInsufficientResources) ++state.counters.allocation_failures;
@@ -267,34 +327,37 @@ Status set_rules(Request& request) {
     return kSuccess;
 }
 
+Status quiesce(Request& request) {
+    DeferredFree deferred(request.state.port);
+    Locked locked(request.state);
+    if (request.state.stopping) return kDeviceNotReady;
+    request.state.quiesce(deferred);
+    return kSuccess;
+}
+
 // ----------------------------------------------------------------------------------------------------- table
+
+enum Who { kAnyHandle, kNotQuiesced, kController };  // may send it: each is more than the one before
 
 struct Entry {
     uint32_t code;
-    uint32_t access;  // that the handle must have been opened with
-    bool controller_only;
+    Who who;
     uint32_t min_input;
     uint32_t min_output;
     Status (*handler)(Request&);
 };
 
 constexpr Entry kRequests[] = {
-    {kInfo, kAccessRead, false, 0, sizeof(Info), info},
-    {kRegister, kAccessBoth, false, sizeof(RegisterRequest), 0, register_controller},
-    {kFetch, kAccessRead, true, 0, sizeof(RecordsHeader), fetch},
-    {kList, kAccessRead, false, sizeof(ListRequest), sizeof(RecordsHeader), list},
-    {kAllow, kAccessBoth, true, sizeof(Target), sizeof(uint32_t), allow},
-    {kBlock, kAccessBoth, true, sizeof(Target), sizeof(uint32_t), block},
-    {kReset, kAccessBoth, true, 0, 0, reset},
-    {kSetRules, kAccessBoth, true, sizeof(RulesHeader), 0, set_rules},
+    {kInfo, kAnyHandle, 0, sizeof(Info), info},
+    {kRegister, kNotQuiesced, sizeof(RegisterRequest), 0, register_controller},
+    {kFetch, kController, 0, sizeof(RecordsHeader), fetch},
+    {kList, kAnyHandle, sizeof(ListRequest), sizeof(RecordsHeader), list},
+    {kAllow, kController, sizeof(Target), sizeof(uint32_t), allow},
+    {kBlock, kController, sizeof(Target), sizeof(uint32_t), block},
+    {kReset, kController, 0, 0, reset},
+    {kSetRules, kController, sizeof(RulesHeader), sizeof(RulesReply), set_rules},
+    {kQuiesce, kAnyHandle, 0, 0, quiesce},
 };
-
-constexpr bool codes_agree() {
-    for (const Entry& entry : kRequests)
-        if ((entry.code >> 14 & 3) != entry.access) return false;
-    return true;
-}
-static_assert(codes_agree(), "the access in the table is the one that the request code asks the system to check");
 
 const Entry* find_entry(uint32_t code) {
     for (const Entry& entry : kRequests)
@@ -304,9 +367,8 @@ const Entry* find_entry(uint32_t code) {
 
 Status admission(GateState& state, const Caller& caller, const Entry& entry) {
     Locked locked(state);
-    if (state.stopping) return kDeviceNotReady;
-    if ((caller.access & entry.access) != entry.access) return kAccessDenied;
-    if (entry.controller_only && !state.is_controller(caller)) return kInvalidDeviceState;
+    if (state.stopping || (state.quiesced && entry.who != kAnyHandle)) return kDeviceNotReady;
+    if (entry.who == kController && !state.is_controller(caller)) return kInvalidDeviceState;
     return kSuccess;
 }
 

@@ -75,17 +75,19 @@ Status parse_rules(const Port& port, const void* input, size_t input_bytes, Rule
     built->mask = bucket_count - 1;
     const Rule** buckets = buckets_of(built);
     Rule* rule = reinterpret_cast<Rule*>(reinterpret_cast<unsigned char*>(buckets) + buckets_bytes);
+    built->first = rule;
     char16_t* text = reinterpret_cast<char16_t*>(rule + header.count);
 
     offset = sizeof header;
     for (uint32_t i = 0; i < header.count; ++i, ++rule) {
         if (!next_entry(bytes, input_bytes, &offset, &entry)) break;  // never: it was sound above
         copy_lower(port, text, entry.path);
-        *rule = {nullptr, 0, {text, entry.path.length}, entry.header.verdict, i};
+        *rule = {nullptr, 0, {text, entry.path.length}, entry.header.verdict, i, false};
         rule->hash = hash_lowered(port, rule->path);
         text += entry.path.length;
         const Rule** place = &buckets[rule->hash & built->mask];
-        while (*place) place = &const_cast<Rule*>(*place)->next_in_bucket;
+        for (; *place; place = &const_cast<Rule*>(*place)->next_in_bucket)
+            if ((*place)->hash == rule->hash && equal((*place)->path, rule->path)) rule->is_inert = true;
         *place = rule;
     }
     *rules = built;

@@ -14,12 +14,14 @@ struct Rule {
     Text path;  // lowercase
     uint32_t verdict;
     uint32_t index;
+    bool is_inert;  // it can never act
 };
 
 // One block: the set, its buckets, its rules, their paths.
 struct Rules : Block {
     uint32_t count;
     uint32_t mask;  // of the buckets
+    Rule* first;    // `count` of them, in the order of the request
 
     // The earlier one of the rules for the native and for the DOS path, or nullptr. Each hash is of the lowercase
     // text; `image` is lowercase already, `native` need not be.

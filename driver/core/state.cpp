@@ -9,9 +9,70 @@ using namespace wire;
 
 namespace {
 
-constexpr int kMaxAncestry = 64;  // parents looked at for one process
+constexpr int kMaxAncestry = 64;  // creators looked at for one process
+
+// The parts of a name: how the DOS path begins, what of the native name follows, and the native name; all cut to what a
+// UNICODE_STRING can hold.
+struct NameParts {
+    Text head, tail, native;
+
+    NameParts(Text native_name, const DosHead& dos_head) {
+        head = {dos_head.text, dos_head.length};
+        native = cut(native_name, kMaxNameBytes);
+        tail = cut({native.data + dos_head.consumed, native.length - dos_head.consumed},
+                   kMaxNameBytes - head.length * sizeof(char16_t));
+    }
+    [[nodiscard]] size_t units() const { return head.length + tail.length + native.length; }
+};
+
+// `names` has room for them.
+void write_names(const Port& port, Names* names, const NameParts& parts, bool is_native) {
+    names->image_length = static_cast<uint32_t>(parts.head.length + parts.tail.length);
+    names->native_length = static_cast<uint32_t>(parts.native.length);
+    names->image_is_native = is_native;
+    char16_t* text = text_behind(names);
+    copy_text(text, parts.head);
+    copy_lower(port, text + parts.head.length, parts.tail);
+    copy_text(text + names->image_length, parts.native);
+    names->image_hash = hash_lowered(port, names->image());
+    names->native_hash = is_native ? names->image_hash : hash_lowered(port, parts.native);
+}
+
+// Takes the first of a chain, zeroed but for what Block says.
+template <class T>
+T* take(Block** chain, size_t bytes) {
+    Block* block = *chain;
+    if (!block) return nullptr;
+    *chain = block->next_deferred;
+    memset(static_cast<void*>(block), 0, bytes);
+    return static_cast<T*>(block);
+}
+
+template <class T, size_t kCount>
+bool lies_in(const T (&array)[kCount], const void* block) {
+    const auto at = reinterpret_cast<uintptr_t>(block), first = reinterpret_cast<uintptr_t>(array);
+    return at >= first && at - first < sizeof array;
+}
 
 }  // namespace
+
+void Reserve::fill() {
+    for (uint32_t i = kReserveRecords; i-- > 0;) {
+        if (!give_back(&records[i]) || !give_back(&names[i].names)) return;  // never: both are its own
+    }
+}
+
+Record* Reserve::take_record() { return take<Record>(&free_records, sizeof(Record)); }
+Names* Reserve::take_names() { return take<Names>(&free_names, sizeof(Names)); }
+
+bool Reserve::give_back(Block* block) {
+    const bool is_record = lies_in(records, block);
+    if (!is_record && !lies_in(names, block)) return false;
+    Block*& chain = is_record ? free_records : free_names;
+    block->next_deferred = chain;
+    chain = block;
+    return true;
+}
 
 DeferredFree::~DeferredFree() {
     while (Block* block = blocks_) {
@@ -22,49 +83,64 @@ DeferredFree::~DeferredFree() {
 }
 
 Names* make_names(const Port& port, Text native_name, const DosHead& head) {
-    const Text native = cut(native_name, kMaxNameBytes);
-    const Text tail = cut({native.data + head.consumed, native.length - head.consumed},
-                          kMaxNameBytes - head.length * sizeof(char16_t));
-    const size_t image_length = head.length + tail.length;
-    Names* names = allocate<Names>(port, (image_length + native.length) * sizeof(char16_t));
-    if (!names) return nullptr;
-    names->image_length = static_cast<uint32_t>(image_length);
-    names->native_length = static_cast<uint32_t>(native.length);
-    names->image_is_native = !head.consumed;
-    char16_t* text = text_behind(names);
-    copy_text(text, {head.text, head.length});
-    copy_lower(port, text + head.length, tail);
-    copy_text(text + image_length, native);
-    names->image_hash = hash_lowered(port, names->image());
-    names->native_hash = names->image_is_native ? names->image_hash : hash_lowered(port, native);
+    const NameParts parts(native_name, head);
+    Names* names = allocate<Names>(port, parts.units() * sizeof(char16_t), true);
+    if (names) write_names(port, names, parts, !head.consumed);
     return names;
 }
 
-bool GateState::is_critical(Names* names) { return is_critical_image(system_directory_text(), names->image()); }
-
-const Rule* GateState::rule_for(Names* names) {
-    if (!rules || !names) return nullptr;
-    return rules->find(port, names->native(), names->native_hash, names->image(), names->image_hash);
+CommandLine* make_command_line(const Port& port, Text text) {
+    const Text kept = cut(text, kMaxCommandLineBytes);
+    CommandLine* line = allocate<CommandLine>(port, kept.length * sizeof(char16_t), true);
+    if (!line) return nullptr;
+    line->length = kept.length;
+    copy_text(text_behind(line), kept);
+    return line;
 }
 
-bool GateState::descends(uint32_t pid, uint64_t younger_key) const {
+Program GateState::program_of(const DosHead& head, Text native_name) {
+    const NameParts parts(native_name, head);
+    return procmon::program_of(port, system_directory_text(), parts.head, parts.tail);
+}
+
+const Rule* GateState::rule_for(Names* names, Names* creation_names) {
+    if (!rules || !names) return nullptr;
+    const Rule* rule = rules->find(port, names->native(), names->native_hash, names->image(), names->image_hash);
+    if (!creation_names || (rule && rule->verdict == kVerdictBlock)) return rule;
+    rule = rule_for(creation_names);
+    return rule && rule->verdict == kVerdictBlock ? rule : nullptr;
+}
+
+bool GateState::descends(uint32_t creator_pid, uint64_t younger_key) const {
     if (!controller.owner) return false;
     for (int i = 0; i < kMaxAncestry; ++i) {
-        if (pid == controller.pid) return true;
-        const Record* record = table.find(pid);
-        // A parent is older than its child; a younger one has the pid of a parent that is gone.
+        const Record* record = table.find(creator_pid);
         if (!record || record->start_key >= younger_key) return false;
-        if (record->descends_from == registrations) return true;
+        if (creator_pid == controller.pid || record->descends_from == registrations) return true;
         younger_key = record->start_key;
-        pid = record->parent_pid;
+        creator_pid = record->creator_pid;
     }
     return false;
+}
+
+void GateState::keep_text(Block* block) {
+    keep(block);
+    text_bytes += block->bytes;
 }
 
 void GateState::drop(Block* block, DeferredFree& deferred) {
     if (!block) return;
     memory_bytes -= block->bytes;
-    deferred.add(block);
+    give_back(block, deferred);
+}
+
+void GateState::drop_text(Block* block, DeferredFree& deferred) {
+    if (block) text_bytes -= block->bytes;
+    drop(block, deferred);
+}
+
+void GateState::give_back(Block* block, DeferredFree& deferred) {
+    if (block && !reserve->give_back(block)) deferred.add(block);
 }
 
 void GateState::drop_volumes(VolumeMap& map, DeferredFree& deferred) {
@@ -74,26 +150,55 @@ void GateState::drop_volumes(VolumeMap& map, DeferredFree& deferred) {
     }
 }
 
+Names* GateState::fit_names(Names* names, const DosHead& head, Text native_name, DeferredFree& deferred) {
+    if (names && make_text_room(names->bytes, deferred)) return names;
+    give_back(names, deferred);
+    if (!native_name.length) return nullptr;
+    const NameParts parts(native_name, head);
+    if (parts.units() * sizeof(char16_t) > sizeof(Reserve::NamesAndText::text)) return nullptr;
+    names = reserve->take_names();
+    if (names) write_names(port, names, parts, !head.consumed);
+    return names;
+}
+
+CommandLine* GateState::fit_command_line(CommandLine* line, DeferredFree& deferred) {
+    if (line && make_text_room(line->bytes, deferred)) return line;
+    give_back(line, deferred);
+    return nullptr;
+}
+
 bool GateState::make_room(DeferredFree& deferred) {
-    if (table.size() < kMaxRecords) return true;
+    while (table.size() >= kMaxRecords)
+        if (!give_up_exit(deferred)) return false;
+    return true;
+}
+
+bool GateState::make_text_room(size_t more_bytes, DeferredFree& deferred) {
+    while (text_bytes + more_bytes > kMaxTextBytes)
+        if (!give_up_exit(deferred)) return false;
+    return true;
+}
+
+bool GateState::give_up_exit(DeferredFree& deferred) {
     for (Record* record = exited.first; record; record = exited.next(record)) {
-        if (record->hold) continue;
+        if (record->holds) continue;
         ++counters.exits_lost;
         unseen.remove(record);
         drop_if_done(record, deferred);
         return true;
     }
-    ++counters.table_full;
     return false;
 }
 
-void GateState::add_record(Record* record, uint32_t to_state, Names* names) {
+void GateState::add_record(Record* record, uint32_t to_state, Names* names, CommandLine* line) {
     record->start_key = ++last_key;
     record->exit_status = kStatusUnknown;
     record->names = names;
+    record->command_line = line;
     keep(record);
+    if (line) keep_text(line);
     if (names) {
-        keep(names);
+        keep_text(names);
         if (names->image_is_native) record->flags |= kFlagNameNative;
     }
     move_to(record, to_state);
@@ -102,32 +207,55 @@ void GateState::add_record(Record* record, uint32_t to_state, Names* names) {
 }
 
 void GateState::set_names(Record* record, Names* names, DeferredFree& deferred) {
-    drop(record->names, deferred);
+    if (record->flags & kFlagNameChanged && !record->creation_names) {
+        record->creation_names = record->names;
+        record->names = nullptr;
+    }
+    drop_text(record->names, deferred);
     record->names = names;
-    keep(names);
+    keep_text(names);
     record->flags &= ~kFlagNameNative;
     if (names->image_is_native) record->flags |= kFlagNameNative;
 }
 
+void GateState::move_to(Record* record, uint32_t to_state) {
+    PROCMON_CHECK(kTransitions[record->state] & state_bit(to_state));
+    port.trace(port.context, {record->pid, record->start_key, record->state, to_state, record->verdict,
+                              record->decided_by});
+    record->state = to_state;
+}
+
 void GateState::queue_for_fetch(Record* record) {
-    if (!controller.owner) return;
+    if (!controller.owner || record->in_hold) return;
     if (!unseen.contains(record)) unseen.append(record);
     port.user_event_set(port.context, controller.event);
 }
 
 void GateState::hold(Record* record, Hold* hold, uint32_t to_state) {
-    hold->record = record;
-    record->hold = hold;
     record->held_since_ms = port.monotonic_ms(port.context);
-    ++holds;
     move_to(record, to_state);
     if (to_state == kStateHeld) {
         held.append(record);
         ++held_count;
         ++counters.held;
     }
-    hold->slice_ms = slice_ms(record);
+    join(record, hold);
     queue_for_fetch(record);
+}
+
+void GateState::join(Record* record, Hold* hold) {
+    hold->record = record;
+    hold->next = record->holds;
+    record->holds = hold;
+    hold->slice_ms = slice_ms(record);
+    ++holds;
+}
+
+void GateState::join_foreign(Record* record, Hold* hold) {
+    ++counters.foreign_threads;
+    record->flags |= kFlagForeignThread;
+    join(record, hold);
+    if (record->fetched) queue_for_fetch(record);
 }
 
 uint32_t GateState::waited_ms(const Record* record) const {
@@ -136,10 +264,11 @@ uint32_t GateState::waited_ms(const Record* record) const {
 }
 
 uint32_t GateState::slice_ms(const Record* record) const {
-    if (record->state != kStateHeld || controller.hold_timeout_ms == kNoTimeout) return kHoldSliceMs;
     const uint32_t waited = waited_ms(record);
+    const uint32_t slice = waited < kShortSlicesMs ? kShortSliceMs : kLongSliceMs;
+    if (record->state != kStateHeld || controller.hold_timeout_ms == kNoTimeout) return slice;
     const uint32_t left = waited < controller.hold_timeout_ms ? controller.hold_timeout_ms - waited : 0;
-    return left > kHoldSliceMs ? kHoldSliceMs : left ? left : 1;
+    return left > slice ? slice : left ? left : 1;
 }
 
 void GateState::leave_held(Record* record) {
@@ -162,35 +291,42 @@ void GateState::decide(Record* record, uint32_t verdict, uint32_t decided_by) {
 
 void GateState::queue_terminate(Record* record) {
     if (record->state != kStateAnswered) move_to(record, kStateAnswered);
-    condemned.append(record);
+    to_terminate.append(record);
     port.worker_wake(port.context);
 }
 
 void GateState::release(Record* record) {
     record->done = true;
-    port.signal_set(port.context, &record->hold->signal);
+    for (Hold* hold = record->holds; hold; hold = hold->next) port.signal_set(port.context, &hold->signal);
 }
 
 void GateState::retire(Record* record, uint32_t exit_status, DeferredFree& deferred) {
     const bool was_new = record->state == kStateNew;
     if (record->state == kStateHeld) leave_held(record);
-    if (condemned.contains(record) && !record->in_worker) condemned.remove(record);
+    if (to_terminate.contains(record) && !record->in_worker) to_terminate.remove(record);
     move_to(record, kStateExiting);
     record->exit_status = exit_status;
+    record->exited_at = port.filetime(port.context);
     table.retire(record);
     drop(table.take_spare(), deferred);
     exited.append(record);
-    // While the worker has its pid in hand the thread stays, so that the pid cannot become another process'.
-    if (record->hold && !record->in_worker && !record->done) release(record);
+    // While the worker terminates by its pid the threads stay, so that the pid cannot become another process'.
+    if (record->holds && !record->in_worker && !record->done) release(record);
     if (!was_new && controller.owner && (controller.flags & kReportExits)) queue_for_fetch(record);
     drop_if_done(record, deferred);
 }
 
 void GateState::drop_if_done(Record* record, DeferredFree& deferred) {
-    if (record->state != kStateExiting || record->hold || unseen.contains(record)) return;
+    if (record->state != kStateExiting || record->holds || unseen.contains(record)) return;
     exited.remove(record);
     table.erase(record);
-    drop(record->names, deferred);
+    drop_record(record, deferred);
+}
+
+void GateState::drop_record(Record* record, DeferredFree& deferred) {
+    drop_text(record->names, deferred);
+    drop_text(record->creation_names, deferred);
+    drop_text(record->command_line, deferred);
     drop(record, deferred);
 }
 
@@ -206,8 +342,19 @@ void GateState::end_controller(uint32_t verdict, uint32_t decided_by, DeferredFr
     }
     drop(rules, deferred);
     rules = nullptr;
+    // It waits for the event, and finds out at its next FETCH that it is no controller any more.
+    if (decided_by == kByStop) port.user_event_set(port.context, controller.event);
     deferred.close(controller.event);
     controller = {};
+}
+
+void GateState::controller_gone(DeferredFree& deferred) {
+    end_controller(controller.disconnect_verdict, kByDisconnect, deferred);
+}
+
+void GateState::quiesce(DeferredFree& deferred) {
+    quiesced = true;
+    end_controller(controller.disconnect_verdict, kByStop, deferred);
 }
 
 void GateState::grow_table() {

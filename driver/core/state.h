@@ -11,7 +11,7 @@
 
 namespace procmon {
 
-// Who may answer. owner 0 = nobody is registered.
+// The process that answers. owner 0 = none is registered.
 struct Controller {
     uint64_t owner;
     uint32_t pid;
@@ -19,6 +19,9 @@ struct Controller {
     uint32_t hold_timeout_ms;
     uint32_t timeout_verdict;
     uint32_t disconnect_verdict;
+    uint32_t limit_verdict;
+    uint32_t tamper_verdict;
+    uint32_t pico_verdict;
     void* event;
 };
 
@@ -28,35 +31,51 @@ struct Path : Block {
     Text text() { return {text_behind(this), length}; }
 };
 
-// The states of a record, and who moves it from one to the next:
+// Records and names set aside for when the pool is empty: a process can then still be recorded, named and held. One
+// block, made at the start. A free one is in a chain, and zeroed when it is taken. Under the lock.
+struct Reserve : Block {
+    struct NamesAndText {
+        Names names;
+        char16_t text[2 * wire::kReserveNameUnits];  // behind it, as in a block of the pool
+    };
+    Record records[wire::kReserveRecords];
+    NamesAndText names[wire::kReserveRecords];
+    Block* free_records;
+    Block* free_names;
+
+    void fill();
+    [[nodiscard]] Record* take_record();
+    [[nodiscard]] Names* take_names();
+    // false: the block is not of the reserve.
+    [[nodiscard]] bool give_back(Block* block);
+};
+
+// The states of a record, and what moves it from one to the next:
 //
 //   from       to         by
 //   -          New        on_create
-//   -          Named      on_create (running before us), begin_hold (its creation was missed)
-//   -          Exiting    on_create (a rule refused it: it never started)
-//   New        Named      begin_hold: exempt, nobody to ask, allowed by a rule, or no memory for its name
-//   New        Held       begin_hold
-//   New        Answered   begin_hold: blocked by a rule, or ended by somebody else
+//   -          Named      on_create (running before us, or pico), begin_hold (its creation was missed)
+//   -          Exiting    on_create (refused: it never started)
+//   New        Named      begin_hold: exempt, no controller, allowed by a rule, or let run by the limit verdict
+//   New        Held       begin_hold, begin_thread
+//   New        Answered   the same: blocked by a rule, by the limit or tamper verdict, or ended by another process
+//   Named      Held       begin_hold: listed as running, or its creation was missed, and the image shows that it has
+//   Named      Answered     not run yet
 //   Held       Released   decide ALLOW: request, timeout, disconnect, stop
-//   Held       Answered   decide BLOCK: the same; still_held: ended by somebody else, without a verdict
-//   Answered   Released   terminated: it died, or would not after kTerminateTries
+//   Held       Answered   decide BLOCK: the same, tamper; still_held: ended by another process, without a verdict
+//   Answered   Released   terminated: it died, or the gate stops and the last attempt has failed
 //   any        Exiting    retire: on_exit, or on_create of another process with its pid
 constexpr uint32_t state_bit(uint32_t state) { return 1u << state; }
 constexpr uint32_t kTransitions[] = {
     /* -        */ state_bit(wire::kStateNew) | state_bit(wire::kStateNamed) | state_bit(wire::kStateExiting),
     /* New      */ state_bit(wire::kStateNamed) | state_bit(wire::kStateHeld) | state_bit(wire::kStateAnswered) |
         state_bit(wire::kStateExiting),
-    /* Named    */ state_bit(wire::kStateExiting),
+    /* Named    */ state_bit(wire::kStateHeld) | state_bit(wire::kStateAnswered) | state_bit(wire::kStateExiting),
     /* Held     */ state_bit(wire::kStateReleased) | state_bit(wire::kStateAnswered) | state_bit(wire::kStateExiting),
     /* Answered */ state_bit(wire::kStateReleased) | state_bit(wire::kStateExiting),
     /* Released */ state_bit(wire::kStateExiting),
     /* Exiting  */ 0,
 };
-
-inline void move_to(Record* record, uint32_t state) {
-    PROCMON_CHECK(kTransitions[record->state] & state_bit(state));
-    record->state = state;
-}
 
 class DeferredFree;
 
@@ -68,55 +87,82 @@ struct GateState : Block {
     List<Record, &Record::unseen> unseen;        // for FETCH; empty while no controller is registered
     List<Record, &Record::held> held;            // state Held
     List<Record, &Record::exited> exited;        // state Exiting, not yet freed; oldest first
-    List<Record, &Record::condemned> condemned;  // to be named by next_condemned
-    List<Record, &Record::condemned> in_worker;  // named, and not yet terminated()
+    List<Record, &Record::to_terminate> to_terminate;  // to be named by next_to_terminate
+    List<Record, &Record::to_terminate> in_worker;  // named, and not yet terminated()
 
     Controller controller;
     Rules* rules;           // nullptr = none
     VolumeMap volumes;      // in force
     VolumeMap new_volumes;  // between volumes_begin and volumes_commit
     Path* system_directory;
+    Reserve* reserve;
     wire::Counters counters;
     uint64_t last_key;
     uint64_t memory_bytes;
+    uint64_t text_bytes;     // of names and command lines, in memory_bytes as well
     uint32_t registrations;  // so far; the present controller's number
     uint32_t holds;          // begun and not ended
     uint32_t held_count;
     uint32_t features;
     bool stopping;
+    bool quiesced;  // no controller any more, until the gate is started anew
 
     [[nodiscard]] Text system_directory_text() { return system_directory ? system_directory->text() : Text{}; }
     [[nodiscard]] bool is_controller(const Caller& caller) const {
         return caller.owner && caller.owner == controller.owner;
     }
-    [[nodiscard]] bool is_critical(Names* names);
-    [[nodiscard]] const Rule* rule_for(Names* names);
-    // Did the controller start it? Looks at the marks of what lives, and up the parents of what is not marked.
-    [[nodiscard]] bool descends(uint32_t pid, uint64_t younger_key) const;
+    // The row of exempt.cpp that these names mean; the native one counts only where it has no drive letter.
+    [[nodiscard]] Program program_of(const DosHead& head, Text native_name);
+    // The rule that decides about a process of these names. Of a process whose name has changed since its creation a
+    // rule that allows knows nothing, and a rule that blocks may name either.
+    [[nodiscard]] const Rule* rule_for(Names* names, Names* creation_names = nullptr);
+    // Did the controller start it? By its creators, for the parent can be claimed: each must have a record, older than
+    // the next one, or the pid has been used again.
+    [[nodiscard]] bool descends(uint32_t creator_pid, uint64_t younger_key) const;
+    [[nodiscard]] bool spares_descendants() const {
+        return controller.owner && controller.flags & wire::kExemptDescendants;
+    }
 
     // A block is now part of the gate, or is no longer.
     void keep(Block* block) { memory_bytes += block->bytes; }
+    void keep_text(Block* block);
     void drop(Block* block, DeferredFree& deferred);
+    void drop_text(Block* block, DeferredFree& deferred);
+    // One that never became a part of it.
+    void give_back(Block* block, DeferredFree& deferred);
     void drop_volumes(VolumeMap& map, DeferredFree& deferred);
 
-    // Room for one more record; gives up the oldest exit record for it if it must.
+    // Names and a command line find room, or are given back: a process without them is still a process.
+    [[nodiscard]] Names* fit_names(Names* names, const DosHead& head, Text native_name, DeferredFree& deferred);
+    [[nodiscard]] CommandLine* fit_command_line(CommandLine* line, DeferredFree& deferred);
+    // Room for one more record, or for so much more text; gives up the oldest exit records for it if it must.
     [[nodiscard]] bool make_room(DeferredFree& deferred);
-    void add_record(Record* record, uint32_t state, Names* names);
+    [[nodiscard]] bool make_text_room(size_t more_bytes, DeferredFree& deferred);
+    [[nodiscard]] bool give_up_exit(DeferredFree& deferred);  // false: there is none to give up
+    void add_record(Record* record, uint32_t state, Names* names, CommandLine* line);
     void set_names(Record* record, Names* names, DeferredFree& deferred);
+    void move_to(Record* record, uint32_t to_state);
     // FETCH shall give it (again).
     void queue_for_fetch(Record* record);
     void hold(Record* record, Hold* hold, uint32_t state);
+    void join(Record* record, Hold* hold);
+    // One more thread of a process that is held: it waits on the same record, which says so.
+    void join_foreign(Record* record, Hold* hold);
     [[nodiscard]] uint32_t waited_ms(const Record* record) const;  // since it began to be held
-    [[nodiscard]] uint32_t slice_ms(const Record* record) const;   // until its thread must look again
+    [[nodiscard]] uint32_t slice_ms(const Record* record) const;   // until its threads must look again
     void decide(Record* record, uint32_t verdict, uint32_t decided_by);
     void leave_held(Record* record);  // its state is the caller's to change
     void queue_terminate(Record* record);
     void release(Record* record);
     void retire(Record* record, uint32_t exit_status, DeferredFree& deferred);
-    // Frees an exited record that nobody needs any more.
+    // Frees an exited record that is not needed any more.
     void drop_if_done(Record* record, DeferredFree& deferred);
-    // Ends every hold with this verdict and forgets the controller, its rules and what it had not fetched.
+    void drop_record(Record* record, DeferredFree& deferred);  // that is in no list
+    // Ends every hold with this verdict and forgets the controller, its rules and what it had not fetched. What is
+    // blocked already stays held until it has been terminated.
     void end_controller(uint32_t verdict, uint32_t decided_by, DeferredFree& deferred);
+    void controller_gone(DeferredFree& deferred);  // the same with its disconnect verdict
+    void quiesce(DeferredFree& deferred);
 
     // Gives the table the segment it wants. WITHOUT the lock.
     void grow_table();
@@ -134,7 +180,7 @@ class Locked {
     GateState& state_;
 };
 
-// Blocks, and an event, that are given back at the end of the scope. Declare it before the Locked.
+// Blocks, and an event, that are freed at the end of the scope. Declare it before the Locked.
 class DeferredFree {
    public:
     explicit DeferredFree(const Port& port) : port_(port) {}
@@ -161,6 +207,7 @@ class DeferredFree {
 // The names of a process, from the native one. `head` was found under the lock; this runs WITHOUT it. nullptr when
 // memory ran out.
 [[nodiscard]] Names* make_names(const Port& port, Text native_name, const DosHead& head);
+[[nodiscard]] CommandLine* make_command_line(const Port& port, Text text);
 
 // requests.cpp
 [[nodiscard]] Status dispatch_request(GateState& state, const Caller& caller, uint32_t code, const void* input,

@@ -1,13 +1,15 @@
 // table.h - every record of a process: found by pid in O(1), and in the order of start keys.
 #pragma once
 
+#include "exempt.h"
 #include "gate.h"
 #include "list.h"
 #include "memory.h"
 
 namespace procmon {
 
-// The names of a process in one block: the image name (DOS path, lowercase), then the native name as it was given.
+// The names of a process in one block, paged: the image name (DOS path, lowercase), then the native name as it was
+// given.
 struct Names : Block {
     uint64_t native_hash;  // of the lowercase form
     uint64_t image_hash;
@@ -19,7 +21,14 @@ struct Names : Block {
     Text native() { return {text_behind(this) + image_length, native_length}; }
 };
 
-// One process. Its command line lies behind it.
+// A command line, paged; the text lies behind it.
+struct CommandLine : Block {
+    size_t length;
+
+    Text text() { return {text_behind(this), length}; }
+};
+
+// One process.
 struct Record : Block {
     // What a search, an insertion and a removal look at comes first, together in one cache line.
     Record* next_in_bucket;
@@ -29,13 +38,17 @@ struct Record : Block {
     uint64_t start_key;
     Names* names;         // nullptr = none
 
-    Hold* hold;              // the thread that waits, nullptr = none
-    Link<Record> unseen;     // to be given by FETCH
-    Link<Record> held;       // waits for a verdict
-    Link<Record> exited;     // retired: gone, and not found by its pid any more
-    Link<Record> condemned;  // to be terminated, or in the worker's hands
+    Hold* holds;                // its threads that wait, nullptr = none
+    Names* creation_names;      // those at creation, where they differ; nullptr = they do not
+    CommandLine* command_line;  // nullptr = none
+    Link<Record> unseen;        // to be given by FETCH
+    Link<Record> held;          // waits for a verdict
+    Link<Record> exited;        // retired: gone, and not found by its pid any more
+    Link<Record> to_terminate;  // to be terminated, or being terminated by the worker
     int64_t created;
+    int64_t exited_at;
     uint64_t held_since_ms;
+    uint64_t retry_at_ms;       // the worker does not try again before
     uint32_t parent_pid;
     uint32_t creator_pid;
     uint32_t creator_tid;
@@ -44,15 +57,21 @@ struct Record : Block {
     uint32_t decided_by;
     uint32_t exit_status;
     uint32_t held_ms;
-    uint32_t command_line_length;
+    uint32_t signature_level;
     uint32_t descends_from;    // the registration whose controller started it, 0 = none
     uint32_t terminate_tries;  // that failed
+    Program program;           // the row of exempt.cpp that it is, if its creator is one of that row, or it was listed
+    Program creator_program;   // the same of its creator
+    bool listed;               // in the initial list
+    bool image_seen;           // its own image has been notified
+    bool thread_seen;          // its first thread has been notified
     bool fetched;              // an earlier FETCH has given it
-    bool in_worker;            // named by next_condemned, terminated() is still to come
-    bool done;                 // the hold is over: its signal is set
-
-    Text command_line() { return {text_behind(this), command_line_length}; }
+    bool in_worker;            // named by next_to_terminate, terminated() is still to come
+    bool last_try;             // the gate stops: it is released after this one
+    bool done;                 // the holds are over: their signals are set
+    bool in_hold;              // it lies in a Hold, and is in no list but the worker's
 };
+static_assert(sizeof(Record) <= sizeof(Hold::own_record), "a Hold has room for one");
 
 // A hash table that grows and shrinks by one bucket at a time (linear hashing), so that no insertion ever pays for
 // rehashing the others, and whose buckets come in small segments, so that it never needs one large piece of memory.

@@ -19,8 +19,8 @@ constexpr size_t kMaxSystemDirectory = 260;
 // How a DOS path begins, and how much of the native name that stands for.
 struct DosHead {
     char16_t text[kMaxSystemDirectory];
-    size_t length;
-    size_t consumed;  // code units of the native name; 0 = no rule applies: the native name stays
+    size_t length = 0;
+    size_t consumed = 0;  // code units of the native name; 0 = no rule applies: the native name stays
 };
 
 // One native prefix; its lowercase text lies behind it.

@@ -43,12 +43,12 @@ uint32_t random_below(size_t limit) {
 }
 
 void start_process(Table& table, uint32_t pid) {
-    (void)gate_on_create(table.host, pid, 4, 4, 8, 1, nullptr, 0, nullptr, 0, 0, 0);
-    (void)hold_begin(table.host, pid, kName, kUnits, 0, 0);  // nobody is registered: it passes
+    (void)gate_on_create(table.host, pid, 4, 4, 8, 1, nullptr, 0, nullptr, 0, 0, 0, 0);
+    (void)hold_begin(table.host, pid, kName, kUnits, nullptr, 0, 0);  // no controller is registered: it passes
 }
 
 void find_process(Table& table, uint32_t pid) {  // a later image: found, looked at, left alone
-    if (hold_begin(table.host, pid, kName, kUnits, 0, 0)) abort();
+    if (hold_begin(table.host, pid, kName, kUnits, nullptr, 0, 0)) abort();
 }
 
 void end_process(Table& table, uint32_t pid) { gate_on_exit(table.host, pid, 0); }

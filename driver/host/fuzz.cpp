@@ -40,7 +40,7 @@ struct Program {
 };
 
 constexpr uint32_t kCodes[] = {wire::kInfo,  wire::kRegister, wire::kFetch,    wire::kList,
-                               wire::kAllow, wire::kBlock,    wire::kReset,    wire::kSetRules,
+                               wire::kAllow, wire::kBlock,    wire::kReset,    wire::kSetRules, wire::kQuiesce,
                                wire::kNoteCreated, 0, 0xFFFFFFFF};
 constexpr int kHolds = 8;
 
@@ -83,7 +83,8 @@ void check_records(const uint8_t* reply, size_t size) {
         wire::RecordHeader record;
         demand(size - at >= sizeof record);
         memcpy(&record, reply + at, sizeof record);
-        const size_t texts = size_t(record.image_name_bytes) + record.native_name_bytes + record.command_line_bytes;
+        const size_t texts = size_t(record.image_name_bytes) + record.native_name_bytes + record.command_line_bytes +
+                             record.creation_name_bytes;
         demand(record.size == (sizeof record + texts + 7) / 8 * 8 && record.size <= size - at);
         demand(record.start_key && record.state >= wire::kStateNew && record.state <= wire::kStateExiting);
         demand(!record.reserved);
@@ -106,9 +107,8 @@ void request(World& world, Program& program) {
     if (input_bytes) memcpy(input, data, input_bytes);
     if (how & 2 && input_bytes >= 16) memcpy(input + 8, &world.event, 8);  // REGISTER with the event that there is
     size_t written = 1;
-    const uint32_t access = how & 4 ? wire::kAccessRead : wire::kAccessBoth;
-    const uint32_t status = gate_dispatch(world.host, 1 + who % 2, 12 + who % 2 * 4, access, code, input, input_bytes,
-                                          output, output_bytes, &written);
+    const uint32_t status = gate_dispatch(world.host, 1 + who % 2, 12 + who % 2 * 4, code, input, input_bytes, output,
+                                          output_bytes, &written);
     demand(written <= output_bytes && (status == kSuccess || !written));
     if (status == kSuccess && (code == wire::kFetch || code == wire::kList)) check_records(output, written);
     free(input);
@@ -120,15 +120,26 @@ void create(World& world, Program& program) {
     const uint8_t how = program.byte();
     const OwnedText name(program), line(program);
     (void)gate_on_create(world.host, pid, parent, creator, 0, how & 4, name.data, name.units, line.data, line.units,
-                         how & 1, how & 2);
+                         how & 8 ? wire::kFlagWriteOpen : 0, how, how >> 4 & 7);
 }
 
 void image(World& world, Program& program) {
     const uint32_t pid = pid_from(program);
     const uint8_t how = program.byte();
-    const OwnedText name(program);
+    const OwnedText name(program), mapped(program);
     HeldThread*& place = world.holds[how % kHolds];
-    if (!place) place = hold_begin(world.host, pid, name.data, name.units, how & 64, how & 32);
+    if (!place)
+        place = hold_begin(world.host, pid, name.data, name.units, mapped.data, mapped.units, how >> 4 & 7);
+}
+
+void thread(World& world, Program& program) {
+    const uint32_t pid = pid_from(program);
+    const uint8_t how = program.byte();
+    HeldThread*& place = world.holds[how % kHolds];
+    if (how & 128)
+        gate_on_thread(world.host, pid);
+    else if (!place)
+        place = hold_begin_thread(world.host, pid, how >> 4 & 3);
 }
 
 void exit_process(World& world, Program& program) { gate_on_exit(world.host, pid_from(program), program.byte()); }
@@ -137,22 +148,23 @@ void look(World& world, Program& program) {
     const uint8_t how = program.byte();
     HeldThread*& place = world.holds[how % kHolds];
     if (!place || hold_still_held(place, how & 64)) return;
-    demand(hold_signaled(place));
+    demand(hold_signaled(place) || how & 64);  // a thread that ends alone is not woken
     (void)hold_end(place);
     place = nullptr;
 }
 
-void take_condemned(World& world, Program& program) {
+void take_to_terminate(World& world, Program& program) {
     const int place = program.byte() % kHolds;
+    uint32_t wait_ms;
     if (!world.in_worker_key[place])
-        (void)gate_next_condemned(world.host, &world.in_worker_pid[place], &world.in_worker_key[place]);
+        (void)gate_next_to_terminate(world.host, &world.in_worker_pid[place], &world.in_worker_key[place], &wait_ms);
 }
 
 void terminated(World& world, Program& program) {
     const uint8_t how = program.byte();
     const int place = how % kHolds;
     if (!world.in_worker_key[place]) return;
-    gate_terminated(world.host, world.in_worker_pid[place], world.in_worker_key[place], how & 128);
+    gate_terminated(world.host, world.in_worker_pid[place], world.in_worker_key[place], how >> 6 & 3);
     world.in_worker_key[place] = 0;
 }
 
@@ -173,22 +185,25 @@ void volumes(World& world, Program& program) {
 }
 
 void stop(World& world, Program& program) {
-    if (program.byte() == 255) gate_stop(world.host);
+    const uint8_t how = program.byte();
+    if (how == 255) gate_stop(world.host);
+    if (how == 254) gate_quiesce(world.host);
 }
 
 // The instructions; seeds.py has the same order.
 void (*const steps[])(World&, Program&) = {request,        create,     image,       exit_process,    look,
-                                           take_condemned, terminated, time_passes, memory_runs_out, close_handle,
-                                           volumes,        stop};
+                                           take_to_terminate, terminated, time_passes, memory_runs_out, close_handle,
+                                           volumes,        stop,       thread};
 
 void finish(World& world) {
     host_fail_allocation(world.host, 0, 0);
     gate_stop(world.host);
     for (int i = 0; i < kHolds; ++i)
         if (world.in_worker_key[i]) gate_terminated(world.host, world.in_worker_pid[i], world.in_worker_key[i], 1);
-    uint32_t pid;
+    uint32_t pid, wait_ms;
     uint64_t start_key;
-    while (gate_next_condemned(world.host, &pid, &start_key)) gate_terminated(world.host, pid, start_key, 1);
+    while (gate_next_to_terminate(world.host, &pid, &start_key, &wait_ms))
+        gate_terminated(world.host, pid, start_key, 1);
     for (HeldThread* held : world.holds) {
         if (!held) continue;
         demand(!hold_still_held(held, 0) && hold_signaled(held));

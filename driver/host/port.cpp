@@ -127,6 +127,10 @@ void user_event_close(void* context, void* event) {
     host.live_references.add(-1);
 }
 
+void trace(void* context, const StateChange& change) {
+    expect(host_of(context), holds_the_lock && change.from != change.to);
+}
+
 void worker_wake(void* context) {
     Host& host = host_of(context);
     expect(host, holds_the_lock);
@@ -160,10 +164,10 @@ timespec real_time_in(uint32_t milliseconds) {
 }  // namespace
 
 Port make_port(Host* host) {
-    return {host,        allocate,       release,       lock_create,     lock_destroy,
-            lock_acquire, lock_release,  signal_create, signal_destroy,  signal_set,
-            user_event_open, user_event_set, user_event_close, worker_wake, monotonic_ms,
-            filetime,    lowercase};
+    return {host,         allocate,     allocate,      release,        lock_create,
+            lock_destroy, lock_acquire, lock_release,  signal_create,  signal_destroy,
+            signal_set,   user_event_open, user_event_set, user_event_close, worker_wake,
+            trace,        monotonic_ms, filetime,      lowercase};
 }
 
 bool wait_signal(SignalStorage* storage, uint32_t real_ms) {

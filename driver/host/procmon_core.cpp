@@ -91,6 +91,8 @@ int host_event_wait(Host* host, uint64_t handle, uint32_t real_ms) {
 
 uint32_t gate_start(Host* host, uint32_t features) { return host->gate.start(host->port, features); }
 void gate_stop(Host* host) { host->gate.stop(); }
+void gate_quiesce(Host* host) { host->gate.quiesce(); }
+void gate_on_thread(Host* host, uint32_t pid) { host->gate.on_thread(pid); }
 void gate_destroy(Host* host) { host->gate.destroy(); }
 uint32_t gate_holds_in_flight(Host* host) { return host->gate.holds_in_flight(); }
 void gate_set_features(Host* host, uint32_t features) { host->gate.set_features(features); }
@@ -109,7 +111,7 @@ uint32_t gate_set_system_directory(Host* host, const char16_t* path, size_t unit
 
 int gate_on_create(Host* host, uint32_t pid, uint32_t parent_pid, uint32_t creator_pid, uint32_t creator_tid,
                    int64_t created, const char16_t* native_name, size_t native_units, const char16_t* command_line,
-                   size_t command_units, int running, int refusable) {
+                   size_t command_units, uint32_t file_flags, uint32_t signature_level, int options) {
     Creation creation;
     creation.pid = pid;
     creation.parent_pid = parent_pid;
@@ -118,43 +120,62 @@ int gate_on_create(Host* host, uint32_t pid, uint32_t parent_pid, uint32_t creat
     creation.created = created;
     creation.native_name = {native_name, native_units};
     creation.command_line = {command_line, command_units};
-    creation.running = running;
-    creation.refusable = refusable;
+    creation.file_flags = file_flags;
+    creation.signature_level = signature_level;
+    creation.running = options & kRunning;
+    creation.refusable = options & kRefusable;
+    creation.pico = options & kPico;
     return host->gate.on_create(creation);
 }
 
-uint32_t gate_dispatch(Host* host, uint64_t owner, uint32_t pid, uint32_t access, uint32_t code, const void* input,
-                       size_t input_bytes, void* output, size_t output_bytes, size_t* written) {
-    return host->gate.dispatch({owner, pid, access}, code, input, input_bytes, output, output_bytes, written);
+uint32_t gate_dispatch(Host* host, uint64_t owner, uint32_t pid, uint32_t code, const void* input, size_t input_bytes,
+                       void* output, size_t output_bytes, size_t* written) {
+    return host->gate.dispatch({owner, pid}, code, input, input_bytes, output, output_bytes, written);
 }
 
-int gate_next_condemned(Host* host, uint32_t* pid, uint64_t* start_key) {
-    Condemned condemned;
-    if (!host->gate.next_condemned(&condemned)) return 0;
-    *pid = condemned.pid;
-    *start_key = condemned.start_key;
+int gate_next_to_terminate(Host* host, uint32_t* pid, uint64_t* start_key, uint32_t* wait_ms) {
+    ToTerminate to_terminate;
+    if (!host->gate.next_to_terminate(&to_terminate, wait_ms)) return 0;
+    *pid = to_terminate.pid;
+    *start_key = to_terminate.start_key;
     return 1;
 }
 
-void gate_terminated(Host* host, uint32_t pid, uint64_t start_key, int died) {
-    host->gate.terminated({pid, start_key}, died);
+void gate_terminated(Host* host, uint32_t pid, uint64_t start_key, int outcome) {
+    host->gate.terminated({pid, start_key}, static_cast<Outcome>(outcome));
 }
 
 // ------------------------------------------------------------------------------------------------------- holds
 
-HeldThread* hold_begin(Host* host, uint32_t pid, const char16_t* native_name, size_t units, int is_protected,
-                       int dying) {
+namespace {
+
+HeldThread* begin(Host* host, bool (Gate::*call)(Hold*, const Image&), Image image, int options) {
     HeldThread* thread = static_cast<HeldThread*>(calloc(1, sizeof(HeldThread)));
     if (!thread) abort();
     thread->host = host;
+    image.protected_process = options & kProtected;
+    image.dying = options & kDying;
+    image.own = options & kOwn;
+    if ((host->gate.*call)(&thread->hold, image)) return thread;
+    free(thread);
+    return nullptr;
+}
+
+}  // namespace
+
+HeldThread* hold_begin(Host* host, uint32_t pid, const char16_t* native_name, size_t units,
+                       const char16_t* mapped_name, size_t mapped_units, int options) {
     Image image;
     image.pid = pid;
     image.native_name = {native_name, units};
-    image.protected_process = is_protected;
-    image.dying = dying;
-    if (host->gate.begin_hold(&thread->hold, image)) return thread;
-    free(thread);
-    return nullptr;
+    image.mapped_name = {mapped_name, mapped_units};
+    return begin(host, &Gate::begin_hold, image, options);
+}
+
+HeldThread* hold_begin_thread(Host* host, uint32_t pid, int options) {
+    Image image;
+    image.pid = pid;
+    return begin(host, &Gate::begin_thread, image, options);
 }
 
 int hold_signaled(HeldThread* thread) { return procmon::host::wait_signal(&thread->hold.signal, 0); }

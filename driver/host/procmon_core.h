@@ -40,6 +40,7 @@ PROCMON_API int host_event_wait(Host*, uint64_t handle, uint32_t real_ms);  // 1
 // The gate
 PROCMON_API uint32_t gate_start(Host*, uint32_t features);
 PROCMON_API void gate_stop(Host*);
+PROCMON_API void gate_quiesce(Host*);
 PROCMON_API void gate_destroy(Host*);
 PROCMON_API uint32_t gate_holds_in_flight(Host*);
 PROCMON_API void gate_set_features(Host*, uint32_t features);
@@ -47,20 +48,24 @@ PROCMON_API uint32_t gate_volumes_begin(Host*);
 PROCMON_API uint32_t gate_volumes_add(Host*, const char16_t* prefix, size_t units, char16_t drive);
 PROCMON_API void gate_volumes_commit(Host*);
 PROCMON_API uint32_t gate_set_system_directory(Host*, const char16_t* path, size_t units);
+constexpr int kRunning = 1, kRefusable = 2, kPico = 4;  // options of gate_on_create
 PROCMON_API int gate_on_create(Host*, uint32_t pid, uint32_t parent_pid, uint32_t creator_pid, uint32_t creator_tid,
                                int64_t created, const char16_t* native_name, size_t native_units,
-                               const char16_t* command_line, size_t command_units, int running, int refusable);
+                               const char16_t* command_line, size_t command_units, uint32_t file_flags,
+                               uint32_t signature_level, int options);
+PROCMON_API void gate_on_thread(Host*, uint32_t pid);
 PROCMON_API void gate_on_exit(Host*, uint32_t pid, uint32_t exit_status);
-PROCMON_API uint32_t gate_dispatch(Host*, uint64_t owner, uint32_t pid, uint32_t access, uint32_t code,
-                                   const void* input, size_t input_bytes, void* output, size_t output_bytes,
-                                   size_t* written);
+PROCMON_API uint32_t gate_dispatch(Host*, uint64_t owner, uint32_t pid, uint32_t code, const void* input,
+                                   size_t input_bytes, void* output, size_t output_bytes, size_t* written);
 PROCMON_API void gate_handle_closed(Host*, uint64_t owner);
-PROCMON_API int gate_next_condemned(Host*, uint32_t* pid, uint64_t* start_key);
-PROCMON_API void gate_terminated(Host*, uint32_t pid, uint64_t start_key, int died);
+PROCMON_API int gate_next_to_terminate(Host*, uint32_t* pid, uint64_t* start_key, uint32_t* wait_ms);
+PROCMON_API void gate_terminated(Host*, uint32_t pid, uint64_t start_key, int outcome);  // an Outcome
 
 // A hold, step by step; nullptr = there is nothing to wait for. hold_end frees it and answers the verdict.
-PROCMON_API HeldThread* hold_begin(Host*, uint32_t pid, const char16_t* native_name, size_t units, int is_protected,
-                                   int dying);
+constexpr int kProtected = 1, kDying = 2, kOwn = 4;  // options of hold_begin and hold_begin_thread
+PROCMON_API HeldThread* hold_begin(Host*, uint32_t pid, const char16_t* native_name, size_t units,
+                                   const char16_t* mapped_name, size_t mapped_units, int options);
+PROCMON_API HeldThread* hold_begin_thread(Host*, uint32_t pid, int options);
 PROCMON_API int hold_signaled(HeldThread*);
 PROCMON_API uint32_t hold_slice_ms(HeldThread*);
 PROCMON_API int hold_still_held(HeldThread*, int dying);

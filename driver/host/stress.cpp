@@ -102,7 +102,8 @@ void* start_processes(void* argument) {
         const bool patient = random.one_in(2);
         const size_t units = write_name(name, serial, patient);
         const uint32_t parent = random.one_in(4) ? kControllerPid : pid_of(int(random.below(kStarters * kPidsOfOne)));
-        if (gate_on_create(host, pid, parent, 0, 0, 0, nullptr, 0, name, units, 0, 1)) fail("refused without a rule");
+        if (gate_on_create(host, pid, parent, 0, 0, 0, nullptr, 0, name, units, 0, 0, kRefusable))
+            fail("refused without a rule");
         const uint64_t since = real_ms();
         in_hold[place] = serial;
         const uint32_t verdict = hold_through(host, pid, name, units, patient ? kLongSliceMs : kShortSliceMs);
@@ -119,13 +120,13 @@ void* start_processes(void* argument) {
     return nullptr;
 }
 
-// What the kernel does to the condemned.
+// What the kernel does to a process that is to be terminated.
 void* work(void*) {
     Random random = {real_ms() * 8 + 1};
     while (!ended) {
-        uint32_t pid;
+        uint32_t pid, wait_ms;
         uint64_t start_key;
-        if (!gate_next_condemned(host, &pid, &start_key)) {
+        if (!gate_next_to_terminate(host, &pid, &start_key, &wait_ms)) {
             sleep_us(200);
             continue;
         }
@@ -134,7 +135,7 @@ void* work(void*) {
         sleep_us(50);
         if (in_hold[place_of(pid)] != before) fail("pid %u became another's while it was terminated", pid);
         ++terminations;
-        gate_terminated(host, pid, start_key, !random.one_in(4));
+        gate_terminated(host, pid, start_key, random.one_in(4) ? 0 : 1);
     }
     return nullptr;
 }
@@ -144,7 +145,7 @@ struct Controller {
     uint64_t event;
     alignas(8) unsigned char buffer[4096];
     Status request(uint32_t code, size_t input_bytes, size_t output_bytes, size_t* written) {
-        return gate_dispatch(host, owner, kControllerPid, wire::kAccessBoth, code, buffer, input_bytes, buffer,
+        return gate_dispatch(host, owner, kControllerPid, code, buffer, input_bytes, buffer,
                              output_bytes, written);
     }
 };
@@ -195,8 +196,13 @@ void* control(void*) {
     for (uint64_t number = 1; !stopped; ++number) {
         controller.owner = number * 16;
         controller.event = 4 + number % 8;
-        const wire::RegisterRequest request = {wire::kVersion, random.below(2) * wire::kReportExits, controller.event,
-                                               kTimeoutMs, wire::kVerdictAllow, wire::kVerdictAllow, 0};
+        wire::RegisterRequest request = {};
+        request.version = wire::kVersion;
+        request.flags = random.below(2) * wire::kReportExits;
+        request.event = controller.event;
+        request.hold_timeout_ms = kTimeoutMs;
+        request.timeout_verdict = request.disconnect_verdict = request.limit_verdict = wire::kVerdictAllow;
+        request.tamper_verdict = request.pico_verdict = wire::kVerdictAllow;
         memcpy(controller.buffer, &request, sizeof request);
         size_t written;
         if (controller.request(wire::kRegister, sizeof request, 0, &written) != kSuccess) continue;
@@ -228,7 +234,7 @@ void* disturb(void*) {
         size_t written;
         memset(buffer, 0, 8);
         const uint32_t code = random.one_in(2) ? wire::kList : wire::kInfo;
-        (void)gate_dispatch(host, 7, 7, wire::kAccessRead, code, buffer, 8, buffer, sizeof buffer, &written);
+        (void)gate_dispatch(host, 7, 7, code, buffer, 8, buffer, sizeof buffer, &written);
         if (random.one_in(8) && gate_volumes_begin(host) == kSuccess &&
             gate_volumes_add(host, prefix, sizeof prefix / sizeof prefix[0] - 1, u'c') == kSuccess)
             gate_volumes_commit(host);

@@ -39,7 +39,7 @@ bool unseen[PROCESSES];
 bool woken[PROCESSES];          /* the record's signal */
 bool in_worker[PROCESSES];
 byte tries[PROCESSES];
-chan condemned = [PROCESSES] of { byte };
+chan to_terminate = [PROCESSES] of { byte };
 byte owner;                     /* the registered controller; 0 = none */
 bool event;                     /* what it waits on; resets itself */
 bool stopping;
@@ -57,7 +57,7 @@ inline release(p) { woken[p] = true }
 inline decide(p, v) {
     verdict[p] = v;
     if
-    :: v == Block -> state[p] = Answered; condemned ! p
+    :: v == Block -> state[p] = Answered; to_terminate ! p
     :: else -> state[p] = Released; release(p)
     fi
 }
@@ -76,7 +76,7 @@ inline retire(slot) {
         p = found[slot] - 1;
         found[slot] = 0;
         if
-        :: condemned ?? [eval(p)] -> condemned ?? eval(p)
+        :: to_terminate ?? [eval(p)] -> to_terminate ?? eval(p)
         :: else
         fi;
         state[p] = Exiting;
@@ -199,7 +199,7 @@ active proctype Worker() {
     byte p, now;
 end_work:
     do
-    :: atomic { condemned ? now -> in_worker[now] = true };
+    :: atomic { to_terminate ? now -> in_worker[now] = true };
         if      /* terminate by pid: whoever has it now dies */
         :: atomic { assert(kernel[PID(now)] == now + 1 && in_hold[now]); killed[now] = true }
         :: skip /* or it cannot be done */
@@ -213,7 +213,7 @@ end_work:
             if
             :: state[now] == Exiting -> release(now)
             :: state[now] != Exiting && (killed[now] || tries[now] == TRIES) -> state[now] = Released; release(now)
-            :: else -> condemned ! now
+            :: else -> to_terminate ! now
             fi;
             now = 0
         }

@@ -10,6 +10,7 @@ static_assert(sizeof(KEVENT) <= sizeof(SignalStorage));
 
 using ExAllocatePool2Routine = void*(NTAPI*)(uint64_t flags, SIZE_T bytes, ULONG tag);
 constexpr uint64_t kPoolFlagNonPaged = 0x40;  // POOL_FLAG_NON_PAGED: zeroed and never executable
+constexpr uint64_t kPoolFlagPaged = 0x100;    // POOL_FLAG_PAGED
 
 ExAllocatePool2Routine allocate_pool2;  // Windows 10 2004 and later
 ULONGLONG(NTAPI* unbiased_time)();      // KeQueryUnbiasedInterruptTime: Windows 7 and later
@@ -17,11 +18,16 @@ POOL_TYPE pool_type = NonPagedPool;     // NonPagedPoolNx where there is one: Wi
 
 FAST_MUTEX* mutex_of(LockStorage* storage) { return reinterpret_cast<FAST_MUTEX*>(storage); }
 
-void* take(size_t bytes) {
-    if (allocate_pool2 != nullptr) return allocate_pool2(kPoolFlagNonPaged, bytes, kPoolTag);
-    void* memory = ExAllocatePoolWithTag(pool_type, bytes, kPoolTag);
+void* take(size_t bytes, bool paged) {
+    if (allocate_pool2 != nullptr) return allocate_pool2(paged ? kPoolFlagPaged : kPoolFlagNonPaged, bytes, kPoolTag);
+    void* memory = ExAllocatePoolWithTag(paged ? PagedPool : pool_type, bytes, kPoolTag);
     if (memory != nullptr) RtlZeroMemory(memory, bytes);
     return memory;
+}
+
+const char* state_name(uint32_t state) {
+    constexpr const char* kNames[] = {"none", "new", "named", "held", "answered", "released", "exiting"};
+    return state < ARRAYSIZE(kNames) ? kNames[state] : "?";
 }
 
 // The string routine for one unit: the oldest kernels have no RtlDowncaseUnicodeChar.
@@ -45,11 +51,11 @@ void port_start() {
 }
 
 // The pool aligns to 16 bytes on x64 but to 8 on x86; there the block's own address is kept just below what is given.
-void* allocate(size_t bytes) {
+void* allocate(size_t bytes, bool paged) {
     constexpr size_t kAlignment = 16;
     if (bytes > SIZE_MAX - kAlignment) return nullptr;
-    if constexpr (sizeof(void*) == 8) return take(bytes);
-    void* block = take(bytes + kAlignment);
+    if constexpr (sizeof(void*) == 8) return take(bytes, paged);
+    void* block = take(bytes + kAlignment, paged);
     if (block == nullptr) return nullptr;
     const uintptr_t aligned = (reinterpret_cast<uintptr_t>(block) + kAlignment) & ~(kAlignment - 1);
     reinterpret_cast<void**>(aligned)[-1] = block;
@@ -65,6 +71,7 @@ void release(void* memory) {
 Port port() {
     Port port = {};
     port.allocate = [](void*, size_t bytes) { return kernel::allocate(bytes); };
+    port.allocate_paged = [](void*, size_t bytes) { return kernel::allocate(bytes, true); };
     port.release = [](void*, void* memory) { kernel::release(memory); };
     port.lock_create = [](void*, LockStorage* lock) { ExInitializeFastMutex(mutex_of(lock)); };
     port.lock_destroy = [](void*, LockStorage*) {};
@@ -93,6 +100,12 @@ Port port() {
         return static_cast<int64_t>(now.QuadPart);
     };
     port.lowercase = lowercase;
+    // Shown by a kernel debugger after "ed nt!Kd_IHVDRIVER_Mask 4"; off by default. Any IRQL.
+    port.trace = [](void*, const StateChange& change) {
+        DbgPrintEx(DPFLTR_IHVDRIVER_ID, DPFLTR_TRACE_LEVEL, "procmon: %u (%I64x): %s -> %s, verdict %u by %u\n",
+                   change.pid, change.start_key, state_name(change.from), state_name(change.to), change.verdict,
+                   change.decided_by);
+    };
     return port;
 }
 

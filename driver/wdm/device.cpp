@@ -40,8 +40,7 @@ NTSTATUS NTAPI on_closed(DEVICE_OBJECT*, IRP* irp) {
 }
 
 // PASSIVE_LEVEL, the caller's context. METHOD_BUFFERED: the system buffer is ours alone, input and output in one, and
-// as long as the longer of the two. The I/O manager has compared the handle's access with the access in the code,
-// so that what a code asks for is what the caller has.
+// as long as the longer of the two. The I/O manager has compared the handle's access with the access in the code.
 NTSTATUS NTAPI on_control(DEVICE_OBJECT*, IRP* irp) {
     const RundownScope inside(requests);
     if (!inside) return complete(irp, STATUS_DEVICE_NOT_READY);
@@ -53,7 +52,7 @@ NTSTATUS NTAPI on_control(DEVICE_OBJECT*, IRP* irp) {
 
     size_t written = 0;
     NTSTATUS status = build::control(irp, code, buffer, input_bytes, output_bytes, &written);
-    if (status == STATUS_PENDING) return status;  // completed, perhaps already, by somebody else
+    if (status == STATUS_PENDING) return status;  // another thread completes it, or has completed it
     if (status != STATUS_INVALID_DEVICE_REQUEST) return complete(irp, status, written);
 
     if (code == wire::kRegister) {  // here, not in a callback: drive letters may have changed since
@@ -63,9 +62,16 @@ NTSTATUS NTAPI on_control(DEVICE_OBJECT*, IRP* irp) {
     Caller caller;
     caller.owner = owner_of(stack);
     caller.pid = id_of(PsGetCurrentProcessId());
-    caller.access = code >> 14 & wire::kAccessBoth;
     status = static_cast<NTSTATUS>(gate.dispatch(caller, code, buffer, input_bytes, buffer, output_bytes, &written));
     return complete(irp, status, written);
+}
+
+// PASSIVE_LEVEL, a system thread: Windows shuts down. Programs have been asked to end by now, the controller perhaps
+// among them; whatever is still held must not keep the machine waiting.
+NTSTATUS NTAPI on_shutdown(DEVICE_OBJECT*, IRP* irp) {
+    const RundownScope inside(requests);
+    if (inside) gate.quiesce();
+    return complete(irp, STATUS_SUCCESS);
 }
 
 }  // namespace
@@ -75,6 +81,7 @@ NTSTATUS device_start(DRIVER_OBJECT* driver) {
     NTSTATUS status = IoCreateDevice(driver, 0, &name, wire::kDeviceType, FILE_DEVICE_SECURE_OPEN, FALSE, &device);
     if (!NT_SUCCESS(status)) return status;
     status = secure_device(device);
+    if (NT_SUCCESS(status)) status = IoRegisterShutdownNotification(device);
     if (!NT_SUCCESS(status)) {
         IoDeleteDevice(device);
         device = nullptr;
@@ -84,15 +91,17 @@ NTSTATUS device_start(DRIVER_OBJECT* driver) {
     driver->MajorFunction[IRP_MJ_CLEANUP] = on_closed;
     driver->MajorFunction[IRP_MJ_CLOSE] = on_closed;
     driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = on_control;
+    driver->MajorFunction[IRP_MJ_SHUTDOWN] = on_shutdown;
     return STATUS_SUCCESS;
 }
 
 void device_stop() {
+    IoUnregisterShutdownNotification(device);
     IoDeleteDevice(device);
     device = nullptr;
 }
 
-// On NT no request can be under way when a driver is unloaded; Wine unloads whenever it is told to.
+// On NT no request can be under way when a driver is unloaded; Wine unloads at any time.
 NTSTATUS requests_start(DRIVER_OBJECT*) {
     requests.open();
     return STATUS_SUCCESS;

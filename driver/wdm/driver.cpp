@@ -17,7 +17,7 @@ NTSTATUS holds_start(DRIVER_OBJECT*) { return STATUS_SUCCESS; }
 void holds_stop() { gate.stop(); }
 
 void gate_stop() {
-    while (gate.holds_in_flight() != 0) wait_ms(1);  // nobody, unless a kernel removes routines without waiting
+    while (gate.holds_in_flight() != 0) wait_ms(1);  // none, unless a kernel removes routines without waiting
     gate.destroy();
 }
 
@@ -28,9 +28,9 @@ struct Step {
 };
 
 // The order matters both ways. Down: state, device and its security, notifications, the initial list, the link last,
-// so that nobody can ask before there is an answer. Up: the link, then the holds are released while the worker still
-// runs (a blocked process must die before its thread goes on), then the image routine, then the create routine, then
-// requests and the worker, and only then the device and the state.
+// so that no request comes before there is an answer. Up: the link, then the holds are released while the worker still
+// runs (a blocked process must die before its thread goes on), then the thread and image routines, then the create
+// routine, then requests and the worker, and only then the device and the state.
 constexpr Step kSteps[] = {
     {"gate", gate_start, gate_stop},
     {"device", device_start, device_stop},
@@ -40,6 +40,7 @@ constexpr Step kSteps[] = {
     {"requests", requests_start, requests_stop},
     {"create notifications", create_notify_start, create_notify_stop},
     {"image notifications", image_notify_start, image_notify_stop},
+    {"thread notifications", thread_notify_start, thread_notify_stop},
     {"holds", holds_start, holds_stop},
     {"running processes", list_running, nullptr},
     {"link", link_start, link_stop},

@@ -26,16 +26,18 @@ void link_stop();
 // security.cpp: SYSTEM and Administrators only.
 [[nodiscard]] NTSTATUS secure_device(DEVICE_OBJECT* device);
 
-// worker.cpp: the thread that terminates condemned processes.
+// worker.cpp: the thread that terminates to_terminate processes.
 NTSTATUS worker_start(DRIVER_OBJECT* driver);
 void worker_stop();
 void worker_wake();  // <= DISPATCH_LEVEL
 
-// notify.cpp: what the kernel tells of processes and images.
+// notify.cpp: the kernel's notifications of processes, threads and images.
 NTSTATUS create_notify_start(DRIVER_OBJECT* driver);
 void create_notify_stop();
 NTSTATUS image_notify_start(DRIVER_OBJECT* driver);
 void image_notify_stop();
+NTSTATUS thread_notify_start(DRIVER_OBJECT* driver);
+void thread_notify_stop();
 
 // running.cpp: those that run already.
 NTSTATUS list_running(DRIVER_OBJECT* driver);
@@ -53,8 +55,8 @@ extern const WCHAR drive_links[];      // where the whole machine's drive letter
 [[nodiscard]] void* newer_routine(const WCHAR* name);
 // An event's object for a handle of the calling process, referenced. In the caller's context.
 [[nodiscard]] NTSTATUS reference_event(uint64_t handle, KEVENT** event);
-// Ends a process that is held. true: it will not run another instruction of its own.
-[[nodiscard]] bool terminate(const Condemned& condemned);
+// Ends a process that is held. kDied: it will not run another instruction of its own.
+[[nodiscard]] Outcome terminate(const ToTerminate& to_terminate);
 // A request that only this build has. STATUS_INVALID_DEVICE_REQUEST: not one of them, the core is to be asked;
 // STATUS_PENDING: it is completed later. Otherwise as IRP_MJ_DEVICE_CONTROL, *written being the reply's length.
 [[nodiscard]] NTSTATUS control(IRP* irp, uint32_t code, void* buffer, size_t input_bytes, size_t output_bytes,

@@ -59,8 +59,9 @@ inline void wait_ms(uint32_t ms) {
 // A value that other threads change. Any IRQL.
 inline LONG read(volatile LONG* at) { return InterlockedCompareExchange(at, 0, 0); }
 
-// Nonpaged, never executable where the system knows the difference, zeroed; nullptr when there is none. <= APC_LEVEL.
-[[nodiscard]] void* allocate(size_t bytes);
+// Nonpaged unless `paged`, never executable where the system knows the difference, zeroed; nullptr when there is none.
+// <= APC_LEVEL.
+[[nodiscard]] void* allocate(size_t bytes, bool paged = false);
 void release(void* memory);
 
 // What the kernel or the HAL exports by that name, or nullptr. PASSIVE_LEVEL.

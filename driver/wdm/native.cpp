@@ -5,7 +5,16 @@
 namespace procmon::kernel::build {
 namespace {
 
-constexpr ACCESS_MASK kProcessTerminate = 0x1;  // PROCESS_TERMINATE, which not every ntifs.h has
+// PROCESS_TERMINATE and PROCESS_QUERY_INFORMATION, which not every ntifs.h has
+constexpr ACCESS_MASK kProcessTerminate = 0x1, kProcessQuery = 0x400;
+constexpr auto kBreakOnTermination = static_cast<PROCESSINFOCLASS>(29);  // ProcessBreakOnTermination
+
+// The end of a critical process is a bugcheck. A kernel that cannot tell has none.
+bool is_critical(HANDLE process) {
+    ULONG breaks = 0;
+    return NT_SUCCESS(ZwQueryInformationProcess(process, kBreakOnTermination, &breaks, sizeof breaks, nullptr)) &&
+           breaks != 0;
+}
 
 }  // namespace
 
@@ -30,15 +39,16 @@ NTSTATUS reference_event(uint64_t handle, KEVENT** event) {
 }
 
 // PASSIVE_LEVEL, the worker. The process is held until we are done, so that the pid cannot have been used again.
-bool terminate(const Condemned& condemned) {
-    const ProcessReference process(handle_of(condemned.pid));
-    if (process.get() == nullptr) return false;
+Outcome terminate(const ToTerminate& to_terminate) {
+    const ProcessReference process(handle_of(to_terminate.pid));
+    if (process.get() == nullptr) return Outcome::kFailed;
     Handle handle;
-    NTSTATUS status = ObOpenObjectByPointer(process.get(), OBJ_KERNEL_HANDLE, nullptr, kProcessTerminate, nullptr,
-                                            KernelMode, handle.put());
-    if (NT_SUCCESS(status))
-        status = ZwTerminateProcess(handle.get(), static_cast<NTSTATUS>(wire::kStatusBlocked));
-    return NT_SUCCESS(status) || status == STATUS_PROCESS_IS_TERMINATING;
+    NTSTATUS status = ObOpenObjectByPointer(process.get(), OBJ_KERNEL_HANDLE, nullptr,
+                                            kProcessTerminate | kProcessQuery, nullptr, KernelMode, handle.put());
+    if (!NT_SUCCESS(status)) return Outcome::kFailed;
+    if (is_critical(handle.get())) return Outcome::kCritical;
+    status = ZwTerminateProcess(handle.get(), static_cast<NTSTATUS>(wire::kStatusBlocked));
+    return NT_SUCCESS(status) || status == STATUS_PROCESS_IS_TERMINATING ? Outcome::kDied : Outcome::kFailed;
 }
 
 NTSTATUS control(IRP*, uint32_t, void*, size_t, size_t, size_t*) { return STATUS_INVALID_DEVICE_REQUEST; }

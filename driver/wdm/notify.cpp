@@ -1,7 +1,8 @@
-// notify.cpp - what the kernel tells of processes and images, handed on to the gate; and the wait of a held thread.
+// notify.cpp - the kernel's notifications of processes, threads and images, passed on to the gate; and the wait of a
+// held thread.
 //
 // Every routine here runs at PASSIVE_LEVEL, with no lock of ours. Newer kernels call it in a critical region, NT 5.2
-// does not; so each enters one, lest a held thread be suspended in the middle of its hold.
+// does not; so each enters one: a held thread must not be suspended in the middle of its hold.
 // They touch no registry, file, mapping or user memory.
 
 #include "driver.h"
@@ -11,18 +12,32 @@ namespace {
 
 // Routines of newer kernels; each may be missing.
 using SetCreateNotifyEx = NTSTATUS(NTAPI*)(PCREATE_PROCESS_NOTIFY_ROUTINE_EX, BOOLEAN remove);
+using SetCreateNotifyEx2 = NTSTATUS(NTAPI*)(ULONG type, void* routine, BOOLEAN remove);
+using SetThreadNotifyEx = NTSTATUS(NTAPI*)(ULONG type, void* routine);
+using ThreadNotify = NTSTATUS(NTAPI*)(PCREATE_THREAD_NOTIFY_ROUTINE);
+constexpr ULONG kSubsystems = 0;         // PsCreateProcessNotifySubsystems
+constexpr ULONG kNonSystem = 0;          // PsCreateThreadNotifyNonSystem: in the new thread's own context
+constexpr ULONG kIsSubsystemProcess = 2; // PS_CREATE_NOTIFY_INFO::Flags, which not every header has
 NTSTATUS(NTAPI* locate_image_name)(PEPROCESS, UNICODE_STRING** name);  // SeLocateProcessImageName
 BOOLEAN(NTAPI* is_protected)(PEPROCESS);                               // PsIsProtectedProcess
 LONGLONG(NTAPI* create_time)(PEPROCESS);                               // PsGetProcessCreateTimeQuadPart
 NTSTATUS(NTAPI* exit_status)(PEPROCESS);                               // PsGetProcessExitStatus
 BOOLEAN(NTAPI* is_terminating)(PETHREAD);                              // PsIsThreadTerminating
 void*(NTAPI* section_base)(PEPROCESS);                                 // PsGetProcessSectionBaseAddress
-SetCreateNotifyEx set_create_notify_ex;
+UCHAR(NTAPI* signature_level)(PEPROCESS, UCHAR* section_level);        // PsGetProcessSignatureLevel
+ULONG(NTAPI* writable_references)(PSECTION_OBJECT_POINTERS);           // MmDoesFileHaveUserWritableReferences
+void*(NTAPI* transaction_of)(FILE_OBJECT*);                            // IoGetTransactionParameterBlock
+SetCreateNotifyEx set_create_notify_ex;                                // PsSetCreateProcessNotifyRoutineEx
+SetCreateNotifyEx2 set_create_notify_ex2;                              // PsSetCreateProcessNotifyRoutineEx2
+SetThreadNotifyEx set_thread_notify_ex;                                // PsSetCreateThreadNotifyRoutineEx
+ThreadNotify set_thread_notify, remove_thread_notify;  // PsSet..., PsRemoveCreateThreadNotifyRoutine
 
-bool extended;       // the Ex routine is the one that is registered
-bool create_active;  // either is
+enum class Registered { kNone, kPlain, kEx, kEx2 };
+Registered create_routine;                          // which of the three
+PCREATE_THREAD_NOTIFY_ROUTINE thread_routine;       // which of the two; nullptr = none
 bool image_active;
-Rundown callbacks;   // newer kernels wait for callbacks when a routine is removed; the oldest do not
+uint32_t features;
+Rundown callbacks;  // newer kernels wait for callbacks when a routine is removed; the oldest do not
 
 // In a callback, until the scope ends. Where the kernel has no critical region of its own, a suspension takes effect
 // when ours is left; by then the hold is over, but the thread is still counted, and its code stays.
@@ -57,6 +72,26 @@ class LocatedName {
     UNICODE_STRING* name_ = nullptr;
 };
 
+void add_feature(uint32_t feature) { gate.set_features(features |= feature); }
+
+template <typename Routine>
+void* address_of(Routine* routine) {
+    return reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(routine));
+}
+
+// What the file of a new process is like, by the object that its section was made from: a handle that may still write
+// (herpaderping), a file that goes with its last handle (ghosting), one that a transaction can undo (doppelganging).
+uint32_t file_flags(FILE_OBJECT* file) {
+    if (file == nullptr) return 0;
+    uint32_t flags = 0;
+    const bool is_mapped_for_writing = writable_references != nullptr && file->SectionObjectPointer != nullptr &&
+                                       writable_references(file->SectionObjectPointer) != 0;
+    if (file->WriteAccess || is_mapped_for_writing) flags |= wire::kFlagWriteOpen;
+    if (file->DeletePending) flags |= wire::kFlagDeletePending;
+    if (transaction_of != nullptr && transaction_of(file) != nullptr) flags |= wire::kFlagTransacted;
+    return flags;
+}
+
 // The first thread of a process that was ended before it ran comes by here, too, on its way out.
 bool is_dying() { return is_terminating != nullptr && is_terminating(PsGetCurrentThread()); }
 
@@ -70,6 +105,7 @@ void NTAPI on_create_ex(PEPROCESS process, HANDLE pid, PS_CREATE_NOTIFY_INFO* in
     const CallbackScope callback;
     if (!callback) return;
     if (info == nullptr) return process_exited(process, id_of(pid));
+    UCHAR section_level;
     const LocatedName name(process);
     Creation creation;
     creation.pid = id_of(pid);
@@ -79,6 +115,9 @@ void NTAPI on_create_ex(PEPROCESS process, HANDLE pid, PS_CREATE_NOTIFY_INFO* in
     creation.created = create_time != nullptr ? create_time(process) : 0;
     creation.native_name = name.text();  // ImageFileName is only what the creator typed: \??\C:\... or a link
     creation.command_line = text_of(info->CommandLine);
+    creation.file_flags = file_flags(info->FileObject);
+    if (signature_level != nullptr) creation.signature_level = signature_level(process, &section_level);
+    creation.pico = (info->Flags & kIsSubsystemProcess) != 0;
     creation.refusable = true;
     if (gate.on_create(creation)) info->CreationStatus = static_cast<NTSTATUS>(wire::kStatusBlocked);
 }
@@ -107,8 +146,30 @@ void wait_while_held(Hold* hold) {
     (void)gate.end_hold(hold);  // if blocked, the worker has terminated it, and it dies on its way to user mode
 }
 
-// PASSIVE_LEVEL, the thread that maps the image. For the EXE that is the new process' own first thread, before its
-// first instruction in user mode; a parent may map more into the process, and DLLs follow: none of those is held.
+// PASSIVE_LEVEL, the new thread's own context, after the image notification and before its first instruction in user
+// mode. The first thread of a process has its hold behind it by then; one that another process has put in beside it
+// waits for the same verdict. Windows 10 and later.
+void NTAPI on_own_thread(HANDLE process_id, HANDLE, BOOLEAN created) {
+    const CallbackScope callback;
+    if (!callback || !created) return;
+    if (process_id != PsGetCurrentProcessId()) return gate.on_thread(id_of(process_id));
+    Image image;
+    image.pid = id_of(process_id);
+    image.protected_process = is_protected != nullptr && is_protected(PsGetCurrentProcess());
+    image.dying = is_dying();
+    Hold hold;
+    if (gate.begin_thread(&hold, image)) wait_while_held(&hold);
+}
+
+// PASSIVE_LEVEL, the context of the thread that creates it, which must not wait. Older kernels.
+void NTAPI on_any_thread(HANDLE process_id, HANDLE, BOOLEAN created) {
+    const CallbackScope callback;
+    if (callback && created) gate.on_thread(id_of(process_id));
+}
+
+// PASSIVE_LEVEL, the thread that maps the image. For the EXE that is the first thread of the new process that runs,
+// before its first instruction in user mode; a parent may map more into the process, and DLLs follow: none of those is
+// held.
 void NTAPI on_image(UNICODE_STRING* name, HANDLE process_id, IMAGE_INFO* info) {
     const CallbackScope callback;
     if (!callback || info->SystemModeImage) return;
@@ -123,13 +184,16 @@ void NTAPI on_image(UNICODE_STRING* name, HANDLE process_id, IMAGE_INFO* info) {
     image.dying = is_dying();
     const LocatedName located(process);  // the same name that on_create_ex gave, if it gave one
     image.native_name = located.text().length != 0 ? located.text() : text_of(name);
+    if (located.text().length != 0) image.mapped_name = text_of(name);
+    image.own = section_base != nullptr;  // compared above
     Hold hold;
     if (gate.begin_hold(&hold, image)) wait_while_held(&hold);
 }
 
 }  // namespace
 
-// The Ex routine, if this kernel has it and accepts our image (it must be linked for forced integrity), else the first.
+// The newest routine that this kernel has and allows us: the Ex ones accept only an image that is linked for forced
+// integrity. Each is told of exits as well.
 NTSTATUS create_notify_start(DRIVER_OBJECT*) {
     find_newer(&locate_image_name, L"SeLocateProcessImageName");
     find_newer(&is_protected, L"PsIsProtectedProcess");
@@ -137,24 +201,59 @@ NTSTATUS create_notify_start(DRIVER_OBJECT*) {
     find_newer(&exit_status, L"PsGetProcessExitStatus");
     find_newer(&is_terminating, L"PsIsThreadTerminating");
     find_newer(&section_base, L"PsGetProcessSectionBaseAddress");
+    find_newer(&signature_level, L"PsGetProcessSignatureLevel");
+    find_newer(&writable_references, L"MmDoesFileHaveUserWritableReferences");
+    find_newer(&transaction_of, L"IoGetTransactionParameterBlock");
     find_newer(&set_create_notify_ex, L"PsSetCreateProcessNotifyRoutineEx");
+    find_newer(&set_create_notify_ex2, L"PsSetCreateProcessNotifyRoutineEx2");
 
+    features = build::features;
     callbacks.open();
-    extended = set_create_notify_ex != nullptr && NT_SUCCESS(set_create_notify_ex(on_create_ex, FALSE));
-    const NTSTATUS status = extended ? STATUS_SUCCESS : PsSetCreateProcessNotifyRoutine(on_create, FALSE);
-    create_active = NT_SUCCESS(status);
-    if (extended) gate.set_features(build::features | wire::kFeatureCreateEx);
-    return create_active || !build::needs_notifications ? STATUS_SUCCESS : status;
+    create_routine = Registered::kNone;
+    NTSTATUS status = STATUS_SUCCESS;
+    if (set_create_notify_ex2 != nullptr &&
+        NT_SUCCESS(set_create_notify_ex2(kSubsystems, address_of(on_create_ex), FALSE))) {
+        create_routine = Registered::kEx2;
+        add_feature(wire::kFeatureCreateEx | wire::kFeatureSubsystems);
+    } else if (set_create_notify_ex != nullptr && NT_SUCCESS(set_create_notify_ex(on_create_ex, FALSE))) {
+        create_routine = Registered::kEx;
+        add_feature(wire::kFeatureCreateEx);
+    } else if (NT_SUCCESS(status = PsSetCreateProcessNotifyRoutine(on_create, FALSE))) {
+        create_routine = Registered::kPlain;
+    }
+    if (create_routine > Registered::kPlain && signature_level != nullptr) add_feature(wire::kFeatureSignatureLevel);
+    return create_routine != Registered::kNone || !build::needs_notifications ? STATUS_SUCCESS : status;
 }
 
 void create_notify_stop() {
-    if (create_active) {
-        if (extended)
-            set_create_notify_ex(on_create_ex, TRUE);
-        else
-            PsSetCreateProcessNotifyRoutine(on_create, TRUE);
+    switch (create_routine) {
+        case Registered::kEx2: set_create_notify_ex2(kSubsystems, address_of(on_create_ex), TRUE); break;
+        case Registered::kEx: set_create_notify_ex(on_create_ex, TRUE); break;
+        case Registered::kPlain: PsSetCreateProcessNotifyRoutine(on_create, TRUE); break;
+        case Registered::kNone: break;
     }
     callbacks.close();
+}
+
+// Without it the driver still works; INFO shows by its features what becomes of an extra thread.
+NTSTATUS thread_notify_start(DRIVER_OBJECT*) {
+    find_newer(&set_thread_notify_ex, L"PsSetCreateThreadNotifyRoutineEx");
+    find_newer(&set_thread_notify, L"PsSetCreateThreadNotifyRoutine");
+    find_newer(&remove_thread_notify, L"PsRemoveCreateThreadNotifyRoutine");
+    thread_routine = nullptr;
+    if (remove_thread_notify == nullptr) return STATUS_SUCCESS;
+    if (set_thread_notify_ex != nullptr && NT_SUCCESS(set_thread_notify_ex(kNonSystem, address_of(on_own_thread)))) {
+        thread_routine = on_own_thread;
+        add_feature(wire::kFeatureThreadHold);
+    } else if (set_thread_notify != nullptr && NT_SUCCESS(set_thread_notify(on_any_thread))) {
+        thread_routine = on_any_thread;
+        add_feature(wire::kFeatureThreadNotify);
+    }
+    return STATUS_SUCCESS;
+}
+
+void thread_notify_stop() {
+    if (thread_routine != nullptr) remove_thread_notify(thread_routine);
 }
 
 NTSTATUS image_notify_start(DRIVER_OBJECT*) {

@@ -1,4 +1,4 @@
-// worker.cpp - one system thread that terminates the processes which the gate has condemned.
+// worker.cpp - one system thread that terminates the processes which the gate names.
 //
 // Not in the callback that holds the process: there the process would have to end itself while the kernel is in the
 // middle of starting its first thread.
@@ -8,29 +8,27 @@
 namespace procmon::kernel {
 namespace {
 
-constexpr uint32_t kRetryMs = 50;
-
-KEVENT wake;  // set: look for condemned processes, or stop
+KEVENT wake;  // set: look for processes to terminate, or stop
 volatile LONG stopping;
 PKTHREAD thread;  // referenced
 
-// PASSIVE_LEVEL, no lock. Terminates until nobody is left, or until one would not die: the gate names that one again,
-// a limited number of times, and some time should pass before. false: there is such a one.
-bool terminate_condemned() {
-    for (Condemned condemned; gate.next_condemned(&condemned);) {
-        const bool died = build::terminate(condemned);
-        gate.terminated(condemned, died);
-        if (!died) return false;
-    }
-    return true;
+// PASSIVE_LEVEL, no lock. Terminates what is due; answers after how many ms the next attempt is, kUnlimited = there is
+// none.
+uint32_t terminate_all() {
+    uint32_t wait;
+    for (ToTerminate to_terminate; gate.next_to_terminate(&to_terminate, &wait);)
+        gate.terminated(to_terminate, build::terminate(to_terminate));
+    return wait;
 }
 
-// PASSIVE_LEVEL. It ends when it is told to and has nothing left to do.
+// PASSIVE_LEVEL. It ends when it has to stop and there is nothing left to do.
 void NTAPI work(void*) {
-    LARGE_INTEGER pause = milliseconds(kRetryMs);
-    for (bool idle = true; !(idle && read(&stopping));) {
+    for (;;) {
+        const uint32_t wait = terminate_all();
+        const bool idle = wait == wire::kUnlimited;
+        if (idle && read(&stopping)) break;
+        LARGE_INTEGER pause = milliseconds(wait);
         KeWaitForSingleObject(&wake, Executive, KernelMode, FALSE, idle ? nullptr : &pause);
-        idle = terminate_condemned();
     }
     PsTerminateSystemThread(STATUS_SUCCESS);
 }

@@ -221,7 +221,7 @@ NTSTATUS reference_event(uint64_t handle, KEVENT** event) {
 }
 
 // The helper terminates the real process when it reads the verdict, before it lets it go on.
-bool terminate(const Condemned&) { return true; }
+Outcome terminate(const ToTerminate&) { return Outcome::kDied; }
 
 NTSTATUS control(IRP* irp, uint32_t code, void* buffer, size_t input_bytes, size_t output_bytes, size_t* written) {
     switch (code) {

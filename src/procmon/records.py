@@ -114,6 +114,10 @@ class DecidedBy(enum.Enum):
     """The gate's process table was full."""
     NO_CONTROLLER = "no controller"
     """It started while no controller was registered."""
+    TAMPER = "tamper"
+    """Another process put a thread into it before it ran: the gate's ``on_tamper``."""
+    PICO = "pico"
+    """A process of WSL 1, which cannot be held: the gate's ``on_pico``."""
 
     def __repr__(self) -> str:
         return f"<DecidedBy.{self.name}>"
@@ -170,7 +174,25 @@ class ProcessFlags(enum.IntFlag):
     CREATE_MISSED = 0x80
     """Its image was seen without its creation."""
     NEVER_STARTED = 0x100
-    """A rule in the driver refused the creation: no process came to be."""
+    """The driver refused the creation, by a rule or at a limit: no process came to be."""
+    FOREIGN_THREAD = 0x200
+    """Another process put a thread into it before it ran."""
+    PARENT_CLAIMED = 0x400
+    """Its parent is not its creator, which chose the parent; Windows does so at an elevation."""
+    TERMINATE_FAILED = 0x800
+    """It was blocked and could not be terminated yet: it stays held, and is tried again every second."""
+    TAMPERED = 0x1000
+    """The gate found other code in its memory than its file has."""
+    WRITE_OPEN = 0x2000
+    """Its file was open for writing when it was created, so that the file can differ from what runs."""
+    DELETE_PENDING = 0x4000
+    """Its file was about to be deleted when it was created."""
+    TRANSACTED = 0x8000
+    """Its file was opened in a transaction, which can undo what was written."""
+    NAME_CHANGED = 0x10000
+    """Its file was renamed between creation and first run; see `ProcessHelper.creation_name`."""
+    PICO = 0x20000
+    """A process of WSL 1: it has no image and cannot be held."""
 
 
 @explained
@@ -206,6 +228,10 @@ class ProcessHelper:
     """Its command line, where the gate knows it without a look-up; see `procmon.inspect` for the look-up."""
     native_name: str | None = None
     r"""Native path, ``\Device\HarddiskVolume2\...``, as the system gave it; None where the gate has none."""
+    creation_name: str | None = None
+    """Native path at its creation, where it was another than `native_name`; else None."""
+    signature_level: int | None = None
+    """The kernel's signing level of it (``SE_SIGNING_LEVEL_...``, 0 = unchecked); None where the gate cannot tell."""
     flags: ProcessFlags = ProcessFlags(0)
     """Further facts."""
     exited: bool = False
@@ -284,6 +310,8 @@ class ProcessHelper:
             creator_tid=_optional(data, "creator_tid", int),
             command_line=_optional(data, "command_line", str),
             native_name=_optional(data, "native_name", str),
+            creation_name=_optional(data, "creation_name", str),
+            signature_level=_optional(data, "signature_level", int),
             flags=ProcessFlags(_optional(data, "flags", int) or 0),
             exited=_optional(data, "exited", bool) or False,
             exit_status=_optional(data, "exit_status", int),

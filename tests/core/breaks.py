@@ -24,6 +24,7 @@ NEEDED = ("driver", "src", "tests/core", "pyproject.toml")
 HANDSHAKE = "test_handshake.py"  # points 1 to 7
 HANDSHAKE_ENDS = "test_handshake_ends.py"  # points 8 to 13
 DEVICE = "test_handshake_ends.py -k Device"  # point 12
+WAYS = "test_ways_around.py"
 MODEL = "test_model.py"
 MEMORY = "test_memory.py"
 THREADS = "test_proofs.py -k many_threads"
@@ -73,8 +74,8 @@ BREAKS = (
     Break(
         "a controller that had fetched a process is not told of its timeout",
         "driver/core/gate.cpp",
-        "if (record->fetched) state.queue_for_fetch(record);",
-        "if (record->fetched) return false;",
+        "if (record->fetched) state.queue_for_fetch(record);  // its controller",
+        "if (record->fetched) return false;  // its controller",
         (HANDSHAKE, MODEL),
     ),
     Break(
@@ -101,16 +102,16 @@ BREAKS = (
     Break(
         "names leak when there is no memory for the record",
         "driver/core/gate.cpp",
-        "        deferred.add(record);\n        deferred.add(names);\n        return refused;",
-        "        deferred.add(record);\n        return refused;",
-        (MEMORY,),
+        "        state.give_back(names, deferred);\n        state.give_back(line, deferred);\n        return refused;",
+        "        state.give_back(line, deferred);\n        return refused;",
+        (HANDSHAKE_ENDS,),
     ),
     Break(
         "a record without memory is used",
         "driver/core/gate.cpp",
-        "    if (!record) return nullptr;\n    record->pid = creation.pid;",
-        "    record->pid = creation.pid;",
-        (MEMORY, FUZZER),
+        "    const bool has_room = record && state.make_room(deferred);",
+        "    const bool has_room = state.make_room(deferred);",
+        (HANDSHAKE_ENDS,),
     ),
     Break(
         "memory is given back under the lock",
@@ -124,9 +125,8 @@ BREAKS = (
     Break(
         "a held thread looks without the lock",
         "driver/core/gate.cpp",
-        "    Locked locked(state);\n    Record* record = static_cast<Record*>(hold->record);\n"
-        "    if (record->state == kStateHeld &&",
-        "    Record* record = static_cast<Record*>(hold->record);\n    if (record->state == kStateHeld &&",
+        "    Locked locked(state);\n    Record* record = static_cast<Record*>(hold->record);\n    const bool is_last",
+        "    Record* record = static_cast<Record*>(hold->record);\n    const bool is_last",
         (RACES,),
     ),
     Break(
@@ -139,22 +139,22 @@ BREAKS = (
     Break(
         "a released thread is not woken",
         "driver/core/state.cpp",
-        "    record->done = true;\n    port.signal_set(port.context, &record->hold->signal);",
-        "    record->done = true;",
+        "    for (Hold* hold = record->holds; hold; hold = hold->next) port.signal_set(port.context, &hold->signal);\n",
+        "",
         (HANDSHAKE, MODEL, THREADS),
     ),
     Break(
         "a process that exits is freed while its thread is in its hold",
         "driver/core/state.cpp",
-        "record->state != kStateExiting || record->hold || unseen.contains(record)",
+        "record->state != kStateExiting || record->holds || unseen.contains(record)",
         "record->state != kStateExiting || unseen.contains(record)",
         (ADDRESSES, FUZZER),
     ),
     Break(
-        "a thread leaves while the worker has its pid in hand",
+        "a thread leaves while the worker terminates by its pid",
         "driver/core/state.cpp",
-        "if (record->hold && !record->in_worker && !record->done) release(record);",
-        "if (record->hold && !record->done) release(record);",
+        "if (record->holds && !record->in_worker && !record->done) release(record);",
+        "if (record->holds && !record->done) release(record);",
         (HANDSHAKE, MODEL, THREADS),
     ),
     Break(
@@ -221,8 +221,8 @@ BREAKS = (
     Break(
         "model: a blocked process is released before it is dead",
         "driver/model/handshake.pml",
-        ":: v == Block -> state[p] = Answered; condemned ! p",
-        ":: v == Block -> state[p] = Answered; condemned ! p; release(p)",
+        ":: v == Block -> state[p] = Answered; to_terminate ! p",
+        ":: v == Block -> state[p] = Answered; to_terminate ! p; release(p)",
         (ORDERS,),
     ),
     Break(
@@ -240,10 +240,10 @@ BREAKS = (
         (KERNEL,),
     ),
     Break(
-        "kernel side: whoever is on its way out is held like any other",
+        "kernel side: a process that was ended before it ran is held like any other",
         "driver/wdm/notify.cpp",
-        "    image.dying = is_dying();\n",
-        "",
+        "    image.dying = is_dying();\n    const LocatedName",
+        "    const LocatedName",
         (KERNEL,),
     ),
     Break(
@@ -275,7 +275,7 @@ BREAKS = (
         (KERNEL,),
     ),
     Break(
-        "a process that others end while it is held is released before all of it ends",
+        "a process that another ends while it is held is released before all of it ends",
         "driver/core/gate.cpp",
         "        state.leave_held(record);\n        state.queue_terminate(record);\n    } else",
         "        state.decide(record, kVerdictAllow, kByNoController);\n    } else",
@@ -324,11 +324,11 @@ BREAKS = (
         (KERNEL,),
     ),
     Break(
-        "kernel side: the worker does not pause when a process would not die",
-        "driver/wdm/worker.cpp",
-        "        if (!died) return false;\n",
-        "",
-        (KERNEL,),
+        "the worker does not pause when a process would not die",
+        "driver/core/gate.cpp",
+        "if (record->retry_at_ms > now && !state.stopping) {",
+        "if (record->retry_at_ms > now + 10000 && !state.stopping) {",
+        (HANDSHAKE, MODEL, KERNEL),
     ),
     Break(
         "kernel side: Administrators are left out of the access list",
@@ -356,6 +356,193 @@ BREAKS = (
         "driver/wdm/running.cpp",
         "if (has_exited(running.pid))",
         "if (has_exited(running.pid) && false)",
+        (KERNEL,),
+    ),
+    # ------------------------------------------------------------------------------------- ways around the gate
+    Break(
+        "an extra thread runs while the first is held",
+        "driver/core/gate.cpp",
+        "        if (state.stopping || !record || !(record->state == kStateNew || is_held(record))) return false;",
+        "        if (state.stopping || !record || record->state != kStateNew) return false;",
+        (WAYS, MODEL, KERNEL),
+    ),
+    Break(
+        "an extra thread that comes first runs",
+        "driver/core/gate.cpp",
+        "        if (state.stopping || !record || !(record->state == kStateNew || is_held(record))) return false;",
+        "        if (state.stopping || !record || !is_held(record)) return false;",
+        (WAYS, MODEL, KERNEL),
+    ),
+    Break(
+        "an extra thread on an older kernel is not noticed while the first is held",
+        "driver/core/gate.cpp",
+        "if (state.controller.tamper_verdict == kVerdictBlock) state.decide(record, kVerdictBlock, kByTamper);",
+        "",
+        (WAYS, MODEL, KERNEL),
+    ),
+    Break(
+        "an extra thread on an older kernel is not noticed before the first image",
+        "driver/core/gate.cpp",
+        "    if (tampered && controller.tamper_verdict == kVerdictBlock) {",
+        "    if (tampered && controller.tamper_verdict == kVerdictNone) {",
+        (WAYS, MODEL, KERNEL),
+    ),
+    Break(
+        "one thread that is ended takes the question of its process with it",
+        "driver/core/gate.cpp",
+        "if (dying && !is_last && !record->done) {",
+        "if (dying && !is_last && record->done) {",
+        (WAYS, MODEL),
+    ),
+    Break(
+        "descent goes by a pid that another process had",
+        "driver/core/state.cpp",
+        "        if (!record || record->start_key >= younger_key) return false;\n"
+        "        if (creator_pid == controller.pid ||",
+        "        if (creator_pid == controller.pid) return true;\n"
+        "        if (!record || record->start_key >= younger_key) return false;\n"
+        "        if (creator_pid == controller.pid ||",
+        (HANDSHAKE_ENDS, MODEL),
+    ),
+    Break(
+        "descent goes by a creator that is younger",
+        "driver/core/state.cpp",
+        "if (!record || record->start_key >= younger_key) return false;",
+        "if (!record) return false;",
+        (HANDSHAKE_ENDS, MODEL),
+    ),
+    Break(
+        "descent goes by the claimed parent",
+        "driver/core/gate.cpp",
+        "state.descends(creation.creator_pid, state.last_key + 1)",
+        "(state.descends(creation.creator_pid, state.last_key + 1) ||\n"
+        "                             state.descends(creation.parent_pid, state.last_key + 1))",
+        (HANDSHAKE_ENDS, MODEL),
+    ),
+    Break(
+        "a claimed parent is not marked",
+        "driver/core/gate.cpp",
+        "creation.parent_pid != creation.creator_pid) record->flags |= kFlagParentClaimed;",
+        "creation.parent_pid != creation.creator_pid) record->flags |= 0;",
+        (HANDSHAKE, MODEL),
+    ),
+    Break(
+        "a program that is never held is a launch pad for any creator",
+        "driver/core/exempt.cpp",
+        "(program && creator && kTable[program].creators & below(creator));",
+        "program;",
+        (HANDSHAKE_ENDS, MODEL),
+    ),
+    Break(
+        "a creator that is not genuine itself spares what it starts",
+        "driver/core/gate.cpp",
+        "    if (exempt) {\n        record->flags |= kFlagExempt;\n        record->program = program;\n    }",
+        "    if (exempt) record->flags |= kFlagExempt;\n    record->program = program;",
+        (MODEL,),
+    ),
+    Break(
+        "a rule that can never act is not named",
+        "driver/core/requests.cpp",
+        "if (is_always_exempt(state.program_of(head, rule.path))) rule.is_inert = true;",
+        "",
+        (HANDSHAKE_ENDS,),
+    ),
+    Break(
+        "a process that would not die is released and runs",
+        "driver/core/gate.cpp",
+        "} else if (outcome == Outcome::kDied || record->last_try) {",
+        "} else if (outcome == Outcome::kDied || record->last_try || ++record->terminate_tries >= 2 * kQuickTries) {",
+        (HANDSHAKE,),
+    ),
+    Break(
+        "the stop does not wait for a last attempt",
+        "driver/core/gate.cpp",
+        "record->last_try = state.stopping;",
+        "record->last_try = true;",
+        (HANDSHAKE, MODEL),
+    ),
+    Break(
+        "at a limit a process runs unasked although it shall not",
+        "driver/core/gate.cpp",
+        "} else if (!has_room && controller.limit_verdict == kVerdictBlock) {",
+        "} else if (!has_room && controller.limit_verdict == kVerdictNone) {",
+        (HANDSHAKE_ENDS,),
+    ),
+    Break(
+        "the reserve is not given back",
+        "driver/core/state.cpp",
+        "    if (block && !reserve->give_back(block)) deferred.add(block);",
+        "    if (block && (block->bytes || !reserve->give_back(block))) deferred.add(block);",
+        (ADDRESSES,),
+    ),
+    Break(
+        "there is no reserve",
+        "driver/core/gate.cpp",
+        "    if (!record && (record = state.reserve->take_record()) != nullptr) ++counters.reserve_used;\n",
+        "",
+        (HANDSHAKE_ENDS, MODEL),
+    ),
+    Break(
+        "what was suspended before the load is never held",
+        "driver/core/gate.cpp",
+        "record->listed && !record->image_seen && image.own);",
+        "record->listed && !record->image_seen && image.own && record->fetched && !record->fetched);",
+        (WAYS, MODEL, KERNEL),
+    ),
+    Break(
+        "WSL 1 processes are created although they shall not",
+        "driver/core/gate.cpp",
+        "} else if (creation.pico && controller.pico_verdict == kVerdictBlock) {",
+        "} else if (creation.pico && controller.pico_verdict == kVerdictNone) {",
+        (WAYS, MODEL, KERNEL),
+    ),
+    Break(
+        "kernel side: a critical process is terminated",
+        "driver/wdm/native.cpp",
+        "    if (is_critical(handle.get())) return Outcome::kCritical;\n",
+        "",
+        (KERNEL,),
+    ),
+    Break(
+        "kernel side: a file that can still be written is not told",
+        "driver/wdm/notify.cpp",
+        "if (file->WriteAccess || is_mapped_for_writing)",
+        "if (is_mapped_for_writing)",
+        (KERNEL,),
+    ),
+    Break(
+        "a file that is renamed before it runs is not told, and an allowing rule lets it pass",
+        "driver/core/gate.cpp",
+        "    const bool renamed = is_renamed(port, image);",
+        "    const bool renamed = is_renamed(port, image) && image.dying;",
+        (WAYS, MODEL, KERNEL),
+    ),
+    Break(
+        "texts grow without a limit",
+        "driver/core/state.cpp",
+        "while (text_bytes + more_bytes > kMaxTextBytes)",
+        "while (text_bytes + more_bytes > 1000u * kMaxTextBytes)",
+        (MEMORY,),
+    ),
+    Break(
+        "QUIESCE lets a new controller in",
+        "driver/core/requests.cpp",
+        "if (state.stopping || (state.quiesced && entry.who != kAnyHandle)) return kDeviceNotReady;",
+        "if (state.stopping) return kDeviceNotReady;",
+        (HANDSHAKE_ENDS, MODEL, KERNEL),
+    ),
+    Break(
+        "QUIESCE does not wake the controller",
+        "driver/core/state.cpp",
+        "    if (decided_by == kByStop) port.user_event_set(port.context, controller.event);\n",
+        "",
+        (HANDSHAKE_ENDS, KERNEL),
+    ),
+    Break(
+        "kernel side: a shutdown of Windows waits for the held",
+        "driver/wdm/device.cpp",
+        "    if (inside) gate.quiesce();",
+        "    static_cast<void>(inside);",
         (KERNEL,),
     ),
 )

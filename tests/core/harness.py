@@ -31,7 +31,6 @@ INFO_LENGTH_MISMATCH = 0xC0000004
 INVALID_HANDLE = 0xC0000008
 INVALID_PARAMETER = 0xC000000D
 INVALID_DEVICE_REQUEST = 0xC0000010
-ACCESS_DENIED = 0xC0000022
 BUFFER_TOO_SMALL = 0xC0000023
 OBJECT_TYPE_MISMATCH = 0xC0000024
 SHARING_VIOLATION = 0xC0000043
@@ -39,6 +38,9 @@ REVISION_MISMATCH = 0xC0000059
 INSUFFICIENT_RESOURCES = 0xC000009A
 DEVICE_NOT_READY = 0xC00000A3
 INVALID_DEVICE_STATE = 0xC0000184
+
+FAILED, DIED, CRITICAL = range(3)
+"""What becomes of an attempt to terminate."""
 
 SYSTEM_DIRECTORY = "C:\\Windows\\System32"
 VOLUMES = {"\\Device\\HarddiskVolume1": "D", "\\Device\\HarddiskVolume2": "C"}
@@ -79,6 +81,7 @@ def library() -> ctypes.CDLL:
         "host_event_wait": (number, (pointer, u64, u32)),
         "gate_start": (u32, (pointer, u32)),
         "gate_stop": (None, (pointer,)),
+        "gate_quiesce": (None, (pointer,)),
         "gate_destroy": (None, (pointer,)),
         "gate_holds_in_flight": (u32, (pointer,)),
         "gate_set_features": (None, (pointer, u32)),
@@ -86,13 +89,15 @@ def library() -> ctypes.CDLL:
         "gate_volumes_add": (u32, (pointer, *text, ctypes.c_uint16)),
         "gate_volumes_commit": (None, (pointer,)),
         "gate_set_system_directory": (u32, (pointer, *text)),
-        "gate_on_create": (number, (pointer, u32, u32, u32, u32, ctypes.c_int64, *text, *text, number, number)),
+        "gate_on_create": (number, (pointer, u32, u32, u32, u32, ctypes.c_int64, *text, *text, u32, u32, number)),
+        "gate_on_thread": (None, (pointer, u32)),
         "gate_on_exit": (None, (pointer, u32, u32)),
-        "gate_dispatch": (u32, (pointer, u64, u32, u32, u32, pointer, size, pointer, size, ctypes.POINTER(size))),
+        "gate_dispatch": (u32, (pointer, u64, u32, u32, pointer, size, pointer, size, ctypes.POINTER(size))),
         "gate_handle_closed": (None, (pointer, u64)),
-        "gate_next_condemned": (number, (pointer, ctypes.POINTER(u32), ctypes.POINTER(u64))),
+        "gate_next_to_terminate": (number, (pointer, ctypes.POINTER(u32), ctypes.POINTER(u64), ctypes.POINTER(u32))),
         "gate_terminated": (None, (pointer, u32, u64, number)),
-        "hold_begin": (pointer, (pointer, u32, *text, number, number)),
+        "hold_begin": (pointer, (pointer, u32, *text, *text, number)),
+        "hold_begin_thread": (pointer, (pointer, u32, number)),
         "hold_signaled": (number, (pointer,)),
         "hold_slice_ms": (u32, (pointer,)),
         "hold_still_held": (number, (pointer, number)),
@@ -140,15 +145,15 @@ class Held:
     def verdict(self) -> int:
         """Looks again, which must end the hold, and leaves it."""
         assert not self.waits(), f"process {self.pid} is still held"
-        assert self.signaled, f"nobody woke process {self.pid}"
+        assert self.signaled, f"process {self.pid} was not woken"
         return self.end()
 
 
 class Caller:
     """An open handle of the device and the process that has it."""
 
-    def __init__(self, core: "Core", owner: int, pid: int, access: int = protocol.ACCESS_BOTH) -> None:
-        self.core, self.owner, self.pid, self.access = core, owner, pid, access
+    def __init__(self, core: "Core", owner: int, pid: int) -> None:
+        self.core, self.owner, self.pid = core, owner, pid
         self.event = 0
 
     def request(self, code: int, data: bytes = b"", room: int = 0, *, overlap: bool = True) -> tuple[int, bytes]:
@@ -161,7 +166,7 @@ class Caller:
             ctypes.memset(ctypes.addressof(buffer) + len(data), 0xAA, ctypes.sizeof(buffer) - len(data))
         written = ctypes.c_size_t(12345)
         status = self.core.dll.gate_dispatch(
-            self.core.host, self.owner, self.pid, self.access, code, buffer, len(data), output, room, written
+            self.core.host, self.owner, self.pid, code, buffer, len(data), output, room, written
         )
         assert written.value <= room and (status == SUCCESS or written.value == 0)
         return status, bytes(memoryview(output).cast("B")[: written.value])
@@ -200,7 +205,12 @@ class Caller:
         return self.answer(protocol.BLOCK, targets)
 
     def set_rules(self, *rules: tuple[str, Any]) -> int:
-        return self.request(protocol.SET_RULES, protocol.encode_rules(rules))[0]
+        return self.request(protocol.SET_RULES, protocol.encode_rules(rules), 8 + 4 * len(rules))[0]
+
+    def inert_rules(self, *rules: tuple[str, Any]) -> list[int]:
+        """SET_RULES; the indices of the rules that can never act."""
+        reply = self.must(protocol.SET_RULES, protocol.encode_rules(rules), 8 + 4 * len(rules))
+        return protocol.decode_rules(reply)
 
     def info(self) -> dict[str, int]:
         """INFO, with the counters among the rest."""
@@ -288,10 +298,14 @@ class Core:
     def stop(self) -> None:
         self.dll.gate_stop(self.host)
 
-    def opened(self, pid: int = 1000, access: int = protocol.ACCESS_BOTH) -> Caller:
+    def quiesce(self) -> None:
+        """What the driver does when Windows shuts down; the request does the same."""
+        self.dll.gate_quiesce(self.host)
+
+    def opened(self, pid: int = 1000) -> Caller:
         """A new handle of the device, in that process."""
         self._owners += 1
-        return Caller(self, 0xFFFF_8000_0000_0000 + self._owners * 0x100, pid, access)
+        return Caller(self, 0xFFFF_8000_0000_0000 + self._owners * 0x100, pid)
 
     def controller(self, pid: int = 1000, **options: Any) -> Caller:
         """A handle that is registered."""
@@ -310,20 +324,43 @@ class Core:
         created: int = 0,
         native_name: str = "",
         command_line: str = "",
+        file_flags: int = 0,
+        signature_level: int = protocol.UNKNOWN_LEVEL,
         running: bool = False,
         refusable: bool = False,
+        pico: bool = False,
     ) -> bool:
-        """The creation notification; True = a rule refuses it."""
+        """The creation notification; True = it is refused."""
         return bool(
             self.dll.gate_on_create(
                 self.host, pid, parent_pid, creator_pid, creator_tid, created, *_utf16(native_name),
-                *_utf16(command_line), running, refusable,
+                *_utf16(command_line), file_flags, signature_level, running | refusable << 1 | pico << 2,
             )
         )  # fmt: skip
 
-    def image(self, pid: int, native_name: str, *, protected: bool = False, dying: bool = False) -> Held | None:
+    def image(
+        self,
+        pid: int,
+        native_name: str,
+        *,
+        mapped_name: str = "",
+        protected: bool = False,
+        dying: bool = False,
+        own: bool = False,
+    ) -> Held | None:
         """The image notification; None = its thread has nothing to wait for."""
-        pointer = self.dll.hold_begin(self.host, pid, *_utf16(native_name), protected, dying)
+        options = protected | dying << 1 | own << 2
+        return self._held(pid, self.dll.hold_begin(self.host, pid, *_utf16(native_name), *_utf16(mapped_name), options))
+
+    def own_thread(self, pid: int, *, protected: bool = False, dying: bool = False) -> Held | None:
+        """The thread notification of Windows 10, in the new thread's own context."""
+        return self._held(pid, self.dll.hold_begin_thread(self.host, pid, protected | dying << 1))
+
+    def any_thread(self, pid: int) -> None:
+        """The thread notification of older kernels, in the creator's context."""
+        self.dll.gate_on_thread(self.host, pid)
+
+    def _held(self, pid: int, pointer: int | None) -> Held | None:
         if not pointer:
             return None
         held = Held(self, pid, pointer)
@@ -341,19 +378,23 @@ class Core:
         """The exit notification."""
         self.dll.gate_on_exit(self.host, pid, exit_status)
 
-    def next_condemned(self) -> tuple[int, int] | None:
-        pid, start_key = ctypes.c_uint32(), ctypes.c_uint64()
-        if not self.dll.gate_next_condemned(self.host, pid, start_key):
-            return None
-        return pid.value, start_key.value
+    def next_to_terminate(self) -> tuple[int, int] | None:
+        return self.ask_worker()[0]
 
-    def terminated(self, condemned: tuple[int, int], died: bool = True) -> None:
-        self.dll.gate_terminated(self.host, *condemned, died)
+    def ask_worker(self) -> tuple[tuple[int, int] | None, int]:
+        """Which process the worker has to terminate, or None and after how many ms it has to ask again."""
+        pid, start_key, wait_ms = ctypes.c_uint32(), ctypes.c_uint64(), ctypes.c_uint32()
+        if not self.dll.gate_next_to_terminate(self.host, pid, start_key, wait_ms):
+            return None, wait_ms.value
+        return (pid.value, start_key.value), 0
 
-    def work(self) -> list[int]:
-        """The worker: every condemned process dies; their pids."""
+    def terminated(self, to_terminate: tuple[int, int], outcome: int = DIED) -> None:
+        self.dll.gate_terminated(self.host, *to_terminate, outcome)
+
+    def work(self, outcome: int = DIED) -> list[int]:
+        """The worker: every process that is due dies, or does not; their pids."""
         pids = []
-        while condemned := self.next_condemned():
-            self.terminated(condemned)
-            pids.append(condemned[0])
+        while to_terminate := self.next_to_terminate():
+            self.terminated(to_terminate, outcome)
+            pids.append(to_terminate[0])
         return pids

@@ -25,7 +25,6 @@ TOOL = "\\Device\\HarddiskVolume2\\Tools\\A.exe"
 # As RtlNtStatusToDosError has it.
 WINDOWS_ERRORS = {
     harness.INVALID_DEVICE_REQUEST: 1,
-    harness.ACCESS_DENIED: 5,
     harness.INVALID_HANDLE: 6,
     harness.DEVICE_NOT_READY: 21,
     harness.INVALID_DEVICE_STATE: 22,

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from core.harness import (
+    CRITICAL,
     DEVICE_NOT_READY,
+    FAILED,
     INVALID_HANDLE,
     INVALID_PARAMETER,
     OBJECT_TYPE_MISMATCH,
@@ -31,7 +33,7 @@ def core() -> Iterator[Core]:
 
 class Test01Loading:
     def test_a_start_without_memory_leaves_nothing_behind(self) -> None:
-        for n in (1, 2):
+        for n in (1, 2, 3):
             core = Core(start=False)
             core.fail_allocation(n)
             assert core.start() != SUCCESS
@@ -42,7 +44,7 @@ class Test01Loading:
         assert not core.create(44)
         assert core.image(44, TOOL) is None
         core.exit(44)
-        assert core.next_condemned() is None
+        assert core.next_to_terminate() is None
         assert core.opened().request(protocol.INFO, room=400) == (DEVICE_NOT_READY, b"")
         core.close()
 
@@ -94,8 +96,9 @@ class Test02Register:
     @pytest.mark.parametrize(
         ("options", "status"),
         [
-            ({"version": 2 << 16}, REVISION_MISMATCH),
-            ({"version": 1 << 16 | 99}, SUCCESS),
+            ({"version": 1 << 16}, REVISION_MISMATCH),
+            ({"version": 3 << 16}, REVISION_MISMATCH),
+            ({"version": 2 << 16 | 99}, SUCCESS),
             ({"flags": 4}, INVALID_PARAMETER),
             ({"event": 4711}, INVALID_HANDLE),
         ],
@@ -106,12 +109,24 @@ class Test02Register:
     def test_what_is_no_event_is_refused(self, core: Core) -> None:
         assert core.opened().register(event=core.event(is_event=False)) == OBJECT_TYPE_MISMATCH
 
-    @pytest.mark.parametrize("field", ["timeout_verdict", "disconnect_verdict"])
+    @pytest.mark.parametrize(
+        "field", ["timeout_verdict", "disconnect_verdict", "limit_verdict", "tamper_verdict", "pico_verdict"]
+    )
     @pytest.mark.parametrize("verdict", [0, 3])
     def test_a_verdict_that_is_none_is_refused(self, core: Core, field: str, verdict: int) -> None:
         data = bytearray(protocol.encode_register(core.event()))
         data[protocol.REGISTER_REQUEST.offsets[field]] = verdict
         assert core.opened().request(protocol.REGISTER, bytes(data))[0] == INVALID_PARAMETER
+
+    def test_info_tells_the_options_in_force(self, core: Core) -> None:
+        names = ("timeout", "disconnect", "limit", "tamper", "pico")
+        assert [core.opened().info()[f"{name}_verdict"] for name in names] == [0] * 5
+        controller = core.controller(
+            on_timeout=Verdict.BLOCK, on_limit=Verdict.BLOCK, on_tamper=Verdict.ALLOW, on_pico=Verdict.BLOCK, flags=1
+        )
+        info = controller.info()
+        assert [info[f"{name}_verdict"] for name in names] == [2, 1, 2, 1, 2]
+        assert (info["register_flags"], info["text_limit"]) == (1, protocol.MAX_TEXT_BYTES)
 
     def test_running_processes_are_shown_to_each_new_controller_once(self, core: Core) -> None:
         first = core.controller()
@@ -130,7 +145,7 @@ class Test03Creation:
         [record] = core.opened().listing().records
         expected = protocol.Record(
             pid=44, start_key=START_FILETIME + 1, created=10, parent_pid=7, creator_pid=8, creator_tid=9,
-            image_name="c:\\tools\\a.exe", native_name=TOOL, command_line="a b",
+            image_name="c:\\tools\\a.exe", native_name=TOOL, command_line="a b", flags=protocol.FLAG_PARENT_CLAIMED,
         )  # fmt: skip
         assert record == expected
 
@@ -250,23 +265,25 @@ class Test05Fetch:
         core.controller()
         for pid in range(8, 1008, 4):
             core.create(pid, native_name=TOOL)
-        reader = core.opened(access=protocol.ACCESS_READ)
+        reader = core.opened()
         got, after, pages = [], 0, 0
         while pages == 0 or after:
             page = reader.listing(after, room=1000)
             got += [record.pid for record in page.records]
             after, pages = page.next_key, pages + 1
             core.exit(got[-1])  # where the paging stopped
-        assert got == list(range(8, 1008, 4)) and pages == 50
+        assert got == list(range(8, 1008, 4)) and pages > 40
 
     def test_exits_are_given_once_more_if_asked_for(self, core: Core) -> None:
         controller = core.controller()
         held = core.held(44)
         controller.allow(*controller.fetch().records)
         held.verdict()
+        core.advance(5)
         core.exit(44, 7)
         [record] = controller.fetch().records
         assert (record.state, record.exit_status) == (protocol.STATE_EXITING, 7)
+        assert record.exited - record.created == 50_000
         assert record.flags & protocol.FLAG_SEEN
         assert controller.fetch().records == () and controller.records() == {}
 
@@ -305,33 +322,76 @@ class Test06Verdicts:
         held = core.held(44)
         controller.block(*controller.fetch().records)
         assert held.waits() and not held.signaled
-        condemned = core.next_condemned()
-        assert condemned and condemned[0] == 44 and core.next_condemned() is None
+        to_terminate = core.next_to_terminate()
+        assert to_terminate and to_terminate[0] == 44 and core.next_to_terminate() is None
         assert held.waits()
-        core.terminated(condemned)
+        core.terminated(to_terminate)
         assert held.verdict() == protocol.VERDICT_BLOCK
 
-    def test_one_that_will_not_die_is_tried_again_and_then_given_up(self, core: Core) -> None:
+    def test_one_that_will_not_die_stays_held_and_is_tried_every_second_until_it_does(self, core: Core) -> None:
         controller = core.controller()
         held = core.held(44)
         controller.block(*controller.fetch().records)
         for _ in range(20):
             assert held.waits()
-            condemned = core.next_condemned()
-            assert condemned
-            core.terminated(condemned, died=False)
-        assert core.next_condemned() is None and held.verdict() == protocol.VERDICT_BLOCK
-        assert controller.info()["terminate_failures"] == 20
+            assert core.work(FAILED) == [44]
+            to_terminate, wait_ms = core.ask_worker()
+            assert to_terminate is None and wait_ms in (50, 1000)
+            core.advance(wait_ms)
+        assert wait_ms == 1000
+        [record] = controller.fetch().records
+        assert record.state == protocol.STATE_ANSWERED and record.flags & protocol.FLAG_TERMINATE_FAILED
+        core.advance(3_600_000)
+        assert core.work(FAILED) == [44] and held.waits()
+        assert controller.info()["terminate_failures"] == 21
+        core.advance(1000)
+        assert core.work() == [44] and held.verdict() == protocol.VERDICT_BLOCK
+
+    @pytest.mark.parametrize("how", ["handle", "process", "reset", "quiesce"])
+    def test_one_that_will_not_die_stays_held_when_the_controller_goes(self, core: Core, how: str) -> None:
+        core.create(1000)
+        controller = core.controller(on_disconnect=Verdict.ALLOW)
+        held = core.held(44)
+        controller.block(*controller.fetch().records)
+        core.work(FAILED)
+        if how == "handle":
+            controller.close()
+        elif how == "process":
+            core.exit(1000)
+        else:
+            controller.must(protocol.RESET if how == "reset" else protocol.QUIESCE)
+        core.advance(1000)
+        assert held.waits() and core.work(FAILED) == [44] and held.waits()
+        core.advance(1000)
+        assert core.work() == [44] and held.verdict() == protocol.VERDICT_BLOCK
+
+    def test_one_that_will_not_die_does_not_delay_another(self, core: Core) -> None:
+        controller = core.controller()
+        undying, other = core.held(44), core.held(48)
+        controller.block(controller.records()[44])
+        assert core.work(FAILED) == [44]
+        controller.block(controller.records()[48])
+        assert core.work() == [48] and other.verdict() == protocol.VERDICT_BLOCK and undying.waits()
+
+    def test_a_critical_process_is_not_terminated_and_stays_held(self, core: Core) -> None:
+        controller = core.controller()
+        held = core.held(44)
+        controller.block(*controller.fetch().records)
+        assert core.work(CRITICAL) == [44] and held.waits()
+        [record] = controller.fetch().records
+        assert record.flags & protocol.FLAG_TERMINATE_FAILED
+        assert (controller.info()["critical_refused"], controller.info()["terminate_failures"]) == (1, 0)
+        assert core.ask_worker() == (None, 1000)
 
     def test_the_pid_stays_with_its_thread_while_the_worker_has_it_in_hand(self, core: Core) -> None:
         controller = core.controller()
         held = core.held(44)
         controller.block(*controller.fetch().records)
-        condemned = core.next_condemned()
-        assert condemned
+        to_terminate = core.next_to_terminate()
+        assert to_terminate
         core.exit(44)
         assert held.waits(), "the thread left while its pid could still be terminated"
-        core.terminated(condemned)
+        core.terminated(to_terminate)
         assert held.verdict() == protocol.VERDICT_BLOCK
 
     def test_one_that_has_gone_by_itself_is_not_terminated(self, core: Core) -> None:
@@ -339,7 +399,7 @@ class Test06Verdicts:
         held = core.held(44)
         controller.block(*controller.fetch().records)
         core.exit(44)
-        assert core.next_condemned() is None
+        assert core.next_to_terminate() is None
         held.verdict()
 
     def test_a_verdict_for_the_one_before_does_not_reach_the_next_of_that_pid(self, core: Core) -> None:
@@ -350,7 +410,7 @@ class Test06Verdicts:
         first.verdict()
         second = core.held(44)
         assert controller.block(old) == [protocol.RESULT_STALE]
-        assert second.waits() and core.next_condemned() is None
+        assert second.waits() and core.next_to_terminate() is None
 
 
 class Test07Timeout:
@@ -379,6 +439,16 @@ class Test07Timeout:
             slices.append(held.slice_ms)
             core.advance(held.slice_ms)
         assert slices == [250, 250, 100] and held.verdict() == protocol.VERDICT_ALLOW
+
+    def test_after_five_seconds_it_looks_every_second(self, core: Core) -> None:
+        core.controller(hold_timeout_ms=7500)
+        held = core.held(44)
+        slices = []
+        while held.waits():
+            slices.append(held.slice_ms)
+            core.advance(held.slice_ms)
+        assert slices == [250] * 20 + [1000, 1000, 500]
+        held.end()
 
     def test_a_controller_that_had_fetched_it_is_told_once_more(self, core: Core) -> None:
         controller = core.controller(hold_timeout_ms=1000)

@@ -10,7 +10,17 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from core.harness import ACCESS_DENIED, BUFFER_TOO_SMALL, INFO_LENGTH_MISMATCH, SUCCESS, Caller, Core, Held
+from core.harness import (
+    BUFFER_TOO_SMALL,
+    CRITICAL,
+    DIED,
+    FAILED,
+    INFO_LENGTH_MISMATCH,
+    SUCCESS,
+    Caller,
+    Core,
+    Held,
+)
 from core.model import Model, Process, Registration
 from procmon.driver import protocol
 from procmon.records import Verdict
@@ -31,6 +41,8 @@ names = st.sampled_from(
         "\\SystemRoot\\System32\\csrss.exe",
         "\\Device\\HarddiskVolume2\\Windows\\System32\\WerFault.exe",
         "\\Device\\HarddiskVolume2\\Windows\\SysWOW64\\WerFault.exe",
+        "\\Device\\HarddiskVolume2\\Windows\\System32\\services.exe",
+        "\\Device\\HarddiskVolume2\\Windows\\System32\\svchost.exe",
     ]
 )
 ordinary_names = st.sampled_from(["", "\\Device\\HarddiskVolume2\\Tools\\B.exe", "\\Device\\Mup\\Server\\Share\\A.exe"])
@@ -55,7 +67,7 @@ class CoreAndModel(RuleBasedStateMachine):
         self.identities: list[tuple[int, int]] = [(44, 1)]
         self.callers: list[Caller] = []
         self.shown = self.set = 0
-        self.reader = self.core.opened(access=protocol.ACCESS_READ)
+        self.reader = self.core.opened()
 
     @initialize(
         registered=mostly, timeout_ms=st.sampled_from([100, 100, 0]), flags=st.sampled_from([0, 2]), verdict=verdicts
@@ -70,17 +82,18 @@ class CoreAndModel(RuleBasedStateMachine):
 
     @rule(
         pid=pids, parent_pid=pids, creator_pid=pids, created=st.sampled_from([0, 7]), native_name=names,
-        command_line=st.sampled_from(["", "a b", "x" * 4096, "x" * 4097]), running=seldom, refusable=mostly,
+        command_line=st.sampled_from(["", "a b", "x" * 4096, "x" * 4097]),
+        file_flags=st.sampled_from([0, 0, protocol.FLAG_WRITE_OPEN]), running=seldom, refusable=mostly, pico=seldom,
         memory=mostly,
     )  # fmt: skip
     def create(
         self, pid: int, parent_pid: int, creator_pid: int, created: int, native_name: str, command_line: str,
-        running: bool, refusable: bool, memory: bool,
+        file_flags: int, running: bool, refusable: bool, pico: bool, memory: bool,
     ) -> None:  # fmt: skip
         fields = {
             "parent_pid": parent_pid, "creator_pid": creator_pid, "creator_tid": 9, "native_name": native_name,
-            "command_line": command_line, "running": running, "refusable": refusable,
-            "created": 0 if running else created,
+            "command_line": command_line, "file_flags": file_flags, "running": running, "refusable": refusable,
+            "pico": pico and not running, "created": 0 if running else created,
         }  # fmt: skip
         self.core.fail_allocation(0 if memory else 1, forever=True)
         refused = self.core.create(pid, **fields)  # type: ignore[arg-type]
@@ -89,21 +102,50 @@ class CoreAndModel(RuleBasedStateMachine):
         if (process := self.model.alive.get(pid)) is not None:
             self.identities.append((pid, process.key))
 
-    @rule(pid=pids, native_name=names, protected=seldom, dying=seldom, memory=mostly)
-    def image(self, pid: int, native_name: str, protected: bool, dying: bool, memory: bool) -> None:
+    @rule(
+        pid=pids, native_name=names, mapped_name=st.one_of(st.just(""), names), protected=seldom, dying=seldom,
+        own=st.booleans(), memory=mostly,
+    )  # fmt: skip
+    def image(
+        self, pid: int, native_name: str, mapped_name: str, protected: bool, dying: bool, own: bool, memory: bool
+    ) -> None:
+        fields = {"mapped_name": mapped_name, "protected": protected, "dying": dying, "own": own}
         self.core.fail_allocation(0 if memory else 1, forever=True)
-        held = self.core.image(pid, native_name, protected=protected, dying=dying)
+        held = self.core.image(pid, native_name, **fields)  # type: ignore[arg-type]
         self.core.fail_allocation(0)
-        process = self.model.image(pid, native_name, protected=protected, dying=dying, memory=memory)
+        process = self.model.image(pid, native_name, memory=memory, **fields)  # type: ignore[arg-type]
+        self.begin(held, process)
+
+    def begin(self, held: Held | None, process: Process | None) -> None:
         assert (held is None) == (process is None)
         if held and process:
             self.holds.append((held, process))
 
+    @rule(pid=pids, protected=seldom, dying=seldom)
+    def own_thread(self, pid: int, protected: bool, dying: bool) -> None:
+        held = self.core.own_thread(pid, protected=protected, dying=dying)
+        self.begin(held, self.model.own_thread(pid, protected=protected, dying=dying))
+
+    @precondition(lambda self: self.model.held())
+    @rule(data=st.data(), image=st.booleans())
+    def one_more_thread(self, data: st.DataObject, image: bool) -> None:
+        """Another thread of a process that is held comes by."""
+        pid = data.draw(st.sampled_from(self.model.held())).pid
+        if image:
+            self.image(pid, "", "", False, False, True, True)
+        else:
+            self.own_thread(pid, False, False)
+
+    @rule(pid=pids)
+    def any_thread(self, pid: int) -> None:
+        self.core.any_thread(pid)
+        self.model.any_thread(pid)
+
     @rule(pid=st.sampled_from([44, 48, 52, 56]), name=ordinary_names, fetched=st.booleans())
     def start(self, pid: int, name: str, fetched: bool) -> None:
         """The usual way: created, then its image, and then perhaps it is fetched."""
-        self.create(pid, 44, 44, 0, "", "", False, False, True)
-        self.image(pid, name, False, False, True)
+        self.create(pid, 44, 44, 0, "", "", 0, False, False, False, True)
+        self.image(pid, name, "", False, False, True, True)
         if fetched and self.model.controller:
             self.fetch_all()
 
@@ -144,8 +186,12 @@ class CoreAndModel(RuleBasedStateMachine):
     @precondition(lambda self: self.holds)
     @rule(data=st.data(), dying=seldom)
     def look(self, data: st.DataObject, dying: bool) -> None:
-        held, process = data.draw(st.sampled_from(self.holds))
-        assert held.waits(dying=dying) == self.model.look(process, dying)
+        held, process = pair = data.draw(st.sampled_from(self.holds))
+        waits = held.waits(dying=dying)
+        assert waits == self.model.look(process, dying)
+        if not waits and not process.woken:  # it goes alone
+            self.holds.remove(pair)
+            assert held.end() == self.model.leave(process)
 
     @precondition(lambda self: any(process.woken for _, process in self.holds))
     @rule(data=st.data())
@@ -156,43 +202,58 @@ class CoreAndModel(RuleBasedStateMachine):
         assert not held.waits()
         assert held.end() == self.model.leave(process)
 
-    @precondition(lambda self: self.model.condemned)
     @rule()
     def work(self) -> None:
-        process = self.model.next_condemned()
-        assert self.core.next_condemned() == (process and (process.pid, process.key))
-
-    @precondition(lambda self: not self.model.condemned)
-    @rule()
-    def no_work(self) -> None:
-        assert self.core.next_condemned() is None
+        process = self.model.next_to_terminate()
+        found, wait_ms = self.core.ask_worker()
+        assert found == (process and (process.pid, process.key))
+        if not process:
+            assert wait_ms == self.model.worker_waits_ms()
 
     @precondition(lambda self: self.model.in_worker)
-    @rule(data=st.data(), died=mostly)
-    def terminated(self, data: st.DataObject, died: bool) -> None:
+    @rule(data=st.data(), outcome=st.sampled_from([DIED, DIED, DIED, FAILED, CRITICAL]))
+    def terminated(self, data: st.DataObject, outcome: int) -> None:
         process = data.draw(st.sampled_from(self.model.in_worker))
-        self.core.terminated((process.pid, process.key), died)
-        self.model.terminated(process, died)
+        self.core.terminated((process.pid, process.key), outcome)
+        self.model.terminated(process, outcome)
+
+    @precondition(lambda self: self.model.to_terminate)
+    @rule(outcome=st.sampled_from([DIED, FAILED, FAILED]))
+    def try_for_long(self, outcome: int) -> None:
+        """The worker tries until it would do so every second."""
+        for _ in range(21):
+            if (process := self.model.next_to_terminate()) is None:
+                break
+            assert self.core.next_to_terminate() == (process.pid, process.key)
+            self.core.terminated((process.pid, process.key), outcome)
+            self.model.terminated(process, outcome)
+            self.time_passes(50)
 
     # -- controllers
 
     @rule(
         who=st.integers(0, 1), flags=st.sampled_from([0, 1, 2, 3]), timeout_ms=st.sampled_from([0, 100, 1000]),
-        on_timeout=verdicts, on_disconnect=verdicts,
+        on_timeout=verdicts, on_disconnect=verdicts, on_tamper=verdicts, on_pico=verdicts,
     )  # fmt: skip
-    def register(self, who: int, flags: int, timeout_ms: int, on_timeout: Verdict, on_disconnect: Verdict) -> None:
+    def register(
+        self, who: int, flags: int, timeout_ms: int, on_timeout: Verdict, on_disconnect: Verdict,
+        on_tamper: Verdict = Verdict.BLOCK, on_pico: Verdict = Verdict.ALLOW,
+    ) -> None:  # fmt: skip
         caller = self.callers[who]
         caller.event = caller.event or self.core.event()
         status = caller.register(
             event=caller.event, flags=flags, hold_timeout_ms=timeout_ms, on_timeout=on_timeout,
-            on_disconnect=on_disconnect,
+            on_disconnect=on_disconnect, on_tamper=on_tamper, on_pico=on_pico,
         )  # fmt: skip
-        new = Registration(caller.owner, caller.pid, flags, timeout_ms, CODES[on_timeout], CODES[on_disconnect])
+        new = Registration(
+            caller.owner, caller.pid, flags, timeout_ms, CODES[on_timeout], CODES[on_disconnect],
+            protocol.VERDICT_ALLOW, CODES[on_tamper], CODES[on_pico],
+        )  # fmt: skip
         assert status == self.model.register(new)
 
     @precondition(lambda self: not self.model.controller and not self.model.stopped)
     @rule(verdict=verdicts)
-    def somebody_comes(self, verdict: Verdict) -> None:
+    def a_controller_comes(self, verdict: Verdict) -> None:
         """Most of the time there is a controller."""
         self.register(0, protocol.REPORT_EXITS, 100, verdict, verdict)
 
@@ -289,16 +350,17 @@ class CoreAndModel(RuleBasedStateMachine):
             self.model.reset()
 
     @rule(
-        who=st.integers(0, 1), function=st.sampled_from([*range(0x800, 0x808), 0x900, 0xFFF]), method=st.integers(0, 3),
+        who=st.integers(0, 1), function=st.sampled_from([*range(0x800, 0x809), 0x900, 0xFFF]), method=st.integers(0, 3),
         data=st.binary(max_size=40), room=st.integers(0, 300),
     )  # fmt: skip
     def noise(self, who: int, function: int, method: int, data: bytes, room: int) -> None:
         """Requests that are refused change nothing; those that read change nothing either."""
         code = protocol.request_code(function, protocol.ACCESS_WRITE) | method
-        assert self.callers[who].request(code, data, room)[0] not in (SUCCESS, ACCESS_DENIED)
+        assert self.callers[who].request(code, data, room)[0] != SUCCESS
         assert self.reader.request(protocol.LIST, data[:7], room)[0] in (INFO_LENGTH_MISMATCH, *self.stopped_status())
-        assert self.reader.request(protocol.INFO, data, min(room, 239))[0] in (BUFFER_TOO_SMALL, *self.stopped_status())
-        assert self.reader.request(protocol.ALLOW, data, room)[0] in (ACCESS_DENIED, *self.stopped_status())
+        too_small = min(room, protocol.INFO_REPLY.size - 1)
+        assert self.reader.request(protocol.INFO, data, too_small)[0] in (BUFFER_TOO_SMALL, *self.stopped_status())
+        assert self.reader.request(protocol.ALLOW, data, room)[0] == self.model.may(0)
 
     def stopped_status(self) -> list[int]:
         return [self.model.may(0)] if self.model.stopped else []
@@ -309,6 +371,17 @@ class CoreAndModel(RuleBasedStateMachine):
         if really and indeed:
             self.core.stop()
             self.model.stop()
+
+    @precondition(lambda self: len(self.model.processes) > 3)
+    @rule(really=seldom, indeed=seldom, by_request=st.booleans())
+    def quiesce(self, really: bool, indeed: bool, by_request: bool) -> None:
+        if not (really and indeed) or self.model.stopped:
+            return
+        if by_request:
+            assert self.reader.request(protocol.QUIESCE)[0] == SUCCESS
+        else:
+            self.core.quiesce()
+        self.model.quiesce()
 
     # -- what must be the same
 

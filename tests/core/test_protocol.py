@@ -61,7 +61,7 @@ def header(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, int]
 
 
 def test_the_header_was_read() -> None:
-    assert len(CONSTANTS) > 60 and len(STRUCTS) == 13 and all(STRUCTS.values())
+    assert len(CONSTANTS) > 60 and len(STRUCTS) == 14 and all(STRUCTS.values())
 
 
 @pytest.mark.parametrize("name", CONSTANTS)
@@ -84,3 +84,14 @@ def test_wire_has_the_structs_of_the_header() -> None:
 def test_struct(header: dict[str, dict[str, int]], name: str) -> None:
     layout = protocol.LAYOUTS[name]
     assert {**layout.offsets, "sizeof": layout.size} == header[name]
+
+
+@pytest.mark.parametrize("name", ["REGISTER", "ALLOW", "BLOCK", "RESET", "SET_RULES", "QUIESCE", "NOTE_CREATED"])
+def test_a_request_that_changes_something_asks_for_write_access_in_its_code(name: str) -> None:
+    """The I/O manager compares the code with the handle; the driver has no other check."""
+    assert getattr(protocol, name) >> 14 & 3 == protocol.ACCESS_BOTH
+
+
+@pytest.mark.parametrize("name", ["INFO", "FETCH", "LIST"])
+def test_a_request_that_reads_asks_for_read_access_in_its_code(name: str) -> None:
+    assert getattr(protocol, name) >> 14 & 3 == protocol.ACCESS_READ

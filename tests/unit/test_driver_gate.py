@@ -42,6 +42,8 @@ class Device:
             return self.replies[code]
         if code == protocol.INFO:
             return info()
+        if code == protocol.SET_RULES:
+            return protocol.RULES_REPLY.pack(count=0, listed=0)
         if code in (protocol.ALLOW, protocol.BLOCK):
             return bytes(len(data) // 4)
         if code == protocol.FETCH:
@@ -107,6 +109,12 @@ def test_it_registers_with_what_it_was_told() -> None:
     assert request["event"] == 0x44 and request["hold_timeout_ms"] == protocol.NO_TIMEOUT
     assert request["timeout_verdict"] == request["disconnect_verdict"] == protocol.VERDICT_BLOCK
     assert request["flags"] == protocol.REPORT_EXITS
+    verdicts = [request[f"{name}_verdict"] for name in ("limit", "tamper", "pico")]
+    assert verdicts == [protocol.VERDICT_ALLOW, protocol.VERDICT_BLOCK, protocol.VERDICT_ALLOW]
+    DriverGate(device, on_limit=BLOCK, on_tamper=ALLOW, on_pico=BLOCK)
+    request = protocol.REGISTER_REQUEST.unpack(device.requests[-1][1])
+    verdicts = [request[f"{name}_verdict"] for name in ("limit", "tamper", "pico")]
+    assert verdicts == [protocol.VERDICT_BLOCK, protocol.VERDICT_ALLOW, protocol.VERDICT_BLOCK]
     DriverGate(device, hold_timeout=0.0001)
     assert protocol.REGISTER_REQUEST.unpack(device.requests[-1][1])["hold_timeout_ms"] == 1
     DriverGate(device)
@@ -143,6 +151,26 @@ def test_verdicts_go_in_batches_that_the_driver_takes() -> None:
     assert protocol.ALLOW not in device.codes()
 
 
+def test_rules_that_can_never_act_are_returned() -> None:
+    device = Device()
+    gate = DriverGate(device)
+    device.replies[protocol.SET_RULES] = protocol.RULES_REPLY.pack(count=1, listed=1) + (1).to_bytes(4, "little")
+    assert gate.set_rules([("c:\\a.exe", ALLOW), ("c:\\windows\\system32\\csrss.exe", BLOCK)]) == [1]
+    assert device.requests[-1][2] == 8 + 2 * 4
+
+
+def test_a_driver_that_is_being_stopped_ends_the_gate_at_once() -> None:
+    """QUIESCE sets the event; the next FETCH fails with DEVICE_NOT_READY."""
+    device = Device()
+    gate = DriverGate(device)
+    device.errors[protocol.FETCH] = 21
+    device.wake()
+    assert gate.wait(10)
+    with pytest.raises(procmon.GateClosed, match="was stopped"):
+        gate.fetch()
+    assert gate.ended and device.closed
+
+
 @pytest.mark.parametrize("reply", [b"", b"hello", bytes(7)])
 def test_a_stranger_behind_the_device_is_a_version_mismatch(reply: bytes) -> None:
     device = Device()
@@ -155,12 +183,12 @@ def test_a_stranger_behind_the_device_is_a_version_mismatch(reply: bytes) -> Non
 def test_another_major_version_is_refused_and_a_newer_minor_one_is_not() -> None:
     device = Device()
     device.replies[protocol.INFO] = info(version=9 << 16 | 3)
-    with pytest.raises(procmon.VersionMismatch, match="speaks protocol 9.3, this package 1.0"):
+    with pytest.raises(procmon.VersionMismatch, match="speaks protocol 9.3, this package 2.0"):
         DriverGate(device)
     assert device.closed and protocol.REGISTER not in device.codes()
     newer = Device()
     newer.replies[protocol.INFO] = info(version=protocol.VERSION + 5)
-    assert DriverGate(newer).info().version_text == "1.5"
+    assert DriverGate(newer).info().version_text == "2.5"
 
 
 @pytest.mark.parametrize(

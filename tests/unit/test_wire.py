@@ -16,10 +16,12 @@ u32 = st.integers(0, 2**32 - 1)
 u64 = st.integers(0, 2**64 - 1)
 # What any UTF-16 buffer of the kernel can hold, lone surrogates too, as Python reads it.
 kernel_text = st.binary(max_size=60).map(lambda data: data[: len(data) // 2 * 2].decode("utf-16-le", "surrogatepass"))
-numbers = dict.fromkeys(protocol._RECORD_NUMBERS, u32) | {"start_key": u64, "created": st.integers(-(2**63), 2**63 - 1)}
-records = st.builds(
-    protocol.Record, **numbers, image_name=kernel_text, native_name=kernel_text, command_line=kernel_text
-)
+numbers = dict.fromkeys(protocol._RECORD_NUMBERS, u32) | {
+    "start_key": u64,
+    "created": st.integers(-(2**63), 2**63 - 1),
+    "exited": st.integers(-(2**63), 2**63 - 1),
+}
+records = st.builds(protocol.Record, **numbers, **dict.fromkeys(protocol._RECORD_TEXTS, kernel_text))
 replies = st.builds(protocol.Records, st.lists(records, max_size=5).map(tuple), u32, u64)
 
 
@@ -67,6 +69,7 @@ def test_a_reply_cut_at_any_byte_is_refused(reply: protocol.Records) -> None:
         protocol.decode_version,
         protocol.decode_note_created,
         protocol.decode_note_image,
+        protocol.decode_rules,
         DriverInfo.unpack,
         lambda data: protocol.decode_answers(data, 2),
         *(layout.unpack for layout in protocol.LAYOUTS.values()),
@@ -128,6 +131,13 @@ def test_rules_are_lowercase_padded_and_in_order() -> None:
     assert second["verdict"] == protocol.VERDICT_ALLOW and len(data) == 8 + first["size"] + second["size"]
 
 
+def test_the_rules_that_can_never_act_are_read() -> None:
+    reply = protocol.RULES_REPLY.pack(count=3, listed=2) + bytes([1, 0, 0, 0, 5, 0, 0, 0])
+    assert protocol.decode_rules(reply) == [1, 5]
+    with pytest.raises(ValueError, match="2 rules has 16 bytes, and 12 are there"):
+        protocol.decode_rules(reply[:-4])
+
+
 @pytest.mark.parametrize(("path", "verdict"), [("", ALLOW), ("x" * 32768, ALLOW), ("c:\\a", DEFER)])
 def test_a_rule_that_the_driver_would_refuse_is_refused_here(path: str, verdict: object) -> None:
     with pytest.raises(ValueError, match="rule 1"):
@@ -143,9 +153,15 @@ def test_register_says_what_it_was_told() -> None:
         "hold_timeout_ms": 60_000,
         "timeout_verdict": protocol.VERDICT_BLOCK,
         "disconnect_verdict": protocol.VERDICT_ALLOW,
+        "limit_verdict": protocol.VERDICT_ALLOW,
+        "tamper_verdict": protocol.VERDICT_BLOCK,
+        "pico_verdict": protocol.VERDICT_ALLOW,
     }
     with pytest.raises(ValueError, match="on_disconnect must be ALLOW or BLOCK"):
         protocol.encode_register(1, on_disconnect=DEFER)
+    for name in ("on_limit", "on_tamper", "on_pico"):
+        with pytest.raises(ValueError, match=f"{name} must be ALLOW or BLOCK"):
+            protocol.encode_register(1, **{name: DEFER})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="RegisterRequest"):
         protocol.encode_register(1, hold_timeout_ms=2**32)
 
@@ -176,11 +192,14 @@ def test_a_held_record_becomes_a_paused_process_with_all_its_facts() -> None:
         image_name="\\device\\x\\a.exe",
         native_name="\\Device\\X\\A.exe",
         command_line="a -b",
+        creation_name="\\Device\\X\\B.exe",
+        signature_level=6,
     ).process()
     assert process.paused and process.seen and not process.exited
     assert process.created == datetime(2020, 1, 1, tzinfo=UTC)
     assert (process.creator_pid, process.creator_tid, process.command_line) == (8, 12, "a -b")
     assert process.flags == ProcessFlags.SEEN | ProcessFlags.NAME_NATIVE | ProcessFlags(0x8000_0000)
+    assert (process.creation_name, process.signature_level) == ("\\Device\\X\\B.exe", 6)
     assert process.hold_left == 1.5 and process.verdict is None and process.exit_status is None
 
 
@@ -188,6 +207,7 @@ def test_what_is_not_known_is_none() -> None:
     process = protocol.Record(pid=4, start_key=1, state=77, verdict=9, decided_by=99, created=-5).process()
     unknown = (process.created, process.creator_pid, process.creator_tid, process.command_line, process.native_name)
     assert unknown == (None,) * 5
+    assert (process.creation_name, process.signature_level, process.exited_at) == (None, None, None)
     assert (process.verdict, process.decided_by, process.hold_left) == (None, None, None)
 
 
@@ -199,7 +219,10 @@ def test_an_exited_record_has_its_status_and_who_decided() -> None:
         verdict=protocol.VERDICT_BLOCK,
         decided_by=protocol.BY_RULE,
         exit_status=protocol.STATUS_BLOCKED,
+        created=132_223_104_000_000_000,
+        exited=132_223_104_025_000_000,
     ).process()
+    assert blocked.lifetime == 2.5
     assert (blocked.exited, blocked.exit_status) == (True, 0xC0000364)
     assert (blocked.verdict, blocked.decided_by) == (BLOCK, DecidedBy.GATE_RULE)
 
@@ -244,7 +267,14 @@ def test_info_is_read_and_a_longer_one_too() -> None:
     info = DriverInfo.unpack(data)
     assert info.counters == DriverCounters(blocked=3, exits_lost=1)
     assert info.features == DriverFeatures.NOTE_REQUESTS | DriverFeatures(0x8000_0000)
-    assert repr(info) == "<DriverInfo 1.0: controller 44, 2 held, 0 processes known, 0 rules>"
+    assert repr(info) == "<DriverInfo 2.0: controller 44, 2 held, 0 processes known, 0 rules>"
+    assert info.on_tamper is None and not info.quiesced
+    values = {"timeout_verdict": 1, "tamper_verdict": 2, "register_flags": protocol.REPORT_EXITS, "text_bytes": 7}
+    info = DriverInfo.unpack(info_bytes(**values))
+    assert (info.on_timeout, info.on_tamper, info.on_limit) == (ALLOW, BLOCK, None)
+    assert (info.report_exits, info.exempt_descendants, info.text_bytes) == (True, False, 7)
+    assert repr(DriverInfo.unpack(info_bytes(quiesced=1))).startswith("<DriverInfo 2.0: being stopped")
+    info = DriverInfo.unpack(data)
     longer = len(data) + 8
     assert DriverInfo.unpack(longer.to_bytes(4, "little") + data[4:] + bytes(8)) == info
     for length in range(len(data)):

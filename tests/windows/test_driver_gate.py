@@ -23,7 +23,7 @@ from conformance import Adapter, GateConformance
 from ctrl_c import seconds_until_heard
 from procmon import ALLOW, BLOCK, DecidedBy, DriverGate, ProcessHelper, VerdictResult
 from procmon.driver import protocol
-from procmon.driver.info import DEVICE, driver_info
+from procmon.driver.info import DEVICE, driver_info, quiesce
 from procmon.win32.device import Connection
 from procmon.win32.kernel import is_wine
 
@@ -482,15 +482,36 @@ def test_the_kernels_part_can_be_played_from_a_command_line(service: procmon.Dri
     assert (usage.returncode, usage.stderr[:6]) == (2, "usage:")
 
 
+def test_quiesce_releases_what_is_held_and_ends_the_gate_until_a_new_start(
+    service: procmon.DriverService, programs: Programs
+) -> None:
+    with opened(on_disconnect=BLOCK) as gate:
+        pid = programs.start()
+        assert until(lambda: gate.info().held_count == 1)
+        gate.fetch()
+        quiesce()
+        assert programs.exit_status(pid, SOON) == BLOCKED
+        assert gate.wait(SOON), "its event is set"
+        with pytest.raises(procmon.GateClosed, match="was stopped"):
+            gate.fetch()
+        assert gate.ended
+    assert driver_info().quiesced
+    with pytest.raises(procmon.DriverNotRunning):
+        DriverGate()
+    service.stop()
+    service.start()
+    DriverGate().close()
+
+
 # ------------------------------------------------------------------------------------------------------------ versions
 
 
 def test_a_driver_of_another_major_version_is_refused(
     service: procmon.DriverService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "VERSION_MAJOR", 2)
-    monkeypatch.setattr(protocol, "VERSION", 2 << 16)
-    with pytest.raises(procmon.VersionMismatch, match=r"speaks protocol 1.0, this package 2.0: stop and delete it"):
+    monkeypatch.setattr(protocol, "VERSION_MAJOR", 3)
+    monkeypatch.setattr(protocol, "VERSION", 3 << 16)
+    with pytest.raises(procmon.VersionMismatch, match=r"speaks protocol 2.0, this package 3.0: stop and delete it"):
         DriverGate()
     monkeypatch.undo()
     DriverGate().close()
@@ -499,7 +520,7 @@ def test_a_driver_of_another_major_version_is_refused(
 def test_the_driver_itself_refuses_a_controller_of_another_major_version(service: procmon.DriverService) -> None:
     with closing(Connection(DEVICE)) as connection:
         with pytest.raises(OSError) as caught:
-            connection.request(protocol.REGISTER, protocol.encode_register(connection.event, version=2 << 16))
+            connection.request(protocol.REGISTER, protocol.encode_register(connection.event, version=3 << 16))
         assert caught.value.winerror == 1306
         assert driver_info().controller_pid == 0
         connection.request(protocol.REGISTER, protocol.encode_register(connection.event, version=protocol.VERSION + 7))

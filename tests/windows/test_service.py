@@ -45,7 +45,7 @@ def test_install_start_stop_delete_and_once_more(service: DriverService) -> None
         assert COPY.read_bytes() == procmon.find_driver().read_bytes()
         service.start()
         assert service.status().state is RUNNING
-        assert driver_info().version_text == "1.0"
+        assert driver_info().version_text == "2.0"
         service.stop()
         assert service.status().state is STOPPED
         with pytest.raises(procmon.DriverNotRunning, match="start"):

@@ -19,7 +19,8 @@ Kernel kernel;
 std::string failed;
 std::vector<Ace> device_acl;
 ULONG device_flags;
-uint64_t pool_bytes_nx, pool_bytes_executable;
+uint64_t pool_bytes_nx, pool_bytes_executable, pool_bytes_paged;
+std::vector<std::string> debug_output;
 std::atomic<uint64_t> locks_taken;
 
 std::recursive_mutex lock;
@@ -37,6 +38,7 @@ std::map<std::u16string, std::u16string> links = {
 PCREATE_PROCESS_NOTIFY_ROUTINE create_routine;
 PCREATE_PROCESS_NOTIFY_ROUTINE_EX create_routine_ex;
 PLOAD_IMAGE_NOTIFY_ROUTINE image_routine;
+PCREATE_THREAD_NOTIFY_ROUTINE thread_routine, own_thread_routine;
 int in_callbacks, threads_running;
 std::atomic<uint64_t> slept;
 thread_local Context current;
@@ -47,7 +49,8 @@ std::vector<std::string> done;
 uint64_t fail_in;
 uintptr_t next_handle = 0x1000;
 DRIVER_OBJECT driver;
-bool loaded;
+std::atomic<bool> loaded, stop_pending;
+int open_files;
 
 NTSTATUS request(int major, IRP* irp) {
     const NTSTATUS status = driver.MajorFunction[major](reinterpret_cast<DEVICE_OBJECT*>(1), irp);
@@ -150,7 +153,8 @@ std::string leftovers() {
     add("kernel handles", kernel_handles.size());
     add("devices", devices.size());
     add("links", links.count(u"\\DosDevices\\ProcMonGate"));
-    add("notify routines", (create_routine != nullptr) + (create_routine_ex != nullptr) + (image_routine != nullptr));
+    add("notify routines", (create_routine != nullptr) + (create_routine_ex != nullptr) + (image_routine != nullptr) +
+                               (thread_routine != nullptr) + (own_thread_routine != nullptr));
     add("threads", static_cast<size_t>(threads_running));
     size_t references = 0;  // each process is referenced once by being there, and by each handle of the test
     for (const auto& object : objects) references += static_cast<size_t>(object.second.references);
@@ -160,7 +164,12 @@ std::string leftovers() {
 
 void add_process(uint32_t pid, uint32_t parent, const char16_t* path) {
     const Guard guard(lock);
-    auto* process = new _KPROCESS{{kProcess, 0, nullptr}, pid, parent, path, false, false, false, 0x103, {}};
+    auto* process = new _KPROCESS{};
+    process->header.kind = kProcess;
+    process->pid = pid;
+    process->parent = parent;
+    process->path = path;
+    process->status = 0x103;
     objects[process] = {kProcess, 1, [process] { delete process; }};
     processes[pid] = process;
 }
@@ -177,6 +186,11 @@ void end_process(uint32_t pid, NTSTATUS status) {
     process->status = status;
 }
 
+void set_critical(uint32_t pid, bool critical) {
+    const Guard guard(lock);
+    find_process(pid)->critical = critical;
+}
+
 void as_process(uint32_t pid, uint32_t tid, const std::function<void()>& what) {
     const Context before = current;
     current.pid = pid;
@@ -186,7 +200,8 @@ void as_process(uint32_t pid, uint32_t tid, const std::function<void()>& what) {
     current.tid = before.tid;
 }
 
-NTSTATUS create_process(uint32_t pid, uint32_t parent, const char16_t* path, const char16_t* command_line) {
+NTSTATUS create_process(uint32_t pid, uint32_t parent, const char16_t* path, const char16_t* command_line,
+                        const NewFile& file) {
     add_process(pid, parent, path);
     NTSTATUS status = STATUS_SUCCESS;
     {
@@ -194,7 +209,15 @@ NTSTATUS create_process(uint32_t pid, uint32_t parent, const char16_t* path, con
         if (routines.create_ex != nullptr) {
             const std::u16string typed = u"\\??\\C:\\typed.exe", arguments = command_line;
             const UNICODE_STRING name = unicode(typed), line = unicode(arguments);
+            SECTION_OBJECT_POINTERS sections = {file.writable_references};
+            FILE_OBJECT object = {};
+            object.SectionObjectPointer = &sections;
+            object.WriteAccess = file.write_access;
+            object.DeletePending = file.delete_pending;
+            object.transacted = file.transacted;
             PS_CREATE_NOTIFY_INFO info = {};
+            info.Flags = file.subsystem ? 2 : 0;
+            info.FileObject = file.subsystem ? nullptr : &object;
             info.ParentProcessId = id(parent);
             info.CreatingThreadId = {PsGetCurrentProcessId(), PsGetCurrentThreadId()};
             info.ImageFileName = &name;
@@ -204,6 +227,7 @@ NTSTATUS create_process(uint32_t pid, uint32_t parent, const char16_t* path, con
         } else if (routines.create != nullptr) {
             routines.create(id(parent), id(pid), TRUE);
         }
+        if (routines.thread != nullptr) routines.thread(id(pid), id(pid + 1), TRUE);
     }
     if (!NT_SUCCESS(status)) {  // its first thread still goes its way, up to where it sees that it is to end
         end_process(pid, status);
@@ -223,7 +247,19 @@ void map_image(uint32_t pid, const Mapping& mapping) {
     IMAGE_INFO info = {mapping.system_image, mapping.executable && process != nullptr ? process->image : &elsewhere};
     as_process(mapping.mapped_by != 0 ? mapping.mapped_by : pid, pid + 1, [&] {
         routines.image(mapping.name != nullptr ? &name : nullptr, id(pid), &info);
+        const bool is_first =
+            process != nullptr && mapping.mapped_by == 0 && mapping.executable && !mapping.system_image;
+        if (!is_first || process->first_thread_seen || routines.own_thread == nullptr) return;
+        process->first_thread_seen = true;
+        routines.own_thread(id(pid), id(pid + 1), TRUE);
     });
+}
+
+void start_thread(uint32_t pid, uint32_t tid) {
+    const Routines routines;
+    if (routines.thread != nullptr) routines.thread(id(pid), id(tid), TRUE);
+    if (routines.own_thread != nullptr)
+        as_process(pid, tid, [&] { routines.own_thread(id(pid), id(tid), TRUE); });
 }
 
 void exit_process(uint32_t pid, NTSTATUS status) {
@@ -276,10 +312,28 @@ NTSTATUS load() {
 
 void unload() {
     driver.DriverUnload(&driver);
-    loaded = false;
+    loaded = stop_pending = false;
     const Guard guard(lock);
     if (in_callbacks != 0) bugcheck("the code is unloaded while a callback is in it");
     if (threads_running != 0) bugcheck("the code is unloaded while a thread is in it");
+}
+
+void stop() {
+    if (open_files == 0) return unload();
+    stop_pending = true;
+}
+
+void shutdown() {
+    std::vector<DEVICE_OBJECT*> listening;
+    {
+        const Guard guard(lock);
+        for (const auto& device : devices)
+            if (device.second->hears_of_shutdown) listening.push_back(device.second);
+    }
+    for (size_t i = 0; i < listening.size(); ++i) {
+        IRP irp = {};
+        request(IRP_MJ_SHUTDOWN, &irp);
+    }
 }
 
 bool is_loaded() { return loaded; }
@@ -290,12 +344,14 @@ NTSTATUS open(File* file, const char16_t* name) {
     file->object.FileName = unicode(kept);
     {
         const Guard guard(lock);
-        if (!loaded || links.count(u"\\DosDevices\\ProcMonGate") == 0) return STATUS_OBJECT_NAME_NOT_FOUND;
+        if (!loaded || stop_pending || links.count(u"\\DosDevices\\ProcMonGate") == 0)
+            return STATUS_OBJECT_NAME_NOT_FOUND;
     }
     IRP irp = {};
     irp.stack.FileObject = &file->object;
     const NTSTATUS status = request(IRP_MJ_CREATE, &irp);
     file->opened = NT_SUCCESS(status);
+    if (file->opened) ++open_files;
     return status;
 }
 
@@ -311,6 +367,7 @@ void close(File* file) {
     irp.stack.FileObject = &file->object;
     request(IRP_MJ_CLOSE, &irp);
     file->opened = false;
+    if (--open_files == 0 && stop_pending) unload();
 }
 
 NTSTATUS control(File* file, uint32_t code, const void* input, size_t input_bytes, std::vector<uint8_t>* output) {

@@ -17,7 +17,7 @@ namespace fake {
 // Kinds of kernels.
 struct Kernel {
     std::vector<std::string> absent;  // exports that it does not have
-    bool refuses_ex = false;          // PsSetCreateProcessNotifyRoutineEx: the image is not signed for it
+    bool refuses_ex = false;          // PsSetCreateProcessNotifyRoutineEx, Ex2: the image is not signed for it
     bool removal_waits = true;        // removing a notify routine waits for calls under way (since Windows XP)
     ULONG major = 10, minor = 0;
     std::atomic<bool> terminate_fails{false};
@@ -41,7 +41,8 @@ struct Ace {
 };
 extern std::vector<Ace> device_acl;
 extern ULONG device_flags;
-extern uint64_t pool_bytes_nx, pool_bytes_executable;
+extern uint64_t pool_bytes_nx, pool_bytes_executable, pool_bytes_paged;
+extern std::vector<std::string> debug_output;  // of DbgPrintEx, which is not shown by default
 extern std::atomic<uint64_t> locks_taken;  // of fast mutexes, so far
 
 // --- what happens in it ---
@@ -49,19 +50,31 @@ extern std::atomic<uint64_t> locks_taken;  // of fast mutexes, so far
 // A process that is there, without any notification.
 void add_process(uint32_t pid, uint32_t parent, const char16_t* path);
 void set_exiting(uint32_t pid);  // PsGetProcessExitProcessCalled
-void end_process(uint32_t pid, NTSTATUS status);  // somebody terminates it: its threads see it when they next look
+void end_process(uint32_t pid, NTSTATUS status);  // another process does: its threads see it when they next look
+void set_critical(uint32_t pid, bool critical);   // ProcessBreakOnTermination
 // Runs `what` while the calling thread belongs to the process.
 void as_process(uint32_t pid, uint32_t tid, const std::function<void()>& what);
 
-// The calls that a real kernel would make. create_process answers the CreationStatus; all in the caller's thread.
-NTSTATUS create_process(uint32_t pid, uint32_t parent, const char16_t* path, const char16_t* command_line);
+// The calls that a real kernel would make. create_process answers the CreationStatus; all in the caller's thread, which
+// belongs to the creator.
+struct NewFile {  // that the process is made from
+    bool write_access = false, delete_pending = false, transacted = false;
+    uint32_t writable_references = 0;
+    bool subsystem = false;  // a process of WSL 1: no file, no image
+};
+NTSTATUS create_process(uint32_t pid, uint32_t parent, const char16_t* path, const char16_t* command_line,
+                        const NewFile& file = {});
 struct Mapping {
     uint32_t mapped_by = 0;  // the current process of the call; 0 = the process itself
     bool system_image = false;
     bool executable = true;  // at the section base of the process
     const char16_t* name = nullptr;  // FullImageName
 };
+// With the thread's own notification after it, where the kernel has that.
 void map_image(uint32_t pid, const Mapping& mapping);
+// One more thread of a process, created by the caller: it returns when the thread may run. Its image notification has
+// been given to another thread.
+void start_thread(uint32_t pid, uint32_t tid);
 void exit_process(uint32_t pid, NTSTATUS status);
 void add_link(const char16_t* name, const char16_t* target);
 void sleep_machine(uint32_t ms);  // the lid is closed for so long, and opened
@@ -71,7 +84,9 @@ bool terminated(uint32_t pid, NTSTATUS* status);
 // --- the driver ---
 
 NTSTATUS load();    // DriverEntry
-void unload();      // as the I/O manager does
+void unload();      // as Wine does: whatever is open
+void stop();        // as NT does: not while a file is open; then it is unloaded when the last one is closed
+void shutdown();    // Windows goes down
 bool is_loaded();
 
 struct File {

@@ -18,7 +18,7 @@ typedef uint16_t USHORT;
 typedef wchar_t WCHAR;
 typedef void VOID, *PVOID, *HANDLE;
 typedef size_t SIZE_T;
-typedef uint32_t *PULONG;
+typedef uint32_t* PULONG;
 static_assert(sizeof(WCHAR) == 2, "compile with -fshort-wchar");
 
 #define TRUE 1
@@ -95,6 +95,8 @@ struct FAST_MUTEX {
     uint64_t mutex[8];  // a pthread_mutex_t
 };
 #define EVENT_INCREMENT 1
+#define DPFLTR_IHVDRIVER_ID 77
+#define DPFLTR_TRACE_LEVEL 2
 void KeInitializeEvent(KEVENT* event, EVENT_TYPE type, BOOLEAN state);
 LONG KeSetEvent(KEVENT* event, LONG increment, BOOLEAN wait);
 void KeInitializeMutex(KMUTEX* mutex, ULONG level);
@@ -163,7 +165,7 @@ NTSTATUS RtlSetDaclSecurityDescriptor(SECURITY_DESCRIPTOR*, BOOLEAN present, ACL
 NTSTATUS ZwSetSecurityObject(HANDLE, ULONG information, SECURITY_DESCRIPTOR*);
 
 // Processes and threads
-enum PROCESSINFOCLASS { ProcessBasicInformation = 0 };
+enum PROCESSINFOCLASS { ProcessBasicInformation = 0, MaxProcessInfoClass = 128 };
 typedef void (*PKSTART_ROUTINE)(PVOID);
 HANDLE PsGetCurrentProcessId();
 HANDLE PsGetCurrentThreadId();
@@ -175,9 +177,22 @@ NTSTATUS PsTerminateSystemThread(NTSTATUS);  // comes back here: the caller has 
 NTSTATUS ZwOpenProcess(HANDLE*, ACCESS_MASK, OBJECT_ATTRIBUTES*, CLIENT_ID*);
 NTSTATUS ZwTerminateProcess(HANDLE, NTSTATUS);
 
+struct SECTION_OBJECT_POINTERS {
+    ULONG writable_references;
+};
+typedef SECTION_OBJECT_POINTERS* PSECTION_OBJECT_POINTERS;
+struct FILE_OBJECT {
+    PSECTION_OBJECT_POINTERS SectionObjectPointer;
+    BOOLEAN DeletePending;
+    BOOLEAN WriteAccess;
+    UNICODE_STRING FileName;
+    bool transacted;
+};
 struct PS_CREATE_NOTIFY_INFO {
+    ULONG Flags;
     HANDLE ParentProcessId;
     CLIENT_ID CreatingThreadId;
+    FILE_OBJECT* FileObject;
     const UNICODE_STRING* ImageFileName;
     const UNICODE_STRING* CommandLine;
     NTSTATUS CreationStatus;
@@ -188,6 +203,7 @@ struct IMAGE_INFO {
 };
 typedef void (*PCREATE_PROCESS_NOTIFY_ROUTINE)(HANDLE, HANDLE, BOOLEAN);
 typedef void (*PCREATE_PROCESS_NOTIFY_ROUTINE_EX)(PEPROCESS, HANDLE, PS_CREATE_NOTIFY_INFO*);
+typedef void (*PCREATE_THREAD_NOTIFY_ROUTINE)(HANDLE, HANDLE, BOOLEAN);
 typedef void (*PLOAD_IMAGE_NOTIFY_ROUTINE)(UNICODE_STRING*, HANDLE, IMAGE_INFO*);
 NTSTATUS PsSetCreateProcessNotifyRoutine(PCREATE_PROCESS_NOTIFY_ROUTINE, BOOLEAN remove);
 NTSTATUS PsSetLoadImageNotifyRoutine(PLOAD_IMAGE_NOTIFY_ROUTINE);
@@ -199,15 +215,13 @@ NTSTATUS PsRemoveLoadImageNotifyRoutine(PLOAD_IMAGE_NOTIFY_ROUTINE);
 #define IRP_MJ_CREATE 0
 #define IRP_MJ_CLOSE 2
 #define IRP_MJ_DEVICE_CONTROL 14
+#define IRP_MJ_SHUTDOWN 16
 #define IRP_MJ_CLEANUP 18
 struct DEVICE_OBJECT;
 struct IRP;
 struct DRIVER_OBJECT {
     NTSTATUS (*MajorFunction[28])(DEVICE_OBJECT*, IRP*);
     void (*DriverUnload)(DRIVER_OBJECT*);
-};
-struct FILE_OBJECT {
-    UNICODE_STRING FileName;
 };
 struct IO_STACK_LOCATION {
     FILE_OBJECT* FileObject;
@@ -234,6 +248,8 @@ inline IO_STACK_LOCATION* IoGetCurrentIrpStackLocation(IRP* irp) { return &irp->
 void IoCompleteRequest(IRP*, LONG increment);
 NTSTATUS IoCreateDevice(DRIVER_OBJECT*, ULONG, UNICODE_STRING* name, ULONG type, ULONG flags, BOOLEAN, DEVICE_OBJECT**);
 void IoDeleteDevice(DEVICE_OBJECT*);
+NTSTATUS IoRegisterShutdownNotification(DEVICE_OBJECT*);
+void IoUnregisterShutdownNotification(DEVICE_OBJECT*);
 NTSTATUS IoCreateSymbolicLink(UNICODE_STRING* link, UNICODE_STRING* target);
 NTSTATUS IoDeleteSymbolicLink(UNICODE_STRING* link);
 
@@ -252,3 +268,4 @@ NTSTATUS RtlGetVersion(RTL_OSVERSIONINFOW*);
 void RtlInitUnicodeString(UNICODE_STRING*, const WCHAR*);
 NTSTATUS RtlDowncaseUnicodeString(UNICODE_STRING* to, const UNICODE_STRING* from, BOOLEAN allocate);
 ULONG DbgPrint(const char* format, ...);
+ULONG DbgPrintEx(ULONG component, ULONG level, const char* format, ...);

@@ -24,7 +24,7 @@ PVOID ExAllocatePoolWithTag(POOL_TYPE type, SIZE_T bytes, ULONG tag) {
     void* memory = malloc(bytes);
     memset(memory, 0xCD, bytes);
     pool[memory] = {bytes, tag};
-    if (type != PagedPool) (type == NonPagedPoolNx ? pool_bytes_nx : pool_bytes_executable) += bytes;
+    (type == PagedPool ? pool_bytes_paged : type == NonPagedPoolNx ? pool_bytes_nx : pool_bytes_executable) += bytes;
     return memory;
 }
 
@@ -36,7 +36,8 @@ void ExFreePoolWithTag(PVOID memory, ULONG tag) {
     free(memory);
 }
 
-// Slow where nobody waits for callbacks: it is the last that a held thread calls, so a hasty unload is seen.
+// Slow where the kernel does not wait for callbacks: it is the last that a held thread calls, so that an unload which
+// does not wait either is seen.
 void ExFreePool(PVOID memory) {
     if (!kernel.removal_waits) std::this_thread::sleep_for(std::chrono::milliseconds(30));
     ExFreePoolWithTag(memory, 0);
@@ -262,7 +263,7 @@ NTSTATUS IoCreateDevice(DRIVER_OBJECT*, ULONG, UNICODE_STRING* name, ULONG, ULON
     if (fails("IoCreateDevice")) return STATUS_INSUFFICIENT_RESOURCES;
     const Guard guard(lock);
     if (devices.count(text(name)) != 0) return STATUS_OBJECT_NAME_COLLISION;
-    DEVICE_OBJECT* made = *device = new DEVICE_OBJECT{text(name)};
+    DEVICE_OBJECT* made = *device = new DEVICE_OBJECT{text(name), false};
     devices[made->name] = made;
     objects[made] = {kDevice, 1, [made] { delete made; }};
     device_flags = flags;
@@ -272,9 +273,24 @@ NTSTATUS IoCreateDevice(DRIVER_OBJECT*, ULONG, UNICODE_STRING* name, ULONG, ULON
 
 void IoDeleteDevice(DEVICE_OBJECT* device) {
     const Guard guard(lock);
+    if (device->hears_of_shutdown) bugcheck("a device is deleted that still hears of shutdowns");
     devices.erase(device->name);
     dereference(device);
     note("-device");
+}
+
+NTSTATUS IoRegisterShutdownNotification(DEVICE_OBJECT* device) {
+    passive("IoRegisterShutdownNotification");
+    if (fails("IoRegisterShutdownNotification")) return STATUS_INSUFFICIENT_RESOURCES;
+    const Guard guard(lock);
+    device->hears_of_shutdown = true;
+    return STATUS_SUCCESS;
+}
+
+void IoUnregisterShutdownNotification(DEVICE_OBJECT* device) {
+    const Guard guard(lock);
+    if (!device->hears_of_shutdown) bugcheck("a shutdown notification is removed that was not set");
+    device->hears_of_shutdown = false;
 }
 
 NTSTATUS IoCreateSymbolicLink(UNICODE_STRING* link, UNICODE_STRING* target) {
@@ -316,14 +332,34 @@ NTSTATUS RtlDowncaseUnicodeString(UNICODE_STRING* to, const UNICODE_STRING* from
     return STATUS_SUCCESS;
 }
 
-ULONG DbgPrint(const char* format, ...) {
+namespace {
+
+std::string printed(const char* format, va_list arguments) {
+    std::string plain = format;  // %I64x is the kernel's own
+    for (size_t at; (at = plain.find("%I64x")) != std::string::npos;) plain.replace(at, 5, "%lx");
     char line[200];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(line, sizeof line, format, arguments);
-    va_end(arguments);
+    vsnprintf(line, sizeof line, plain.c_str(), arguments);
     std::string text(line);
     while (!text.empty() && text.back() == '\n') text.pop_back();
-    note("\"" + text + "\"");
+    return text;
+}
+
+}  // namespace
+
+ULONG DbgPrint(const char* format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    note("\"" + printed(format, arguments) + "\"");
+    va_end(arguments);
+    return 0;
+}
+
+ULONG DbgPrintEx(ULONG component, ULONG level, const char* format, ...) {
+    if (component != DPFLTR_IHVDRIVER_ID || level == 0) bugcheck("a message that everyone would see");
+    va_list arguments;
+    va_start(arguments, format);
+    const Guard guard(lock);
+    debug_output.push_back(printed(format, arguments));
+    va_end(arguments);
     return 0;
 }

@@ -37,6 +37,50 @@ NTSTATUS set_create_routine_ex(PCREATE_PROCESS_NOTIFY_ROUTINE_EX routine, BOOLEA
     return STATUS_SUCCESS;
 }
 
+NTSTATUS set_create_routine_ex2(ULONG type, void* routine, BOOLEAN remove) {
+    if (type != 0) bugcheck("an unknown type of process notification");
+    note("for all subsystems");
+    return set_create_routine_ex(reinterpret_cast<PCREATE_PROCESS_NOTIFY_ROUTINE_EX>(routine), remove);
+}
+
+NTSTATUS set_thread_routine(PCREATE_THREAD_NOTIFY_ROUTINE routine) {
+    passive("PsSetCreateThreadNotifyRoutine");
+    if (fails("PsSetCreateThreadNotifyRoutine")) return STATUS_INSUFFICIENT_RESOURCES;
+    const Guard guard(lock);
+    thread_routine = routine;
+    note("thread routine");
+    return STATUS_SUCCESS;
+}
+
+NTSTATUS set_thread_routine_ex(ULONG type, void* routine) {
+    passive("PsSetCreateThreadNotifyRoutineEx");
+    if (type != 0) bugcheck("an unknown type of thread notification");
+    if (fails("PsSetCreateThreadNotifyRoutineEx")) return STATUS_INSUFFICIENT_RESOURCES;
+    const Guard guard(lock);
+    own_thread_routine = reinterpret_cast<PCREATE_THREAD_NOTIFY_ROUTINE>(routine);
+    note("thread routine ex");
+    return STATUS_SUCCESS;
+}
+
+NTSTATUS remove_thread_routine(PCREATE_THREAD_NOTIFY_ROUTINE routine) {
+    passive("PsRemoveCreateThreadNotifyRoutine");
+    wait_for_callbacks();
+    const Guard guard(lock);
+    if (routine != thread_routine && routine != own_thread_routine) bugcheck("a routine is removed that was not set");
+    thread_routine = own_thread_routine = nullptr;
+    note("-thread routine");
+    return STATUS_SUCCESS;
+}
+
+UCHAR signature_level(PEPROCESS process, UCHAR* section_level) {
+    const Guard guard(lock);
+    const bool is_signed = process->path.find(u"signed") != std::u16string::npos;
+    *section_level = 0;
+    return is_signed ? 8 : 0;
+}
+ULONG writable_references(PSECTION_OBJECT_POINTERS sections) { return sections->writable_references; }
+void* transaction_of(FILE_OBJECT* file) { return file->transacted ? file : nullptr; }
+
 NTSTATUS locate_image_name(PEPROCESS process, UNICODE_STRING** name) {
     passive("SeLocateProcessImageName");
     if (fails("SeLocateProcessImageName")) return STATUS_INSUFFICIENT_RESOURCES;
@@ -52,12 +96,12 @@ NTSTATUS locate_image_name(PEPROCESS process, UNICODE_STRING** name) {
 }
 
 void* allocate_pool2(uint64_t flags, SIZE_T bytes, ULONG tag) {
-    if (flags != 0x40) bugcheck("ExAllocatePool2 with other flags than nonpaged");
+    if (flags != 0x40 && flags != 0x100) bugcheck("ExAllocatePool2 with other flags than nonpaged or paged");
     if (fails("ExAllocatePool2")) return nullptr;
     const Guard guard(lock);
     void* memory = calloc(1, bytes);
     pool[memory] = {bytes, tag};
-    pool_bytes_nx += bytes;
+    (flags == 0x100 ? pool_bytes_paged : pool_bytes_nx) += bytes;
     return memory;
 }
 
@@ -92,6 +136,13 @@ void* address(Routine* routine) {
 
 const std::map<std::string, void*> exports = {
     {"PsSetCreateProcessNotifyRoutineEx", address(set_create_routine_ex)},
+    {"PsSetCreateProcessNotifyRoutineEx2", address(set_create_routine_ex2)},
+    {"PsSetCreateThreadNotifyRoutine", address(set_thread_routine)},
+    {"PsSetCreateThreadNotifyRoutineEx", address(set_thread_routine_ex)},
+    {"PsRemoveCreateThreadNotifyRoutine", address(remove_thread_routine)},
+    {"PsGetProcessSignatureLevel", address(signature_level)},
+    {"MmDoesFileHaveUserWritableReferences", address(writable_references)},
+    {"IoGetTransactionParameterBlock", address(transaction_of)},
     {"SeLocateProcessImageName", address(locate_image_name)},
     {"ExAllocatePool2", address(allocate_pool2)},
     {"PsIsProtectedProcess", address(is_protected)},
@@ -112,7 +163,7 @@ PVOID MmGetSystemRoutineAddress(UNICODE_STRING* name) {
     const std::string wanted(wide.begin(), wide.end());
     if (std::count(kernel.absent.begin(), kernel.absent.end(), wanted)) return nullptr;
     const auto found = exports.find(wanted);
-    if (found == exports.end()) bugcheck("an export that nobody has heard of: " + wanted);
+    if (found == exports.end()) bugcheck("an unknown export: " + wanted);
     return found->second;
 }
 
@@ -183,16 +234,25 @@ NTSTATUS ZwTerminateProcess(HANDLE handle, NTSTATUS status) {
     const OpenHandle& opened = kernel_handles.at(reinterpret_cast<uintptr_t>(handle));
     if ((opened.access & 1) == 0) return STATUS_ACCESS_DENIED;
     auto* process = static_cast<PEPROCESS>(opened.object);
+    if (process->critical) bugcheck("CRITICAL_PROCESS_DIED");
     end_process(process->pid, status);
     note("terminate " + std::to_string(process->pid));
     return STATUS_SUCCESS;
 }
 
-extern "C" NTSTATUS ZwQueryInformationProcess(HANDLE handle, PROCESSINFOCLASS, PVOID buffer, ULONG bytes, PULONG) {
+extern "C" NTSTATUS ZwQueryInformationProcess(HANDLE handle, PROCESSINFOCLASS what, PVOID buffer, ULONG bytes, PULONG) {
     passive("ZwQueryInformationProcess");
     if (fails("ZwQueryInformationProcess")) return STATUS_INSUFFICIENT_RESOURCES;
     const Guard guard(lock);
-    const auto* process = static_cast<PEPROCESS>(kernel_handles.at(reinterpret_cast<uintptr_t>(handle)).object);
+    const OpenHandle& opened = kernel_handles.at(reinterpret_cast<uintptr_t>(handle));
+    if ((opened.access & 0x400) == 0) return STATUS_ACCESS_DENIED;
+    const auto* process = static_cast<PEPROCESS>(opened.object);
+    if (what == 29) {
+        if (bytes != sizeof(ULONG)) return STATUS_INFO_LENGTH_MISMATCH;
+        *static_cast<ULONG*>(buffer) = process->critical;
+        return STATUS_SUCCESS;
+    }
+    if (what != 27) bugcheck("another class than the image's name");
     auto* string = static_cast<UNICODE_STRING*>(buffer);
     if (sizeof *string + process->path.size() * 2 > bytes) return STATUS_INFO_LENGTH_MISMATCH;
     string->Length = string->MaximumLength = static_cast<USHORT>(process->path.size() * 2);

@@ -22,27 +22,43 @@
     SCENARIO(allocates_nothing_executable_where_the_kernel_knows_better) \
     SCENARIO(runs_on_the_oldest_kernel) \
     SCENARIO(goes_on_with_the_first_routine_where_the_other_is_refused) \
-    SCENARIO(lists_what_runs_already_with_names_and_forgets_who_has_left) \
+    SCENARIO(lists_what_runs_already_with_names_and_forgets_what_has_left) \
     SCENARIO(holds_a_process_until_it_is_allowed) \
     SCENARIO(a_blocked_process_is_dead_before_its_thread_goes_on) \
     SCENARIO(a_process_that_would_not_die_is_tried_again) \
     SCENARIO(a_timeout_answers_one_process_and_no_other) \
     SCENARIO(a_hold_does_not_run_out_while_the_machine_sleeps) \
-    SCENARIO(whom_others_end_while_it_is_held_leaves_at_once) \
-    SCENARIO(whom_others_end_before_it_runs_is_asked_about_by_nobody) \
+    SCENARIO(a_process_that_another_ends_while_it_is_held_leaves_at_once) \
+    SCENARIO(no_question_is_asked_about_a_process_that_another_ended_before_it_runs) \
     SCENARIO(releases_all_at_once_when_the_controllers_handle_is_closed) \
     SCENARIO(releases_all_at_once_when_the_controllers_process_ends) \
     SCENARIO(unloads_at_once_while_three_are_held) \
     SCENARIO(unload_waits_for_callbacks_where_the_kernel_does_not) \
     SCENARIO(unloads_while_a_blocked_process_is_about_to_die) \
     SCENARIO(holds_only_the_first_image_of_a_process_in_its_own_thread) \
-    SCENARIO(never_holds_the_protected_the_critical_or_anybody_without_a_controller) \
+    SCENARIO(never_holds_the_protected_the_critical_or_any_without_a_controller) \
     SCENARIO(names_the_system_volume_by_the_letter_that_windows_uses) \
     SCENARIO(refuses_a_creation_by_a_rule_so_that_no_process_comes_to_be) \
     SCENARIO(refuses_a_name_below_the_device) \
     SCENARIO(takes_an_event_of_the_caller_and_nothing_else) \
     SCENARIO(a_second_controller_is_told_that_there_is_one) \
-    SCENARIO(many_starts_verdicts_and_exits_at_once)
+    SCENARIO(many_starts_verdicts_and_exits_at_once) \
+    SCENARIO(an_extra_thread_waits_for_the_same_verdict) \
+    SCENARIO(an_extra_thread_that_comes_first_is_held_like_the_first) \
+    SCENARIO(an_extra_thread_dies_with_what_is_blocked) \
+    SCENARIO(on_an_older_kernel_an_extra_thread_has_the_process_blocked) \
+    SCENARIO(on_an_older_kernel_an_extra_thread_before_the_first_image_has_the_process_blocked) \
+    SCENARIO(on_an_older_kernel_an_extra_thread_can_be_only_marked) \
+    SCENARIO(a_process_that_was_suspended_before_the_load_is_held_when_it_first_runs) \
+    SCENARIO(a_critical_process_is_not_terminated_but_stays_held) \
+    SCENARIO(the_record_says_what_the_file_was_like) \
+    SCENARIO(the_record_says_that_the_file_was_renamed_before_it_ran) \
+    SCENARIO(lists_wsl_1_processes_and_refuses_them_if_asked) \
+    SCENARIO(a_stop_while_the_device_is_open_releases_nothing_by_itself) \
+    SCENARIO(quiesce_releases_all_so_that_a_stop_can_follow) \
+    SCENARIO(a_shutdown_of_windows_releases_what_is_held) \
+    SCENARIO(shows_state_changes_to_a_debugger) \
+    SCENARIO(keeps_texts_in_paged_pool)
 
 namespace scenarios {
 
@@ -81,7 +97,10 @@ inline void unload_driver() {
 
 struct Shown {
     wire::RecordHeader header;
-    std::u16string image, native, command_line;
+    std::u16string image, native, command_line, creation;
+};
+struct Options {
+    uint32_t timeout_ms = 0, disconnect = wire::kVerdictAllow, tamper = wire::kVerdictBlock, pico = wire::kVerdictAllow;
 };
 
 struct Device {
@@ -96,15 +115,26 @@ struct Device {
     NTSTATUS send(uint32_t code, const void* input, size_t bytes, std::vector<uint8_t>* output) {
         return control(&file, code, input, bytes, output);
     }
-    NTSTATUS request_register(uint64_t handle, uint32_t timeout_ms = 0, uint32_t disconnect = wire::kVerdictAllow) {
-        const wire::RegisterRequest request = {wire::kVersion,      0,          handle, timeout_ms,
-                                               wire::kVerdictBlock, disconnect, 0};
+    NTSTATUS request_register(uint64_t handle, const Options& options = {}) {
+        wire::RegisterRequest request = {};
+        request.version = wire::kVersion;
+        request.event = handle;
+        request.hold_timeout_ms = options.timeout_ms;
+        request.timeout_verdict = wire::kVerdictBlock;
+        request.disconnect_verdict = options.disconnect;
+        request.limit_verdict = wire::kVerdictAllow;
+        request.tamper_verdict = options.tamper;
+        request.pico_verdict = options.pico;
         std::vector<uint8_t> nothing;
         return send(wire::kRegister, &request, sizeof request, &nothing);
     }
-    void become_controller(uint32_t timeout_ms = 0, uint32_t disconnect = wire::kVerdictAllow) {
+    void become_controller(const Options& options = {}) {
         event = new_event();
-        CHECK(request_register(event, timeout_ms, disconnect) == STATUS_SUCCESS);
+        CHECK(request_register(event, options) == STATUS_SUCCESS);
+    }
+    NTSTATUS quiesce() {
+        std::vector<uint8_t> nothing;
+        return send(wire::kQuiesce, nullptr, 0, &nothing);
     }
     wire::Info info() {
         std::vector<uint8_t> output(sizeof(wire::Info));
@@ -127,10 +157,18 @@ struct Device {
             one.image.assign(text, one.header.image_name_bytes / 2);
             text += one.image.size();
             one.native.assign(text, one.header.native_name_bytes / 2);
-            one.command_line.assign(text + one.native.size(), one.header.command_line_bytes / 2);
+            text += one.native.size();
+            one.command_line.assign(text, one.header.command_line_bytes / 2);
+            one.creation.assign(text + one.command_line.size(), one.header.creation_name_bytes / 2);
             at += one.header.size;
         }
         return all;
+    }
+    // What LIST shows of a process; pid 0 = it is not there.
+    Shown record(uint32_t pid) {
+        for (const Shown& one : records(wire::kList))
+            if (one.header.pid == pid) return one;
+        return {};
     }
     // Waits until the process is held, and answers its record.
     Shown held(uint32_t pid) {
@@ -149,6 +187,23 @@ struct Device {
         uint32_t result;
         memcpy(&result, output.data(), sizeof result);
         return result;
+    }
+};
+
+// A thread that is put into a process by another one.
+struct Extra {
+    std::atomic<bool> returned{false};
+    std::thread thread;
+
+    explicit Extra(uint32_t pid, uint32_t creator = 200)
+        : thread([this, pid, creator] {
+              as_process(creator, creator + 1, [pid] { start_thread(pid, pid + 2); });
+              returned = true;
+          }) {}
+    ~Extra() { thread.join(); }
+    bool returns_within(int ms) {
+        for (; ms > 0 && !returned; ms -= 2) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        return returned;
     }
 };
 

@@ -1,4 +1,4 @@
-// scenarios_hold.cpp - who is held, who is not, and how each hold ends.
+// scenarios_hold.cpp - which process is held, which is not, and how each hold ends.
 
 #include "scenarios.h"
 
@@ -61,7 +61,7 @@ void a_timeout_answers_one_process_and_no_other() {
     load_driver();
     {
         Device device;
-        device.become_controller(1200);
+        device.become_controller({1200});
         Started first(5000);
         CHECK(!first.returns_within(800));
         Started second(5004);
@@ -76,7 +76,7 @@ void a_hold_does_not_run_out_while_the_machine_sleeps() {
     load_driver();
     {
         Device device;
-        device.become_controller(2000);
+        device.become_controller({2000});
         Started started(5000);
         device.held(5000);
         sleep_machine(3600 * 1000);
@@ -87,7 +87,7 @@ void a_hold_does_not_run_out_while_the_machine_sleeps() {
     unload_driver();
 }
 
-void whom_others_end_while_it_is_held_leaves_at_once() {
+void a_process_that_another_ends_while_it_is_held_leaves_at_once() {
     load_driver();
     {
         Device device;
@@ -102,7 +102,7 @@ void whom_others_end_while_it_is_held_leaves_at_once() {
     unload_driver();
 }
 
-void whom_others_end_before_it_runs_is_asked_about_by_nobody() {
+void no_question_is_asked_about_a_process_that_another_ended_before_it_runs() {
     load_driver();
     {
         Device device;
@@ -123,7 +123,7 @@ void releases_all_at_once_when_the_controllers_handle_is_closed() {
     load_driver();
     {
         Device device;
-        device.become_controller(0, wire::kVerdictBlock);
+        device.become_controller({0, wire::kVerdictBlock});
         Started a(5000), b(5004), c(5008);
         device.held(5000), device.held(5004), device.held(5008);
         cleanup(&device.file);
@@ -142,7 +142,7 @@ void releases_all_at_once_when_the_controllers_process_ends() {
         CHECK(device.info().controller_pid == 400);
         Started a(5000), b(5004);
         device.held(5000), device.held(5004);
-        exit_process(400, 1);  // somebody else still has the handle
+        exit_process(400, 1);  // another process still has the handle
         CHECK(a.returns_within(kSoonMs) && b.returns_within(kSoonMs) && !a.dead_on_return);
         CHECK(device.info().controller_pid == 0);
     }
@@ -151,7 +151,7 @@ void releases_all_at_once_when_the_controllers_process_ends() {
 
 void unloads_at_once_while_three_are_held() {
     load_driver();
-    Started a(5000), b(5004), c(5008);  // before anybody asks, so that nobody holds them
+    Started a(5000), b(5004), c(5008);  // there is no controller, so they are not held
     CHECK(a.returns_within(kSoonMs) && b.returns_within(kSoonMs) && c.returns_within(kSoonMs));
     {
         Device device;
@@ -183,7 +183,7 @@ void unload_waits_for_callbacks_where_the_kernel_does_not() {
     Started a(5000), b(5004), c(5008);
     device.held(5000), device.held(5004), device.held(5008);
     device.file.opened = false;
-    unload();  // made up or not, code that is gone must have nobody in it
+    unload();  // code that is gone must have no thread in it
     CHECK(leftovers() == "");
 }
 
@@ -199,7 +199,7 @@ void unloads_while_a_blocked_process_is_about_to_die() {
     CHECK(started.returns_within(kSoonMs) && started.dead_on_return);
 }
 
-// -------------------------------------------------------------------------------------------------- who is never held
+// ------------------------------------------------------------------------------------------------ what is never held
 
 void holds_only_the_first_image_of_a_process_in_its_own_thread() {
     load_driver();
@@ -225,12 +225,12 @@ void holds_only_the_first_image_of_a_process_in_its_own_thread() {
     unload_driver();
 }
 
-void never_holds_the_protected_the_critical_or_anybody_without_a_controller() {
+void never_holds_the_protected_the_critical_or_any_without_a_controller() {
     load_driver();
     {
         Device device;
-        Started nobody_asks(5000);
-        CHECK(nobody_asks.returns_within(kSoonMs));
+        Started unasked(5000);
+        CHECK(unasked.returns_within(kSoonMs));
         device.become_controller();
         Started safe(5004, u"\\Device\\HarddiskVolume2\\protected.exe");
         Started critical(5008, u"\\Device\\HarddiskVolume2\\Windows\\System32\\csrss.exe");
@@ -259,14 +259,14 @@ void refuses_a_creation_by_a_rule_so_that_no_process_comes_to_be() {
         Device device;
         device.become_controller();
         const std::u16string path = u"c:\\tools\\a.exe";
-        std::vector<uint8_t> rules(sizeof(wire::RulesHeader) + sizeof(wire::RuleHeader) + 32), nothing;
+        std::vector<uint8_t> rules(sizeof(wire::RulesHeader) + sizeof(wire::RuleHeader) + 32), reply(8);
         const wire::RulesHeader header = {1, 0};
         const auto bytes = static_cast<uint32_t>(path.size() * 2);
         const wire::RuleHeader rule = {sizeof(wire::RuleHeader) + 32, wire::kVerdictBlock, bytes, 0};
         memcpy(rules.data(), &header, sizeof header);
         memcpy(rules.data() + sizeof header, &rule, sizeof rule);
         memcpy(rules.data() + sizeof header + sizeof rule, path.data(), bytes);
-        CHECK(device.send(wire::kSetRules, rules.data(), rules.size(), &nothing) == STATUS_SUCCESS);
+        CHECK(device.send(wire::kSetRules, rules.data(), rules.size(), &reply) == STATUS_SUCCESS);
         CHECK(static_cast<uint32_t>(create_process(5000, 200, kPath, u"a")) == wire::kStatusBlocked);
         CHECK(create_process(5004, 200, u"\\Device\\HarddiskVolume21\\other.exe", u"b") == STATUS_SUCCESS);
         CHECK(device.info().counters.rule_blocked == 1);
@@ -310,6 +310,267 @@ void many_starts_verdicts_and_exits_at_once() {
         over = true;
         controller.join();
         CHECK(device.info().counters.held == 240 && device.info().held_count == 0);
+    }
+    unload_driver();
+}
+
+// ---------------------------------------------------------------------------------------------------- extra threads
+
+void an_extra_thread_waits_for_the_same_verdict() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        CHECK(device.info().features & wire::kFeatureThreadHold);
+        Started started(5000);
+        const Shown shown = device.held(5000);
+        Extra extra(5000);
+        CHECK(!extra.returns_within(600));
+        CHECK(device.record(5000).header.flags & wire::kFlagForeignThread);
+        CHECK(device.info().counters.foreign_threads == 1 && device.info().held_count == 1);
+        CHECK(device.answer(wire::kAllow, shown) == wire::kResultDone);
+        CHECK(started.returns_within(kSoonMs) && extra.returns_within(kSoonMs) && !started.dead_on_return);
+        Extra later(5000);  // the process runs: its threads are its own affair
+        CHECK(later.returns_within(kSoonMs) && device.info().counters.foreign_threads == 1);
+    }
+    unload_driver();
+}
+
+void an_extra_thread_that_comes_first_is_held_like_the_first() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        CHECK(create_process(5000, 200, kPath, u"") == STATUS_SUCCESS);
+        Extra extra(5000);
+        const Shown shown = device.held(5000);
+        CHECK(shown.image == u"c:\\tools\\a.exe");
+        std::atomic<bool> returned{false};
+        std::thread first([&] {
+            map_image(5000, {});
+            returned = true;
+        });
+        std::this_thread::sleep_for(std::chrono::milliseconds(300));
+        CHECK(!returned && !extra.returned && device.info().counters.held == 1);
+        CHECK(device.record(5000).header.flags & wire::kFlagForeignThread);
+        CHECK(device.answer(wire::kAllow, shown) == wire::kResultDone);
+        first.join();
+        CHECK(extra.returns_within(kSoonMs));
+        exit_process(5000, 0);
+    }
+    unload_driver();
+}
+
+void an_extra_thread_dies_with_what_is_blocked() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        Started started(5000);
+        const Shown shown = device.held(5000);
+        Extra extra(5000);
+        CHECK(!extra.returns_within(100));
+        CHECK(device.answer(wire::kBlock, shown) == wire::kResultDone);
+        CHECK(started.returns_within(kSoonMs) && started.dead_on_return && extra.returns_within(kSoonMs));
+    }
+    unload_driver();
+}
+
+void on_an_older_kernel_an_extra_thread_has_the_process_blocked() {
+    kernel.absent = {"PsSetCreateThreadNotifyRoutineEx"};
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        CHECK(device.info().features & wire::kFeatureThreadNotify);
+        Started started(5000);
+        device.held(5000);
+        Extra extra(5000);
+        CHECK(extra.returns_within(kSoonMs));  // its creator must not wait
+        CHECK(started.returns_within(kSoonMs) && started.dead_on_return);
+        const Shown shown = device.record(5000);
+        CHECK(shown.header.flags & wire::kFlagForeignThread && shown.header.decided_by == wire::kByTamper);
+    }
+    unload_driver();
+}
+
+void on_an_older_kernel_an_extra_thread_before_the_first_image_has_the_process_blocked() {
+    kernel.absent = {"PsSetCreateThreadNotifyRoutineEx"};
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        CHECK(create_process(5000, 200, kPath, u"") == STATUS_SUCCESS);
+        { Extra extra(5000); }
+        std::thread first([] { map_image(5000, {}); });
+        first.join();
+        NTSTATUS status;
+        CHECK(terminated(5000, &status) && device.record(5000).header.decided_by == wire::kByTamper);
+        exit_process(5000, 0);
+    }
+    unload_driver();
+}
+
+void on_an_older_kernel_an_extra_thread_can_be_only_marked() {
+    kernel.absent = {"PsSetCreateThreadNotifyRoutineEx"};
+    load_driver();
+    {
+        Device device;
+        device.become_controller({0, wire::kVerdictAllow, wire::kVerdictAllow});
+        Started started(5000);
+        device.held(5000);
+        { Extra extra(5000); }
+        const Shown shown = device.held(5000);  // it is asked about like any other
+        CHECK(shown.header.flags & wire::kFlagForeignThread);
+        CHECK(device.answer(wire::kAllow, shown) == wire::kResultDone);
+        CHECK(started.returns_within(kSoonMs) && !started.dead_on_return);
+    }
+    unload_driver();
+}
+
+// ------------------------------------------------------------------------------------------------------- and the rest
+
+void a_process_that_was_suspended_before_the_load_is_held_when_it_first_runs() {
+    add_process(5000, 200, kPath);
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        CHECK(device.record(5000).header.flags & wire::kFlagRunningBefore);
+        std::atomic<bool> returned{false};
+        std::thread first([&] {
+            map_image(5000, {});
+            returned = true;
+        });
+        const Shown shown = device.held(5000);
+        CHECK(!returned && shown.header.flags & wire::kFlagRunningBefore);
+        CHECK(device.answer(wire::kBlock, shown) == wire::kResultDone);
+        first.join();
+        NTSTATUS status;
+        CHECK(terminated(5000, &status));
+        exit_process(5000, 0);
+    }
+    unload_driver();
+}
+
+void a_critical_process_is_not_terminated_but_stays_held() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        Started started(5000);
+        set_critical(5000, true);
+        CHECK(device.answer(wire::kBlock, device.held(5000)) == wire::kResultDone);
+        CHECK(!started.returns_within(600));
+        CHECK(device.info().counters.critical_refused >= 1 && device.info().counters.terminate_failures == 0);
+        CHECK(device.record(5000).header.flags & wire::kFlagTerminateFailed);
+        set_critical(5000, false);
+        CHECK(started.returns_within(kSoonMs) && started.dead_on_return);
+    }
+    unload_driver();
+}
+
+void the_record_says_what_the_file_was_like() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        NewFile written, referenced, deleted, undone;
+        written.write_access = true;
+        referenced.writable_references = 2;
+        deleted.delete_pending = true;
+        undone.transacted = true;
+        const struct {
+            const NewFile& file;
+            uint32_t flag;
+        } cases[] = {{written, wire::kFlagWriteOpen},
+                     {referenced, wire::kFlagWriteOpen},
+                     {deleted, wire::kFlagDeletePending},
+                     {undone, wire::kFlagTransacted},
+                     {NewFile(), 0}};
+        constexpr uint32_t kAll = wire::kFlagWriteOpen | wire::kFlagDeletePending | wire::kFlagTransacted;
+        uint32_t pid = 5000;
+        for (const auto& one : cases) {
+            CHECK(create_process(pid, 200, u"\\Device\\HarddiskVolume2\\signed.exe", u"", one.file) == STATUS_SUCCESS);
+            const Shown shown = device.record(pid);
+            CHECK((shown.header.flags & kAll) == one.flag && shown.header.signature_level == 8);
+            exit_process(pid, 0);
+            pid += 4;
+        }
+        CHECK(device.info().features & wire::kFeatureSignatureLevel);
+        CHECK(create_process(6000, 200, kPath, u"") == STATUS_SUCCESS);
+        CHECK(device.record(6000).header.signature_level == 0);
+        exit_process(6000, 0);
+    }
+    unload_driver();
+}
+
+void the_record_says_that_the_file_was_renamed_before_it_ran() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        CHECK(create_process(5000, 200, kPath, u"") == STATUS_SUCCESS);
+        std::thread first([] {
+            Mapping mapping;
+            mapping.name = u"\\Device\\HarddiskVolume2\\Tools\\B.exe";
+            map_image(5000, mapping);
+        });
+        const Shown shown = device.held(5000);
+        CHECK(shown.header.flags & wire::kFlagNameChanged);
+        CHECK(shown.image == u"c:\\tools\\b.exe" && shown.creation == kPath);
+        device.answer(wire::kAllow, shown);
+        first.join();
+        CHECK(create_process(5004, 200, kPath, u"") == STATUS_SUCCESS);
+        std::thread other([] {
+            Mapping mapping;
+            mapping.name = u"\\Windows\\Tools\\A.exe";  // the system abbreviates: no rename
+            map_image(5004, mapping);
+        });
+        const Shown same = device.held(5004);
+        CHECK(!(same.header.flags & wire::kFlagNameChanged) && same.creation.empty() && same.native == kPath);
+        device.answer(wire::kAllow, same);
+        other.join();
+        exit_process(5000, 0), exit_process(5004, 0);
+    }
+    unload_driver();
+}
+
+void lists_wsl_1_processes_and_refuses_them_if_asked() {
+    load_driver();
+    {
+        Device device;
+        NewFile subsystem;
+        subsystem.subsystem = true;
+        CHECK(device.info().features & wire::kFeatureSubsystems);
+        device.become_controller();
+        CHECK(create_process(5000, 200, u"", u"", subsystem) == STATUS_SUCCESS);
+        const Shown shown = device.record(5000);
+        CHECK(shown.header.flags & wire::kFlagPico && shown.header.decided_by == wire::kByPico);
+        device.records(wire::kFetch);
+        exit_process(5000, 0);
+        CHECK(device.record(5000).header.pid == 0);
+        Options options;
+        options.pico = wire::kVerdictBlock;
+        CHECK(device.request_register(device.event, options) == STATUS_SUCCESS);
+        CHECK(static_cast<uint32_t>(create_process(5004, 200, u"", u"", subsystem)) == wire::kStatusBlocked);
+        CHECK(device.info().counters.pico_blocked == 1);
+    }
+    unload_driver();
+}
+
+void shows_state_changes_to_a_debugger() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        Started started(5000);
+        device.answer(wire::kAllow, device.held(5000));
+        CHECK(started.returns_within(kSoonMs));
+        std::string all;
+        for (const std::string& line : debug_output) all += line + "; ";
+        for (const char* part : {"procmon: 5000 (", "none -> new", "new -> held", "held -> released, verdict 1 by 1"})
+            CHECK(all.find(part) != std::string::npos);
     }
     unload_driver();
 }

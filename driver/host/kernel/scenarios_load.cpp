@@ -16,10 +16,12 @@ size_t place(const std::vector<std::string>& all, const char* what) {
 
 void loads_in_order_and_unloads_in_reverse() {
     load_driver();
-    CHECK(trace_text() == "device, security, create routine ex, image routine, link");
+    CHECK(trace_text() == "device, security, for all subsystems, create routine ex, image routine, thread routine ex, "
+                          "link");
     unload_driver();
     const auto all = trace();
-    CHECK(place(all, "-link") < place(all, "-image routine"));
+    CHECK(place(all, "-link") < place(all, "-thread routine"));
+    CHECK(place(all, "-thread routine") < place(all, "-image routine"));
     CHECK(place(all, "-image routine") < place(all, "-create routine ex"));
     CHECK(place(all, "-create routine ex") < place(all, "-device"));
 }
@@ -80,14 +82,16 @@ void runs_on_the_oldest_kernel() {
     kernel.absent = {"PsSetCreateProcessNotifyRoutineEx", "SeLocateProcessImageName", "ExAllocatePool2",
                      "PsIsProtectedProcess", "PsGetProcessCreateTimeQuadPart", "PsGetProcessExitStatus",
                      "PsGetProcessSectionBaseAddress", "PsGetProcessExitProcessCalled", "PsIsThreadTerminating",
-                     "KeQueryUnbiasedInterruptTime"};
+                     "KeQueryUnbiasedInterruptTime", "PsSetCreateProcessNotifyRoutineEx2",
+                     "PsSetCreateThreadNotifyRoutineEx", "PsGetProcessSignatureLevel",
+                     "MmDoesFileHaveUserWritableReferences", "IoGetTransactionParameterBlock"};
     kernel.removal_waits = false;
     kernel.major = 5;
     kernel.minor = 2;
     load_driver();
     {
         Device device;
-        CHECK(device.info().features == 0);
+        CHECK(device.info().features == wire::kFeatureThreadNotify);
         device.become_controller();
         as_process(200, 201, [] { CHECK(create_process(5000, 300, kPath, u"") == STATUS_SUCCESS); });
         Mapping by_parent;
@@ -119,10 +123,10 @@ void goes_on_with_the_first_routine_where_the_other_is_refused() {
     unload_driver();
 }
 
-void lists_what_runs_already_with_names_and_forgets_who_has_left() {
+void lists_what_runs_already_with_names_and_forgets_what_has_left() {
     add_process(300, 4, u"\\Device\\HarddiskVolume2\\leaving.exe");
     set_exiting(300);
-    add_process(350, 4, u"minimal");  // nobody would tell of its end
+    add_process(350, 4, u"minimal");  // its end would not be notified
     add_process(400, 4, u"\\??\\C:\\subst\\x.exe");  // S: stands for that folder, and must not be its name
     load_driver();
     {
@@ -174,6 +178,87 @@ void a_second_controller_is_told_that_there_is_one() {
         fake::close(&first.file);
         CHECK(second.request_register(event) == STATUS_SUCCESS);
         close_handle(event);
+    }
+    unload_driver();
+}
+
+void a_stop_while_the_device_is_open_releases_nothing_by_itself() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        Started started(5000);
+        const Shown shown = device.held(5000);
+        stop();
+        File file;
+        CHECK(open(&file) == STATUS_OBJECT_NAME_NOT_FOUND);
+        CHECK(is_loaded() && !started.returns_within(600));
+        CHECK(device.answer(wire::kAllow, shown) == wire::kResultDone);
+        CHECK(started.returns_within(kSoonMs));
+        fake::close(&device.file);
+        CHECK(!is_loaded());
+    }
+    CHECK(leftovers() == "");
+}
+
+void quiesce_releases_all_so_that_a_stop_can_follow() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        Started a(5000), b(5004);
+        device.held(5000), device.held(5004);
+        event_was_set(device.event, 0);
+        {
+            Device service;
+            CHECK(service.quiesce() == STATUS_SUCCESS);
+        }
+        CHECK(a.returns_within(kSoonMs) && b.returns_within(kSoonMs) && !a.dead_on_return && !b.dead_on_return);
+        CHECK(event_was_set(device.event, 0));  // its controller is woken, and then:
+        std::vector<uint8_t> output(sizeof(wire::RecordsHeader));
+        CHECK(device.send(wire::kFetch, nullptr, 0, &output) == STATUS_DEVICE_NOT_READY);
+        CHECK(device.request_register(device.event) == STATUS_DEVICE_NOT_READY);
+        CHECK(device.info().quiesced == 1);
+        Started c(5008);
+        CHECK(c.returns_within(kSoonMs));
+        stop();
+        CHECK(is_loaded());
+        fake::close(&device.file);
+        CHECK(!is_loaded());
+    }
+    CHECK(leftovers() == "");
+    load_driver();
+    {
+        Device device;
+        device.become_controller();  // a new start undoes it
+    }
+    unload_driver();
+}
+
+void a_shutdown_of_windows_releases_what_is_held() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller({0, wire::kVerdictBlock});
+        Started a(5000), b(5004);
+        device.held(5000), device.held(5004);
+        shutdown();
+        CHECK(a.returns_within(kSoonMs) && b.returns_within(kSoonMs) && a.dead_on_return && b.dead_on_return);
+        Started late(5008);
+        CHECK(late.returns_within(kSoonMs) && !late.dead_on_return);
+    }
+    unload_driver();
+}
+
+void keeps_texts_in_paged_pool() {
+    load_driver();
+    const uint64_t nonpaged = pool_bytes_nx, paged = pool_bytes_paged;
+    {
+        const std::u16string line(1000, u'x');
+        Device device;
+        CHECK(create_process(5000, 200, kPath, line.c_str()) == STATUS_SUCCESS);
+        CHECK(pool_bytes_paged - paged > 2000 && pool_bytes_nx - nonpaged < 500);
+        exit_process(5000, 0);
     }
     unload_driver();
 }

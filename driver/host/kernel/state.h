@@ -18,6 +18,8 @@ struct _KPROCESS {
     std::u16string path;
     bool exiting, terminated;
     bool dying;  // its threads have been told to end
+    bool critical;
+    bool first_thread_seen;
     NTSTATUS status;
     char image[16];  // its address is the section base
     bool minimal() const { return path == u"minimal"; }  // a process without an image
@@ -27,6 +29,7 @@ struct _KTHREAD {
 };
 struct DEVICE_OBJECT {
     std::u16string name;
+    bool hears_of_shutdown;
 };
 struct LinkObject {
     std::u16string target;
@@ -59,6 +62,7 @@ extern std::map<std::u16string, std::u16string> links;
 extern PCREATE_PROCESS_NOTIFY_ROUTINE create_routine;
 extern PCREATE_PROCESS_NOTIFY_ROUTINE_EX create_routine_ex;
 extern PLOAD_IMAGE_NOTIFY_ROUTINE image_routine;
+extern PCREATE_THREAD_NOTIFY_ROUTINE thread_routine, own_thread_routine;  // in the creator's or in its own context
 extern int in_callbacks, threads_running;
 extern std::atomic<uint64_t> slept;  // in all, in units of 100 ns
 
@@ -92,12 +96,15 @@ class Routines {
     PCREATE_PROCESS_NOTIFY_ROUTINE create;
     PCREATE_PROCESS_NOTIFY_ROUTINE_EX create_ex;
     PLOAD_IMAGE_NOTIFY_ROUTINE image;
+    PCREATE_THREAD_NOTIFY_ROUTINE thread, own_thread;
 
     Routines() {
         const Guard guard(lock);
         create = create_routine;
         create_ex = create_routine_ex;
         image = image_routine;
+        thread = thread_routine;
+        own_thread = own_thread_routine;
         ++in_callbacks;
         ++current.callbacks;
     }

@@ -4,9 +4,10 @@ import enum
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..errors import UnsupportedPlatform, VersionMismatch
+from ..records import Verdict
 from ..win32 import scm
 from ..win32.codes import ERROR_FILE_NOT_FOUND, ERROR_SERVICE_DOES_NOT_EXIST, code_of
 from ..win32.device import Device
@@ -22,6 +23,7 @@ __all__ = [
     "driver_info",
     "foreign_driver",
     "open_device",
+    "quiesce",
 ]
 
 DEVICE = r"\\.\ProcMonGate"
@@ -47,6 +49,14 @@ class DriverFeatures(enum.IntFlag):
     NOTE_REQUESTS = protocol.FEATURE_NOTE_REQUESTS
     """The Wine test build: notifications come by request."""
     DEBUG_BUILD = protocol.FEATURE_DEBUG_BUILD
+    THREAD_HOLD = protocol.FEATURE_THREAD_HOLD
+    """An extra thread of a held process is held, too (Windows 10 and later)."""
+    THREAD_NOTIFY = protocol.FEATURE_THREAD_NOTIFY
+    """An extra thread of a held process is noticed, and ``on_tamper`` decides (older Windows)."""
+    SUBSYSTEMS = protocol.FEATURE_SUBSYSTEMS
+    """Processes of WSL 1 are listed, and ``on_pico`` decides (Windows 10 1703 and later)."""
+    SIGNATURE_LEVEL = protocol.FEATURE_SIGNATURE_LEVEL
+    """Records have a `ProcessHelper.signature_level`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +93,23 @@ class DriverCounters:
     late_verdicts: int = 0
     """For processes that were already answered, or not held."""
     terminate_failures: int = 0
-    """Blocked processes that would not die."""
+    """Attempts to terminate a blocked process that failed."""
     exits_lost: int = 0
     """Exit records dropped, unfetched, to make room."""
     died_held: int = 0
     """Ended by others while they were held, or just before."""
+    limit_allowed: int = 0
+    """Let run without a question, for want of memory or room."""
+    limit_blocked: int = 0
+    """Refused or terminated for the same reason."""
+    reserve_used: int = 0
+    """Records that came from the reserve, because memory had run out."""
+    foreign_threads: int = 0
+    """Threads that others put into a process before it ran."""
+    critical_refused: int = 0
+    """Attempts to terminate that were not made, because the end of that process would be the machine's."""
+    pico_blocked: int = 0
+    """Creations of WSL 1 processes that were refused."""
 
     def as_dict(self) -> dict[str, int]:
         """The counters by name."""
@@ -99,7 +121,7 @@ class DriverInfo:
     """The driver's state at one moment, as `DriverGate.info` gives it.
 
     >>> DriverInfo(controller_pid=44, held_count=2)
-    <DriverInfo 1.0: controller 44, 2 held, 0 processes known, 0 rules>
+    <DriverInfo 2.0: controller 44, 2 held, 0 processes known, 0 rules>
     """
 
     version: int = protocol.VERSION
@@ -107,7 +129,7 @@ class DriverInfo:
     features: DriverFeatures = DriverFeatures(0)
     """What this build of it can do."""
     controller_pid: int = 0
-    """The process whose gate it is; 0 = nobody's."""
+    """The process whose gate it is; 0 = none."""
     record_count: int = 0
     record_limit: int = protocol.MAX_RECORDS
     """Processes it can know at a time."""
@@ -116,17 +138,39 @@ class DriverInfo:
     memory_bytes: int = 0
     """Held by the driver's core at this moment."""
     hold_timeout_ms: int = protocol.NO_TIMEOUT
-    """In force; 0 = held for ever."""
+    """In force; 0 = held for ever, or no controller."""
+    on_timeout: Verdict | None = None
+    """In force, when the hold timeout passes; None where there is no controller."""
+    on_disconnect: Verdict | None = None
+    """The same, when the controller goes."""
+    on_limit: Verdict | None = None
+    """The same, when memory or room for a process has run out."""
+    on_tamper: Verdict | None = None
+    """The same, when another process has put a thread into it that cannot be held."""
+    on_pico: Verdict | None = None
+    """The same, for processes of WSL 1."""
+    exempt_descendants: bool = False
+    """What the controller starts is not held."""
+    report_exits: bool = False
+    """The controller gets each process once more when it has gone."""
+    quiesced: bool = False
+    """It is being stopped: it holds nothing until it is started again."""
+    text_bytes: int = 0
+    """Of names and command lines, in `memory_bytes` as well."""
+    text_limit: int = protocol.MAX_TEXT_BYTES
+    """Bytes that all names and command lines may have."""
     counters: DriverCounters = DriverCounters()
     """What it has counted."""
 
     @property
     def version_text(self) -> str:
-        """``1.0``"""
+        """``2.0``"""
         return protocol.version_text(self.version)
 
     def __repr__(self) -> str:
         controller = f"controller {self.controller_pid}" if self.controller_pid else "no controller"
+        if self.quiesced:
+            controller = "being stopped"
         return (
             f"<DriverInfo {self.version_text}: {controller}, {self.held_count} held, "
             f"{self.record_count} processes known, {self.rule_count} rules>"
@@ -135,14 +179,27 @@ class DriverInfo:
     @classmethod
     def unpack(cls, data: bytes) -> "DriverInfo":
         """Read the reply of INFO; a newer minor version may have added to its end. Raises: ValueError if it is cut."""
-        values = protocol.INFO_REPLY.unpack(data)
+        values: dict[str, Any] = protocol.INFO_REPLY.unpack(data)
         size, features = values.pop("size"), DriverFeatures(values.pop("features"))
         if not protocol.INFO_REPLY.size <= size <= len(data):
             raise ValueError(
                 f"Info says {size} bytes; {protocol.INFO_REPLY.size} are needed, and {len(data)} are there"
             )
         counters = DriverCounters(**protocol.COUNTERS.unpack(data, protocol.INFO_REPLY.offsets["counters"]))
-        return cls(features=features, counters=counters, **values)
+        flags = values.pop("register_flags")
+        verdicts: dict[str, Any] = {
+            f"on_{name}": protocol.VERDICTS.get(values.pop(f"{name}_verdict"))
+            for name in ("timeout", "disconnect", "limit", "tamper", "pico")
+        }
+        return cls(
+            features=features,
+            counters=counters,
+            exempt_descendants=bool(flags & protocol.EXEMPT_DESCENDANTS),
+            report_exits=bool(flags & protocol.REPORT_EXITS),
+            quiesced=bool(values.pop("quiesced")),
+            **verdicts,
+            **values,
+        )
 
 
 def driver_info(device: str = DEVICE) -> DriverInfo:
@@ -156,6 +213,22 @@ def driver_info(device: str = DEVICE) -> DriverInfo:
             return DriverInfo.unpack(opened.request(protocol.INFO, b"", INFO_BYTES))
     except ValueError as error:
         raise foreign_driver(device, error) from error
+    finally:
+        opened.close()
+
+
+def quiesce(device: str = DEVICE) -> None:
+    """Have the driver release all that is held, drop its controller and hold nothing more until it is started again.
+
+    The first half of a stop: Windows unloads a driver only when its device is open nowhere, and the controller has it
+    open. Its gate raises GateClosed and closes the device. Twice is no error.
+
+    Raises: DriverNotInstalled, DriverNotRunning, AccessDenied, VersionMismatch; UnsupportedPlatform off Windows.
+    """
+    opened = open_device(Device, device)
+    try:
+        with translated(REQUEST, path=device):
+            opened.request(protocol.QUIESCE)
     finally:
         opened.close()
 

@@ -16,13 +16,14 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from ..records import DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from ..util.paths import lowercase
 
 # ----------------------------------------------------------------------------------------------------- constants
 
-VERSION_MAJOR = 1
+VERSION_MAJOR = 2
 VERSION_MINOR = 0
 VERSION = VERSION_MAJOR << 16 | VERSION_MINOR
 
@@ -45,6 +46,7 @@ ALLOW = request_code(0x804, ACCESS_BOTH)
 BLOCK = request_code(0x805, ACCESS_BOTH)
 RESET = request_code(0x806, ACCESS_BOTH)
 SET_RULES = request_code(0x807, ACCESS_BOTH)
+QUIESCE = request_code(0x808, ACCESS_BOTH)
 NOTE_CREATED = request_code(0x900, ACCESS_BOTH)
 NOTE_IMAGE = request_code(0x901, ACCESS_BOTH)
 NOTE_EXITED = request_code(0x902, ACCESS_BOTH)
@@ -52,6 +54,7 @@ NOTE_EXITED = request_code(0x902, ACCESS_BOTH)
 VERDICT_NONE, VERDICT_ALLOW, VERDICT_BLOCK = range(3)
 
 BY_NONE, BY_CONTROLLER, BY_RULE, BY_TIMEOUT, BY_DISCONNECT, BY_STOP, BY_EXEMPT, BY_LIMIT, BY_NO_CONTROLLER = range(9)
+BY_TAMPER, BY_PICO = 9, 10
 
 STATE_NEW, STATE_NAMED, STATE_HELD, STATE_ANSWERED, STATE_RELEASED, STATE_EXITING = range(1, 7)
 
@@ -64,6 +67,15 @@ FLAG_CONTROLLER_DESCENDANT = 0x20
 FLAG_COMMAND_LINE_TRUNCATED = 0x40
 FLAG_CREATE_MISSED = 0x80
 FLAG_NEVER_STARTED = 0x100
+FLAG_FOREIGN_THREAD = 0x200
+FLAG_PARENT_CLAIMED = 0x400
+FLAG_TERMINATE_FAILED = 0x800
+FLAG_TAMPERED = 0x1000
+FLAG_WRITE_OPEN = 0x2000
+FLAG_DELETE_PENDING = 0x4000
+FLAG_TRANSACTED = 0x8000
+FLAG_NAME_CHANGED = 0x10000
+FLAG_PICO = 0x20000
 
 RESULT_DONE, RESULT_UNKNOWN, RESULT_STALE, RESULT_ANSWERED, RESULT_NOT_HELD = range(5)
 
@@ -74,21 +86,29 @@ REGISTER_FLAGS = 0x3
 FEATURE_CREATE_EX = 0x1
 FEATURE_NOTE_REQUESTS = 0x2
 FEATURE_DEBUG_BUILD = 0x4
+FEATURE_THREAD_HOLD = 0x8
+FEATURE_THREAD_NOTIFY = 0x10
+FEATURE_SUBSYSTEMS = 0x20
+FEATURE_SIGNATURE_LEVEL = 0x40
 
 STATUS_BLOCKED = 0xC0000364
 STATUS_UNKNOWN = 0x103
 
 NO_TIMEOUT = 0
 UNLIMITED = 0xFFFFFFFF
+UNKNOWN_LEVEL = 0xFFFFFFFF
 MAX_RECORDS = 131072
+MAX_TEXT_BYTES = 64 * 1024 * 1024
+RESERVE_RECORDS = 256
+RESERVE_NAME_UNITS = 1024
 MAX_NAME_BYTES = 65534
 MAX_COMMAND_LINE_BYTES = 8192
 MAX_TARGETS = 4096
 MAX_RULES = 65536
 MAX_RULES_BYTES = 16 * 1024 * 1024
 
-_VERDICTS = {VERDICT_ALLOW: Verdict.ALLOW, VERDICT_BLOCK: Verdict.BLOCK}
-_VERDICT_CODES = {verdict: code for code, verdict in _VERDICTS.items()}
+VERDICTS = {VERDICT_ALLOW: Verdict.ALLOW, VERDICT_BLOCK: Verdict.BLOCK}
+_VERDICT_CODES = {verdict: code for code, verdict in VERDICTS.items()}
 _DECIDED_BY = {
     BY_CONTROLLER: DecidedBy.USER,
     BY_RULE: DecidedBy.GATE_RULE,
@@ -98,6 +118,8 @@ _DECIDED_BY = {
     BY_EXEMPT: DecidedBy.EXEMPT,
     BY_LIMIT: DecidedBy.LIMIT,
     BY_NO_CONTROLLER: DecidedBy.NO_CONTROLLER,
+    BY_TAMPER: DecidedBy.TAMPER,
+    BY_PICO: DecidedBy.PICO,
 }
 _ANSWERS = {
     RESULT_DONE: VerdictResult.DONE,
@@ -150,30 +172,36 @@ class Layout:
 
 REGISTER_REQUEST = Layout(
     "RegisterRequest",
-    version="I", flags="I", event="Q", hold_timeout_ms="I", timeout_verdict="I", disconnect_verdict="I", reserved="4x",
+    version="I", flags="I", event="Q", hold_timeout_ms="I", timeout_verdict="I", disconnect_verdict="I",
+    limit_verdict="I", tamper_verdict="I", pico_verdict="I",
 )  # fmt: skip
 LIST_REQUEST = Layout("ListRequest", after_key="Q")
 RECORDS_HEADER = Layout("RecordsHeader", count="I", needed_bytes="I", next_key="Q")
 RECORD_HEADER = Layout(
     "RecordHeader",
     size="I", pid="I", start_key="Q", created="q", parent_pid="I", creator_pid="I", creator_tid="I", state="I",
-    flags="I", verdict="I", decided_by="I", exit_status="I", held_ms="I", hold_left_ms="I",
-    image_name_bytes="I", native_name_bytes="I", command_line_bytes="I", reserved="4x",
+    flags="I", verdict="I", decided_by="I", exit_status="I", held_ms="I", hold_left_ms="I", image_name_bytes="I",
+    native_name_bytes="I", command_line_bytes="I", creation_name_bytes="I", signature_level="I", reserved="4x",
+    exited="q",
 )  # fmt: skip
 TARGET = Layout("Target", pid="I", reserved="4x", start_key="Q")
 RULES_HEADER = Layout("RulesHeader", count="I", reserved="4x")
 RULE_HEADER = Layout("RuleHeader", size="I", verdict="I", path_bytes="I", reserved="4x")
+RULES_REPLY = Layout("RulesReply", count="I", listed="I")
 COUNTERS = Layout(
     "Counters",
     created="Q", exited="Q", held="Q", allowed="Q", blocked="Q", timeouts="Q", disconnects="Q", rule_allowed="Q",
     rule_blocked="Q", exempt="Q", missing_name="Q", image_without_create="Q", exit_without_create="Q", pid_reused="Q",
     allocation_failures="Q", table_full="Q", unknown_verdicts="Q", stale_verdicts="Q", late_verdicts="Q",
-    terminate_failures="Q", exits_lost="Q", died_held="Q", reserved="16x",
+    terminate_failures="Q", exits_lost="Q", died_held="Q", limit_allowed="Q", limit_blocked="Q", reserve_used="Q",
+    foreign_threads="Q", critical_refused="Q", pico_blocked="Q", reserved="32x",
 )  # fmt: skip
 INFO_REPLY = Layout(
     "Info",
     size="I", version="I", features="I", controller_pid="I", record_count="I", record_limit="I", held_count="I",
-    rule_count="I", memory_bytes="Q", hold_timeout_ms="I", reserved="4x", counters=f"{COUNTERS.size}x",
+    rule_count="I", memory_bytes="Q", hold_timeout_ms="I", timeout_verdict="I", disconnect_verdict="I",
+    limit_verdict="I", tamper_verdict="I", pico_verdict="I", register_flags="I", quiesced="I", text_bytes="I",
+    text_limit="I", counters=f"{COUNTERS.size}x",
 )  # fmt: skip
 NOTE_CREATED_REQUEST = Layout(
     "NoteCreated",
@@ -254,10 +282,14 @@ class Record:
     image_name: str = ""
     native_name: str = ""
     command_line: str = ""
+    creation_name: str = ""
+    """Native name at creation, where it differs from `native_name`."""
+    signature_level: int = UNKNOWN_LEVEL
+    exited: int = 0
 
     def pack(self) -> bytes:
         """The record's bytes, as the driver would write them. Raises: ValueError when a value does not fit."""
-        texts = [_utf16(text) for text in (self.image_name, self.native_name, self.command_line)]
+        texts = [_utf16(text) for text in (getattr(self, name) for name in _RECORD_TEXTS)]
         body = _padded(b"".join(texts))
         numbers = {name: getattr(self, name) for name in _RECORD_NUMBERS}
         sizes = dict(zip(_RECORD_TEXT_SIZES, map(len, texts), strict=True))
@@ -282,9 +314,8 @@ class Record:
         for name, length in zip(_RECORD_TEXT_SIZES, sizes, strict=True):
             texts.append(_text(data, at, length, name.removesuffix("_bytes")))
             at += length
-        image_name, native_name, command_line = texts
-        record = cls(image_name=image_name, native_name=native_name, command_line=command_line, **header)
-        return record, size
+        fields: dict[str, Any] = {**header, **dict(zip(_RECORD_TEXTS, texts, strict=True))}
+        return cls(**fields), size
 
     def process(self) -> ProcessHelper:
         """What users see. Values that this version does not know become None; unknown flags are kept."""
@@ -301,16 +332,20 @@ class Record:
             creator_tid=self.creator_tid or None,
             command_line=self.command_line or None,
             native_name=self.native_name or None,
+            creation_name=self.creation_name or None,
+            signature_level=self.signature_level if self.signature_level != UNKNOWN_LEVEL else None,
             flags=ProcessFlags(self.flags),
             exited=exited,
+            exited_at=from_filetime(self.exited),
             exit_status=self.exit_status if exited and self.exit_status != STATUS_UNKNOWN else None,
-            verdict=_VERDICTS.get(self.verdict),
+            verdict=VERDICTS.get(self.verdict),
             decided_by=_DECIDED_BY.get(self.decided_by),
             hold_left=self.hold_left_ms / 1000 if held and self.hold_left_ms != UNLIMITED else None,
         )
 
 
-_RECORD_TEXT_SIZES = ("image_name_bytes", "native_name_bytes", "command_line_bytes")
+_RECORD_TEXTS = ("image_name", "native_name", "command_line", "creation_name")
+_RECORD_TEXT_SIZES = tuple(f"{name}_bytes" for name in _RECORD_TEXTS)
 _RECORD_NUMBERS = tuple(name for name in RECORD_HEADER.offsets if name not in ("size", "reserved", *_RECORD_TEXT_SIZES))
 
 
@@ -353,6 +388,9 @@ def encode_register(
     hold_timeout_ms: int = NO_TIMEOUT,
     on_timeout: Verdict = Verdict.ALLOW,
     on_disconnect: Verdict = Verdict.ALLOW,
+    on_limit: Verdict = Verdict.ALLOW,
+    on_tamper: Verdict = Verdict.BLOCK,
+    on_pico: Verdict = Verdict.ALLOW,
     flags: int = EXEMPT_DESCENDANTS | REPORT_EXITS,
     version: int = VERSION,
 ) -> bytes:
@@ -364,6 +402,9 @@ def encode_register(
         hold_timeout_ms=hold_timeout_ms,
         timeout_verdict=_verdict_code(on_timeout, "on_timeout"),
         disconnect_verdict=_verdict_code(on_disconnect, "on_disconnect"),
+        limit_verdict=_verdict_code(on_limit, "on_limit"),
+        tamper_verdict=_verdict_code(on_tamper, "on_tamper"),
+        pico_verdict=_verdict_code(on_pico, "on_pico"),
     )
 
 
@@ -407,6 +448,15 @@ def encode_rules(rules: Iterable[tuple[str, Verdict]]) -> bytes:
     return data
 
 
+def decode_rules(data: bytes) -> list[int]:
+    """The reply of SET_RULES: indices of the rules that can never act. Raises: ValueError for other sizes."""
+    listed = RULES_REPLY.unpack(data)["listed"]
+    expected = RULES_REPLY.size + 4 * listed
+    if len(data) != expected:
+        raise ValueError(f"a reply with {listed} rules has {expected} bytes, and {len(data)} are there")
+    return [index for (index,) in struct.iter_unpack("<I", data[RULES_REPLY.size :])]
+
+
 def encode_note_created(
     pid: int,
     parent_pid: int,
@@ -432,7 +482,7 @@ def encode_note_created(
 
 
 def decode_note_created(data: bytes) -> bool:
-    """The reply of NOTE_CREATED: True when a rule refuses the creation."""
+    """The reply of NOTE_CREATED: True when the creation is refused."""
     if len(data) != 4:
         raise ValueError(f"the reply of NOTE_CREATED has 4 bytes, and {len(data)} are there")
     return data != bytes(4)
@@ -465,5 +515,5 @@ def decode_version(data: bytes) -> int:
 
 
 def version_text(version: int) -> str:
-    """``1.0`` for 0x10000."""
+    """``2.0`` for 0x20000."""
     return f"{version >> 16}.{version & 0xFFFF}"

@@ -3,6 +3,7 @@ r"""The gate of the whole machine: every new process, held by the driver behind 
 import logging
 import time
 from collections.abc import Iterable
+from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -46,6 +47,10 @@ class DriverGate:
     `hold_timeout`: seconds, of a machine that is awake, after which the driver itself answers a held process with
     `on_timeout`; None = never.
     `on_disconnect`: what held processes get when this gate is closed or its program ends, however it ends.
+    `on_limit`: for a process that the driver cannot record or name, because memory has run out or its table is full.
+    `on_tamper`: for a process into which another one put a thread before it ran, where that thread cannot be held
+    (before Windows 10). ALLOW only marks it: it is held and asked about like any other.
+    `on_pico`: for the creation of WSL 1 processes, which cannot be held.
     `exempt_descendants`: what this program starts, at any depth, is never held, so that it cannot wait for itself.
     `report_exits`: `fetch` gives each process once more when it has gone.
     `device`: the device's path, or a `DriverConnection`.
@@ -73,13 +78,24 @@ class DriverGate:
         hold_timeout: float | None = 60.0,
         on_timeout: Verdict = Verdict.ALLOW,
         on_disconnect: Verdict = Verdict.ALLOW,
+        on_limit: Verdict = Verdict.ALLOW,
+        on_tamper: Verdict = Verdict.BLOCK,
+        on_pico: Verdict = Verdict.ALLOW,
         exempt_descendants: bool = True,
         report_exits: bool = True,
     ) -> None:
-        flags = protocol.EXEMPT_DESCENDANTS * exempt_descendants | protocol.REPORT_EXITS * report_exits
         timeout_ms = _milliseconds(hold_timeout)
-        # Made once before anything is opened, so that a bad verdict leaves nothing behind.
-        protocol.encode_register(0, on_timeout=on_timeout, on_disconnect=on_disconnect)
+        self._registration = partial(
+            protocol.encode_register,
+            hold_timeout_ms=timeout_ms,
+            on_timeout=on_timeout,
+            on_disconnect=on_disconnect,
+            on_limit=on_limit,
+            on_tamper=on_tamper,
+            on_pico=on_pico,
+            flags=protocol.EXEMPT_DESCENDANTS * exempt_descendants | protocol.REPORT_EXITS * report_exits,
+        )
+        self._registration(0)  # once before anything is opened, so that a bad verdict leaves nothing behind
         self._connection: DriverConnection = open_device(Connection, device) if isinstance(device, str) else device
         self._closed = False
         self._lost: ProcmonError | None = None
@@ -87,15 +103,8 @@ class DriverGate:
         self._next_look = 0.0
         try:
             self._check_version()
-            request = protocol.encode_register(
-                self._connection.event,
-                hold_timeout_ms=timeout_ms,
-                on_timeout=on_timeout,
-                on_disconnect=on_disconnect,
-                flags=flags,
-            )
             try:
-                self._connection.request(protocol.REGISTER, request)
+                self._connection.request(protocol.REGISTER, self._registration(self._connection.event))
             except OSError as error:
                 raise translate(error, REGISTER, path=self.name, controller=self._controller()) from error
         except BaseException:
@@ -180,7 +189,7 @@ class DriverGate:
                 return processes
 
     def allow(self, *processes: ProcessHelper) -> list[VerdictResult]:
-        """Let them run. One answer for each, in order; a late or wrong verdict harms nobody.
+        """Let them run. One answer for each, in order; a late or wrong verdict reaches no other process.
 
         Raises: GateClosed.
         """
@@ -199,15 +208,18 @@ class DriverGate:
             return
         terminate(process)
 
-    def set_rules(self, rules: Iterable[tuple[str, Verdict]]) -> None:
-        r"""Hand the driver verdicts for exact paths (``c:\tools\a.exe`` or native), in place of all old ones.
+    def set_rules(self, rules: Iterable[tuple[str, Verdict]]) -> list[int]:
+        r"""Give the driver verdicts for exact paths (``c:\tools\a.exe`` or native), in place of all old ones.
 
-        What matches is answered by the driver itself and never held. Of two rules for one path the first wins.
+        What matches is answered by the driver itself and never held. Of two rules for one path the first wins. Returns
+        the indices of the rules that can never act: of programs that Windows cannot do without, and second ones.
 
         Raises: ValueError for a rule that cannot be; GateClosed; ProcmonError when the kernel has no memory. In each
         case the old rules stay in force.
         """
-        self._request(protocol.SET_RULES, protocol.encode_rules(rules))
+        data = protocol.encode_rules(rules)
+        count = protocol.RULES_HEADER.unpack(data)["count"]
+        return protocol.decode_rules(self._request(protocol.SET_RULES, data, protocol.RULES_REPLY.size + 4 * count))
 
     def info(self) -> DriverInfo:
         """The driver's state and counters. Raises: GateClosed."""
@@ -238,11 +250,14 @@ class DriverGate:
             problem = translate(error, REQUEST, path=self.name)
             problem.__cause__ = error
             if isinstance(problem, DriverNotRunning):
-                logger.warning("%s: %s", self.name, problem)
-                self._lost = problem
-                self.close()  # an NT kernel keeps the driver until its last handle is closed
+                self._lose_driver(problem)
                 raise GateClosed(str(problem)) from problem
             raise problem from error
+
+    def _lose_driver(self, problem: ProcmonError) -> None:
+        logger.warning("%s: %s", self.name, problem)
+        self._lost = problem
+        self.close()  # an NT kernel keeps the driver until its last handle is closed
 
     def _records(self, code: int, data: bytes = b"") -> protocol.Records:
         """One reply that holds at least one record if there is one."""
@@ -263,7 +278,7 @@ class DriverGate:
         return answers
 
     def _look_for_driver(self) -> None:
-        """Notice a driver that was stopped, for it sets nobody's event; but not at each of many short waits."""
+        """Notice a driver that was stopped without a word; but not at each of many short waits."""
         if (now := time.monotonic()) < self._next_look:
             return
         self._next_look = now + _SLICE

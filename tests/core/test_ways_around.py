@@ -1,0 +1,203 @@
+"""Ways around the gate that need more than one notification: extra threads, suspended processes, WSL 1, renamed files.
+
+docs/gates/driver.md has the table of all ways. Those by descent, by exempt programs and by limits are in
+test_handshake_ends.py, those that need a kernel among the scenarios of driver/host/kernel.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from core.harness import DIED, Core, Held
+from procmon.driver import protocol
+from procmon.records import Verdict
+
+TOOL = "\\Device\\HarddiskVolume2\\Tools\\A.exe"
+OTHER = "\\Device\\HarddiskVolume2\\Tools\\B.exe"
+
+
+@pytest.fixture
+def core() -> Iterator[Core]:
+    with Core() as core:
+        yield core
+
+
+def some(held: Held | None) -> Held:
+    assert held is not None, "it is not held"
+    return held
+
+
+class TestExtraThreads:
+    def test_an_extra_thread_waits_for_the_same_verdict(self, core: Core) -> None:
+        controller = core.controller()
+        first = core.held(44)
+        [record] = controller.fetch().records
+        extra = some(core.own_thread(44))
+        assert extra.waits() and not record.flags & protocol.FLAG_FOREIGN_THREAD
+        [again] = controller.fetch().records
+        assert again.flags == protocol.FLAG_FOREIGN_THREAD | protocol.FLAG_SEEN and again.state == protocol.STATE_HELD
+        assert controller.allow(record) == [protocol.RESULT_DONE]
+        assert (first.verdict(), extra.verdict()) == (protocol.VERDICT_ALLOW,) * 2
+        assert core.own_thread(44) is None, "it runs now"
+        info = controller.info()
+        assert (info["held"], info["foreign_threads"], info["held_count"]) == (1, 1, 0)
+
+    def test_all_threads_wait_until_a_blocked_process_is_dead(self, core: Core) -> None:
+        controller = core.controller()
+        threads = [core.held(44), some(core.own_thread(44)), some(core.own_thread(44))]
+        controller.block(controller.records()[44])
+        threads.append(some(core.own_thread(44)))  # it comes late, and must not run either
+        assert all(thread.waits() for thread in threads)
+        assert core.work() == [44]
+        assert [thread.verdict() for thread in threads] == [protocol.VERDICT_BLOCK] * 4
+
+    def test_an_extra_thread_that_comes_before_the_image_is_held_and_so_is_the_first(self, core: Core) -> None:
+        controller = core.controller()
+        core.create(44, native_name=TOOL)
+        extra = some(core.own_thread(44))
+        [record] = controller.fetch().records
+        assert record.image_name == "c:\\tools\\a.exe" and not record.flags & protocol.FLAG_FOREIGN_THREAD
+        first = some(core.image(44, TOOL, own=True))
+        assert controller.records()[44].flags & protocol.FLAG_FOREIGN_THREAD
+        controller.allow(record)
+        assert (first.verdict(), extra.verdict()) == (protocol.VERDICT_ALLOW,) * 2
+
+    def test_an_exempt_process_and_one_without_a_controller_run_with_all_their_threads(self, core: Core) -> None:
+        core.create(44, native_name=TOOL)
+        assert core.own_thread(44) is None
+        core.controller()
+        core.create(48, native_name=TOOL)
+        assert core.own_thread(48, protected=True) is None
+        assert core.own_thread(52) is None  # it is not known
+
+    def test_a_thread_that_is_ended_alone_leaves_and_the_others_wait_on(self, core: Core) -> None:
+        controller = core.controller()
+        first = core.held(44)
+        extra = some(core.own_thread(44))
+        assert not first.waits(dying=True)
+        first.end()
+        assert extra.waits() and controller.info()["died_held"] == 0
+        assert extra.waits(dying=True)  # the last one: now the whole process is to end
+        assert core.work() == [44]
+        extra.verdict()
+
+    def test_a_dying_thread_does_not_wait_at_all(self, core: Core) -> None:
+        core.controller()
+        core.held(44)
+        assert core.own_thread(44, dying=True) is None
+
+    @pytest.mark.parametrize("when", ["new", "held"])
+    def test_on_an_older_kernel_the_tamper_verdict_blocks(self, core: Core, when: str) -> None:
+        controller = core.controller()
+        core.create(44)
+        core.any_thread(44)  # the first
+        if when == "new":
+            core.any_thread(44)
+        held = some(core.image(44, TOOL))
+        if when == "held":
+            assert held.waits()
+            core.any_thread(44)
+        assert core.work() == [44]
+        assert held.verdict() == protocol.VERDICT_BLOCK
+        record = controller.records()[44]
+        assert record.flags & protocol.FLAG_FOREIGN_THREAD and record.decided_by == protocol.BY_TAMPER
+
+    @pytest.mark.parametrize("when", ["new", "held"])
+    def test_on_an_older_kernel_allow_only_marks_and_the_question_is_asked(self, core: Core, when: str) -> None:
+        controller = core.controller(on_tamper=Verdict.ALLOW)
+        core.create(44)
+        core.any_thread(44)
+        if when == "new":
+            core.any_thread(44)
+        held = some(core.image(44, TOOL))
+        core.any_thread(44)
+        assert held.waits()
+        [record] = controller.fetch().records
+        assert record.flags & protocol.FLAG_FOREIGN_THREAD and record.state == protocol.STATE_HELD
+
+    def test_threads_of_a_running_process_are_no_news(self, core: Core) -> None:
+        controller = core.controller()
+        held = core.held(44)
+        controller.allow(controller.records()[44])
+        held.verdict()
+        core.any_thread(44)
+        assert controller.info()["foreign_threads"] == 0
+
+
+class TestSuspendedBefore:
+    def test_a_process_that_was_suspended_before_the_load_is_held_at_its_own_image(self, core: Core) -> None:
+        core.create(44, running=True, native_name=TOOL)
+        controller = core.controller()
+        assert core.image(44, OTHER) is None, "any image may be a library of what runs"
+        held = some(core.image(44, TOOL, own=True))
+        [record] = controller.fetch().records
+        assert record.flags == protocol.FLAG_RUNNING_BEFORE and record.state == protocol.STATE_HELD
+        controller.allow(record)
+        held.verdict()
+        assert core.image(44, TOOL, own=True) is None, "it has run"
+
+    def test_a_listed_program_of_windows_must_be_one_that_is_always_exempt(self, core: Core) -> None:
+        """What started it is not known."""
+        system32 = "\\Device\\HarddiskVolume2\\Windows\\System32\\"
+        core.create(44, running=True, native_name=system32 + "svchost.exe")
+        core.create(48, running=True, native_name=system32 + "csrss.exe")
+        core.controller()
+        assert some(core.image(44, system32 + "svchost.exe", own=True)).waits()
+        assert core.image(48, system32 + "csrss.exe", own=True) is None
+
+    def test_one_whose_creation_was_missed_is_held_if_it_shows_that_it_has_not_run(self, core: Core) -> None:
+        controller = core.controller()
+        assert some(core.image(44, TOOL, own=True)).waits()
+        assert controller.fetch().records[0].flags == protocol.FLAG_CREATE_MISSED
+
+
+class TestPico:
+    @pytest.mark.parametrize("verdict", [Verdict.ALLOW, Verdict.BLOCK])
+    def test_the_pico_verdict_decides_about_the_creation(self, core: Core, verdict: Verdict) -> None:
+        controller = core.controller(on_pico=verdict)
+        refused = core.create(44, pico=True, refusable=True)
+        assert refused == (verdict is Verdict.BLOCK)
+        [record] = controller.fetch().records
+        assert record.flags & protocol.FLAG_PICO and record.decided_by == protocol.BY_PICO
+        assert bool(record.flags & protocol.FLAG_NEVER_STARTED) == refused
+        assert controller.info()["pico_blocked"] == refused
+
+    def test_without_a_controller_it_runs(self, core: Core) -> None:
+        assert not core.create(44, pico=True, refusable=True)
+        assert core.opened().records()[44].decided_by == protocol.BY_NO_CONTROLLER
+
+
+class TestNames:
+    def test_a_renamed_file_is_told_with_both_names(self, core: Core) -> None:
+        controller = core.controller()
+        core.create(44, native_name=TOOL)
+        held = some(core.image(44, TOOL, mapped_name=OTHER))
+        [record] = controller.fetch().records
+        assert record.flags == protocol.FLAG_NAME_CHANGED
+        assert (record.image_name, record.native_name, record.creation_name) == ("c:\\tools\\b.exe", OTHER, TOOL)
+        controller.allow(record)
+        held.verdict()
+
+    @pytest.mark.parametrize("path", ["c:\\tools\\a.exe", "c:\\tools\\b.exe"])
+    def test_no_rule_allows_it_and_a_rule_about_either_name_blocks_it(self, core: Core, path: str) -> None:
+        controller = core.controller()
+        controller.set_rules((path, Verdict.ALLOW))
+        core.create(44, native_name=TOOL)
+        assert some(core.image(44, TOOL, mapped_name=OTHER)).waits()
+        controller.set_rules((path, Verdict.BLOCK))
+        core.create(48, native_name=TOOL)
+        held = some(core.image(48, TOOL, mapped_name=OTHER))
+        assert core.work(DIED) == [48]
+        held.verdict()
+
+    @pytest.mark.parametrize("mapped", [TOOL.upper(), "\\Tools\\A.exe", ""])
+    def test_another_spelling_is_no_other_name(self, core: Core, mapped: str) -> None:
+        controller = core.controller()
+        core.create(44, native_name=TOOL)
+        assert some(core.image(44, TOOL, mapped_name=mapped)).waits()
+        assert controller.records()[44].flags == 0 and controller.records()[44].creation_name == ""
+
+    def test_facts_about_the_file_are_in_the_record(self, core: Core) -> None:
+        core.create(44, file_flags=protocol.FLAG_WRITE_OPEN | protocol.FLAG_TRANSACTED, signature_level=8)
+        record = core.opened().records()[44]
+        assert record.flags == protocol.FLAG_WRITE_OPEN | protocol.FLAG_TRANSACTED and record.signature_level == 8
