@@ -1,7 +1,6 @@
 #include "exempt.h"
 
 #include "text.h"
-#include "volumes.h"
 
 namespace procmon {
 

@@ -7,6 +7,8 @@
 
 namespace procmon {
 
+constexpr size_t kMaxSystemDirectory = 260;  // code units of its path
+
 template <size_t kUnits>
 constexpr Text literal(const char16_t (&text)[kUnits]) {
     return {text, kUnits - 1};

@@ -11,10 +11,9 @@
 #include "gate.h"
 #include "list.h"
 #include "memory.h"
+#include "text.h"
 
 namespace procmon {
-
-constexpr size_t kMaxSystemDirectory = 260;
 
 // How a DOS path begins, and how much of the native name that stands for.
 struct DosHead {
