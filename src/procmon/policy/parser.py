@@ -9,11 +9,12 @@ from functools import cached_property
 
 from ..errors import Problem
 from ..records import RuleNote, Verdict
+from ..util.path_checks import quoted
 from .conditions import BOUNDS, GROUPS, OPERATORS, Bound, Condition, Globs, Group, Part, Table, Test, Words, ordered
 from .facts import CASELESS, FACTS, ORDERED
 from .index import RuleIndex
 from .rules import Rule
-from .spelling import invisible_at, listed, meant, quoted, shown, syntax_problem
+from .spelling import invisible_at, listed, meant, shown, syntax_problem
 from .toml_positions import Path, TomlPlaces
 from .value_checks import bound_mistake, mistake_in, word_mistake
 

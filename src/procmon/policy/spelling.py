@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterable, Iterator
 
 from ..errors import Problem
+from ..util.path_checks import quoted
 from .toml_positions import tokens
 
-__all__ = ["SYNONYMS", "invisible_at", "invisible_in", "listed", "meant", "quoted", "shown", "syntax_problem"]
+__all__ = ["SYNONYMS", "invisible_at", "invisible_in", "listed", "meant", "shown", "syntax_problem"]
 
 SYNONYMS = {
     "deny": "block", "denied": "block", "reject": "block", "refuse": "block", "kill": "block", "blocked": "block",
@@ -71,11 +72,6 @@ def _slips(one: str, other: str) -> int:
             row.append(cost)
         rows.append(row)
     return rows[-1][-1]
-
-
-def quoted(word: str) -> str:
-    """`word` for a message."""
-    return '"' + (word if len(word) <= 80 else word[:77] + "...") + '"'
 
 
 def shown(value: object) -> str:

@@ -4,8 +4,16 @@ import re
 from itertools import pairwise
 
 from ..util.globs import WILDCARD
+from ..util.path_checks import (
+    doubled_slash,
+    doubt_about_path,
+    mistake_in_any_path,
+    mistake_in_path,
+    quoted,
+    several_paths,
+)
 from .facts import FLAG_NAMES, HASHES, INTEGRITY, ORIGINS, PATH_FACTS, order_key
-from .spelling import listed, meant, quoted, shown
+from .spelling import listed, meant, shown
 
 __all__ = ["bound_mistake", "doubt_about", "mistake_in", "several_in", "word_mistake"]
 
@@ -18,9 +26,6 @@ LINES = frozenset({"command_line", "parent_command_line"})
 NUMBERS = frozenset({"session", "size"})
 CHOICES = {"flags": FLAG_NAMES, "origin": ORIGINS, "integrity": tuple(INTEGRITY)}
 """Facts of a few values."""
-
-NAMELESS = ("system", "registry", "memory compression", "secure system", "vmmem")
-"""Processes without an executable, whose name has no extension."""
 
 LEGAL_FORM = re.compile(
     r"\b(inc|incorporated|ltd|limited|llc|l\.l\.c|corp|corporation|gmbh|ag|co|company|plc|bv|b\.v|srl|s\.r\.l|sa|s\.a"
@@ -137,39 +142,22 @@ def _several_names(fact: str, several: list[str]) -> tuple[str, str]:
 
 
 def _path_mistake(fact: str, form: str) -> tuple[str, str] | None:
-    """A way of writing, here with slashes, that no path of an image and no account has."""
-    if re.search("%[^%/]+%", form) or re.match(r"~/|\$\{?(env:)?\w+\}?/", form):
-        return f"variables such as {quoted(form)} are not replaced", "write the path, or **/ for any folder"
+    """A way of writing, here with slashes, that no path and no account has."""
+    if fact in IMAGES:
+        return mistake_in_path(fact, form)
     if fact in ACCOUNTS and (several := several_in(fact, form)):
         return _several_names(fact, several)
-    if sign := re.search('[<>"|]', form):
-        several = several_in(fact, form)
-        advice = f"write a list: {_list(several)}" if several else "leave it out"
-        return f"no {fact} has a {sign[0]} in it", advice
-    if form.endswith("/") and fact != "current_directory":
-        below = form if form.endswith("**/") else f"{form}**/"
-        return f"no {fact} ends in a slash", f"write {quoted(below[:-1])} for all that is below it"
+    if wrong := mistake_in_any_path(fact, form):
+        return wrong
+    if fact in ACCOUNTS and form.endswith("/"):
+        return f"no {fact} ends in a slash", f"write {quoted(form + '**')} for all of them"
     if form.endswith("/") and not re.fullmatch("[a-zA-Z?]:/", form):
         return f"{fact} is compared without a slash at its end", f"write {quoted(form.rstrip('/'))}"
-    if "//" in form[1:]:
-        single = re.sub("(?<=.)/+", "/", form)
-        return "two slashes follow each other; in single quotes a backslash stands once", f"write {quoted(single)}"
-    if fact in ACCOUNTS:
-        if form.startswith("./"):
-            return f"no account is told as {quoted(form)}", f"write {quoted(form[2:])}, or the machine's name"
-        return None
-    if prefix := re.match(r"(//[?.]|/\?\?)/(?=[a-z]:|(unc/))", form, re.IGNORECASE):
-        plain = "//" + form[prefix.end() + 4 :] if prefix[2] else form[prefix.end() :]
-        return f"no {fact} is told with {quoted(prefix[1])}", f"write {quoted(plain)}"
-    if "/./" in f"/{form}" or "/../" in f"/{form}":
-        return f"no {fact} is told with . or .. in its path", "write the whole path, or **/ for any folder"
-    if "/sysnative/" in form.lower():
-        return f"no {fact} is told with sysnative, which 32-bit programs say for system32", "write system32"
-    if re.match("[a-zA-Z]:(?!/)", form) and form[2:]:
-        return f"{quoted(form)} names no folder", f"write {quoted(form[:2] + '/' + form[2:])}"
-    if "/" in form and not re.match(r"[a-zA-Z?]:|\*|//|/device/|/\?|/\*", form, re.IGNORECASE):
-        return f"{quoted(form)} names no drive", f"write {quoted('**/' + form.lstrip('/'))} for any folder, or c:/..."
-    return None
+    if wrong := doubled_slash(form):
+        return wrong
+    if fact in ACCOUNTS and form.startswith("./"):
+        return f"no account is called {quoted(form)}", f"write {quoted(form[2:])}, or the machine's name"
+    return mistake_in_path(fact, form) if fact not in ACCOUNTS and not form.endswith("/") else None
 
 
 def several_in(fact: str, value: str) -> list[str] | None:
@@ -178,6 +166,8 @@ def several_in(fact: str, value: str) -> list[str] | None:
     >>> several_in("image", "a.exe; b.exe"), several_in("signer", "Example, Inc.")
     (['a.exe', 'b.exe'], None)
     """
+    if fact in IMAGES or fact == "original_file_name":
+        return several_paths(value)
     for separator in (";", "|", ",", " or ", " OR "):
         parts = [part.strip() for part in value.split(separator)]
         if len(parts) > 1 and all(parts) and _are_values(fact, separator, parts):
@@ -187,8 +177,6 @@ def several_in(fact: str, value: str) -> list[str] | None:
 
 def _are_values(fact: str, separator: str, parts: list[str]) -> bool:
     """The parts look like values of the fact, and its values do not have the separator in them."""
-    if fact in IMAGES or fact == "original_file_name":
-        return all(re.search(r"\.\w{1,4}$|[*?]", part) for part in parts)
     if fact == "current_directory":
         return all(re.match(r"[a-zA-Z?]:[\\/]|\*|[\\/]", part) for part in parts)
     if fact in ACCOUNTS:
@@ -229,25 +217,9 @@ def doubt_about(fact: str, operator: str, value: str, *, plain: bool = True) -> 
         return f"{quoted(value)} would have to be the whole command line", f"write {quoted(f'*{value}*')} for a part"
     if fact == "signer":
         named = re.match(r"CN\s*=\s*([^,]+)", value, re.IGNORECASE)
-        return ("a signer is told by the name alone", f"write {quoted(named[1])}") if named else None
+        return ("a signer is a name alone", f"write {quoted(named[1])}") if named else None
     form = value.replace("\\", "/")
     end = form.rpartition("/")[2]
     if fact in ACCOUNTS:
-        return ("users are told as DOMAIN\\name", "write what whoami prints") if "@" in form and end == form else None
-    return _doubt_about_path(fact, form, end) if fact in IMAGES else None
-
-
-def _doubt_about_path(fact: str, form: str, end: str) -> tuple[str, str] | None:
-    if re.search(r"\{[^/}]*,[^/}]*\}", form) or form[0] in "!^" or form.endswith("$"):
-        return f"in {quoted(form)} only * and ? stand for others", f"write a list, or {fact} = {{not = {{...}}}}"
-    if re.match("/device/harddiskvolume", form, re.IGNORECASE):
-        return "a volume with a drive letter is told by that alone", "write c:/..., unless it has none"
-    if WILDCARD.search(end):
-        return None
-    if end != (kept := end.strip().rstrip(". ")):
-        return f"Windows drops dots and spaces around {quoted(kept)}", f"write {quoted(form[: -len(end)] + kept)}"
-    if "." not in end and end.lower() not in NAMELESS:
-        program = quoted(form + ".exe")
-        advice = f"write {program}" if form == end else f"write {program}, or {quoted(form + '/**')} for a folder"
-        return f"{quoted(end)} would have to be the whole name", advice
-    return None
+        return ("users are named DOMAIN\\name", "write what whoami prints") if "@" in form and end == form else None
+    return doubt_about_path(fact, form) if fact in IMAGES else None
