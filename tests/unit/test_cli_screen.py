@@ -138,6 +138,12 @@ class TestArguments:
             ("gmake -j2", "gmake -j2"),  # it is not what it says it is
             ('"C:\\Tools\\Make.exe"-j2', '"C:\\Tools\\Make.exe"-j2'),
             ('"unclosed make', '"unclosed make'),
+            ('"c:\\tools\\make.exe -j2', '"c:\\tools\\make.exe -j2'),  # all of it is the name, to Windows
+            ('"c:\\tools\\make.exe', ""),
+            ("make\u00a0-j2", "make\\xa0-j2"),  # Windows splits at blank and tab only
+            ("c:\\tools\\make.exe\u00a0-j2", "c:\\tools\\make.exe\\xa0-j2"),
+            ("make\t-j2\u2003", "-j2\\u2003"),
+            ('c:\\"tools"\\make.exe -j2', "-j2"),
             ("make \x1b[2J", "\\x1b[2J"),
         ],
     )

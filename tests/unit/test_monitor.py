@@ -120,6 +120,23 @@ def test_a_policy_is_a_callback(gate: procmon.SimulatedGate) -> None:
     assert decided(monitor)[0] == ("a.exe", BLOCK, DecidedBy.RULE, "no a")
 
 
+@pytest.mark.parametrize(
+    ("match", "said"),
+    [
+        ("notepad", '"notepad" would have to be the whole name; write "notepad.exe"'),
+        ("a.exe;b.exe", '"a.exe;b.exe" is one pattern; pass a function of the process, or subscribe for each'),
+        ("%TEMP%/*", "variables .* are not replaced"),
+    ],
+)
+def test_a_match_that_hardly_is_meant_is_warned_of(
+    gate: procmon.SimulatedGate, match: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with procmon.Monitor(gate) as monitor, pytest.warns(procmon.PolicyWarning, match=said) as caught:
+        monitor.subscribe(lambda process: None, match=match)
+    assert caught[0].filename == __file__
+    assert match in caplog.text
+
+
 @pytest.mark.parametrize("callback", [3, "a.exe", object()])
 def test_what_is_no_callback_is_refused(gate: procmon.SimulatedGate, callback: Any) -> None:
     monitor = procmon.Monitor(gate)

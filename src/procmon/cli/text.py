@@ -69,6 +69,13 @@ def fit(path: str, arguments: str, columns: int) -> tuple[str, str]:
     return path, cut(arguments, columns - 2 - width(path))
 
 
+_BLANKS = " \t"
+"""What separates arguments: Windows splits at nothing else, also not at other blanks of Unicode."""
+
+_PROGRAM = re.compile(r"""(?:"[^"]*(?:"|\Z)|[^ \t"])*""")
+"""The program's name in a command line. A quote that is not closed reaches to the end of the line."""
+
+
 def arguments_of(process: ProcessHelper) -> str:
     r"""The command line; without the program's name, where that is the name of the image anyway.
 
@@ -78,15 +85,15 @@ def arguments_of(process: ProcessHelper) -> str:
     >>> arguments_of(SimulatedGate().start("c:/windows/cmd.exe", command_line="notepad /c build"))
     'notepad /c build'
     """
-    text = (process.command_line or "").strip()
+    text = (process.command_line or "").strip(_BLANKS)
     path = len(process.image_name)
-    if path and lowercase(text[:path]) == process.image_name and not text[path : path + 1].strip():
-        return printable(text[path:].strip())  # not in quotes, though it may hold blanks
-    first = re.match(r'"([^"]*)"(?!\S)|(\S+)', text)
+    if path and lowercase(text[:path]) == process.image_name and not text[path : path + 1].strip(_BLANKS):
+        return printable(text[path:].strip(_BLANKS))  # not in quotes, though it may hold blanks
+    first = _PROGRAM.match(text)
     if first is not None:
-        program = ntpath.basename(lowercase(first[1] or first[2] or ""))
+        program = ntpath.basename(lowercase(first[0].replace('"', "")))
         if program in (process.name, process.name.removesuffix(".exe")):
-            text = text[first.end() :].strip()
+            text = text[first.end() :].strip(_BLANKS)
     return printable(text)
 
 
