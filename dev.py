@@ -47,11 +47,11 @@ WINDOWS = sys.platform == "win32"
 
 
 DRIVERS = ["x64", "x86", "arm64", "wine", "host"]
-CLIENTS = ["client-x64", "client-x86"]  # a program for tests, which Wine runs in both bitnesses
+FOR_TESTS = ["wine-release", "client-x64", "client-x86"]  # the last two: a program, which Wine runs in both bitnesses
 
 
 def build_drivers(variants: Sequence[str], debug: bool = False) -> None:
-    """Build these of DRIVERS and CLIENTS; what is up to date is left as it is."""
+    """Build these of DRIVERS and FOR_TESTS; what is up to date is left as it is."""
     debian.install(debian.DRIVER)
     builder = _module(ROOT / "driver" / "build.py")
     with locked("build", "it builds the driver"):
@@ -119,7 +119,7 @@ class Ring:
 RINGS = [
     Ring("unit", "Python alone"),
     Ring("core", "the driver's core, as a library of this machine", tuple(DRIVERS)),
-    Ring("windows", "real Windows calls, real processes, the driver", ("wine", *CLIENTS), in_windows=True),
+    Ring("windows", "real Windows calls, real processes, the driver", ("wine", *FOR_TESTS), in_windows=True),
     Ring("examples", "each example, as a person runs it"),
     Ring("fleet", "a policy replayed over many logs, on a cluster of Dask", python=fleet_venv),
     Ring("sigma_backend", "Sigma rules as a policy, with pySigma and sigma-cli", python=sigma_venv),
@@ -177,7 +177,7 @@ def test(options: argparse.Namespace) -> int:
 
 def build_for(rings: Sequence[Ring]) -> None:
     """Build what these rings need; on Windows that is the core alone, since drivers come from the WDK there."""
-    wanted = [name for name in [*DRIVERS, *CLIENTS] if any(name in ring.drivers for ring in rings)]
+    wanted = [name for name in [*DRIVERS, *FOR_TESTS] if any(name in ring.drivers for ring in rings)]
     if WINDOWS:
         wanted = [name for name in wanted if name == "host"]
     if wanted:

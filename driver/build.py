@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Builds the drivers, and their core as a library for tests. Standard library only.
 
-    python3 driver/build.py [x64] [x86] [arm64] [wine] [host] [client-x64] [client-x86] [--debug]
+    python3 driver/build.py [x64] [x86] [arm64] [wine] [host] [wine-release] [client-x64] [client-x86] [--debug]
 
     x64, x86, arm64   build/driver/x64/procmon.sys ...: for Windows 7, NT 5.2 and Windows 10 and later; by clang and lld
     wine              build/driver/wine/procmon.sys: x64, notifications put in by request; for tests; by mingw-w64
+    wine-release      the same by clang and lld, so that what they make runs in tests, too
     host              build/driver/host/libprocmon_core.so: the core alone, with a C interface
     client-x64 ...    build/driver/client-x64/client.exe ...: a controller and more in user mode, for tests
 
@@ -29,7 +30,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-__all__ = ["CLIENTS", "DRIVERS", "VARIANTS", "BuildError", "build", "host_program", "kernel_program", "sources"]
+__all__ = ["DRIVERS", "FOR_TESTS", "VARIANTS", "BuildError", "build", "host_program", "kernel_program", "sources"]
 
 DRIVER = Path(__file__).resolve().parent
 PROJECT = DRIVER.parent
@@ -125,9 +126,9 @@ def sources(variant: str) -> list[Path]:
     if variant == "host":
         return core + [path for path in _glob("host") if not _is_program(path)]
     wdm = _glob("wdm")
-    if variant == "wine":
-        return core + [path for path in wdm if path.name != "native.cpp"] + _glob("wine")
-    return core + wdm + _glob("image")
+    if variant in ("wine", "wine-release"):
+        wdm = [path for path in wdm if path.name != "native.cpp"] + _glob("wine")
+    return core + wdm + ([] if variant == "wine" else _glob("image"))
 
 
 def _optimisation(debug: bool) -> tuple[str, ...]:
@@ -136,7 +137,7 @@ def _optimisation(debug: bool) -> tuple[str, ...]:
 
 def _driver(variant: str, *, debug: bool) -> Recipe:
     """A driver that people load: control flow guard, stack cookie, symbols in a PDB."""
-    architecture = ARCHITECTURES[variant]
+    architecture = ARCHITECTURES["x64" if variant == "wine-release" else variant]
     ddk = _ddk()
     headers = ("-isystemdriver/ddk", f"-isystem{ddk}", f"-isystem{ddk.parent}")  # one set for every architecture
     return Recipe(
@@ -203,7 +204,7 @@ def _client(architecture: str, *, debug: bool) -> Recipe:
 
 DRIVERS = (*ARCHITECTURES, "wine")
 VARIANTS = (*DRIVERS, "host")
-CLIENTS = ("client-x64", "client-x86")
+FOR_TESTS = ("wine-release", "client-x64", "client-x86")  # not built unless they are asked for
 
 
 def build(variants: Iterable[str] = VARIANTS, *, debug: bool = False, output: Path = OUTPUT) -> dict[str, Path]:
@@ -213,8 +214,8 @@ def build(variants: Iterable[str] = VARIANTS, *, debug: bool = False, output: Pa
     """
     made: dict[str, Path] = {}
     for variant in variants:
-        if variant not in (*VARIANTS, *CLIENTS):
-            raise ValueError(f"no such variant: {variant!r}; there are {', '.join([*VARIANTS, *CLIENTS])}")
+        if variant not in (*VARIANTS, *FOR_TESTS):
+            raise ValueError(f"no such variant: {variant!r}; there are {', '.join([*VARIANTS, *FOR_TESTS])}")
         made[variant] = _make(_recipe(variant, debug), output)
     return made
 
@@ -222,7 +223,7 @@ def build(variants: Iterable[str] = VARIANTS, *, debug: bool = False, output: Pa
 def _recipe(variant: str, debug: bool) -> Recipe:
     if variant == "host":
         return _library(debug=debug)
-    if variant in CLIENTS:
+    if variant.startswith("client-"):
         return _client(variant.removeprefix("client-"), debug=debug)
     return _wine_driver(debug=debug) if variant == "wine" else _driver(variant, debug=debug)
 
@@ -280,7 +281,7 @@ def _make(recipe: Recipe, output: Path) -> Path:
             compiled = list(pool.map(lambda source: _compile(recipe, source, objects), recipe.sources))
         if recipe.release:
             pdb = target.with_suffix(".pdb")
-            inputs = [*compiled, *_import_libraries(recipe.release, recipe.folder.partition("-")[0], objects)]
+            inputs = [*compiled, *_import_libraries(recipe, objects)]
             paths = [_relative(path) for path in inputs]
             command = ["lld-link", *recipe.link_flags, f"/out:{_relative(target)}", f"/pdb:{_relative(pdb)}", *paths]
             _run_if_stale(command, [target, pdb], objects / "link.stamp", inputs, finish=_set_checksum)
@@ -297,13 +298,15 @@ def _relative(path: Path) -> str:
 
 def imports(variant: str) -> dict[str, list[str]]:
     """The names that driver/imports.txt grants a variant, by file, decorated as for x86."""
+    wanted = {"wine", "x64"} if variant == "wine-release" else {variant}
     granted: dict[str, list[str]] = {}
     names: list[str] = []
     for line in (DRIVER / "imports.txt").read_text("utf-8").splitlines():
         if section := re.fullmatch(r"\[(\S+): (.+)\]", line):
             if unknown := set(section[2].split()) - set(DRIVERS):
                 raise BuildError(f"driver/imports.txt: {line} names {', '.join(sorted(unknown))}, which is no driver")
-            names = granted.setdefault(section[1], []) if variant in section[2].split() else []
+            granted_here = wanted & set(section[2].split())
+            names = granted.setdefault(section[1], []) if granted_here else []
         elif line and not line.startswith("#"):
             names.append(line)
     return granted
@@ -314,15 +317,16 @@ def bare_name(decorated: str) -> str:
     return decorated.removeprefix("@").partition("@")[0]
 
 
-def _import_libraries(architecture: Architecture, variant: str, objects: Path) -> list[Path]:
+def _import_libraries(recipe: Recipe, objects: Path) -> list[Path]:
+    assert recipe.release
     libraries = []
-    for file, names in imports(variant).items():
+    for file, names in imports(recipe.folder.removesuffix("-debug")).items():
         definition, library = objects / f"{file}.def", objects / f"{file}.lib"
-        exports = names if variant == "x86" else [bare_name(name) for name in names]
+        exports = names if recipe.release.machine == "x86" else map(bare_name, names)
         text = "\n".join([f"LIBRARY {file}", "EXPORTS", *exports, ""])
         if not definition.exists() or definition.read_text("utf-8") != text:
             definition.write_text(text, "utf-8")
-        command = ["llvm-dlltool", "-k", "-m", architecture.library_machine, "-d", _relative(definition)]
+        command = ["llvm-dlltool", "-k", "-m", recipe.release.library_machine, "-d", _relative(definition)]
         command += ["-l", _relative(library)]
         _run_if_stale(command, [library], library.with_suffix(".stamp"), [definition])
         libraries.append(library)
@@ -468,7 +472,7 @@ def _ddk() -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; answers the exit status."""
     parser = argparse.ArgumentParser(prog="build.py", description="Build the driver and its core.")
-    known = f"of {', '.join([*VARIANTS, *CLIENTS])}; default: all but the clients"
+    known = f"of {', '.join([*VARIANTS, *FOR_TESTS])}; default: all but the last three"
     parser.add_argument("variants", nargs="*", metavar="VARIANT", help=known)
     parser.add_argument("--debug", action="store_true", help="with symbols and without optimisation, in x64-debug/ ...")
     options = parser.parse_args(arguments)
