@@ -1,5 +1,7 @@
 """What is written for people is true: documents run as a reader types them, links lead somewhere, doctests pass."""
 
+import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 
 import documentation
 from documentation import ROOT, Block
+from procmon.util import pages
 
 WINDOWS = sys.platform == "win32"
 DOCUMENTS = [pytest.param(path, id=path.relative_to(ROOT).as_posix()) for path in documentation.documents()]
@@ -121,3 +124,26 @@ def test_a_policy_with_a_mistake_is_found(as_root: Path) -> None:
     path = document(as_root, '```toml\n[[rule]]\nimgae = "a"\nverdict = "block"\n```\n')
     [block] = documentation.blocks(path, "toml")
     assert "imgae" in documentation.policy_problems(block)[0]
+
+
+def test_the_pages_that_messages_name_are_there() -> None:
+    """Each text of the program names pages by `procmon.util.pages.page`, or pages that the wheel has: those of docs/."""
+    named: set[str] = set()
+    for path in (ROOT / "src" / "procmon").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+                named |= set(re.findall(r"[\w/-]+\.md\b", node.value))
+    assert {"windows-setup.md", "service.md"} <= named
+    assert [name for name in named if not (ROOT / "docs" / name.removeprefix("docs/")).is_file()] == []
+
+
+def test_a_page_is_found_in_the_wheel_and_in_the_source_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pages.page("windows-setup.md") == str(ROOT / "docs" / "windows-setup.md")
+    package = tmp_path / "site-packages" / "procmon"
+    (package / "docs").mkdir(parents=True)
+    (package / "docs" / "service.md").touch()
+    monkeypatch.setattr(pages, "_PACKAGE", package)
+    assert pages.page("service.md") == str(package / "docs" / "service.md")
+    assert pages.page("windows-setup.md") == "docs/windows-setup.md"

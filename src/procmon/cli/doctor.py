@@ -15,6 +15,7 @@ from ..driver.info import DriverInfo, driver_info
 from ..driver.service import DriverService, DriverState, DriverStatus
 from ..errors import DriverFileMissing, DriverNotInstalled, DriverNotRunning, ProcmonError, VersionMismatch
 from ..records import printable
+from ..util.pages import page
 from ..win32 import kernel, machine, process
 from .rules import GuardState, read_guard_state
 
@@ -161,7 +162,7 @@ def _signatures(computer: Machine) -> Finding:
         return Finding("signatures", True, f"test signing is on{guard}")
     advice = (
         "a driver that Microsoft has signed loads; one that you signed yourself needs `bcdedit /set testsigning on`, "
-        "with Secure Boot off, and a restart: docs/windows-setup.md"
+        f"with Secure Boot off, and a restart: {page('windows-setup.md')}"
     )
     return Finding("signatures", None, f"test signing is off{guard}", advice)
 

@@ -12,6 +12,7 @@ from typing import TextIO
 from ..driver.driver_file import find_driver, plain_path, read_driver
 from ..driver.service import DriverService
 from ..errors import AccessDenied, ProcmonError, UnsupportedPlatform
+from ..util.pages import page
 from ..win32 import files, machine
 from .statuses import FOUND
 
@@ -102,7 +103,10 @@ def sign(options: argparse.Namespace, out: TextIO | None = None, run: Run | None
         advice = ADVICE.get((name, value))
         print(f"  {name + ':':19}{value}" + (f"; {advice}" if advice else ""), file=out)
     print(
-        "next: `procmon-gate driver install`, `procmon-gate driver start`; docs/windows-setup.md has the rest", file=out
+        "next: `procmon-gate driver install`, `procmon-gate driver start`;",
+        page("windows-setup.md"),
+        "has the rest",
+        file=out,
     )
     return 0
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from .. import __version__
 from ..records import Verdict
+from ..util.pages import page
 
 __all__ = ["parse"]
 
@@ -377,7 +378,7 @@ def _add_driver(commands: "Commands") -> None:
 
 def _add_service(commands: "Commands") -> None:
     what = "let guard run as a Windows service"
-    steps = _add_group(commands, "service", what, f"{what.capitalize()}. See docs/service.md.", "STEP")
+    steps = _add_group(commands, "service", what, f"{what.capitalize()}. See {page('service.md')}.", "STEP")
     install = _add(steps, "install", "make the service, which decides by a policy from the next start on", of="service")
     run = _add(steps, "run", "what the service runs; Windows starts it", of="service")
     for parser in (install, run):

@@ -1,7 +1,7 @@
 """From a failed Windows call to the exception of procmon that says what to do next. The one place that does so.
 
 Each operation has its table: Windows error code -> (exception, what is wrong and what to do). The words in braces are
-given by the caller. A code that is in no table becomes a plain `ProcmonError` with what Windows says of it.
+given by the caller, but for ``{steps}``, the page on the set-up. A code that is in no table becomes a plain `ProcmonError` with what Windows says of it.
 """
 
 from collections.abc import Iterator
@@ -22,6 +22,7 @@ from ..errors import (
     UnsupportedPlatform,
     VersionMismatch,
 )
+from ..util.pages import page
 from .codes import code_of
 
 __all__ = [
@@ -46,7 +47,7 @@ _WRONG_MACHINE = (
 )
 _NOT_SIGNED = (
     "Windows does not accept the signature of {{path}} ({}): sign it with a certificate that this machine trusts, and "
-    "turn test signing on with `bcdedit /set testsigning on` and a restart; docs/windows-setup.md has the steps"
+    "turn test signing on with `bcdedit /set testsigning on` and a restart; {{steps}} has the steps"
 )
 _LOADED = "a driver is loaded from {path}, or a program has it open: stop that one, then install() again"
 _BUSY = "the driver of {name} is being started or stopped at this moment: try again in a second"
@@ -178,7 +179,7 @@ def translate(error: OSError, advice: Advice, **words: object) -> ProcmonError:
     kind, text = advice.get(code_of(error), (ProcmonError, ""))
     if not text:
         return kind(f"{error.strerror or error}; `procmon-gate doctor` looks for the usual causes")
-    return kind(text.format_map(words))
+    return kind(text.format_map({"steps": page("windows-setup.md"), **words}))
 
 
 @contextmanager
