@@ -127,7 +127,7 @@ def test_a_policy_with_a_mistake_is_found(as_root: Path) -> None:
 
 
 def test_the_pages_that_messages_name_are_there() -> None:
-    """Each text of the program names pages by `procmon.util.pages.page`, or pages that the wheel has: those of docs/."""
+    """The texts of the program name pages of docs/, which the wheel has."""
     named: set[str] = set()
     for path in (ROOT / "src" / "procmon").rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))

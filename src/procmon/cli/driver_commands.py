@@ -102,12 +102,8 @@ def sign(options: argparse.Namespace, out: TextIO | None = None, run: Run | None
     for name, value in state.items():
         advice = ADVICE.get((name, value))
         print(f"  {name + ':':19}{value}" + (f"; {advice}" if advice else ""), file=out)
-    print(
-        "next: `procmon-gate driver install`, `procmon-gate driver start`;",
-        page("windows-setup.md"),
-        "has the rest",
-        file=out,
-    )
+    print("next: `procmon-gate driver install`, `procmon-gate driver start`", file=out)
+    print(f"{page('windows-setup.md')} has the rest", file=out)
     return 0
 
 

@@ -1,7 +1,8 @@
 """From a failed Windows call to the exception of procmon that says what to do next. The one place that does so.
 
-Each operation has its table: Windows error code -> (exception, what is wrong and what to do). The words in braces are
-given by the caller, but for ``{steps}``, the page on the set-up. A code that is in no table becomes a plain `ProcmonError` with what Windows says of it.
+Each operation has its table: Windows error code -> (exception, what is wrong and what to do). The caller gives the
+values for the names in braces, except for ``{steps}``, the page on the set-up. A code that is in no table becomes a
+plain `ProcmonError` with the text of Windows.
 """
 
 from collections.abc import Iterator
