@@ -124,7 +124,7 @@ def _of_decision(decision: Decision) -> Seen:
         from ..system.details import ProcessDetails
 
         file = ProcessDetails(process, None)  # without a handle it knows what the path says
-        signer, product, sha256 = file.signer, _text(getattr(file, "product", None)), sha256 or file.sha256
+        signer, product, sha256 = file.signer, file.product, sha256 or file.sha256
     return Seen(process.image_name, at, signer, product, sha256)
 
 
