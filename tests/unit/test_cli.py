@@ -376,12 +376,14 @@ class TestGuardAndWatch:
         first.write_text('[[rule]]\nname = "tools"\nimage = "**/tools/*"\nverdict = "allow"\n', encoding="utf-8")
         games = '[[rule]]\nname = "all"\nimage = "c:/games/**"\nverdict = "block"\n'
         (folder / "a.toml").write_text(games, encoding="utf-8")
-        main.main(["guard", "--policy", str(first), "--policy", str(folder)], scene.gates(two))
+        log = tmp_path / "audit.jsonl"
+        main.main(["guard", "--log", str(log), "--policy", str(first), "--policy", str(folder)], scene.gates(two))
         out = capsys.readouterr().out
         assert "allow   1000 c:\\tools\\a.exe  /x  [rule tools]" in out
         assert "block   1004 c:\\games\\chess.exe  /x  [rule all]" in out
         version = procmon.Policy.load(first, folder).version
         assert f"version {version}; Ctrl+C ends it" in out
+        assert [each.policy for each in audit.read(log)] == [version, version]
 
     def test_a_policy_that_hardly_means_what_it_says_is_shown_to_do_so(
         self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]

@@ -72,6 +72,17 @@ class TestTypingMistakes:
         assert said in capsys.readouterr().err
 
 
+def test_the_help_explains_everything_that_stands_in_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = {each.value for each in procmon.DecidedBy} - {"callback"}  # no callback of the user's is asked here
+    main.main(["guard", "--help"])
+    legend = capsys.readouterr().out
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    for value in shown - {"user", "rule", "no controller"}:
+        assert f"  [{value}] " in legend, value
+        assert f"| `{value}` |" in page, value
+    assert "[you]" in legend and "[rule NAME]" in legend and "[no controller]" in legend
+
+
 class TestWhereTheLinesGo:
     def test_output_is_a_file_of_its_own(
         self, scene: Scene, policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

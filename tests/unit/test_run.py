@@ -55,6 +55,7 @@ def test_the_result_says_who_ran_and_how_it_ended() -> None:
     assert (make.exit_status, make.lifetime is not None) == (3, True)
     with pytest.raises(subprocess.CalledProcessError):
         result.check_returncode()
+    assert result._repr_html_().startswith("<p>&lt;RunResult status 3: 1 allowed, 0 blocked&gt;</p><table>")
 
 
 @pytest.mark.usefixtures("command")

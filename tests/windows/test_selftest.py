@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import procmon
-from procmon.cli import main, selftest
+from procmon.cli import main, selftest, selftest_checks
+from procmon.cli.selftest_checks import CHECKS, DriverGround
 from procmon.gates.base import Gate
 from procmon.win32.kernel import is_wine
 
@@ -29,13 +30,13 @@ def test_the_debug_gate_keeps_its_promises_in_less_than_a_minute(
     assert time.monotonic() - began < 60
     report = json.loads(path.read_text(encoding="utf-8"))
     assert (report["procmon"], report["bits"]) == (procmon.__version__, 64)
-    assert [each["result"] for each in report["checks"]] == ["ok"] * len(selftest.CHECKS)
-    assert f"{len(selftest.CHECKS)} ok, 0 failed, 0 not tried, " in out.splitlines()[-1]
+    assert [each["result"] for each in report["checks"]] == ["ok"] * len(CHECKS)
+    assert f"{len(CHECKS)} ok, 0 failed, 0 not tried, " in out.splitlines()[-1]
 
 
 def test_the_driver_keeps_its_promises_and_is_left_as_it_was() -> None:
     with WineKernel() as kernel:
-        checks = list(selftest.examine([selftest.DriverGround(kernel.run if is_wine() else None)]))
+        checks = list(selftest.examine([DriverGround(kernel.run if is_wine() else None)]))
     assert {each.name: (each.result, each.detail) for each in checks if each.result == "FAILED"} == {}
     assert [each.name for each in checks if each.result == "not tried"] == ["output"]
     assert [checks[0].name, checks[-1].name] == ["install", "remove"]
@@ -44,7 +45,7 @@ def test_the_driver_keeps_its_promises_and_is_left_as_it_was() -> None:
 
 def test_where_wine_tells_no_driver_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if is_wine():
-        [check] = selftest.examine([selftest.DriverGround()])
+        [check] = selftest.examine([DriverGround()])
         assert (check.result, check.detail) == ("not tried", "Wine tells no driver of new processes")
 
 
@@ -59,7 +60,7 @@ class Ungated:
 
 
 def test_promises_that_are_not_kept_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selftest, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(selftest_checks, "PATIENCE_S", 0.5)
     checks = {each.name: each for each in selftest.examine([Ungated()])}
     for name in ("hold", "allow", "block", "tree", "defer", "32-bit", "timeout", "error", "stop"):
         assert checks[name].result == "FAILED", name

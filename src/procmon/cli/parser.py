@@ -75,6 +75,8 @@ in brackets at the end of a line is who decided:
   [disconnect]     it was held when the controller went away
   [exempt]         never held: critical, protected, or started by procmon
   [limit]          the driver's process table was full
+  [tamper]         another process put a thread into it while it was held
+  [pico]           a process of WSL 1, which cannot be held
 What started before procmon was connected ([no controller] in a log) is counted
 in the summary, and has no line."""
 

@@ -1,7 +1,7 @@
 """``procmon-gate selftest``: tries on this machine what procmon promises, with programs that are there.
 
-Each check starts real processes under a gate, and looks at what they did. The same checks run over the debug API and,
-with ``--driver``, over the driver. The result is a table, and a JSON file for a bug report.
+The same checks run over the debug API and, with ``--driver``, over the driver. The result is a table, and a JSON file
+for a bug report.
 """
 
 import argparse
@@ -10,74 +10,24 @@ import os
 import platform
 import re
 import struct
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from .. import __version__
 from ..driver.service import DriverService
 from ..errors import UnsupportedPlatform
-from ..gates.base import Gate
-from ..gates.debug import DebugGate
-from ..gates.driver import DriverGate
-from ..monitor.monitor import Monitor
-from ..records import STATUS_BLOCKED, DecidedBy, ProcessHelper, Verdict
-from ..system.details import inspect
-from ..system.listing import processes
 from ..win32 import kernel, machine
+from .selftest_checks import CHECKS, DebugGround, DriverGround, Failed, Ground, NotTried, expect
 from .statuses import FOUND
 
-__all__ = ["Check", "DebugGround", "DriverGround", "Ground", "examine", "selftest"]
-
-PATIENCE_S = 10.0
-"""How long something may take that takes milliseconds on an idle machine."""
-
-HELD_S = 0.3
-"""How long a process is held while it must not run."""
-
-ENOUGH_TO_BLOCK_A_PIPE = 300_000  # bytes
-
-Start = Callable[..., "subprocess.Popen[Any]"]
-Decide = Callable[[ProcessHelper], Verdict | None]
-
-PARALLEL = """
-import subprocess, sys
-late = subprocess.Popen(["cmd", "/c", "echo ran>" + sys.argv[1]])
-subprocess.call(["cmd", "/c", "echo ran>" + sys.argv[2]])
-late.wait()
-"""
-"""Starts two programs, and waits for the second one before the first one."""
-
-CONTROLLER = """
-import sys
-import procmon
-kind, mark, *command = sys.argv[1:]
-gate = procmon.DebugGate.run(command) if kind == "debug" else procmon.DriverGate(exempt_descendants=False)
-print("ready", flush=True)
-while True:
-    gate.wait(1)
-    for process in gate.fetch():
-        if process.paused and mark in (process.command_line or ""):
-            print("held", flush=True)
-        elif process.paused:
-            gate.allow(process)
-"""
-"""Holds one process until it is killed."""
-
-
-class Failed(Exception):
-    """A promise was not kept."""
-
-
-class NotTried(Exception):
-    """A check cannot be made on this machine; the text says why."""
+__all__ = ["Check", "examine", "selftest"]
 
 
 @dataclass(frozen=True)
@@ -92,258 +42,6 @@ class Check:
     seconds: float
     detail: str = ""
     """What was seen, or why it was not tried."""
-
-
-class Ground(Protocol):
-    """Where the checks are made: it starts a command under a gate."""
-
-    name: str
-    kind: str
-
-    def start(self, command: Sequence[str], **options: Any) -> tuple[Gate, "Callable[[], subprocess.Popen[Any]]"]:
-        """Make the gate, and a function that returns the command, started under it."""
-
-
-class DebugGround:
-    """Commands under a `DebugGate`."""
-
-    name, kind = "DebugGate", "debug"
-
-    def start(self, command: Sequence[str], **options: Any) -> tuple[Gate, "Callable[[], subprocess.Popen[Any]]"]:
-        """Run the command under a gate."""
-        gate = DebugGate.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
-        assert gate.popen is not None
-        popen = gate.popen
-        return gate, lambda: popen
-
-
-class DriverGround:
-    """Commands that the driver holds. `popen` starts them; under Wine it has to tell the driver of each process."""
-
-    name, kind = "DriverGate", "driver"
-
-    def __init__(self, popen: Start | None = None) -> None:
-        self._popen = popen or subprocess.Popen
-        self.is_told = popen is not None or not kernel.is_wine()
-
-    def start(self, command: Sequence[str], **options: Any) -> tuple[Gate, "Callable[[], subprocess.Popen[Any]]"]:
-        """Open the gate, and return what starts the command."""
-        gate = DriverGate(exempt_descendants=False, **options)
-        return gate, lambda: self.spawn(command)
-
-    def spawn(self, command: Sequence[str]) -> "subprocess.Popen[Any]":
-        """Start a command."""
-        return self._popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-class Scene:
-    """One command under a gate: its processes are decided about by `decide`, all others of the machine are allowed."""
-
-    def __init__(self, folder: Path, decide: Decide) -> None:
-        self.held: list[ProcessHelper] = []
-        self.exits: list[ProcessHelper] = []
-        self._mark = str(folder).lower()
-        self._decide = decide
-
-    @contextmanager
-    def running(self, ground: Ground, command: Sequence[str], **options: Any) -> "Iterator[Scene]":
-        """Start the command; at the end nothing of it is left held."""
-        gate, begin = ground.start(command, **options)
-        self.monitor = Monitor(gate)
-        self.monitor.subscribe(self._callback)
-        self.monitor.on_exit(self._exited)
-        with self.monitor:
-            self.command = begin()
-            try:
-                yield self
-            finally:
-                self.monitor.stop()
-                if self.command.poll() is None:
-                    self.command.kill()
-
-    def status(self) -> int:
-        """Wait for the command; its exit status."""
-        return self.command.wait(PATIENCE_S) & 0xFFFFFFFF
-
-    def decided(self, pid: int) -> tuple[Verdict, DecidedBy] | None:
-        """The last decision about a process."""
-        found = [(each.verdict, each.by) for each in self.monitor.history if each.process.pid == pid]
-        return found[-1] if found else None
-
-    def _callback(self, process: ProcessHelper) -> Verdict | None:
-        mine = self._mark in (process.command_line or "").lower()
-        if not mine and process.parent_pid not in {each.pid for each in self.held}:
-            return Verdict.ALLOW
-        self.held.append(process)
-        return self._decide(process)
-
-    def _exited(self, process: ProcessHelper) -> None:
-        if process in self.held:
-            self.exits.append(process)
-
-
-# ------------------------------------------------------------------------------------------------------ the checks
-
-
-def hold(ground: Ground, folder: Path) -> str:
-    """a new process runs no instruction before its verdict, and runs after it"""
-    ran = folder / "ran"
-    with Scene(folder, lambda _: Verdict.DEFER).running(ground, _writes(ran)) as scene:
-        [process] = _until(lambda: scene.held, "no process was held")
-        time.sleep(HELD_S)
-        _expect(not ran.exists(), "the process ran while it was held")
-        scene.monitor.allow(process)
-        _expect(scene.status() == 0 and ran.exists(), "the process did not run after it was allowed")
-        return f"held for {scene.monitor.history[-1].held_for:.2f} s"
-
-
-def allow(ground: Ground, folder: Path) -> str:
-    """an allowed process keeps its own exit status"""
-    with Scene(folder, lambda _: Verdict.ALLOW).running(ground, [*_writes(folder / "ran"), "&", "exit", "7"]) as scene:
-        status = scene.status()
-        _expect(status == 7, f"the exit status is 0x{status:X}, not 7")
-        _until(lambda: scene.exits, "the exit was not reported")
-        _expect(scene.exits[0].exit_status == 7, f"the record says {scene.exits[0]!r}")
-        return "7"
-
-
-def block(ground: Ground, folder: Path) -> str:
-    """a blocked process runs no instruction, and its parent sees the status 0xC0000364"""
-    ran = folder / "ran"
-    with Scene(folder, lambda _: Verdict.BLOCK).running(ground, _writes(ran)) as scene:
-        status = scene.status()
-        _expect(status == STATUS_BLOCKED, f"the exit status is 0x{status:X}")
-        _expect(not ran.exists(), "the process ran")
-        return f"0x{status:X}"
-
-
-def tree(ground: Ground, folder: Path) -> str:
-    """every process of a tree is held, each with its parent"""
-    command = ["cmd", "/c", "cmd", "/c", f"hostname>{folder / 'name'}"]
-    with Scene(folder, lambda _: Verdict.ALLOW).running(ground, command) as scene:
-        _expect(scene.status() == 0, "the command failed")
-        names = [process.name for process in scene.held]
-        _expect(names == ["cmd.exe", "cmd.exe", "hostname.exe"], f"held: {', '.join(names)}")
-        for parent, child in zip(scene.held, scene.held[1:], strict=False):
-            _expect(child.parent_pid == parent.pid, f"{child!r} has another parent than {parent!r}")
-        return " > ".join(names)
-
-
-def defer(ground: Ground, folder: Path) -> str:
-    """one held process does not delay another"""
-    late, other = folder / "late", folder / "other"
-
-    def decide(process: ProcessHelper) -> Verdict:
-        is_late = process.name == "cmd.exe" and str(late).lower() in (process.command_line or "").lower()
-        return Verdict.DEFER if is_late else Verdict.ALLOW
-
-    with Scene(folder, decide).running(ground, _python(PARALLEL, late, other)) as scene:
-        _until(other.exists, "the other process did not run")
-        _expect(not late.exists(), "the held process ran")
-        [process] = scene.monitor.pending
-        scene.monitor.allow(process)
-        _expect(scene.status() == 0 and late.exists(), "the held process did not run after it was allowed")
-        return ""
-
-
-def wow64(ground: Ground, folder: Path) -> str:
-    """32-bit programs are held and blocked like others"""
-    program = Path(os.environ.get("SystemRoot", "C:\\Windows"), "SysWOW64", "cmd.exe")
-    if not program.is_file():
-        raise NotTried("this Windows has no 32-bit programs")
-    ran = folder / "ran"
-    command = [str(program), *_writes(ran)[1:]]
-    with Scene(folder, lambda _: Verdict.BLOCK).running(ground, command) as scene:
-        _expect(scene.status() == STATUS_BLOCKED and not ran.exists(), "the process ran")
-        return scene.held[0].image_name
-
-
-def timeout(ground: Ground, folder: Path) -> str:
-    """a process that is not decided in time gets the gate's own verdict"""
-    ran, limit = folder / "ran", 0.5
-    scene = Scene(folder, lambda _: Verdict.DEFER)
-    with scene.running(ground, _writes(ran), hold_timeout=limit, on_timeout=Verdict.BLOCK):
-        began = time.monotonic()
-        _expect(scene.status() == STATUS_BLOCKED and not ran.exists(), "the process ran")
-        passed = time.monotonic() - began
-        verdict = _until(lambda: scene.decided(scene.held[0].pid), "there is no decision about it")
-        _expect(verdict == (Verdict.BLOCK, DecidedBy.GATE_TIMEOUT), f"the decision is {verdict}")
-        return f"{passed:.2f} s, with a limit of {limit} s"
-
-
-def error(ground: Ground, folder: Path) -> str:
-    """a callback that raises does not leave the process held"""
-
-    def fail(_: ProcessHelper) -> Verdict:
-        raise Expected
-
-    with Scene(folder, fail).running(ground, _writes(folder / "ran")) as scene:
-        _expect(scene.status() == 0, "the process did not run")
-        _expect(bool(scene.held), "no process was held")
-        return scene.monitor.history[0].by.value
-
-
-def stop(ground: Ground, folder: Path) -> str:
-    """nothing stays held when the monitor stops"""
-    with Scene(folder, lambda _: Verdict.DEFER).running(ground, _writes(folder / "ran")) as scene:
-        _until(lambda: scene.held, "no process was held")
-        scene.monitor.stop()
-        _expect(scene.status() == 0, "the process did not run")
-        return ""
-
-
-def killed(ground: Ground, folder: Path) -> str:
-    """what a controller holds goes on when the controller is killed"""
-    ran = folder / "ran"
-    package = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])}
-    command = _python(CONTROLLER, ground.kind, "echo ran>", *_writes(ran))
-    with ExitStack() as stack:
-        controller = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-        stack.callback(controller.wait)
-        stack.callback(controller.kill)
-        assert controller.stdout is not None
-        _expect(controller.stdout.readline() == "ready\n", "the controller did not start")
-        if isinstance(ground, DriverGround):
-            stack.callback(ground.spawn(_writes(ran)).wait, PATIENCE_S)
-        _expect(controller.stdout.readline() == "held\n", "no process was held")
-        _expect(not ran.exists(), "the process ran while it was held")
-        controller.kill()
-        began = time.monotonic()
-        _until(ran.exists, "the process did not run")
-        return f"{time.monotonic() - began:.2f} s after it was killed"
-
-
-def output(ground: Ground, folder: Path) -> str:
-    """a command that prints more than a pipe holds ends"""
-    if isinstance(ground, DriverGround):
-        raise NotTried("pipes are no concern of the driver")
-    text = folder / "text"
-    text.write_bytes(b"x" * ENOUGH_TO_BLOCK_A_PIPE)
-    gate = DebugGate.run(["cmd", "/c", "type", str(text)], stdout=subprocess.PIPE)
-    with Monitor(gate):
-        printed, _ = gate.communicate(PATIENCE_S)
-    _expect(printed is not None and len(printed) == ENOUGH_TO_BLOCK_A_PIPE, "a part of the output is missing")
-    return f"{ENOUGH_TO_BLOCK_A_PIPE:,} bytes"
-
-
-def details(ground: Ground, folder: Path) -> str:
-    """a running process is found, and its details are known"""
-    [me] = [process for process in processes() if process.pid == os.getpid()]
-    known = inspect(me)
-    missing = [name for name in ("user", "session_id", "command_line", "sha256") if getattr(known, name) is None]
-    _expect(not missing, f"not known: {', '.join(missing)}; {known.reasons}")
-    return f"{me.name}, {len(processes())} processes"
-
-
-CHECKS = (hold, allow, block, tree, defer, wow64, timeout, error, stop, killed, output, details)
-
-
-# --------------------------------------------------------------------------------------------------- around them
-
-
-class Expected(Exception):
-    """What the callback of a check raises."""
 
 
 def selftest(options: argparse.Namespace, out: TextIO) -> int:
@@ -396,7 +94,7 @@ def _with_driver(ground: "DriverGround") -> Iterator[Check]:
         """the driver is left as it was"""
         undo.close()
         after = service.status().state
-        _expect(after is before, f"it was {before.value}, and is {after.value}")
+        expect(after is before, f"it was {before.value}, and is {after.value}")
         return after.value
 
     first = _made(ground, install)
@@ -447,27 +145,3 @@ def _without_names(text: str) -> str:
 def _row(check: Check) -> str:
     detail = f" ({check.detail})" if check.detail else ""
     return f"{check.result:<9} {check.gate:<10} {check.name:<8} {check.seconds:>5.2f} s  {check.promise}{detail}"
-
-
-def _writes(path: Path) -> list[str]:
-    return ["cmd", "/c", f"echo ran>{path}"]
-
-
-def _python(code: str, *arguments: object) -> list[str]:
-    if getattr(sys, "frozen", False):
-        raise NotTried("this is a frozen program, and there is no Python beside it")
-    return [sys.executable, "-c", code, *map(str, arguments)]
-
-
-def _expect(kept: bool, otherwise: str) -> None:
-    if not kept:
-        raise Failed(otherwise)
-
-
-def _until(found: Callable[[], Any], otherwise: str) -> Any:
-    """Wait until something is there, and return it."""
-    end = time.monotonic() + PATIENCE_S
-    while not (result := found()):
-        _expect(time.monotonic() < end, otherwise)
-        time.sleep(0.01)
-    return result

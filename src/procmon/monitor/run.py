@@ -66,6 +66,12 @@ class RunResult:
 
             raise subprocess.CalledProcessError(self.returncode, cast(Any, self.args), self.stdout, self.stderr)
 
+    def _repr_html_(self) -> str:
+        """For notebooks: the line of `repr`, and the tree as a table."""
+        from html import escape
+
+        return f"<p>{escape(repr(self))}</p>{self.tree._repr_html_()}"
+
     def __repr__(self) -> str:
         allowed = sum(_took_effect(each) and each.verdict is Verdict.ALLOW for each in self.decisions)
         status = status_text(self.returncode)
@@ -141,8 +147,7 @@ def run(
     if monitor.error is not None:
         raise ProcmonError(f"{gate.name} ended ungated: its gate failed") from monitor.error
     decisions = tuple(monitor.history)
-    ended = {process: process for process in gone}
-    tree = ProcessTree(ended.get(each.process, each.process) for each in decisions)
+    tree = ProcessTree([*decisions, *gone])  # of several records of one process the last counts
     result = RunResult(argv, command.returncode, stdout, stderr, decisions, tree)
     if check:
         result.check_returncode()
