@@ -19,12 +19,9 @@ import os
 import shutil
 import signal
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
 from pathlib import Path
 from types import ModuleType
-from xml.etree import ElementTree
 
 if sys.version_info < (3, 11):
     sys.exit("dev.py: this needs Python 3.11 or newer")
@@ -33,12 +30,12 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 import layout  # noqa: E402 - it lies in tests, which is on the path only now
+import rings  # noqa: E402
 from setup import debian, distribution, programs, project  # noqa: E402
 from setup.locks import locked  # noqa: E402
 from setup.project import Stop, report  # noqa: E402
 from setup.venv import fleet_venv, sigma_venv, venv  # noqa: E402
 from setup.windows_python import private_windows, run_windows  # noqa: E402
-from setup.windows_python32 import windows_python32  # noqa: E402
 
 WINDOWS = sys.platform == "win32"
 
@@ -100,133 +97,23 @@ def demo(options: argparse.Namespace) -> int:
 # -------------------------------------------------------------------------------------------------------- tests
 
 
-@dataclass(frozen=True)
-class Ring:
-    """A folder of tests and what runs them."""
-
-    name: str
-    is_about: str
-    drivers: tuple[str, ...] = ()  # what of the driver it needs
-    in_windows: bool = False
-    python: Callable[[], Path] = venv  # of this machine, where it does not run in Windows
-
-    @property
-    def folder(self) -> str:
-        """Its path from the project's root."""
-        return f"tests/{self.name}"
-
-
-RINGS = [
-    Ring("unit", "Python alone"),
-    Ring("core", "the driver's core, as a library of this machine", tuple(DRIVERS)),
-    Ring("windows", "real Windows calls, real processes, the driver", ("wine", *FOR_TESTS), in_windows=True),
-    Ring("examples", "each example, as a person runs it"),
-    Ring("fleet", "a policy replayed over many logs, on a cluster of Dask", python=fleet_venv),
-    Ring("sigma_backend", "Sigma rules as a policy, with pySigma and sigma-cli", python=sigma_venv),
-]
-
-
-@dataclass
-class Count:
-    """How many tests of a ring, or of all, ended how."""
-
-    passed: int = 0
-    failed: int = 0
-    skipped: int = 0
-
-    @classmethod
-    def read(cls, junit: Path) -> "Count":
-        """Count the cases of a JUnit report; an error in setting a test up or down is a failure."""
-        count = cls()
-        for case in ElementTree.parse(junit).getroot().iter("testcase"):
-            outcomes = {child.tag for child in case}
-            if outcomes & {"failure", "error"}:
-                count.failed += 1
-            elif "skipped" in outcomes:
-                count.skipped += 1
-            else:
-                count.passed += 1
-        return count
-
-
 def test(options: argparse.Namespace) -> int:
-    """Run the rings and say what came of each; the last line sums them up.
-
-    It fails if a test failed, if one was skipped, or if a ring ran none. With arguments for pytest, only the rings
-    whose files they name are run, or all if they name none, and it is enough that one test ran.
-    """
+    """Run the rings of tests, report each, name what failed; the last line sums them up."""
     debian.install(debian.TESTS)
-    chosen = [(ring, arguments) for ring in RINGS if (arguments := arguments_for(ring, options.pytest)) is not None]
-    build_for([ring for ring, _ in chosen])
-    total = Count()
-    complaints = []
-    for ring, arguments in chosen:
-        report(f"ring {ring.name}: {ring.is_about}")
-        began = time.monotonic()
-        count, status = run_ring(ring, arguments, options.long)
-        report(f"ring {ring.name}: {count.passed} passed, {count.failed} failed, {time.monotonic() - began:.0f} s")
-        total = Count(*(getattr(total, name) + getattr(count, name) for name in ("passed", "failed", "skipped")))
-        complaints += complaints_about(ring, count, status, bool(options.pytest))
-    if options.pytest and not total.passed + total.failed:
-        complaints.append("no test has these names")
-    for complaint in complaints:
-        report(complaint)
-    print(f"{total.passed} passed, {total.failed or len(complaints)} failed", flush=True)
-    return 1 if total.failed or complaints else 0
+    jobs = rings.jobs_for(options.pytest)
+    build_for({job.ring for job in jobs})
+    return rings.summary(rings.run(jobs, options.long), options.pytest)
 
 
-def build_for(rings: Sequence[Ring]) -> None:
+def build_for(chosen: Set[rings.Ring]) -> None:
     """Build what these rings need; on Windows that is the core alone, since drivers come from the WDK there."""
-    wanted = [name for name in [*DRIVERS, *FOR_TESTS] if any(name in ring.drivers for ring in rings)]
+    wanted = [name for name in [*DRIVERS, *FOR_TESTS] if any(name in ring.drivers for ring in chosen)]
     if WINDOWS:
         wanted = [name for name in wanted if name == "host"]
     if wanted:
         build_drivers(wanted)
     if debugged := [name for name in wanted if name in ("x64", "x86", "arm64")]:
         build_drivers(debugged, debug=True)
-
-
-def arguments_for(ring: Ring, given: Sequence[str]) -> list[str] | None:
-    """What pytest gets for this ring, or None if the arguments name files, and none of this ring's."""
-    paths = [argument for argument in given if (ROOT / argument.partition("::")[0]).exists()]
-    options = [argument for argument in given if argument not in paths]
-    if not paths:
-        return [*options, ring.folder]
-    folder = ROOT / ring.folder
-    mine = [path for path in paths if (ROOT / path.partition("::")[0]).resolve().is_relative_to(folder)]
-    return [*options, *mine] if mine else None
-
-
-def run_ring(ring: Ring, arguments: Sequence[str], long: bool) -> tuple[Count, int]:
-    """Run pytest on one ring. Returns what its report says, and its exit status."""
-    junit = project.DEV / "reports" / f"{ring.name}.xml"
-    junit.parent.mkdir(parents=True, exist_ok=True)
-    junit.unlink(missing_ok=True)
-    # Paths from the project's root mean the same to a Windows program under Wine.
-    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={junit.relative_to(ROOT)}", *arguments]
-    os.environ["PROCMON_LONG"] = "1" if long else ""
-    timeout = 3600.0 if long else 1200.0
-    if ring.in_windows and not WINDOWS:
-        windows_python32()  # which some of its tests start
-        with private_windows() as prefix:
-            status = run_windows(command, prefix, timeout, silent_input=True)
-    else:
-        command.insert(0, str(ring.python()))
-        status = programs.run_attached(command, programs.with_paths(), timeout, silent_input=True)
-    return (Count.read(junit) if junit.exists() else Count()), status
-
-
-def complaints_about(ring: Ring, count: Count, status: int, is_selection: bool) -> list[str]:
-    """What is wrong with how a ring ran, besides the tests that failed."""
-    no_tests = 5  # pytest's status when it found none
-    complaints = []
-    if count.skipped:
-        complaints.append(f"ring {ring.name}: {count.skipped} skipped; a test runs or is not there")
-    if not count.passed + count.failed and not (is_selection and status == no_tests):
-        complaints.append(f"ring {ring.name} ran no test (pytest's status: {status})")
-    elif status not in (0, 1, no_tests) or (status == 1 and not count.failed):
-        complaints.append(f"ring {ring.name} did not end as it should (pytest's status: {status})")
-    return complaints
 
 
 # -------------------------------------------------------------------------------------------------------- check

@@ -1,8 +1,11 @@
-"""Which system collects which ring. Every other fixture lies with the ring that uses it."""
+"""What holds for every ring: which system collects it, how Hypothesis searches, and that Ctrl+C is heard."""
 
+import os
+import signal
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 pytest.register_assert_rewrite("conformance", "monitoring", "commandline", "trees")
@@ -10,8 +13,20 @@ pytest.register_assert_rewrite("conformance", "monitoring", "commandline", "tree
 WINDOWS_RING = Path(__file__).resolve().parent / "windows"
 
 
+# No deadlines, since a busy machine is no fault of the code. The same examples in each run, but for the long tests.
+hypothesis.settings.register_profile(
+    "procmon",
+    deadline=None,
+    derandomize=not os.environ.get("PROCMON_LONG"),
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("procmon")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse to run tests/windows elsewhere: its files make Windows calls as soon as they are imported."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     paths = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
     if sys.platform != "win32" and any(path.is_relative_to(WINDOWS_RING) for path in paths):
         raise pytest.UsageError("tests/windows needs Windows, or Wine: python3 dev.py test tests/windows")

@@ -7,7 +7,6 @@ can do with a monitor; `HANGS` all that can hang in it.
 import _thread
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -15,7 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pytest
 
@@ -177,7 +176,6 @@ class Keyboard:
         self.pressed: list[float] = []
         self._presses: queue.SimpleQueue[threading.Event | None] = queue.SimpleQueue()
         self._original = sys.unraisablehook
-        self._handler: Any = None
 
     def press(self, when: threading.Event | None = None) -> None:
         """Press Ctrl+C in a moment; with `when` a moment after that event is set."""
@@ -186,8 +184,6 @@ class Keyboard:
         self._presses.put(when or now)
 
     def __enter__(self) -> Self:
-        # A program that was started in the background ignores SIGINT.
-        self._handler = signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.unraisablehook = self._press_again
         threading.Thread(target=self._run, name="keyboard", daemon=True).start()
         return self
@@ -195,7 +191,6 @@ class Keyboard:
     def __exit__(self, *_: object) -> None:
         self._presses.put(None)
         sys.unraisablehook = self._original
-        signal.signal(signal.SIGINT, self._handler)
 
     def _run(self) -> None:
         while when := self._presses.get():
@@ -271,7 +266,6 @@ def press(number, when):
     else:
         os.kill(os.getpid(), signal.SIGINT)
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a program that starts in the background ignores it
 scene = Scene(hang)
 stops, ends = threading.Event(), threading.Event()
 for number, when in enumerate((stops, ends), 1):

@@ -2,7 +2,9 @@
 
 import contextlib
 import sys
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -49,15 +51,20 @@ class Lock:
         self._file.close()
 
 
+_in_process: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+"""By name: threads of this process wait for each other without a report."""
+
+
 @contextlib.contextmanager
 def locked(name: str, waiting_for: str) -> Iterator[None]:
     """Hold a lock by name. Another dev.py that wants it reports what it is waiting for."""
-    lock = Lock(project.DEV / f"{name}.lock")
-    lock.take(waiting_for)
-    try:
-        yield
-    finally:
-        lock.close()
+    with _in_process[name]:
+        lock = Lock(project.DEV / f"{name}.lock")
+        lock.take(waiting_for)
+        try:
+            yield
+        finally:
+            lock.close()
 
 
 def set_up() -> contextlib.AbstractContextManager[None]:

@@ -1,6 +1,7 @@
 """CPython for Windows in ``.dev/windows``, and how it is run: under Wine on Debian, as it is on Windows."""
 
 import contextlib
+import dataclasses
 import shutil
 import sys
 import zipfile
@@ -63,19 +64,18 @@ def private_windows() -> Iterator[Path | None]:
 
 
 def run_windows(
-    arguments: Sequence[str], prefix: Path | None = None, timeout: float | None = None, silent_input: bool = False
+    arguments: Sequence[str], prefix: Path | None = None, attachment: programs.Attachment = programs.Attachment()
 ) -> int:
     """Run the Windows Python with these arguments, on this process' standard streams, and return its exit status.
 
     Under Wine the status has 8 bits: of a status above 255 the lowest byte arrives. Ctrl+C ends the program as it does
-    on Windows. `timeout` is in seconds.
-
-    Raises: Stop when the timeout has passed.
+    on Windows. Lines of its output end as on this system.
     """
     command = [str(windows_python()), "-X", "utf8", *arguments]
     if sys.platform == "win32":
-        return programs.run_attached(command, programs.with_paths(), timeout, silent_input)
+        return programs.run_attached(command, programs.with_paths(), attachment)
     prefix = prefix or wine.shared_prefix()
     wine.server(prefix, "-p60")  # the prefix stays up for a minute, so the next command finds a driver still loaded
     loader = str(wine.program("wine64"))
-    return programs.run_attached([loader, *command], wine.environment(prefix), timeout, silent_input)
+    attachment = dataclasses.replace(attachment, unix_lines=True)
+    return programs.run_attached([loader, *command], wine.environment(prefix), attachment)

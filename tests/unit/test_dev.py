@@ -1,12 +1,10 @@
 """dev.py and what it stands on: a set-up that was cut off is repaired, a run that tested nothing is no success."""
 
-import importlib.util
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -15,18 +13,6 @@ from setup.locks import Lock
 from setup.project import Stop
 
 PROJECT = Path(__file__).resolve().parents[2]
-
-
-def _load_dev() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("dev", PROJECT / "dev.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["dev"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-dev = _load_dev()
 
 
 # -------------------------------------------------------------------------------------------------- the set-up
@@ -103,6 +89,15 @@ def test_a_tool_that_fails_stops_the_work_with_its_last_words() -> None:
         programs.run_quietly(["no-such-tool"], "no venv")
 
 
+def test_a_step_that_takes_long_shows_the_last_line_of_its_output(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(programs, "PROGRESS_S", 0.3)
+    code = "import time; print('5 of 20', flush=True); time.sleep(2)"
+    programs.run_quietly([sys.executable, "-c", code], "no download")
+    assert "  5 of 20\n" in capsys.readouterr().err
+
+
 if sys.platform != "win32":  # there packages come from nowhere, and programs get our streams as they are
 
     def _tools(folder: Path, **scripts: str) -> str:
@@ -156,12 +151,11 @@ if sys.platform != "win32":  # there packages come from nowhere, and programs ge
 
     # ------------------------------------------------------------------------------------- streams and statuses
 
-    def _attached(script: str, timeout: float | None = None) -> list[str]:
+    def _attached(script: str, options: str = "") -> list[str]:
         """A command that runs `script` by run_attached, in a process of its own so that its streams are real."""
-        code = (
-            f"import os, sys; from setup import programs; sys.exit(programs.run_attached({['/bin/sh', '-c', script]!r}"
-        )
-        return [sys.executable, "-c", f"{code}, os.environ, {timeout!r}))"]
+        code = "import os, pathlib, sys; from setup.programs import Attachment, run_attached; "
+        code += f"sys.exit(run_attached({['/bin/sh', '-c', script]!r}, os.environ, Attachment({options})))"
+        return [sys.executable, "-c", code]
 
     def test_output_in_a_file_keeps_its_order_and_the_status_is_passed_on(tmp_path: Path) -> None:
         target = tmp_path / "out"
@@ -194,10 +188,25 @@ if sys.platform != "win32":  # there packages come from nowhere, and programs ge
         assert subprocess.run(_attached("kill -9 $$"), env=programs.with_paths()).returncode == 128 + 9
 
     def test_a_program_that_outlasts_its_time_is_ended() -> None:
-        command = _attached("echo a; exec sleep 60", 0.5)
+        command = _attached("echo a; exec sleep 60", "timeout=0.5")
         done = subprocess.run(command, capture_output=True, env=programs.with_paths())
-        assert b"not done in time" in done.stderr
-        assert done.stdout == b"a\n"
+        assert b"not done in time, and killed: /bin/sh" in done.stderr
+        assert (done.stdout, done.returncode) == (b"a\n", programs.TIMED_OUT)
+
+    def test_lines_of_a_windows_program_end_as_on_this_system() -> None:
+        script = r"printf 'a\r\nb\r'; sleep 0.1; printf '\nc\rd\n\r'"
+        done = subprocess.run(_attached(script, "unix_lines=True"), capture_output=True, env=programs.with_paths())
+        assert done.stdout == b"a\nb\nc\rd\n\r"
+        done = subprocess.run(_attached(script), capture_output=True, env=programs.with_paths())
+        assert done.stdout == b"a\r\nb\r\nc\rd\n\r"
+
+    def test_output_and_errors_can_go_to_files(tmp_path: Path) -> None:
+        out, err = tmp_path / "out", tmp_path / "err"
+        files = f"output=pathlib.Path({str(out)!r}), errors=pathlib.Path({str(err)!r})"
+        command = _attached("echo a; echo b >&2", files)
+        done = subprocess.run(command, capture_output=True, env=programs.with_paths())
+        assert (done.stdout, done.stderr) == (b"", b"")
+        assert (out.read_text(), err.read_text()) == ("a\n", "b\n")
 
     def test_a_program_ends_with_a_dev_py_that_is_killed() -> None:
         command = _attached("echo $$; exec sleep 60")
@@ -215,65 +224,6 @@ if sys.platform != "win32":  # there packages come from nowhere, and programs ge
             return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
         except OSError:
             return False
-
-
-# ------------------------------------------------------------------------------------------------- test results
-
-
-def _report(tmp_path: Path, *cases: str) -> Path:
-    path = tmp_path / "report.xml"
-    path.write_text("<testsuites><testsuite>" + "".join(cases) + "</testsuite></testsuites>")
-    return path
-
-
-def test_a_report_is_counted_case_by_case(tmp_path: Path) -> None:
-    report = _report(
-        tmp_path,
-        "<testcase/>",
-        "<testcase><system-out>said</system-out></testcase>",
-        "<testcase><failure/></testcase>",
-        "<testcase><failure/><error/></testcase>",
-        "<testcase><error/></testcase>",
-        "<testcase><skipped/></testcase>",
-    )
-    assert dev.Count.read(report) == dev.Count(passed=2, failed=3, skipped=1)
-
-
-@pytest.mark.parametrize(
-    ("count", "status", "is_selection", "complaint"),
-    [
-        ((3, 0, 0), 0, False, None),
-        ((3, 1, 0), 1, False, None),
-        ((3, 0, 1), 0, False, "1 skipped"),
-        ((0, 0, 0), 5, False, "ran no test"),
-        ((0, 0, 0), 5, True, None),
-        ((0, 0, 0), 4, True, "ran no test"),
-        ((0, 0, 0), 139, False, "ran no test"),
-        ((3, 0, 0), 2, False, "did not end"),
-        ((3, 0, 0), 1, False, "did not end"),
-    ],
-)
-def test_a_ring_has_to_run_to_its_end(
-    count: tuple[int, int, int], status: int, is_selection: bool, complaint: str | None
-) -> None:
-    complaints = dev.complaints_about(dev.RINGS[0], dev.Count(*count), status, is_selection)
-    assert len(complaints) == (complaint is not None)
-    assert complaint is None or complaint in complaints[0]
-
-
-def test_arguments_that_name_files_choose_their_rings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(PROJECT)
-    unit, core = dev.RINGS[0], dev.RINGS[1]
-    assert dev.arguments_for(unit, []) == ["tests/unit"]
-    assert dev.arguments_for(unit, ["-x", "-k", "held"]) == ["-x", "-k", "held", "tests/unit"]
-    chosen = ["tests/unit/test_dev.py::test_name", "-x"]
-    assert dev.arguments_for(unit, chosen) == ["-x", "tests/unit/test_dev.py::test_name"]
-    assert dev.arguments_for(core, chosen) is None
-
-
-def test_every_folder_of_tests_is_a_ring() -> None:
-    with_tests = {path.parent.name for path in (PROJECT / "tests").glob("*/test_*.py")}
-    assert with_tests <= {ring.name for ring in dev.RINGS}
 
 
 # ----------------------------------------------------------------------------------------------- the command line

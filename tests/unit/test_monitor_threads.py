@@ -387,7 +387,7 @@ def test_stop_amid_starts_verdicts_timeouts_and_exits_leaves_nothing_held() -> N
         assert statistics.held == statistics.allowed + statistics.blocked + statistics.stale
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(st.sampled_from([ALLOW, BLOCK, DEFER, None, "nonsense", ValueError]), st.booleans()), max_size=12

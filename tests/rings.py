@@ -1,0 +1,281 @@
+"""The rings of tests, and how `dev.py test` runs them: in several processes side by side, each with some of the files.
+
+A ring is a folder below tests with what its tests need. The files of a large ring are dealt out to several jobs; a job
+is one pytest process. As many jobs run at once as there are processors. Which job has which file does not depend on
+the run, and no two jobs share anything: on Debian each of the Windows ring has a Wine prefix of its own. What a job
+prints goes to ``.dev/reports`` and is shown if something failed.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from setup import programs, wine
+from setup.project import DEV, ROOT, report
+from setup.venv import fleet_venv, sigma_venv, venv
+from setup.windows_python import private_windows, run_windows, windows_python
+from setup.windows_python32 import windows_python32
+
+WINDOWS = sys.platform == "win32"
+REPORTS = DEV / "reports"
+OK, TESTS_FAILED, INTERRUPTED, NO_TESTS = 0, 1, 2, 5  # of pytest's statuses
+
+
+@dataclass(frozen=True)
+class Ring:
+    """A folder of tests and what runs them."""
+
+    name: str
+    is_about: str
+    drivers: tuple[str, ...] = ()
+    """What it needs of the driver."""
+    in_windows: bool = False
+    jobs: int = 1
+    """Among how many processes its files are divided."""
+    python: Callable[[], Path] = venv
+    """The Python of this machine that runs it, where it does not run in Windows."""
+
+    @property
+    def folder(self) -> str:
+        """Its path from the project's root."""
+        return f"tests/{self.name}"
+
+    def files(self) -> list[Path]:
+        """Its files of tests."""
+        return sorted((ROOT / self.folder).glob("test_*.py"))
+
+
+RINGS = [
+    Ring(
+        "windows",
+        "real Windows calls, real processes, the driver",
+        ("wine", "wine-release", "client-x64", "client-x86"),
+        in_windows=True,
+        jobs=6,
+    ),
+    Ring("core", "the driver's core, as a library of this machine", ("x64", "x86", "arm64", "wine", "host")),
+    Ring("unit", "Python alone", jobs=3),
+    Ring("examples", "each example, as a person runs it"),
+    Ring("fleet", "a policy replayed over many logs, on a cluster of Dask", python=fleet_venv),
+    Ring("sigma_backend", "Sigma rules as a policy, with pySigma and sigma-cli", python=sigma_venv),
+]
+"""Those that take longest come first."""
+
+
+@dataclass
+class Count:
+    """How many tests ended how, and which did not pass."""
+
+    passed: int = 0
+    failed: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    collected: int = 0
+    ended: bool = False
+
+    @classmethod
+    def read(cls, record: Path) -> "Count":
+        """Read a record of tests/ring_record.py; one that was cut off has less in it, and no end."""
+        count = cls()
+        lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
+        for what, _, of in (line.partition("\t") for line in lines):
+            if what == "passed":
+                count.passed += 1
+            elif what == "failed":
+                count.failed.append(of)
+            elif what == "skipped":
+                count.skipped.append(of)
+            elif what == "collected":
+                count.collected = int(of)
+            elif what == "end":
+                count.ended = True
+        return count
+
+    @property
+    def ran(self) -> int:
+        """How many tests came to an end."""
+        return self.passed + len(self.failed) + len(self.skipped)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One pytest process: a ring, or a part of it."""
+
+    ring: Ring
+    name: str
+    arguments: tuple[str, ...]
+    """For pytest: the ring's folder, or its files, and what the user gave."""
+    is_selection: bool = False
+    """The user named some tests; there may be none of them in this ring."""
+
+    @property
+    def record(self) -> Path:
+        """Where ring_record.py writes."""
+        return REPORTS / f"{self.name}.tests"
+
+    @property
+    def log(self) -> Path:
+        """What the job prints, where it does not print to the terminal."""
+        return REPORTS / f"{self.name}.log"
+
+    @property
+    def wine_log(self) -> Path:
+        """What Wine itself writes on standard error: in tests of crashes, lines that look like one."""
+        return REPORTS / f"{self.name}.wine.log"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a job."""
+
+    job: Job
+    count: Count
+    status: int
+    seconds: float
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether some of its tests never ran, although none of them was to stop the others."""
+        return not self.count.ended or self.status not in (OK, TESTS_FAILED, NO_TESTS)
+
+    @property
+    def complaints(self) -> list[str]:
+        """What is wrong, a line each; empty when all is well."""
+        count, name = self.count, self.job.name
+        lines = [f"ring {name}: failed: {test}" for test in count.failed]
+        lines += [f"ring {name}: skipped: {test}; a test runs, or it is not there" for test in count.skipped]
+        if self.cut_off:
+            of = f" of {count.collected}" if count.collected else ""
+            lines.append(f"ring {name}: CUT OFF after {count.ran}{of} tests (pytest's status: {self.status})")
+        elif not count.ran and not (self.job.is_selection and self.status == NO_TESTS):
+            lines.append(f"ring {name}: ran no test (pytest's status: {self.status})")
+        elif self.status == TESTS_FAILED and not count.failed:
+            lines.append(f"ring {name}: pytest failed, and no test did")
+        return lines
+
+    def __str__(self) -> str:
+        count = self.count
+        skipped = f", {len(count.skipped)} skipped" if count.skipped else ""
+        end = ", CUT OFF" if self.cut_off else ""
+        passed = f"{count.passed} passed, {len(count.failed)} failed{skipped}{end}"
+        return f"ring {self.job.name}: {passed}, {self.seconds:.0f} s"
+
+
+# ---------------------------------------------------------------------------------------------------- which jobs
+
+
+def jobs_for(given: Sequence[str]) -> list[Job]:
+    """The jobs for these arguments of `dev.py test`: all rings, or those whose files or folders are named."""
+    if not given:
+        return [job for ring in RINGS for job in divided(ring)]
+    chosen = [(ring, arguments_for(ring, given)) for ring in RINGS]
+    return [Job(ring, ring.name, tuple(found), True) for ring, found in chosen if found is not None]
+
+
+def divided(ring: Ring) -> list[Job]:
+    """The jobs of a whole ring. Files go, from the largest to the smallest, to the job that has least so far."""
+    if ring.jobs == 1:
+        return [Job(ring, ring.name, (ring.folder,))]
+    hands: list[list[Path]] = [[] for _ in range(ring.jobs)]
+    sizes = {path: path.stat().st_size for path in ring.files()}
+    for path in sorted(sizes, key=lambda path: (-sizes[path], path)):
+        min(hands, key=lambda hand: sum(sizes[each] for each in hand)).append(path)
+    names = [tuple(sorted(path.relative_to(ROOT).as_posix() for path in hand)) for hand in hands if hand]
+    return [Job(ring, f"{ring.name}-{number}", files) for number, files in enumerate(names, 1)]
+
+
+def arguments_for(ring: Ring, given: Sequence[str]) -> list[str] | None:
+    """What pytest gets for this ring, or None if the arguments name files, and none of this ring's."""
+    paths = [argument for argument in given if (ROOT / argument.partition("::")[0]).exists()]
+    options = [argument for argument in given if argument not in paths]
+    if not paths:
+        return [*options, ring.folder]
+    folder = ROOT / ring.folder
+    mine = [path for path in paths if (ROOT / path.partition("::")[0]).resolve().is_relative_to(folder)]
+    return [*options, *mine] if mine else None
+
+
+# ------------------------------------------------------------------------------------------------------- running
+
+
+def run(jobs: Sequence[Job], long: bool = False) -> list[Result]:
+    """Run jobs and report each as it ends. One job alone, and the long tests, have the terminal and the machine."""
+    prepare({job.ring for job in jobs})
+    os.environ["PROCMON_LONG"] = "1" if long else ""
+    at_once = 1 if long else min(os.cpu_count() or 1, 4, len(jobs))
+    stopped = threading.Event()
+    if at_once == 1:
+        return [reported(run_job(job, stopped, None)) for job in jobs]
+    results = []
+    with ThreadPoolExecutor(at_once) as pool:
+        futures = [pool.submit(run_job, job, stopped, job.log) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                result = reported(future.result())
+                results.append(result)
+                if result.complaints:
+                    sys.stdout.write(result.job.log.read_text(encoding="utf-8", errors="replace"))
+                    sys.stdout.flush()
+        except BaseException:
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return sorted(results, key=lambda result: jobs.index(result.job))
+
+
+def prepare(rings: set[Ring]) -> None:
+    """Make what the jobs share before the first of them starts."""
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    for ring in rings:
+        if WINDOWS or not ring.in_windows:
+            ring.python()
+    if any(ring.in_windows for ring in rings) and not WINDOWS:
+        windows_python()
+        windows_python32()  # some tests start it
+        wine.shared_prefix()
+
+
+def run_job(job: Job, stopped: threading.Event, output: Path | None) -> Result:
+    """Run pytest on the files of one job; `output` None is our own standard output."""
+    job.record.unlink(missing_ok=True)
+    # Paths from the project's root mean the same to a Windows program under Wine.
+    record = job.record.relative_to(ROOT).as_posix()
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "ring_record", f"--ring-record={record}"]
+    began = time.monotonic()
+    timeout = 3600.0 if os.environ["PROCMON_LONG"] else 1200.0
+    attachment = programs.Attachment(timeout, stopped, silent_input=True, output=output)
+    if job.ring.in_windows and not WINDOWS:
+        attachment = replace(attachment, errors=job.wine_log)
+        with private_windows() as prefix:
+            status = run_windows([*command, *job.arguments], prefix, attachment)
+    else:
+        python = str(job.ring.python())
+        status = programs.run_attached([python, *command, *job.arguments], programs.with_paths(), attachment)
+    return Result(job, Count.read(job.record), status, time.monotonic() - began)
+
+
+def reported(result: Result) -> Result:
+    """Report a result in a line."""
+    report(str(result))
+    if result.cut_off and result.job.wine_log.exists():
+        sys.stderr.write(result.job.wine_log.read_text(encoding="utf-8", errors="replace"))
+    return result
+
+
+def summary(results: Sequence[Result], given: Sequence[str], line: Callable[[str], None] = report) -> int:
+    """Name what failed, print how many tests passed and failed, and return the exit status.
+
+    The run fails if a test failed or was skipped, if a job was cut off or ran no test. With arguments of the user it
+    is enough that one test ran.
+    """
+    complaints = [complaint for result in results for complaint in result.complaints]
+    if given and not any(result.count.ran for result in results):
+        complaints.append("no test has these names")
+    for complaint in complaints:
+        line(complaint)
+    print(f"{sum(result.count.passed for result in results)} passed, {len(complaints)} failed", flush=True)
+    return 1 if complaints else 0
