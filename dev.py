@@ -19,7 +19,8 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
