@@ -117,7 +117,8 @@ class AuditLog:
             if self._closed:
                 raise AuditError(f"{self.path}: the audit log is closed; make a new AuditLog")
             try:
-                if self._file.closed:
+                if self._file.closed or self._was_removed():
+                    self._file.close()
                     self._file = self._open()
                 size = self._file.seek(0, os.SEEK_END)
                 if self.max_bytes is not None and size > 0 and size + len(line) > self.max_bytes:
@@ -156,6 +157,15 @@ class AuditLog:
             if file.read(1) != b"\n":
                 file.write(b"\n")  # the last writer died inside a line: do not add to it
         return file
+
+    def _was_removed(self) -> bool:
+        """Another program has removed or renamed the file. Windows lets none do that while it is open here."""
+        if os.name != "posix":
+            return False
+        try:
+            return not os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            return True
 
     def _append(self, line: bytes) -> None:
         begin = self._file.seek(0, os.SEEK_END)
@@ -390,28 +400,58 @@ def _numbered(path: Path, number: int) -> Path:
 
 
 def _files(path: Path) -> list[Path]:
-    """The log and its older files, oldest first; a number may be missing, where renaming was refused."""
+    """The log and its older files, oldest first."""
+    if not (numbers := _numbers(path)):
+        raise AuditError(f"{path}: there is no such audit log; give the path that AuditLog, or --log, was given")
+    return [_numbered(path, number) for number in reversed(numbers)]
+
+
+def _open_all(path: Path, stack: ExitStack) -> list[tuple[Path, BinaryIO]]:
+    """The files of `_files`, open, oldest first: none twice and none left out, though the log may rotate meanwhile.
+
+    A file only ever moves to higher numbers, and none passes another. So the files are opened from the newest on, each
+    time the first one above the last: if the last is still at its number after that, no file stood between the two.
+    If it has moved, its new number is looked up, and the step is taken again.
+    """
+    opened: list[tuple[Path, BinaryIO]] = []
+    number = -1  # of the last one that was opened
+    while True:
+        found = _open_first_above(path, number)
+        if opened and not _is_at(opened[-1][1], _numbered(path, number)):
+            if found is not None:
+                found[1].close()
+            highest = max(_numbers(path), default=number) + 1
+            above = (n for n in range(number + 1, highest + 1) if _is_at(opened[-1][1], _numbered(path, n)))
+            if (moved_to := next(above, None)) is None:
+                break  # it was deleted, so it was the oldest
+            number = moved_to
+        elif found is None:
+            break
+        else:
+            number, file = found
+            opened.append((_numbered(path, number), stack.enter_context(file)))
+    return opened[::-1]
+
+
+def _open_first_above(path: Path, number: int) -> tuple[int, BinaryIO] | None:
+    highest = max(_numbers(path), default=number) + 1  # one of them may just be moving
+    for above in range(number + 1, highest + 1):
+        with suppress(FileNotFoundError):
+            return above, _numbered(path, above).open("rb")
+    return None
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _numbers(path: Path) -> list[int]:
+    """The numbers of the log's files, 0 for the newest; one may be missing, where renaming was refused."""
     numbered = re.compile(re.escape(path.name) + r"\.([1-9]\d*)")
     numbers = [0] if path.is_file() else []
     if path.parent.is_dir():
         numbers += [int(found[1]) for each in path.parent.iterdir() if (found := numbered.fullmatch(each.name))]
-    if not numbers:
-        raise AuditError(f"{path}: there is no such audit log; give the path that AuditLog, or --log, was given")
-    return [_numbered(path, number) for number in sorted(numbers, reverse=True)]
-
-
-def _open_all(path: Path, stack: ExitStack) -> list[tuple[Path, BinaryIO]]:
-    """The files of `_files`, open, oldest first: none twice, and none left out, though the log may rotate meanwhile.
-
-    Files only ever move to higher numbers. So the newest is opened first, and what has moved is met again further on.
-    """
-    opened: list[tuple[Path, BinaryIO]] = []
-    tried: set[Path] = set()
-    while ahead := [each for each in reversed(_files(path)) if each not in tried]:
-        for each in ahead:
-            tried.add(each)
-            with suppress(FileNotFoundError):
-                file = stack.enter_context(each.open("rb"))
-                if not any(os.path.sameopenfile(file.fileno(), other.fileno()) for _, other in opened):
-                    opened.append((each, file))
-    return opened[::-1]
+    return sorted(numbers)

@@ -7,6 +7,7 @@ JSON with ``as_dict``. They import on every operating system.
 import ast
 import enum
 import inspect
+import math
 import ntpath
 import textwrap
 from collections.abc import Mapping
@@ -541,7 +542,10 @@ def _note(data: Mapping[str, object]) -> RuleNote | None:
 
 def _seconds(data: Mapping[str, object], key: str) -> float | None:
     whole = isinstance(data.get(key), int)  # JSON writers may leave the .0 out
-    return _optional(data, key, int) if whole else _optional(data, key, float)
+    value = _optional(data, key, int) if whole else _optional(data, key, float)
+    if value is not None and not math.isfinite(value):
+        raise ValueError(f"{key} is {value!r}, which is no number of seconds")
+    return value
 
 
 def _plain(value: object) -> object:
@@ -553,4 +557,6 @@ def _plain(value: object) -> object:
         return value.value
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no infinity; a time without a limit is None everywhere here
     return value.total_seconds() if isinstance(value, timedelta) else value

@@ -4,13 +4,14 @@ import errno
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
 from io import FileIO
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given
@@ -350,3 +351,64 @@ class TestReplay:
         assert replay.missing == {"user": 1}
         assert "not in the log: user, which rules ask of 1 processes" in str(replay)
         assert policy.hits == {"1": 0, "default": 0}
+
+
+def test_a_log_that_was_removed_is_begun_anew(tmp_path: Path) -> None:
+    """As a log rotation by another program does; Windows lets none remove or rename what is open here."""
+    path = tmp_path / "audit.jsonl"
+    with audit.AuditLog(path) as log:
+        log.write(decision(1))
+        if sys.platform == "win32":
+            with pytest.raises(PermissionError):
+                path.unlink()
+            return
+        path.unlink()
+        log.write(decision(2))
+        path.rename(tmp_path / "elsewhere")
+        log.write(decision(3))
+    assert [one.who for one in audit.read(path)] == ["3"]
+    assert [one.who for one in audit.read(tmp_path / "elsewhere")] == ["2"]
+
+
+def test_a_log_that_rotates_while_it_is_opened_is_read_in_order_and_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each step of the opening the log rotates twice."""
+    log = audit.AuditLog(tmp_path / "audit.jsonl", max_bytes=1, keep=100)
+    for number in range(1, 6):
+        log.write(decision(number))
+    written, opens = list(range(1, 6)), 0
+    whole = Path.open
+
+    def open_and_rotate(path: Path, *args: Any, **options: Any) -> Any:
+        nonlocal opens
+        file = whole(path, *args, **options)
+        opens += 1
+        if opens <= 8 and sys.platform != "win32":  # Windows renames nothing that is open
+            for _ in range(2):
+                written.append(written[-1] + 1)
+                log.write(decision(written[-1]))
+        return file
+
+    monkeypatch.setattr(Path, "open", open_and_rotate)
+    numbers = [int(one.who) for one in audit.read(log.path)]
+    assert numbers == written[: len(numbers)], "oldest first, and none is missing"
+    assert len(numbers) >= 5
+    log.close()
+
+
+@pytest.mark.parametrize("value", ["Infinity", "NaN", "1e999"])
+def test_a_time_that_is_no_number_is_damage(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "audit.jsonl"
+    with audit.AuditLog(path) as log:
+        log.write(decision(1))
+    line = path.read_text(encoding="utf-8")
+    path.write_text(re.sub(r'"held_for":[0-9.]+', f'"held_for":{value}', line), encoding="utf-8")
+    reader = audit.read(path)
+    assert list(reader) == []
+    assert "no number of seconds" in reader.damaged[0].reason
+
+
+def test_an_endless_time_is_written_as_json() -> None:
+    process = procmon.SimulatedGate().start("a.exe", hold_left=float("inf"))
+    assert json.loads(json.dumps(process.as_dict(), allow_nan=False))["hold_left"] is None

@@ -50,6 +50,25 @@ def test_a_callback_that_returns_nonsense_is_an_error_that_says_what_to_return(
     assert monitor.history[0].by is DecidedBy.ERROR
 
 
+@pytest.mark.parametrize(
+    "field, value", [("verdict", "block"), ("verdict", None), ("by", "rule"), ("who", None), ("audited", 1)]
+)
+def test_a_decision_that_is_not_whole_is_an_error(
+    gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture, field: str, value: object
+) -> None:
+    def decide(process: procmon.ProcessHelper) -> procmon.Decision:
+        whole: dict[str, Any] = {"process": process, "verdict": ALLOW, "by": DecidedBy.RULE}
+        return procmon.Decision(**whole | {field: value})
+
+    with procmon.Monitor(gate, default=BLOCK, fail=BLOCK) as monitor:
+        monitor.subscribe(decide)
+        assert gate.verdict_of(gate.start("a.exe")) is BLOCK
+    assert monitor.statistics.callback_errors == 1
+    assert decided(monitor) == [("a.exe", BLOCK, DecidedBy.ERROR, "decide")]
+    assert f"a Decision whose {field} is {value!r}" in caplog.text
+    assert repr(monitor.history[0]) == "<Decision block 1000 'a.exe' by error decide>"
+
+
 def test_a_match_that_raises_is_an_error_too(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate, on_error=BLOCK) as monitor:
         monitor.subscribe(lambda process: ALLOW, match=lambda process: bool(1 / 0))
@@ -391,10 +410,10 @@ def interrupted(request: object) -> None:
 def test_what_would_stop_the_loop_of_the_callbacks_is_refused_on_it(gate: procmon.SimulatedGate) -> None:
     async def main() -> None:
         async with procmon.Monitor(gate) as monitor:
-            with pytest.raises(procmon.ProcmonError, match=r"await asyncio\.to_thread\(monitor\.wait\)"):
+            with pytest.raises(procmon.ProcmonError, match=r"await monitor\.wait_async\(\)"):
                 monitor.wait(1)
             with pytest.raises(procmon.ProcmonError, match="async for"):
                 next(monitor.starts())
-            assert not await asyncio.to_thread(monitor.wait, 0.01)
+            assert not await monitor.wait_async(0.01)
 
     asyncio.run(main())

@@ -127,10 +127,11 @@ def test_a_closed_gate_cannot_be_monitored(gate: procmon.SimulatedGate) -> None:
 
 
 @pytest.mark.parametrize("options, error", [
-    ({"default": "allow"}, TypeError), ({"on_error": None}, TypeError), ({"on_deadline": 1}, TypeError),
+    ({"default": "allow"}, TypeError), ({"on_error": "block"}, TypeError), ({"on_deadline": 1}, TypeError),
     ({"own": DEFER}, TypeError), ({"own": "allow"}, TypeError), ({"deadline": 0}, ValueError),
     ({"deadline": -1}, ValueError), ({"deadline": float("nan")}, ValueError), ({"workers": 0}, ValueError),
-    ({"history": -1}, ValueError), ({"audit": [3]}, TypeError),
+    ({"fail": DEFER}, ValueError), ({"fail": None}, TypeError), ({"history": -1}, ValueError),
+    ({"audit": [3]}, TypeError),
 ])  # fmt: skip
 def test_an_option_that_is_none_is_refused_by_name(options: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error, match=next(iter(options))):

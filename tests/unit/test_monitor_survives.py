@@ -1,8 +1,10 @@
 """Monitor: what would end a thread of its own, keep it, or leave it without another, and ends nothing."""
 
 import asyncio
+import gc
 import logging
 import threading
+import warnings
 from typing import Any
 
 import pytest
@@ -206,3 +208,38 @@ def test_a_gate_that_raises_what_ends_a_thread_stops_the_monitor_and_lets_go(
         assert monitor.wait(5)
         assert "SystemExit(3)" in str(monitor.error)
         assert gate.verdict_of(process, timeout=0) is ALLOW
+
+
+@pytest.mark.parametrize("meets", ["before", "on the way", "awaiting"])
+def test_a_coroutine_that_a_stop_meets_is_closed(gate: procmon.SimulatedGate, meets: str) -> None:
+    """Python would warn of one that was never awaited."""
+    release, asked = threading.Event(), threading.Event()
+
+    async def opinion(process: procmon.ProcessHelper) -> None:
+        if meets == "on the way":  # what comes after it cannot begin
+            asked.set()
+            release.wait(10)
+        await asyncio.sleep(60)
+
+    def decide(process: procmon.ProcessHelper) -> object:
+        if meets == "before":
+            monitor.stop()
+            until(lambda: monitor._engine.workers.is_over, "the stop")
+        return opinion(process)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with procmon.Monitor(gate) as monitor:
+            monitor.subscribe(decide)  # type: ignore[arg-type]
+            processes = [gate.start("a.exe"), gate.start("b.exe")]
+            if meets == "on the way":
+                assert asked.wait(5)
+                until(lambda: len(monitor._engine.workers._awaiting) == 2, "the second, on its way")
+            if meets == "awaiting":
+                until(lambda: monitor._engine.callback_threads, "a loop that awaits")
+        release.set()
+        names = {"procmon loop", "procmon worker 1", "procmon worker 2"}
+        until(lambda: not names & {thread.name for thread in threading.enumerate()}, "the threads, ended")
+        gc.collect()
+    assert [gate.verdict_of(process) for process in processes] == [ALLOW, ALLOW]
+    assert [str(one.message) for one in caught] == []

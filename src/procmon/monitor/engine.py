@@ -126,7 +126,7 @@ class Engine:
             _running.add(self)
             atexit.unregister(_stop_all_first)
             atexit.register(_stop_all_first)
-            if self.workers.add(self._fetch()):  # here, so that `pending` has at once what the gate held before
+            if self._fetch_jobs():  # here, so that `pending` has at once what the gate held before
                 self.workers.play(self.workers.ask)
             self.workers.start()
             self.workers.play(self._lead)
@@ -288,7 +288,7 @@ class Engine:
         try:
             while self.state is State.RUNNING:
                 self._look_after()
-                if self._wait() and self.workers.add(self._fetch()):
+                if self._wait() and self._fetch_jobs():
                     self.workers.play(self._lead)
                     break
                 if self.gate.ended and self._has_finished() and self.gate.ended:  # still: what it held may have exited
@@ -338,8 +338,8 @@ class Engine:
         seconds = self.workers.next_look
         return self.workers.wait_until_idle(seconds) and self.holds.wait_until_empty(seconds)
 
-    def _fetch(self) -> list[Job]:
-        """What is to be asked about, of what is new at the gate."""
+    def _fetch_jobs(self) -> bool:
+        """Queue what is to be asked about, of what is new at the gate; whether the calling thread may ask."""
         jobs: list[Job] = []
         for news in self.holds.fetch():
             if isinstance(news, ProcessHelper):
@@ -349,7 +349,9 @@ class Engine:
                 jobs.append(Job(news.process, self.subscriptions, news))
         if self.state is not State.RUNNING:  # a stop may have looked for the last time before this came
             self.holds.release(self.last_ruling)
-        return jobs
+        may_ask = self.workers.add(jobs)
+        self.holds.batching = len(jobs) > 1  # a look of the leader's follows, whoever that is then
+        return may_ask
 
     def _answer_own(self, hold: Hold) -> bool:
         """Decide what a callback has started and might wait for; False when it is to be asked about like any other."""

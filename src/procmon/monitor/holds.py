@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from ..errors import GateClosed, StaleProcess
+from ..errors import AlreadyAnswered, GateClosed, NotHeld, StaleProcess
 from ..gates.base import Gate
 from ..records import DecidedBy, Decision, ProcessHelper, Verdict, VerdictResult
 from .sinks import Sinks
@@ -212,10 +212,27 @@ class HoldTable:
     # -------------------------------------------------------------------------------------------------- by hand
 
     def answer_by_hand(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:
-        """Send the user's verdict; `Decision.result` says what came of it.
+        """Send the user's verdict.
 
-        Raises: StaleProcess when no such process is known, GateClosed, or whatever the gate raises.
+        Raises: StaleProcess, NotHeld, AlreadyAnswered, GateClosed, or whatever the gate raises.
         """
+        decision = self._answer_by_hand(process, verdict)
+        known = decision.process
+        match decision.result:
+            case VerdictResult.DONE:
+                return decision
+            case VerdictResult.UNKNOWN:
+                raise StaleProcess(f"{known!r} has gone; nothing was done", known)
+            case VerdictResult.STALE:
+                text = f"{known!r} has gone, and its pid belongs to another process now; nothing was done"
+                raise StaleProcess(text, known)
+            case VerdictResult.NOT_HELD:
+                raise NotHeld(f"{known!r} is not held, it runs; `sweep` can end running processes", known)
+            case _:
+                first = self.describe_verdict(known) or "longer ago than the history goes back"
+                raise AlreadyAnswered(f"{known!r} has had its verdict: {first}; a second one changes nothing", known)
+
+    def _answer_by_hand(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:
         if not isinstance(process, ProcessHelper | int):
             raise TypeError(f"a ProcessHelper or its pid is wanted, not {process!r}")
         known = process if isinstance(process, ProcessHelper) else self._find(process)

@@ -8,10 +8,11 @@ from io import IOBase
 from types import EllipsisType, TracebackType
 from typing import Self, overload
 
-from ..errors import AlreadyAnswered, NotHeld, StaleProcess
 from ..gates.base import Gate
-from ..records import Decision, ProcessHelper, Statistics, Verdict, VerdictResult
-from ..util.threads import run_in_thread
+from ..records import Decision, ProcessHelper, Statistics, Verdict
+from ..util.arguments import allow_or_block
+from ..util.log import WARNING, log
+from ..util.threads import run_in_thread, run_in_thread_async
 from .engine import Engine, State
 from .sinks import Sink
 from .starts import Starts
@@ -31,15 +32,17 @@ class Monitor:
     Callbacks are asked in the order of their subscription; the first that returns something decides. The monitor owns
     its gate from `start` on: `stop` answers all that is held and closes the gate. It starts once.
 
-    What no callback decides fails open, as do the gates: a machine on which a mistake in a callback stops every start
-    can no longer start what would mend it. Where starts must fail closed, say so: ``default=BLOCK, on_error=BLOCK,
-    on_deadline=BLOCK``. DEFER is a choice for all three, too: it stays held until you answer.
+    What fails, fails open, as in the gates: a machine on which a mistake in a callback stops every start can no longer
+    start what would repair it. Where starts must fail closed, say ``fail=BLOCK``, to the gate as well. `default` is no
+    part of that: a callback without an opinion has not failed.
 
-    default:      verdict when no callback has an opinion, and for what is still held when the monitor stops
-    on_error:     verdict when a callback raises or returns nonsense; the traceback is logged
+    default:      verdict when no callback has an opinion, and for what is still held when the monitor stops; ALLOW,
+                  BLOCK, or DEFER: it stays held until you answer
+    fail:         ALLOW or BLOCK: what `on_error` and `on_deadline` are where they are not given
+    on_error:     verdict when a callback raises or returns nonsense; the traceback is logged. May be DEFER
     deadline:     seconds for all callbacks of one process together, None = no limit; less where the gate's own hold
                   timeout comes earlier. A deferred process has no deadline
-    on_deadline:  verdict when they take longer; the worker is replaced, so that nobody waits for the one that hangs
+    on_deadline:  verdict when they take longer; another thread takes the place of the one that hangs. May be DEFER
     workers:      callbacks that run at the same time; 1 = never two at once (but for one that is past its deadline).
                   Coroutines do not count
     own:          verdict for processes that a callback's own thread starts and so might wait for: it would wait for
@@ -62,7 +65,7 @@ class Monitor:
     >>> monitor
     <Monitor stopped on simulated: 1 allowed, 1 blocked, 0 pending>
 
-    Raises: TypeError or ValueError when an option is none.
+    Raises: TypeError or ValueError when an option is invalid.
     """
 
     def __init__(
@@ -70,9 +73,10 @@ class Monitor:
         gate: Gate,
         *,
         default: Verdict = Verdict.ALLOW,
-        on_error: Verdict = Verdict.ALLOW,
+        fail: Verdict = Verdict.ALLOW,
+        on_error: Verdict | None = None,
         deadline: float | None = 30.0,
-        on_deadline: Verdict = Verdict.ALLOW,
+        on_deadline: Verdict | None = None,
         workers: int = 1,
         own: Verdict | None = Verdict.ALLOW,
         history: int = 1000,
@@ -80,6 +84,9 @@ class Monitor:
     ) -> None:
         if isinstance(gate, type) or not isinstance(gate, Gate):
             raise TypeError(f"a Monitor needs a gate (DriverGate, DebugGate, SimulatedGate), not {gate!r}")
+        self._fail = allow_or_block("fail", fail)
+        on_error = fail if on_error is None else on_error
+        on_deadline = fail if on_deadline is None else on_deadline
         for option, value in (("default", default), ("on_error", on_error), ("on_deadline", on_deadline)):
             if not isinstance(value, Verdict):
                 raise TypeError(f"{option} is ALLOW, BLOCK or DEFER, not {value!r}")
@@ -91,6 +98,10 @@ class Monitor:
             raise ValueError(f"workers is a whole number, 1 or more, not {workers!r}")
         if history < 0:
             raise ValueError(f"history is the number of decisions to keep, 0 or more, not {history!r}")
+        gates = getattr(gate, "fail", fail)
+        if isinstance(gates, Verdict) and gates is not fail:
+            text = "the monitor has fail=%s, but its gate %s has fail=%s: give both the same"
+            log(WARNING, text, fail.name, gate.name, gates.name)
         self._engine = Engine(
             gate, Options(default, on_error, deadline, on_deadline, workers, own, history, _sinks(audit))
         )
@@ -101,8 +112,9 @@ class Monitor:
         engine = self._engine
         state = "failed" if engine.error is not None else engine.state.value
         counts = engine.counts
+        fail = ", fail=BLOCK" if self._fail is Verdict.BLOCK else ""
         return (
-            f"<Monitor {state} on {engine.gate.name}: {counts.get('allowed', 0)} allowed,"
+            f"<Monitor {state} on {engine.gate.name}{fail}: {counts.get('allowed', 0)} allowed,"
             f" {counts.get('blocked', 0)} blocked, {len(engine.holds.held)} pending"
             + "".join(f", {counts[of]} {of.replace('_', ' ')}" for of in FAULT_COUNTS if counts.get(of))
             + ">"
@@ -155,8 +167,16 @@ class Monitor:
         Raises: ProcmonError when it was never started.
         """
         self._engine.check_runs()
-        self._engine.check_caller("use `await asyncio.to_thread(monitor.wait)`")
+        self._engine.check_caller("use `await monitor.wait_async()`")
         return self._engine.stopped.wait(timeout)
+
+    async def wait_async(self, timeout: float | None = None) -> bool:
+        """`wait` for coroutines.
+
+        Raises: ProcmonError when it was never started.
+        """
+        self._engine.check_runs()
+        return await run_in_thread_async(self._engine.stopped.wait, timeout)
 
     def __enter__(self) -> Self:
         self.start()
@@ -183,6 +203,11 @@ class Monitor:
     def gate(self) -> Gate:
         """The gate it was made with."""
         return self._engine.gate
+
+    @property
+    def fail(self) -> Verdict:
+        """What `on_error` and `on_deadline` are where they were not given: fail open (ALLOW) or closed (BLOCK)."""
+        return self._fail
 
     @property
     def running(self) -> bool:
@@ -287,7 +312,7 @@ class Monitor:
 
         Raises: StaleProcess when it has gone, AlreadyAnswered, NotHeld, GateClosed.
         """
-        return self._by_hand(process, Verdict.ALLOW)
+        return run_in_thread(self._engine.holds.answer_by_hand, process, Verdict.ALLOW)
 
     def block(self, process: ProcessHelper | int) -> Decision:
         """End a held process before its first instruction: the record or its pid. Ctrl+C: as for `allow`.
@@ -301,7 +326,15 @@ class Monitor:
 
         Raises: StaleProcess when it has gone, AlreadyAnswered, NotHeld, GateClosed.
         """
-        return self._by_hand(process, Verdict.BLOCK)
+        return run_in_thread(self._engine.holds.answer_by_hand, process, Verdict.BLOCK)
+
+    async def allow_async(self, process: ProcessHelper | int) -> Decision:
+        """`allow` for coroutines: the loop runs on meanwhile; a cancellation ends the wait, not the verdict."""
+        return await run_in_thread_async(self._engine.holds.answer_by_hand, process, Verdict.ALLOW)
+
+    async def block_async(self, process: ProcessHelper | int) -> Decision:
+        """`block` for coroutines; see `allow_async`."""
+        return await run_in_thread_async(self._engine.holds.answer_by_hand, process, Verdict.BLOCK)
 
     @property
     def history(self) -> list[Decision]:
@@ -332,26 +365,6 @@ class Monitor:
         """
         subscription = Subscription(policy, None, lambda _: None)
         return sweep(self.gate, subscription, terminate=terminate, note=self._engine.holds.note_swept)
-
-    def _by_hand(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:
-        decision = run_in_thread(self._engine.holds.answer_by_hand, process, verdict)
-        known = decision.process
-        match decision.result:
-            case VerdictResult.DONE:
-                return decision
-            case VerdictResult.UNKNOWN:
-                raise StaleProcess(f"{known!r} has gone; nothing was done", known)
-            case VerdictResult.STALE:
-                raise StaleProcess(
-                    f"{known!r} has gone, and its pid belongs to another process now; nothing was done", known
-                )
-            case VerdictResult.NOT_HELD:
-                raise NotHeld(f"{known!r} is not held, it runs; `sweep` can end running processes", known)
-            case _:
-                first = (
-                    run_in_thread(self._engine.holds.describe_verdict, known) or "longer ago than the history goes back"
-                )
-                raise AlreadyAnswered(f"{known!r} has had its verdict: {first}; a second one changes nothing", known)
 
 
 def _sinks(audit: Sink | Iterable[Sink] | None) -> tuple[Sink, ...]:

@@ -60,7 +60,7 @@ class _SinkQueue:
         self.waiting: deque[Decision] = deque()  # the first of them is being written
         self._changed = threading.Condition(threading.RLock())
         self._since: float | None = None  # when the writer began with the first; None: there is no writer
-        self._is_slow = False
+        self._is_slow = self._is_full = False  # and logged
 
     def put(self, decision: Decision) -> None:
         with self._changed:
@@ -100,6 +100,9 @@ class _SinkQueue:
             return self._changed.wait_for(lambda: not self.waiting, max(0.0, end - time.monotonic()))
 
     def check(self) -> None:
+        if self.dropped and not self._is_full:
+            submit(log, ERROR, "the sink %r is too slow: decisions are dropped, and counted", self.sink)
+        self._is_full = self.dropped > 0
         since = self._since
         seconds = 0.0 if since is None else time.monotonic() - since
         if seconds > SLOW_S and not self._is_slow:
@@ -139,11 +142,18 @@ class Sinks:
 
     def write_ahead(self, decision: Decision) -> None:
         """Write to the sinks that write ahead; returns when they have."""
+        if decision.note is not None and not decision.note.log:
+            return
         for queue in self._ahead:
             queue.write(decision)
 
     def put(self, decision: Decision, *, written_ahead: bool = False) -> None:
-        """Queue a decision. It calls no sink, so it may be called under a lock, which then keeps the order."""
+        """Queue a decision. It calls no sink, so it may be called under a lock, which then keeps the order.
+
+        A rule with ``log = false`` keeps its decisions from all sinks.
+        """
+        if decision.note is not None and not decision.note.log:
+            return
         for queue in self._queues:
             if not (written_ahead and queue.write_ahead):
                 queue.put(decision)

@@ -1,0 +1,67 @@
+"""Monitor: one word says whether it fails open or closed."""
+
+import threading
+
+import pytest
+
+import procmon
+from monitoring import decided, until
+from procmon import ALLOW, BLOCK, DEFER
+from procmon.records import DecidedBy, Verdict
+
+
+def raises(process: procmon.ProcessHelper) -> None:
+    raise ValueError("oops")
+
+
+@pytest.mark.parametrize("fail", [ALLOW, BLOCK])
+def test_fail_decides_what_errors_and_deadlines_leave_open(gate: procmon.SimulatedGate, fail: Verdict) -> None:
+    release = threading.Event()
+    with procmon.Monitor(gate, fail=fail, deadline=0.05) as monitor:
+        monitor.subscribe(raises, match="error.exe")
+        monitor.subscribe(lambda process: release.wait(10) and None, match="hang.exe")
+        assert monitor.fail is fail
+        assert gate.verdict_of(gate.start("error.exe")) is fail
+        assert gate.verdict_of(gate.start("hang.exe"), timeout=5) is fail
+        release.set()
+    assert [(one.verdict, one.by) for one in monitor.history] == [
+        (fail, DecidedBy.ERROR),
+        (fail, DecidedBy.DEADLINE),
+    ]
+
+
+def test_the_default_is_no_part_of_fail(gate: procmon.SimulatedGate) -> None:
+    with procmon.Monitor(gate, fail=BLOCK) as monitor:
+        assert gate.verdict_of(gate.start("a.exe")) is ALLOW
+    assert decided(monitor) == [("a.exe", ALLOW, DecidedBy.DEFAULT, "")]
+
+
+@pytest.mark.parametrize("on_error", [ALLOW, BLOCK, DEFER])
+def test_what_is_given_counts_more_than_fail(gate: procmon.SimulatedGate, on_error: Verdict) -> None:
+    fail = ALLOW if on_error is BLOCK else BLOCK
+    with procmon.Monitor(gate, fail=fail, on_error=on_error) as monitor:
+        monitor.subscribe(raises)
+        process = gate.start("a.exe")
+        until(lambda: monitor.history or monitor.statistics.deferred, "the decision")
+        assert gate.verdict_of(process, timeout=0) is (None if on_error is DEFER else on_error)
+
+
+def test_the_repr_shows_a_monitor_that_fails_closed() -> None:
+    assert repr(procmon.Monitor(procmon.SimulatedGate(), fail=BLOCK)).startswith(
+        "<Monitor ready on simulated, fail=BLOCK: 0 allowed"
+    )
+    assert "fail" not in repr(procmon.Monitor(procmon.SimulatedGate()))
+
+
+@pytest.mark.parametrize("gates", [ALLOW, BLOCK])
+@pytest.mark.parametrize("fail", [ALLOW, BLOCK])
+def test_a_monitor_that_fails_otherwise_than_its_gate_is_warned_about(
+    caplog: pytest.LogCaptureFixture, gates: Verdict, fail: Verdict
+) -> None:
+    class Gate(procmon.SimulatedGate):
+        @property
+        def fail(self) -> Verdict:  # type: ignore[override]
+            return gates
+
+    procmon.Monitor(Gate(), fail=fail)
+    assert ("give both the same" in caplog.text) == (gates is not fail)

@@ -1,0 +1,175 @@
+"""Monitor: where decisions are written. No sink delays a verdict or another sink, and a stop leaves none unwritten."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+import procmon
+from ctrl_c import shorten
+from monitoring import until
+from procmon import ALLOW, BLOCK, DEFER
+from procmon.monitor import sinks
+
+
+class Recorder:
+    """A sink that keeps what it gets, once `go_on` is set."""
+
+    def __init__(self, *, hangs: bool = False) -> None:
+        self.written: list[procmon.Decision] = []
+        self.go_on = threading.Event()
+        if not hangs:
+            self.go_on.set()
+
+    def write(self, decision: procmon.Decision) -> None:
+        self.go_on.wait(30)
+        self.written.append(decision)
+
+
+def test_a_sink_that_hangs_keeps_no_other_sink_from_its_decisions(gate: procmon.SimulatedGate) -> None:
+    hanging, other = Recorder(hangs=True), Recorder()
+    with procmon.Monitor(gate, audit=[hanging, other]) as monitor:
+        processes = [gate.start("a.exe") for _ in range(5)]
+        until(lambda: len(other.written) == 5, "the decisions, in the other sink")
+        assert hanging.written == []
+        hanging.go_on.set()
+    assert hanging.written == other.written == monitor.history
+    assert [one.process for one in other.written] == processes
+
+
+def test_what_a_sink_has_no_room_for_is_dropped_counted_and_logged_and_delays_nothing(
+    gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sinks, "QUEUE_LIMIT", 3)
+    hanging = Recorder(hangs=True)
+    with procmon.Monitor(gate, audit=hanging) as monitor:
+        processes = [gate.start("a.exe") for _ in range(10)]
+        assert {gate.verdict_of(process, timeout=5) for process in processes} == {ALLOW}
+        until(lambda: monitor.statistics.audit_dropped == 7, "the count")
+        assert repr(monitor).endswith("7 audit dropped>")
+        until(lambda: "too slow: decisions are dropped" in caplog.text, "a line in the log")
+        hanging.go_on.set()
+    assert hanging.written == monitor.history[:3]
+    assert monitor.statistics.audit_errors == 0
+
+
+def test_when_stop_returns_all_is_written_also_what_was_noted_just_before(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that has noted a decision, and has not yet seen to its writing, when the stop asks whether all is."""
+    sink, noted, go_on = Recorder(), threading.Event(), threading.Event()
+    monitor = procmon.Monitor(gate, audit=sink)
+    start = monitor._engine.sinks.start
+
+    def slowly() -> None:
+        if "worker" in threading.current_thread().name and monitor.history:
+            noted.set()
+            go_on.wait(10)
+        start()
+
+    monkeypatch.setattr(monitor._engine.sinks, "start", slowly)
+    monitor.start()
+    gate.start("a.exe")
+    assert noted.wait(5)
+    monitor.stop()
+    assert sink.written == monitor.history != []
+    go_on.set()
+
+
+@pytest.mark.parametrize("fails", ["raises", "hangs"])
+def test_what_a_stop_abandons_is_in_history_statistics_and_sinks(monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+    """The gate fails in answering, and a callback hangs."""
+    shorten(monkeypatch)
+    sink, go_on = Recorder(), threading.Event()
+
+    class Failing(procmon.SimulatedGate):
+        def block(self, *processes: procmon.ProcessHelper) -> list[procmon.VerdictResult]:
+            if fails == "raises":
+                raise OSError(6, "the handle is invalid")
+            go_on.wait(30)
+            return super().block(*processes)
+
+    gate = Failing()
+    monitor = procmon.Monitor(gate, default=BLOCK, deadline=None, audit=sink, workers=2)
+
+    @monitor.subscribe
+    def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
+        if process.name == "hang.exe":
+            go_on.wait(30)
+        return DEFER
+
+    monitor.start()
+    processes = [gate.start(image) for image in ("hang.exe", "a.exe", "b.exe")]
+    until(lambda: len(monitor.pending) == 3 and monitor.statistics.deferred == 2, "all, held")
+    monitor.stop()
+    assert [one.process for one in monitor.history] == processes
+    assert sink.written == monitor.history
+    statistics = monitor.statistics
+    assert (statistics.held, statistics.stale, statistics.pending, monitor.pending) == (3, 3, 0, [])
+    go_on.set()
+    until(lambda: not monitor._engine.holds._sending, "the call of the gate, returned")
+    assert len(monitor.history) == len(sink.written) == 3, "each is noted once"
+
+
+@pytest.mark.parametrize("write_ahead", [False, True])
+def test_a_rule_that_is_not_to_be_logged_reaches_no_sink(gate: procmon.SimulatedGate, write_ahead: bool) -> None:
+    sink = Recorder()
+    sink.write_ahead = write_ahead  # type: ignore[attr-defined]
+    policy = procmon.Policy.parse('[[rule]]\nimage = "a.exe"\nverdict = "allow"\nlog = false')
+    with procmon.Monitor(gate, audit=sink) as monitor:
+        monitor.subscribe(policy)
+        for image in ("a.exe", "b.exe"):
+            gate.verdict_of(gate.start(image))
+    assert [one.process.name for one in monitor.history] == ["a.exe", "b.exe"]
+    assert [one.process.name for one in sink.written] == ["b.exe"]
+
+
+def test_what_a_callback_says_in_its_decision_reaches_history_and_sinks(gate: procmon.SimulatedGate) -> None:
+    sink = Recorder()
+    policy = procmon.Policy.parse('[[rule]]\nname = "no a"\nimage = "a.exe"\nverdict = "block"\nmessage = "Use b."')
+    with procmon.Monitor(gate, audit=sink) as monitor:
+        monitor.subscribe(policy)
+        gate.verdict_of(gate.start("a.exe"))
+    [decision] = monitor.history
+    assert decision.note is not None and decision.note.message == "Use b."
+    assert decision.policy == policy.version
+    assert sink.written == [decision]
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_the_verdicts_of_one_fetch_go_out_in_few_calls(gate: procmon.SimulatedGate, count: int) -> None:
+    calls: list[int] = []
+    allow: Callable[..., list[procmon.VerdictResult]] = gate.allow
+
+    def counted(*processes: procmon.ProcessHelper) -> list[procmon.VerdictResult]:
+        calls.append(len(processes))
+        return allow(*processes)
+
+    gate.allow = counted  # type: ignore[method-assign]
+    processes = [gate.start("a.exe") for _ in range(count)]
+    monitor = procmon.Monitor(gate)
+    monitor.subscribe(lambda process: ALLOW)
+    with monitor:
+        assert {gate.verdict_of(process, timeout=5) for process in processes} == {ALLOW}
+    assert sum(calls) == count
+    assert len(calls) == 1 or len(calls) < count / 2
+
+
+def test_a_verdict_does_not_wait_for_a_slow_callback_of_the_same_fetch(gate: procmon.SimulatedGate) -> None:
+    go_on, asked = threading.Event(), threading.Event()
+
+    def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
+        if process.name == "slow.exe":
+            asked.set()
+            go_on.wait(10)
+        return ALLOW
+
+    fast, slow, last = (gate.start(image) for image in ("fast.exe", "slow.exe", "last.exe"))
+    monitor = procmon.Monitor(gate, deadline=None)
+    monitor.subscribe(decide)
+    with monitor:
+        assert asked.wait(5)
+        assert gate.verdict_of(fast, timeout=5) is ALLOW, "the leader sends it"
+        assert gate.verdict_of(slow, timeout=0) is None
+        go_on.set()
+        assert gate.verdict_of(last, timeout=5) is ALLOW
