@@ -19,7 +19,11 @@ def test_fail_decides_what_errors_and_deadlines_leave_open(gate: procmon.Simulat
     release = threading.Event()
     with procmon.Monitor(gate, fail=fail, deadline=0.05) as monitor:
         monitor.subscribe(raises, match="error.exe")
-        monitor.subscribe(lambda process: release.wait(10) and None, match="hang.exe")
+
+        @monitor.subscribe(match="hang.exe")
+        def hang(process: procmon.ProcessHelper) -> None:
+            release.wait(10)
+
         assert monitor.fail is fail
         assert gate.verdict_of(gate.start("error.exe")) is fail
         assert gate.verdict_of(gate.start("hang.exe"), timeout=5) is fail
