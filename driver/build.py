@@ -139,7 +139,7 @@ def _driver(variant: str, *, debug: bool) -> Recipe:
     """A driver that people load: control flow guard, stack cookie, symbols in a PDB."""
     architecture = ARCHITECTURES["x64" if variant == "wine-release" else variant]
     ddk = _ddk()
-    headers = ("-isystemdriver/ddk", f"-isystem{ddk}", f"-isystem{ddk.parent}")  # one set for every architecture
+    headers = ("-Idriver/ddk", f"-isystem{ddk}", f"-isystem{ddk.parent}")  # one set for every architecture
     return Recipe(
         folder=variant + ("-debug" if debug else ""),
         file="procmon.sys",

@@ -256,6 +256,57 @@ def test_a_driver_whose_device_is_open_stays_until_it_is_closed_and_stop_is_call
     service.delete()
 
 
+def test_a_stop_first_has_the_driver_release_what_it_holds(
+    service: DriverService, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NT unloads no driver whose device is open: the controller has to learn of the stop, and to close it."""
+    service.install()
+    service.start()
+    manager.held_open = True
+
+    def quiesce() -> None:
+        assert "stop" not in manager.calls
+        manager.calls.append("quiesce")
+
+    query = manager.query
+
+    def closes_late(name: str) -> scm.ServiceState:
+        manager.held_open = manager.calls.count("stop") < 2  # the controller closes the device after the first stop
+        return query(name)
+
+    monkeypatch.setattr("procmon.driver.service.quiesce", quiesce)
+    monkeypatch.setattr(manager, "query", closes_late)
+    manager.calls.clear()
+    service.stop()
+    assert [call for call in manager.calls if call in ("quiesce", "stop")] == ["quiesce", "stop", "stop", "stop"]
+    assert state(service) is DriverState.STOPPED
+
+
+def test_the_stop_of_a_service_that_does_not_run_leaves_the_driver_of_another_alone(
+    service: DriverService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("procmon.driver.service.quiesce", lambda: asked.append("quiesce"))
+    service.install()
+    with pytest.raises(procmon.DriverNotRunning):
+        service.stop()
+    assert asked == []
+
+
+@pytest.mark.parametrize("error", [procmon.AccessDenied, procmon.VersionMismatch, procmon.DriverNotRunning])
+def test_a_driver_that_cannot_be_asked_to_release_is_stopped_all_the_same(
+    service: DriverService, monkeypatch: pytest.MonkeyPatch, error: type[procmon.ProcmonError]
+) -> None:
+    def quiesce() -> None:
+        raise error("no")
+
+    monkeypatch.setattr("procmon.driver.service.quiesce", quiesce)
+    service.install()
+    service.start()
+    service.stop()
+    assert state(service) is DriverState.STOPPED
+
+
 def test_a_missing_file_is_told_and_nothing_is_installed(
     service: DriverService, manager: Manager, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ the same for every other code.
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,24 @@ def test_a_stop_with_a_gate_open_is_done_or_told(service: DriverService) -> None
         service.stop()
     assert service.status().state is STOPPED
     gate.close()
+    service.delete()
+
+
+def test_a_stop_ends_the_gate_of_a_monitor_and_needs_no_second_one(service: DriverService) -> None:
+    """The monitor learns of it by its event, and closes the device, without which NT would not unload the driver."""
+    service.install()
+    service.start()
+    gate = procmon.DriverGate()
+    monitor = procmon.Monitor(gate)
+    monitor.start()
+    service.stop()
+    assert service.status().state is STOPPED
+    with suppress(procmon.GateClosed):  # which says that the driver was stopped
+        monitor.wait(20)
+    assert not monitor.running
+    with pytest.raises(procmon.GateClosed):
+        gate.info()
+    monitor.stop()
     service.delete()
 
 

@@ -30,7 +30,7 @@ from .driver_file import (
     remove_copy,
     write_copy,
 )
-from .info import driver_info
+from .info import driver_info, quiesce
 
 __all__ = ["DriverService", "DriverState", "DriverStatus"]
 
@@ -176,21 +176,31 @@ class DriverService:
             raise
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Unload the driver; what it holds goes on at once. Waits up to `timeout` seconds for the end.
+        """Unload the driver. What it holds is released at once, and its controller's gate raises GateClosed.
+
+        Windows unloads a driver only when its device is open nowhere. So the driver is first told to hold nothing more
+        (`QUIESCE`), upon which its controller closes the device; then the service is stopped. Waits up to `timeout`
+        seconds for the end.
 
         Raises: DriverNotInstalled, DriverNotRunning, AccessDenied; DriverRunning while a program has the device open:
-        close that, then call again.
+        close that, then call again. Until then the driver stays in memory, and holds nothing.
         """
         still_open = (
-            f"the driver of {self.name} was told to stop, and stays in memory while a program has its device open"
-            f"{self._holder()}: close that, then stop() again"
+            f"the driver of {self.name} was told to stop and holds nothing any more, but stays in memory while a "
+            f"program has its device open{self._holder()}: close that, then stop() again"
         )
         end = time.monotonic() + timeout
         with translated(STOP, name=self.name, still_open=still_open):
+            if self._manager.query(self.name).state == scm.RUNNING:  # not the driver of a service of another name
+                with suppress(ProcmonError):  # what is wrong, such as access denied, the stop says as well
+                    quiesce()
             state = self._manager.stop(self.name).state
             while state != scm.STOPPED and time.monotonic() < end:
                 time.sleep(0.02)
                 state = self._manager.query(self.name).state
+                if state == scm.RUNNING:  # the device was open: NT wants to be told again when it has been closed
+                    with suppress(OSError):
+                        state = self._manager.stop(self.name).state
         if state != scm.STOPPED:
             raise DriverRunning(still_open)
 
