@@ -170,7 +170,9 @@ class TestTheClockAndTheOrderOfTheGate:
     def test_a_clock_set_back_loses_no_parent_that_is_looked_up(self) -> None:
         noon = datetime(2026, 1, 31, 12, tzinfo=UTC)
         parent = ProcessHelper(pid=4, parent_pid=0, image_name="c:\\word.exe", created=noon)
-        child = ProcessHelper(pid=8, parent_pid=4, image_name="c:\\a.exe", created=noon - timedelta(seconds=2))
+        child = ProcessHelper(
+            pid=8, parent_pid=4, image_name="c:\\a.exe", paused=True, created=noon - timedelta(seconds=2)
+        )
         assert Ancestry({4: parent}.get).note(child).images == ("c:\\word.exe",)
 
     def test_among_processes_that_ran_before_a_younger_parent_is_a_pid_used_again(self) -> None:

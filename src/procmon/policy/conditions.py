@@ -62,17 +62,12 @@ class Globs:
     @classmethod
     def of(cls, operator: str, fact: str, words: Iterable[str], case_sensitive: bool = False) -> "Globs":
         words = tuple(words)
-        plain: list[str] = []
-        globs: list[Glob] = []
-        for word in words:
-            form = _form(fact, word, case_sensitive)
-            if WILDCARD.search(form):
-                globs.append(Glob(form, fact in PATH_FACTS))
-            else:
-                plain.append(word if form == word else form)  # one text, where it can be one
-        return cls(
-            operator, fact, words, tuple(plain) if len(plain) < 8 else frozenset(plain), tuple(globs), case_sensitive
-        )
+        forms = tuple(_form(fact, word, case_sensitive) for word in words)
+        if forms == words:
+            forms = words  # one text and one tuple, where they can be one
+        globs = [Glob(form, fact in PATH_FACTS) for form in forms if WILDCARD.search(form)]
+        plain = tuple(form for form in forms if not WILDCARD.search(form)) if globs else forms
+        return cls(operator, fact, words, plain if len(plain) < 8 else frozenset(plain), tuple(globs), case_sensitive)
 
     def holds(self, value: str) -> bool:
         if self.fact == "current_directory":

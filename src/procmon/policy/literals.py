@@ -7,10 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 __all__ = ["Literals"]
 
 _GRAM = 4
-_STRIDE = 4
-_LONG = _GRAM + _STRIDE - 1
-"""A text of this length holds, wherever it stands, one piece of 4 characters that begins at a multiple of 4."""
-
 _FEW = 16
 """Literals that are sooner looked for one by one."""
 
@@ -27,8 +23,8 @@ class Literals:
     A text is cut into pieces of four characters, one after the other. Each literal of seven characters or more is
     listed under four successive pieces of its own, one of which the cut must hit, so that a set of a text's pieces
     says which literals may be in it. That costs some 10 ns a character, whatever the text and the literals are.
-    Shorter ones are listed under one piece and looked up among all pieces. Literals below four characters, and a few of
-    any length, are looked for one by one. What a piece hints at is compared with the text itself.
+    Shorter ones are listed under two pieces or one, and looked up in two or four cuts. Literals below four characters,
+    and a few of any length, are looked for one by one. What a piece hints at is compared with the text itself.
 
     A regular expression made of a trie takes ten times as long on real rules, for their literals begin with nearly
     every character; see docs/rejected.md.
@@ -40,25 +36,27 @@ class Literals:
 
     def __init__(self, positions: Mapping[str, Iterable[int]]) -> None:
         self._positions = {literal: tuple(found) for literal, found in positions.items()}
-        long = [literal for literal in self._positions if len(literal) >= _LONG]
-        short = [literal for literal in self._positions if _GRAM <= len(literal) < _LONG]
-        long, short = (found if len(found) > _FEW else [] for found in (long, short))
-        cut = {*long, *short}
-        self._single = [literal for literal in self._positions if literal not in cut]
+        by_stride: dict[int, list[str]] = {}
+        for literal in self._positions:
+            by_stride.setdefault(_stride(literal), []).append(literal)
+        self._single = [x for stride, found in by_stride.items() if not stride or len(found) <= _FEW for x in found]
         often = Counter(_pieces(_COMMON))
         often.update(piece for literal in self._positions for piece in _pieces(literal))
-        self._long = _Pieces(long, _STRIDE, often)
-        self._short = _Pieces(short, 1, often)
+        self._cuts = [
+            (_Pieces(found, stride, often), range(0, _GRAM, stride))
+            for stride, found in by_stride.items()
+            if stride and len(found) > _FEW
+        ]
+        """Literals by their pieces, with the places where the cuts of a text begin that meet one of these."""
 
     def find(self, text: str) -> Iterator[int]:
         """The positions of every literal that stands in `text`; some may come more than once."""
         found = {literal for literal in self._single if literal in text}
-        if self._long or self._short:
+        if self._cuts:
             data = text.encode("latin-1", "replace")  # a byte for each character; an odd one is "?", also in literals
-            self._long.find(data, text, 0, found)
-            if self._short:
-                for start in range(_GRAM):
-                    self._short.find(data, text, start, found)
+            for pieces, starts in self._cuts:
+                for start in starts:
+                    pieces.find(data, text, start, found)
         for literal in found:
             yield from self._positions[literal]
 
@@ -82,9 +80,6 @@ class _Pieces:
         """By number: where in a literal the piece stands, how long the literal is, and the literals of that kind."""
         self._numbers = frozenset(self._listed)
 
-    def __bool__(self) -> bool:
-        return bool(self._numbers)
-
     def find(self, data: bytes, text: str, start: int, found: set[str]) -> None:
         """Add the literals that are in `text`, of those of which a piece is in the cut of `data` from `start` on.
 
@@ -95,12 +90,16 @@ class _Pieces:
         if self._numbers.isdisjoint(numbers):
             return
         listed = self._listed
-        for i, number in enumerate(numbers):
-            if number in listed:
-                for at, length, literals in listed[number]:
-                    begin = start + i * _GRAM - at
-                    if begin >= 0 and (there := text[begin : begin + length]) in literals:
-                        found.add(there)
+        for i in [i for i, number in enumerate(numbers) if number in listed]:
+            for at, length, literals in listed[numbers[i]]:
+                begin = start + i * _GRAM - at
+                if text[begin : begin + length] in literals and begin >= 0:
+                    found.add(text[begin : begin + length])
+
+
+def _stride(literal: str) -> int:
+    """Of as many successive pieces of a literal, one begins at a multiple of it; 0 for a literal without a piece."""
+    return next((stride for stride in (4, 2, 1) if len(literal) >= _GRAM + stride - 1), 0)
 
 
 def _pieces(text: str) -> list[str]:

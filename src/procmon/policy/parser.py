@@ -2,7 +2,7 @@
 
 import re
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, KeysView, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -23,9 +23,11 @@ __all__ = ["MAX_DEPTH", "Mistake", "RuleSet", "Source", "located", "read_policy"
 VERDICTS = {"allow": Verdict.ALLOW, "block": Verdict.BLOCK, "ask": Verdict.DEFER}
 MODES = ("enforce", "audit")
 TOP_KEYS = ("mode", "default", "rule")
-TABLE_KEYS = (*FACTS, *GROUPS)
+TABLE_KEYS = dict.fromkeys((*FACTS, *GROUPS)).keys()
 ONLY_IN_RULES = ("name", "verdict", "audit", "message", "reference", "tags", "log", "until")
-RULE_KEYS = ("name", *TABLE_KEYS, *ONLY_IN_RULES[1:])
+RULE_KEYS = dict.fromkeys(("name", *TABLE_KEYS, *ONLY_IN_RULES[1:])).keys()
+
+_FACTS = frozenset(FACTS)
 
 MAX_DEPTH = 16
 """How many ``any``, ``all``, ``unless`` and ``not`` may stand in each other."""
@@ -244,6 +246,8 @@ class _Reader:
         return None
 
     def note(self, path: Path, table: Mapping[str, object], log: bool) -> RuleNote | None:
+        if log and not table.keys() & {"message", "reference", "tags"}:
+            return None
         texts = {key: table.get(key, "") for key in ("message", "reference")}
         for key, text in texts.items():
             if not isinstance(text, str) or (key in table and not text.strip()):
@@ -252,26 +256,25 @@ class _Reader:
         if not isinstance(tags, list) or not all(isinstance(tag, str) and tag.strip() for tag in tags):
             self.mistake((*path, "tags"), "tags is a list of texts", 'write tags = ["...", "..."]')
             tags = []
-        if log and not tags and not any(texts.values()):
-            return None
         return RuleNote(message=str(texts["message"]), reference=str(texts["reference"]), tags=tuple(tags), log=log)
 
     # ---------------------------------------------------------------------------------------------------- conditions
 
-    def parts(self, path: Path, table: Mapping[str, object], keys: Sequence[str], depth: int) -> tuple[Part, ...]:
+    def parts(self, path: Path, table: Mapping[str, object], keys: KeysView[str], depth: int) -> tuple[Part, ...]:
         """The conditions and groups of a table."""
-        for key in table.keys() - set(keys):
+        for key in table.keys() - keys:
             self.unknown(path, key, keys)
         parts: list[Part] = []
-        for key in FACTS:
-            if key in table and (condition := self.condition((*path, key), key, table[key], depth)) is not None:
-                parts.append(condition)
-        for kind in GROUPS:
-            if kind in table and (group := self.group((*path, kind), kind, table[kind], depth + 1)) is not None:
-                parts.append(group)
+        for key, value in table.items():
+            part: Part | None = None
+            if key in _FACTS:
+                part = self.condition((*path, key), key, value, depth)
+            elif key in GROUPS:
+                part = self.group((*path, key), key, value, depth + 1)
+            parts += [part] if part is not None else []
         return ordered(parts) if len(parts) > 1 else tuple(parts)
 
-    def unknown(self, path: Path, key: str, keys: Sequence[str]) -> None:
+    def unknown(self, path: Path, key: str, keys: KeysView[str]) -> None:
         """A key that no rule has, or none in this place."""
         inside = len(path) > 2
         advice = f"a rule has {listed(RULE_KEYS, 'and')}"

@@ -329,6 +329,7 @@ def _accept(sources: list[Source]) -> tuple[RuleSet, list[Problem]]:
         shown = "".join(f"\n  {problem}" for problem in fatal[:20])
         more = f"\n  and {len(fatal) - 20:,} more" if len(fatal) > 20 else ""
         raise PolicyError(f"{rules.name}: {count} in the policy{shown}{more}", fatal)
+    _ = rules.index, rules.version  # made here, so that the first decision does not wait for them
     return rules, problems
 
 

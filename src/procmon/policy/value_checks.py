@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from ..util.globs import WILDCARD
 from ..util.path_checks import (
+    SEPARATED,
     doubled_slash,
     doubt_about_path,
     mistake_in_any_path,
@@ -166,6 +167,8 @@ def several_in(fact: str, value: str) -> list[str] | None:
     >>> several_in("image", "a.exe; b.exe"), several_in("signer", "Example, Inc.")
     (['a.exe', 'b.exe'], None)
     """
+    if not SEPARATED.search(value):
+        return None
     if fact in IMAGES or fact == "original_file_name":
         return several_paths(value)
     for separator in (";", "|", ",", " or ", " OR "):

@@ -13,6 +13,10 @@ NAMELESS = ("system", "registry", "memory compression", "secure system", "vmmem"
 """Processes without an executable, whose name has no extension."""
 
 
+SEPARATED = re.compile("[;|,]| or | OR ")
+"""What people write between several values."""
+
+
 def quoted(word: str) -> str:
     """`word` for a message."""
     return '"' + (word if len(word) <= 80 else word[:77] + "...") + '"'
@@ -37,6 +41,8 @@ def several_paths(form: str) -> list[str] | None:
     >>> several_paths("a.exe; b.exe"), several_paths("c:/x, y/a.exe")
     (['a.exe', 'b.exe'], None)
     """
+    if not SEPARATED.search(form):
+        return None
     for separator in (";", "|", ",", " or ", " OR "):
         parts = [part.strip() for part in form.split(separator)]
         if len(parts) > 1 and all(re.search(r"\.\w{1,4}$|[*?]", part) for part in parts):
