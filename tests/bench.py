@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
+import bench_policy
 import procmon
 from procmon.driver import protocol
 from procmon.driver.info import DEVICE
@@ -87,6 +88,8 @@ def measure_policy() -> None:
         decides = [lambda policy=policy: [policy.decide(process) for process in asked] for policy in policies.values()]
         for count, seconds in zip(policies, in_turns(*decides), strict=True):
             report(f"Policy.decide, {count:,} rules by {kind}", f"{seconds / len(asked) * 1e6:,.1f} us")
+    for row in bench_policy.rows():
+        report(f"{row.name}: {row.ratio:.2f} x {row.compared_with}", f"{row.microseconds:,.1f} us")
 
 
 def measure_policy_reading() -> None:
