@@ -61,9 +61,10 @@ class Ungated:
 
 def test_promises_that_are_not_kept_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selftest_checks, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(selftest, "CHECKS", CHECKS[:9])  # the others need no gate, or one of another process
     checks = {each.name: each for each in selftest.examine([Ungated()])}
-    for name in ("hold", "allow", "block", "tree", "defer", "32-bit", "timeout", "error", "stop"):
-        assert checks[name].result == "FAILED", name
+    assert list(checks) == ["hold", "allow", "block", "tree", "defer", "32-bit", "timeout", "error", "stop"]
+    assert [each.name for each in checks.values() if each.result != "FAILED"] == []
     assert checks["hold"].detail == "no process was held"
     assert checks["block"].detail == "the exit status is 0x0"
 

@@ -308,7 +308,10 @@ def details(ground: Ground, folder: Path) -> str:
     """a running process is found, and its details are known"""
     [me] = [process for process in processes() if process.pid == os.getpid()]
     known = inspect(me)
-    missing = [name for name in ("user", "session_id", "command_line", "sha256") if getattr(known, name) is None]
+    facts = {
+        "user": known.user, "session": known.session, "command line": known.command_line, "sha256": known.sha256,
+    }  # fmt: skip
+    missing = [name for name, value in facts.items() if value is None]
     expect(not missing, f"not known: {', '.join(missing)}; {known.reasons}")
     return f"{me.name}, {len(processes())} processes"
 
