@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import procmon
+from procmon import ALLOW, BLOCK
 from procmon.cli import doctor
 from procmon.cli.rules import GuardState, read_guard_state, write_guard_state
 from procmon.driver.info import DriverInfo
@@ -73,6 +74,8 @@ class TestDoctor:
             ("driver", raising(procmon.VersionMismatch("it speaks 2.0; delete it")), False, "it speaks 2.0; delete it"),
             ("driver", lambda: DriverInfo(controller_pid=44), None, "process 44, c:\\other.exe"),
             ("driver", lambda: DriverInfo(controller_pid=44), True, "office.toml: 3 rules, version 24e4748882d4"),
+            ("driver", lambda: DriverInfo(controller_pid=44, on_timeout=BLOCK, on_limit=ALLOW), True,
+             "failures        block on timeout, allow at the limit"),
         ],
     )  # fmt: skip
     def test_what_is_wrong_and_what_to_do(self, name: str, value: object, good: bool | None, said: str) -> None:

@@ -212,6 +212,12 @@ def _driver(computer: Machine) -> Iterator[Finding]:
         image = "a program whose name is not known"
     advice = "there can be one; to use the driver here, close that program"
     yield Finding("controller", None, f"process {info.controller_pid}, {image}", advice)
+    verdicts = {
+        "on timeout": info.on_timeout, "on disconnect": info.on_disconnect, "at the limit": info.on_limit,
+        "on tampering": info.on_tamper, "WSL 1": info.on_pico,
+    }  # fmt: skip
+    if known := [f"{verdict.value} {case}" for case, verdict in verdicts.items() if verdict is not None]:
+        yield Finding("failures", True, ", ".join(known))
     with suppress(OSError, ValueError):  # then it is not known, and the controller need not be `guard`
         guard = computer.guard()
         if guard is not None and guard.pid == info.controller_pid:
