@@ -1,17 +1,38 @@
 """What holds for every ring: which system collects it, how Hypothesis searches, and that Ctrl+C is heard."""
 
+import importlib.metadata
+import importlib.util
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 
 pytest.register_assert_rewrite("conformance", "monitoring", "commandline", "trees")
 
-WINDOWS_RING = Path(__file__).resolve().parent / "windows"
+TESTS = Path(__file__).resolve().parent
+WINDOWS_RING = TESTS / "windows"
 
+# What a ring needs beside Python and the packages of the group "dev": programs, by package, and modules.
+NEEDED_PROGRAMS = {
+    "core": {
+        "g++": "g++",
+        "clang++": "clang",
+        "lld-link": "lld",
+        "spin": "spin",
+        "x86_64-w64-mingw32-g++": "g++-mingw-w64-x86-64",
+        "i686-w64-mingw32-g++": "g++-mingw-w64-i686",
+        "osslsigncode": "osslsigncode",
+    },
+    "examples": {"Xvfb": "xvfb"},
+}
+NEEDED_MODULES = {"examples": {"tkinter": "python3-tk"}}
+OWN_ENVIRONMENT = {"sigma_backend": "pysigma", "fleet": "distributed"}
+"""Rings for which dev.py makes an environment with packages of their own, by one of these."""
 
 # No deadlines, since a busy machine is no fault of the code. The same examples in each run, but for the long tests.
 hypothesis.settings.register_profile(
@@ -32,13 +53,64 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("tests/windows needs Windows, or Wine: python3 dev.py test tests/windows")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put one test that fails in the place of a ring whose programs are not installed."""
+    if sys.platform == "win32":
+        return
+    for ring in sorted({ring_of(item) for item in items}):
+        programs, modules = NEEDED_PROGRAMS.get(ring, {}), NEEDED_MODULES.get(ring, {})
+        missing = {package for program, package in programs.items() if not shutil.which(program)}
+        missing |= {package for module, package in modules.items() if not importlib.util.find_spec(module)}
+        if missing:
+            first = next(item for item in items if ring_of(item) == ring)
+            items[:] = [item for item in items if ring_of(item) != ring]
+            items.append(Missing.from_parent(first.session, name=f"tests/{ring}", packages=sorted(missing)))
+
+
+def ring_of(item: pytest.Item) -> str:
+    """The name of the folder below tests that a test lies in; empty elsewhere."""
+    return item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
+
+
+class Missing(pytest.Item):
+    """A ring that cannot run here. It fails, since a ring that did not run has shown nothing."""
+
+    def __init__(self, *, packages: list[str], **options: Any) -> None:
+        super().__init__(**options)
+        self._packages = packages
+
+    def runtest(self) -> None:
+        """Fail with the command that installs what is missing."""
+        command = f"python3 dev.py test {self.name}"
+        pytest.fail(
+            f"{self.name} needs {', '.join(self._packages)}: {command} installs that and runs it", pytrace=False
+        )
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Where it is: in the ring's folder."""
+        return self.path, None, self.name
+
+
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave tests/windows out where all of tests is asked for."""
-    return True if sys.platform != "win32" and collection_path == WINDOWS_RING else None
+    """Leave out the rings that this Python cannot import, where all of tests is asked for."""
+    return True if collection_path.parent == TESTS and collection_path.name in left_out() else None
 
 
 def pytest_report_header() -> str | None:
     """Say what a bare `pytest` leaves out."""
-    if sys.platform != "win32":
-        return "tests/windows is not collected here; python3 dev.py test runs it too, under Wine"
-    return None
+    return f"not collected here, but run by python3 dev.py test: {', '.join(left_out())}"
+
+
+def left_out() -> list[str]:
+    """The rings that this Python cannot import."""
+    elsewhere = ["windows"] if sys.platform != "win32" else ["core"]
+    return elsewhere + [ring for ring, package in OWN_ENVIRONMENT.items() if not is_installed(package)]
+
+
+def is_installed(package: str) -> bool:
+    """Whether this Python has a distribution of that name."""
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

@@ -156,3 +156,23 @@ def test_jobs_run_side_by_side_and_the_log_of_one_that_fails_is_shown(
     for job in jobs:
         job.record.unlink()
         job.log.unlink()
+
+
+# ------------------------------------------------------------------------------------------- pytest without dev.py
+
+
+def test_a_ring_without_its_programs_fails_with_one_line_that_names_the_command(tmp_path: Path) -> None:
+    environment = programs.with_paths() | {"PATH": str(tmp_path)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/core/test_scaling.py"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "spin: python3 dev.py test tests/core installs" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("1 failed in ")
+
+
+def test_rings_that_need_another_python_are_left_out_and_named() -> None:
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", "tests"]
+    command += ["--ignore=tests/unit", "--ignore=tests/core"]
+    done = subprocess.run(command, cwd=ROOT, env=programs.with_paths(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+    assert "not collected here, but run by python3 dev.py test: " in done.stdout
