@@ -456,6 +456,8 @@ class Statistics:
     """Processes that the gate itself had answered or never held: timeout, rules in the driver, exempt."""
     stale: int = 0
     """Held, but the verdict came too late: the process had gone or had been answered."""
+    terminate_failed: int = 0
+    """Blocked processes that could not be terminated within a second; the gate holds them and tries on."""
     audit_errors: int = 0
     """Decisions that a sink could not write; their verdicts stand."""
     audit_dropped: int = 0

@@ -310,7 +310,7 @@ class Model:
         self.counters["foreign_threads"] += 1
         process.flags |= protocol.FLAG_FOREIGN_THREAD
         process.threads += 1
-        if process.fetched:
+        if process.state == protocol.STATE_HELD and process.fetched:
             self.show(process)
         return process
 

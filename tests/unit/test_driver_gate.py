@@ -314,3 +314,40 @@ def test_ctrl_c_is_heard_while_the_device_does_not_close_which_it_does_all_the_s
     assert seconds_until_heard(gate.close, "close") < SOON
     go_on.set()
     until(lambda: device.closed, "the device, closed")
+
+
+def test_a_monitor_counts_and_logs_a_blocked_process_that_would_not_die(caplog: pytest.LogCaptureFixture) -> None:
+    """The driver shows it again; it has been decided, so nothing is asked or noted twice."""
+    device = Device()
+    monitor = procmon.Monitor(DriverGate(device), default=BLOCK)
+    failed = protocol.FLAG_TERMINATE_FAILED | protocol.FLAG_SEEN
+    by_rule = protocol.Record(
+        pid=8, start_key=8, state=protocol.STATE_ANSWERED, verdict=protocol.VERDICT_BLOCK, decided_by=protocol.BY_RULE
+    )
+    by_user = replace(by_rule, pid=4, start_key=4, decided_by=protocol.BY_CONTROLLER)
+    with monitor:
+        device.records = [record(4), by_rule]
+        device.wake()
+        until(lambda: len(monitor.history) == 2, "both decisions")
+        device.records = [replace(by_user, flags=failed), replace(by_rule, flags=failed)]
+        device.wake()
+        until(lambda: monitor.statistics.terminate_failed == 2, "both failures")
+    assert [decision.process.pid for decision in monitor.history] in ([4, 8], [8, 4])
+    assert caplog.text.count("cannot be terminated yet: it stays held") == 2
+
+
+def test_a_held_process_that_is_shown_again_is_not_asked_about_twice() -> None:
+    """A foreign thread was put into it. Its verdict may be on its way by then."""
+    device = Device(record(4))
+    asked = []
+    monitor = procmon.Monitor(DriverGate(device))
+    monitor.subscribe(lambda process: asked.append(process.pid))
+    with monitor:
+        until(lambda: len(monitor.history) == 1, "the decision")
+        device.records = [
+            replace(record(4), flags=protocol.FLAG_FOREIGN_THREAD | protocol.FLAG_SEEN),
+            record(8),
+        ]
+        device.wake()
+        until(lambda: len(monitor.history) == 2, "both decisions")
+    assert asked == [4, 8]

@@ -14,10 +14,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from logging import ERROR
 
 from ..errors import AlreadyAnswered, GateClosed, NotHeld, StaleProcess
 from ..gates.base import Gate
-from ..records import DecidedBy, Decision, ProcessHelper, Verdict, VerdictResult
+from ..records import DecidedBy, Decision, ProcessFlags, ProcessHelper, Verdict, VerdictResult
+from ..util.log import log
 from .sinks import Sinks
 from .subscriptions import Ruling
 
@@ -69,6 +71,14 @@ class HoldTable:
             records = self._gate.fetch()
             with self.lock:
                 news = [one for record in records if (one := self._take_in(record)) is not None]
+        for record in records:
+            if ProcessFlags.TERMINATE_FAILED in record.flags and not record.exited:
+                log(
+                    ERROR,
+                    "process %d (%s) was blocked and cannot be terminated yet: it stays held and is tried every second",
+                    record.pid,
+                    record.image_name,
+                )
         self._sinks.start()  # for what the gate itself has decided
         return news
 
@@ -81,12 +91,15 @@ class HoldTable:
                 self._drop(hold)
                 self.counts["stale"] += 1
             return record
+        undying = ProcessFlags.TERMINATE_FAILED in record.flags
+        self.counts["terminate_failed"] += undying
         if record.paused:
-            if hold is None:
+            # One that the gate shows again has been decided in between, if it is not in the table any more.
+            if hold is None and not record.seen:
                 self.counts["held"] += 1
                 self.held[record.identity] = hold = Hold(record)
                 return hold
-        elif record.verdict is not None and record.decided_by is not DecidedBy.USER:
+        elif record.verdict is not None and record.decided_by is not DecidedBy.USER and not (undying and record.seen):
             self._note_the_gates(record, record.verdict, hold)
         return None
 
