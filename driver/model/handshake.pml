@@ -4,18 +4,19 @@
  *
  * and so on for the other claims, at the end. tests/core/test_proofs.py runs them all.
  *
- * What the core does under its lock is one atomic step here; between two of them anybody may come. A thread that is
+ * What the core does under its lock is one atomic step here; between two of them any other may come. A thread that is
  * held wakes only when it is woken: the slices in which real ones look again are a second line, not modelled. Two or
  * three processes start: the second takes the pid of the first as soon as the kernel gives it, which is when the first
- * is gone. Two controllers come, one after the other; the first may be one that dies at some moment. One process may
- * be ended from outside while it is held, or the driver be stopped, at any moment.
+ * is gone. Another process puts a second thread into the first, before or after its image. Two controllers come, one
+ * after the other; the first may be one that dies at some moment. One process may be ended from outside while it is
+ * held, or the driver be stopped, at any moment. A blocked process may resist some attempts to terminate it.
  */
 
 #ifndef PROCESSES
 #define PROCESSES 3
 #endif
 #define PIDS 2
-#define TRIES 2
+#define TRIES 1
 #define PID(process) ((process) / 2)
 #if PROCESSES > 2
 #define any_unseen (unseen[0] || unseen[1] || unseen[2])
@@ -27,6 +28,9 @@
 #define each_leaves (leaves(0) && leaves(1))
 #endif
 #define leaves(process) (in_hold[process] -> <> !in_hold[process])
+#define extra_leaves (extra_in_hold -> <> !extra_in_hold)
+#define is_held(p) ((in_hold[p] || (p == 0 && extra_in_hold)) && !woken[p])
+#define may_go(p) (verdict[p] != Block || killed[p] || stopping || state[p] == Exiting)
 
 mtype:state = { Nothing, New, Named, Held, Answered, Released, Exiting };
 mtype:verdict = { None, Allow, Block };
@@ -38,6 +42,7 @@ byte found[PIDS];               /* by pid: number + 1 of the record in the table
 bool unseen[PROCESSES];
 bool woken[PROCESSES];          /* the record's signal */
 bool in_worker[PROCESSES];
+bool last_try[PROCESSES];       /* the driver stops: it is released after this attempt */
 byte tries[PROCESSES];
 chan to_terminate = [PROCESSES] of { byte };
 byte owner;                     /* the registered controller; 0 = none */
@@ -46,7 +51,9 @@ bool stopping;
 
 /* The world. */
 byte kernel[PIDS];              /* who really has the pid: number + 1 */
-bool in_hold[PROCESSES];        /* its thread waits */
+bool in_hold[PROCESSES];        /* its first thread waits */
+bool extra_in_hold;             /* the second thread of process 0 waits */
+bool ran;                       /* the second thread of process 0 has run */
 bool killed[PROCESSES];
 bool answered[PROCESSES];       /* by a controller's ALLOW or BLOCK */
 mtype:verdict meant[PROCESSES] = None; /* what the controller said of it, and heard DONE */
@@ -82,7 +89,7 @@ inline retire(slot) {
         state[p] = Exiting;
         unseen[p] = false;
         if
-        :: in_hold[p] && !in_worker[p] -> release(p)
+        :: is_held(p) && !in_worker[p] -> release(p)
         :: else
         fi
     :: else
@@ -128,7 +135,9 @@ proctype Process(byte me) {
     atomic {    /* begin_hold */
         if
         :: found[PID(me)] != me + 1     /* it has been said to have gone */
-        :: found[PID(me)] == me + 1 && (stopping || !owner) -> state[me] = Named
+        :: found[PID(me)] == me + 1 && is_held(me) -> in_hold[me] = true    /* its second thread came first */
+        :: found[PID(me)] == me + 1 && !is_held(me) && state[me] != New     /* and is through */
+        :: found[PID(me)] == me + 1 && state[me] == New && (stopping || !owner) -> state[me] = Named
         :: else -> state[me] = Held; in_hold[me] = true; tell(me)
         fi
     }
@@ -139,14 +148,38 @@ proctype Process(byte me) {
 #endif
     od;
     atomic {    /* end_hold */
-        assert(verdict[me] != Block || killed[me] || tries[me] == TRIES || state[me] == Exiting);
+        assert(may_go(me));
         assert(!answered[me] || verdict[me] == meant[me]);
         in_hold[me] = false
     }
+    me != 0 || !extra_in_hold;      /* a process is gone when all its threads are */
     if          /* it goes, with or without a notification, and then its pid is free */
     :: atomic { found[PID(me)] == me + 1 -> retire(PID(me)); kernel[PID(me)] = 0; over++ }
     :: atomic { kernel[PID(me)] = 0; over++ }
     fi
+}
+
+/* A second thread, in its own notification. */
+proctype Extra() {
+    byte p;
+    atomic {
+        state[0] != Nothing;
+        if
+        :: found[0] == 1 && state[0] == New && owner && !stopping -> state[0] = Held; extra_in_hold = true; tell(0)
+        :: found[0] == 1 && state[0] == New && (!owner || stopping) -> state[0] = Named; goto runs
+        :: found[0] == 1 && is_held(0) -> extra_in_hold = true
+        :: else -> goto runs        /* not held: exempt, decided, or gone */
+        fi
+    }
+    do
+    :: atomic { woken[0] -> break }
+    od;
+    atomic { extra_in_hold = false };
+runs:
+    atomic {
+        assert(state[0] != Held && state[0] != Answered && may_go(0));
+        ran = true
+    }
 }
 
 proctype Controller(byte me; bool mortal) {
@@ -199,20 +232,23 @@ active proctype Worker() {
     byte p, now;
 end_work:
     do
-    :: atomic { to_terminate ? now -> in_worker[now] = true };
+    :: atomic { to_terminate ? now -> in_worker[now] = true; last_try[now] = stopping };
         if      /* terminate by pid: whoever has it now dies */
-        :: atomic { assert(kernel[PID(now)] == now + 1 && in_hold[now]); killed[now] = true }
-        :: skip /* or it cannot be done */
+        :: atomic {
+                assert(kernel[PID(now)] == now + 1 && (in_hold[now] || (now == 0 && extra_in_hold)));
+                killed[now] = true
+            }
+        :: tries[now] < TRIES || last_try[now] -> skip      /* or it cannot be done */
         fi;
         atomic {    /* terminated */
             in_worker[now] = false;
             if
-            :: !killed[now] -> tries[now]++
+            :: !killed[now] && tries[now] < TRIES -> tries[now]++
             :: else
             fi;
             if
             :: state[now] == Exiting -> release(now)
-            :: state[now] != Exiting && (killed[now] || tries[now] == TRIES) -> state[now] = Released; release(now)
+            :: state[now] != Exiting && (killed[now] || last_try[now]) -> state[now] = Released; release(now)
             :: else -> to_terminate ! now
             fi;
             now = 0
@@ -225,7 +261,7 @@ proctype Stopper() {
     atomic { stopping = true; end_controller(Allow) }
 }
 
-/* Ends what has the first pid, whoever that is at that moment. */
+/* Ends what has the first pid at that moment. */
 proctype Killer() {
     byte p;
     atomic { retire(0) }
@@ -238,7 +274,7 @@ init {
         :: run Controller(1, false)
         fi;
         run Controller(2, false);
-        run Process(0); run Process(1);
+        run Process(0); run Process(1); run Extra();
 #if PROCESSES > 2
         run Process(2);
 #endif
@@ -250,9 +286,10 @@ init {
     }
 }
 
-/* Whoever is held goes on some time: no wake-up is lost, of its thread or of the controller. */
-ltl released { [] each_leaves }
-/* Nobody waits for a verdict when there is nobody to give one: after a stop, after the end of the controller. */
+/* What is held goes on some time: no wake-up is lost, of its threads or of the controller. */
+ltl released { [] (each_leaves && extra_leaves) }
+/* Nothing waits for a verdict when there is no controller to give one: after a stop, after the end of the controller. */
 ltl answerable { [] ((stopping || owner == 0) -> !any_waits) }
-/* Everything comes to its end; and, by the assertions above, no verdict has reached another process. */
-ltl ends { <> (over == PROCESSES) }
+/* Everything comes to its end; and, by the assertions above, no verdict has reached another process, and no thread of a
+   held or blocked one has run. */
+ltl ends { <> (over == PROCESSES && ran) }

@@ -206,8 +206,8 @@ BREAKS = (
     Break(
         "model: a thread leaves while the worker has its pid in hand",
         "driver/model/handshake.pml",
-        ":: in_hold[p] && !in_worker[p] -> release(p)",
-        ":: in_hold[p] -> release(p)",
+        ":: is_held(p) && !in_worker[p] -> release(p)",
+        ":: is_held(p) -> release(p)",
         (ORDERS,),
     ),
     Break(
@@ -544,6 +544,20 @@ BREAKS = (
         "    if (inside) gate.quiesce();",
         "    static_cast<void>(inside);",
         (KERNEL,),
+    ),
+    Break(
+        "model: an extra thread does not look whether its process is held",
+        "driver/model/handshake.pml",
+        "        :: found[0] == 1 && is_held(0) -> extra_in_hold = true\n",
+        "",
+        (ORDERS,),
+    ),
+    Break(
+        "model: a process that would not die is released",
+        "driver/model/handshake.pml",
+        "(killed[now] || last_try[now]) -> state[now] = Released",
+        "(killed[now] || last_try[now] || tries[now]) -> state[now] = Released",
+        (ORDERS,),
     ),
 )
 
