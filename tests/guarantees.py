@@ -42,7 +42,7 @@ class Mark:
 
 def marks(root: Path = ROOT) -> list[Mark]:
     """All marks of all tests, in the order of files and lines. Raises: ValueError for one that is wrong."""
-    found = []
+    found: list[Mark] = []
     for path in sorted((root / "tests").glob("*/test_*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         found += _in_body(tree.body, path.relative_to(root).as_posix())

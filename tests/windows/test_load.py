@@ -91,20 +91,20 @@ class Decider:
 
 
 @contextmanager
-def debug_gate() -> Iterator[tuple[procmon.Gate, Callable[[], bytes]]]:
-    gate = procmon.DebugGate.run([sys.executable, "-c", TREE], stdout=subprocess.PIPE)
-    yield gate, lambda: gate.communicate(LONG)[0]
+def debug_gate() -> Iterator[tuple[procmon.Gate, Callable[[], str]]]:
+    gate = procmon.DebugGate.run([sys.executable, "-c", TREE], stdout=subprocess.PIPE, text=True)
+    yield gate, lambda: str(gate.communicate(LONG)[0])
 
 
 @contextmanager
-def driver_gate() -> Iterator[tuple[procmon.Gate, Callable[[], bytes]]]:
+def driver_gate() -> Iterator[tuple[procmon.Gate, Callable[[], str]]]:
     with procmon.DriverService():
         gate = procmon.DriverGate(hold_timeout=None if is_wine() else 30.0, exempt_descendants=False)
         with WineKernel() as kernel:
             start = kernel.run if is_wine() else subprocess.Popen
             command = [sys.executable, "-c", TREE]
-            program = start(subprocess.list2cmdline(command), stdout=subprocess.PIPE)
-            yield gate, lambda: program.communicate(timeout=LONG)[0]
+            program = start(subprocess.list2cmdline(command), stdout=subprocess.PIPE, text=True)
+            yield gate, lambda: str(program.communicate(timeout=LONG)[0])
 
 
 def handles() -> int:
@@ -127,7 +127,7 @@ def handles() -> int:
 )
 @pytest.mark.parametrize("opened", [debug_gate, driver_gate])
 def test_each_of_many_real_starts_is_decided_once_and_nothing_is_left(
-    opened: Callable[[], AbstractContextManager[tuple[procmon.Gate, Callable[[], bytes]]]],
+    opened: Callable[[], AbstractContextManager[tuple[procmon.Gate, Callable[[], str]]]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before, decider = handles(), Decider()
