@@ -7,7 +7,7 @@
     ...
 
 Exit status 0 only if every break was seen by every test that should see it, and the tests are green without one. It
-takes some minutes. docs/testing.md has the table. test_breaks.py, which is quick, checks that each still fits.
+takes some minutes. test_breaks.py, which is quick, checks that each break still fits the sources.
 """
 
 import os
