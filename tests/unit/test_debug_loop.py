@@ -8,11 +8,26 @@ import pytest
 from procmon import ALLOW, ProcessHelper
 from procmon.gates import debug_loop
 from procmon.win32 import debug
+from procmon.win32 import process as win32_process
 
 BREAKPOINT, WX86_BREAKPOINT = 0x80000003, 0x4000001F  # of a 64-bit program, and of a 32-bit one under a 64-bit debugger
 SINGLE_STEP, WX86_SINGLE_STEP = 0x80000004, 0x4000001E
 INVALID_HANDLE = 0xC0000008
+NOT_CLOSABLE = 0xC0000235
 PID = 44
+OWN_CODE, DISPATCHER, NARROW_NTDLL, NARROW_OFFSET = 0x7FF600001000, 0x7FFE00012340, 0x77000000, 0x5670
+"""Addresses: of the program, of the kernel's way to raise in ntdll, and of the 32-bit ntdll."""
+
+
+@pytest.fixture(autouse=True)
+def known_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debug, "_our_dispatcher", lambda: DISPATCHER)
+    monkeypatch.setattr(debug_loop, "narrow_dispatcher", lambda ntdll: ntdll + NARROW_OFFSET if ntdll else 0)
+    monkeypatch.setattr(win32_process, "has_strict_handle_checks", lambda process: process == STRICT)
+
+
+STRICT = 0x5C
+"""The handle of a process that asked for strict handle checks."""
 
 
 class Debugged:
@@ -23,10 +38,17 @@ class Debugged:
         record = ProcessHelper(pid=PID, parent_pid=4, image_name=r"c:\a.exe")
         self.loop._living[PID] = debug_loop._Process(record, 0, 45, None, breakpoints)
 
-    def raises(self, code: int, first_chance: bool = True) -> bool:
+    def loads(self, base: int) -> None:
+        """Windows has loaded a library there."""
+        event = debug.DebugEvent(code=debug.LOAD_DLL, pid=PID, tid=45)
+        event.load_dll.base = base
+        self.loop._handle(cast(Any, SimpleNamespace(resume=lambda pid, tid, handled: None)), event)
+
+    def raises(self, code: int, first_chance: bool = True, address: int = OWN_CODE) -> bool:
         """The exception arrives; whether the program gets to see it."""
         event = debug.DebugEvent(code=debug.EXCEPTION, pid=PID, tid=45)
         event.exception.code, event.exception.first_chance = code, first_chance
+        event.exception.address = address
         seen: list[bool] = []
         port = SimpleNamespace(resume=lambda pid, tid, handled: seen.append(not handled))
         self.loop._handle(cast(Any, port), event)
@@ -50,7 +72,35 @@ def test_what_a_program_does_itself_it_gets_to_see(code: int, breakpoints: tuple
     assert process.raises(code, first_chance=False)
 
 
-def test_what_only_a_debugged_program_would_see_is_kept_from_it_each_time() -> None:
+@pytest.mark.parametrize("code", [INVALID_HANDLE, NOT_CLOSABLE])
+def test_what_only_a_debugged_program_would_see_is_kept_from_it_each_time(code: int) -> None:
     process = Debugged(())
-    assert not process.raises(INVALID_HANDLE) and not process.raises(INVALID_HANDLE)
-    assert process.raises(INVALID_HANDLE, first_chance=False)
+    for address in (DISPATCHER, DISPATCHER + 0x3A):
+        assert not process.raises(code, address=address)
+    assert process.raises(code, first_chance=False, address=DISPATCHER)
+
+
+@pytest.mark.parametrize("code", [INVALID_HANDLE, NOT_CLOSABLE])
+@pytest.mark.parametrize("address", [OWN_CODE, 0, DISPATCHER - 1, DISPATCHER + 0x1000, NARROW_NTDLL + NARROW_OFFSET])
+def test_the_same_exception_raised_by_the_program_itself_reaches_it(code: int, address: int) -> None:
+    assert Debugged(()).raises(code, address=address)
+
+
+def test_a_program_with_strict_handle_checks_gets_the_kernels_exceptions_too() -> None:
+    """Windows raises them in it without a debugger as well."""
+    process = Debugged(())
+    process.loop._living[PID].handle = STRICT
+    assert process.raises(INVALID_HANDLE, address=DISPATCHER)
+
+
+def test_in_a_32_bit_program_the_kernel_raises_at_the_address_of_its_own_ntdll() -> None:
+    process = Debugged(())
+    for base in (0x7FFE00000000, NARROW_NTDLL, 0x76000000):  # the 64-bit one, its own, the next library
+        process.loads(base)
+    assert not process.raises(INVALID_HANDLE, address=NARROW_NTDLL + NARROW_OFFSET)
+    assert process.raises(INVALID_HANDLE, address=0x76000000 + NARROW_OFFSET)
+
+
+def test_without_the_address_in_ntdll_every_exception_is_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debug, "_our_dispatcher", lambda: 0)
+    assert Debugged(()).raises(INVALID_HANDLE, address=0)

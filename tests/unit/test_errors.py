@@ -13,6 +13,7 @@ DRIVER = [
     procmon.ControllerBusy,
     procmon.DriverAlreadyInstalled,
     procmon.DriverFileMissing,
+    procmon.DriverFileUnsafe,
     procmon.DriverNotInstalled,
     procmon.DriverNotRunning,
     procmon.DriverNotSigned,
@@ -27,7 +28,7 @@ def test_the_families_have_these_members() -> None:
     for family, members in ((procmon.DriverError, DRIVER), (procmon.VerdictError, VERDICT)):
         found = [one for one in exceptions if issubclass(one, family) and one is not family]
         assert sorted(found, key=lambda one: one.__name__) == members
-    assert all(issubclass(one, procmon.ProcmonError) for one in exceptions)
+    assert all(issubclass(one, procmon.ProcmonError | Warning) for one in exceptions)
 
 
 @pytest.mark.parametrize("kind", VERDICT)

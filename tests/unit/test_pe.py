@@ -114,3 +114,7 @@ def test_a_table_of_imports_that_does_not_end_is_given_up() -> None:
             data[at : at + 8] = (1 << 63 | 1).to_bytes(8, "little")
     with pytest.raises(ValueError, match=r"sections|imports more|does not end|ends at byte"):
         read(bytes(data)).imphash()
+
+
+def test_a_function_that_is_not_exported_has_no_address() -> None:
+    assert read(executable()).export("KiRaiseUserExceptionDispatcher") is None

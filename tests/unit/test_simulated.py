@@ -275,3 +275,34 @@ def test_ctrl_c_is_heard_while_one_waits() -> None:
     gate.fetch()
     assert seconds_until_heard(gate.wait, "wait") < SOON
     assert seconds_until_heard(lambda: gate.verdict_of(process, timeout=5), "verdict_of") < SOON
+
+
+def test_the_hold_timeout_answers_what_is_held() -> None:
+    gate = procmon.SimulatedGate(hold_timeout=0, on_timeout=procmon.BLOCK)
+    process = gate.start("a.exe")
+    assert gate.verdict_of(process) is procmon.BLOCK
+    [record, gone] = gate.fetch()
+    assert (record.decided_by, record.verdict) == (procmon.DecidedBy.GATE_TIMEOUT, procmon.BLOCK)
+    assert gone.exited
+    assert gate.allow(process) == [procmon.VerdictResult.ANSWERED]
+
+
+def test_before_its_time_has_passed_a_process_stays_held() -> None:
+    gate = procmon.SimulatedGate(hold_timeout=1e9)
+    process = gate.start("a.exe")
+    assert process.hold_left == 1e9
+    assert gate.verdict_of(process, 0) is None
+    assert gate.allow(process) == [procmon.VerdictResult.DONE]
+
+
+@pytest.mark.parametrize("fail", [procmon.ALLOW, procmon.BLOCK])
+def test_fail_says_what_is_not_given(fail: procmon.Verdict) -> None:
+    gate = procmon.SimulatedGate(fail=fail)
+    assert gate.failures == {"on_timeout": fail, "on_disconnect": fail}
+    assert ("fail=block" in repr(gate)) == (fail is procmon.BLOCK)
+    timed, held = gate.start("a.exe"), gate.start("b.exe")
+    gate.time_out(timed)
+    gate.close()
+    assert gate.verdict_of(timed) is gate.verdict_of(held) is fail
+    mixed = procmon.SimulatedGate(fail=fail, on_disconnect=procmon.BLOCK)
+    assert mixed.failures == {"on_timeout": fail, "on_disconnect": procmon.BLOCK}

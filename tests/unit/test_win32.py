@@ -139,6 +139,20 @@ def test_a_token_that_grows_between_two_questions_is_asked_again(monkeypatch: py
         token._information(0x44, 1)
 
 
+def test_room_is_made_for_a_longer_path_when_windows_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    path, room = "\\\\?\\C:\\" + "d" * 600, []
+
+    def answer(handle: int, flags: int, text: ctypes.Array[ctypes.c_wchar], size: ctypes.c_uint32) -> None:
+        room.append(size.value)
+        if size.value <= len(path):
+            raise OSError(122, "QueryFullProcessImageNameW")
+        text.value = path
+
+    monkeypatch.setattr(process, "_QueryFullProcessImageNameW", answer)
+    assert process.image_path(0x44) == path[4:]
+    assert room == [512, 32768]
+
+
 def test_half_a_surrogate_pair_is_kept_as_in_the_records_of_the_driver() -> None:
     assert process._decode("a\ud800.exe".encode("utf-16-le", "surrogatepass")) == "a\ud800.exe"
 

@@ -64,6 +64,35 @@ def test_one_that_will_not_die_costs_the_others_nothing(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("status", [0xC0000008, 0xC0000235])
+def test_an_exception_that_the_program_raises_itself_ends_it_as_without_a_gate(status: int) -> None:
+    """These are also what the kernel raises for a bad handle in a debugged process, which a program must not see."""
+    code = f"import ctypes; ctypes.WinDLL('kernel32').RaiseException(ctypes.c_uint32({status}), 0, 0, None)"
+    free = subprocess.run(python(code), stderr=subprocess.DEVNULL, check=False)
+    with procmon.DebugGate.run(python(code), stderr=subprocess.DEVNULL) as gate:
+        drive(gate)
+        assert gate.popen is not None
+        assert gate.popen.wait(SOON) == free.returncode
+    assert free.returncode != 0  # ctypes makes an OSError of it; hidden by a debugger, it would never have been there
+
+
+@pytest.mark.parametrize("verdict", [procmon.ALLOW, procmon.BLOCK])
+def test_what_is_held_when_the_gate_is_closed_gets_the_disconnect_verdict(verdict: procmon.Verdict) -> None:
+    gate = procmon.DebugGate.run("hostname", fail=verdict, stdout=subprocess.DEVNULL)
+    assert gate.failures == {"on_timeout": verdict, "on_disconnect": verdict}
+    assert repr(gate).endswith(", fail=block>") == (verdict is procmon.BLOCK)
+    next_held(gate)
+    gate.close()
+    assert gate.popen is not None
+    assert gate.popen.wait(SOON) & 0xFFFFFFFF == (0 if verdict is procmon.ALLOW else procmon.records.STATUS_BLOCKED)
+
+
+def test_what_a_gate_does_when_it_is_closed_is_apart_from_its_hold_timeout() -> None:
+    gate = procmon.DebugGate.run("hostname", hold_timeout=0, on_disconnect=procmon.BLOCK, stdout=subprocess.DEVNULL)
+    with gate:
+        assert drive(gate)[-1].exit_status == 0
+
+
 def test_a_hold_timeout_that_no_clock_can_keep() -> None:
     for never in (math.inf, math.nan):
         with pytest.raises(ValueError, match="None for no limit"):
@@ -138,7 +167,7 @@ def test_ctrl_c_is_heard_while_windows_does_not_return(where: str, monkeypatch: 
 
 def test_a_dropped_gate_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """A collection may happen anywhere, under a lock that the thread of the gate wants, too: a handler's, say."""
-    monkeypatch.setattr(debug_gate, "_PATIENCE", 0.2)
+    monkeypatch.setattr(debug_gate, "_STOP_TIMEOUT_S", 0.2)
     lock, detach = threading.Lock(), win32_debug.DebugPort.detach
 
     def under_the_lock(port: win32_debug.DebugPort, pid: int) -> None:

@@ -198,7 +198,7 @@ def test_a_rule_on_a_looked_up_fact_matches_a_held_process(condition: str) -> No
 def test_the_command_line_from_memory_is_the_same() -> None:
     """What Windows before 8.1 (and Wine) need, and what the later ones do not use."""
     with held(["hostname", "a b"]) as process, win32_process_handle(process.pid) as handle:
-        assert win32_process._command_line_in_memory(handle) == 'hostname "a b"'
+        assert win32_process.command_line_in_memory(handle) == 'hostname "a b"'
 
 
 @contextmanager

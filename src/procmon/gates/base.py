@@ -4,12 +4,13 @@ Three classes are gates: `DriverGate`, `DebugGate`, `SimulatedGate`. A `Monitor`
 protocol, and the conformance suite (tests/conformance.py) holds each of them to it.
 """
 
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 from ..records import ProcessHelper, Verdict, VerdictResult
 from ..util.arguments import allow_or_block
 
-__all__ = ["Gate", "resolve_failures"]
+__all__ = ["Gate", "describe_failures", "resolve_failures"]
 
 
 @runtime_checkable
@@ -98,3 +99,18 @@ def resolve_failures(fail: Verdict | None, **given: Verdict | None) -> dict[str,
         name: unset.get(name, rest) if verdict is None else allow_or_block(name, verdict)
         for name, verdict in given.items()
     }
+
+
+def describe_failures(failures: Mapping[str, Verdict]) -> str:
+    """For a repr: what is BLOCK where a gate gets no answer, after a comma; "" where it always allows.
+
+    >>> describe_failures({"on_timeout": Verdict.BLOCK, "on_disconnect": Verdict.BLOCK, "on_tamper": Verdict.BLOCK})
+    ', fail=block'
+    >>> describe_failures({"on_timeout": Verdict.ALLOW, "on_disconnect": Verdict.BLOCK, "on_tamper": Verdict.BLOCK})
+    ', on_disconnect=block'
+    """
+    told = {name: verdict for name, verdict in failures.items() if name != "on_tamper"}
+    blocking = [name for name, verdict in told.items() if verdict is Verdict.BLOCK]
+    if len(blocking) == len(told):
+        return ", fail=block"
+    return "".join(f", {name}=block" for name in blocking)

@@ -12,23 +12,25 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Sequence
-from types import TracebackType
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType, TracebackType
 from typing import Any, Self, cast
 
 from ..errors import GateClosed, ProcmonError, UnsupportedPlatform
 from ..records import ProcessHelper, Verdict, VerdictResult
+from ..util.arguments import check_pid, check_process, check_seconds
 from ..util.threads import run_in_thread
 from ..win32 import debug, kernel
 from ..win32 import process as win32_process
 from ..win32.codes import ERROR_NOT_SUPPORTED, code_of
 from ..win32.translate import ATTACH, translated
+from .base import describe_failures, resolve_failures
 from .debug_loop import DebugLoop
 
 __all__ = ["DebugGate"]
 
 _COMMUNICATE_SLICE_S = 0.1  # Ctrl+C does not interrupt the wait for a thread or a process on Windows
-_PATIENCE = 5.0  # seconds; a collection happens anywhere, even under a lock that the gate's thread is waiting for
+_STOP_TIMEOUT_S = 5.0  # a collection happens anywhere, even under a lock that the gate's thread is waiting for
 
 Command = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -54,13 +56,28 @@ class DebugGate:
 
     popen: "subprocess.Popen[bytes] | subprocess.Popen[str] | None"
     """The command that `run` started, with its standard streams; None after `attach`."""
+    _loop: DebugLoop
+    _failures: dict[str, Verdict]
+    _name: str
+    _closed: bool
+    _finalizer: "weakref.finalize[..., DebugGate]"
 
-    def __init__(self, loop: DebugLoop, name: str, popen: "subprocess.Popen[bytes] | None" = None) -> None:
-        self._loop = loop
-        self._name = name
-        self._closed = False
-        self.popen = popen
-        self._finalizer = weakref.finalize(self, DebugLoop.stop, loop, _PATIENCE)  # dropped, or exit: nobody stays held
+    def __init__(self, *arguments: object, **options: object) -> None:
+        raise TypeError("make a DebugGate by DebugGate.run(command), or by DebugGate.attach(pid) of a running process")
+
+    @classmethod
+    def _make(
+        cls, loop: DebugLoop, failures: dict[str, Verdict], name: str, popen: "subprocess.Popen[bytes] | None" = None
+    ) -> Self:
+        gate = cls.__new__(cls)
+        gate._loop = loop
+        gate._failures = failures
+        gate._name = name
+        gate._closed = False
+        gate.popen = popen
+        # A gate that is dropped, or open at the end of the program, leaves no process held.
+        gate._finalizer = weakref.finalize(gate, DebugLoop.stop, loop, _STOP_TIMEOUT_S)
+        return gate
 
     @classmethod
     def run(
@@ -69,13 +86,17 @@ class DebugGate:
         *,
         include_first: bool = True,
         hold_timeout: float | None = None,
-        on_timeout: Verdict = Verdict.ALLOW,
+        fail: Verdict | None = None,
+        on_timeout: Verdict | None = None,
+        on_disconnect: Verdict | None = None,
         **popen_options: object,
     ) -> Self:
         """Start a command and hold each process of its tree, whatever its depth.
 
         `popen_options` are those of `subprocess.Popen` (stdin, stdout, cwd, env, text...). `include_first` False lets
-        the command itself pass. After `hold_timeout` seconds a held process gets `on_timeout`; None: never.
+        the command itself pass. After `hold_timeout` seconds a held process gets `on_timeout`; None: never. What is
+        held when the gate is closed gets `on_disconnect`. What of these is not given is as `fail` says: ALLOW unless
+        that is given. Should Python be killed, what was held runs.
 
         >>> import procmon
         >>> gate = procmon.DebugGate.run(["cmd", "/c", "exit 3"], hold_timeout=0)  # doctest: +WINDOWS
@@ -85,8 +106,10 @@ class DebugGate:
 
         Raises: UnsupportedPlatform off Windows; what `subprocess.Popen` raises (FileNotFoundError...); ValueError.
         """
+        check_seconds("hold_timeout", hold_timeout)
+        failures = resolve_failures(fail, on_timeout=on_timeout, on_disconnect=on_disconnect)
         _check_windows()
-        loop = DebugLoop(hold_timeout, on_timeout, include_first)
+        loop = DebugLoop(hold_timeout, *failures.values(), include_first=include_first)
         options = cast(dict[str, Any], popen_options)
         flags = int(options.pop("creationflags", 0)) | debug.DEBUG_PROCESS
         first = argv if isinstance(argv, str | bytes | os.PathLike) else argv[0] if argv else ""
@@ -97,22 +120,35 @@ class DebugGate:
             if code_of(error) == ERROR_NOT_SUPPORTED:
                 error.add_note("a 32-bit Python cannot debug a 64-bit program: use a 64-bit Python")
             raise
-        return cls(loop, f"{name} (pid {popen.pid})", popen)
+        return cls._make(loop, failures, f"{name} (pid {popen.pid})", popen)
 
     @classmethod
-    def attach(cls, pid: int, *, hold_timeout: float | None = None, on_timeout: Verdict = Verdict.ALLOW) -> Self:
+    def attach(
+        cls,
+        pid: int,
+        *,
+        hold_timeout: float | None = None,
+        fail: Verdict | None = None,
+        on_timeout: Verdict | None = None,
+        on_disconnect: Verdict | None = None,
+    ) -> Self:
         """Hold each process that a running process starts from now on, and that these start. It is not held itself.
 
+        The options are those of `run`.
+
         Raises: UnsupportedPlatform off Windows, and on Wine; StaleProcess when there is no such process; AccessDenied
-        when it belongs to somebody else or has a debugger already; ValueError.
+        when it belongs to another user or has a debugger already; TypeError or ValueError for a bad pid or option.
         """
+        _check_attachable(pid)
+        check_seconds("hold_timeout", hold_timeout)
+        failures = resolve_failures(fail, on_timeout=on_timeout, on_disconnect=on_disconnect)
         _check_windows()
-        loop = DebugLoop(hold_timeout, on_timeout, include_first=True, attached_pid=pid)
+        loop = DebugLoop(hold_timeout, *failures.values(), attached_pid=pid)
         with translated(ATTACH, pid=pid):
             with kernel.open_process(pid) as opened:
                 image = win32_process.image_path(opened)
             loop.begin(lambda port: port.attach(pid))
-        return cls(loop, f"{_command_name(image)} (pid {pid})")
+        return cls._make(loop, failures, f"{_command_name(image)} (pid {pid})")
 
     def __repr__(self) -> str:
         if self._closed:
@@ -120,7 +156,7 @@ class DebugGate:
         if self._loop.finished:
             return f"<DebugGate {self._name} ended>"
         alive, held = self._loop.counts()
-        return f"<DebugGate {self._name}: {alive} alive, {held} held>"
+        return f"<DebugGate {self._name}: {alive} alive, {held} held{describe_failures(self._failures)}>"
 
     def __enter__(self) -> Self:
         return self
@@ -138,6 +174,11 @@ class DebugGate:
         return self._name
 
     @property
+    def failures(self) -> Mapping[str, Verdict]:
+        """What it decides where it gets no answer: ``on_timeout``, ``on_disconnect``."""
+        return MappingProxyType(self._failures)
+
+    @property
     def closed(self) -> bool:
         """`close` has been called."""
         return self._closed
@@ -150,6 +191,7 @@ class DebugGate:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until `fetch` has something, `wake` was called or the gate ended; False when `timeout` seconds passed.
         Ctrl+C is heard while it waits."""
+        check_seconds("timeout", timeout)
         return self._loop.wait_ready(timeout)
 
     def wake(self) -> None:
@@ -177,22 +219,21 @@ class DebugGate:
 
         Raises: GateClosed.
         """
-        self._check_open()
-        return self._loop.answer(processes, Verdict.ALLOW)
+        return self._answer(processes, Verdict.ALLOW)
 
     def block(self, *processes: ProcessHelper) -> list[VerdictResult]:
         """End them before their first instruction, with status 0xC0000364; one answer for each, in order.
 
         Raises: GateClosed.
         """
-        self._check_open()
-        return self._loop.answer(processes, Verdict.BLOCK)
+        return self._answer(processes, Verdict.BLOCK)
 
     def terminate(self, process: ProcessHelper) -> None:
         """End a process of the tree, held or not, with status 0xC0000364.
 
         Raises: StaleProcess when it has gone; GateClosed.
         """
+        check_process("process", process)
         self._check_open()
         self._loop.terminate(process)
 
@@ -227,10 +268,17 @@ class DebugGate:
                     raise subprocess.TimeoutExpired(self.popen.args, timeout, *output) from None
 
     def close(self) -> None:
-        """Let all that is held run, and leave the tree: it goes on undebugged. Twice is no error."""
+        """Give all that is held the verdict of `on_disconnect`, and leave the tree, which goes on undebugged. Twice is
+        no error."""
         self._closed = True
         run_in_thread(self._loop.stop)
         self._finalizer.detach()
+
+    def _answer(self, processes: Sequence[ProcessHelper], verdict: Verdict) -> list[VerdictResult]:
+        for process in processes:
+            check_process("process", process)
+        self._check_open()
+        return self._loop.answer(processes, verdict)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -238,6 +286,14 @@ class DebugGate:
 
 
 # ------------------------------------------------------------------------------------------------------------- helpers
+
+
+def _check_attachable(pid: int) -> None:
+    check_pid("pid", pid)
+    if pid % 4:
+        raise ValueError(f"pid {pid} is no pid of Windows, which are multiples of 4; procmon.processes() lists them")
+    if pid == os.getpid():
+        raise ValueError("a program cannot debug itself: DebugGate.run starts a command whose processes are held")
 
 
 def _check_windows() -> None:

@@ -19,6 +19,8 @@ from typing import TypeVar, cast
 from ..errors import ProcmonError, StaleProcess
 from ..records import STATUS_BLOCKED, DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from ..system.describe import asked, describe
+from ..system.wow64 import narrow_dispatcher
+from ..util.arguments import check_seconds
 from ..util.threads import Signal, wait_for
 from ..win32 import debug, kernel
 from ..win32 import process as win32_process
@@ -27,7 +29,8 @@ from ..win32.handles import Handle
 __all__ = ["DebugLoop"]
 
 _LOADER_BREAKPOINTS = (0x80000003, 0x4000001F)  # STATUS_BREAKPOINT, and STATUS_WX86_BREAKPOINT of a 32-bit process
-_RAISED_FOR_DEBUGGERS = (0xC0000008, 0xC0000235)  # NtClose raises these only in a debugged process
+_BAD_HANDLE_STATUSES = (0xC0000008, 0xC0000235)  # STATUS_INVALID_HANDLE, STATUS_HANDLE_NOT_CLOSABLE
+_NARROW_END = 1 << 32  # addresses below are those of a 32-bit process' half
 _CONTROL_C_SLICE = 0.25  # seconds; a lock of Python's is not interrupted by Ctrl+C on Windows
 
 logger = logging.getLogger("procmon")
@@ -38,7 +41,7 @@ _T = TypeVar("_T")
 class _Process:
     """A living process of the tree."""
 
-    __slots__ = ("breakpoints", "deadline", "handle", "record", "tid")
+    __slots__ = ("breakpoints", "deadline", "handle", "narrow_ntdll", "record", "tid")
 
     def __init__(
         self, record: ProcessHelper, handle: int, tid: int, deadline: float | None, breakpoints: Iterable[int]
@@ -48,6 +51,7 @@ class _Process:
         self.tid = tid  # of its first thread, whose event stays open while it is held
         self.deadline = deadline  # on the monotonic clock
         self.breakpoints = set(breakpoints)  # that its loader has yet to run into, once each
+        self.narrow_ntdll = 0  # address of its 32-bit ntdll, the first library below 4 GiB that Windows loads
 
     def current(self) -> ProcessHelper:
         """The record as of now."""
@@ -72,6 +76,23 @@ def _blocked(process: _Process, else_it: str) -> bool:
     return True
 
 
+def _unmark(handle: int, peb: int) -> bool:
+    try:
+        win32_process.clear_debugged_mark(handle, peb)
+    except OSError as error:
+        logger.debug("clear_debugged_mark: %s", error)
+        return False
+    return True
+
+
+def _command_line(handle: int, peb: int) -> str:
+    """From memory, which takes two reads where the address of the PEB is known; else as Windows tells it."""
+    try:
+        return win32_process.command_line_in_memory(handle, peb)
+    except OSError:
+        return win32_process.command_line(handle)
+
+
 def _resume(port: debug.DebugPort, pid: int, tid: int, handled: bool = True) -> None:
     try:
         port.resume(pid, tid, handled)
@@ -87,14 +108,17 @@ class DebugLoop:
     """
 
     def __init__(
-        self, hold_timeout: float | None, on_timeout: Verdict, include_first: bool, attached_pid: int | None = None
+        self,
+        hold_timeout: float | None = None,
+        on_timeout: Verdict = Verdict.ALLOW,
+        on_disconnect: Verdict = Verdict.ALLOW,
+        *,
+        include_first: bool = True,
+        attached_pid: int | None = None,
     ) -> None:
-        if on_timeout not in (Verdict.ALLOW, Verdict.BLOCK):
-            raise ValueError(f"on_timeout is ALLOW or BLOCK, not {on_timeout!r}")
-        if hold_timeout is not None and not 0 <= hold_timeout < math.inf:
-            raise ValueError(f"hold_timeout is a number of seconds from 0, or None for no limit, not {hold_timeout!r}")
-        self._hold_timeout = hold_timeout
+        self._hold_timeout = check_seconds("hold_timeout", hold_timeout)
         self._on_timeout = on_timeout
+        self._on_disconnect = on_disconnect
         self._include_first = include_first
         self._attached_pid = attached_pid
         self._state = threading.Condition()
@@ -128,8 +152,8 @@ class DebugLoop:
             raise
 
     def stop(self, patience: float = math.inf) -> None:
-        """Let all that is held run, leave the tree, end the thread; wait for that for `patience` seconds. Twice is no
-        error."""
+        """Give all that is held the disconnect verdict, leave the tree, end the thread; wait for that for `patience`
+        seconds. Twice is no error."""
         with self._state:
             self._stopping = True
             self._ring()
@@ -286,8 +310,7 @@ class DebugLoop:
             if self._created(event):
                 return  # not resumed: that is the hold
         elif event.code == debug.LOAD_DLL:
-            if event.load_dll.file:
-                Handle(event.load_dll.file).close()
+            self._loaded(event.pid, event.load_dll)
         elif event.code == debug.EXCEPTION:
             handled = self._is_ours(event.pid, event.exception)
         elif event.code == debug.OUTPUT_STRING:
@@ -303,18 +326,22 @@ class DebugLoop:
         info = event.create_process
         if info.file:
             Handle(info.file).close()
-        marked = not asked(win32_process.clear_debugged_mark, info.process)
-        record = describe(info.process, event.pid)
-        command_line = asked(win32_process.command_line, info.process)
-        record = replace(record, command_line=command_line, start_key=max(record.start_key, self._last_key + 1))
+        exempt = first and not attached and not self._include_first
+        flags = ProcessFlags.RUNNING_BEFORE if attached else ProcessFlags.EXEMPT if exempt else ProcessFlags(0)
+        basics = asked(win32_process.basics, info.process)
+        marked = basics is None or not _unmark(info.process, basics.peb)
+        record = describe(
+            info.process,
+            event.pid,
+            flags=flags,
+            basics=basics,
+            command_line=asked(_command_line, info.process, basics.peb if basics else 0),
+            earliest_key=self._last_key + 1,
+            paused=not attached and not exempt,
+        )
         self._last_key = record.start_key
-        if attached:
-            record = replace(record, flags=record.flags | ProcessFlags.RUNNING_BEFORE)
-        elif first and not self._include_first:
-            flags = record.flags | ProcessFlags.EXEMPT
-            record = replace(record, flags=flags, verdict=Verdict.ALLOW, decided_by=DecidedBy.EXEMPT)
-        else:
-            record = replace(record, paused=True)
+        if exempt:
+            record = replace(record, verdict=Verdict.ALLOW, decided_by=DecidedBy.EXEMPT)
         deadline = None
         if record.paused and self._hold_timeout is not None:
             deadline = time.monotonic() + self._hold_timeout
@@ -337,16 +364,32 @@ class DebugLoop:
                 self._gone[pid] = record
                 self._report(record)
 
-    def _is_ours(self, pid: int, exception: "debug.ExceptionInfo") -> bool:
-        """The exception is there only because somebody debugs: the program must not see it."""
+    def _loaded(self, pid: int, library: debug.LoadDllInfo) -> None:
+        if library.file:
+            Handle(library.file).close()
         process = self._living.get(pid)
-        if process is not None and exception.code in process.breakpoints:
+        if process is not None and not process.narrow_ntdll and 0 < (library.base or 0) < _NARROW_END:
+            process.narrow_ntdll = library.base or 0
+
+    def _is_ours(self, pid: int, exception: debug.ExceptionInfo) -> bool:
+        """The exception is there only because the process is debugged: the program must not see it.
+
+        NtClose of a bad handle raises in a debugged process alone, and so does a process that asked for strict handle
+        checks, debugged or not. The same exception at any other address is one that the program raises itself.
+        """
+        process = self._living.get(pid)
+        if process is None:
+            return False
+        if exception.code in process.breakpoints:
             process.breakpoints.remove(exception.code)
             return True
-        return bool(exception.first_chance) and exception.code in _RAISED_FOR_DEBUGGERS
+        if exception.code not in _BAD_HANDLE_STATUSES or not exception.first_chance:
+            return False
+        is_kernels = debug.is_raised_by_kernel(exception.address, narrow_dispatcher(process.narrow_ntdll))
+        return is_kernels and not win32_process.has_strict_handle_checks(process.handle)
 
     def _carry_out(self, port: debug.DebugPort) -> None:
-        while True:
+        while self._answers:
             with self._state:
                 if not self._answers:
                     return
@@ -377,11 +420,11 @@ class DebugLoop:
                     self._decide(process, self._on_timeout, DecidedBy.GATE_TIMEOUT)
 
     def _leave(self, port: debug.DebugPort) -> None:
-        """Carry out what was decided, let the rest run, and debug nobody any more."""
+        """Carry out what was decided, decide the rest by the disconnect verdict, and debug no process any more."""
         with self._state:
             for process in self._living.values():
                 if process.record.paused:
-                    self._decide(process, Verdict.ALLOW, DecidedBy.DISCONNECT)
+                    self._decide(process, self._on_disconnect, DecidedBy.DISCONNECT)
         self._carry_out(port)
         for process in self._forget_the_living():  # before their handles go with the debugger
             if process.record.verdict is Verdict.BLOCK:

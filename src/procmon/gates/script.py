@@ -2,23 +2,32 @@
 
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ..errors import StaleProcess
 from ..records import ProcessHelper, Verdict
 
-if TYPE_CHECKING:
-    from .simulated import SimulatedGate
-
-__all__ = ["Script", "Step"]
+__all__ = ["Script", "Stage", "Step"]
 
 Step = tuple[str | float, ...]
+
+
+class Stage(Protocol):
+    """Where a script is played: what it needs of a `SimulatedGate`."""
+
+    @property
+    def watched(self) -> bool: ...
+    def start(self, image: str, *, parent_pid: int = 4, command_line: str | None = None) -> ProcessHelper: ...
+    def exit(self, process: ProcessHelper | int, status: int = 0) -> None: ...
+    def time_out(self, process: ProcessHelper | int) -> None: ...
+    def end(self) -> None: ...
+    def verdict_of(self, process: ProcessHelper | int, timeout: float = 1.0) -> Verdict | None: ...
 
 
 class Script:
     """One playing of a script."""
 
-    def __init__(self, gate: "SimulatedGate", patience: float) -> None:
+    def __init__(self, gate: Stage, patience: float) -> None:
         self.started: list[ProcessHelper] = []
         self._gate = gate
         self._patience = patience

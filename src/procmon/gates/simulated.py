@@ -5,17 +5,20 @@ callback cannot tell it from the others.
 """
 
 import threading
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from ..errors import GateClosed, StaleProcess
 from ..records import STATUS_BLOCKED, DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
+from ..util.arguments import check_process, check_process_or_pid, check_seconds
 from ..util.paths import lowercase
 from ..util.threads import wait_for
+from .base import describe_failures, resolve_failures
 from .script import Script, Step
 
 __all__ = ["SimulatedGate"]
@@ -24,7 +27,9 @@ __all__ = ["SimulatedGate"]
 class SimulatedGate:
     r"""A gate into which starts, exits and faults are put by hand.
 
-    Pids go from 1000 up in steps of 4. `on_disconnect` is the verdict for what is still held when the gate is closed.
+    Pids go from 1000 up in steps of 4. After `hold_timeout` seconds a held process gets `on_timeout`; None: never.
+    `on_disconnect` is the verdict for what is still held when the gate is closed. What of these is not given is as
+    `fail` says: ALLOW unless that is given.
 
     >>> import procmon
     >>> gate = procmon.SimulatedGate()
@@ -35,11 +40,21 @@ class SimulatedGate:
     <Verdict.BLOCK>
     """
 
-    def __init__(self, name: str = "simulated", *, on_disconnect: Verdict = Verdict.ALLOW) -> None:
-        if on_disconnect not in (Verdict.ALLOW, Verdict.BLOCK):
-            raise ValueError(f"on_disconnect is ALLOW or BLOCK, not {on_disconnect!r}")
+    def __init__(
+        self,
+        name: str = "simulated",
+        *,
+        hold_timeout: float | None = None,
+        fail: Verdict | None = None,
+        on_timeout: Verdict | None = None,
+        on_disconnect: Verdict | None = None,
+    ) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"a SimulatedGate takes a name to show, a text; not {name!r}; start() puts processes in")
+        self._failures = resolve_failures(fail, on_timeout=on_timeout, on_disconnect=on_disconnect)
+        self._hold_timeout = check_seconds("hold_timeout", hold_timeout)
         self._name = name
-        self._on_disconnect = on_disconnect
+        self._deadlines: dict[tuple[int, int], float] = {}  # of what is held, on the monotonic clock, the next first
         self._state = threading.Condition()
         self._processes: dict[int, ProcessHelper] = {}  # by pid: the latest of each, exited ones too
         self._verdicts: dict[tuple[int, int], Verdict] = {}
@@ -55,7 +70,8 @@ class SimulatedGate:
     def __repr__(self) -> str:
         state = "closed" if self._closed else "ended" if self._no_more else "open"
         held = sum(process.paused for process in tuple(self._processes.values()))
-        return f"<SimulatedGate {self._name!r} {state}: {len(self._processes)} processes, {held} held>"
+        fails = describe_failures(self._failures)
+        return f"<SimulatedGate {self._name!r} {state}: {len(self._processes)} processes, {held} held{fails}>"
 
     def __enter__(self) -> Self:
         return self
@@ -117,12 +133,14 @@ class SimulatedGate:
                 command_line=command_line,
                 native_name=native_name,
                 flags=flags,
-                hold_left=hold_left,
+                hold_left=self._hold_timeout if hold_left is None and not exempt and not before else hold_left,
                 verdict=Verdict.ALLOW if exempt else None,
                 decided_by=DecidedBy.EXEMPT if exempt else None,
             )
             if process.verdict is not None:
                 self._verdicts[process.identity] = process.verdict
+            if process.paused and self._hold_timeout is not None:
+                self._deadlines[process.identity] = time.monotonic() + self._hold_timeout
             self._report(process)
             return process
 
@@ -153,11 +171,13 @@ class SimulatedGate:
 
         Raises: StaleProcess when the gate never had such a process.
         """
+        check_process_or_pid("process", process)
+        check_seconds("timeout", timeout, optional=False)
         with self._state:
             known = self._processes.get(process) if isinstance(process, int) else process
             if known is None or known.start_key > self._last_key:
                 raise StaleProcess(f"{process!r} was never started in this gate: give what start() returned", process)
-            wait_for(self._state, lambda: known.identity in self._verdicts or not self._holds(known), timeout)
+            wait_for(self._state, lambda: not self._holds(known), timeout)
             return self._verdicts.get(known.identity)
 
     def running_before(self, *images: str) -> list[ProcessHelper]:
@@ -169,8 +189,8 @@ class SimulatedGate:
         """
         return [self.start(image, flags=ProcessFlags.RUNNING_BEFORE) for image in images]
 
-    def time_out(self, process: ProcessHelper | int, verdict: Verdict = Verdict.ALLOW) -> None:
-        """Let the gate's own hold timeout pass for one process.
+    def time_out(self, process: ProcessHelper | int, verdict: Verdict | None = None) -> None:
+        """Let the gate's own hold timeout pass for one process; `verdict` is else the gate's ``on_timeout``.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
@@ -185,7 +205,7 @@ class SimulatedGate:
             held = self._living(process)
             if not held.paused:
                 raise ValueError(f"{held!r} is not held, so no timeout can pass for it")
-            self._decide(held, verdict, DecidedBy.GATE_TIMEOUT)
+            self._decide(held, verdict or self._failures["on_timeout"], DecidedBy.GATE_TIMEOUT)
 
     def fail(self, error: Exception) -> None:
         """Let the next `fetch` raise `error`, as a driver does that was stopped under the monitor.
@@ -198,6 +218,8 @@ class SimulatedGate:
             ...
         OSError: [Errno 6] DeviceIoControl: the handle is invalid
         """
+        if not isinstance(error, BaseException):
+            raise TypeError(f"the next fetch can raise an exception, not {error!r}")
         with self._state:
             self._faults.append(error)
             self._wake()
@@ -255,6 +277,11 @@ class SimulatedGate:
         return self._name
 
     @property
+    def failures(self) -> Mapping[str, Verdict]:
+        """What it decides where it gets no answer: ``on_timeout``, ``on_disconnect``."""
+        return MappingProxyType(self._failures)
+
+    @property
     def closed(self) -> bool:
         """`close` has been called."""
         return self._closed
@@ -272,6 +299,7 @@ class SimulatedGate:
         >>> procmon.SimulatedGate().wait(0.01)
         False
         """
+        check_seconds("timeout", timeout)
         with self._state:
             self._watched = True
             ready = wait_for(self._state, self._is_ready, timeout)
@@ -299,6 +327,7 @@ class SimulatedGate:
         with self._state:
             self._check_open()
             self._watched = True
+            self._time_out()
             if self._faults:
                 raise self._faults.popleft()
             fetched = list(self._records)
@@ -316,6 +345,7 @@ class SimulatedGate:
         """
         with self._state:
             self._check_open()
+            self._time_out()
             return [process for process in self._processes.values() if not process.exited]
 
     def allow(self, *processes: ProcessHelper) -> list[VerdictResult]:
@@ -345,7 +375,7 @@ class SimulatedGate:
             if not self._closed:
                 for process in tuple(self._processes.values()):
                     if process.paused:
-                        self._decide(process, self._on_disconnect, DecidedBy.DISCONNECT)
+                        self._decide(process, self._failures["on_disconnect"], DecidedBy.DISCONNECT)
             self._closed = True
             self._wake()
 
@@ -355,7 +385,18 @@ class SimulatedGate:
         if self._closed:
             raise GateClosed("the gate is closed: make a new SimulatedGate()")
 
+    def _time_out(self) -> None:
+        """Answer those whose time has passed. Every call that could tell looks first, so that no thread is needed."""
+        now = time.monotonic()
+        while self._deadlines:
+            identity, due = next(iter(self._deadlines.items()))
+            if due > now:
+                return
+            del self._deadlines[identity]
+            self._decide(self._processes[identity[0]], self._failures["on_timeout"], DecidedBy.GATE_TIMEOUT)
+
     def _is_ready(self) -> bool:
+        self._time_out()
         return self._woken or self._closed or self._no_more or bool(self._records) or bool(self._faults)
 
     def _wake(self) -> None:
@@ -368,22 +409,27 @@ class SimulatedGate:
         self._state.notify_all()
 
     def _holds(self, process: ProcessHelper) -> bool:
+        self._time_out()
         current = self._processes.get(process.pid)
         return current == process and current.paused
 
     def _living(self, process: ProcessHelper | int) -> ProcessHelper:
+        check_process_or_pid("process", process)
         pid = process if isinstance(process, int) else process.pid
         current = self._processes.get(pid)
         if current is None or current.exited or (isinstance(process, ProcessHelper) and current != process):
             raise StaleProcess(f"{process!r} is not running in this gate: it has exited, or was never started", process)
         return current
 
-    def _answer(self, processes: Iterable[ProcessHelper], verdict: Verdict) -> list[VerdictResult]:
+    def _answer(self, processes: Sequence[ProcessHelper], verdict: Verdict) -> list[VerdictResult]:
+        for process in processes:
+            check_process("process", process)
         with self._state:
             self._check_open()
             return [self._answer_one(process, verdict) for process in processes]
 
     def _answer_one(self, process: ProcessHelper, verdict: Verdict) -> VerdictResult:
+        self._time_out()
         current = self._processes.get(process.pid)
         if current is None:
             return VerdictResult.UNKNOWN
@@ -402,6 +448,7 @@ class SimulatedGate:
         if verdict is Verdict.DEFER:
             raise ValueError("DEFER is no verdict for a gate: it is ALLOW or BLOCK")
         self._verdicts[process.identity] = verdict
+        self._deadlines.pop(process.identity, None)
         decided = replace(process, paused=False, verdict=verdict, decided_by=by, hold_left=None)
         self._processes[process.pid] = decided
         unfetched = () if process.seen else self._records
@@ -417,6 +464,7 @@ class SimulatedGate:
         self._state.notify_all()
 
     def _exit(self, process: ProcessHelper, status: int) -> None:
+        self._deadlines.pop(process.identity, None)
         now = datetime.now(UTC)
         self._report(replace(process, paused=False, exited=True, exit_status=status, exited_at=now, hold_left=None))
 

@@ -1,4 +1,4 @@
-"""The record of a process, from an open handle to it: what Windows tells without reading its memory."""
+"""The record of a process, from an open handle to it."""
 
 import logging
 from collections.abc import Callable
@@ -15,33 +15,46 @@ logger = logging.getLogger("procmon")
 _T = TypeVar("_T")
 
 
-def describe(handle: SupportsInt, pid: int, *, flags: ProcessFlags = ProcessFlags(0), name: str = "") -> ProcessHelper:
+def describe(
+    handle: SupportsInt,
+    pid: int,
+    *,
+    flags: ProcessFlags = ProcessFlags(0),
+    name: str = "",
+    basics: win32_process.ProcessBasics | None = None,
+    command_line: str | None = None,
+    earliest_key: int = 0,
+    paused: bool = False,
+) -> ProcessHelper:
     """The record of the process `pid`, which `handle` has open; `name` is for one that has no image file.
 
-    Its start key is its creation time as a FILETIME, the same for whoever looks. What Windows does not tell is missing.
+    Its start key is its creation time as a FILETIME, the same whichever program looks, but at least `earliest_key`.
+    What Windows does not tell is missing.
     """
     native = asked(win32_process.native_image_path, handle) or None
     path = asked(win32_process.image_path, handle) if native else None
     if not path:
         path = native or name
         flags |= ProcessFlags.NAME_NATIVE if native else ProcessFlags.NAME_MISSING
-    basics = asked(win32_process.basics, handle)
+    basics = basics or asked(win32_process.basics, handle)
     created = asked(win32_process.created_at, handle) or 0
     return ProcessHelper(
         pid=pid,
         parent_pid=basics.parent_pid if basics else 0,
         image_name=lowercase(path),
-        start_key=created,
+        paused=paused,
+        start_key=max(created, earliest_key),
         created=win32_process.datetime_of(created) if created else None,
+        command_line=command_line,
         native_name=native,
         flags=flags,
     )
 
 
-def asked(question: Callable[[SupportsInt], _T], handle: SupportsInt) -> _T | None:
+def asked(question: Callable[..., _T], *arguments: object) -> _T | None:
     """The answer; None, and a line in the log, where there is none: no record is lost because it lacks a fact."""
     try:
-        return question(handle)
+        return question(*arguments)
     except OSError as error:
         logger.debug("%s: %s", question.__name__, error)
         return None

@@ -19,11 +19,12 @@ __all__ = ["PortableExecutable", "VersionInfo"]
 _MAX_RESOURCE_ENTRIES = 4096
 _MAX_IMPORTED_LIBRARIES = 4096
 _MAX_IMPORTS = 65_536
+_MAX_EXPORTS = 65_536
 _MAX_NAME_BYTES = 4096
 _MAX_VERSION_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 20
 
-_IMPORT_DIRECTORY, _RESOURCE_DIRECTORY, _SECURITY_DIRECTORY = 1, 2, 4
+_EXPORT_DIRECTORY, _IMPORT_DIRECTORY, _RESOURCE_DIRECTORY, _SECURITY_DIRECTORY = 0, 1, 2, 4
 _RT_VERSION = 16
 _FIXED_SIGNATURE = 0xFEEF04BD
 _LIBRARY_ENDINGS = (".dll", ".ocx", ".sys")
@@ -32,6 +33,7 @@ _U16, _U32, _U64, _PAIR = Struct("<H"), Struct("<I"), Struct("<Q"), Struct("<II"
 _COFF = Struct("<HHIIIHH")
 _SECTION = Struct("<8xIIII16x")
 _IMPORT = Struct("<5I")
+_EXPORT = Struct("<IIII")
 _BLOCK = Struct("<HHH")
 _FIXED = Struct("<IIII")
 
@@ -163,6 +165,20 @@ class PortableExecutable:
         if not found:
             raise ValueError(f"the name at byte {at} does not end")
         return text.decode("utf-8", "surrogateescape").lower()
+
+    # ------------------------------------------------------------------------------------------------- exports
+
+    def export(self, name: str) -> int | None:
+        """The address of what it exports by that name, relative to where it is loaded; None where there is none."""
+        address, size = self._directory(_EXPORT_DIRECTORY)
+        if not size:
+            return None
+        count, functions, names, ordinals = self._unpack(_EXPORT, self._offset(address) + 24)
+        for index in range(min(count, _MAX_EXPORTS)):
+            if self._name(self._unpack(_U32, self._offset(names + 4 * index))[0]) == name.lower():
+                ordinal = self._unpack(_U16, self._offset(ordinals + 2 * index))[0]
+                return self._unpack(_U32, self._offset(functions + 4 * ordinal))[0]
+        return None
 
     # ------------------------------------------------------------------------------------------------- the hash
 

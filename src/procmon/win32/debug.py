@@ -4,23 +4,26 @@ Everything but `DebugPort.wake` belongs to the thread that made the `DebugPort`:
 """
 
 import ctypes
+from functools import cache
 from typing import Final
 
 from ..errors import UnsupportedPlatform
 from ._bind import BOOL, DWORD, HANDLE, bind, check_ntstatus, fail_on_zero, kernel32, never_fails, ntdll, windows_error
 from .codes import ERROR_ACCESS_DENIED, ERROR_INVALID_PARAMETER, ERROR_SEM_TIMEOUT
 from .handles import Handle
-from .kernel import INFINITE, create_event, open_process, set_event, wait_any
+from .kernel import INFINITE, WaitSet, create_event, open_process, set_event
 
 __all__ = [
     "CREATE_PROCESS",
     "DEBUG_PROCESS",
+    "DISPATCHER",
     "EXCEPTION",
     "EXIT_PROCESS",
     "LOAD_DLL",
     "OUTPUT_STRING",
     "DebugEvent",
     "DebugPort",
+    "is_raised_by_kernel",
 ]
 
 DEBUG_PROCESS: Final = 0x1
@@ -53,6 +56,7 @@ class ExceptionInfo(ctypes.Structure):
         ("first_chance", DWORD),
     ]
     code: int
+    address: int | None
     first_chance: int
 
 
@@ -87,6 +91,7 @@ class LoadDllInfo(ctypes.Structure):
         ("unicode", ctypes.c_uint16),
     ]
     file: int | None
+    base: int | None
 
 
 class _Details(ctypes.Union):
@@ -128,6 +133,8 @@ def _false_on_timeout(name: str, result: int, error: int) -> bool:
 
 
 _EVENT_POINTER = ctypes.POINTER(DebugEvent)
+DISPATCHER = "KiRaiseUserExceptionDispatcher"
+_DISPATCHER_BYTES = 0x100  # it is some 70 bytes long
 
 # https://learn.microsoft.com/windows/win32/api/debugapi/nf-debugapi-waitfordebugevent
 # BOOL WaitForDebugEvent(LPDEBUG_EVENT lpDebugEvent, DWORD dwMilliseconds);
@@ -170,6 +177,28 @@ _DbgUiGetThreadDebugObject = bind(ntdll, "DbgUiGetThreadDebugObject", HANDLE, ()
 _DbgUiSetThreadDebugObject = bind(ntdll, "DbgUiSetThreadDebugObject", None, (HANDLE,), never_fails)
 
 
+@cache
+def _our_dispatcher() -> int:
+    """Where this process has the function of ntdll through which the kernel raises exceptions; 0 if it has none.
+
+    Windows loads ntdll at one address in all processes of a kind until it is started again.
+    """
+    try:
+        return ctypes.cast(ntdll.function(DISPATCHER), ctypes.c_void_p).value or 0
+    except AttributeError:
+        return 0
+
+
+def is_raised_by_kernel(address: int | None, narrow_dispatcher: int = 0) -> bool:
+    """An exception at this address was raised by the kernel on a return from a call, and not by the program.
+
+    `RaiseException` gives its own address to what a program raises. `narrow_dispatcher`: where a 32-bit process under
+    a 64-bit debugger has the function in its 32-bit ntdll, if that is known.
+    """
+    begins = (_our_dispatcher(), narrow_dispatcher)
+    return address is not None and any(begin and begin <= address < begin + _DISPATCHER_BYTES for begin in begins)
+
+
 def _let_children_inherit(process: Handle) -> None:
     flags = DWORD(1)
     cannot = UnsupportedPlatform(
@@ -202,7 +231,7 @@ class DebugPort:
                 self._object = Handle(_DbgUiGetThreadDebugObject())
             except AttributeError:  # an ntdll without these exports
                 pass
-        self._both = None if self._object is None else (self._wake, self._object)
+        self._both = None if self._object is None else WaitSet((self._wake, self._object))
 
     @property
     def polling(self) -> bool:
@@ -226,7 +255,7 @@ class DebugPort:
         limit = INFINITE if timeout_ms is None else min(timeout_ms, INFINITE - 1)
         if self._both is None:
             return self._event if _WaitForDebugEvent(self._event, min(limit, _POLL_MS)) else None
-        if wait_any(self._both, limit) == 1 and _WaitForDebugEvent(self._event, 0):
+        if self._both.wait(limit) == 1 and _WaitForDebugEvent(self._event, 0):
             return self._event
         return None
 

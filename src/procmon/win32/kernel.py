@@ -27,6 +27,7 @@ __all__ = [
     "INFINITE",
     "PROCESS_QUERY_LIMITED_INFORMATION",
     "PROCESS_TERMINATE",
+    "WaitSet",
     "create_event",
     "is_wine",
     "is_wow64",
@@ -102,14 +103,25 @@ def set_event(event: Handle) -> None:
     _SetEvent(int(event))
 
 
-def wait_any(handles: Sequence[Handle], timeout_ms: int = INFINITE) -> int | None:
-    """Wait for one of at most 64 handles; its index, or None when the time passed first.
+class WaitSet:
+    """At most 64 handles to wait for, all open as long as it is used. Raises: ValueError when one is closed."""
 
-    Ctrl+C does not end a wait: wait in slices. Raises: OSError; ValueError when one is closed.
-    """
-    values = (HANDLE * len(handles))(*map(int, handles))
-    result = _WaitForMultipleObjects(len(handles), values, False, timeout_ms)
-    return None if result == _WAIT_TIMEOUT else int(result)
+    def __init__(self, handles: Sequence[Handle]) -> None:
+        self._handles = handles  # keeps them from being collected
+        self._values = (HANDLE * len(handles))(*map(int, handles))
+
+    def wait(self, timeout_ms: int = INFINITE) -> int | None:
+        """The index of one that is set, or None when the time passed first.
+
+        Ctrl+C does not end a wait: wait in slices. Raises: OSError.
+        """
+        result = _WaitForMultipleObjects(len(self._values), self._values, False, timeout_ms)
+        return None if result == _WAIT_TIMEOUT else int(result)
+
+
+def wait_any(handles: Sequence[Handle], timeout_ms: int = INFINITE) -> int | None:
+    """Wait once for one of at most 64 handles, as `WaitSet.wait` does."""
+    return WaitSet(handles).wait(timeout_ms)
 
 
 # --------------------------------------------------------------------------------------------------------- processes

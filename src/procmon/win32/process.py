@@ -6,11 +6,19 @@ one open handle serves many questions and all are sure to be about the same proc
 
 import ctypes
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import NamedTuple, SupportsInt
 
 from . import kernel
 from ._bind import BOOL, DWORD, HANDLE, bind, check_ntstatus, fail_on_zero, kernel32, never_fails, ntdll
-from .codes import ERROR_INVALID_PARAMETER, ERROR_NOT_SUPPORTED, code_of
+from .codes import (
+    ERROR_BAD_LENGTH,
+    ERROR_INSUFFICIENT_BUFFER,
+    ERROR_INVALID_PARAMETER,
+    ERROR_MORE_DATA,
+    ERROR_NOT_SUPPORTED,
+    code_of,
+)
 
 __all__ = [
     "PROCESS_QUERY_INFORMATION",
@@ -20,10 +28,12 @@ __all__ = [
     "basics",
     "clear_debugged_mark",
     "command_line",
+    "command_line_in_memory",
     "created_at",
     "current_directory",
     "datetime_of",
     "has_exited",
+    "has_strict_handle_checks",
     "image_path",
     "native_image_path",
     "running",
@@ -34,7 +44,10 @@ PROCESS_QUERY_INFORMATION = 0x0400
 
 _POINTER = ctypes.sizeof(ctypes.c_void_p)
 _FILETIME_EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
-_MAX_PATH_CHARACTERS = 32768
+_PATH_SIZES = (512, 32768)
+"""Characters for which room is made, one after the other: to clear 64 KiB for each path costs more than the call."""
+_TOO_SMALL = (ERROR_BAD_LENGTH, ERROR_INSUFFICIENT_BUFFER, ERROR_MORE_DATA)
+"""What becomes of STATUS_INFO_LENGTH_MISMATCH, STATUS_BUFFER_TOO_SMALL and STATUS_BUFFER_OVERFLOW."""
 _PARAMETERS, _CURRENT_DIRECTORY, _COMMAND_LINE = (0x20, 0x38, 0x70) if _POINTER == 8 else (0x10, 0x24, 0x40)
 """Where the PEB has the address of the parameters, and these have the two texts."""
 
@@ -99,7 +112,17 @@ _WriteProcessMemory = bind(
     fail_on_zero,
 )
 
+# https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-getprocessmitigationpolicy
+# BOOL GetProcessMitigationPolicy(HANDLE process, PROCESS_MITIGATION_POLICY policy, PVOID buffer, SIZE_T bytes);
+_GetProcessMitigationPolicy = bind(
+    kernel32,
+    "GetProcessMitigationPolicy",
+    BOOL,
+    (HANDLE, ctypes.c_int32, ctypes.c_void_p, ctypes.c_size_t),
+    fail_on_zero,
+)
 
+_PAGE_BYTES = 4096
 _NO_DATE = 2_650_467_744_000_000_000
 """The FILETIME of the year 10000."""
 
@@ -191,15 +214,32 @@ def running() -> list[Listed]:
 
 def image_path(process: SupportsInt) -> str:
     """DOS path of its executable, as spelled by the system. Needs PROCESS_QUERY_LIMITED_INFORMATION."""
-    text = ctypes.create_unicode_buffer(_MAX_PATH_CHARACTERS)
-    _QueryFullProcessImageNameW(int(process), 0, text, DWORD(len(text)))
+    for characters in _PATH_SIZES:
+        text = ctypes.create_unicode_buffer(characters)
+        try:
+            _QueryFullProcessImageNameW(int(process), 0, text, DWORD(characters))
+            break
+        except OSError as error:
+            if code_of(error) != ERROR_INSUFFICIENT_BUFFER or characters == _PATH_SIZES[-1]:
+                raise
     return _without_prefix(text.value)
 
 
 def native_image_path(process: SupportsInt) -> str:
     r"""Native path of its executable, ``\Device\...``. Needs PROCESS_QUERY_LIMITED_INFORMATION."""
-    buffer, needed = ctypes.create_string_buffer(2 * _POINTER + 2 * _MAX_PATH_CHARACTERS), DWORD()
-    _NtQueryInformationProcess(int(process), _PROCESS_IMAGE_FILE_NAME, buffer, len(buffer), needed)
+    return _text_information(process, _PROCESS_IMAGE_FILE_NAME)
+
+
+def _text_information(process: SupportsInt, kind: int) -> str:
+    """What the system tells as a UNICODE_STRING. Most are short; the longest has 32,767 characters."""
+    for characters in _PATH_SIZES:
+        buffer = ctypes.create_string_buffer(2 * _POINTER + 2 * characters)
+        try:
+            _NtQueryInformationProcess(int(process), kind, buffer, len(buffer), DWORD())
+            break
+        except OSError as error:
+            if code_of(error) not in _TOO_SMALL or characters == _PATH_SIZES[-1]:
+                raise
     return _unicode_string(buffer.raw)
 
 
@@ -241,18 +281,17 @@ def command_line(process: SupportsInt) -> str:
     a 64-bit Windows has two PEBs: a 64-bit Python reads the 64-bit one, which is complete from the start, a 32-bit
     Python can read the other alone. Needs PROCESS_QUERY_LIMITED_INFORMATION, and for the PEB PROCESS_VM_READ.
     """
-    buffer = ctypes.create_string_buffer(2 * _POINTER + 2 * 32768)
     try:
-        _NtQueryInformationProcess(int(process), _PROCESS_COMMAND_LINE_INFORMATION, buffer, len(buffer), DWORD())
+        return _text_information(process, _PROCESS_COMMAND_LINE_INFORMATION)
     except OSError as error:
         if code_of(error) != ERROR_INVALID_PARAMETER:  # of STATUS_INVALID_INFO_CLASS
             raise
-        return _command_line_in_memory(process)
-    return _unicode_string(buffer.raw)
+        return command_line_in_memory(process)
 
 
-def _command_line_in_memory(process: SupportsInt) -> str:
-    return _parameter(process, _COMMAND_LINE)
+def command_line_in_memory(process: SupportsInt, peb: int = 0) -> str:
+    """The same from its PEB, whose address may be known already. Needs PROCESS_VM_READ."""
+    return _parameter(process, _COMMAND_LINE, peb)
 
 
 def current_directory(process: SupportsInt) -> str:
@@ -263,24 +302,34 @@ def current_directory(process: SupportsInt) -> str:
     return folder if folder.endswith("\\") or not folder else folder + "\\"  # Wine leaves it out
 
 
-def _parameter(process: SupportsInt, text_at: int) -> str:
+def _parameter(process: SupportsInt, text_at: int, peb: int = 0) -> str:
     """A UNICODE_STRING of its RTL_USER_PROCESS_PARAMETERS, which its PEB names."""
-    if kernel.is_wow64() and not kernel.is_wow64(process):
+    if _we_are_wow64() and not kernel.is_wow64(process):
         advice = "a 32-bit Python cannot read a 64-bit process: use a 64-bit Python"
         raise OSError(0, advice, None, ERROR_NOT_SUPPORTED)
-    peb = basics(process).peb
-    parameters = int.from_bytes(_read(process, peb + _PARAMETERS, _POINTER), "little")
-    head = _read(process, parameters + text_at, 2 * _POINTER)
+    at = int.from_bytes(_read(process, (peb or basics(process).peb) + _PARAMETERS, _POINTER), "little")
+    # The texts stand behind the structure: what is left of its page, which is there for sure, has the short ones.
+    page = _read(process, at, -at % _PAGE_BYTES or _PAGE_BYTES)
+    head = page[text_at : text_at + 2 * _POINTER]
+    if len(head) < 2 * _POINTER:
+        head = _read(process, at + text_at, 2 * _POINTER)
     length, text = int.from_bytes(head[:2], "little"), int.from_bytes(head[_POINTER:], "little")
+    if at <= text and text + length <= at + len(page):
+        return _decode(page[text - at : text - at + length])
     return _decode(_read(process, text, length)) if length else ""
 
 
-def clear_debugged_mark(process: SupportsInt) -> bool:
+@cache
+def _we_are_wow64() -> bool:
+    return kernel.is_wow64()
+
+
+def clear_debugged_mark(process: SupportsInt, peb: int) -> None:
     """Take BeingDebugged out of its PEBs: its loader neither stops for a debugger nor sets up the slow debug heap.
 
-    Always True. Needs PROCESS_VM_WRITE and PROCESS_VM_OPERATION.
+    `peb` is the address of its PEB. Needs PROCESS_VM_WRITE and PROCESS_VM_OPERATION.
     """
-    marks = [basics(process).peb + 2]
+    marks = [peb + 2]
     if _POINTER == 8:  # a 32-bit Python is given the address of the 32-bit one, and has no other
         wow64 = ctypes.c_uint64()
         _NtQueryInformationProcess(int(process), _PROCESS_WOW64_INFORMATION, ctypes.byref(wow64), _POINTER, None)
@@ -290,7 +339,22 @@ def clear_debugged_mark(process: SupportsInt) -> bool:
             marks.append(wow64.value + 2)
     for mark in marks:
         _WriteProcessMemory(int(process), mark, b"\0", 1, None)
-    return True
+
+
+_PROCESS_STRICT_HANDLE_CHECK_POLICY = 3
+
+
+def has_strict_handle_checks(process: SupportsInt) -> bool:
+    """Windows raises an exception for each bad handle that it uses, debugger or not, because it asked for that.
+
+    False where Windows has no such policy (before Windows 8) or does not tell. Needs PROCESS_QUERY_INFORMATION.
+    """
+    flags = DWORD()
+    try:
+        _GetProcessMitigationPolicy(int(process), _PROCESS_STRICT_HANDLE_CHECK_POLICY, ctypes.byref(flags), 4)
+    except (OSError, AttributeError):
+        return False
+    return bool(flags.value & 1)  # RaiseExceptionOnInvalidHandleReference
 
 
 def _read(process: SupportsInt, address: int, size: int) -> bytes:
