@@ -46,6 +46,7 @@ from .records import DecidedBy, Decision, ProcessFlags, ProcessHelper, RuleNote,
 from .system.details import Integrity, ProcessDetails, inspect
 from .system.listing import ProcessList, processes
 from .system.signature import Signature, SignatureKind, SignatureStatus
+from .system.tables import DecisionList
 from .system.tree import ProcessTree, tree
 from .util import version as _version
 
@@ -63,6 +64,7 @@ __all__ = [
     "DecidedBy",
     "Decider",
     "Decision",
+    "DecisionList",
     "DriverAlreadyInstalled",
     "DriverCounters",
     "DriverError",

@@ -296,7 +296,7 @@ def test_an_error_that_is_not_the_end_leaves_the_gate_as_it_is() -> None:
 
 def test_a_verdict_that_the_driver_cannot_have_is_refused_before_anything_is_opened() -> None:
     device = Device()
-    with pytest.raises(ValueError, match="on_disconnect must be ALLOW or BLOCK"):
+    with pytest.raises(ValueError, match="on_disconnect is ALLOW or BLOCK"):
         DriverGate(device, on_disconnect=procmon.DEFER)
     assert device.requests == []
 
@@ -351,3 +351,40 @@ def test_a_held_process_that_is_shown_again_is_not_asked_about_twice() -> None:
         device.wake()
         until(lambda: len(monitor.history) == 2, "both decisions")
     assert asked == [4, 8]
+
+
+@pytest.mark.parametrize("bad", [2**32 + 8, -4])
+def test_one_process_that_cannot_be_does_not_cost_the_others_their_verdict(bad: int) -> None:
+    device = Device()
+    gate = DriverGate(device)
+    results = gate.allow(target(4), target(bad), replace(target(8), start_key=2**64), target(12))
+    assert results == [VerdictResult.DONE, VerdictResult.UNKNOWN, VerdictResult.UNKNOWN, VerdictResult.DONE]
+    [data] = [data for code, data, _ in device.requests if code == protocol.ALLOW]
+    assert data == protocol.encode_targets([(4, 4), (12, 12)])
+
+
+def test_fail_says_what_is_not_given() -> None:
+    gate = DriverGate(Device(), fail=BLOCK, on_limit=ALLOW)
+    assert gate.failures == {
+        "on_timeout": BLOCK,
+        "on_disconnect": BLOCK,
+        "on_limit": ALLOW,
+        "on_tamper": BLOCK,
+        "on_pico": BLOCK,
+    }
+    assert "on_timeout=block" in repr(gate)
+    assert DriverGate(Device()).failures["on_tamper"] is BLOCK
+    assert DriverGate(Device(), fail=ALLOW).failures["on_tamper"] is ALLOW
+    assert "fail=block" in repr(DriverGate(Device(), fail=BLOCK))
+
+
+@pytest.mark.parametrize("command", ["notepad.exe", ["cmd"], 4, None])
+def test_a_command_in_place_of_a_device_is_answered_with_the_gate_for_commands(command: str) -> None:
+    with pytest.raises(TypeError, match=r"DebugGate\.run\(command\) holds those of one command"):
+        DriverGate(command)
+
+
+def test_terminate_ends_what_is_held_by_a_verdict() -> None:
+    device = Device()
+    DriverGate(device).terminate(replace(target(4), paused=True))
+    assert device.codes()[-1] == protocol.BLOCK

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from procmon import ALLOW, BLOCK, DEFER, DecidedBy, ProcessFlags, VerdictResult
 from procmon.driver import protocol
 from procmon.driver.info import DriverCounters, DriverFeatures, DriverInfo
+from procmon.util.filetime import from_filetime, to_filetime
 from procmon.util.paths import lowercase
 
 u32 = st.integers(0, 2**32 - 1)
@@ -229,21 +230,21 @@ def test_an_exited_record_has_its_status_and_who_decided() -> None:
 
 @given(st.datetimes(min_value=datetime(1601, 1, 1, 0, 0, 1)).map(lambda moment: moment.replace(tzinfo=UTC)))
 def test_times_come_back_to_the_microsecond(moment: datetime) -> None:
-    assert protocol.from_filetime(protocol.to_filetime(moment)) == moment
+    assert from_filetime(to_filetime(moment)) == moment
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_every_filetime_is_a_time_or_none(ticks: int) -> None:
-    moment = protocol.from_filetime(ticks)
-    assert moment is None or protocol.to_filetime(moment) == ticks // 10 * 10
+    moment = from_filetime(ticks)
+    assert moment is None or to_filetime(moment) == ticks // 10 * 10
 
 
 def test_times_need_a_zone_and_keep_the_instant() -> None:
     there = datetime(2020, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))
-    assert protocol.from_filetime(protocol.to_filetime(there)) == datetime(2020, 1, 1, tzinfo=UTC)
-    assert protocol.to_filetime(None) == 0
+    assert from_filetime(to_filetime(there)) == datetime(2020, 1, 1, tzinfo=UTC)
+    assert to_filetime(None) == 0
     with pytest.raises(ValueError, match="no time zone"):
-        protocol.to_filetime(datetime(2020, 1, 1))
+        to_filetime(datetime(2020, 1, 1))
 
 
 @given(st.text())

@@ -15,10 +15,11 @@ names both sizes, and a value of a `Record` that this version does not know is k
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from ..records import STATUS_BLOCKED as STATUS_BLOCKED
 from ..records import DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
+from ..util.filetime import from_filetime
 from ..util.paths import lowercase
 
 # ----------------------------------------------------------------------------------------------------- constants
@@ -91,7 +92,6 @@ FEATURE_THREAD_NOTIFY = 0x10
 FEATURE_SUBSYSTEMS = 0x20
 FEATURE_SIGNATURE_LEVEL = 0x40
 
-STATUS_BLOCKED = 0xC0000364
 STATUS_UNKNOWN = 0x103
 
 NO_TIMEOUT = 0
@@ -216,27 +216,6 @@ LAYOUTS = {layout.name: layout for layout in list(globals().values()) if isinsta
 """Every struct of the header by its C++ name."""
 
 # ------------------------------------------------------------------------------------------- times, texts, padding
-
-_EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
-_LAST_TICK = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1) * 10 + 9
-
-
-def from_filetime(ticks: int) -> datetime | None:
-    """A FILETIME (100 ns since 1601, UTC) as an aware datetime; None for 0 and for what no datetime can hold.
-
-    >>> from_filetime(116_444_736_000_000_000).isoformat()
-    '1970-01-01T00:00:00+00:00'
-    """
-    return _EPOCH + timedelta(microseconds=ticks // 10) if 0 < ticks <= _LAST_TICK else None
-
-
-def to_filetime(moment: datetime | None) -> int:
-    """The way back; 0 for None. Raises: ValueError for a naive datetime."""
-    if moment is None:
-        return 0
-    if moment.tzinfo is None:
-        raise ValueError(f"{moment!r} has no time zone: use datetime.now(UTC)")
-    return (moment - _EPOCH) // timedelta(microseconds=1) * 10
 
 
 def _utf16(text: str) -> bytes:
@@ -411,6 +390,12 @@ def encode_register(
 def encode_list(after_key: int = 0) -> bytes:
     """LIST: from the start, or from the `next_key` of the reply before."""
     return LIST_REQUEST.pack(after_key=after_key)
+
+
+def is_target(identity: tuple[int, int]) -> bool:
+    """A pid and a start key that fit into their fields."""
+    pid, start_key = identity
+    return 0 <= pid < 1 << 32 and 0 <= start_key < 1 << 64
 
 
 def encode_targets(identities: Sequence[tuple[int, int]]) -> bytes:

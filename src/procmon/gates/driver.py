@@ -2,9 +2,9 @@ r"""The gate of the whole machine: every new process, held by the driver behind 
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Protocol, Self
 
 from ..driver import protocol
@@ -12,9 +12,11 @@ from ..driver.info import DEVICE, INFO_BYTES, DriverInfo, foreign_driver, open_d
 from ..errors import DriverNotRunning, GateClosed, ProcmonError, VersionMismatch
 from ..records import ProcessHelper, Verdict, VerdictResult
 from ..system.terminate import terminate
+from ..util.arguments import check_process, check_seconds
 from ..util.threads import run_in_thread
 from ..win32.device import Connection
 from ..win32.translate import REGISTER, REQUEST, translate, translated
+from .base import describe_failures, resolve_failures
 
 __all__ = ["DriverConnection", "DriverGate"]
 
@@ -51,12 +53,14 @@ class DriverGate:
     `on_tamper`: for a process into which another one put a thread before it ran, where that thread cannot be held
     (before Windows 10). ALLOW only marks it: it is held and asked about like any other.
     `on_pico`: for the creation of WSL 1 processes, which cannot be held.
+    `fail`: ALLOW or BLOCK for each of these that is not given. Where it is not given either, they are ALLOW, but
+    `on_tamper` is BLOCK.
     `exempt_descendants`: what this program starts, at any depth, is never held, so that it cannot wait for itself.
     `report_exits`: `fetch` gives each process once more when it has gone.
     `device`: the device's path, or a `DriverConnection`.
 
     Raises: DriverNotInstalled, DriverNotRunning, AccessDenied when not elevated, ControllerBusy (with the pid of who
-    has it), VersionMismatch, UnsupportedPlatform off Windows; ValueError for a hold timeout or verdict that cannot be.
+    has it), VersionMismatch, UnsupportedPlatform off Windows; TypeError or ValueError for an argument that cannot be.
 
     ``procmon.Monitor(procmon.DriverGate())``, or by hand::
 
@@ -68,7 +72,7 @@ class DriverGate:
     >>> procmon.DriverGate(on_timeout=procmon.DEFER)
     Traceback (most recent call last):
         ...
-    ValueError: on_timeout must be ALLOW or BLOCK, not <Verdict.DEFER>: the driver cannot defer
+    ValueError: on_timeout is ALLOW or BLOCK; not <Verdict.DEFER>
     """
 
     def __init__(
@@ -76,26 +80,34 @@ class DriverGate:
         device: str | DriverConnection = DEVICE,
         *,
         hold_timeout: float | None = 60.0,
-        on_timeout: Verdict = Verdict.ALLOW,
-        on_disconnect: Verdict = Verdict.ALLOW,
-        on_limit: Verdict = Verdict.ALLOW,
-        on_tamper: Verdict = Verdict.BLOCK,
-        on_pico: Verdict = Verdict.ALLOW,
+        fail: Verdict | None = None,
+        on_timeout: Verdict | None = None,
+        on_disconnect: Verdict | None = None,
+        on_limit: Verdict | None = None,
+        on_tamper: Verdict | None = None,
+        on_pico: Verdict | None = None,
         exempt_descendants: bool = True,
         report_exits: bool = True,
     ) -> None:
-        timeout_ms = _milliseconds(hold_timeout)
-        self._registration = partial(
-            protocol.encode_register,
-            hold_timeout_ms=timeout_ms,
+        _check_device(device)
+        self._failures = failures = resolve_failures(
+            fail,
             on_timeout=on_timeout,
             on_disconnect=on_disconnect,
             on_limit=on_limit,
             on_tamper=on_tamper,
             on_pico=on_pico,
+        )
+        self._registration = partial(
+            protocol.encode_register,
+            hold_timeout_ms=_milliseconds(hold_timeout),
+            on_timeout=failures["on_timeout"],
+            on_disconnect=failures["on_disconnect"],
+            on_limit=failures["on_limit"],
+            on_tamper=failures["on_tamper"],
+            on_pico=failures["on_pico"],
             flags=protocol.EXEMPT_DESCENDANTS * exempt_descendants | protocol.REPORT_EXITS * report_exits,
         )
-        self._registration(0)  # once before anything is opened, so that a bad verdict leaves nothing behind
         self._connection: DriverConnection = open_device(Connection, device) if isinstance(device, str) else device
         self._closed = False
         self._lost: ProcmonError | None = None
@@ -113,7 +125,7 @@ class DriverGate:
 
     def __repr__(self) -> str:
         state = " whose driver was stopped" if self._lost else " closed" if self._closed else ""
-        return f"<DriverGate {self.name}{state}>"
+        return f"<DriverGate {self.name}{state}{describe_failures(self._failures)}>"
 
     def __enter__(self) -> Self:
         return self
@@ -127,6 +139,11 @@ class DriverGate:
     def name(self) -> str:
         """The device's path."""
         return self._connection.path
+
+    @property
+    def failures(self) -> Mapping[str, Verdict]:
+        """What the driver decides where it gets no answer: ``on_timeout``, ``on_disconnect`` and the others."""
+        return MappingProxyType(self._failures)
 
     @property
     def closed(self) -> bool:
@@ -143,6 +160,7 @@ class DriverGate:
 
         Ctrl+C ends it within a quarter of a second, and so does the end of the driver.
         """
+        check_seconds("timeout", timeout)
         end = None if timeout is None else time.monotonic() + timeout
         while not self.ended:
             left = _SLICE if end is None else min(_SLICE, max(0.0, end - time.monotonic()))
@@ -204,6 +222,7 @@ class DriverGate:
 
         Raises: StaleProcess when it has gone; AccessDenied when Windows refuses; GateClosed.
         """
+        check_process("process", process)
         if process.paused and self.block(process) == [VerdictResult.DONE]:
             return
         terminate(process)
@@ -268,11 +287,16 @@ class DriverGate:
             self._buffer_bytes = max(2 * self._buffer_bytes, protocol.RECORDS_HEADER.size + reply.needed_bytes)
 
     def _answer(self, code: int, processes: tuple[ProcessHelper, ...]) -> list[VerdictResult]:
-        answers: list[VerdictResult] = []
-        for first in range(0, len(processes), protocol.MAX_TARGETS):
-            batch = [process.identity for process in processes[first : first + protocol.MAX_TARGETS]]
+        identities = [check_process("process", process).identity for process in processes]
+        # One that no driver can have given, a pid of more than 32 bits say, must not cost the others their verdict.
+        possible = [identity for identity in identities if protocol.is_target(identity)]
+        results: list[VerdictResult] = []
+        for first in range(0, len(possible), protocol.MAX_TARGETS):
+            batch = possible[first : first + protocol.MAX_TARGETS]
             reply = self._request(code, protocol.encode_targets(batch), 4 * len(batch))
-            answers += protocol.decode_answers(reply, len(batch))
+            results += protocol.decode_answers(reply, len(batch))
+        given = iter(results)
+        answers = [next(given) if protocol.is_target(one) else VerdictResult.UNKNOWN for one in identities]
         if not processes and self.ended:
             self._request(code)  # raises, as it does with processes
         return answers
@@ -308,8 +332,18 @@ class DriverGate:
         return f"process {pid}" if pid else "another program"
 
 
+def _check_device(device: str | DriverConnection) -> None:
+    if isinstance(device, str) and device.startswith("\\"):
+        return
+    if isinstance(device, str) or not hasattr(device, "request"):
+        raise TypeError(
+            f"{device!r} is no device: DriverGate() holds every new process of the machine;"
+            " DebugGate.run(command) holds those of one command, DebugGate.attach(pid) those of one process"
+        )
+
+
 def _milliseconds(hold_timeout: float | None) -> int:
-    if hold_timeout is None:
+    if check_seconds("hold_timeout", hold_timeout) is None or hold_timeout is None:
         return protocol.NO_TIMEOUT
     if not 0 < hold_timeout * 1000 < protocol.UNLIMITED:
         raise ValueError(f"hold_timeout is a number of seconds above 0, or None to hold for ever; not {hold_timeout!r}")

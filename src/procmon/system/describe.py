@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import SupportsInt, TypeVar
 
 from ..records import ProcessFlags, ProcessHelper
+from ..util.filetime import from_filetime
 from ..util.paths import lowercase
 from ..win32 import process as win32_process
 
@@ -44,7 +45,7 @@ def describe(
         image_name=lowercase(path),
         paused=paused,
         start_key=max(created, earliest_key),
-        created=win32_process.datetime_of(created) if created else None,
+        created=from_filetime(created),
         command_line=command_line,
         native_name=native,
         flags=flags,

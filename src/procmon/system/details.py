@@ -11,6 +11,7 @@ from typing import TypeVar, cast
 from ..errors import StaleProcess
 from ..records import ProcessFlags, ProcessHelper
 from ..util.arguments import check_process_or_pid
+from ..util.filetime import from_filetime
 from ..win32 import kernel, token
 from ..win32 import process as win32_process
 from ..win32.codes import ERROR_ACCESS_DENIED, ERROR_INVALID_PARAMETER, code_of
@@ -76,7 +77,7 @@ def inspect(process: ProcessHelper | int) -> "ProcessDetails":
         raise gone
     if record is None:
         return ProcessDetails(describe(handle, pid, flags=ProcessFlags.RUNNING_BEFORE), handle)
-    created = win32_process.datetime_of(win32_process.created_at(handle))
+    created = from_filetime(win32_process.created_at(handle))
     if record.exited or started_after(record, created):
         raise StaleProcess(f"{record!r} has gone: pid {pid} belongs to a process created {created}", record)
     return ProcessDetails(record, handle)

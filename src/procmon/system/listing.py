@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from ..records import ProcessFlags, ProcessHelper, printable
 from ..util.arguments import check_pid
+from ..util.filetime import from_filetime
 from ..util.globs import compile_glob
 from ..util.html import html_table
 from ..util.paths import lowercase
@@ -109,6 +110,6 @@ def _record(listed: win32_process.Listed) -> ProcessHelper:
         parent_pid=listed.parent_pid,
         image_name=lowercase(listed.name),
         start_key=listed.created,
-        created=win32_process.datetime_of(listed.created) if listed.created else None,
+        created=from_filetime(listed.created),
         flags=ProcessFlags.RUNNING_BEFORE | ProcessFlags.NAME_MISSING,
     )

@@ -2,6 +2,7 @@
 
 from ..errors import AccessDenied, StaleProcess
 from ..records import STATUS_BLOCKED, ProcessHelper
+from ..util.filetime import from_filetime
 from ..util.paths import lowercase
 from ..win32 import kernel
 from ..win32 import process as win32_process
@@ -23,7 +24,7 @@ def terminate(process: ProcessHelper) -> None:
             if process.created is None:
                 same = lowercase(win32_process.image_path(handle)) == process.image_name
             else:
-                same = win32_process.datetime_of(win32_process.created_at(handle)) == process.created
+                same = from_filetime(win32_process.created_at(handle)) == process.created
             if not same or win32_process.has_exited(handle):
                 raise StaleProcess(f"{process!r} has gone: there is nothing left to end", process)
             kernel.terminate_process(handle, STATUS_BLOCKED)

@@ -5,7 +5,6 @@ one open handle serves many questions and all are sure to be about the same proc
 """
 
 import ctypes
-from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import NamedTuple, SupportsInt
 
@@ -31,7 +30,6 @@ __all__ = [
     "command_line_in_memory",
     "created_at",
     "current_directory",
-    "datetime_of",
     "has_exited",
     "has_strict_handle_checks",
     "image_path",
@@ -43,7 +41,6 @@ PROCESS_VM_READ = 0x0010
 PROCESS_QUERY_INFORMATION = 0x0400
 
 _POINTER = ctypes.sizeof(ctypes.c_void_p)
-_FILETIME_EPOCH = datetime(1601, 1, 1, tzinfo=UTC)
 _PATH_SIZES = (512, 32768)
 """Characters for which room is made, one after the other: to clear 64 KiB for each path costs more than the call."""
 _TOO_SMALL = (ERROR_BAD_LENGTH, ERROR_INSUFFICIENT_BUFFER, ERROR_MORE_DATA)
@@ -135,15 +132,6 @@ def created_at(process: SupportsInt) -> int:
     created, other = ctypes.c_uint64(), ctypes.c_uint64()
     _GetProcessTimes(int(process), created, other, other, other)
     return created.value if created.value < _NO_DATE else 0
-
-
-def datetime_of(filetime: int) -> datetime:
-    """A FILETIME as an aware UTC datetime, cut to microseconds.
-
-    >>> datetime_of(133_485_408_000_000_009)
-    datetime.datetime(2024, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)
-    """
-    return _FILETIME_EPOCH + timedelta(microseconds=filetime // 10)
 
 
 def has_exited(process: SupportsInt) -> bool:
