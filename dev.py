@@ -6,7 +6,7 @@
     python3 dev.py check                      ruff, mypy for both systems, layers, layout
     python3 dev.py driver [--debug]           build/driver/{x64,x86,arm64,wine}/procmon.sys and the host library
     python3 dev.py wine [--fresh] -- ARGS     the Windows Python on ARGS, with the package on its path
-    python3 dev.py bench                      how long things take, measured
+    python3 dev.py bench [NAME ...]           how long things take, measured
     python3 dev.py wheel                      dist/procmon_gate-*.whl
 
 Each command sets up what it needs (on Debian as root or by sudo), tells so in a line, and is quick when nothing is
@@ -181,13 +181,14 @@ def check(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Run the measurements of tests/bench.py, on this system's Python and on the Windows one."""
+    """Run the benchmarks, or those of these names, on this system's Python and on the Windows one."""
+    names = options.arguments
     build_drivers(["host"] if WINDOWS else ["wine", "host"])
-    status = programs.run_attached([str(venv()), "tests/bench.py"], programs.with_paths())
-    if WINDOWS or status:
+    status = programs.run_attached([str(venv()), "-m", "bench", *names], programs.with_paths())
+    if WINDOWS or status or (names and not {"windows", "imports"} & set(names)):
         return status
     with private_windows() as prefix:
-        return run_windows(["tests/bench.py"], prefix)
+        return run_windows(["-m", "bench", *(names or ["windows", "imports"])], prefix)
 
 
 def wheel(options: argparse.Namespace) -> int:
@@ -217,6 +218,8 @@ def parser() -> argparse.ArgumentParser:
             added.add_argument("--long", action="store_true", help="minutes of fuzzing and stress instead of seconds")
         elif command is driver:
             added.add_argument("--debug", action="store_true", help="with assertions, and without optimisation")
+        elif command is bench:
+            added.add_argument("arguments", nargs="*", metavar="NAME")
         elif command is wine:
             added.add_argument("--fresh", action="store_true", help="in a Windows of its own that is gone afterwards")
             added.add_argument("arguments", nargs=argparse.REMAINDER, metavar="-- ARGS")

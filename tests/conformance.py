@@ -233,6 +233,26 @@ class GateConformance:
         gate.allow(self.record(gate, pid))
         assert time.monotonic() - began < self.patience
 
+    def test_every_call_but_wait_returns_promptly_though_a_process_is_held_and_a_thread_waits(
+        self, adapter: Adapter
+    ) -> None:
+        gate = adapter.gate
+        record = self.record(gate, adapter.start())
+        other = replace(record, pid=0x7FFFFFF0)
+        waiting = threading.Thread(target=lambda: gate.wait(self.patience), daemon=True)
+        waiting.start()
+        calls: list[Callable[[], object]] = [
+            gate.fetch, gate.snapshot, lambda: gate.allow(other), lambda: gate.block(other), gate.wake,
+            lambda: gate.allow(record), lambda: gate.block(record), gate.close,
+        ]  # fmt: skip
+        for number, call in enumerate(calls):
+            thread = threading.Thread(target=call, daemon=True)
+            thread.start()
+            thread.join(self.patience)
+            assert not thread.is_alive(), f"call {number} has not returned"
+        waiting.join(self.patience)
+        assert not waiting.is_alive()
+
     def test_close_lets_go_what_is_held_and_says_so_afterwards(self, adapter: Adapter) -> None:
         pids = [adapter.start(), adapter.start()]
         records = [self.record(adapter.gate, pids[0])]

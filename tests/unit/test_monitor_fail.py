@@ -57,15 +57,24 @@ def test_the_repr_shows_a_monitor_that_fails_closed() -> None:
     assert "fail" not in repr(procmon.Monitor(procmon.SimulatedGate()))
 
 
-@pytest.mark.parametrize("gates", [ALLOW, BLOCK])
-@pytest.mark.parametrize("fail", [ALLOW, BLOCK])
+@pytest.mark.parametrize(
+    "fail, failures, said",
+    [
+        (ALLOW, {"on_timeout": ALLOW, "on_disconnect": ALLOW, "on_tamper": BLOCK}, ""),
+        (BLOCK, {"on_timeout": BLOCK, "on_disconnect": BLOCK, "on_tamper": BLOCK}, ""),
+        (
+            ALLOW,
+            {"on_timeout": ALLOW, "on_disconnect": BLOCK},
+            "but its gate simulated has on_disconnect=BLOCK",
+        ),
+        (BLOCK, {"on_timeout": ALLOW, "on_disconnect": ALLOW}, "has on_timeout=ALLOW, on_disconnect=ALLOW: give both"),
+    ],
+)
 def test_a_monitor_that_fails_otherwise_than_its_gate_is_warned_about(
-    caplog: pytest.LogCaptureFixture, gates: Verdict, fail: Verdict
+    caplog: pytest.LogCaptureFixture, fail: Verdict, failures: dict[str, Verdict], said: str
 ) -> None:
-    class Gate(procmon.SimulatedGate):
-        @property
-        def fail(self) -> Verdict:  # type: ignore[override]
-            return gates
-
-    procmon.Monitor(Gate(), fail=fail)
-    assert ("give both the same" in caplog.text) == (gates is not fail)
+    gate = procmon.SimulatedGate()
+    gate.failures = failures  # type: ignore[attr-defined,unused-ignore]
+    procmon.Monitor(gate, fail=fail)
+    assert said in caplog.text
+    assert bool(said) == bool(caplog.text)

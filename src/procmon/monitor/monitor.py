@@ -98,10 +98,11 @@ class Monitor:
             raise ValueError(f"workers is a whole number, 1 or more, not {workers!r}")
         if history < 0:
             raise ValueError(f"history is the number of decisions to keep, 0 or more, not {history!r}")
-        gates = getattr(gate, "fail", fail)
-        if isinstance(gates, Verdict) and gates is not fail:
-            text = "the monitor has fail=%s, but its gate %s has fail=%s: give both the same"
-            log(WARNING, text, fail.name, gate.name, gates.name)
+        failures: dict[str, Verdict] = getattr(gate, "failures", {})
+        differ = [f"{name}={verdict.name}" for name, verdict in failures.items() if verdict is not fail]
+        if differ and differ != ["on_tamper=BLOCK"]:
+            text = "the monitor has fail=%s, but its gate %s has %s: give both the same fail="
+            log(WARNING, text, fail.name, gate.name, ", ".join(differ))
         self._engine = Engine(
             gate, Options(default, on_error, deadline, on_deadline, workers, own, history, _sinks(audit))
         )

@@ -1,6 +1,6 @@
-"""What decisions of policies cost, and what that is compared with: part of ``dev.py bench``.
+"""What decisions of policies cost, and what that is compared with.
 
-Run alone, with src on PYTHONPATH, it prints a line for each. What must not grow is counted, and not timed, in
+What must not grow is counted, and not timed, in
 tests/unit/test_policy_index.py: the rules that are asked.
 """
 
@@ -10,11 +10,12 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 
 from procmon import Policy, PolicyWarning, ProcessHelper
 from procmon.policy.literals import Literals
+
+from .measure import TURNS, Row, row
 
 LINE = (
     r'"c:\program files\example vendor\application\updater.exe" --type=renderer --lang=de --field-trial-handle=1718,i '
@@ -28,19 +29,6 @@ MIXED = (
     "image = '*x{0}*.exe'\ncommand_line = '*{0}--z*'", "parent = 'parent{0}.exe'",
 )  # fmt: skip
 """Kinds of rules; half of them go by the path."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the report."""
-
-    name: str
-    microseconds: float
-    spread: float
-    """The slowest round by the fastest."""
-    compared_with: str
-    ratio: float
-    """To what it is compared with."""
 
 
 def rows() -> Iterator[Row]:
@@ -123,22 +111,12 @@ def _against(name: str, policy: Policy, other: Callable[[], object], compared_wi
 def _row(
     name: str, action: Callable[[], object], other: Callable[[], object], compared_with: str, times: int = 100
 ) -> Row:
-    """Both take turns, so that noise meets both; the fastest round counts."""
-    mine: list[float] = []
-    others: list[float] = []
-    for _ in range(9 if times > 1 else 3):
-        for found, measured, count in ((mine, action, times), (others, other, max(times // 10, 1))):
-            begin = time.perf_counter()
-            for _ in range(count):
-                measured()
-            found.append((time.perf_counter() - begin) / count)
-    return Row(name, min(mine) * 1e6, max(mine) / min(mine), compared_with, min(mine) / min(others))
+    def seconds(call: Callable[[], object], count: int) -> float:
+        begin = time.perf_counter()
+        for _ in range(count):
+            call()
+        return (time.perf_counter() - begin) / count
 
-
-if __name__ == "__main__":
-    for row in rows():
-        print(
-            f"{row.name:<46} {row.microseconds:>12,.1f} us  (x{row.spread:.1f})"
-            f"  {row.ratio:>8.3f} x {row.compared_with}",
-            flush=True,
-        )
+    fewer = max(times // 10, 1)
+    turns = TURNS if times > 1 else 3
+    return row(name, lambda: seconds(action, times), lambda: seconds(other, fewer), compared_with, turns=turns)
