@@ -317,7 +317,7 @@ class _Reader:
 
     def condition(self, path: Path, fact: str, value: object, depth: int) -> Condition | None:
         if not isinstance(value, dict):
-            words = self.words(path, fact, "glob", value)
+            words = self.words(path, fact, "glob", value, plain=True)
             return Condition(fact, (Globs.of("glob", fact, words),)) if words is not None else None
         before = len(self.mistakes)
         allowed = [*OPERATORS, *(BOUNDS if fact in ORDERED else ()), "known", "not", "case_sensitive"]
@@ -370,15 +370,15 @@ class _Reader:
         kind = Globs if operator in ("glob", "glob_all") else Words
         return kind.of(operator, fact, words, case_sensitive)
 
-    def words(self, path: Path, fact: str, operator: str, value: object) -> list[str] | None:
-        """The texts of one operator, or None where one of them is wrong."""
+    def words(self, path: Path, fact: str, operator: str, value: object, *, plain: bool = False) -> list[str] | None:
+        """The texts of one operator, or None where one of them is wrong; `plain` are those without a table."""
         found = value if isinstance(value, list) else [value]
         if not found:
             self.mistake(path, f"an empty list of {fact} matches nothing", "name some, or leave the key out")
             return None
         words = []
         for j, item in enumerate(found):
-            wrong = mistake_in(fact, item) if operator == "glob" else word_mistake(fact, operator, item)
+            wrong = mistake_in(fact, item) if plain else word_mistake(fact, operator, item)
             if wrong is None:
                 words.append(str(item))
             else:

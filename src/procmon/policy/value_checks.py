@@ -205,8 +205,11 @@ def _list(words: list[str]) -> str:
 def doubt_about(fact: str, operator: str, value: str, *, plain: bool = True) -> tuple[str, str] | None:
     """Why a value, though it can match, hardly does what was meant, and what to write instead.
 
-    Not `plain` is one in a table of operators: who writes one knows that ``|`` in a command line is a pipe.
+    Not `plain` is one in a table of operators: who writes one knows that ``|`` in a command line is a pipe. There a
+    glob that no path matches is a doubt only, since an imported rule must not keep a whole policy from loading.
     """
+    if not plain and operator in ("glob", "glob_all") and (wrong := mistake_in(fact, value)):
+        return wrong
     exact = operator in ("glob", "glob_all", "equals")
     if (exact or fact in IMAGES) and (plain or fact not in LINES) and (several := several_in(fact, value)):
         return f"{quoted(value)} is one value", f"write a list: {_list(several)}"

@@ -161,8 +161,10 @@ def _operators(fact: Fact) -> Operators:
 
 
 def _fit(there: Operators, added: Operators) -> bool:
-    """Both can stand in one table of operators."""
+    """Both can stand in one table of operators: a policy takes no ``known = false`` beside others, nor one twice."""
     case = "case_sensitive"
+    if "known" in there or "known" in added:
+        return False
     return there.get(case) == added.get(case) and not (there.keys() & added.keys()) - {case}
 
 

@@ -5,6 +5,7 @@ stand for any characters, backslashes too. A policy has operators for the usual 
 a glob, and in a path's glob ``*`` must be written in another way, since there it stays in one part of the path.
 """
 
+import re
 from itertools import product
 
 from sigma.types import Placeholder, SigmaString, SpecialChars
@@ -47,6 +48,10 @@ CASELESS = frozenset({"image", "parent", "integrity", "md5", "sha1", "sha256", "
 
 KEYWORD_FACTS = [fact for fact in FACTS.values() if fact != "session"]
 
+_CONTROL = re.compile("[\0-\x1f]")
+
+_LEVEL = re.compile(r"untrusted|low|medium|high|system|protected|s-1-16-\d+", re.IGNORECASE)
+
 STAR, MARK = SpecialChars.WILDCARD_MULTI, SpecialChars.WILDCARD_SINGLE
 
 MOST_MARKS = 4
@@ -72,7 +77,10 @@ def compared(field: str, text: SigmaString, *, case_sensitive: bool) -> Conditio
     fact = _fact(field)
     if case_sensitive and fact in CASELESS:
         raise CannotSay(f"letter case counts in the field {field}; a policy does not know the case of {fact}")
-    condition = _text(fact, _parts(text), case_sensitive)
+    parts = _parts(text)
+    if fact in PATHS and any(_CONTROL.search(part) for part in parts if isinstance(part, str)):
+        raise CannotSay(f"it asks for a control character in {fact}, where Windows allows none")
+    condition = _text(fact, parts, case_sensitive)
     if text.s == ["-"]:  # as Sysmon writes a value that it does not know
         return Any((condition, Fact(fact, "known", (False,))))
     return condition
@@ -123,6 +131,11 @@ def _text(fact: str, parts: list[Part], case_sensitive: bool) -> Condition:
             return _glob(fact, parts, case_sensitive)
     if fact in PATHS and "/" in text:
         raise CannotSay(f"it asks for a slash in {fact}, where a policy takes it for a backslash")
+    digits = dict(HASHES.values()).get(fact)
+    if digits is not None and operator == "equals" and not re.fullmatch(rf"[0-9a-fA-F]{{{digits}}}", text):
+        raise CannotSay(f"no {fact} is {text}; it has {digits} hexadecimal digits")
+    if fact == "integrity" and operator == "equals" and not _LEVEL.fullmatch(text):
+        raise CannotSay(f"Windows has no integrity level {text}")
     if fact == "session":
         if operator != "equals" or not text.isdecimal():
             raise CannotSay(f"it compares the number of the session with the text {text}")
@@ -188,4 +201,4 @@ def _hash(text: SigmaString) -> Condition:
 
 
 def _is_hex(digits: str) -> bool:
-    return bool(digits) and all(digit in "0123456789ABCDEF" for digit in digits)
+    return re.fullmatch("[0-9A-F]+", digits) is not None
