@@ -93,7 +93,7 @@ def test_closing_does_not_wait_for_a_write_that_hangs(path: Path, monkeypatch: p
     assert writing.wait(10)
     began = time.monotonic()
     log.close()
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 5, "it has waited for the write"
     assert log.closed
     goes_on.set()
     writer.join(10)

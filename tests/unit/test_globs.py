@@ -108,9 +108,9 @@ def test_it_agrees_with_the_definition(pattern: str, name: str) -> None:
 )
 def test_no_name_takes_long_to_compare(pattern: str, name: str) -> None:
     """Names are chosen by those whom a rule is to stop, and a comparison holds up all other threads."""
-    begin = time.perf_counter()
+    begin = time.thread_time()  # of the processor, whatever else it does
     assert not compile_glob(pattern)(name)
-    assert time.perf_counter() - begin < 1
+    assert time.thread_time() - begin < 5
 
 
 def test_three_stars_are_two_and_stars_that_end_a_part_need_its_separator() -> None:
