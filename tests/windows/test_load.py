@@ -10,9 +10,11 @@ import random
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 
 import pytest
 from kernel import WineKernel
@@ -24,6 +26,8 @@ from trees import BLOCKED
 
 STARTS = 2000 if os.environ.get("PROCMON_LONG") else 200
 AT_ONCE = 32
+Opened = Callable[[], AbstractContextManager[tuple[procmon.Gate, Callable[[], str]]]]
+
 LONG = 600.0  # seconds; only a hang runs into it
 
 TREE = f"""
@@ -52,6 +56,7 @@ class Decider:
         self.said: dict[int, Verdict] = {}
         self.most_held = 0
         self.came = 0
+        self.threads: list[threading.Thread] = []
         self._enough = AT_ONCE
         self._chance = random.Random(2026)
         self._later: list[tuple[ProcessHelper, Verdict]] = []
@@ -73,7 +78,9 @@ class Decider:
         assert self.monitor is not None
         self.most_held = max(self.most_held, len(self.monitor.pending))
         if due:
-            threading.Thread(target=self.answer_some).start()
+            thread = threading.Thread(target=self.answer_some)
+            self.threads.append(thread)
+            thread.start()
         return DEFER
 
     def answer_some(self) -> None:
@@ -121,26 +128,32 @@ def handles() -> int:
     return sum(int.from_bytes(pid, "little") == os.getpid() for pid in pids)
 
 
-@pytest.mark.promise(
-    "Of many real starts, up to 32 held at once, each is decided exactly once, and none is left held",
-    gate="DebugGate, DriverGate",
-)
-@pytest.mark.parametrize("opened", [debug_gate, driver_gate])
-def test_each_of_many_real_starts_is_decided_once_and_nothing_is_left(
-    opened: Callable[[], AbstractContextManager[tuple[procmon.Gate, Callable[[], str]]]],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    before, decider = handles(), Decider()
-    tracemalloc.start()
+@dataclass
+class Outcome:
+    """What a load came to; it holds nothing of what was running."""
+
+    gate: str
+    statuses: list[int]
+    said: dict[int, Verdict]
+    verdicts: dict[int, Verdict]
+    decided: int
+    records: int
+    pending: int
+    most_held: int
+
+
+def load(opened: Opened) -> Outcome:
+    """Run the tree over a gate, and decide by chance."""
+    decider = Decider()
     with opened() as (gate, output):
         monitor = decider.monitor = procmon.Monitor(gate, workers=4, deadline=None, history=10 * STARTS)
         monitor.subscribe(decider)
-        answering = threading.Event()
+        over = threading.Event()
 
         def answer_the_rest() -> None:
             """When no more come, the tree waits for those that are held."""
             came = -1
-            while not answering.wait(0.2):
+            while not over.wait(0.2):
                 if came == decider.came:
                     decider.answer_some()
                 came = decider.came
@@ -149,23 +162,52 @@ def test_each_of_many_real_starts_is_decided_once_and_nothing_is_left(
         monitor.start()
         answerer.start()
         printed = output()
-        answering.set()
-        answerer.join()
+        over.set()
+        for thread in (answerer, *decider.threads):
+            thread.join()
         monitor.stop()
-    growth = tracemalloc.get_traced_memory()[0]
-    tracemalloc.stop()
-    statuses = [int(status) for status in printed.split()]
     decided = [one for one in monitor.history if one.process.start_key in decider.said]
-    summary = f"{STARTS} starts, {len(decided)} decided, {STARTS - len(decider.said)} missed, "
-    summary += f"{decider.most_held} held at most, {growth / 2**20:.1f} MiB"
-    with capsys.disabled():
-        print(f"\n{type(gate).__name__}: {summary}")
-    assert len(statuses) == STARTS == len(decider.said) == len(decided) == len({one.process for one in decided})
-    assert {one.process.start_key: one.verdict for one in decided} == decider.said
-    assert statuses.count(BLOCKED) == sum(verdict is BLOCK for verdict in decider.said.values())
-    assert monitor.pending == [] and decider.most_held >= AT_ONCE // 2
+    return Outcome(
+        gate=type(gate).__name__,
+        statuses=[int(status) for status in printed.split()],
+        said=decider.said,
+        verdicts={one.process.start_key: one.verdict for one in decided},
+        decided=len(decided),
+        records=len({one.process for one in monitor.history}),
+        pending=len(monitor.pending),
+        most_held=decider.most_held,
+    )
+
+
+@pytest.mark.promise(
+    "Of many real starts, up to 32 held at once, each is decided exactly once, and none is left held",
+    gate="DebugGate, DriverGate",
+)
+@pytest.mark.parametrize("opened", [debug_gate, driver_gate])
+def test_each_of_many_real_starts_is_decided_once_and_nothing_is_left(
+    opened: Opened, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with opened() as (gate, _):  # what is imported and cached at the first use is no growth
+        gate.fetch()
+    tracemalloc.start()
+    before = handles()
+    outcome = load(opened)
     gc.collect()
+    growth = tracemalloc.get_traced_memory()[0] / 2**20
+    tracemalloc.stop()
+    missed = STARTS - len(outcome.said)
+    with capsys.disabled():
+        print(f"\n{outcome.gate}: {STARTS} starts, {outcome.decided} decided, {missed} missed, ", end="")
+        print(f"{outcome.most_held} held at most, {growth:.1f} MiB left")
+    assert len(outcome.statuses) == STARTS == len(outcome.said) == outcome.decided == len(outcome.verdicts)
+    assert outcome.verdicts == outcome.said
+    assert outcome.statuses.count(BLOCKED) == sum(verdict is BLOCK for verdict in outcome.said.values())
+    assert outcome.pending == 0 and outcome.most_held >= AT_ONCE // 2
+    assert growth < 1
     # Windows closes the two handles of the debug API for each process when its exit is continued; Wine keeps them, also
     # those of a bare debug loop. Eight more are left to Python, for threads that have just ended.
-    kept_by_wine = 2 * len({one.process for one in monitor.history}) if is_wine() else 0
-    assert handles() - before <= kept_by_wine + 8
+    kept_by_wine = 2 * outcome.records if is_wine() else 0
+    deadline = time.monotonic() + 60
+    while (left := handles() - before - kept_by_wine) > 8 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left <= 8
