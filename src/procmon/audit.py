@@ -29,6 +29,8 @@ __all__ = ["AuditLog", "AuditReader", "Change", "Damage", "Replay", "read", "rep
 
 _log = logging.getLogger("procmon")
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
 PATIENCE = 0.1
 """Seconds that a close waits for a line that is just being written."""
 
@@ -112,15 +114,12 @@ class AuditLog:
             self._write(exit_document(process, at))
 
     def _write(self, data: dict[str, object]) -> None:
-        line = json.dumps(data, separators=(",", ":")).encode() + b"\n"
+        line = _ENCODER.encode(data).encode() + b"\n"
         with self._lock:
             if self._closed:
                 raise AuditError(f"{self.path}: the audit log is closed; make a new AuditLog")
             try:
-                if self._file.closed or self._was_removed():
-                    self._file.close()
-                    self._file = self._open()
-                size = self._file.seek(0, os.SEEK_END)
+                size = self._size()
                 if self.max_bytes is not None and size > 0 and size + len(line) > self.max_bytes:
                     self._rotate()
                 self._append(line)
@@ -156,25 +155,33 @@ class AuditLog:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 file.write(b"\n")  # the last writer died inside a line: do not add to it
+        status = os.fstat(file.fileno())
+        self._identity = (status.st_dev, status.st_ino)
         return file
 
-    def _was_removed(self) -> bool:
-        """Another program has removed or renamed the file. Windows lets none do that while it is open here."""
-        if os.name != "posix":
-            return False
-        try:
-            return not os.path.samestat(os.stat(self.path), os.fstat(self._file.fileno()))
-        except FileNotFoundError:
-            return True
+    def _size(self) -> int:
+        """The size of the file, which is opened anew where it is closed, or another program has removed or renamed it.
+
+        Windows lets no program do that while the file is open here.
+        """
+        if os.name == "posix" and not self._file.closed:
+            with suppress(FileNotFoundError):
+                status = os.stat(self.path)
+                if (status.st_dev, status.st_ino) == self._identity:
+                    return status.st_size
+            self._file.close()
+        if self._file.closed:
+            self._file = self._open()
+        return self._file.seek(0, os.SEEK_END)
 
     def _append(self, line: bytes) -> None:
-        begin = self._file.seek(0, os.SEEK_END)
+        written = 0
         try:
-            written = 0
             while written < len(line):
                 written += self._file.write(line[written:])
         except OSError:
-            self._file.truncate(begin)  # a disk that is full takes half a line: take it back
+            if written:  # a disk that is full takes half a line: take it back
+                self._file.truncate(self._file.seek(0, os.SEEK_END) - written)
             raise
         if self.fsync:
             os.fsync(self._file.fileno())

@@ -287,7 +287,7 @@ class ProcessHelper:
 
     def as_dict(self) -> dict[str, object]:
         """The fields as JSON types; `from_dict` is the way back."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        return {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> "ProcessHelper":
@@ -389,7 +389,8 @@ class Decision:
 
     def as_dict(self) -> dict[str, object]:
         """The fields as JSON types, those of `note` among them; `from_dict` is the way back."""
-        data = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name not in ("note", "facts")}
+        names = [name for name in self.__dataclass_fields__ if name not in ("note", "facts")]
+        data = {name: _plain(getattr(self, name)) for name in names}
         data["facts"] = dict(self.facts)
         if self.note is not None:
             data |= {"message": self.note.message, "reference": self.note.reference, "tags": list(self.note.tags)}
@@ -467,7 +468,7 @@ class Statistics:
 
     def as_dict(self) -> dict[str, object]:
         """The fields as JSON types; `longest_hold` in seconds."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        return {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
 
 
 def status_text(status: int) -> str:
@@ -551,6 +552,8 @@ def _seconds(data: Mapping[str, object], key: str) -> float | None:
 
 
 def _plain(value: object) -> object:
+    if value is None or type(value) in (str, int, bool):  # most are
+        return value
     if isinstance(value, ProcessHelper):
         return value.as_dict()
     if isinstance(value, enum.IntFlag):

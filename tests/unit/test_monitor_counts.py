@@ -1,0 +1,97 @@
+"""Monitor: what a start costs, counted. A time depends on the machine and on what else it does; a count does not."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import procmon
+from bench.monitor import FreeGate, processes
+from monitoring import until
+from procmon import ALLOW
+from procmon.monitor.workers import Workers
+
+STARTS = 200
+
+
+class CountingLock(threading.Condition):
+    """A condition, and thereby a lock, that counts how often it is entered."""
+
+    taken = 0
+
+    def __enter__(self) -> bool:
+        self.taken += 1
+        return super().__enter__()
+
+
+class Decided:
+    """A monitor over a gate that gives all starts in one fetch, with everything counted."""
+
+    def __init__(self, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[int] = []
+        self.roles: Counter[str] = Counter()
+        self.gate = FreeGate(processes(count))
+        self.monitor = procmon.Monitor(self.gate, deadline=None)
+        self.monitor.subscribe(lambda process: ALLOW)
+        engine = self.monitor._engine
+        self.locks = [CountingLock(), CountingLock()]
+        engine.holds.lock = engine.holds._changed = self.locks[0]  # type: ignore[assignment]
+        engine.workers._lock = engine.workers._idle = self.locks[1]  # type: ignore[assignment]
+        allow = self.gate.allow
+
+        def counted(*some: procmon.ProcessHelper) -> list[procmon.VerdictResult]:
+            self.calls.append(len(some))
+            return allow(*some)
+
+        self.gate.allow = counted  # type: ignore[method-assign]
+        play: Callable[[Workers, Callable[[], object]], None] = Workers.play
+
+        def noted(workers: Workers, role: Callable[[], object]) -> None:
+            self.roles[role.__name__] += 1
+            play(workers, role)
+
+        monkeypatch.setattr(Workers, "play", noted)
+        with self.monitor:
+            assert self.gate.done.wait(10)
+            until(lambda: len(self.monitor.history) == count, "all decisions")
+        assert self.monitor.error is None
+
+
+@pytest.fixture
+def decided(monkeypatch: pytest.MonkeyPatch) -> Iterator[Decided]:
+    """A monitor that has decided STARTS starts."""
+    monkeypatch.setattr("procmon.monitor.holds.BATCH_S", 30.0)  # however slow the machine is
+    yield Decided(STARTS, monkeypatch)
+
+
+def test_the_starts_of_one_fetch_take_one_call_of_the_gate(decided: Decided) -> None:
+    assert decided.calls == [STARTS]
+
+
+def test_a_start_takes_at_most_three_locks(decided: Decided) -> None:
+    beyond = 60  # of the start and the stop, and the looks of the leader
+    assert sum(lock.taken for lock in decided.locks) <= 3 * STARTS + beyond
+
+
+def test_the_starts_of_one_fetch_are_given_to_one_thread(decided: Decided) -> None:
+    """One role for the leader and one for the thread that asks: no thread is woken for each start."""
+    assert decided.roles["ask"] + decided.roles["_lead"] <= 3
+
+
+def test_one_start_alone_wakes_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that fetched it asks, and one is woken to wait at the gate."""
+    gate = procmon.SimulatedGate()
+    woken: list[str] = []
+    with procmon.Monitor(gate) as monitor:
+        play = monitor._engine.workers.play
+
+        def noted(role: Callable[[], object]) -> None:
+            woken.append(role.__name__)
+            play(role)
+
+        monkeypatch.setattr(monitor._engine.workers, "play", noted)
+        for _ in range(20):
+            assert gate.verdict_of(gate.start("a.exe"), timeout=5) is ALLOW
+            until(lambda: not monitor._engine.workers._askers, "the thread that asked, done")
+    assert woken == ["_lead"] * 20
