@@ -15,6 +15,8 @@ from procmon import DecidedBy, Policy, ProcessHelper
 
 from .conftest import BACKEND, DATA
 
+pytestmark = pytest.mark.filterwarnings("ignore::procmon.errors.PolicyWarning")  # of what rules hardly mean
+
 Recorded = dict[str, str | int | None]
 
 RECORDED = json.loads((DATA / "events.json").read_text(encoding="utf-8"))

@@ -11,6 +11,7 @@ import pytest
 import procmon
 from procmon import ALLOW, BLOCK
 from setup import debian
+from setup.programs import Attachment
 from setup.windows_python import private_windows, run_windows
 
 from .test_commands import sigma
@@ -108,6 +109,7 @@ def decided(command: list[str], policy: Path, windows: Path | None, folder: Path
     """The decision about the command, the only process of `procmon-gate run`."""
     log = folder / "audit.jsonl"
     options = ["--policy", str(policy), "--log", str(log), "--output", str(folder / "output")]
-    run_windows(["-m", "procmon", "run", *options, "--", *command], windows, timeout=120, silent_input=True)
+    attached = Attachment(timeout=120, silent_input=True)
+    run_windows(["-m", "procmon", "run", *options, "--", *command], windows, attached)
     [decision] = procmon.audit.read(log)
     return decision

@@ -7,6 +7,7 @@ evaluated as pySigma parsed it.
 import re
 from types import SimpleNamespace
 
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from sigma.backends.procmon import ProcmonBackend
@@ -16,6 +17,8 @@ from sigma.rule import SigmaRule
 from sigma.types import SigmaCasedString, SigmaExists, SigmaNull, SigmaString, SpecialChars
 
 from procmon import DecidedBy, Policy, ProcessHelper
+
+pytestmark = pytest.mark.filterwarnings("ignore::procmon.errors.PolicyWarning")  # of what rules hardly mean
 
 PATHS = ["Image", "ParentImage", "CurrentDirectory", "User"]
 TEXTS = ["CommandLine", "ParentCommandLine", "OriginalFileName", "Product", "FileVersion", "LogonId"]
