@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import procmon
@@ -100,7 +100,12 @@ LETTERS = st.text("ab\u00e9\u4e00", min_size=1, max_size=12)
 
 
 class TestLiterals:
-    @settings(max_examples=300)
+    @pytest.fixture(autouse=True)
+    def cut_even_few(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Or the tests would need thousands of literals before texts are cut."""
+        monkeypatch.setattr("procmon.policy.literals._FEW", {4: 3, 2: 3, 1: 3})
+
+    @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
         st.lists(LETTERS, max_size=60, unique=True),
         st.lists(LETTERS | st.text(max_size=4), max_size=8).map("".join),

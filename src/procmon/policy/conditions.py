@@ -253,11 +253,15 @@ class Condition:
         return facts.written(self.fact) if self.case_sensitive else facts.values(self.fact)
 
     def holds(self, facts: Facts) -> bool:
-        values = self.values(facts)
+        values = facts.written(self.fact) if self.case_sensitive else facts.values(self.fact)
         if self.known is not None and self.known is not bool(values):
             return False
-        if self.tests and not any(map(self.meets, values)):
-            return False
+        if self.tests:
+            for value in values:
+                if self.meets(value):
+                    break
+            else:
+                return False
         return self.negated is None or not self.negated.holds(facts)
 
     def meets(self, value: str) -> bool:
@@ -283,9 +287,11 @@ class Group:
     tables: tuple["Table", ...]
 
     def holds(self, facts: Facts) -> bool:
-        if self.kind == "all":
-            return all(table.holds(facts) for table in self.tables)
-        return any(table.holds(facts) for table in self.tables) is (self.kind == "any")
+        ends = self.kind != "all"  # a table that holds decides any and unless; one that does not, all
+        for table in self.tables:
+            if table.holds(facts) is ends:
+                return self.kind == "any"
+        return self.kind != "any"
 
     def clauses(self) -> list[Clause]:
         if self.kind == "unless":
@@ -311,7 +317,10 @@ class Table:
     parts: tuple[Part, ...]
 
     def holds(self, facts: Facts) -> bool:
-        return all(part.holds(facts) for part in self.parts)
+        for part in self.parts:
+            if not part.holds(facts):
+                return False
+        return True
 
     def clauses(self) -> list[Clause]:
         return [clause for part in self.parts for clause in part.clauses()]

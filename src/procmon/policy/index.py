@@ -43,7 +43,10 @@ class RuleIndex:
 
     def first(self, facts: Facts) -> Rule | None:
         """The first rule, in the order of the files, that matches."""
-        return next((rule for rule in self.candidates(facts) if rule.matches(facts)), None)
+        for rule in self.candidates(facts):
+            if rule.matches(facts):
+                return rule
+        return None
 
     def candidates(self, facts: Facts) -> Iterator[Rule]:
         """In order, the rules that can match, and few others.
@@ -52,25 +55,30 @@ class RuleIndex:
         """
         rules, order, rest = self.rules, self._order, self._rest
         found: list[int] = []  # descending, so that the next one is at the end
+        end = len(rules)
         looked_up = at_rest = 0
+        ahead = order[0].first if order else end  # where the next fact has to be looked up
+        resting = rest[0] if rest else end
         last = -1
         while True:
-            position = found[-1] if found else len(rules)
-            if at_rest < len(rest):
-                position = min(position, rest[at_rest])
-            if looked_up < len(order) and order[looked_up].first <= position:
+            position = found[-1] if found else end
+            if resting < position:
+                position = resting
+            if ahead <= position and looked_up < len(order):
                 named = order[looked_up]
-                hits = named.find(facts.values(named.fact))
                 looked_up += 1
+                ahead = order[looked_up].first if looked_up < len(order) else end
+                hits = named.find(facts.values(named.fact))
                 if hits:
                     found = sorted({*found, *(hit for hit in hits if hit > last)}, reverse=True)
                 continue
-            if position == len(rules):
+            if position == end:
                 return
-            if found and found[-1] == position:
-                found.pop()
-            else:
+            if position == resting:
                 at_rest += 1
+                resting = rest[at_rest] if at_rest < len(rest) else end
+            else:
+                found.pop()
             last = position
             yield rules[position]
 

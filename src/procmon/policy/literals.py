@@ -2,13 +2,13 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 __all__ = ["Literals"]
 
 _GRAM = 4
-_FEW = 16
-"""Literals that are sooner looked for one by one."""
+_FEW = {4: 16, 2: 256, 1: 512}
+"""Up to so many literals are sooner looked for one by one; by their stride, for a small one needs more cuts."""
 
 _COMMON = (
     r'"c:\windows\system32\windowspowershell\v1.0\powershell.exe" -c:\program files (x86)\c:\users\appdata\local\temp'
@@ -39,26 +39,26 @@ class Literals:
         by_stride: dict[int, list[str]] = {}
         for literal in self._positions:
             by_stride.setdefault(_stride(literal), []).append(literal)
-        self._single = [x for stride, found in by_stride.items() if not stride or len(found) <= _FEW for x in found]
+        cut = {stride: found for stride, found in by_stride.items() if stride and len(found) > _FEW[stride]}
+        single = [literal for stride, found in by_stride.items() if stride not in cut for literal in found]
+        self._single = [(_bytes_of(literal).decode("latin-1"), literal) for literal in single]
         often = Counter(_pieces(_COMMON))
         often.update(piece for literal in self._positions for piece in _pieces(literal))
-        self._cuts = [
-            (_Pieces(found, stride, often), range(0, _GRAM, stride))
-            for stride, found in by_stride.items()
-            if stride and len(found) > _FEW
-        ]
+        self._cuts = [(_Pieces(found, stride, often), range(0, _GRAM, stride)) for stride, found in cut.items()]
         """Literals by their pieces, with the places where the cuts of a text begin that meet one of these."""
 
-    def find(self, text: str) -> Iterator[int]:
+    def find(self, text: str) -> list[int]:
         """The positions of every literal that stands in `text`; some may come more than once."""
-        found = {literal for literal in self._single if literal in text}
+        data = _bytes_of(text)
+        narrow = text if text.isascii() else data.decode("latin-1")  # Python searches a wide text four times as long
+        found = [literal for short, literal in self._single if short in narrow and literal in text]
         if self._cuts:
-            data = text.encode("latin-1", "replace")  # a byte for each character; an odd one is "?", also in literals
+            cut: set[str] = set()
             for pieces, starts in self._cuts:
                 for start in starts:
-                    pieces.find(data, text, start, found)
-        for literal in found:
-            yield from self._positions[literal]
+                    pieces.find(data, text, start, cut)
+            found += cut
+        return [position for literal in found for position in self._positions[literal]] if found else []
 
 
 class _Pieces:
@@ -71,7 +71,7 @@ class _Pieces:
             sums = [sum(often[piece] for piece in pieces[i : i + stride]) for i in range(len(pieces) - stride + 1)]
             rarest = sums.index(min(sums))
             for at in range(rarest, rarest + stride):
-                [number] = array("I", pieces[at].encode("latin-1", "replace"))
+                [number] = array("I", _bytes_of(pieces[at]))
                 listed.setdefault(number, {}).setdefault((at, len(literal)), []).append(literal)
         self._listed = {
             number: tuple((at, length, frozenset(same)) for (at, length), same in places.items())
@@ -95,6 +95,11 @@ class _Pieces:
                 begin = start + i * _GRAM - at
                 if text[begin : begin + length] in literals and begin >= 0:
                     found.add(text[begin : begin + length])
+
+
+def _bytes_of(text: str) -> bytes:
+    """One byte for each character, "?" for an odd one, so that texts of all scripts are searched alike."""
+    return text.encode("latin-1", "replace")
 
 
 def _stride(literal: str) -> int:
