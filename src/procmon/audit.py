@@ -31,6 +31,9 @@ _log = logging.getLogger("procmon")
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
+NO_TERMINAL = "no terminal to ask"
+"""The reason of a decision by default where a rule asks, and the command line could not."""
+
 PATIENCE = 0.1
 """Seconds that a close waits for a line that is just being written."""
 
@@ -382,7 +385,8 @@ def replay(path: str | os.PathLike[str], policy: Policy) -> Replay:
         logged = _logged_details(then)
         now, unknown = judge(then.process)
         missing.update(unknown)
-        asked_again = now.verdict is Verdict.DEFER and then.by is DecidedBy.USER and not now.audited
+        was_asked = then.by is DecidedBy.USER or (then.by is DecidedBy.DEFAULT and then.reason == NO_TERMINAL)
+        asked_again = now.verdict is Verdict.DEFER and was_asked and not now.audited
         if (now.verdict, now.audited) != (then.verdict, then.audited) and not asked_again:
             changes.append(Change(then, now))
     return Replay(count, tuple(changes), dict(missing), tuple(reader.damaged))

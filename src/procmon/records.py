@@ -372,7 +372,7 @@ class Decision:
     result: VerdictResult | None = None
     """What the gate did with it; None where it was not sent, or not yet."""
     reason: str = ""
-    """By ERROR: what the callback raised, ``ValueError: ...``; else ""."""
+    """By ERROR: what the callback raised, ``ValueError: ...``; by DEFAULT: why a person was not asked; else ""."""
     note: RuleNote | None = None
     """What the rule says of itself; None where it says nothing, or no rule decided."""
     policy: str = ""

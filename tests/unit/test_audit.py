@@ -334,6 +334,12 @@ class TestReplay:
         assert audit.replay(path, Policy.parse("default = 'ask'")).same == 1
         assert audit.replay(path, Policy.parse("default = 'allow'")).same == 0
 
+    def test_a_question_without_a_terminal_is_none_either(self, path: Path) -> None:
+        process, by = decision(1).process, DecidedBy.DEFAULT
+        self.log(path, Decision(process=process, verdict=BLOCK, by=by, reason=audit.NO_TERMINAL))
+        assert audit.replay(path, Policy.parse("default = 'ask'")).same == 1
+        assert audit.replay(path, Policy.parse("default = 'allow'")).same == 0
+
     def test_parents_come_from_the_log(self, path: Path) -> None:
         parent = decision(1, image="c:\\word.exe")
         child = ProcessHelper(pid=5, parent_pid=parent.process.pid, image_name="c:\\cmd.exe", start_key=9)

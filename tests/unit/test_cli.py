@@ -122,11 +122,15 @@ class TestAsking:
         self, fail: Verdict, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         policy.write_text(ASKING, encoding="utf-8")
-        arguments = ["run", "--policy", str(policy), "--fail", fail.value, "make"]
+        log = policy.with_name("audit.jsonl")
+        arguments = ["run", "--policy", str(policy), "--fail", fail.value, "--log", str(log), "make"]
         main.main(arguments, scene.gates(two))
         err = capsys.readouterr().err
         assert f"no terminal to ask on, so `ask` is {fail.value}" in err
         assert f"{fail.value}   1000 c:\\tools\\a.exe" in err
+        first = next(procmon.audit.read(log))
+        assert (first.by, first.who, first.reason) == (procmon.DecidedBy.DEFAULT, "", "no terminal to ask")
+        assert procmon.audit.replay(log, procmon.Policy.load(policy)).changes == ()
 
     def test_a_key_pressed_before_the_question_could_be_read_is_no_answer(
         self, scene: Scene, policy: Path, monkeypatch: pytest.MonkeyPatch

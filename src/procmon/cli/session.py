@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from ..audit import AuditLog
+from ..audit import NO_TERMINAL, AuditLog
 from ..errors import ProcmonError
 from ..gates.base import Gate
 from ..monitor.monitor import Monitor
@@ -184,7 +184,7 @@ class Session:
     def _ask(self, process: ProcessHelper, decision: Decision) -> Decision:
         if self._questions is None:
             self._note_once(f"there is no terminal to ask on, so `ask` is {self._fail.value} (see --fail)")
-            return replace(decision, verdict=self._fail)
+            return replace(decision, verdict=self._fail, by=DecidedBy.DEFAULT, who="", reason=NO_TERMINAL)
         if self._questions.needs(process):
             return Decision(process=process, verdict=Verdict.ALLOW, by=DecidedBy.EXEMPT)
         default = "default" if self.screen.show_default else ""
