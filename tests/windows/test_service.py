@@ -7,9 +7,10 @@ the same for every other code.
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -23,6 +24,13 @@ NOTHING, STOPPED, RUNNING = DriverState.NOT_INSTALLED, DriverState.STOPPED, Driv
 
 
 COPY = Path(files.system_folder(), "drivers", "ProcMonGate.sys")
+Result = TypeVar("Result")
+
+
+def in_system32(call: Callable[[], Result]) -> Result:
+    """Do something with a file of the real System32: these tests run on a 32-bit Python, too (test_python32.py)."""
+    with files.whole_system():
+        return call()
 
 
 @pytest.fixture
@@ -43,7 +51,7 @@ def test_install_start_stop_delete_and_once_more(service: DriverService) -> None
     for _ in range(2):
         service.install()
         assert service.status() == procmon.DriverStatus("ProcMonGate", STOPPED, str(COPY))
-        assert COPY.read_bytes() == procmon.find_driver().read_bytes()
+        assert in_system32(COPY.read_bytes) == procmon.find_driver().read_bytes()
         service.start()
         assert service.status().state is RUNNING
         assert driver_info().version_text == "2.0"
@@ -53,7 +61,7 @@ def test_install_start_stop_delete_and_once_more(service: DriverService) -> None
             driver_info()
         service.delete()
         assert service.status() == procmon.DriverStatus("ProcMonGate", NOTHING)
-        assert not COPY.exists()
+        assert not in_system32(COPY.exists)
 
 
 def test_every_step_before_install_says_so(service: DriverService) -> None:
@@ -120,11 +128,11 @@ def test_a_file_that_goes_after_the_install_is_told_at_the_start_and_can_be_mend
     shutil.copy(procmon.find_driver(), file)
     service.install(file)
     assert service.status().path == str(COPY)
-    moved = COPY.rename(COPY.with_name("moved.sys"))
+    moved = in_system32(lambda: COPY.rename(COPY.with_name("moved.sys")))
     with pytest.raises(procmon.DriverFileMissing, match="ProcMonGate.sys any more"):
         service.start()
     assert service.status().state is STOPPED
-    moved.rename(COPY)
+    in_system32(lambda: moved.rename(COPY))
     service.start()
     service.stop()
     service.delete()
@@ -150,16 +158,16 @@ def test_a_file_that_users_can_change_is_not_run_where_it_lies_and_a_copy_of_it_
 def test_a_file_that_only_administrators_can_change_runs_where_it_lies(service: DriverService) -> None:
     """In the folder of drivers, by another name than that of a copy."""
     file = COPY.with_name("elsewhere.sys")
-    shutil.copy(procmon.find_driver(), file)
+    in_system32(lambda: shutil.copy(procmon.find_driver(), file))
     try:
         service.install(file, copy=False)
         assert service.status().path == str(file)
         service.start()
         service.stop()
         service.delete()
-        assert file.exists() and not COPY.exists()
+        assert in_system32(file.exists) and not in_system32(COPY.exists)
     finally:
-        file.unlink()
+        in_system32(file.unlink)
 
 
 def test_a_second_service_for_the_loaded_driver_says_so(service: DriverService) -> None:

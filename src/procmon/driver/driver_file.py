@@ -21,8 +21,8 @@ __all__ = [
     "find_driver",
     "plain_path",
     "read_driver",
-    "refuse_unsafe",
     "remove_copy",
+    "safe_path",
     "write_copy",
 ]
 
@@ -149,17 +149,19 @@ def remove_copy(path: str) -> None:
 # --------------------------------------------------------------------------------------- the file where it lies
 
 
-def refuse_unsafe(path: str) -> None:
-    """Raise unless only administrators can change the file, or put another in its place.
+def safe_path(path: str) -> str:
+    """Where a file really lies, behind links and mapped drives, if only administrators can change or replace it there.
 
     Raises: DriverFileUnsafe, with the commands that mend it; ValueError for a file on the network; OSError when Windows
     does not say who may.
     """
+    with files.whole_system():  # a 32-bit Python would find another System32
+        path = os.path.realpath(path)
     if path.startswith("\\\\"):
         raise ValueError(f"Windows loads no driver from the network ({path}): leave out copy=False")
     with files.whole_system():
         if not (found := access.writers(path)):
-            return
+            return path
     lines = [f"    {access.icacls_line(place, folder=place != path)}" for place in found]
     who = "; ".join(f"{', '.join(others)} can change {place}" for place, others in found.items())
     raise DriverFileUnsafe(

@@ -26,8 +26,8 @@ from .driver_file import (
     find_driver,
     plain_path,
     read_driver,
-    refuse_unsafe,
     remove_copy,
+    safe_path,
     write_copy,
 )
 from .info import driver_info, quiesce
@@ -146,11 +146,7 @@ class DriverService:
         """
         source = plain_path(find_driver() if path is None else path)
         data = read_driver(source)
-        if copy:
-            target = copy_of(self.name)
-        else:
-            target = os.path.realpath(source)  # also of a mapped drive
-            refuse_unsafe(target)
+        target = copy_of(self.name) if copy else safe_path(source)
         with translated(INSTALL, name=self.name, path=target):
             self._manager.create(self.name, f"{self.name} process gate", target)
         if copy:  # only now: a service of that name that is there already may run from that file
