@@ -19,8 +19,8 @@ Script = Callable[["CommandGate"], None]
 class CommandGate(SimulatedGate):
     """A gate over a real command; the processes that it is said to start come from a script."""
 
-    def __init__(self, script: Script, before: Script, status: int, fail: Verdict) -> None:
-        super().__init__("scripted", on_disconnect=fail)
+    def __init__(self, script: Script, before: Script, status: int, fail: Verdict | None) -> None:
+        super().__init__("scripted", fail=fail)
         self.popen = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({status})"])
         before(self)
         self._script = threading.Thread(target=self._play, args=(script,), daemon=True)
@@ -68,12 +68,12 @@ class Scene:
     ) -> main.Gates:
         """Gates on which `script` plays, in a thread, what starts; `before` it, in none, what runs already."""
 
-        def run(command: Sequence[str], *, hold_timeout: float | None, fail: Verdict) -> CommandGate:
+        def run(command: Sequence[str], *, hold_timeout: float | None, fail: Verdict | None) -> CommandGate:
             self.asked = {"command": list(command), "hold": hold_timeout, "fail": fail}
             self.gate = CommandGate(script, before, status, fail)
             return self.gate
 
-        def driver(*, hold_timeout: float | None, fail: Verdict) -> CommandGate:
+        def driver(*, hold_timeout: float | None, fail: Verdict | None) -> CommandGate:
             return run([], hold_timeout=hold_timeout, fail=fail)
 
         def keyboard(_: Screen) -> Keyboard | None:

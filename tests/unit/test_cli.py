@@ -26,7 +26,7 @@ class TestRun:
         self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main.main(["run", "--policy", str(policy), "--", "make", "-j2"], scene.gates(two, status=7)) == 7
-        assert scene.asked == {"command": ["make", "-j2"], "hold": 60.0, "fail": ALLOW}
+        assert scene.asked == {"command": ["make", "-j2"], "hold": 60.0, "fail": None}
         out, err = capsys.readouterr()
         assert out == ""
         assert without_time(err) == [
@@ -74,7 +74,7 @@ class TestRun:
         assert 'there is no mode "x"' in capsys.readouterr().err
 
     def test_a_command_that_is_not_there(self, capsys: pytest.CaptureFixture[str]) -> None:
-        def missing(command: Sequence[str], *, hold_timeout: float | None, fail: Verdict) -> CommandGate:
+        def missing(command: Sequence[str], *, hold_timeout: float | None, fail: Verdict | None) -> CommandGate:
             raise FileNotFoundError(2, "the system cannot find the file")
 
         assert main.main(["run", "--", "nonsense", "x"], main.Gates(run=missing)) == statuses.NOT_FOUND

@@ -230,7 +230,7 @@ class TestWhatIsHeldAtTheEnd:
         told: dict[str, object] = {}
         monkeypatch.setattr("procmon.gates.driver.DriverGate", lambda **options: told.update(options))
         main.Gates().driver(hold_timeout=5.0, fail=fail)
-        assert told == {"hold_timeout": 5.0, "on_timeout": fail, "on_disconnect": fail}
+        assert told == {"hold_timeout": 5.0, "fail": fail}
 
     def test_but_audit_keeps_nothing_from_running(self, fail: Verdict, scene: Scene, policy: Path) -> None:
         policy.write_text(ASKING, encoding="utf-8")

@@ -97,13 +97,25 @@ def test_guard_undoes_what_it_did_however_it_ends(monkeypatch: pytest.MonkeyPatc
     gate = SimulatedGate()
     monkeypatch.setattr(Service, "steps", [])
     monkeypatch.setattr(one_liners, "DriverService", Service)
-    monkeypatch.setattr(one_liners, "DriverGate", lambda: gate)
+    monkeypatch.setattr(one_liners, "DriverGate", lambda **options: gate)
     with pytest.raises(ValueError, match="of the user"), procmon.guard(lambda process: BLOCK) as monitor:
         assert gate.verdict_of(gate.start("a.exe")) is BLOCK
         assert monitor.running
         raise ValueError("of the user")
     assert Service.steps == ["started", "undone"]
     assert gate.closed
+
+
+def test_fail_is_what_the_gate_says_as_well(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    def make(*_: object, **options: object) -> Command:
+        asked.append(options)
+        return command
+
+    monkeypatch.setattr(procmon.DebugGate, "run", make)
+    procmon.run(["make"], fail=BLOCK)
+    assert asked[0]["fail"] is BLOCK
 
 
 @pytest.mark.parametrize("options", [{"deadline": -1}, {"nonsense": 1}, {"decide": 3}])

@@ -62,25 +62,25 @@ class TakesRules(Protocol):
 class RunGate(Protocol):
     """Makes the gate of ``run``."""
 
-    def __call__(self, command: Sequence[str], *, hold_timeout: float | None, fail: Verdict) -> RunsCommand: ...
+    def __call__(self, command: Sequence[str], *, hold_timeout: float | None, fail: Verdict | None) -> RunsCommand: ...
 
 
 class MachineGate(Protocol):
     """Makes the gate of ``guard`` and ``watch``."""
 
-    def __call__(self, *, hold_timeout: float | None, fail: Verdict) -> Gate: ...
+    def __call__(self, *, hold_timeout: float | None, fail: Verdict | None) -> Gate: ...
 
 
-def _debug_gate(command: Sequence[str], *, hold_timeout: float | None, fail: Verdict) -> RunsCommand:
+def _debug_gate(command: Sequence[str], *, hold_timeout: float | None, fail: Verdict | None) -> RunsCommand:
     from ..gates.debug import DebugGate
 
-    return DebugGate.run(list(command), hold_timeout=hold_timeout, on_timeout=fail)
+    return DebugGate.run(list(command), hold_timeout=hold_timeout, fail=fail)
 
 
-def _driver_gate(*, hold_timeout: float | None, fail: Verdict) -> Gate:
+def _driver_gate(*, hold_timeout: float | None, fail: Verdict | None) -> Gate:
     from ..gates.driver import DriverGate
 
-    return DriverGate(hold_timeout=hold_timeout, on_timeout=fail, on_disconnect=fail)
+    return DriverGate(hold_timeout=hold_timeout, fail=fail)
 
 
 @dataclass(frozen=True)
@@ -248,9 +248,9 @@ def _event_log(options: argparse.Namespace) -> Iterator[list[Sink]]:
         yield [sink]
 
 
-def _fail(options: argparse.Namespace) -> Verdict:
-    """Return the verdict of --fail; in audit mode nothing is kept from running."""
-    verdict: Verdict = Verdict.ALLOW if options.audit else options.fail
+def _fail(options: argparse.Namespace) -> Verdict | None:
+    """Return the verdict of --fail, None where it is not given; in audit mode nothing is kept from running."""
+    verdict: Verdict | None = Verdict.ALLOW if options.audit else options.fail
     return verdict
 
 
@@ -280,7 +280,7 @@ def _session(
         audit=options.audit,
         show_exits=options.exits,
         keyboard=keyboard,
-        fail=_fail(options),
+        fail=_fail(options) or Verdict.ALLOW,
         results=results,
         goes_on=goes_on,
         allow_all=allow_all,

@@ -75,7 +75,8 @@ in brackets at the end of a line is who decided:
   [disconnect]     it was held when the controller went away
   [exempt]         never held: critical, protected, or started by procmon
   [limit]          the driver's process table was full
-  [tamper]         another process put a thread into it while it was held
+  [tamper]         another process put a thread into it while it was held:
+                   blocked, unless --fail says otherwise
   [pico]           a process of WSL 1, which cannot be held
 What started before procmon was connected ([no controller] in a log) is counted
 in the summary, and has no line."""
@@ -148,7 +149,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_run(commands)
     _add_guard(commands)
     watch = _add(commands, "watch", "show each new process of the machine, and let it run", WATCH, LEGEND)
-    watch.set_defaults(policy=[], audit=False, hold=HOLD_S, fail=Verdict.ALLOW, tree=False, summary=False)
+    watch.set_defaults(policy=[], audit=False, hold=HOLD_S, fail=None, tree=False, summary=False)
     _add_output(watch)
     _add(commands, "ps", "list the running processes")
     _add(commands, "tree", "draw the running processes, each below its parent")
@@ -284,7 +285,7 @@ def _add_deciding(parser: "Parser", policy: str) -> None:
         "allow or block: the verdict for a process that was not decided in time, whose rules failed, or that is held"
         " at the end (default: allow)"
     )
-    parser.add_argument("--fail", metavar="VERDICT", type=_verdict, default=Verdict.ALLOW, help=text)
+    parser.add_argument("--fail", metavar="VERDICT", type=_verdict, help=text)
 
 
 def _add_answers(parser: "Parser") -> None:

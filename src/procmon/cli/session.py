@@ -69,7 +69,7 @@ class Session:
         shown = screen if results is None else results
         reporting = ReportingLog(log, screen) if log is not None else None
         written: list[Sink] = [shown, *sinks] if reporting is None else [shown, *sinks, reporting]
-        self.monitor = Monitor(gate, default=fail, on_error=fail, on_deadline=fail, audit=written)
+        self.monitor = Monitor(gate, default=fail, fail=fail, audit=written)
         self.monitor.subscribe(self.rules)
         if show_exits:
             self.monitor.on_exit(self._show_exit)

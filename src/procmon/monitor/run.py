@@ -97,7 +97,7 @@ def run(
     When `timeout` seconds have passed, or with Ctrl+C, every process of the tree is terminated.
 
     capture_output, text, timeout, check, cwd, env: as in `subprocess.run`
-    monitor_options: those of `Monitor`, such as ``default=BLOCK`` or ``audit=AuditLog(...)``
+    monitor_options: those of `Monitor`, such as ``default=BLOCK`` or ``audit=AuditLog(...)``; ``fail`` is the gate's, too
 
     >>> import procmon
     >>> def decide(process):
@@ -117,7 +117,7 @@ def run(
     _monitor(SimulatedGate(), decide, options)  # what is invalid raises before the command is started
     deadline = None if timeout is None else time.monotonic() + timeout
     pipe = subprocess.PIPE if capture_output else None
-    gate = DebugGate.run(argv, stdout=pipe, stderr=pipe, text=text, cwd=cwd, env=env)
+    gate = DebugGate.run(argv, fail=_fail(options), stdout=pipe, stderr=pipe, text=text, cwd=cwd, env=env)
     command = gate.popen
     assert command is not None
     gone: list[ProcessHelper] = []
@@ -175,7 +175,11 @@ def guard(decide: Callback | Decider | None = None, **monitor_options: object) -
     then nothing is installed.
     """
     _monitor(SimulatedGate(), decide, monitor_options)  # what is invalid raises before the driver is installed
-    with DriverService(), DriverGate() as gate, _monitor(gate, decide, monitor_options) as monitor:
+    with (
+        DriverService(),
+        DriverGate(fail=_fail(monitor_options)) as gate,
+        _monitor(gate, decide, monitor_options) as monitor,
+    ):
         yield monitor
 
 
@@ -184,6 +188,11 @@ def _monitor(gate: Gate, decide: Callback | Decider | None, options: Mapping[str
     if decide is not None:
         monitor.subscribe(decide)
     return monitor
+
+
+def _fail(options: Mapping[str, object]) -> Verdict | None:
+    """The monitor's ``fail``, which is the gate's as well."""
+    return cast("Verdict | None", options.get("fail"))
 
 
 def _took_effect(decision: Decision) -> bool:
