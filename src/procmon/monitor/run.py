@@ -97,7 +97,7 @@ def run(
     When `timeout` seconds have passed, or with Ctrl+C, every process of the tree is terminated.
 
     capture_output, text, timeout, check, cwd, env: as in `subprocess.run`
-    monitor_options: those of `Monitor`, such as ``default=BLOCK`` or ``audit=AuditLog(...)``; ``fail`` for the gate, too
+    monitor_options: those of `Monitor`, such as ``default=BLOCK``; ``fail`` is for the gate, too
 
     >>> import procmon
     >>> def decide(process):
