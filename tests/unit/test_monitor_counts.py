@@ -1,5 +1,6 @@
 """Monitor: what a start costs, counted. A time depends on the machine and on what else it does; a count does not."""
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -95,3 +96,11 @@ def test_one_start_alone_wakes_one_thread(monkeypatch: pytest.MonkeyPatch) -> No
             assert gate.verdict_of(gate.start("a.exe"), timeout=5) is ALLOW
             until(lambda: not monitor._engine.workers._askers, "the thread that asked, done")
     assert woken == ["_lead"] * 20
+
+
+def test_a_start_imports_no_module(gate: procmon.SimulatedGate) -> None:
+    with procmon.Monitor(gate) as monitor:
+        monitor.subscribe(lambda process: ALLOW)
+        before = set(sys.modules)
+        assert gate.verdict_of(gate.start("a.exe"), timeout=5) is ALLOW
+    assert set(sys.modules) - before == set()

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 import procmon
 from monitoring import until
@@ -28,7 +29,6 @@ BEHAVIOURS = [
     "allow", "block", "defer", "none", "raise", "nonsense", "hang", "by hand", "child",
     "await allow", "await block", "await none", "await raise", "await hang",
 ]  # fmt: skip
-FINAL = (VerdictResult.DONE, None)
 
 
 class Schedules(RuleBasedStateMachine):
@@ -203,10 +203,18 @@ class Schedules(RuleBasedStateMachine):
         assert {one for one in answered if one.decided_by is not None} <= decided, "none is missing"
 
 
-Schedules.TestCase.settings = settings(
-    max_examples=400 if LONG else 25,
-    stateful_step_count=25 if LONG else 12,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
+@pytest.mark.promise(
+    "Whatever callbacks, users and the gate do at the same time: each process is asked about once at most and decided"
+    " once; history, statistics and sinks agree; nothing stays held, and no thread is left",
+    gate="Monitor, SimulatedGate",
 )
-TestSchedules = Schedules.TestCase
+def test_however_the_threads_take_turns_each_process_is_decided_once_and_nothing_is_left() -> None:
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        Schedules,
+        settings=settings(
+            max_examples=400 if LONG else 25,
+            stateful_step_count=25 if LONG else 12,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -26,6 +26,10 @@ class Recorder:
         self.written.append(decision)
 
 
+@pytest.mark.promise(
+    "A sink that hangs delays no verdict and no other sink",
+    gate="Monitor",
+)
 def test_a_sink_that_hangs_keeps_no_other_sink_from_its_decisions(gate: procmon.SimulatedGate) -> None:
     hanging, other = Recorder(hangs=True), Recorder()
     with procmon.Monitor(gate, audit=[hanging, other]) as monitor:
@@ -53,6 +57,10 @@ def test_what_a_sink_has_no_room_for_is_dropped_counted_and_logged_and_delays_no
     assert monitor.statistics.audit_errors == 0
 
 
+@pytest.mark.promise(
+    "When `stop` returns, every decision is written to every sink that does not hang",
+    gate="Monitor",
+)
 def test_when_stop_returns_all_is_written_also_what_was_noted_just_before(
     gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +84,10 @@ def test_when_stop_returns_all_is_written_also_what_was_noted_just_before(
     go_on.set()
 
 
+@pytest.mark.promise(
+    "What a stop cannot answer, as the gate fails, is in history, statistics and sinks alike",
+    gate="Monitor",
+)
 @pytest.mark.parametrize("fails", ["raises", "hangs"])
 def test_what_a_stop_abandons_is_in_history_statistics_and_sinks(monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
     """The gate fails in answering, and a callback hangs."""
