@@ -83,6 +83,22 @@ class TestWidth:
         assert COMPILER.replace("/", "\\") + "/D" * 300 == "".join(texts[:-1])
         assert texts[-1] == "started by explorer.exe (3120)  [rule ask about all]"
 
+    def test_what_a_rule_says_stands_below_what_it_blocks_and_asks(self) -> None:
+        stream = Terminal()
+        screen = Screen(stream, environment={"NO_COLOR": "1", "COLUMNS": "60"})
+        process = SimulatedGate().start("c:/games/chess.exe")
+        rule = "[[rule]]\nimage = 'chess.exe'\nmessage = 'Ask the help desk: 4711, or read the page about games.\x1b'"
+        for verdict, lines in (("block", 3), ("allow", 1)):
+            stream.truncate(0)
+            stream.seek(0)
+            screen.write(procmon.Policy.parse(f"{rule}\nverdict = '{verdict}'".replace("\x1b", "")).decide(process))
+            printed = stream.getvalue().splitlines()
+            assert len(printed) == lines
+            assert verdict == "allow" or "".join(line.strip() for line in printed[1:]).startswith("Ask the help desk")
+            assert max(map(width, printed)) < 60
+        asked = question_lines(process, MOMENT, "a (8)", "rule 1", screen, "Why?\x1b[2J").split("\n")
+        assert asked[-1].strip() == "Why?\\x1b[2J"
+
     def test_a_question_does_not_fill_the_screen(self) -> None:
         screen = Screen(io.StringIO())
         process = SimulatedGate().start("c:/a.exe", command_line="a " + "x" * 32000)

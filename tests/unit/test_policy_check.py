@@ -480,9 +480,11 @@ class TestCriticalProcesses:
             process = ProcessHelper(pid=8, parent_pid=4, image_name=f"c:\\windows\\system32\\{name}")
             assert policy.decide(process).verdict is ALLOW
 
-    def test_the_list_is_the_drivers(self) -> None:
+    def test_the_driver_exempts_each_below_its_usual_creators(self) -> None:
         source = (ROOT / "driver/core/exempt.cpp").read_text(encoding="utf-8")
-        assert re.findall(r'literal\(u"([\w.]+\.exe)"\)', source) == list(CRITICAL_NAMES)
+        exempt = dict(re.findall(r'literal\(u"([\w.]+\.exe)"\), (\w+)', source))
+        assert exempt.keys() >= set(CRITICAL_NAMES)
+        assert {name for name, creators in exempt.items() if creators == "kAnyCreator"} <= set(CRITICAL_NAMES)
         assert is_critical("c:\\windows\\system32\\lsass.exe")
         assert is_critical("c:\\windows\\syswow64\\werfault.exe")
         assert not is_critical("c:\\windows\\lsass.exe")

@@ -82,7 +82,7 @@ class Questions:
         self._screen = screen
         self._keyboard = keyboard
         self._fail = fail
-        self._waiting: deque[tuple[ProcessHelper, str, float]] = deque()  # with the rule, and since when
+        self._waiting: deque[tuple[ProcessHelper, str, str, float]] = deque()  # with rule, message, and since when
         self._above = _self_and_above(monitor.gate.snapshot())
         self.error: OSError | None = None
         """Why no further question can be asked."""
@@ -92,9 +92,9 @@ class Questions:
         starters = {process.parent_pid, process.creator_pid}
         return process.name in CONSOLE_HOSTS and not self._above.isdisjoint(starters)
 
-    def add(self, process: ProcessHelper, rule: str) -> None:
-        """Queue a question about a process."""
-        self._waiting.append((process, rule, time.monotonic()))
+    def add(self, process: ProcessHelper, rule: str, message: str = "") -> None:
+        """Queue a question about a process; `message` is what the rule says to the person who is asked."""
+        self._waiting.append((process, rule, message, time.monotonic()))
 
     def run(self) -> None:
         """Ask one question after the other, each until it is answered here or elsewhere."""
@@ -110,7 +110,7 @@ class Questions:
             self.error = error
         self._screen.ask("")
 
-    def _ask_about(self, process: ProcessHelper, rule: str, since: float) -> None:
+    def _ask_about(self, process: ProcessHelper, rule: str, message: str, since: float) -> None:
         if process not in self._monitor.pending:
             return
         kept = self._answers(process) if self._answers is not None else None
@@ -118,7 +118,7 @@ class Questions:
             self._decide(process, kept.verdict)  # the answer to an earlier question is an answer to this one
             return
         started_by = self._parent_of(process)
-        self._screen.line(question_lines(process, datetime.now(UTC), started_by, rule, self._screen))
+        self._screen.line(question_lines(process, datetime.now(UTC), started_by, rule, self._screen, message))
         deaf_until = time.monotonic() + KEY_DEBOUNCE_S
         shown, always, verdict = "", "", None
         while verdict is None and self._monitor.running and process in self._monitor.pending:

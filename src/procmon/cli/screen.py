@@ -141,7 +141,18 @@ def decision_line(decision: Decision, screen: Screen) -> str:
         who = "you"
     elif decision.by is DecidedBy.DEFAULT and not screen.show_default:
         who = ""
-    return _line(decision.at, colour, verdict, decision.process, who, screen)
+    line = _line(decision.at, colour, verdict, decision.process, who, screen)
+    message = decision.note.message if decision.note is not None and verdict == "block" else ""
+    margin = width(_head(decision.at, colour, verdict, decision.process, screen)[0])
+    return "\n".join([line, *_message_lines(message, margin, screen)])
+
+
+def _message_lines(message: str, margin: int, screen: Screen) -> list[str]:
+    """What the rule says to the person at the screen, below the process."""
+    if not message:
+        return []
+    room = screen.columns - margin if screen.columns else None
+    return [" " * margin + line for line in wrap(printable(message), room)]
 
 
 def exit_line(process: ProcessHelper, at: datetime, screen: Screen) -> str:
@@ -151,7 +162,9 @@ def exit_line(process: ProcessHelper, at: datetime, screen: Screen) -> str:
     return _line(at, "exit", "exit", process, shown, screen, command_line=False)
 
 
-def question_lines(process: ProcessHelper, at: datetime, parent: str, who: str, screen: Screen) -> str:
+def question_lines(
+    process: ProcessHelper, at: datetime, parent: str, who: str, screen: Screen, message: str = ""
+) -> str:
     """The lines above a question: what a line for a process has, in full, and which process started it.
 
     ::
@@ -172,7 +185,8 @@ def question_lines(process: ProcessHelper, at: datetime, parent: str, who: str, 
     together = f"{origin}  {rule}".rstrip()
     fits = room is None or width(together) <= room
     more += [together] if fits else [*wrap(origin, room), *wrap(rule, room)]
-    return "\n".join([styled + image, *(" " * width(head) + screen.colour("dim", line) for line in more)])
+    below = [" " * width(head) + screen.colour("dim", line) for line in more]
+    return "\n".join([styled + image, *below, *_message_lines(message, width(head), screen)])
 
 
 def _line(

@@ -188,7 +188,8 @@ class Session:
         if self._questions.needs(process):
             return Decision(process=process, verdict=Verdict.ALLOW, by=DecidedBy.EXEMPT)
         default = "default" if self.screen.show_default else ""
-        self._questions.add(process, f"rule {decision.who}" if decision.who else default)
+        message = decision.note.message if decision.note is not None else ""
+        self._questions.add(process, f"rule {decision.who}" if decision.who else default, message)
         return decision
 
     def _note_once(self, text: str) -> None:
