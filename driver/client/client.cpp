@@ -3,7 +3,7 @@
 //     client ANYTHING...              tells its bitness and its command line, and ends with status 10
 //     client ... run COMMAND LINE     runs the rest of its command line, and ends with its status and 1
 //     client mark                     tells besides whether it is marked as debugged
-//     client raise CODE               raises an exception that nobody handles
+//     client raise CODE               raises an exception that is not handled
 //     client control COUNT NAME       is a controller of the driver, see controller.cpp
 
 #include "client.h"

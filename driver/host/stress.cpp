@@ -7,7 +7,7 @@
 // time pass; and the whole is stopped and loaded anew, round after round. Every process has a serial number in its
 // name, odd = the controller blocks it. Checked on the way:
 //
-//   - nobody is held long after an answer, a timeout, the end of the controller or a stop: no wake-up is lost
+//   - no thread is held long after an answer, a timeout, the end of the controller or a stop: no wake-up is lost
 //   - a verdict reaches the process that it was meant for: an even serial is never blocked
 //   - what the worker terminates is an odd one that is still held, so that its pid is its own
 //   - the core leaves nothing behind and does nothing that port.h forbids
@@ -40,9 +40,9 @@ constexpr uint32_t kLongSliceMs = 8000;  // such a thread leaves only if it is w
 Host* host;
 std::atomic<bool> closing;      // no more processes are to start
 std::atomic<bool> stopped;      // Gate::stop has been called
-std::atomic<bool> ended;        // nobody is held any more
+std::atomic<bool> ended;        // no thread is held any more
 std::atomic<uint64_t> serials;  // given out
-// The serial of the process that has this pid now, while its thread is in its hold; 0 = nobody.
+// The serial of the process that has this pid now, while its thread is in its hold; 0 = none.
 std::atomic<uint64_t> in_hold[kStarters * kPidsOfOne];
 std::atomic<uint64_t> held, blocked, terminations, controllers;
 
@@ -266,7 +266,7 @@ void run_round(int round) {
         closing = true;
         const uint64_t since = real_ms();
         while (gate_holds_in_flight(host)) {
-            if (real_ms() - since > kLongestHoldMs) fail("somebody is held and nobody answers: a wake-up was lost");
+            if (real_ms() - since > kLongestHoldMs) fail("a process is held although all are answered: a wake-up was lost");
             sleep_us(1000);
         }
     }
@@ -275,7 +275,7 @@ void run_round(int round) {
     closing = stopped = true;
     for (pthread_t thread : starters) pthread_join(thread, nullptr);
     if (real_ms() - stopping > kLongestHoldMs) fail("the stop took too long: a held thread was not woken");
-    if (gate_holds_in_flight(host)) fail("somebody is held after the stop");
+    if (gate_holds_in_flight(host)) fail("a process is held after the stop");
     ended = true;
     for (pthread_t thread : others) pthread_join(thread, nullptr);
     gate_destroy(host);

@@ -134,7 +134,7 @@ class Rundown {
     }
     void leave() { InterlockedDecrement(&inside_); }
     void open() { InterlockedExchange(&inside_, 0); }
-    // Lets nobody in any more and waits until all are out; twice is no error. PASSIVE_LEVEL, no lock.
+    // Refuses new entries and waits until all have left; twice is no error. PASSIVE_LEVEL, no lock.
     void close() {
         if (read(&inside_) >= 0) InterlockedExchangeAdd(&inside_, kClosed);
         while (read(&inside_) != kClosed) wait_ms(1);

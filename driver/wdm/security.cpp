@@ -16,7 +16,7 @@ static_assert(sizeof(Sid<1>) == 12 && sizeof(Sid<2>) == 16);
 
 }  // namespace
 
-// PASSIVE_LEVEL. The device is still being initialised: nobody has opened it under the security it was born with.
+// PASSIVE_LEVEL. The device is still being initialised: it has not been opened under the security it was created with.
 NTSTATUS secure_device(DEVICE_OBJECT* device) {
     Sid<1> system = {SID_REVISION, 1, SECURITY_NT_AUTHORITY, {SECURITY_LOCAL_SYSTEM_RID}};
     Sid<2> administrators = {

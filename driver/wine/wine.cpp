@@ -154,7 +154,7 @@ NTSTATUS start_thread(Waiter* waiter) {
     if (!NT_SUCCESS(status)) return status;
     status = ObReferenceObjectByHandle(handle.get(), SYNCHRONIZE, nullptr, KernelMode,
                                        reinterpret_cast<void**>(&waiter->thread), nullptr);
-    if (!NT_SUCCESS(status)) {  // nobody can join it later, so now; its request is answered by then
+    if (!NT_SUCCESS(status)) {  // it cannot be joined later, so now; its request is answered by then
         ZwWaitForSingleObject(handle.get(), FALSE, nullptr);
         release(waiter);
         return STATUS_SUCCESS;

@@ -6,14 +6,16 @@ What the driver itself does is tested in tests/core, and both together in tests/
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 import procmon
 from ctrl_c import SOON, seconds_until_heard
 from monitoring import until
-from procmon import ALLOW, BLOCK, DriverGate, ProcessHelper, VerdictResult
+from procmon import ALLOW, BLOCK, DriverGate, ProcessFlags, ProcessHelper, VerdictResult
 from procmon.driver import protocol
+from procmon.driver.volumes import with_drive_letter
 from procmon.gates.base import Gate
 from procmon.win32._bind import windows_error
 
@@ -388,3 +390,21 @@ def test_terminate_ends_what_is_held_by_a_verdict() -> None:
     device = Device()
     DriverGate(device).terminate(replace(target(4), paused=True))
     assert device.codes()[-1] == protocol.BLOCK
+
+
+def test_a_volume_that_came_later_has_its_drive_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library resolves what the driver could not, and has the driver look at the letters again."""
+    drives = {"\\device\\cdrom0": "e:"}
+    monkeypatch.setattr("procmon.gates.driver.with_drive_letter", partial(with_drive_letter, drives=lambda: drives))
+    native = protocol.FLAG_NAME_NATIVE
+    device = Device(
+        record(4, image_name="\\device\\cdrom0\\a.exe", native_name="\\Device\\CdRom0\\A.exe", flags=native),
+        record(8, image_name="\\device\\cdrom01\\a.exe", native_name="\\Device\\CdRom01\\A.exe", flags=native),
+        record(12, image_name="c:\\a.exe", native_name="\\Device\\X\\A.exe"),
+    )
+    gate = DriverGate(device)
+    processes = gate.fetch()
+    assert [process.image_name for process in processes] == ["e:\\a.exe", "\\device\\cdrom01\\a.exe", "c:\\a.exe"]
+    assert [ProcessFlags.NAME_NATIVE in process.flags for process in processes] == [False, True, False]
+    assert device.codes().count(protocol.REGISTER) == 2
+    assert len({data for code, data, _ in device.requests if code == protocol.REGISTER}) == 1, "the same options"

@@ -24,8 +24,9 @@ from ctrl_c import seconds_until_heard
 from procmon import ALLOW, BLOCK, DecidedBy, DriverGate, ProcessHelper, VerdictResult
 from procmon.driver import protocol
 from procmon.driver.info import DEVICE, driver_info, quiesce
+from procmon.driver.volumes import with_drive_letter
 from procmon.win32.device import Connection
-from procmon.win32.kernel import is_wine
+from procmon.win32.kernel import is_wine, native_drive, native_drives
 
 BLOCKED = 0xC0000364
 SOON = 20.0  # seconds; only a hang runs into it
@@ -501,6 +502,16 @@ def test_quiesce_releases_what_is_held_and_ends_the_gate_until_a_new_start(
     service.stop()
     service.start()
     DriverGate().close()
+
+
+def test_the_drives_of_this_machine_have_native_names() -> None:
+    drives = native_drives()
+    assert drives[native_drive("C:").lower()] == "c:"
+    name = native_drive("C:") + "\\A.exe"
+    record = protocol.Record(
+        pid=4, start_key=1, image_name=name.lower(), native_name=name, flags=protocol.FLAG_NAME_NATIVE
+    )
+    assert with_drive_letter(record.process()).image_name == "c:\\a.exe"
 
 
 # ------------------------------------------------------------------------------------------------------------ versions

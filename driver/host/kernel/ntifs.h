@@ -2,7 +2,7 @@
 //
 // That the real headers agree with driver/wdm is shown by compiling it with them; this one only lets the same sources
 // run under a test. fake.cpp implements it, and checks on the way what a real kernel would punish: IRQL, waits with
-// a lock held, references and handles that nobody gives back.
+// a lock held, references and handles that are not given back.
 #pragma once
 
 #include <stddef.h>

@@ -3,14 +3,16 @@ r"""The gate of the whole machine: every new process, held by the driver behind 
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from types import MappingProxyType, TracebackType
 from typing import Protocol, Self
 
 from ..driver import protocol
 from ..driver.info import DEVICE, INFO_BYTES, DriverInfo, foreign_driver, open_device
+from ..driver.volumes import with_drive_letter
 from ..errors import DriverNotRunning, GateClosed, ProcmonError, VersionMismatch
-from ..records import ProcessHelper, Verdict, VerdictResult
+from ..records import ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from ..system.terminate import terminate
 from ..util.arguments import check_process, check_seconds
 from ..util.threads import run_in_thread
@@ -188,7 +190,7 @@ class DriverGate:
                 if processes:
                     return processes  # the driver has counted them as given; the next call raises, or goes on
                 raise
-            processes.extend(record.process() for record in reply.records)
+            processes.extend(map(self._process, reply.records))
             if not reply.needed_bytes:
                 return processes
 
@@ -201,7 +203,7 @@ class DriverGate:
         after_key = 0
         while True:
             reply = self._records(protocol.LIST, protocol.encode_list(after_key))
-            processes.extend(record.process() for record in reply.records)
+            processes.extend(map(self._process, reply.records))
             after_key = reply.next_key
             if not after_key:
                 return processes
@@ -285,6 +287,17 @@ class DriverGate:
             if reply.records or not reply.needed_bytes:
                 return reply
             self._buffer_bytes = max(2 * self._buffer_bytes, protocol.RECORDS_HEADER.size + reply.needed_bytes)
+
+    def _process(self, record: protocol.Record) -> ProcessHelper:
+        """What users see. A volume that was mounted after REGISTER has its letter; the driver then learns it, too."""
+        process = record.process()
+        if ProcessFlags.NAME_NATIVE not in process.flags or not process.native_name:
+            return process
+        named = with_drive_letter(process)
+        if named is not process:
+            with suppress(ProcmonError):  # a gate that has ended says so at its next call
+                self._request(protocol.REGISTER, self._registration(self._connection.event))
+        return named
 
     def _answer(self, code: int, processes: tuple[ProcessHelper, ...]) -> list[VerdictResult]:
         identities = [check_process("process", process).identity for process in processes]

@@ -3,6 +3,8 @@
 import ctypes
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from string import ascii_lowercase
 from typing import SupportsInt
 
 from ._bind import (
@@ -32,6 +34,7 @@ __all__ = [
     "is_wine",
     "is_wow64",
     "native_drive",
+    "native_drives",
     "open_existing",
     "open_process",
     "set_event",
@@ -177,6 +180,17 @@ def native_drive(drive: str) -> str:
     target = ctypes.create_unicode_buffer(1024)
     _QueryDosDeviceW(drive, target, len(target))
     return target.value
+
+
+def native_drives() -> dict[str, str]:
+    r"""Native name, lowercase, of each drive that there is: ``{"\device\harddiskvolume1": "c:"}``."""
+    drives: dict[str, str] = {}
+    if sys.platform != "win32":
+        return drives
+    for letter in ascii_lowercase:
+        with suppress(OSError):  # there is no such drive
+            drives.setdefault(native_drive(f"{letter}:").lower(), f"{letter}:")
+    return drives
 
 
 def is_wine() -> bool:
