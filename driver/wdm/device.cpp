@@ -21,27 +21,26 @@ NTSTATUS complete(IRP* irp, NTSTATUS status, size_t written = 0) {
 // The file object is alive from create to close, so its address names one handle (and its duplicates) for that long.
 uint64_t owner_of(const IO_STACK_LOCATION* stack) { return reinterpret_cast<uintptr_t>(stack->FileObject); }
 
-// PASSIVE_LEVEL, the caller's context. FILE_DEVICE_SECURE_OPEN has the device's security checked for any name; still,
+// The caller's context. FILE_DEVICE_SECURE_OPEN has the device's security checked for any name; still,
 // there is nothing below the device, so a name is a mistake.
-NTSTATUS NTAPI on_open(DEVICE_OBJECT*, IRP* irp) {
+_IRQL_requires_(PASSIVE_LEVEL) NTSTATUS NTAPI on_open(DEVICE_OBJECT*, IRP* irp) {
     const RundownScope inside(requests);
     if (!inside) return complete(irp, STATUS_DEVICE_NOT_READY);
     const FILE_OBJECT* file = IoGetCurrentIrpStackLocation(irp)->FileObject;
     return complete(irp, file->FileName.Length == 0 ? STATUS_SUCCESS : STATUS_OBJECT_NAME_INVALID);
 }
 
-// CLEANUP: the last handle is closed, PASSIVE_LEVEL, the closer's context. CLOSE: no request is under way any more,
-// PASSIVE_LEVEL, any thread. Both tell the core: a REGISTER that raced with the cleanup is undone by the close, and
-// Wine sends only the close.
-NTSTATUS NTAPI on_closed(DEVICE_OBJECT*, IRP* irp) {
+// CLEANUP: the last handle is closed, the closer's context. CLOSE: no request is under way any more, any thread. Both
+// tell the core: a REGISTER that raced with the cleanup is undone by the close, and Wine sends only the close.
+_IRQL_requires_(PASSIVE_LEVEL) NTSTATUS NTAPI on_closed(DEVICE_OBJECT*, IRP* irp) {
     const RundownScope inside(requests);
     if (inside) gate.handle_closed(owner_of(IoGetCurrentIrpStackLocation(irp)));
     return complete(irp, STATUS_SUCCESS);
 }
 
-// PASSIVE_LEVEL, the caller's context. METHOD_BUFFERED: the system buffer is ours alone, input and output in one, and
+// The caller's context. METHOD_BUFFERED: the system buffer is ours alone, input and output in one, and
 // as long as the longer of the two. The I/O manager has compared the handle's access with the access in the code.
-NTSTATUS NTAPI on_control(DEVICE_OBJECT*, IRP* irp) {
+_IRQL_requires_(PASSIVE_LEVEL) NTSTATUS NTAPI on_control(DEVICE_OBJECT*, IRP* irp) {
     const RundownScope inside(requests);
     if (!inside) return complete(irp, STATUS_DEVICE_NOT_READY);
     const IO_STACK_LOCATION* stack = IoGetCurrentIrpStackLocation(irp);
@@ -66,9 +65,9 @@ NTSTATUS NTAPI on_control(DEVICE_OBJECT*, IRP* irp) {
     return complete(irp, status, written);
 }
 
-// PASSIVE_LEVEL, a system thread: Windows shuts down. Programs have been asked to end by now, the controller perhaps
+// A system thread: Windows shuts down. Programs have been asked to end by now, the controller perhaps
 // among them; whatever is still held must not keep the machine waiting.
-NTSTATUS NTAPI on_shutdown(DEVICE_OBJECT*, IRP* irp) {
+_IRQL_requires_(PASSIVE_LEVEL) NTSTATUS NTAPI on_shutdown(DEVICE_OBJECT*, IRP* irp) {
     const RundownScope inside(requests);
     if (inside) gate.quiesce();
     return complete(irp, STATUS_SUCCESS);

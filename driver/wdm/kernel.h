@@ -23,6 +23,20 @@ NTSYSAPI NTSTATUS NTAPI ZwQueryInformationProcess(HANDLE, PROCESSINFOCLASS, PVOI
 NTSYSAPI NTSTATUS NTAPI ZwQuerySystemInformation(ULONG information_class, PVOID buffer, ULONG bytes, PULONG needed);
 }
 
+// Annotations for the WDK's analysis; other headers do not have them all. They come behind [[nodiscard]].
+#ifndef _IRQL_requires_
+#define _IRQL_requires_(irql)
+#endif
+#ifndef _IRQL_requires_max_
+#define _IRQL_requires_max_(irql)
+#endif
+#ifndef _IRQL_requires_same_
+#define _IRQL_requires_same_
+#endif
+#ifndef _Must_inspect_result_
+#define _Must_inspect_result_
+#endif
+
 #include "../core/gate.h"
 
 namespace procmon::kernel {
@@ -51,7 +65,7 @@ inline LARGE_INTEGER milliseconds(uint32_t ms) {  // relative, as the Ke waits w
     return interval;
 }
 
-inline void wait_ms(uint32_t ms) {
+_IRQL_requires_max_(APC_LEVEL) inline void wait_ms(uint32_t ms) {
     LARGE_INTEGER interval = milliseconds(ms);
     KeDelayExecutionThread(KernelMode, FALSE, &interval);
 }
@@ -61,11 +75,11 @@ inline LONG read(volatile LONG* at) { return InterlockedCompareExchange(at, 0, 0
 
 // Nonpaged unless `paged`, never executable where the system knows the difference, zeroed; nullptr when there is none.
 // <= APC_LEVEL.
-[[nodiscard]] void* allocate(size_t bytes, bool paged = false);
-void release(void* memory);
+[[nodiscard]] _IRQL_requires_max_(APC_LEVEL) void* allocate(size_t bytes, bool paged = false);
+_IRQL_requires_max_(APC_LEVEL) void release(void* memory);
 
 // What the kernel or the HAL exports by that name, or nullptr. PASSIVE_LEVEL.
-inline void* find_export(const WCHAR* name) {
+_IRQL_requires_(PASSIVE_LEVEL) inline void* find_export(const WCHAR* name) {
     UNICODE_STRING string;
     RtlInitUnicodeString(&string, name);
     return MmGetSystemRoutineAddress(&string);

@@ -100,8 +100,9 @@ void process_exited(PEPROCESS process, uint32_t pid) {
     gate.on_exit(pid, known ? static_cast<uint32_t>(exit_status(process)) : wire::kStatusUnknown);
 }
 
-// PASSIVE_LEVEL; creation: the creator's thread, exit: the last thread of the process. Windows Vista SP1 and later.
-void NTAPI on_create_ex(PEPROCESS process, HANDLE pid, PS_CREATE_NOTIFY_INFO* info) {
+// Creation: the creator's thread, exit: the last thread of the process. Windows Vista SP1 and later.
+_IRQL_requires_(PASSIVE_LEVEL) _IRQL_requires_same_ void NTAPI
+on_create_ex(PEPROCESS process, HANDLE pid, PS_CREATE_NOTIFY_INFO* info) {
     const CallbackScope callback;
     if (!callback) return;
     if (info == nullptr) return process_exited(process, id_of(pid));
@@ -123,7 +124,7 @@ void NTAPI on_create_ex(PEPROCESS process, HANDLE pid, PS_CREATE_NOTIFY_INFO* in
 }
 
 // The same from the routine that every kernel has.
-void NTAPI on_create(HANDLE parent, HANDLE pid, BOOLEAN created) {
+_IRQL_requires_(PASSIVE_LEVEL) _IRQL_requires_same_ void NTAPI on_create(HANDLE parent, HANDLE pid, BOOLEAN created) {
     const CallbackScope callback;
     if (!callback) return;
     const ProcessReference process(pid);
@@ -146,10 +147,11 @@ void wait_while_held(Hold* hold) {
     (void)gate.end_hold(hold);  // if blocked, the worker has terminated it, and it dies on its way to user mode
 }
 
-// PASSIVE_LEVEL, the new thread's own context, after the image notification and before its first instruction in user
+// The new thread's own context, after the image notification and before its first instruction in user
 // mode. The first thread of a process has its hold behind it by then; one that another process has put in beside it
 // waits for the same verdict. Windows 10 and later.
-void NTAPI on_own_thread(HANDLE process_id, HANDLE, BOOLEAN created) {
+_IRQL_requires_(PASSIVE_LEVEL) _IRQL_requires_same_ void NTAPI
+on_own_thread(HANDLE process_id, HANDLE, BOOLEAN created) {
     const CallbackScope callback;
     if (!callback || !created) return;
     if (process_id != PsGetCurrentProcessId()) return gate.on_thread(id_of(process_id));
@@ -161,16 +163,18 @@ void NTAPI on_own_thread(HANDLE process_id, HANDLE, BOOLEAN created) {
     if (gate.begin_thread(&hold, image)) wait_while_held(&hold);
 }
 
-// PASSIVE_LEVEL, the context of the thread that creates it, which must not wait. Older kernels.
-void NTAPI on_any_thread(HANDLE process_id, HANDLE, BOOLEAN created) {
+// The context of the thread that creates it, which must not wait. Older kernels.
+_IRQL_requires_(PASSIVE_LEVEL) _IRQL_requires_same_ void NTAPI
+on_any_thread(HANDLE process_id, HANDLE, BOOLEAN created) {
     const CallbackScope callback;
     if (callback && created) gate.on_thread(id_of(process_id));
 }
 
-// PASSIVE_LEVEL, the thread that maps the image. For the EXE that is the first thread of the new process that runs,
+// The thread that maps the image. For the EXE that is the first thread of the new process that runs,
 // before its first instruction in user mode; a parent may map more into the process, and DLLs follow: none of those is
 // held.
-void NTAPI on_image(UNICODE_STRING* name, HANDLE process_id, IMAGE_INFO* info) {
+_IRQL_requires_(PASSIVE_LEVEL) _IRQL_requires_same_ void NTAPI
+on_image(UNICODE_STRING* name, HANDLE process_id, IMAGE_INFO* info) {
     const CallbackScope callback;
     if (!callback || info->SystemModeImage) return;
     const uint32_t pid = id_of(process_id);

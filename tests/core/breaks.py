@@ -66,14 +66,14 @@ BREAKS = (
     ),
     Break(
         "a timeout comes one tick late",
-        "driver/core/gate.cpp",
+        "driver/core/notifications.cpp",
         "state.waited_ms(record) >= state.controller.hold_timeout_ms",
         "state.waited_ms(record) > state.controller.hold_timeout_ms",
         (HANDSHAKE, MODEL),
     ),
     Break(
         "a controller that had fetched a process is not told of its timeout",
-        "driver/core/gate.cpp",
+        "driver/core/notifications.cpp",
         "if (record->fetched) state.queue_for_fetch(record);  // its controller",
         "if (record->fetched) return false;  // its controller",
         (HANDSHAKE, MODEL),
@@ -101,21 +101,21 @@ BREAKS = (
     ),
     Break(
         "names leak when there is no memory for the record",
-        "driver/core/gate.cpp",
+        "driver/core/notifications.cpp",
         "        state.give_back(names, deferred);\n        state.give_back(line, deferred);\n        return refused;",
         "        state.give_back(line, deferred);\n        return refused;",
         (HANDSHAKE_ENDS,),
     ),
     Break(
         "a record without memory is used",
-        "driver/core/gate.cpp",
+        "driver/core/notifications.cpp",
         "    const bool has_room = record && state.make_room(deferred);",
         "    const bool has_room = state.make_room(deferred);",
         (HANDSHAKE_ENDS,),
     ),
     Break(
         "memory is given back under the lock",
-        "driver/core/gate.cpp",
+        "driver/core/notifications.cpp",
         "    DeferredFree deferred(state.port);\n    Locked locked(state);\n"
         "    if (state.controller.owner && state.controller.pid == pid)",
         "    Locked locked(state);\n    DeferredFree deferred(state.port);\n"
@@ -124,7 +124,7 @@ BREAKS = (
     ),
     Break(
         "a held thread looks without the lock",
-        "driver/core/gate.cpp",
+        "driver/core/notifications.cpp",
         "    Locked locked(state);\n    Record* record = static_cast<Record*>(hold->record);\n    const bool is_last",
         "    Record* record = static_cast<Record*>(hold->record);\n    const bool is_last",
         (RACES,),
@@ -276,7 +276,7 @@ BREAKS = (
     ),
     Break(
         "a process that another ends while it is held is released before all of it ends",
-        "driver/core/gate.cpp",
+        "driver/core/notifications.cpp",
         "        state.leave_held(record);\n        state.queue_terminate(record);\n    } else",
         "        state.decide(record, kVerdictAllow, kByNoController);\n    } else",
         (HANDSHAKE_ENDS, MODEL),
@@ -361,35 +361,35 @@ BREAKS = (
     # ------------------------------------------------------------------------------------- ways around the gate
     Break(
         "an extra thread runs while the first is held",
-        "driver/core/gate.cpp",
+        "driver/core/notifications.cpp",
         "        if (state.stopping || !record || !(record->state == kStateNew || is_held(record))) return false;",
         "        if (state.stopping || !record || record->state != kStateNew) return false;",
         (WAYS, MODEL, KERNEL),
     ),
     Break(
         "an extra thread that comes first runs",
-        "driver/core/gate.cpp",
+        "driver/core/notifications.cpp",
         "        if (state.stopping || !record || !(record->state == kStateNew || is_held(record))) return false;",
         "        if (state.stopping || !record || !is_held(record)) return false;",
         (WAYS, MODEL, KERNEL),
     ),
     Break(
         "an extra thread on an older kernel is not noticed while the first is held",
-        "driver/core/gate.cpp",
+        "driver/core/notifications.cpp",
         "if (state.controller.tamper_verdict == kVerdictBlock) state.decide(record, kVerdictBlock, kByTamper);",
         "",
         (WAYS, MODEL, KERNEL),
     ),
     Break(
         "an extra thread on an older kernel is not noticed before the first image",
-        "driver/core/gate.cpp",
+        "driver/core/notifications.cpp",
         "    if (tampered && controller.tamper_verdict == kVerdictBlock) {",
         "    if (tampered && controller.tamper_verdict == kVerdictNone) {",
         (WAYS, MODEL, KERNEL),
     ),
     Break(
         "one thread that is ended takes the question of its process with it",
-        "driver/core/gate.cpp",
+        "driver/core/notifications.cpp",
         "if (dying && !is_last && !record->done) {",
         "if (dying && !is_last && record->done) {",
         (WAYS, MODEL),
@@ -413,7 +413,7 @@ BREAKS = (
     ),
     Break(
         "descent goes by the claimed parent",
-        "driver/core/gate.cpp",
+        "driver/core/notifications.cpp",
         "state.descends(creation.creator_pid, state.last_key + 1)",
         "(state.descends(creation.creator_pid, state.last_key + 1) ||\n"
         "                             state.descends(creation.parent_pid, state.last_key + 1))",
@@ -421,7 +421,7 @@ BREAKS = (
     ),
     Break(
         "a claimed parent is not marked",
-        "driver/core/gate.cpp",
+        "driver/core/notifications.cpp",
         "creation.parent_pid != creation.creator_pid) record->flags |= kFlagParentClaimed;",
         "creation.parent_pid != creation.creator_pid) record->flags |= 0;",
         (HANDSHAKE, MODEL),
@@ -435,7 +435,7 @@ BREAKS = (
     ),
     Break(
         "a creator that is not genuine itself spares what it starts",
-        "driver/core/gate.cpp",
+        "driver/core/notifications.cpp",
         "    if (exempt) {\n        record->flags |= kFlagExempt;\n        record->program = program;\n    }",
         "    if (exempt) record->flags |= kFlagExempt;\n    record->program = program;",
         (MODEL,),
@@ -463,7 +463,7 @@ BREAKS = (
     ),
     Break(
         "at a limit a process runs unasked although it shall not",
-        "driver/core/gate.cpp",
+        "driver/core/notifications.cpp",
         "} else if (!has_room && controller.limit_verdict == kVerdictBlock) {",
         "} else if (!has_room && controller.limit_verdict == kVerdictNone) {",
         (HANDSHAKE_ENDS,),
@@ -477,21 +477,21 @@ BREAKS = (
     ),
     Break(
         "there is no reserve",
-        "driver/core/gate.cpp",
+        "driver/core/notifications.cpp",
         "    if (!record && (record = state.reserve->take_record()) != nullptr) ++counters.reserve_used;\n",
         "",
         (HANDSHAKE_ENDS, MODEL),
     ),
     Break(
         "what was suspended before the load is never held",
-        "driver/core/gate.cpp",
+        "driver/core/notifications.cpp",
         "record->listed && !record->image_seen && image.own);",
         "record->listed && !record->image_seen && image.own && record->fetched && !record->fetched);",
         (WAYS, MODEL, KERNEL),
     ),
     Break(
         "WSL 1 processes are created although they shall not",
-        "driver/core/gate.cpp",
+        "driver/core/notifications.cpp",
         "} else if (creation.pico && controller.pico_verdict == kVerdictBlock) {",
         "} else if (creation.pico && controller.pico_verdict == kVerdictNone) {",
         (WAYS, MODEL, KERNEL),
@@ -512,7 +512,7 @@ BREAKS = (
     ),
     Break(
         "a file that is renamed before it runs is not told, and an allowing rule lets it pass",
-        "driver/core/gate.cpp",
+        "driver/core/notifications.cpp",
         "    const bool renamed = is_renamed(port, image);",
         "    const bool renamed = is_renamed(port, image) && image.dying;",
         (WAYS, MODEL, KERNEL),
