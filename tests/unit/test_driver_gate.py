@@ -333,9 +333,9 @@ def test_a_monitor_counts_and_logs_a_blocked_process_that_would_not_die(caplog: 
         until(lambda: len(monitor.history) == 2, "both decisions")
         device.records = [replace(by_user, flags=failed), replace(by_rule, flags=failed)]
         device.wake()
-        until(lambda: monitor.statistics.terminate_failed == 2, "both failures")
+        until(lambda: caplog.text.count("cannot be terminated yet: it stays held") == 2, "both log lines")
+    assert monitor.statistics.terminate_failed == 2
     assert [decision.process.pid for decision in monitor.history] in ([4, 8], [8, 4])
-    assert caplog.text.count("cannot be terminated yet: it stays held") == 2
 
 
 def test_a_held_process_that_is_shown_again_is_not_asked_about_twice() -> None:
