@@ -10,7 +10,7 @@
 #include <chrono>
 #include <thread>
 
-#include "../../protocol.h"
+#include "../../core/gate.h"
 #include "fake.h"
 
 // One behaviour each, named after it.
