@@ -12,7 +12,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-pytest.register_assert_rewrite("conformance", "monitoring", "commandline", "trees")
+pytest.register_assert_rewrite("conformance", "monitoring", "commandline", "trees", "driven")
 
 TESTS = Path(__file__).resolve().parent
 WINDOWS_RING = TESTS / "windows"

@@ -27,6 +27,7 @@ from typing import Any, Self
 from procmon import DebugGate, GateClosed, ProcessHelper
 from procmon.driver import protocol
 from procmon.driver.info import DEVICE
+from procmon.util.filetime import to_filetime
 from procmon.win32.codes import code_of
 from procmon.win32.device import Device
 from procmon.win32.kernel import native_drive
@@ -99,7 +100,7 @@ class WineKernel:
             process.parent_pid,
             creator_pid=process.creator_pid or process.parent_pid,
             creator_tid=process.creator_tid or 0,
-            created=protocol.to_filetime(process.created),
+            created=to_filetime(process.created),
             command_line=process.command_line or "",
             native_name=native,
         )

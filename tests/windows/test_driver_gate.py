@@ -9,129 +9,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
-from kernel import WineKernel, native_name
+from kernel import native_name
 
 import ctrl_c
 import procmon
 from conformance import Adapter, GateConformance
 from ctrl_c import seconds_until_heard
+from driven import AT_ONCE, BLOCKED, SOON, Programs, controller, held, opened, records_of, telling_kernel, until
 from procmon import ALLOW, BLOCK, DecidedBy, DriverGate, ProcessHelper, VerdictResult
 from procmon.driver import protocol
 from procmon.driver.info import DEVICE, driver_info, quiesce
 from procmon.driver.volumes import with_drive_letter
 from procmon.win32.device import Connection
 from procmon.win32.kernel import is_wine, native_drive, native_drives
-
-BLOCKED = 0xC0000364
-SOON = 20.0  # seconds; only a hang runs into it
-AT_ONCE = 5.0  # seconds; holds in these tests last longer, or for ever
-
-Run = Callable[..., "subprocess.Popen[Any]"]
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[procmon.DriverService]:
-    with procmon.DriverService() as service:
-        yield service
-
-
-@contextmanager
-def telling_kernel() -> Iterator[Run]:
-    """What starts a process that the driver is told of."""
-    if is_wine():
-        with WineKernel() as kernel:
-            yield kernel.run
-    else:
-        yield subprocess.Popen
-
-
-class Programs:
-    """Starts programs that make a file when they run, and exit when they are told to."""
-
-    def __init__(self, folder: Path, run: Run) -> None:
-        self.folder, self._run = folder, run
-        self.started: dict[int, tuple[subprocess.Popen[Any], Path]] = {}
-
-    def start(self) -> int:
-        mark = self.folder / f"{len(self.started)}.txt"
-        command = f'cmd /q /k "echo x> {mark}"'
-        program = self._run(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-        self.started[program.pid] = program, mark
-        return program.pid
-
-    def ran(self, pid: int) -> bool:
-        return self.started[pid][1].exists()
-
-    def all_ran(self) -> bool:
-        return all(map(self.ran, self.started))
-
-    def end(self, pid: int, status: int) -> None:
-        program, _ = self.started[pid]
-        if self.ran(pid):
-            assert program.stdin is not None
-            program.stdin.write(b"exit %d\r\n" % status)
-            program.stdin.flush()
-        else:
-            import _winapi
-
-            _winapi.TerminateProcess(int(program._handle), status)  # type: ignore[attr-defined]
-
-    def exit_status(self, pid: int, timeout: float) -> int | None:
-        try:
-            return self.started[pid][0].wait(timeout) & 0xFFFFFFFF
-        except subprocess.TimeoutExpired:
-            return None
-
-    def close(self) -> None:
-        for program, _ in self.started.values():
-            program.kill()
-            program.communicate()
-
-
-@pytest.fixture
-def programs(service: procmon.DriverService, tmp_path: Path) -> Iterator[Programs]:
-    """Made before a test's gate and closed after it, so that nothing of a test is held when its programs end."""
-    with telling_kernel() as run:
-        programs = Programs(tmp_path, run)
-        yield programs
-        programs.close()
-
-
-def opened(**options: Any) -> DriverGate:
-    """A gate that holds what the tests start, and has told of what is there already."""
-    gate = DriverGate(**{"hold_timeout": None if is_wine() else 1.0, "exempt_descendants": False} | options)
-    gate.fetch()
-    return gate
-
-
-def until(condition: Callable[[], object], seconds: float = SOON) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.005)
-    return bool(condition())
-
-
-def records_of(gate: DriverGate, pids: set[int], wanted: Callable[[ProcessHelper], bool]) -> dict[int, ProcessHelper]:
-    """The first wanted record of each of these processes."""
-    found: dict[int, ProcessHelper] = {}
-    end = time.monotonic() + SOON
-    while pids - set(found):
-        assert time.monotonic() < end, f"no such record of {pids - set(found)}"
-        gate.wait(0.2)
-        found |= {record.pid: record for record in gate.fetch() if record.pid in pids and wanted(record)}
-    return found
-
-
-def held(gate: DriverGate, *pids: int) -> list[ProcessHelper]:
-    found = records_of(gate, set(pids), lambda record: record.paused)
-    return [found[pid] for pid in pids]
-
 
 # --------------------------------------------------------------------------------------------------- what all gates do
 
@@ -164,32 +59,6 @@ class TestDriverGate(GateConformance):
 
 
 # ----------------------------------------------------------------------------------------------- who may have the gate
-
-
-CONTROLLER = """
-import sys, procmon
-gate = procmon.DriverGate(hold_timeout=None, exempt_descendants=False, report_exits=False)
-gate.fetch()
-print("ready", flush=True)
-held = 0
-while held < int(sys.argv[1]):
-    gate.wait()
-    held += sum(process.paused for process in gate.fetch())
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-
-@contextmanager
-def controller(count: int) -> Iterator["subprocess.Popen[str]"]:
-    """Another program that has the gate and says when it holds so many processes."""
-    command = [sys.executable, "-c", CONTROLLER, str(count)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def test_killing_the_controller_lets_all_that_it_holds_go_at_once(programs: Programs) -> None:
