@@ -13,7 +13,7 @@ from .locks import set_up
 from .venv import pip, requirements, venv
 
 # An embeddable CPython reads its path from this file alone. The path is relative, so that the tree can be moved.
-PATH_FILE = "python313.zip\n.\nsite\n../../src\n../../tests\nimport site\n"
+PATH_FILE = "python313.zip\n.\nsite\n../../src\n../../tests\n../../examples\nimport site\n"
 WHEELS = ["--only-binary=:all:", "--platform=win_amd64", "--python-version=3.13", "--no-deps"]
 
 
