@@ -530,6 +530,14 @@ def test_the_driver_is_looked_for_and_the_error_says_where(computer: Computer) -
     assert str(Path("build", "driver")) not in str(caught.value), "the package is in no checkout"
 
 
+def test_on_wine_the_error_says_that_no_wheel_has_the_driver(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("procmon.win32.machine.is_wine", lambda: True)
+    with pytest.raises(procmon.DriverFileMissing, match="Wine runs a test build, which is in no wheel"):
+        procmon.find_driver()
+
+
 def test_in_a_checkout_the_driver_is_the_one_that_it_built(
     computer: Computer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

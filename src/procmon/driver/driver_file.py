@@ -29,6 +29,9 @@ __all__ = [
 FILE_NAME = "procmon.sys"
 
 _HOW_TO_GET_IT = "the wheel of procmon-gate has it; in a checkout of the project, `python3 dev.py driver` builds it"
+_ON_WINE = (
+    "Wine runs a test build, which is in no wheel; in a checkout of the project, `python3 dev.py driver` builds it"
+)
 _VERSION_MARK = struct.pack("<II", 0xFEEF04BD, 0x10000)  # the head of VS_FIXEDFILEINFO
 
 
@@ -52,9 +55,10 @@ def find_driver() -> Path:
     for place in places:
         if place.is_file():
             return place
+    how = _ON_WINE if architecture == "wine" else _HOW_TO_GET_IT
     raise DriverFileMissing(
-        f"there is no driver for this machine ({architecture}) at {' or '.join(map(str, places))}: {_HOW_TO_GET_IT}; "
-        "or give the path of one to install()"
+        f"there is no driver for this machine ({architecture}) at {' or '.join(map(str, places))}: {how}; or give the "
+        "path of one to install()"
     )
 
 
