@@ -103,7 +103,20 @@ class AuditLog:
         Raises: AuditError when the log is closed, or its file cannot be opened again after it was renamed; OSError when
         the disk refuses. In both of the latter cases the next call tries anew.
         """
-        self._write(decision.as_dict() if self.format == "json" else decision_document(decision))
+        self._write([self._document(decision)])
+
+    def write_some(self, decisions: list[Decision], /) -> int:
+        """Append the first of these decisions, as many as fit into the file, in one call; return how many.
+
+        Raises: as `write`; then none is written.
+        """
+        if type(self).write is not AuditLog.write:  # a subclass wants to see each
+            self.write(decisions[0])
+            return 1
+        return self._write([self._document(decision) for decision in decisions])
+
+    def _document(self, decision: Decision) -> dict[str, object]:
+        return decision.as_dict() if self.format == "json" else decision_document(decision)
 
     def write_exit(self, process: ProcessHelper) -> None:
         """Append the exit of a process, as a line with ``"event": "exit"``; `read` gives decisions alone.
@@ -112,20 +125,26 @@ class AuditLog:
         """
         at = process.exited_at or datetime.now(UTC)
         if self.format == "json":
-            self._write({"event": "exit", "at": at.isoformat(), "process": process.as_dict()})
+            self._write([{"event": "exit", "at": at.isoformat(), "process": process.as_dict()}])
         else:
-            self._write(exit_document(process, at))
+            self._write([exit_document(process, at)])
 
-    def _write(self, data: dict[str, object]) -> None:
-        line = _ENCODER.encode(data).encode() + b"\n"
+    def _write(self, documents: list[dict[str, object]]) -> int:
+        """Append the first of these, as many as the file has room for, and return how many: at least one."""
+        lines = [_ENCODER.encode(document).encode() + b"\n" for document in documents]
         with self._lock:
             if self._closed:
                 raise AuditError(f"{self.path}: the audit log is closed; make a new AuditLog")
             try:
                 size = self._size()
-                if self.max_bytes is not None and size > 0 and size + len(line) > self.max_bytes:
-                    self._rotate()
-                self._append(line)
+                if self.max_bytes is not None:
+                    if size > 0 and size + len(lines[0]) > self.max_bytes:
+                        self._rotate()
+                        size = self._size()
+                    while len(lines) > 1 and size + sum(map(len, lines)) > self.max_bytes:
+                        lines.pop()
+                self._append(b"".join(lines))
+                return len(lines)
             finally:
                 if self._closed:
                     self._file.close()  # `close` has not waited for us
@@ -182,12 +201,12 @@ class AuditLog:
         try:
             while written < len(line):
                 written += self._file.write(line[written:])
+            if self.fsync:
+                os.fsync(self._file.fileno())
         except OSError:
             if written:  # a disk that is full takes half a line: take it back
                 self._file.truncate(self._file.seek(0, os.SEEK_END) - written)
             raise
-        if self.fsync:
-            os.fsync(self._file.fileno())
 
     def _rotate(self) -> None:
         """Make room: the file becomes the newest old one. Where Windows refuses, as somebody reads it, write on.

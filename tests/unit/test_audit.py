@@ -418,3 +418,28 @@ def test_a_time_that_is_no_number_is_damage(tmp_path: Path, value: str) -> None:
 def test_an_endless_time_is_written_as_json() -> None:
     process = procmon.SimulatedGate().start("a.exe", hold_left=float("inf"))
     assert json.loads(json.dumps(process.as_dict(), allow_nan=False))["hold_left"] is None
+
+
+def test_several_lines_are_written_at_once_as_many_as_fit(path: Path) -> None:
+    line = len(json.dumps(decision(1).as_dict(), separators=(",", ":"))) + 1
+    with AuditLog(path, max_bytes=3 * line + 10, keep=9) as log:
+        left, calls = [decision(number) for number in range(1, 8)], []
+        while left:
+            calls.append(log.write_some(left))
+            left = left[calls[-1] :]
+    assert calls == [3, 3, 1]
+    assert [one.who for one in audit.read(path)] == [str(number) for number in range(1, 8)]
+    assert all(file.stat().st_size <= 3 * line + 10 for file in path.parent.iterdir())
+
+
+def test_a_subclass_that_overrides_write_sees_each_decision(path: Path) -> None:
+    seen = []
+
+    class Seeing(AuditLog):
+        def write(self, decision: Decision, /) -> None:
+            seen.append(decision.who)
+            super().write(decision)
+
+    with Seeing(path) as log:
+        assert log.write_some([decision(1), decision(2)]) == 1
+    assert seen == ["1"]

@@ -185,3 +185,23 @@ def test_a_verdict_does_not_wait_for_a_slow_callback_of_the_same_fetch(gate: pro
         assert gate.verdict_of(slow, timeout=0) is None
         go_on.set()
         assert gate.verdict_of(last, timeout=5) is ALLOW
+
+
+@pytest.mark.parametrize("write_ahead", [False, True])
+@pytest.mark.parametrize("takes", [1, 3, 100])
+def test_a_sink_that_takes_several_gets_each_decision_once_and_in_order(
+    gate: procmon.SimulatedGate, takes: int, write_ahead: bool
+) -> None:
+    class Several(Recorder):
+        def write_some(self, decisions: list[procmon.Decision]) -> int:
+            if len(self.written) % 2:
+                raise OSError(28, "no space left")
+            self.written += decisions[:takes]
+            return len(decisions[:takes])
+
+    sink = Several()
+    sink.write_ahead = write_ahead  # type: ignore[attr-defined]
+    processes = [gate.start("a.exe") for _ in range(20)]
+    with procmon.Monitor(gate, audit=sink):
+        assert {gate.verdict_of(process, timeout=5) for process in processes} == {ALLOW}
+    assert [one.process for one in sink.written] == processes

@@ -183,7 +183,12 @@ class HoldTable:
 
     def _send(self, batch: list[Hold]) -> list[Decision]:
         """Send verdicts, all of one kind in one call of the gate; then note the decisions."""
-        ahead = [self._write_ahead(hold) for hold in batch] if self._sinks.writes_ahead else None
+        ahead: list[Decision] | None = None
+        if self._sinks.writes_ahead:
+            ahead = [self._decision(hold) for hold in batch]
+            self._sinks.write_ahead(ahead)
+            for hold in batch:
+                hold.written_ahead = True
         results: dict[Hold, VerdictResult] = {}
         failure: BaseException | None = None
         for call, blocks in ((self._gate.allow, False), (self._gate.block, True)):
@@ -205,12 +210,6 @@ class HoldTable:
         if failure is not None and not isinstance(failure, GateClosed):
             self._on_failure(failure, f"answering {batch[0].process!r}")
         return decisions
-
-    def _write_ahead(self, hold: Hold) -> Decision:
-        decision = self._decision(hold)
-        self._sinks.write_ahead(decision)
-        hold.written_ahead = True
-        return decision
 
     def _decision(self, hold: Hold, result: VerdictResult | None = None) -> Decision:
         assert hold.ruling is not None
@@ -262,7 +261,7 @@ class HoldTable:
 
     def _answer_unfetched(self, process: ProcessHelper, ruling: Ruling) -> Decision:
         """Answer a process whose record the gate has not given yet; it will come with its verdict."""
-        self._sinks.write_ahead(decision := ruling.decision(process))
+        self._sinks.write_ahead([decision := ruling.decision(process)])
         [result] = (self._gate.block if ruling.blocks else self._gate.allow)(process)
         decision = replace(decision, result=result)
         if result is VerdictResult.DONE:
@@ -271,7 +270,7 @@ class HoldTable:
                 self._note(decision, True)
             self._sinks.start()
         else:
-            self._sinks.write_ahead(decision)
+            self._sinks.write_ahead([decision])
         return decision
 
     def _find(self, pid: int) -> ProcessHelper:

@@ -12,7 +12,9 @@ the lock, by the thread that starts the writer, and reset by the writer in the s
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from itertools import islice
 from typing import Protocol, runtime_checkable
 
 from ..records import Decision
@@ -23,6 +25,9 @@ __all__ = ["Sink", "Sinks"]
 
 QUEUE_LIMIT = 10_000
 """Decisions that may wait for one sink; further ones are dropped and counted."""
+
+BATCH_LIMIT = 100
+"""Decisions that a sink is given at once, if it takes several."""
 
 SLOW_S = 30.0
 """Time after which a sink that has not returned is logged."""
@@ -46,6 +51,9 @@ class Sink(Protocol):
 
         If the sink has an attribute ``write_ahead`` that is true, it is called before the verdict is sent, by any
         thread, and the verdict waits for it; and once more where the verdict then came too late.
+
+        A sink may also have ``write_some(decisions)``, which writes the first of several decisions at once and returns
+        how many; where it raises, none was written, and they are written one by one.
         """
 
 
@@ -55,6 +63,7 @@ class _SinkQueue:
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
         self.write_ahead = bool(getattr(sink, "write_ahead", False))
+        self._write_some: Callable[[list[Decision]], int] | None = getattr(sink, "write_some", None)
         self.errors = 0
         self.dropped = 0
         self.waiting: deque[Decision] = deque()  # the first of them is being written
@@ -79,21 +88,30 @@ class _SinkQueue:
 
     def _write_all(self) -> None:
         while True:
-            self.write(self.waiting[0])
             with self._changed:
-                self.waiting.popleft()
+                some = list(islice(self.waiting, BATCH_LIMIT))
+            written = self.write(some)
+            with self._changed:
+                for _ in range(written):
+                    self.waiting.popleft()
                 self._since = time.monotonic() if self.waiting else None
                 if self._since is None:
                     self._changed.notify_all()
                     return
 
-    def write(self, decision: Decision) -> None:
+    def write(self, decisions: list[Decision]) -> int:
+        """Write at least the first of these, and return how many."""
+        if self._write_some is not None and len(decisions) > 1:
+            with suppress(Exception):
+                return self._write_some(decisions)
+        decision = decisions[0]
         try:
             self.sink.write(decision)
         except BaseException as error:  # SystemExit, too: it must not end the thread
             with self._changed:
                 self.errors += 1
             log(ERROR, "%r could not write %r; its verdict stands", self.sink, decision, error=error)
+        return 1
 
     def wait(self, end: float) -> bool:
         with self._changed:
@@ -140,19 +158,19 @@ class Sinks:
         """Decisions that wait for a sink, the slowest one's."""
         return max((len(queue.waiting) for queue in self._queues), default=0)
 
-    def write_ahead(self, decision: Decision) -> None:
+    def write_ahead(self, decisions: list[Decision]) -> None:
         """Write to the sinks that write ahead; returns when they have."""
-        if decision.note is not None and not decision.note.log:
-            return
         for queue in self._ahead:
-            queue.write(decision)
+            left = [decision for decision in decisions if _is_for_sinks(decision)]
+            while left:
+                left = left[queue.write(left[:BATCH_LIMIT]) :]
 
     def put(self, decision: Decision, *, written_ahead: bool = False) -> None:
         """Queue a decision. It calls no sink, so it may be called under a lock, which then keeps the order.
 
         A rule with ``log = false`` keeps its decisions from all sinks.
         """
-        if decision.note is not None and not decision.note.log:
+        if not _is_for_sinks(decision):
             return
         for queue in self._queues:
             if not (written_ahead and queue.write_ahead):
@@ -173,3 +191,7 @@ class Sinks:
         """Log the sinks that have hung for long."""
         for queue in self._queues:
             queue.check()
+
+
+def _is_for_sinks(decision: Decision) -> bool:
+    return decision.note is None or decision.note.log
