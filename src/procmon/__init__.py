@@ -1,54 +1,60 @@
 """procmon holds every new process on Windows until a Python callback has said ALLOW or BLOCK."""
 
 import logging
+from importlib import import_module
+from types import FunctionType
+from typing import TYPE_CHECKING
 
-from . import audit
-from .audit import AuditLog
-from .driver.driver_file import find_driver
-from .driver.info import DriverCounters, DriverFeatures, DriverInfo
-from .driver.service import DriverService, DriverState, DriverStatus
-from .errors import (
-    AccessDenied,
-    AlreadyAnswered,
-    AuditError,
-    ControllerBusy,
-    DriverAlreadyInstalled,
-    DriverError,
-    DriverFileMissing,
-    DriverFileUnsafe,
-    DriverNotInstalled,
-    DriverNotRunning,
-    DriverNotSigned,
-    DriverRunning,
-    GateClosed,
-    NotHeld,
-    PolicyError,
-    PolicyWarning,
-    Problem,
-    ProcmonError,
-    StaleProcess,
-    UnsupportedPlatform,
-    VerdictError,
-    VersionMismatch,
-)
-from .gates.base import Gate
-from .gates.debug import DebugGate
-from .gates.driver import DriverGate
-from .gates.simulated import SimulatedGate
-from .monitor.event_log import EventLogSink
-from .monitor.monitor import Monitor
-from .monitor.run import RunResult, guard, run
-from .monitor.sinks import Sink
-from .monitor.starts import Starts
-from .monitor.subscriptions import Callback, Decider, ExitCallback, Match, Subscription
-from .policy.policy import Policy
-from .records import DecidedBy, Decision, ProcessFlags, ProcessHelper, RuleNote, Statistics, Verdict, VerdictResult
-from .system.details import Integrity, ProcessDetails, inspect
-from .system.listing import ProcessList, processes
-from .system.signature import Signature, SignatureKind, SignatureStatus
-from .system.tables import DecisionList
-from .system.tree import ProcessTree, tree
+from .records import Verdict
 from .util import version as _version
+
+if TYPE_CHECKING:
+    from . import audit
+    from .audit import AuditLog
+    from .driver.driver_file import find_driver
+    from .driver.info import DriverCounters, DriverFeatures, DriverInfo
+    from .driver.service import DriverService, DriverState, DriverStatus
+    from .errors import (
+        AccessDenied,
+        AlreadyAnswered,
+        AuditError,
+        ControllerBusy,
+        DriverAlreadyInstalled,
+        DriverError,
+        DriverFileMissing,
+        DriverFileUnsafe,
+        DriverNotInstalled,
+        DriverNotRunning,
+        DriverNotSigned,
+        DriverRunning,
+        GateClosed,
+        NotHeld,
+        PolicyError,
+        PolicyWarning,
+        Problem,
+        ProcmonError,
+        StaleProcess,
+        UnsupportedPlatform,
+        VerdictError,
+        VersionMismatch,
+    )
+    from .gates.base import Gate
+    from .gates.debug import DebugGate
+    from .gates.driver import DriverGate
+    from .gates.simulated import SimulatedGate
+    from .monitor.event_log import EventLogSink
+    from .monitor.monitor import Monitor
+    from .monitor.run import RunResult, guard, run
+    from .monitor.sinks import Sink
+    from .monitor.starts import Starts
+    from .monitor.subscriptions import Callback, Decider, ExitCallback, Match, Subscription
+    from .policy.policy import Policy
+    from .records import DecidedBy, Decision, ProcessFlags, ProcessHelper, RuleNote, Statistics, Verdict, VerdictResult
+    from .system.details import Integrity, ProcessDetails, inspect
+    from .system.listing import ProcessList, processes
+    from .system.signature import Signature, SignatureKind, SignatureStatus
+    from .system.tables import DecisionList
+    from .system.tree import ProcessTree, tree
 
 __all__ = [
     "ALLOW",
@@ -130,6 +136,60 @@ DEFER = Verdict.DEFER
 __version__ = _version.VERSION
 
 logging.getLogger("procmon").addHandler(logging.NullHandler())
+
+
+_HOMES = {
+    "audit": "AuditLog",
+    "driver.driver_file": "find_driver",
+    "driver.info": "DriverCounters DriverFeatures DriverInfo",
+    "driver.service": "DriverService DriverState DriverStatus",
+    "errors": """
+        AccessDenied AlreadyAnswered AuditError ControllerBusy DriverAlreadyInstalled DriverError DriverFileMissing
+        DriverFileUnsafe DriverNotInstalled DriverNotRunning DriverNotSigned DriverRunning GateClosed NotHeld
+        PolicyError PolicyWarning Problem ProcmonError StaleProcess UnsupportedPlatform VerdictError VersionMismatch
+    """,
+    "gates.base": "Gate",
+    "gates.debug": "DebugGate",
+    "gates.driver": "DriverGate",
+    "gates.simulated": "SimulatedGate",
+    "monitor.event_log": "EventLogSink",
+    "monitor.monitor": "Monitor",
+    "monitor.run": "RunResult guard run",
+    "monitor.sinks": "Sink",
+    "monitor.starts": "Starts",
+    "monitor.subscriptions": "Callback Decider ExitCallback Match Subscription",
+    "policy.policy": "Policy",
+    "records": "DecidedBy Decision ProcessFlags ProcessHelper RuleNote Statistics Verdict VerdictResult",
+    "system.details": "Integrity ProcessDetails inspect",
+    "system.listing": "ProcessList processes",
+    "system.signature": "Signature SignatureKind SignatureStatus",
+    "system.tables": "DecisionList",
+    "system.tree": "ProcessTree tree",
+}
+"""Where each public name is defined. It is loaded when it is first asked for, so that `import procmon` stays light."""
+
+
+if not TYPE_CHECKING:  # a type checker sees the imports above
+
+    def __getattr__(name: str) -> object:
+        if name == "audit":
+            return import_module(".audit", __name__)
+        for home, names in _HOMES.items():
+            if name in names.split():
+                _load(home)
+                return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def _load(home: str) -> None:
+        """Take the public names of a module; in `help`, a repr and a pickle this module is their home."""
+        module = import_module(f".{home}", __name__)
+        for name in _HOMES[home].split():
+            globals()[name] = thing = getattr(module, name)
+            if isinstance(thing, type | FunctionType):
+                thing.__module__ = __name__
+
+    for _home in ("records", "errors"):
+        _load(_home)
 
 
 def __dir__() -> list[str]:

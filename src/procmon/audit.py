@@ -27,7 +27,7 @@ from .records import DecidedBy, Decision, ProcessHelper, Verdict, printable
 
 __all__ = ["AuditLog", "AuditReader", "Change", "Damage", "Replay", "read", "replay"]
 
-_log = logging.getLogger("procmon")
+logger = logging.getLogger("procmon")
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
@@ -57,7 +57,7 @@ class AuditLog:
     >>> process = procmon.SimulatedGate().start("c:/games/chess.exe")
     >>> with AuditLog(folder.name + "/audit.jsonl") as log:
     ...     log.write(procmon.Policy.parse('default = "block"').decide(process))
-    >>> list(read(log.path))
+    >>> list(procmon.audit.read(log.path))
     [<Decision block 1000 'c:\\\\games\\\\chess.exe' by default>]
     >>> folder.cleanup()
 
@@ -222,7 +222,7 @@ class AuditLog:
             self._rotation_failed = False
         except OSError as error:
             if not self._rotation_failed:
-                _log.warning("%s is over its size and cannot be renamed, so it grows on: %s", self.path, error)
+                logger.warning("%s is over its size and cannot be renamed, so it grows on: %s", self.path, error)
             self._rotation_failed = True
         finally:
             self._file = self._open()
@@ -302,7 +302,7 @@ class AuditReader(Iterator[Decision]):
     def _damage(self, path: Path, number: int, line: bytes, error: Exception) -> None:
         reason = str(error) if line.endswith(b"\n") else "it ends in the middle"
         self.damaged.append(Damage(path, number, reason))
-        _log.warning("%s", self.damaged[-1])
+        logger.warning("%s", self.damaged[-1])
 
 
 def read(path: str | os.PathLike[str], *, on_exit: Callable[[ProcessHelper], object] | None = None) -> AuditReader:

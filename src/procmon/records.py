@@ -9,7 +9,7 @@ import enum
 import inspect
 import math
 import ntpath
-import textwrap
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -40,12 +40,12 @@ class FieldHelp(dict[str, str]):
 
     def __init__(self, record: type) -> None:
         super().__init__({f.name: "" for f in fields(record)})
-        self._record = record
+        self._home, self._name = record.__module__, record.__name__
 
     def __getitem__(self, name: str) -> str:
         with suppress(OSError, SyntaxError):  # without its source a program has no texts, and works
-            [node] = ast.parse(textwrap.dedent(inspect.getsource(self._record))).body
-            assert isinstance(node, ast.ClassDef)
+            module = ast.parse(inspect.getsource(sys.modules[self._home]))
+            [node] = [each for each in module.body if isinstance(each, ast.ClassDef) and each.name == self._name]
             for before, after in zip(node.body, node.body[1:], strict=False):
                 if isinstance(before, ast.AnnAssign) and ast.unparse(before.target) == name:
                     match after:

@@ -5,12 +5,14 @@ import dataclasses
 import enum
 import importlib
 import inspect
+import pickle
 import pkgutil
+import pydoc
 import subprocess
 import sys
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,21 +77,47 @@ def test_dir_shows_the_public_names_and_nothing_else() -> None:
     assert not [name for name in procmon.__all__ if name.startswith("_")]
 
 
-def test_everything_that_the_package_imports_for_its_users_is_public() -> None:
-    tree = ast.parse((SOURCE / "__init__.py").read_text())
-    imported = {
-        alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
-    }
-    assert imported - {name for name in imported if name.startswith("_")} <= set(procmon.__all__)
-
-
-def test_the_import_loads_no_module_beyond_the_package_and_the_standard_library() -> None:
-    program = "import sys; before = set(sys.modules); import procmon; print(*sorted(set(sys.modules) - before))"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=SOURCE.parent, capture_output=True, text=True, check=True, timeout=30
+def test_a_type_checker_sees_the_names_where_they_are_found_when_asked_for() -> None:
+    [checked] = [node for node in ast.parse((SOURCE / "__init__.py").read_text()).body if isinstance(node, ast.If)][:1]
+    imports = [node for node in checked.body if isinstance(node, ast.ImportFrom) and node.module]
+    seen = {str(node.module): [alias.name for alias in node.names] for node in imports}
+    assert seen == {home: names.split() for home, names in procmon._HOMES.items()}
+    assert {name for names in seen.values() for name in names} | {"ALLOW", "BLOCK", "DEFER", "audit"} == set(
+        procmon.__all__
     )
-    loaded = {name.partition(".")[0] for name in done.stdout.split()} - {"procmon"}
-    assert loaded <= set(sys.stdlib_module_names)
+
+
+def modules_of(program: str) -> set[str]:
+    """The modules that a program has loaded at its end."""
+    command = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(SOURCE.parent)!r})\n{program}"]
+    command[-1] += "\nprint(*sorted(sys.modules))"
+    return set(subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split())
+
+
+def test_the_import_is_light() -> None:
+    before = modules_of("import ctypes, dataclasses, enum, logging")
+    loaded = {name for name in modules_of("import procmon") - before if not name.startswith("procmon")}
+    assert loaded <= set(sys.stdlib_module_names) | {"typing.io", "typing.re"}
+    assert len(loaded) <= 15, sorted(loaded)
+
+
+@pytest.mark.parametrize("program", ["import procmon", "import procmon\nprocmon.Monitor(procmon.SimulatedGate())"])
+def test_the_import_does_not_bring_what_a_simple_script_does_not_use(program: str) -> None:
+    heavy = {"asyncio", "ssl", "socket", "tomllib", "json", "difflib", "urllib", "subprocess"}
+    assert heavy & (modules_of(program) - modules_of("pass")) == set()
+
+
+@pytest.mark.parametrize("name", [*CLASSES, *FUNCTIONS])
+def test_its_home_is_the_package(name: str) -> None:
+    home = "procmon.audit" if name.startswith("audit.") and name != "audit.AuditLog" else "procmon"
+    thing = {**CLASSES, **FUNCTIONS}[name]
+    assert thing.__module__ == home
+    assert pickle.loads(pickle.dumps(thing)) is thing
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'procmon' has no attribute 'Moniter'"):
+        procmon.Moniter  # type: ignore[attr-defined]  # noqa: B018
 
 
 @pytest.mark.parametrize("name", [*CLASSES, *FUNCTIONS])
@@ -129,17 +157,32 @@ def test_every_parameter_and_result_is_typed_and_none_is_any(name: str) -> None:
     ]
     assert untyped == []
     assert signature.return_annotation is not signature.empty, f"{name} does not say what it returns"
-    owner = inspect.getmodule(function)
-    hints = typing.get_type_hints(function, {**vars(typing), **vars(owner)})
+    hints = typing.get_type_hints(function, {**vars(typing), **function.__globals__})
     assert [one for one, hint in hints.items() if mentions_any(hint)] == []
+
+
+def home_of(name: str) -> str:
+    """The module in which a public class is written."""
+    if name.startswith("audit."):
+        return "audit"
+    return next(home for home, names in procmon._HOMES.items() if name in names.split())
+
+
+def definition(name: str) -> ast.ClassDef:
+    """The text of a public class."""
+    source = importlib.import_module(f"procmon.{home_of(name)}").__file__
+    assert source is not None
+    name = name.rpartition(".")[2]
+    nodes = ast.parse(Path(source).read_text()).body
+    [found] = [node for node in nodes if isinstance(node, ast.ClassDef) and node.name == name]
+    return found
 
 
 @pytest.mark.parametrize("name", [name for name, thing in CLASSES.items() if hasattr(thing, "__dataclass_fields__")])
 def test_every_field_of_a_record_is_explained(name: str) -> None:
     """A docstring under the field. Elsewhere than in the records, counters (``timeouts: int = 0``) may do without."""
     thing = CLASSES[name]
-    [node] = ast.parse(inspect.getsource(thing)).body
-    assert isinstance(node, ast.ClassDef)
+    node = definition(name)
     explained = {
         before.target.id
         for before, after in zip(node.body, node.body[1:], strict=False)
@@ -149,9 +192,7 @@ def test_every_field_of_a_record_is_explained(name: str) -> None:
         and isinstance(after.value, ast.Constant)
     }
     counters = {
-        field.name
-        for field in dataclasses.fields(thing)
-        if field.default == 0 and thing.__module__ != "procmon.records"
+        field.name for field in dataclasses.fields(thing) if field.default == 0 and "." + home_of(name) != ".records"
     }
     assert set(thing.__dataclass_fields__) - explained - counters == set()
 
@@ -171,3 +212,26 @@ def test_every_module_imports_on_every_system() -> None:
         except Exception as error:
             failed.append(f"{name}: {error!r}")
     assert failed == []
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        (lambda: procmon.DebugGate(), r"DebugGate\.run\(command\)"),
+        (lambda: procmon.DebugGate("cmd"), r"DebugGate\.attach\(pid\)"),
+        (lambda: procmon.Policy("x.toml"), r"Policy\.load\(path, \.\.\.\)"),
+        (lambda: procmon.DriverGate(["cmd"]), r"DebugGate\.run\(command\)"),  # type: ignore[arg-type]
+        (lambda: procmon.DriverGate("notepad.exe"), r"DebugGate\.run\(command\)"),
+        (lambda: procmon.Starts(), r"Monitor\.starts\("),
+        (lambda: procmon.SimulatedGate(["cmd"]), r"start\(\) puts processes in"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_constructor_called_by_mistake_answers_with_the_one_to_use(call: Callable[[], object], answer: str) -> None:
+    with pytest.raises(TypeError, match=answer):
+        call()
+
+
+def test_help_shows_the_public_home_and_nothing_from_inside() -> None:
+    text = pydoc.plain(pydoc.render_doc(procmon.Starts))
+    assert "procmon.Starts = class Starts" in text or "class Starts" in text.splitlines()[2]
+    assert "Engine" not in text and "procmon.monitor" not in text

@@ -8,13 +8,12 @@ wait for a verdict. A process that is not continued holds nobody else. docs/gate
 import math
 import ntpath
 import os
-import subprocess
 import sys
 import time
 import weakref
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from ..errors import GateClosed, ProcmonError, UnsupportedPlatform
 from ..records import ProcessHelper, Verdict, VerdictResult
@@ -26,6 +25,9 @@ from ..win32.codes import ERROR_NOT_SUPPORTED, code_of
 from ..win32.translate import ATTACH, translated
 from .base import describe_failures, resolve_failures
 from .debug_loop import DebugLoop
+
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = ["DebugGate"]
 
@@ -56,11 +58,12 @@ class DebugGate:
 
     popen: "subprocess.Popen[bytes] | subprocess.Popen[str] | None"
     """The command that `run` started, with its standard streams; None after `attach`."""
-    _loop: DebugLoop
-    _failures: dict[str, Verdict]
-    _name: str
-    _closed: bool
-    _finalizer: "weakref.finalize[..., DebugGate]"
+    if TYPE_CHECKING:  # set by the class methods that make one
+        _loop: DebugLoop
+        _failures: dict[str, Verdict]
+        _name: str
+        _closed: bool
+        _finalizer: "weakref.finalize[..., DebugGate]"
 
     def __init__(self, *arguments: object, **options: object) -> None:
         raise TypeError("make a DebugGate by DebugGate.run(command), or by DebugGate.attach(pid) of a running process")
@@ -112,6 +115,8 @@ class DebugGate:
         loop = DebugLoop(hold_timeout, *failures.values(), include_first=include_first)
         options = cast(dict[str, Any], popen_options)
         flags = int(options.pop("creationflags", 0)) | debug.DEBUG_PROCESS
+        import subprocess  # here, since `import procmon` needs none of it
+
         first = argv if isinstance(argv, str | bytes | os.PathLike) else argv[0] if argv else ""
         name = _command_name(os.fsdecode(first))  # before there is anything to be lost
         try:
@@ -257,15 +262,18 @@ class DebugGate:
             raise ProcmonError(
                 f"{self._name} was attached to, so it has no pipes here: communicate() is for DebugGate.run"
             )
+        from subprocess import TimeoutExpired
+
+        check_seconds("timeout", timeout)
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         while True:
             left = max(0.0, deadline - time.monotonic())
             try:
                 return self.popen.communicate(timeout=min(_COMMUNICATE_SLICE_S, left))
-            except subprocess.TimeoutExpired as expired:
+            except TimeoutExpired as expired:
                 if timeout is not None and left <= _COMMUNICATE_SLICE_S:
                     output = expired.output, expired.stderr
-                    raise subprocess.TimeoutExpired(self.popen.args, timeout, *output) from None
+                    raise TimeoutExpired(self.popen.args, timeout, *output) from None
 
     def close(self) -> None:
         """Give all that is held the verdict of `on_disconnect`, and leave the tree, which goes on undebugged. Twice is

@@ -11,7 +11,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar, cast
@@ -21,7 +20,7 @@ from ..records import STATUS_BLOCKED, DecidedBy, ProcessFlags, ProcessHelper, Ve
 from ..system.describe import asked, describe
 from ..system.wow64 import narrow_dispatcher
 from ..util.arguments import check_seconds
-from ..util.threads import Signal, wait_for
+from ..util.threads import Call, wait_for
 from ..win32 import debug, kernel
 from ..win32 import process as win32_process
 from ..win32.handles import Handle
@@ -139,14 +138,12 @@ class DebugLoop:
 
     def begin(self, first: Callable[[debug.DebugPort], _T]) -> _T:
         """Start the thread, and in it `first`, which brings the first process under the debugger; what it returns."""
-        outcome: Future[_T] = Future()
-        begun = Signal()
-        outcome.add_done_callback(lambda _: begun.set())
-        self._thread = threading.Thread(target=self._main, args=(first, outcome), name="procmon DebugGate", daemon=True)
+        beginning = Call(lambda: self._begin(first))
+        self._thread = threading.Thread(target=self._main, args=(beginning,), name="procmon DebugGate", daemon=True)
         self._thread.start()
         try:
-            begun.wait()
-            return outcome.result()
+            beginning.done.wait()
+            return beginning.result()
         except BaseException:  # Ctrl+C, and it has begun, or will: there will be no gate to answer what it holds
             self.stop(_CONTROL_C_SLICE)
             raise
@@ -261,20 +258,24 @@ class DebugLoop:
 
     # -------------------------------------------------------------------------------------------- the thread alone
 
-    def _main(self, first: Callable[[debug.DebugPort], _T], outcome: "Future[_T]") -> None:
+    def _begin(self, first: Callable[[debug.DebugPort], _T]) -> _T:
         try:
-            self._port = port = debug.DebugPort()
-            begun = first(port)
-            port.outlive_us()
-        except BaseException as error:
+            self._port = debug.DebugPort()
+            begun = first(self._port)
+            self._port.outlive_us()
+        except BaseException:
             self._finish()
-            outcome.set_exception(error)
+            raise
+        return begun
+
+    def _main(self, beginning: Call[_T]) -> None:
+        beginning.run()
+        del beginning  # its result, the popen, belongs to the gate alone
+        if self.finished or self._port is None:
             return
-        outcome.set_result(begun)
-        del begun, outcome  # the popen belongs to the gate alone
         for step in (self._debug, self._leave):
             try:
-                step(port)
+                step(self._port)
             except Exception as failure:
                 self._failure = failure
         self._finish()

@@ -292,7 +292,7 @@ class Monitor:
 
         Raises: ProcmonError, when iterated, if the monitor was never started.
         """
-        return Starts(self._engine, timeout, match)
+        return Starts._of(self._engine, timeout, match)
 
     # --------------------------------------------------------------------------------------------------- verdicts
 

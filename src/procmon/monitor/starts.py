@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ..records import DecidedBy, ProcessHelper, Verdict
 from ..util.threads import Signal, run_in_thread, run_in_thread_async
@@ -147,14 +147,28 @@ class Starts:
     <Decision block 1000 'a.exe' by user>
     """
 
-    def __init__(self, engine: Engine, timeout: float | None, match: Match) -> None:
-        self._engine = engine
-        self._timeout = timeout
-        self._in_with = False
-        self._queue = queue = _StartQueue(engine)
-        self._finalizer = weakref.finalize(self, engine.do_later, queue.close)
-        self._finalizer.atexit = False
+    if TYPE_CHECKING:  # set by the class methods that make one
+        _engine: Engine
+        _timeout: float | None
+        _in_with: bool
+        _queue: "_StartQueue"
+        _finalizer: "weakref.finalize[..., Starts]"
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        raise TypeError("Starts are made by Monitor.starts(timeout=..., match=...)")
+
+    @classmethod
+    def _of(cls, engine: Engine, timeout: float | None, match: Match) -> Self:
+        """The processes that start from now on, for `Monitor.starts`."""
+        starts = cls.__new__(cls)
+        starts._engine = engine
+        starts._timeout = timeout
+        starts._in_with = False
+        starts._queue = queue = _StartQueue(engine)
+        starts._finalizer = weakref.finalize(starts, engine.do_later, queue.close)
+        starts._finalizer.atexit = False
         run_in_thread(queue.open, match)
+        return starts
 
     def __repr__(self) -> str:
         queue = self._queue

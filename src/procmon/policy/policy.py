@@ -18,6 +18,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import PolicyError, PolicyWarning, Problem
 from ..records import DecidedBy, Decision, ProcessHelper, Verdict
@@ -54,25 +55,41 @@ class Policy:
     <Verdict.BLOCK>
     """
 
-    def __init__(
-        self,
+    if TYPE_CHECKING:  # set by the class methods that make one
+        _rules: RuleSet
+        _paths: tuple[Path, ...]
+        _stamp: "Stamp | None"
+        _ancestry: Ancestry
+        _details: DetailsLookup | None
+        _lock: threading.Lock
+        _hits: dict[str, int]
+    warnings: tuple[Problem, ...]
+    """What loads, but hardly does what was meant, and rules that never decide."""
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        raise TypeError("make a Policy by Policy.load(path, ...) from files, or by Policy.parse(text)")
+
+    @classmethod
+    def _make(
+        cls,
         rules: RuleSet,
         warned: list[Problem],
         *,
         paths: tuple[Path, ...],
         lookup: Lookup | None,
         details: DetailsLookup | None,
-    ) -> None:
-        self._rules = rules
-        self._paths = paths
-        self._stamp: Stamp | None = None
+    ) -> "Policy":
+        policy = cls.__new__(cls)
+        policy._rules = rules
+        policy._paths = paths
+        policy._stamp = None
         windows = sys.platform == "win32"
-        self._ancestry = Ancestry(lookup or (_running if windows else None))
-        self._details = details or (_inspect if windows else None)
-        self._lock = threading.Lock()
-        self._hits: dict[str, int] = {}
-        self.warnings = tuple(warned)
-        """What loads, but hardly does what was meant, and rules that never decide."""
+        policy._ancestry = Ancestry(lookup or (_running if windows else None))
+        policy._details = details or (_inspect if windows else None)
+        policy._lock = threading.Lock()
+        policy._hits = {}
+        policy.warnings = tuple(warned)
+        return policy
 
     @classmethod
     def load(
@@ -88,13 +105,13 @@ class Policy:
         >>> Policy.load("missing.toml")
         Traceback (most recent call last):
         ...
-        procmon.errors.PolicyError: missing.toml: there is no such file; give the path of a policy
+        procmon.PolicyError: missing.toml: there is no such file; give the path of a policy
         """
         files = tuple(map(Path, paths))
         if not files:
             raise TypeError("Policy.load takes at least one path; Policy.parse takes a text")
         before = stamp(files)  # first: a change while they are read is one that comes after
-        policy = cls(*_accept(read_files(files)), paths=files, lookup=lookup, details=details)
+        policy = cls._make(*_accept(read_files(files)), paths=files, lookup=lookup, details=details)
         policy._stamp = before
         policy._warn()
         return policy
@@ -107,7 +124,7 @@ class Policy:
 
         Raises: PolicyError when it has mistakes.
         """
-        policy = cls(*_accept([Source(text, source)]), paths=(), lookup=lookup, details=details)
+        policy = cls._make(*_accept([Source(text, source)]), paths=(), lookup=lookup, details=details)
         policy._warn()
         return policy
 
@@ -335,7 +352,7 @@ def _accept(sources: list[Source]) -> tuple[RuleSet, list[Problem]]:
 
 def _copied(sources: tuple[Source, ...], paths: tuple[Path, ...]) -> Policy:
     """Make a policy of pickled texts, which were accepted before."""
-    return Policy(*_accept(list(sources)), paths=paths, lookup=None, details=None)
+    return Policy._make(*_accept(list(sources)), paths=paths, lookup=None, details=None)
 
 
 def _check(sources: list[Source]) -> list[Problem]:

@@ -1,6 +1,5 @@
 """Facts about a file: hashes, version, imports, signature, origin; each is found once until the file is changed."""
 
-import hashlib
 import os
 import threading
 from collections import OrderedDict
@@ -66,6 +65,7 @@ def size(path: str) -> int:
 
 def file_hash(path: str, algorithm: str) -> str:
     """The hash of all its bytes: ``md5``, ``sha1`` or ``sha256``, in lowercase hex."""
+    import hashlib  # here, since `import procmon` needs none of it
 
     def find(file: BufferedReader) -> str:
         return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()

@@ -8,8 +8,7 @@ Sources: "PE Format" (https://learn.microsoft.com/windows/win32/debug/pe-format)
 Executable Signature Format".
 """
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from struct import Struct, error
 from typing import BinaryIO, NamedTuple
@@ -129,6 +128,8 @@ class PortableExecutable:
 
         Source: https://cloud.google.com/blog/topics/threat-intelligence/tracking-malware-import-hashing
         """
+        import hashlib  # here, since `import procmon` needs none of it
+
         names = ",".join(self._imports())
         if not names:
             return None
@@ -188,6 +189,8 @@ class PortableExecutable:
         It leaves out the checksum and what a signature adds. A file without a signature is hashed as it would be
         signed: filled up to a multiple of 8 bytes.
         """
+        import hashlib
+
         digest = hashlib.new(algorithm, usedforsecurity=False)
         has_entry = len(self._directories) > _SECURITY_DIRECTORY
         at, size = self._directories[_SECURITY_DIRECTORY] if has_entry else (0, 0)
@@ -200,20 +203,20 @@ class PortableExecutable:
             gaps.append((at, size))
         begin = 0
         for gap, length in gaps:
-            self._feed(digest, begin, gap)
+            self._feed(digest.update, begin, gap)
             begin = gap + length
-        self._feed(digest, begin, self._size)
+        self._feed(digest.update, begin, self._size)
         if not size:
             digest.update(bytes(-self._size % 8))
         return digest.hexdigest()
 
-    def _feed(self, digest: "hashlib._Hash", begin: int, end: int) -> None:
+    def _feed(self, feed: Callable[[bytes], object], begin: int, end: int) -> None:
         self._file.seek(begin)
         while begin < end:
             data = self._file.read(min(_CHUNK_BYTES, end - begin))
             if not data:
                 raise ValueError(f"the file ends at byte {begin}: it was cut off while it was read")
-            digest.update(data)
+            feed(data)
             begin += len(data)
 
     # --------------------------------------------------------------------------------------------------- bytes
