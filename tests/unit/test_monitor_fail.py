@@ -71,10 +71,13 @@ def test_the_repr_shows_a_monitor_that_fails_closed() -> None:
     ],
 )
 def test_a_monitor_that_fails_otherwise_than_its_gate_is_warned_about(
-    caplog: pytest.LogCaptureFixture, fail: Verdict, failures: dict[str, Verdict], said: str
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    fail: Verdict,
+    failures: dict[str, Verdict],
+    said: str,
 ) -> None:
-    gate = procmon.SimulatedGate()
-    gate.failures = failures  # type: ignore[attr-defined,unused-ignore]
-    procmon.Monitor(gate, fail=fail)
+    monkeypatch.setattr(procmon.SimulatedGate, "failures", failures)
+    procmon.Monitor(procmon.SimulatedGate(), fail=fail)
     assert said in caplog.text
     assert bool(said) == bool(caplog.text)
