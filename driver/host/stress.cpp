@@ -266,7 +266,9 @@ void run_round(int round) {
         closing = true;
         const uint64_t since = real_ms();
         while (gate_holds_in_flight(host)) {
-            if (real_ms() - since > kLongestHoldMs) fail("a process is held although all are answered: a wake-up was lost");
+            if (real_ms() - since > kLongestHoldMs) {
+                fail("a process is held although all are answered: a wake-up was lost");
+            }
             sleep_us(1000);
         }
     }

@@ -209,7 +209,7 @@ class AuditLog:
             raise
 
     def _rotate(self) -> None:
-        """Make room: the file becomes the newest old one. Where Windows refuses, as somebody reads it, write on.
+        """Make room: the file becomes the newest old one. Where Windows refuses, because it is being read, write on.
 
         Older files move no further than to the first free number: a refusal leaves one, and must not, tried again with
         each line, push the old files out one after the other.

@@ -216,7 +216,7 @@ class ProcessHelper:
     paused: bool = False
     """Held by the gate, waiting for a verdict."""
     seen: bool = False
-    """The marker: an earlier fetch has already given this process to somebody to consider."""
+    """The marker: an earlier fetch has already returned this process."""
     start_key: int = 0
     """Given by the gate, ascending; with `pid` the identity that survives the reuse of a pid."""
     created: datetime | None = None

@@ -100,7 +100,7 @@ administrator. Ctrl+C ends it."""
 
 REPORT = """\
 Make one page of HTML of audit logs: the process tree over time, what was
-blocked and by whom, how long processes were held. The page needs no network
+blocked and why, how long processes were held. The page needs no network
 and can be sent to others."""
 
 SELFTEST = """\

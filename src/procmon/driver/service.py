@@ -272,7 +272,7 @@ class DriverService:
 def _undo(steps: Sequence[Step], error: BaseException | None) -> None:
     try:
         for step in steps:
-            with suppress(DriverNotRunning, DriverNotInstalled):  # somebody has done it already
+            with suppress(DriverNotRunning, DriverNotInstalled):  # it has been done meanwhile
                 step()
     except ProcmonError as problem:
         if error is None:

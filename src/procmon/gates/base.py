@@ -65,7 +65,7 @@ class Gate(Protocol):
         """
 
     def allow(self, *processes: ProcessHelper) -> list[VerdictResult]:
-        """Let them run. One answer for each, in order; a late or wrong verdict harms nobody.
+        """Let them run. One answer for each, in order; a late or wrong verdict has no effect.
 
         Raises: GateClosed.
         """

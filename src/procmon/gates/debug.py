@@ -2,7 +2,7 @@
 
 Windows tells a debugger of each new process before its first instruction, and keeps that process frozen until the
 debugger continues the event. `DebugGate` is such a debugger: it continues everything at once but these events, which
-wait for a verdict. A process that is not continued holds nobody else. docs/gates/debug.md has the limits.
+wait for a verdict. A process that is not continued holds no other. docs/gates/debug.md has the limits.
 """
 
 import math

@@ -396,7 +396,7 @@ class DebugLoop:
                     return
                 process = self._answers.popleft()
             if self._living.get(process.record.pid) is not process:
-                continue  # somebody else has ended it meanwhile
+                continue  # another program has ended it meanwhile
             if process.record.verdict is Verdict.BLOCK:
                 if not _blocked(process, "stays frozen until the gate is closed"):
                     continue

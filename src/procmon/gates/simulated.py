@@ -246,7 +246,7 @@ class SimulatedGate:
 
         A process is named by its image, as the script wrote it: the last one of that name is meant. Only a process that
         runs can start others and exit, so these steps wait up to `patience` seconds until it has been let run, and are
-        passed over when it has not; only as long as nobody watches the gate, nothing is waited for. "kill" ends a
+        passed over when it has not; while no monitor watches the gate, it does not wait. "kill" ends a
         process at once, also while it is held.
 
         >>> import procmon
@@ -261,7 +261,7 @@ class SimulatedGate:
 
     @property
     def watched(self) -> bool:
-        """Somebody has waited at it or fetched from it, so that verdicts may be expected."""
+        """A caller has waited at it or fetched from it, so that verdicts may be expected."""
         return self._watched
 
     # --------------------------------------------------------------------------------------------- the protocol

@@ -95,7 +95,7 @@ class Lesson:
 def learn(programs: Iterable[Seen], *, writable: Callable[[str], bool] = lambda folder: False) -> Lesson:
     """A policy that allows what was seen; ``writable`` says whether users can write to a folder of this machine.
 
-    It logs what it would block (``mode = "audit"``) until somebody who has read it says ``enforce``.
+    It logs what it would block (``mode = "audit"``) until its reader changes that to ``enforce``.
     """
     signed: dict[tuple[str, str], _Group] = {}
     folders: dict[str, _Group] = {}

@@ -23,7 +23,7 @@ class SignatureStatus(enum.Enum):
     TAMPERED = "tampered"
     """The file was changed after it was signed."""
     UNTRUSTED = "untrusted"
-    """Signed, by somebody this machine does not trust."""
+    """Signed, by a signer that this machine does not trust."""
     EXPIRED = "expired"
     REVOKED = "revoked"
     INVALID = "invalid"

@@ -133,7 +133,7 @@ def others_in(sddl: str, rights: int = CHANGE, trusted: frozenset[str] = frozens
         found[_name(owner[1])] = None
     access = re.search(r"D:([A-Z_]*)((?:\(.*?\))*)", sddl)
     if access is None or "NO_ACCESS_CONTROL" in access[1]:
-        found["Everyone"] = None  # no list at all lets everybody in; an empty one, nobody
+        found["Everyone"] = None  # no list at all grants everything to everyone; an empty one, nothing
         return list(found)
     for entry in re.findall(r"\((.*?)\)", access[2]):
         kind, flags, granted, _, _, account = (entry.split(";") + [""] * 6)[:6]

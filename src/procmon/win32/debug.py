@@ -138,7 +138,7 @@ _DISPATCHER_BYTES = 0x100  # it is some 70 bytes long
 
 # https://learn.microsoft.com/windows/win32/api/debugapi/nf-debugapi-waitfordebugevent
 # BOOL WaitForDebugEvent(LPDEBUG_EVENT lpDebugEvent, DWORD dwMilliseconds);
-# WaitForDebugEventEx, since Windows 10, differs in the text of OutputDebugString alone, which nobody here reads.
+# WaitForDebugEventEx, since Windows 10, differs in the text of OutputDebugString alone, which is not read here.
 _WaitForDebugEvent = bind(kernel32, "WaitForDebugEvent", BOOL, (_EVENT_POINTER, DWORD), _false_on_timeout)
 
 # https://learn.microsoft.com/windows/win32/api/debugapi/nf-debugapi-continuedebugevent

@@ -27,7 +27,7 @@ class Device:
     r"""An open device. Requests of one Device run one after the other, from whatever thread.
 
     Windows would serialise them anyway (the handle is synchronous); the lock here is for `close`, so that no request
-    ever uses a handle value that Windows has given to somebody else. A request that the driver keeps waiting keeps
+    ever uses a handle value that Windows has given to another object. A request that the driver keeps waiting keeps
     the Device waiting: give each such request a Device of its own.
 
     Raises: OSError when it cannot be opened.

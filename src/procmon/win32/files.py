@@ -1,4 +1,4 @@
-"""Files, opened in a way that keeps nobody from renaming or deleting them."""
+"""Files, opened so that other programs can still rename and delete them."""
 
 import ctypes
 import os

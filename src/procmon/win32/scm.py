@@ -223,6 +223,6 @@ def image_path(name: str) -> str:
 
 
 def delete(name: str) -> None:
-    """Remove the service; one that runs is removed when it has stopped and nobody has it open. Raises: OSError."""
+    """Remove the service; one that runs is removed when it has stopped and no handle to it is open. Raises: OSError."""
     with _service(name, _DELETE) as service:
         _DeleteService(int(service))

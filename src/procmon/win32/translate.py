@@ -163,7 +163,7 @@ REGISTER: Advice = REQUEST | {
 ATTACH: Advice = {
     5: (
         AccessDenied,
-        "Windows does not let this user debug process {pid}: it belongs to somebody else, is protected, or has a "
+        "Windows does not let this user debug process {pid}: it belongs to another user, is protected, or has a "
         "debugger already; for an elevated one run elevated, for another user's switch SeDebugPrivilege on, too",
     ),
     50: (AccessDenied, "process {pid} is a 64-bit one, and a 32-bit Python cannot debug it: use a 64-bit Python"),
