@@ -197,12 +197,15 @@ class Engine:
             has_run, self.state = self.state is State.RUNNING, State.STOPPING
         self.workers.is_over = True
         try:
-            if has_run and not submit(self._release).done.wait(STOP_TIMEOUT_S):
+            released = not has_run or submit(self._release).done.wait(STOP_TIMEOUT_S)
+            if not released:
                 log(ERROR, "%s: the gate hangs; it is closed now, and lets go what it holds", self.gate.name)
             try:
                 self.gate.close()
             except BaseException as error:
                 self._note_failure(error, "closing the gate")
+            if released:  # else a call of the gate hangs
+                self.holds.wait_until_sent(STOP_TIMEOUT_S)  # what the leader fetched meanwhile
             self.holds.abandon(self.last_ruling)
             self.state = State.STOPPED
             self.workers.close()
