@@ -529,6 +529,8 @@ def test_help_works_everywhere_and_fits_a_narrow_terminal(
         (["run", "--"], "write one behind --"),
         (["run", "--hold", "-1", "x"], "-1 is not a number of seconds; 0 is no limit"),
         (["run", "--hold", "soon", "x"], "soon is not a number of seconds; 0 is no limit"),
+        (["run", "--hold", "nan", "x"], "nan is not a number of seconds"),
+        (["run", "--hold", "1e306", "x"], "1e306 is not a number of seconds"),
         (["run", "--fail", "maybe", "x"], "maybe is neither allow nor block"),
         (["guard", "--driver-rules"], "give --policy FILE, too"),
         (["guard", "--pol", "x"], "--pol"),

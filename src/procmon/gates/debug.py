@@ -101,6 +101,9 @@ class DebugGate:
         held when the gate is closed gets `on_disconnect`. What of these is not given is as `fail` says: ALLOW unless
         that is given. Should Python be killed, what was held runs.
 
+        With ``stdout=subprocess.PIPE`` read the pipe while the command runs, as `communicate` does: a command that has
+        filled its pipe waits, and waiting for the command first is a deadlock.
+
         >>> import procmon
         >>> gate = procmon.DebugGate.run(["cmd", "/c", "exit 3"], hold_timeout=0)  # doctest: +WINDOWS
         >>> gate.popen.wait()  # doctest: +WINDOWS
