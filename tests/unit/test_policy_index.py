@@ -103,7 +103,8 @@ class TestLiterals:
     @pytest.fixture(autouse=True)
     def cut_even_few(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Or the tests would need thousands of literals before texts are cut."""
-        monkeypatch.setattr("procmon.policy.literals._FEW", {4: 3, 2: 3, 1: 3})
+        monkeypatch.setattr("procmon.policy.literals._FEW", 3)
+        monkeypatch.setattr("procmon.policy.literals._FEW_SHORT", 3)
 
     @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(

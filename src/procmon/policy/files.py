@@ -61,7 +61,8 @@ def _read(path: Path) -> str:
         raise PolicyError(f"{path}: it cannot be read: {error.strerror or error}; give the path of a policy") from error
     if len(data) > LARGEST:
         raise PolicyError(f"{path}: it is larger than {LARGEST // 2**20} MB; give the path of a policy, a TOML text")
-    kind = _UTF16.get(data[:2]) or ("UTF-16 without a mark" if data[1:8:2] == b"\0\0\0\0" else None)
+    unmarked = b"\0\0\0\0" in (data[:8:2], data[1:8:2])
+    kind = _UTF16.get(data[:2]) or ("UTF-16 without a mark" if unmarked and len(data) % 2 == 0 else None)
     if kind is not None:
         problem = Problem(1, 1, f"the file is {kind}", "save the policy as UTF-8")
         raise PolicyError(f"{path}: it is not UTF-8 text: {problem}", [problem])

@@ -7,8 +7,12 @@ from collections.abc import Iterable, Mapping
 __all__ = ["Literals"]
 
 _GRAM = 4
-_FEW = {4: 16, 2: 256, 1: 512}
-"""Up to so many literals are sooner looked for one by one; by their stride, for a small one needs more cuts."""
+_LONG = 7
+"""A text of this length holds, wherever it stands, one piece of four characters that begins at a multiple of 4."""
+
+_FEW = 16
+_FEW_SHORT = 128
+"""Up to so many literals, long and short ones, are sooner looked for one by one."""
 
 _COMMON = (
     r'"c:\windows\system32\windowspowershell\v1.0\powershell.exe" -c:\program files (x86)\c:\users\appdata\local\temp'
@@ -22,12 +26,12 @@ class Literals:
 
     A text is cut into pieces of four characters, one after the other. Each literal of seven characters or more is
     listed under four successive pieces of its own, one of which the cut must hit, so that a set of a text's pieces
-    says which literals may be in it. That costs some 10 ns a character, whatever the text and the literals are.
-    Shorter ones are listed under two pieces or one, and looked up in two or four cuts. Literals below four characters,
-    and a few of any length, are looked for one by one. What a piece hints at is compared with the text itself.
+    says which literals may be in it. Shorter ones are listed under one piece and looked up in all four cuts. Literals
+    below four characters, and a few of any length, are looked for one by one. What a piece hints at is compared with
+    the text itself.
 
-    A regular expression made of a trie takes ten times as long on real rules, for their literals begin with nearly
-    every character; see docs/rejected.md.
+    The time grows with the text and hardly with the number of literals. docs/rejected.md compares it with a regular
+    expression made of a trie.
 
     >>> literals = Literals({"mimikatz": [0, 7], " -enc": [3]})
     >>> sorted(literals.find(r"c:\x\mimikatz.exe a"))
@@ -36,28 +40,29 @@ class Literals:
 
     def __init__(self, positions: Mapping[str, Iterable[int]]) -> None:
         self._positions = {literal: tuple(found) for literal, found in positions.items()}
-        by_stride: dict[int, list[str]] = {}
-        for literal in self._positions:
-            by_stride.setdefault(_stride(literal), []).append(literal)
-        cut = {stride: found for stride, found in by_stride.items() if stride and len(found) > _FEW[stride]}
-        single = [literal for stride, found in by_stride.items() if stride not in cut for literal in found]
-        self._single = [(_bytes_of(literal).decode("latin-1"), literal) for literal in single]
+        long = [literal for literal in self._positions if len(literal) >= _LONG]
+        short = [literal for literal in self._positions if _GRAM <= len(literal) < _LONG]
         often = Counter(_pieces(_COMMON))
         often.update(piece for literal in self._positions for piece in _pieces(literal))
-        self._cuts = [(_Pieces(found, stride, often), range(0, _GRAM, stride)) for stride, found in cut.items()]
-        """Literals by their pieces, with the places where the cuts of a text begin that meet one of these."""
+        self._long = _Pieces(long, 4, often) if len(long) > _FEW else None
+        self._short = _Pieces(short, 1, often) if len(short) > _FEW_SHORT else None
+        cut = {*(long if self._long else ()), *(short if self._short else ())}
+        self._single = [
+            (_bytes_of(literal).decode("latin-1"), literal) for literal in self._positions if literal not in cut
+        ]
 
     def find(self, text: str) -> list[int]:
         """The positions of every literal that stands in `text`; some may come more than once."""
         data = _bytes_of(text)
         narrow = text if text.isascii() else data.decode("latin-1")  # Python searches a wide text four times as long
         found = [literal for short, literal in self._single if short in narrow and literal in text]
-        if self._cuts:
-            cut: set[str] = set()
-            for pieces, starts in self._cuts:
-                for start in starts:
-                    pieces.find(data, text, start, cut)
-            found += cut
+        cut = data[: len(data) & -_GRAM]
+        if self._long is not None:
+            found += self._long.find(cut, 1, text)
+        if self._short is not None:
+            padded, each = data + bytes(2 * _GRAM), (len(data) // _GRAM + 1) * _GRAM
+            cuts = b"".join(padded[start : start + each] for start in range(_GRAM))
+            found += self._short.find(cuts, _GRAM, text)
         return [position for literal in found for position in self._positions[literal]] if found else []
 
 
@@ -65,6 +70,7 @@ class _Pieces:
     """Literals by some of their pieces, these as numbers."""
 
     def __init__(self, literals: Iterable[str], stride: int, often: Mapping[str, int]) -> None:
+        """List each literal under so many successive pieces as `stride`: those that are the rarest together."""
         listed: dict[int, dict[tuple[int, int], list[str]]] = {}
         for literal in literals:
             pieces = _pieces(literal)
@@ -80,31 +86,29 @@ class _Pieces:
         """By number: where in a literal the piece stands, how long the literal is, and the literals of that kind."""
         self._numbers = frozenset(self._listed)
 
-    def find(self, data: bytes, text: str, start: int, found: set[str]) -> None:
-        """Add the literals that are in `text`, of those of which a piece is in the cut of `data` from `start` on.
+    def find(self, data: bytes, cuts: int, text: str) -> set[str]:
+        """The literals that are in `text`, of those of which a piece is in `data`: so many cuts of the text's bytes.
 
         A piece that is there is looked at in its place, so that a text made of near misses takes no longer.
         """
-        numbers = array("I")
-        numbers.frombytes(data[start : start + (len(data) - start) // _GRAM * _GRAM])
+        numbers = array("I", data)
+        found: set[str] = set()
         if self._numbers.isdisjoint(numbers):
-            return
+            return found
         listed = self._listed
+        each = len(numbers) // cuts
         for i in [i for i, number in enumerate(numbers) if number in listed]:
+            place = i % each * _GRAM + i // each
             for at, length, literals in listed[numbers[i]]:
-                begin = start + i * _GRAM - at
+                begin = place - at
                 if text[begin : begin + length] in literals and begin >= 0:
                     found.add(text[begin : begin + length])
+        return found
 
 
 def _bytes_of(text: str) -> bytes:
     """One byte for each character, "?" for an odd one, so that texts of all scripts are searched alike."""
     return text.encode("latin-1", "replace")
-
-
-def _stride(literal: str) -> int:
-    """Of as many successive pieces of a literal, one begins at a multiple of it; 0 for a literal without a piece."""
-    return next((stride for stride in (4, 2, 1) if len(literal) >= _GRAM + stride - 1), 0)
 
 
 def _pieces(text: str) -> list[str]:
