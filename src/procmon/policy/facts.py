@@ -186,9 +186,9 @@ def _find_parent(facts: Facts, fact: str) -> tuple[str, ...]:
     line = tuple(image for image in facts.noted.images if image)
     if line:
         return line if fact == "ancestor" else line[:1]
-    told = facts.detail(fact, "parent") if facts._find_details is not None else None
-    if told:
-        return (str(told),)
+    given = facts.detail(fact, "parent") if facts._find_details is not None else None
+    if given:
+        return (str(given),)
     pid = facts.process.parent_pid
     known = f"no process {pid} is known that may have started it" if pid else "the record names none"
     facts.failures.setdefault(fact, known)
@@ -202,21 +202,21 @@ def _find_creator(facts: Facts, fact: str) -> tuple[str, ...]:
 
 def _find_command_line(facts: Facts, fact: str) -> tuple[str, ...]:
     """That of the record, or where it was cut, the whole one, so that no rule is evaded by padding."""
-    told = facts.process.command_line
-    if told is not None and ProcessFlags.COMMAND_LINE_TRUNCATED not in facts.process.flags:
-        return (told,)
+    given = facts.process.command_line
+    if given is not None and ProcessFlags.COMMAND_LINE_TRUNCATED not in facts.process.flags:
+        return (given,)
     try:
         found = _find_detail(facts, fact)
     except (ProcmonError, OSError) as error:
-        if told is None:
+        if given is None:
             raise
         found = ()
         facts.failures[fact] = str(error)
-    if found or told is None:
+    if found or given is None:
         return found
     if fact in facts.failures:
         facts.failures[fact] = f"only its beginning is known: {facts.failures[fact]}"
-    return (told,)
+    return (given,)
 
 
 def _find_parent_command_line(facts: Facts, fact: str) -> tuple[str, ...]:

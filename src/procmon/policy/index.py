@@ -84,7 +84,7 @@ class RuleIndex:
 
 
 class ImageIndex:
-    """The rules that say something of the image, found by a path: for those who ask about rules, not processes."""
+    """The rules that say something of the image, found by a path: for questions about rules, not about processes."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._rules = rules

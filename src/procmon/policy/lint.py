@@ -139,7 +139,7 @@ def _unreachable(rules: RuleSet) -> Iterator[Mistake]:
     earlier = _Earlier(rules.rules)
     for position, rule in enumerate(rules.rules):
         first = next((other for other in earlier.candidates(position) if _covers(other, rule)), None)
-        if first is None:  # who is covered covers nothing that the other does not
+        if first is None:  # a covered rule covers nothing that the other one does not
             earlier.add(position)
             continue
         message = f"rule {rule.name} never decides: rule {first.name} matches all that it could"
@@ -217,7 +217,7 @@ def _said(part: Part) -> list[object]:
 
 
 def _covers(wide: Rule, narrow: Rule) -> bool:
-    """Whatever `narrow` matches, `wide` matches; False also where that cannot be told."""
+    """Whatever `narrow` matches, `wide` matches; False also where that is not certain."""
     return all(
         any(part == other or _accepts_part(part, other) for other in narrow.conditions) for part in wide.conditions
     )

@@ -87,7 +87,7 @@ class _Pieces:
         self._numbers = frozenset(self._listed)
 
     def find(self, data: bytes, cuts: int, text: str) -> set[str]:
-        """The literals that are in `text`, of those of which a piece is in `data`: so many cuts of the text's bytes.
+        """The literals that are in `text`. `data` is the text's bytes, cut into pieces once for each of `cuts` offsets.
 
         A piece that is there is looked at in its place, so that a text made of near misses takes no longer.
         """
