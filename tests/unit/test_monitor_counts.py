@@ -11,6 +11,7 @@ import procmon
 from bench.monitor import FreeGate, processes
 from monitoring import until
 from procmon import ALLOW
+from procmon.monitor import workers
 from procmon.monitor.workers import Workers
 
 STARTS = 200
@@ -104,3 +105,24 @@ def test_a_start_imports_no_module(gate: procmon.SimulatedGate) -> None:
         before = set(sys.modules)
         assert gate.verdict_of(gate.start("a.exe"), timeout=5) is ALLOW
     assert set(sys.modules) - before == set()
+
+
+def test_what_is_queued_is_not_looked_at_again_for_each_that_is_decided(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate has ended, so each decision may be the last; only jobs that could be due are looked at."""
+    looks = 0
+
+    def counted(job: workers.Job | None, now: float) -> bool:
+        nonlocal looks
+        looks += 1
+        return False
+
+    monkeypatch.setattr(workers, "_is_due", counted)
+    for _ in range(2000):
+        gate.start("a.exe")
+    gate.end()
+    with procmon.Monitor(gate, deadline=3600) as monitor:
+        assert monitor.wait(30)
+    assert monitor.statistics.allowed == 2000
+    assert looks == 0

@@ -1,4 +1,4 @@
-"""The guard against holding oneself.
+"""The guard against waiting for oneself.
 
 A callback that starts a process and waits for it would wait for its own answer: the process is held until a callback
 has decided, and the callback decides only when the process has run. So the monitor knows which threads are inside a
@@ -21,7 +21,7 @@ class CallbackThreads:
     """The native ids of the threads that the gate's next process may not have to wait for."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a collection may come in between, and call what takes it
+        self._lock = threading.RLock()  # the garbage collector may run a finalizer that takes it
         self._threads: Counter[int] = Counter()
         self._warned = False
 
@@ -52,7 +52,7 @@ class CallbackThreads:
         return os.getpid() in (process.creator_pid, process.parent_pid)
 
     def warn(self, process: ProcessHelper, outcome: str) -> None:
-        """Tell the programmer, once."""
+        """Log that, once for each monitor."""
         if not self._warned:
             self._warned = True
             log.warning(
