@@ -23,6 +23,8 @@ PRINTED = {
     "policy_with_reload": ["2 rules", "allow  cmd.exe", "block  whoami.exe    rule no questions about who I am"],
     "build_tools": ["4 processes, 3 tools", "2  hostname.exe", "cmd.exe\n  hostname.exe x2\n  whoami.exe"],
     "embed_with_logging": ["INFO    tool.starts: allow cmd.exe by default", "WARNING tool.starts: block whoami.exe by"],
+    "siem_syslog": ["<14>procmon: allow cmd.exe pid=", "<12>procmon: block whoami.exe pid=", "by=callback no_whoami"],
+    "siem_ocsf": ['"disposition": "Allowed"', '"disposition": "Blocked"', '"name": "whoami.exe"'],
     "ask_on_console": ["cmd.exe, started by", "whoami.exe, started by", "{counts}"],
 }
 
