@@ -9,11 +9,13 @@ import enum
 import inspect
 import math
 import ntpath
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TypeVar
 
 __all__ = [
@@ -313,7 +315,7 @@ class ProcessHelper:
             native_name=_optional(data, "native_name", str),
             creation_name=_optional(data, "creation_name", str),
             signature_level=_optional(data, "signature_level", int),
-            flags=ProcessFlags(_optional(data, "flags", int) or 0),
+            flags=_flags(data.get("flags")),
             exited=_optional(data, "exited", bool) or False,
             exit_status=_optional(data, "exit_status", int),
             exited_at=_moment(data, "exited_at"),
@@ -551,13 +553,46 @@ def _seconds(data: Mapping[str, object], key: str) -> float | None:
     return value
 
 
+@lru_cache(maxsize=1024)
+def flag_names(flags: ProcessFlags) -> tuple[str, ...]:
+    """The names of the flags that are set, lowercase, as policies and logs write them; unknown bits as one number.
+
+    >>> flag_names(ProcessFlags.EXEMPT | ProcessFlags.SEEN | 0x80000000)
+    ('seen', 'exempt', '0x80000000')
+    """
+    names = [str(flag.name).lower() for flag in ProcessFlags if flag in flags]
+    unknown = int(flags) & ~sum(ProcessFlags)
+    return (*names, *([hex(unknown)] if unknown else ()))
+
+
+def _flags(value: object) -> ProcessFlags:
+    """From their names, or from their number, as older logs have it."""
+    if value is None:
+        return ProcessFlags(0)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return ProcessFlags(value)
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"flags is {value!r}; it is a list of names, such as running_before")
+    flags = ProcessFlags(0)
+    for name in value:
+        text = str(name)
+        if text.upper() in ProcessFlags.__members__:
+            flags |= ProcessFlags[text.upper()]
+        elif re.fullmatch("0x[0-9a-f]+", text):
+            flags |= ProcessFlags(int(text, 16))
+        else:
+            known = ", ".join(str(flag.name).lower() for flag in ProcessFlags)
+            raise ValueError(f"flags has {name!r}; it can have {known}")
+    return flags
+
+
 def _plain(value: object) -> object:
     if value is None or type(value) in (str, int, bool):  # most are
         return value
     if isinstance(value, ProcessHelper):
         return value.as_dict()
-    if isinstance(value, enum.IntFlag):
-        return int(value)
+    if isinstance(value, ProcessFlags):
+        return list(flag_names(value))
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, datetime):

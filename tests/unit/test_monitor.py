@@ -470,3 +470,27 @@ def test_a_record_that_comes_again_is_asked_about_once(
         until(lambda: monitor.statistics.fetched == 2, "both records")
     assert len(asked) <= 1
     assert monitor.statistics.held == 1
+
+
+def test_a_callback_asks_for_the_parent_and_its_parents(gate: procmon.SimulatedGate) -> None:
+    lines: list[list[str]] = []
+    with procmon.Monitor(gate) as monitor:
+        monitor.subscribe(lambda process: lines.append([one.name for one in monitor.ancestors(process)]))
+        gate.play(
+            [("start", "shell.exe"), ("start", "make.exe", "shell.exe"), ("start", "cc.exe", "make.exe"), ("end",)]
+        )
+        monitor.wait(10)
+        compiler = monitor.history[-1].process
+        assert monitor.parent(compiler) == monitor.history[-2].process
+    assert lines == [[], ["shell.exe"], ["make.exe", "shell.exe"]]
+
+
+def test_the_parent_is_not_a_later_process_with_its_pid(gate: procmon.SimulatedGate) -> None:
+    with procmon.Monitor(gate) as monitor:
+        first = gate.start("first.exe")
+        child = gate.start("child.exe", parent_pid=first.pid)
+        assert gate.verdict_of(child)
+        gate.exit(first)
+        second = gate.start("second.exe", pid=first.pid)
+        assert gate.verdict_of(second)
+        assert monitor.parent(child) is None

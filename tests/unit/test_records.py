@@ -198,3 +198,14 @@ def test_the_lifetime_is_the_time_from_creation_to_exit() -> None:
     assert replace(process, exited_at=born + timedelta(seconds=2.5)).lifetime == 2.5
     assert replace(process, created=None, exited_at=born).lifetime is None
     assert replace(process, exited_at=born - timedelta(seconds=1)).lifetime == 0.0  # the clock was set back
+
+
+def test_flags_are_written_by_their_names_and_read_by_names_or_number() -> None:
+    flags = ProcessFlags.RUNNING_BEFORE | ProcessFlags.NAME_NATIVE | 0x80000000
+    record = ProcessHelper(pid=1, parent_pid=2, image_name="a", flags=ProcessFlags(flags))
+    data = record.as_dict()
+    assert data["flags"] == ["running_before", "name_native", "0x80000000"]
+    assert ProcessHelper.from_dict(data).flags == flags
+    assert ProcessHelper.from_dict(data | {"flags": int(flags)}).flags == flags
+    with pytest.raises(ValueError, match="flags has 'quick'; it can have running_before"):
+        ProcessHelper.from_dict(data | {"flags": ["quick"]})

@@ -15,7 +15,7 @@ from typing import Self
 
 from ..errors import GateClosed, StaleProcess
 from ..records import STATUS_BLOCKED, DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
-from ..util.arguments import check_process, check_process_or_pid, check_seconds
+from ..util.arguments import check_pid, check_process, check_process_or_pid, check_seconds
 from ..util.paths import lowercase
 from ..util.threads import wait_for
 from .base import describe_failures, resolve_failures
@@ -108,6 +108,10 @@ class SimulatedGate:
 
         Raises: GateClosed, ValueError when `pid` is that of a process which has not gone.
         """
+        check_pid("parent_pid", parent_pid)
+        check_seconds("hold_left", hold_left)
+        if pid is not None:
+            check_pid("pid", pid)
         with self._state:
             self._check_open()
             if self._no_more:

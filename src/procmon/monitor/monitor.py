@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # so that help() shows `Callback`, and not all that it stands for
 
+import sys
 import weakref
 from collections.abc import Callable, Iterable
 from io import IOBase
@@ -10,7 +11,10 @@ from typing import Self, overload
 
 from ..gates.base import Gate
 from ..records import Decision, ProcessHelper, Statistics, Verdict
-from ..util.arguments import allow_or_block
+from ..system.ancestry import Ancestry
+from ..system.listing import lookup
+from ..system.tables import DecisionList
+from ..util.arguments import allow_or_block, check_process, check_process_or_pid, check_seconds
 from ..util.log import WARNING, log
 from ..util.threads import run_in_thread, run_in_thread_async
 from .engine import Engine, State
@@ -167,6 +171,7 @@ class Monitor:
 
         Raises: ProcmonError when it was never started.
         """
+        check_seconds("timeout", timeout)
         self._engine.check_runs()
         self._engine.check_caller("use `await monitor.wait_async()`")
         return self._engine.stopped.wait(timeout)
@@ -176,6 +181,7 @@ class Monitor:
 
         Raises: ProcmonError when it was never started.
         """
+        check_seconds("timeout", timeout)
         self._engine.check_runs()
         return await run_in_thread_async(self._engine.stopped.wait, timeout)
 
@@ -292,7 +298,7 @@ class Monitor:
 
         Raises: ProcmonError, when iterated, if the monitor was never started.
         """
-        return Starts._of(self._engine, timeout, match)
+        return Starts._of(self._engine, check_seconds("timeout", timeout), match)
 
     # --------------------------------------------------------------------------------------------------- verdicts
 
@@ -300,6 +306,31 @@ class Monitor:
     def pending(self) -> list[ProcessHelper]:
         """Held at this moment, oldest first: being asked about, or deferred."""
         return [hold.process for hold in list(self._engine.holds.held.values()) if hold.ruling is None]
+
+    def parent(self, process: ProcessHelper) -> ProcessHelper | None:
+        """The process that started it; None where that is not known. Not the latest one of its `parent_pid`, which may
+        be another process by now.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> with procmon.Monitor(gate) as monitor:
+        ...     make, _ = gate.play([("start", "make.exe"), ("start", "cc.exe", "make.exe")])
+        ...     monitor.parent(_) == make
+        True
+        """
+        return next(iter(self.ancestors(process)), None)
+
+    def ancestors(self, process: ProcessHelper) -> list[ProcessHelper]:
+        """Its parent, the parent's parent and so on, as far as they are known: from `history`, else as Windows lists
+        them. A callback gets the ones that are true at this moment; later a parent may have gone."""
+        check_process("process", process)
+        return list(Ancestry(self._seen).note(process).ancestors)
+
+    def _seen(self, pid: int) -> ProcessHelper | None:
+        holds = self._engine.holds
+        known = [*(one.process for one in holds.history.copy()), *(hold.process for hold in list(holds.held.values()))]
+        found = next((process for process in reversed(known) if process.pid == pid), None)
+        return lookup(pid) if found is None and sys.platform == "win32" else found
 
     def allow(self, process: ProcessHelper | int) -> Decision:
         """Let a held process run: the record or its pid. Ctrl+C ends the wait; the verdict is sent all the same.
@@ -313,6 +344,7 @@ class Monitor:
 
         Raises: StaleProcess when it has gone, AlreadyAnswered, NotHeld, GateClosed.
         """
+        check_process_or_pid("process", process)
         return run_in_thread(self._engine.holds.answer_by_hand, process, Verdict.ALLOW)
 
     def block(self, process: ProcessHelper | int) -> Decision:
@@ -327,20 +359,23 @@ class Monitor:
 
         Raises: StaleProcess when it has gone, AlreadyAnswered, NotHeld, GateClosed.
         """
+        check_process_or_pid("process", process)
         return run_in_thread(self._engine.holds.answer_by_hand, process, Verdict.BLOCK)
 
     async def allow_async(self, process: ProcessHelper | int) -> Decision:
         """`allow` for coroutines: the loop runs on meanwhile; a cancellation ends the wait, not the verdict."""
+        check_process_or_pid("process", process)
         return await run_in_thread_async(self._engine.holds.answer_by_hand, process, Verdict.ALLOW)
 
     async def block_async(self, process: ProcessHelper | int) -> Decision:
         """`block` for coroutines; see `allow_async`."""
+        check_process_or_pid("process", process)
         return await run_in_thread_async(self._engine.holds.answer_by_hand, process, Verdict.BLOCK)
 
     @property
-    def history(self) -> list[Decision]:
+    def history(self) -> DecisionList:
         """The latest decisions, oldest first; `Monitor` has the number kept."""
-        return list(self._engine.holds.history.copy())
+        return DecisionList(self._engine.holds.history.copy())
 
     @property
     def statistics(self) -> Statistics:

@@ -18,6 +18,7 @@ from ..gates.driver import DriverGate
 from ..gates.simulated import SimulatedGate
 from ..records import Decision, ProcessHelper, Verdict, VerdictResult, status_text
 from ..system.tree import ProcessTree
+from ..util.arguments import check_seconds
 from .monitor import Monitor
 from .subscriptions import Callback, Decider
 
@@ -113,6 +114,7 @@ def run(
     """
     import subprocess
 
+    check_seconds("timeout", timeout)
     options = {"history": sys.maxsize, **monitor_options}
     _monitor(SimulatedGate(), decide, options)  # what is invalid raises before the command is started
     deadline = None if timeout is None else time.monotonic() + timeout
