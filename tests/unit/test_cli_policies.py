@@ -142,3 +142,23 @@ def test_init_writes_a_policy_and_replaces_none(tmp_path: Path, capsys: pytest.C
     assert main.main(["policy", "init", str(made)]) == statuses.FAILED
     assert "there is a file already; give another name" in capsys.readouterr().err
     assert made.read_text(encoding="utf-8") == "mine"
+
+
+def test_explain_takes_any_fact(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy.write_text(
+        '[[rule]]\noriginal_file_name = "certutil.exe"\ngroup = "S-1-5-32-544"\nsize.at_most = 9\nverdict = "block"\n',
+        encoding="utf-8",
+    )
+    command = ["policy", "explain", str(policy), "c:/a.exe", "--fact", "original_file_name=CertUtil.exe"]
+    assert main.main([*command, "--fact", "size=9"]) == 0
+    assert "group is not known: add --fact group=" in capsys.readouterr().out
+    assert main.main([*command, "--fact", "size=9", "--fact", "group=S-1-1-0", "--fact", "group=S-1-5-32-544"]) == 0
+    assert capsys.readouterr().out.startswith("block c:\\a.exe (1000) by rule 1")
+
+
+@pytest.mark.parametrize(("fact", "message"), [("produkt=x", "the names are "), ("size=big", "size is a number")])
+def test_explain_says_what_is_no_fact(
+    fact: str, message: str, policy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(["policy", "explain", str(policy), "c:/a.exe", "--fact", fact]) == statuses.FAILED
+    assert message in capsys.readouterr().err

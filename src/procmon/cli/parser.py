@@ -344,6 +344,8 @@ def _add_policy(commands: "Commands") -> None:
     explain.add_argument("--session", metavar="NUMBER", type=int, help="0 is the session of the services")
     explain.add_argument("--sha256", metavar="HEX", help="the hash of the executable")
     explain.add_argument("--signer", metavar="NAME", help="the name in its signature")
+    text = "any other fact, original_file_name=CertUtil.exe; may be given more than once"
+    explain.add_argument("--fact", metavar="NAME=VALUE", action="append", default=[], help=text)
     output = "where the policy goes (default: standard output)"
     learn = _add(questions, "learn", "write a policy that allows what ran, by logs", LEARN, of="policy")
     learn.add_argument("log", metavar="LOG", nargs="+", type=Path, help="an audit log, or a log of another tool")

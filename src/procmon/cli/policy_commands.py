@@ -3,13 +3,15 @@
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import ClassVar, TextIO
+from types import SimpleNamespace
+from typing import TextIO
 
 from .. import audit
 from ..errors import PolicyError, Problem
 from ..policy import recordings
+from ..policy.facts import FACTS
 from ..policy.policy import Policy
 from ..policy.recordings import Rehearsal
 from ..records import ProcessHelper, printable
@@ -40,27 +42,43 @@ def _located(file: Path, problem: Problem) -> str:
     return printable(f"{file}:{problem.line}:{problem.column}: {kind}{problem.message}; {problem.advice}")
 
 
-@dataclass(frozen=True)
-class GivenDetails:
-    """Details as the command line tells them, in place of a look-up."""
+OPTIONS = ("command_line", "user", "session", "sha256", "signer")
+"""Facts that have an option of their own; the others are given with --fact."""
 
-    user_sid: ClassVar[None] = None
-    command_line: str | None
-    user: str | None
-    session: int | None
-    sha256: str | None
-    signer: str | None
 
-    @property
-    def reasons(self) -> dict[str, str]:
-        """What to add for those that are not told."""
-        missing = [field.name for field in fields(self) if getattr(self, field.name) is None]
-        return {name: f"add --{name.removesuffix('_id').replace('_', '-')}" for name in missing}
+def _given_details(options: argparse.Namespace) -> SimpleNamespace:
+    """Details as the command line gives them, in place of a look-up, with what to add for those that are missing.
+
+    Raises: ValueError where --fact is none.
+    """
+    facts: dict[str, object] = {name: value for name in OPTIONS if (value := getattr(options, name)) is not None}
+    possible = sorted(set(FACTS) - {"image", "parent", "ancestor", "flags"})
+    for text in options.fact:
+        name, equals, value = text.partition("=")
+        if not equals or name not in possible:
+            raise ValueError(f"--fact {text}: write NAME=VALUE; the names are {', '.join(possible)}")
+        if name == "group":
+            facts[name] = [*_list(facts.get(name)), value]
+        elif name in ("session", "size"):
+            if not value.isdecimal():
+                raise ValueError(f"--fact {text}: {name} is a number")
+            facts[name] = int(value)
+        else:
+            facts[name] = value
+    missing = (name for name in possible if name not in facts)
+    reasons = {
+        name: f"add --{name.replace('_', '-')}" if name in OPTIONS else f"add --fact {name}=" for name in missing
+    }
+    return SimpleNamespace(**facts, reasons=reasons)
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
 
 
 def explain(options: argparse.Namespace, out: TextIO) -> int:
     """Print why the described process would be allowed or blocked."""
-    told = GivenDetails(options.command_line, options.user, options.session, options.sha256, options.signer)
+    given = _given_details(options)
     line = [options.image, *options.parent]
     records = {
         1000 + 4 * i: ProcessHelper(
@@ -71,7 +89,7 @@ def explain(options: argparse.Namespace, out: TextIO) -> int:
         )
         for i, image in enumerate(line)
     }
-    policy = Policy.load(options.file, lookup=records.get, details=lambda _: told)
+    policy = Policy.load(options.file, lookup=records.get, details=lambda _: given)
     explanation = policy.explain(records[1000])
     if options.json:
         steps = [asdict(step) for step in explanation.steps]
