@@ -79,6 +79,14 @@ class Test02Register:
             other.create(44, running=True, native_name=TOOL)
             assert other.controller().wake_ups() == 1
 
+    @pytest.mark.fault(
+        "REGISTER comes twice from one handle",
+        gate="driver, core",
+        held="stays held; the new event is set at once",
+        told="-",
+        counted="-",
+        written="-",
+    )
     def test_a_new_event_of_the_same_controller_is_set_when_a_process_is_held_already(self, core: Core) -> None:
         controller = core.controller()
         held = core.held(44)
@@ -87,6 +95,14 @@ class Test02Register:
         assert controller.wake_ups() == 1
         assert held.waits()
 
+    @pytest.mark.fault(
+        "REGISTER comes twice, from two processes",
+        gate="driver, core",
+        held="stays with the first",
+        told="an error for the second",
+        counted="-",
+        written="-",
+    )
     def test_a_second_controller_hears_that_there_is_one(self, core: Core) -> None:
         controller = core.controller()
         assert core.opened(2000).register() == SHARING_VIOLATION
@@ -239,6 +255,7 @@ class Test04Image:
 
 
 class Test05Fetch:
+    @pytest.mark.promise("FETCH gives each record once, and loses none", gate="driver, core")
     def test_each_record_is_given_once_and_marked(self, core: Core) -> None:
         controller = core.controller()
         core.held(44)
@@ -328,6 +345,9 @@ class Test06Verdicts:
         core.terminated(to_terminate)
         assert held.verdict() == protocol.VERDICT_BLOCK
 
+    @pytest.mark.promise(
+        "A blocked process does not run while the driver is loaded, however often its end fails", gate="driver, core"
+    )
     def test_one_that_will_not_die_stays_held_and_is_tried_every_second_until_it_does(self, core: Core) -> None:
         controller = core.controller()
         held = core.held(44)
@@ -347,6 +367,14 @@ class Test06Verdicts:
         core.advance(1000)
         assert core.work() == [44] and held.verdict() == protocol.VERDICT_BLOCK
 
+    @pytest.mark.fault(
+        "a blocked process will not die, and its controller goes",
+        gate="driver, core",
+        held="stays held, and is tried again each second",
+        told="-",
+        counted="terminate_failures",
+        written="-",
+    )
     @pytest.mark.parametrize("how", ["handle", "process", "reset", "quiesce"])
     def test_one_that_will_not_die_stays_held_when_the_controller_goes(self, core: Core, how: str) -> None:
         core.create(1000)
@@ -402,6 +430,9 @@ class Test06Verdicts:
         assert core.next_to_terminate() is None
         held.verdict()
 
+    @pytest.mark.promise(
+        "A verdict reaches the process it was meant for, or none, also when the pid is used again", gate="driver, core"
+    )
     def test_a_verdict_for_the_one_before_does_not_reach_the_next_of_that_pid(self, core: Core) -> None:
         controller = core.controller()
         first = core.held(44)

@@ -70,6 +70,14 @@ class Test08ControllerGone:
         core.create(44, native_name=TOOL, refusable=True)
         assert core.image(44, TOOL) is None
 
+    @pytest.mark.fault(
+        "REGISTER comes from a second handle of the same process",
+        gate="driver, core",
+        held="stays with the first",
+        told="an error for the second",
+        counted="-",
+        written="-",
+    )
     def test_another_handle_of_the_same_process_is_not_the_controller(self, core: Core) -> None:
         controller = core.controller(1000)
         held = core.held(44)
@@ -194,6 +202,7 @@ class Test10NeverHeld:
         ("drvinst", "svchost"),
     )  # fmt: skip
 
+    @pytest.mark.promise("What Windows cannot do without is never held", gate="driver, core")
     @pytest.mark.parametrize("name", ALWAYS)
     def test_what_windows_cannot_do_without_is_never_held(self, core: Core, name: str) -> None:
         controller = core.controller()
@@ -292,6 +301,7 @@ class Test10NeverHeld:
         assert core.image(1000, TOOL) is None
         assert core.opened().records()[1000].flags & protocol.FLAG_EXEMPT
 
+    @pytest.mark.promise("Exemption goes by the creator, and by nothing that a process can claim", gate="driver, core")
     def test_its_descendants_if_it_asks_for_that(self, core: Core) -> None:
         core.create(1000)
         core.create(1004, creator_pid=1000)  # before it registers
@@ -399,6 +409,14 @@ class Test11Unusual:
         assert new.start_key > old.start_key and new.state == protocol.STATE_HELD
         assert second.waits() and controller.info()["pid_reused"] == 1
 
+    @pytest.mark.fault(
+        "memory is refused",
+        gate="driver, core",
+        held="is held from the reserve; gets on_limit behind it",
+        told="-",
+        counted="allocation_failures",
+        written="-",
+    )
     def test_without_memory_a_process_is_held_from_the_reserve(self, core: Core) -> None:
         controller = core.controller()
         core.fail_allocation(1, forever=True)
@@ -474,6 +492,14 @@ class Test11Unusual:
         assert (record.decided_by, record.flags) == (protocol.BY_LIMIT, protocol.FLAG_NAME_MISSING)
         assert core.work() == ([44] if held else [])
 
+    @pytest.mark.fault(
+        "the table of processes is full",
+        gate="driver, core",
+        held="gets on_limit",
+        told="-",
+        counted="table_full",
+        written="-",
+    )
     def test_a_full_table_is_answered_by_the_limit_verdict(self, core: Core) -> None:
         controller = core.controller(900_000, on_limit=Verdict.BLOCK)
         for pid in range(8, 8 + protocol.MAX_RECORDS):
@@ -609,6 +635,7 @@ class Test12Device:
         )
         assert protocol.decode_records(reply).records[0].pid == records[10].pid
 
+    @pytest.mark.promise("A reply holds no byte of anything else", gate="driver, core")
     def test_replies_hold_no_byte_of_anything_else(self, core: Core) -> None:
         controller = core.controller()
         core.held(44, TOOL + "x", command_line="abc")

@@ -59,6 +59,14 @@ def run(n: int, *, forever: bool) -> tuple[set[str], int]:
     return failed, asked
 
 
+@pytest.mark.fault(
+    "memory is refused at every allocation, in turn",
+    gate="driver, core",
+    held="is held, or gets on_limit",
+    told="an error for the request",
+    counted="allocation_failures",
+    written="-",
+)
 @pytest.mark.parametrize("forever", [False, True], ids=["once", "from there on"])
 def test_each_allocation_in_turn_fails_and_each_failure_is_seen_and_harmless(forever: bool) -> None:
     failed, allocations = run(0, forever=False)

@@ -543,6 +543,9 @@ def naive_glob(pattern: str, text: str, in_parts: bool, begin: bool = True) -> b
     return text[:1] == pattern[0] and naive_glob(pattern[1:], text[1:], in_parts, pattern[0] == "\\")
 
 
+@pytest.mark.promise(
+    "A policy decides as a naive evaluator, written from the documentation, does; explain agrees", gate="Policy"
+)
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.lists(TABLES, min_size=1, max_size=6), st.lists(PROCESSES, min_size=1, max_size=4))
 def test_decide_and_explain_agree_with_the_documentation(

@@ -63,6 +63,7 @@ def test_every_process_of_a_deep_tree_is_held_and_its_record_is_whole() -> None:
     assert all(record.created and record.exited_at and record.created <= record.exited_at for record in exits)
 
 
+@pytest.mark.promise("A blocked process runs no instruction, and its parent sees 0xC0000364", gate="DebugGate")
 @pytest.mark.usefixtures("each_port")
 def test_a_blocked_process_never_runs_and_its_parent_sees_the_status(tmp_path: Path) -> None:
     mark = tmp_path / "ran.txt"
@@ -86,6 +87,7 @@ def test_a_blocked_command_ends_with_the_status() -> None:
         assert gate.popen.returncode & 0xFFFFFFFF == BLOCKED
 
 
+@pytest.mark.promise("One held process delays no other", gate="DebugGate")
 def test_one_held_process_holds_nobody_else() -> None:
     code = "import subprocess as s; l = [s.Popen('hostname') for _ in range(10)]; print(sum(p.wait() for p in l))"
     kept: list[ProcessHelper] = []
@@ -261,6 +263,14 @@ def test_an_attached_process_is_reported_and_never_held() -> None:
 # ------------------------------------------------------------------------------------------------ nobody stays held
 
 
+@pytest.mark.fault(
+    "the gate is closed",
+    gate="DebugGate",
+    held="gets on_disconnect; the tree goes on",
+    told="-",
+    counted="-",
+    written="-",
+)
 def test_close_lets_the_held_run_and_the_tree_go_on(tmp_path: Path) -> None:
     mark = tmp_path / "ran.txt"
     command = f'cmd /c "cmd /c "echo x> {mark}" & hostname"'
@@ -287,6 +297,14 @@ def test_a_verdict_given_just_before_close_still_counts(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+@pytest.mark.fault(
+    "the gate is dropped without a close",
+    gate="DebugGate",
+    held="gets on_disconnect; the tree goes on",
+    told="-",
+    counted="-",
+    written="-",
+)
 def test_a_dropped_gate_lets_the_held_run() -> None:
     gate = procmon.DebugGate.run(["hostname"], stdout=subprocess.PIPE)
     next_held(gate)
@@ -306,6 +324,14 @@ print("holding", flush=True)
 """
 
 
+@pytest.mark.fault(
+    "the controller is killed, exits, or is ended by an error",
+    gate="DebugGate",
+    held="runs",
+    told="-",
+    counted="-",
+    written="-",
+)
 @pytest.mark.parametrize("end", ["kill", "exit"])
 def test_the_end_of_the_controller_lets_the_held_run(end: str, tmp_path: Path) -> None:
     mark = tmp_path / "ran.txt"
@@ -321,6 +347,7 @@ def test_the_end_of_the_controller_lets_the_held_run(end: str, tmp_path: Path) -
         assert eventually(mark.exists)
 
 
+@pytest.mark.promise("A hold ends with its timeout, for that one process, and the record says so", gate="DebugGate")
 @pytest.mark.usefixtures("each_port")
 @pytest.mark.parametrize("verdict", [ALLOW, BLOCK])
 def test_the_hold_timeout_answers(verdict: Verdict) -> None:

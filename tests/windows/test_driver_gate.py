@@ -61,6 +61,14 @@ class TestDriverGate(GateConformance):
 # ----------------------------------------------------------------------------------------------- who may have the gate
 
 
+@pytest.mark.fault(
+    "the controller is killed",
+    gate="DriverGate",
+    held="gets on_disconnect at once",
+    told="-",
+    counted="disconnects",
+    written="-",
+)
 def test_killing_the_controller_lets_all_that_it_holds_go_at_once(programs: Programs) -> None:
     before = driver_info().counters.disconnects
     with controller(3) as process:
@@ -89,6 +97,14 @@ def test_a_second_controller_is_told_who_is_the_first(service: procmon.DriverSer
     DriverGate().close()
 
 
+@pytest.mark.fault(
+    "the gate is dropped without a close",
+    gate="DriverGate",
+    held="gets on_disconnect at once",
+    told="-",
+    counted="disconnects",
+    written="-",
+)
 def test_a_gate_that_is_dropped_lets_go_what_it_holds(programs: Programs) -> None:
     gate = opened()
     held(gate, programs.start())
@@ -100,6 +116,7 @@ def test_a_gate_that_is_dropped_lets_go_what_it_holds(programs: Programs) -> Non
 # --------------------------------------------------------------------------------------------------------- its options
 
 
+@pytest.mark.promise("A hold ends with its timeout, for that one process, and the record says so", gate="DriverGate")
 def test_the_drivers_own_timeout_answers_and_the_gate_says_so(programs: Programs) -> None:
     with opened(hold_timeout=0.3, on_timeout=BLOCK) as gate:
         pid = programs.start()
@@ -113,6 +130,14 @@ def test_the_drivers_own_timeout_answers_and_the_gate_says_so(programs: Programs
         assert not programs.ran(pid)
 
 
+@pytest.mark.fault(
+    "the gate is closed",
+    gate="DriverGate",
+    held="gets on_disconnect at once",
+    told="-",
+    counted="disconnects",
+    written="-",
+)
 def test_what_is_held_when_the_gate_closes_gets_the_disconnect_verdict(programs: Programs) -> None:
     with opened(on_disconnect=BLOCK) as gate:
         pid = programs.start()
@@ -283,6 +308,7 @@ def handle_count() -> int:
     return count.value
 
 
+@pytest.mark.promise("A gate that is opened and closed leaves no handle behind", gate="DriverGate")
 def test_no_handle_is_lost(service: procmon.DriverService) -> None:
     def use() -> None:
         with opened() as gate:
@@ -305,6 +331,7 @@ def test_no_handle_is_lost(service: procmon.DriverService) -> None:
     assert handle_count() <= before + 2
 
 
+@pytest.mark.promise("No request of any bytes stops the driver from answering", gate="DriverGate")
 def test_the_device_refuses_noise_and_goes_on_answering(service: procmon.DriverService) -> None:
     """Through the real DeviceIoControl; the core's fuzzer does it more thoroughly, without the I/O manager."""
     noise = random.Random(4)
@@ -352,6 +379,14 @@ def test_the_kernels_part_can_be_played_from_a_command_line(service: procmon.Dri
     assert (usage.returncode, usage.stderr[:6]) == (2, "usage:")
 
 
+@pytest.mark.fault(
+    "the driver is told to stop holding (QUIESCE)",
+    gate="DriverGate",
+    held="gets on_disconnect at once",
+    told="GateClosed, which says that the driver was stopped",
+    counted="disconnects",
+    written="-",
+)
 def test_quiesce_releases_what_is_held_and_ends_the_gate_until_a_new_start(
     service: procmon.DriverService, programs: Programs
 ) -> None:
@@ -386,6 +421,7 @@ def test_the_drives_of_this_machine_have_native_names() -> None:
 # ------------------------------------------------------------------------------------------------------------ versions
 
 
+@pytest.mark.promise("A driver of another protocol version is refused, with what to do", gate="DriverGate")
 def test_a_driver_of_another_major_version_is_refused(
     service: procmon.DriverService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
