@@ -472,8 +472,8 @@ BREAKS = (
         "the reserve is not given back",
         "driver/core/state.cpp",
         "    if (block && !reserve->give_back(block)) deferred.add(block);",
-        "    if (block && (block->bytes || !reserve->give_back(block))) deferred.add(block);",
-        (ADDRESSES,),
+        "    if (block && block->bytes) deferred.add(block);",
+        (HANDSHAKE_ENDS,),
     ),
     Break(
         "there is no reserve",
