@@ -14,7 +14,7 @@ from ..records import ProcessHelper
 
 __all__ = ["CallbackThreads"]
 
-log = logging.getLogger("procmon")
+logger = logging.getLogger("procmon")
 
 
 class CallbackThreads:
@@ -55,7 +55,7 @@ class CallbackThreads:
         """Log that, once for each monitor."""
         if not self._warned:
             self._warned = True
-            log.warning(
+            logger.warning(
                 "a callback of this program has started %s (pid %d), which would be held until that very callback has"
                 " answered; %s. Start processes outside callbacks, or see `own` in help(procmon.Monitor)",
                 process.name, process.pid, outcome,

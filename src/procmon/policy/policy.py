@@ -34,7 +34,7 @@ from .rules import Rule, verdict_word
 
 __all__ = ["Details", "Explanation", "Policy", "Step"]
 
-_log = logging.getLogger("procmon")
+logger = logging.getLogger("procmon")
 
 _RECORDED = frozenset({"parent", "ancestor", "creator", "parent_command_line"})
 """Facts that come from the records of other processes."""
@@ -246,13 +246,13 @@ class Policy:
         try:
             rules, warned = _accept(read_files(self._paths))
         except PolicyError as error:
-            _log.error("%s\nthe old rules stay in force", error)
+            logger.error("%s\nthe old rules stay in force", error)
             raise PolicyError(f"{error}\nthe old rules stay in force", error.problems) from error
         with self._lock:
             self._rules, self._hits, self.warnings = rules, {}, tuple(warned)
         for problem in warned:
-            _log.warning("%s: %s", self.source, problem)
-        _log.info("%r: reloaded", self)
+            logger.warning("%s: %s", self.source, problem)
+        logger.info("%r: reloaded", self)
 
     def has_changed(self) -> bool:
         """Its files are not those last read, by `load` or `reload`. Asks the disk; one that is missing is no change.
@@ -301,7 +301,7 @@ class Policy:
 
     def _warn(self) -> None:
         for problem in self.warnings:
-            _log.warning("%s: %s", self.source, problem)
+            logger.warning("%s: %s", self.source, problem)
             warnings.warn(f"{self.source}: {problem}", PolicyWarning, stacklevel=3)
 
     def _facts(self, rules: RuleSet, process: ProcessHelper) -> Facts:

@@ -6,10 +6,10 @@ from logging import ERROR, WARNING
 
 __all__ = ["ERROR", "WARNING", "log"]
 
-_logger = logging.getLogger("procmon")
+logger = logging.getLogger("procmon")
 
 
 def log(level: int, message: str, *args: object, error: BaseException | None = None) -> None:
     """Log a line, and the traceback of `error`. A handler that raises must cost no process its answer, nor a thread."""
     with suppress(Exception):
-        _logger.log(level, message, *args, exc_info=error, stacklevel=2)
+        logger.log(level, message, *args, exc_info=error, stacklevel=2)
