@@ -50,7 +50,7 @@ def test_two_thousand_are_held_at_once(core: Core) -> None:
     controller = core.controller()
     for number in range(2000):
         core.held(4000 + 4 * number)
-    records = []
+    records: list[protocol.Record] = []
     while reply := controller.fetch().records:
         records += reply
     assert len({record.pid for record in records}) == 2000
