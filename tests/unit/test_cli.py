@@ -1,12 +1,10 @@
 """procmon-gate: what it prints, what it answers, and how it ends. The gates are simulated, the rest is real."""
 
-import io
 import json
 import os
 import re
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +14,7 @@ import pytest
 import procmon
 from commandline import ASKING, CommandGate, Scene, two, without_time
 from procmon import ALLOW, BLOCK, Verdict, audit
-from procmon.cli import live, main, prompts, rules, statuses
-from procmon.cli.rules import Reloader
-from procmon.cli.screen import Screen
+from procmon.cli import live, main, prompts, statuses
 
 
 class TestRun:
@@ -335,68 +331,6 @@ class TestGuardAndWatch:
     def test_watch_only_shows(self, scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
         main.main(["watch"], scene.gates(two))
         assert "allow   1004 c:\\games\\chess.exe" in capsys.readouterr().out
-
-    def test_a_changed_policy_is_read_again(self, policy: Path) -> None:
-        stream = io.StringIO()
-        loaded = procmon.Policy.load(policy)
-        version = loaded.version
-        reload = Reloader(loaded, Screen(stream), paths=[policy])
-        for text, said in (
-            (None, ""),
-            ("mode = 'x'", f"the old rules stay in force: version {version}\n"),
-            ("default = 'block'", "0 rules, enforced, default block, version "),
-        ):
-            if text is not None:
-                policy.write_text(text, encoding="utf-8")
-            reload.look()
-            assert said in stream.getvalue()
-        assert loaded.version != version
-        policy.unlink()
-        reload.look()
-        reload.look()
-        assert stream.getvalue().count(f"{policy} is gone; the rules stay, version {loaded.version}\n") == 1
-        assert loaded.default is BLOCK
-
-    def test_files_that_hang_delay_nothing(self, policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        hangs, looked = threading.Event(), []
-
-        def hang(_: procmon.Policy) -> bool:
-            looked.append(1)
-            assert hangs.wait(30)
-            return False
-
-        monkeypatch.setattr(procmon.Policy, "has_changed", hang)
-        monkeypatch.setattr(rules, "LOOK_EVERY_S", 0.0)
-        reload = Reloader(procmon.Policy.load(policy), Screen(io.StringIO()))
-        reload()
-        reload()  # the first has not returned, so this one begins nothing
-        hangs.set()
-        reload._looking.join(30)
-        assert looked == [1]
-
-    def test_several_policies_are_one(self, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        first, folder = tmp_path / "first.toml", tmp_path / "rules.d"
-        folder.mkdir()
-        first.write_text('[[rule]]\nname = "tools"\nimage = "**/tools/*"\nverdict = "allow"\n', encoding="utf-8")
-        games = '[[rule]]\nname = "all"\nimage = "c:/games/**"\nverdict = "block"\n'
-        (folder / "a.toml").write_text(games, encoding="utf-8")
-        log = tmp_path / "audit.jsonl"
-        main.main(["guard", "--log", str(log), "--policy", str(first), "--policy", str(folder)], scene.gates(two))
-        out = capsys.readouterr().out
-        assert "allow   1000 c:\\tools\\a.exe  /x  [rule tools]" in out
-        assert "block   1004 c:\\games\\chess.exe  /x  [rule all]" in out
-        version = procmon.Policy.load(first, folder).version
-        assert f"version {version}; Ctrl+C ends it" in out
-        assert [each.policy for each in audit.read(log)] == [version, version]
-
-    def test_a_policy_that_hardly_means_what_it_says_is_shown_to_do_so(
-        self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        policy.write_text("mode = 'enforce'\n" + 2 * "[[rule]]\nimage = 'a.exe'\nverdict = 'block'\n", encoding="utf-8")
-        main.main(["guard", "--policy", str(policy)], scene.gates(two))
-        out, err = capsys.readouterr()
-        assert out.startswith("warning: line 5")
-        assert "PolicyWarning" not in err
 
 
 class TestPolicyCommands:
