@@ -136,6 +136,14 @@ class CoreAndModel(RuleBasedStateMachine):
         else:
             self.own_thread(pid, False, False)
 
+    @rule(pid=st.sampled_from([44, 48]), name=ordinary_names)
+    def start_with_an_extra_thread(self, pid: int, name: str) -> None:
+        """Its creator puts a second thread into it before the first runs."""
+        self.create(pid, 44, 44, 0, "", "", 0, False, False, False, True)
+        self.any_thread(pid)
+        self.any_thread(pid)
+        self.image(pid, name, "", False, False, True, True)
+
     @rule(pid=pids)
     def any_thread(self, pid: int) -> None:
         self.core.any_thread(pid)
