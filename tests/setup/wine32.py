@@ -20,6 +20,9 @@ FILES = [
     "ws2_32.dll",
 ]  # fmt: skip
 
+NEWER_FILES = ["coml2.dll"]
+"""What other files import in newer versions: Wine 8 does not have these (coml2.dll: a part of ole32.dll in Wine 10)."""
+
 
 def wine32() -> str:
     """Make ``.dev/wine32`` for the version of Wine that is installed. Returns its recipe.
@@ -29,7 +32,7 @@ def wine32() -> str:
     """
     version = debian.version("libwine:amd64")
     folder = project.DEV / "wine32"
-    wanted = parts.recipe("1", version, *FILES)
+    wanted = parts.recipe("1", version, *FILES, *NEWER_FILES)
     with set_up():
         if not parts.is_made(folder, wanted, "i386-windows/ntdll.dll"):
             project.report("making .dev/wine32, for 32-bit programs under Wine (95 MB to download)")
@@ -56,7 +59,7 @@ def _unpack(version: str, folder: Path) -> None:
         with tarfile.open(fileobj=unpacked.stdout, mode="r|") as members:
             for member in members:
                 path = Path(member.name)
-                if path.parent.name == target.name and path.name in FILES:
+                if path.parent.name == target.name and path.name in (*FILES, *NEWER_FILES):
                     if content := members.extractfile(member):
                         (target / path.name).write_bytes(content.read())
     shutil.rmtree(work)

@@ -23,7 +23,7 @@ from procmon import ProcessDetails, Signature, SignatureKind, SignatureStatus
 from procmon.system import file_facts
 from procmon.system import signature as signatures
 from procmon.win32 import files
-from windows.wintrust import Watched, Windows8, Wine
+from windows.wintrust import Watched, Windows8, Wine, Wine10
 
 CATALOGS = Path(os.environ["SystemRoot"], "system32", "catroot", "{127d0a1d-4ef2-11d1-8608-00c04fc295ee}")
 UNSIGNED = Signature(SignatureStatus.UNSIGNED, SignatureKind.NONE, None, 0x800B0100)
@@ -55,14 +55,14 @@ def no_catalogues() -> Iterator[None]:
         path.unlink()
 
 
-@pytest.fixture(params=[False, True], ids=["before Windows 8", "from Windows 8 on"])
+@pytest.fixture(params=[Wine, Windows8, Wine10], ids=["before Windows 8", "from Windows 8 on", "Wine 10"])
 def wintrust(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     """The bindings of procmon, made anew over a DLL that looks at how it is used, and has the last word."""
     spec = importlib.util.find_spec("procmon.win32.trust")
     assert spec is not None and spec.loader is not None
     trust = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(trust)
-    trust.wintrust._dll = dll = Watched(Windows8(CATALOGS) if request.param else Wine())
+    trust.wintrust._dll = dll = Watched(request.param(CATALOGS))
     monkeypatch.setattr(signatures, "trust", trust)
     yield dll
     assert (dll.wrong, dll.open) == ([], [])

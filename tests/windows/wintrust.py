@@ -18,7 +18,7 @@ from procmon.win32 import trust
 __all__ = ["Watched", "Windows8", "Wine"]
 
 HANDLE, DWORD, BOOL = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int32
-ERROR_NOT_FOUND = 1168
+ERROR_INVALID_PARAMETER, ERROR_NOT_FOUND = 87, 1168
 GENERIC_VERIFY_V2 = uuid.UUID("00AAC56B-CD44-11D0-8CC2-00C04FC295EE").bytes_le
 FILE, CATALOG = 1, 2
 VERIFY, CLOSE = 1, 2
@@ -50,7 +50,8 @@ class Wine:
 
     has_sha256 = False
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._dll = ctypes.WinDLL("wintrust.dll", use_last_error=True)
 
     def __getitem__(self, name: str) -> Any:
@@ -77,8 +78,7 @@ class Windows8(Wine):
     has_sha256 = True
 
     def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self._folder = folder
+        super().__init__(folder)
         self._handles = iter(range(0x7A000000, 0x7F000000, 8))
         self._searches: dict[int, Search] = {}
         self._found: dict[int, Path] = {}
@@ -132,6 +132,19 @@ class Windows8(Wine):
         if admin not in self._searches:
             return self._real("CryptCATAdminReleaseContext", admin, flags)
         return 1
+
+
+class Wine10(Windows8):
+    """Makes a SHA-256, but searches by SHA-1 alone."""
+
+    has_sha256 = False
+
+    def CryptCATAdminEnumCatalogFromHash(
+        self, admin: int, digest: int, size: int, flags: int, previous: int
+    ) -> int | None:
+        if admin in self._searches:
+            return failed(ERROR_INVALID_PARAMETER)
+        return super().CryptCATAdminEnumCatalogFromHash(admin, digest, size, flags, previous)
 
 
 class Watched:

@@ -20,7 +20,7 @@ from ._bind import (
     never_fails,
     windows_error,
 )
-from .codes import ERROR_CALL_NOT_IMPLEMENTED, code_of
+from .codes import ERROR_CALL_NOT_IMPLEMENTED, ERROR_INVALID_PARAMETER, code_of
 
 __all__ = ["TrustAnswer", "verify_by_catalogs", "verify_embedded"]
 
@@ -248,7 +248,7 @@ def verify_by_catalogs(path: str, file: SupportsInt) -> Generator[tuple[str, Tru
                 if code_of(error) != ERROR_CALL_NOT_IMPLEMENTED:  # Wine has it, but it does nothing
                     raise
                 continue
-            for catalog in stack.enter_context(closing(_catalog_paths(admin, digest))):
+            for catalog in stack.enter_context(closing(_catalog_paths(admin, digest, algorithm))):
                 member = _CatalogMember(
                     size=ctypes.sizeof(_CatalogMember),
                     catalog_path=catalog,
@@ -328,11 +328,13 @@ def _catalog_admin(algorithm: str | None, file: SupportsInt) -> Iterator[tuple[i
         _CryptCATAdminReleaseContext(admin, 0)
 
 
-def _catalog_paths(admin: int, digest: bytes) -> Generator[str, None, None]:
+def _catalog_paths(admin: int, digest: bytes, algorithm: str | None) -> Generator[str, None, None]:
     context = HANDLE(_CryptCATAdminEnumCatalogFromHash(admin, digest, len(digest), 0, HANDLE()))
     # Its end and a failure look alike. What fails must not pass for "in no catalogue", which would be remembered; but
     # once there was one, the last error may be that of whatever was called in between.
     if not context.value and (error := last_error()) not in _NOTHING_FOUND:
+        if error == ERROR_INVALID_PARAMETER and algorithm is not None:
+            return  # Wine 10 makes a SHA-256, but searches by SHA-1 alone
         raise windows_error("CryptCATAdminEnumCatalogFromHash", error)
     try:
         while context.value:
