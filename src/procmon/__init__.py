@@ -6,6 +6,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING
 
 from .records import Verdict
+from .util import at_exit as _at_exit  # noqa: F401 - it registers the hook for the end of the program
 from .util import version as _version
 
 if TYPE_CHECKING:

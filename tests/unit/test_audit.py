@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 from typing import Any, NoReturn
@@ -417,7 +418,7 @@ def test_a_time_that_is_no_number_is_damage(tmp_path: Path, value: str) -> None:
 
 
 def test_an_endless_time_is_written_as_json() -> None:
-    process = procmon.SimulatedGate().start("a.exe", hold_left=float("inf"))
+    process = replace(procmon.SimulatedGate().start("a.exe"), hold_left=float("inf"))
     assert json.loads(json.dumps(process.as_dict(), allow_nan=False))["hold_left"] is None
 
 

@@ -363,7 +363,7 @@ def test_a_callback_that_fails_is_seen_in_the_repr_and_the_decision(gate: procmo
 
 @pytest.mark.parametrize("nobody", [None, "a.exe", []])
 def test_a_verdict_for_no_process_says_what_is_wanted(gate: procmon.SimulatedGate, nobody: Any) -> None:
-    with procmon.Monitor(gate) as monitor, pytest.raises(TypeError, match="a ProcessHelper or its pid"):
+    with procmon.Monitor(gate) as monitor, pytest.raises(TypeError, match="is a ProcessHelper or a pid"):
         monitor.allow(nobody)
 
 

@@ -29,6 +29,7 @@ from queue import SimpleQueue
 from ..errors import GateClosed, ProcmonError
 from ..gates.base import Gate
 from ..records import DecidedBy, ProcessHelper, Statistics, Verdict
+from ..util.at_exit import last_steps
 from ..util.log import ERROR, WARNING, log
 from ..util.threads import Call, OwnThread, Signal, is_own, run_in_thread, run_in_thread_async, submit
 from .holds import BATCH_S, Hold, HoldTable
@@ -388,4 +389,4 @@ def _stop_all_first() -> None:
     _stop_all()
 
 
-atexit.register(_stop_all)  # for monitors that an exit function starts: by then a new one would not be called
+last_steps.append(_stop_all)  # for monitors that an exit function starts: by then a new one would not be called
