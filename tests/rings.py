@@ -114,8 +114,8 @@ class Job:
 
     @property
     def record(self) -> Path:
-        """Where ring_record.py writes."""
-        return REPORTS / f"{self.name}.tests"
+        """Where ring_record.py writes: one file for each dev.py, several of which may run at once."""
+        return REPORTS / f"{self.name}.{os.getpid()}.tests"
 
     @property
     def log(self) -> Path:
@@ -255,7 +255,9 @@ def run_job(job: Job, stopped: threading.Event, output: Path | None) -> Result:
     else:
         python = str(job.ring.python())
         status = programs.run_attached([python, *command, *job.arguments], programs.with_paths(), attachment)
-    return Result(job, Count.read(job.record), status, time.monotonic() - began)
+    count = Count.read(job.record)
+    job.record.unlink(missing_ok=True)
+    return Result(job, count, status, time.monotonic() - began)
 
 
 def reported(result: Result) -> Result:

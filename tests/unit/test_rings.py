@@ -154,7 +154,7 @@ def test_jobs_run_side_by_side_and_the_log_of_one_that_fails_is_shown(
     assert "so it is" in out and out.count("test session") == 0
     assert "ring meeting-a: 1 passed, 0 failed" in err
     for job in jobs:
-        job.record.unlink()
+        assert not job.record.exists()
         job.log.unlink()
 
 
