@@ -17,6 +17,7 @@ from ..policy.learn import Seen, learn
 from ..policy.policy import Policy
 from ..policy.starter import STARTER
 from ..records import Decision, Verdict, printable
+from ..win32.files import system_folder
 
 __all__ = ["import_applocker", "init", "is_audit_log", "learn_policy"]
 
@@ -28,7 +29,7 @@ def import_applocker(options: argparse.Namespace, out: TextIO) -> int:
         data = file.read_bytes()
     except OSError as error:
         raise PolicyError(f"{file}: it cannot be read: {error.strerror or error}") from error
-    drive = os.environ.get("SystemDrive", "c:").lower() if sys.platform == "win32" else "c:"
+    drive = system_folder()[:2].lower() if sys.platform == "win32" else "c:"
     imported = read_applocker(data, str(file), drive=drive)
     counts = {"rules": imported.rules, "left_out": list(imported.left_out)}
     _deliver(options, out, imported.text, counts, [f"{imported.rules:,} rules", *imported.left_out])

@@ -20,6 +20,7 @@ from ..records import STATUS_BLOCKED, DecidedBy, ProcessHelper, Verdict
 from ..system.details import inspect
 from ..system.listing import processes
 from ..win32 import kernel
+from ..win32.files import system_folder
 
 __all__ = ["CHECKS", "DebugGround", "DriverGround", "Failed", "Ground", "NotTried", "expect"]
 
@@ -225,7 +226,7 @@ def defer(ground: Ground, folder: Path) -> str:
 
 def wow64(ground: Ground, folder: Path) -> str:
     """32-bit programs are held and blocked like others"""
-    program = Path(os.environ.get("SystemRoot", "C:\\Windows"), "SysWOW64", "cmd.exe")
+    program = Path(system_folder()).with_name("SysWOW64") / "cmd.exe"
     if not program.is_file():
         raise NotTried("this Windows has no 32-bit programs")
     ran = folder / "ran"

@@ -1,6 +1,5 @@
 """What is wrong with rules that are well written: they harm Windows, never decide, or hardly do what was meant."""
 
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +10,7 @@ from ..records import ProcessHelper, Verdict
 from ..system.ancestry import Ancestry
 from ..util.globs import WILDCARD, last_part
 from ..util.paths import lowercase
+from ..win32.files import system_folder
 from .conditions import Bound, Condition, Globs, Group, Part, best_clause
 from .facts import PATH_FACTS, Facts
 from .index import ByText, ImageIndex
@@ -31,9 +31,12 @@ CRITICAL_NAMES = (
 MANY = 10_000
 """Rules above which a load does not look for rules that never decide; ``procmon-gate policy check`` always does."""
 
-_SYSTEM = lowercase(os.environ.get("SystemRoot", r"c:\windows") if sys.platform == "win32" else r"c:\windows")
-_CRITICAL = [rf"{_SYSTEM}\system32\{name}" for name in sorted(CRITICAL_NAMES)]
-_SPARED = frozenset([*_CRITICAL, *(rf"{_SYSTEM}\syswow64\{name}" for name in CRITICAL_NAMES)])
+_SYSTEM32 = lowercase(system_folder()) if sys.platform == "win32" else r"c:\windows\system32"
+"""By Windows' own answer: an environment variable is for the user to set, and decides nothing that is spared."""
+
+_CRITICAL = [rf"{_SYSTEM32}\{name}" for name in sorted(CRITICAL_NAMES)]
+_TWINS = _SYSTEM32.rpartition("\\")[0] + r"\syswow64"
+_SPARED = frozenset([*_CRITICAL, *(rf"{_TWINS}\{name}" for name in CRITICAL_NAMES)])
 
 
 def is_critical(path: str) -> bool:
