@@ -21,6 +21,7 @@ from typing import BinaryIO, Literal
 
 from .errors import AuditError
 from .monitor.ecs import decision_document, exit_document
+from .monitor.monitor import Monitor
 from .policy.policy import Policy
 from .policy.rules import verdict_word
 from .records import DecidedBy, Decision, ProcessHelper, Verdict, printable
@@ -117,6 +118,18 @@ class AuditLog:
 
     def _document(self, decision: Decision) -> dict[str, object]:
         return decision.as_dict() if self.format == "json" else decision_document(decision)
+
+    def write_start(self, monitor: Monitor) -> None:
+        """Append a line with ``"event": "start"``: from here on this monitor decides, with these verdicts of failure.
+
+        `read` gives decisions alone. The Elastic Common Schema has no such event, so nothing is written there.
+
+        Raises: as `write`.
+        """
+        if self.format == "json":
+            failures = {name: verdict.value for name, verdict in monitor.failures.items()}
+            at = datetime.now(UTC).isoformat()
+            self._write([{"event": "start", "at": at, "gate": monitor.gate.name, "failures": failures}])
 
     def write_exit(self, process: ProcessHelper) -> None:
         """Append the exit of a process, as a line with ``"event": "exit"``; `read` gives decisions alone.
@@ -283,6 +296,8 @@ class AuditReader(Iterator[Decision]):
                         continue
                     try:
                         data = json.loads(line)
+                        if data.get("event") == "start":
+                            continue
                         if data.get("event") == "exit":
                             self._report_exit(data)
                         elif "ecs" in data:

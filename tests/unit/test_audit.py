@@ -445,3 +445,16 @@ def test_a_subclass_that_overrides_write_sees_each_decision(path: Path) -> None:
     with Seeing(path) as log:
         assert log.write_some([decision(1), decision(2)]) == 1
     assert seen == ["1"]
+
+
+def test_the_start_of_a_session_says_which_verdicts_of_failure_are_in_force(path: Path) -> None:
+    monitor = procmon.Monitor(procmon.SimulatedGate(fail=BLOCK), fail=BLOCK, on_deadline=ALLOW)
+    with AuditLog(path) as log:
+        log.write_start(monitor)
+        log.write(decision(1))
+    line = json.loads(path.read_text().splitlines()[0])
+    assert (line["event"], line["gate"]) == ("start", "simulated")
+    assert (line["failures"]["on_error"], line["failures"]["on_deadline"]) == ("block", "allow")
+    assert line["failures"]["on_disconnect"] == "block"
+    reader = audit.read(path)
+    assert [one.who for one in reader] == ["1"] and not reader.damaged

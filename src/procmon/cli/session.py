@@ -67,7 +67,7 @@ class Session:
         if audit or (policy is not None and policy.mode == "audit"):
             screen.verdict_columns = len("would block")
         shown = screen if results is None else results
-        reporting = ReportingLog(log, screen) if log is not None else None
+        self._reporting = reporting = ReportingLog(log, screen) if log is not None else None
         written: list[Sink] = [shown, *sinks] if reporting is None else [shown, *sinks, reporting]
         self.monitor = Monitor(gate, default=fail, fail=fail, audit=written)
         self.monitor.subscribe(self.rules)
@@ -98,6 +98,8 @@ class Session:
         asker = None
         if self._questions is not None:
             asker = threading.Thread(target=self._questions.run, name="procmon questions", daemon=True)
+        if self._reporting is not None:
+            self._reporting.write_start(self.monitor)
         self.monitor.start()
         try:
             if asker is not None:
@@ -217,6 +219,11 @@ class ReportingLog:
     def write(self, decision: Decision, /) -> None:
         """Write a decision, before its verdict is sent."""
         self._try(lambda: self._log.write(decision))
+
+    def write_start(self, monitor: Monitor) -> None:
+        """Write which verdicts of failure are in force."""
+        with suppress(OSError, ProcmonError):  # it is on the screen
+            self._try(lambda: self._log.write_start(monitor))
 
     def write_exit(self, process: ProcessHelper) -> None:
         """Write the exit of a process."""

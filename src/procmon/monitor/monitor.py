@@ -207,6 +207,18 @@ class Monitor:
         await self._engine.stop_async()
 
     @property
+    def failures(self) -> dict[str, Verdict]:
+        """Every verdict of failure in force, by its option: `on_error`, `on_deadline`, and those of the gate.
+
+        >>> import procmon
+        >>> procmon.Monitor(procmon.SimulatedGate(), on_error=procmon.BLOCK).failures["on_error"]
+        <Verdict.BLOCK>
+        """
+        options = self._engine.options
+        own = {"on_error": options.on_error, "on_deadline": options.on_deadline}
+        return own | dict(getattr(self.gate, "failures", {}))
+
+    @property
     def gate(self) -> Gate:
         """The gate it was made with."""
         return self._engine.gate
