@@ -537,6 +537,6 @@ def test_the_sources_parse_as_msvc_reads_them(source: Path) -> None:
     result = run(
         "clang++", "--target=x86_64-pc-windows-msvc", "-fsyntax-only", "-std=c++17", "-fno-exceptions", "-fno-rtti",
         "-fms-extensions", "-fms-compatibility-version=19.30", "-Wall", "-Wextra", "-Wpedantic", "-Werror",
-        *headers, source,
+        "-Wno-#warnings", *headers, source,  # mm3dnow.h of clang 19 has one
     )  # fmt: skip
     assert result.returncode == 0, result.stderr

@@ -409,7 +409,7 @@ class TestPolicyCommands:
         assert change.keys() == {"event", "then", "now"}
         assert missing == {"event": "missing", "fact": "user", "processes": 1}
         reason = "it ends in the middle"
-        assert damaged == {"event": "damaged", "path": str(log), "line": 5, "reason": reason}
+        assert damaged == {"event": "damaged", "path": str(log), "line": 6, "reason": reason}  # the start is the first
         assert summary == {"event": "summary", "decisions": 2, "changed": 1, "same": 1}
 
     def test_replay_of_a_log_that_is_not_there_names_the_option_that_writes_one(

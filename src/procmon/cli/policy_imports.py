@@ -100,9 +100,10 @@ def is_audit_log(path: Path) -> bool:
         return True
     except ValueError:
         return not first
-    return (
-        isinstance(document, dict) and isinstance(document.get("process"), dict) and "image_name" in document["process"]
-    )
+    if not isinstance(document, dict):
+        return False
+    process = document.get("process")
+    return document.get("event") == "start" or (isinstance(process, dict) and "image_name" in process)
 
 
 def _seen(log: Path) -> Iterator[Seen]:
