@@ -45,7 +45,8 @@ void register_event(HANDLE event) {
     options.event = reinterpret_cast<uintptr_t>(event);
     options.hold_timeout_ms = kPatience;
     options.timeout_verdict = wire::kVerdictAllow;
-    options.disconnect_verdict = wire::kVerdictAllow;
+    options.disconnect_verdict = options.limit_verdict = options.pico_verdict = wire::kVerdictAllow;
+    options.tamper_verdict = wire::kVerdictBlock;
     request(L"REGISTER", wire::kRegister, &options, sizeof options, nullptr, 0);
 }
 
