@@ -53,6 +53,30 @@ def test_every_record_makes_a_process_whatever_its_numbers_say(record: protocol.
 
 
 @given(replies)
+def test_a_reply_read_in_one_step_is_the_same(reply: protocol.Records) -> None:
+    read = protocol.decode_processes(protocol.encode_records(reply))
+    expected = [record.process() for record in reply.records]
+    assert [process.as_dict() for process in read.processes] == [process.as_dict() for process in expected]
+    assert (read.needed_bytes, read.next_key) == (reply.needed_bytes, reply.next_key)
+
+
+@given(replies, st.data())
+def test_a_damaged_reply_is_refused_in_one_step_as_in_two(reply: protocol.Records, data: st.DataObject) -> None:
+    whole = bytearray(protocol.encode_records(reply))
+    at = data.draw(st.integers(0, len(whole) - 1))
+    whole[at] = data.draw(st.integers(0, 255))
+
+    def outcome(decode: Callable[[bytes], object]) -> str:
+        try:
+            decode(bytes(whole))
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    assert outcome(protocol.decode_processes) == outcome(protocol.decode_records)
+
+
+@given(replies)
 def test_a_reply_cut_at_any_byte_is_refused(reply: protocol.Records) -> None:
     data = protocol.encode_records(reply)
     for length in range(len(data)):

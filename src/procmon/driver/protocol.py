@@ -15,7 +15,8 @@ names both sizes, and a value of a `Record` that this version does not know is k
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from ..records import STATUS_BLOCKED as STATUS_BLOCKED
 from ..records import DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
@@ -165,9 +166,13 @@ class Layout:
 
     def unpack(self, data: bytes, offset: int = 0) -> dict[str, int]:
         """The fields, without the reserved ones. Raises: ValueError when there are too few bytes."""
+        return dict(zip(self._names, self.unpack_values(data, offset), strict=True))
+
+    def unpack_values(self, data: bytes, offset: int = 0) -> tuple[int, ...]:
+        """The values of `unpack`, in the order of the fields."""
         if len(data) - offset < self.size:
             raise ValueError(f"{self.name} needs {self.size} bytes, and {max(len(data) - offset, 0)} are there")
-        return dict(zip(self._names, self._struct.unpack_from(data, offset), strict=True))
+        return self._struct.unpack_from(data, offset)
 
 
 REGISTER_REQUEST = Layout(
@@ -298,30 +303,42 @@ class Record:
 
     def process(self) -> ProcessHelper:
         """What users see. Values that this version does not know become None; unknown flags are kept."""
-        held, exited = self.state == STATE_HELD, self.state == STATE_EXITING
-        return ProcessHelper(
-            pid=self.pid,
-            parent_pid=self.parent_pid,
-            image_name=self.image_name,
-            paused=held,
-            seen=bool(self.flags & FLAG_SEEN),
-            start_key=self.start_key,
-            created=from_filetime(self.created),
-            creator_pid=self.creator_pid or None,
-            creator_tid=self.creator_tid or None,
-            command_line=self.command_line or None,
-            native_name=self.native_name or None,
-            creation_name=self.creation_name or None,
-            signature_level=self.signature_level if self.signature_level != UNKNOWN_LEVEL else None,
-            flags=ProcessFlags(self.flags),
-            exited=exited,
-            exited_at=from_filetime(self.exited),
-            exit_status=self.exit_status if exited and self.exit_status != STATUS_UNKNOWN else None,
-            verdict=VERDICTS.get(self.verdict),
-            decided_by=_DECIDED_BY.get(self.decided_by),
-            hold_left=self.hold_left_ms / 1000 if held and self.hold_left_ms != UNLIMITED else None,
-        )
+        numbers = [getattr(self, name) for name in _RECORD_NUMBERS]
+        return _process(*numbers, *(getattr(self, name) for name in _RECORD_TEXTS))
 
+
+def _process(
+    pid: int, start_key: int, created: int, parent_pid: int, creator_pid: int, creator_tid: int, state: int, flags: int,
+    verdict: int, decided_by: int, exit_status: int, held_ms: int, hold_left_ms: int, signature_level: int, exited: int,
+    image_name: str, native_name: str, command_line: str, creation_name: str,
+) -> ProcessHelper:  # fmt: skip
+    """A record as users see it, from its numbers (in the order of the header) and its texts."""
+    held, is_exit = state == STATE_HELD, state == STATE_EXITING
+    return ProcessHelper(
+        pid=pid,
+        parent_pid=parent_pid,
+        image_name=image_name,
+        paused=held,
+        seen=bool(flags & FLAG_SEEN),
+        start_key=start_key,
+        created=from_filetime(created),
+        creator_pid=creator_pid or None,
+        creator_tid=creator_tid or None,
+        command_line=command_line or None,
+        native_name=native_name or None,
+        creation_name=creation_name or None,
+        signature_level=signature_level if signature_level != UNKNOWN_LEVEL else None,
+        flags=_flags(flags),
+        exited=is_exit,
+        exited_at=from_filetime(exited),
+        exit_status=exit_status if is_exit and exit_status != STATUS_UNKNOWN else None,
+        verdict=VERDICTS.get(verdict),
+        decided_by=_DECIDED_BY.get(decided_by),
+        hold_left=hold_left_ms / 1000 if held and hold_left_ms != UNLIMITED else None,
+    )
+
+
+_flags = lru_cache(maxsize=1024)(ProcessFlags)  # a member of an IntFlag costs more to look up than all other fields
 
 _RECORD_TEXTS = ("image_name", "native_name", "command_line", "creation_name")
 _RECORD_TEXT_SIZES = tuple(f"{name}_bytes" for name in _RECORD_TEXTS)
@@ -350,6 +367,47 @@ def decode_records(data: bytes) -> Records:
     if at != len(data):
         raise ValueError(f"a reply of {len(data)} bytes should have {at} by its {header['count']} records")
     return Records(tuple(records), header["needed_bytes"], header["next_key"])
+
+
+class Processes(NamedTuple):
+    """The reply of FETCH and LIST as users see it; see `Records`."""
+
+    processes: list[ProcessHelper]
+    needed_bytes: int
+    next_key: int
+
+
+def decode_processes(data: bytes) -> Processes:
+    """`decode_records`, and `Record.process` of each, in one step: there is no `Record` between.
+
+    Raises: ValueError as `decode_records`.
+    """
+    header = RECORDS_HEADER.unpack(data)
+    at, processes, total, fixed = RECORDS_HEADER.size, [], len(data), RECORD_HEADER.size
+    unpack = RECORD_HEADER.unpack_values
+    for _ in range(header["count"]):
+        size, *numbers, image, native, command, creation, level, exited = unpack(data, at)
+        end = fixed + image + native + command + creation
+        if size != end + -end % 8 or size > total - at or (image | native | command | creation) % 2:
+            decode_records(data)  # which says what is wrong
+        ends = (image, image + native, image + native + command, end - fixed)
+        processes.append(_process(*numbers, level, exited, *_split_texts(data, at + fixed, ends)))
+        at += size
+    if at != total:
+        raise ValueError(f"a reply of {total} bytes should have {at} by its {header['count']} records")
+    return Processes(processes, header["needed_bytes"], header["next_key"])
+
+
+def _split_texts(data: bytes, at: int, ends: tuple[int, int, int, int]) -> tuple[str, str, str, str]:
+    """The four texts that stand one behind the other from `at` on, each up to its end, in bytes from there."""
+    first, second, third, last = ends
+    whole = data[at : at + last].decode("utf-16-le", "surrogatepass")
+    if 2 * len(whole) == last:  # a character for each code unit: one text can be cut into four
+        a, b, c = first // 2, second // 2, third // 2
+        return whole[:a], whole[a:b], whole[b:c], whole[c:]
+    parts = [data[at + begin : at + end] for begin, end in zip((0, *ends), ends, strict=False)]
+    image, native, command, creation = (part.decode("utf-16-le", "surrogatepass") for part in parts)
+    return image, native, command, creation
 
 
 def encode_records(reply: Records) -> bytes:

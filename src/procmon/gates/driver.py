@@ -190,7 +190,7 @@ class DriverGate:
                 if processes:
                     return processes  # the driver has counted them as given; the next call raises, or goes on
                 raise
-            processes.extend(map(self._process, reply.records))
+            processes.extend(map(self._named, reply.processes))
             if not reply.needed_bytes:
                 return processes
 
@@ -203,7 +203,7 @@ class DriverGate:
         after_key = 0
         while True:
             reply = self._records(protocol.LIST, protocol.encode_list(after_key))
-            processes.extend(map(self._process, reply.records))
+            processes.extend(map(self._named, reply.processes))
             after_key = reply.next_key
             if not after_key:
                 return processes
@@ -280,17 +280,16 @@ class DriverGate:
         self._lost = problem
         self.close()  # an NT kernel keeps the driver until its last handle is closed
 
-    def _records(self, code: int, data: bytes = b"") -> protocol.Records:
+    def _records(self, code: int, data: bytes = b"") -> protocol.Processes:
         """One reply that holds at least one record if there is one."""
         while True:
-            reply = protocol.decode_records(self._request(code, data, self._buffer_bytes))
-            if reply.records or not reply.needed_bytes:
+            reply = protocol.decode_processes(self._request(code, data, self._buffer_bytes))
+            if reply.processes or not reply.needed_bytes:
                 return reply
             self._buffer_bytes = max(2 * self._buffer_bytes, protocol.RECORDS_HEADER.size + reply.needed_bytes)
 
-    def _process(self, record: protocol.Record) -> ProcessHelper:
-        """What users see. A volume that was mounted after REGISTER has its letter; the driver then learns it, too."""
-        process = record.process()
+    def _named(self, process: ProcessHelper) -> ProcessHelper:
+        """A volume that was mounted after REGISTER has its letter; the driver then learns it, too."""
         if ProcessFlags.NAME_NATIVE not in process.flags or not process.native_name:
             return process
         named = with_drive_letter(process)
