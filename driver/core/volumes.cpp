@@ -21,6 +21,20 @@ Text parent_directory(Text path) {
     return path;
 }
 
+// Where the server begins in a name under kNetwork, which may name the redirector and its session first, each behind
+// a semicolon: \Device\Mup\;LanmanRedirector\;Z:00000000000003e7\server\share\a.exe. No server has such a name, and
+// without them a rule about \\server\share finds the file however it was opened.
+size_t end_of_redirector(Text name) {
+    size_t at = kNetwork.length;
+    while (at + 1 < name.length && name.data[at + 1] == u';') {
+        size_t next = at + 1;
+        while (next < name.length && name.data[next] != u'\\') ++next;
+        if (next == name.length) break;
+        at = next;
+    }
+    return at;
+}
+
 void set_head(DosHead* head, Text text, size_t consumed) {
     copy_text(head->text, text);
     head->length = text.length;
@@ -46,7 +60,7 @@ void find_dos_head(const Port& port, const VolumeMap& map, Text system_directory
         const char16_t drive[] = {volume->drive, u':'};
         return set_head(head, {drive, 2}, volume->length);
     }
-    if (lies_under(port, name, kNetwork)) return set_head(head, literal(u"\\"), kNetwork.length);
+    if (lies_under(port, name, kNetwork)) return set_head(head, literal(u"\\"), end_of_redirector(name));
     if (lies_under(port, name, kDosDevices)) {
         // Only a drive letter: \??\Volume{...}\ and \??\UNC\ keep their native names.
         const Text rest = {name.data + kDosDevices.length + 1, name.length - kDosDevices.length - 1};

@@ -1,7 +1,7 @@
 // volumes.h - from the names that the kernel gives to the paths that people write.
 //
 //   \Device\HarddiskVolume2\Tools\A.exe   c:\tools\a.exe          by the map of drive letters
-//   \Device\Mup\server\share\a.exe        \\server\share\a.exe
+//   \Device\Mup\server\share\a.exe        \\server\share\a.exe, also behind \;LanmanRedirector\;Z:...
 //   \??\C:\Tools\A.exe                    c:\tools\a.exe
 //   \SystemRoot\System32\smss.exe         c:\windows\system32\smss.exe
 //

@@ -18,7 +18,7 @@ def rows() -> Iterator[Row]:
     reply = protocol.encode_records(protocol.Records(records))
     yield row(
         "FETCH record to ProcessHelper",
-        lambda: cpu_of(lambda: [record.process() for record in protocol.decode_records(reply).records]),
+        lambda: cpu_of(lambda: protocol.decode_processes(reply).processes),
         lambda: cpu_of(lambda: processes(COUNT)),
         "making the ProcessHelper alone",
         count=COUNT,

@@ -86,6 +86,13 @@ BREAKS = (
         (HANDSHAKE, MODEL),
     ),
     Break(
+        "the redirector in the name of a file on a share is taken for its server",
+        "driver/core/volumes.cpp",
+        "name.data[at + 1] == u';'",
+        "name.data[at + 1] == u'?'",
+        (HANDSHAKE, MODEL),
+    ),
+    Break(
         "the event is not set for what is to be fetched",
         "driver/core/state.cpp",
         "unseen.append(record);\n    port.user_event_set(port.context, controller.event);",

@@ -516,7 +516,10 @@ class Model:
         heads |= {"\\Device\\Mup": "\\", "\\SystemRoot": SYSTEM_DIRECTORY.rpartition("\\")[0]}
         for prefix, head in heads.items():
             if native_name.lower().startswith(prefix.lower() + "\\"):
-                return (head + native_name[len(prefix) :]).lower()
+                rest = native_name[len(prefix) :]
+                while prefix == "\\Device\\Mup" and rest.startswith("\\;") and "\\" in rest[1:]:
+                    rest = rest[rest.index("\\", 1) :]  # the redirector, and its session
+                return (head + rest).lower()
         return native_name.lower()
 
     def name(self, process: Process, native_name: str) -> None:

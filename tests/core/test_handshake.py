@@ -219,6 +219,7 @@ class Test04Image:
             ("\\Device\\HarddiskVolume1\\A.EXE", "d:\\a.exe"),
             ("\\device\\harddiskvolume2\\\u00c4\u0416.EXE", "c:\\\u00e4\u0436.exe"),
             ("\\Device\\Mup\\Server\\Share\\A.exe", "\\\\server\\share\\a.exe"),
+            ("\\Device\\Mup\\;LanmanRedirector\\;Z:3e7\\Server\\Share\\A.exe", "\\\\server\\share\\a.exe"),
             ("\\??\\E:\\A.exe", "e:\\a.exe"),
             ("\\SystemRoot\\System32\\smss.exe", "c:\\windows\\system32\\smss.exe"),
         ],

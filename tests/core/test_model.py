@@ -38,6 +38,8 @@ names = st.sampled_from(
         "\\Device\\HarddiskVolume1\\A.exe",
         "\\Device\\HarddiskVolume11\\A.exe",
         "\\Device\\Mup\\Server\\Share\\A.exe",
+        "\\Device\\Mup\\;LanmanRedirector\\;Z:03e7\\Server\\Share\\A.exe",
+        "\\Device\\Mup\\;nothing behind it",
         "\\SystemRoot\\System32\\csrss.exe",
         "\\Device\\HarddiskVolume2\\Windows\\System32\\WerFault.exe",
         "\\Device\\HarddiskVolume2\\Windows\\SysWOW64\\WerFault.exe",

@@ -53,7 +53,7 @@ CASES = {
     "share": Case("\\Device\\Mup\\Server\\Tools\\A.exe", "\\\\server\\tools\\a.exe", named=True, below=False),
     "share by its redirector": Case(
         "\\Device\\Mup\\;LanmanRedirector\\;Z:00000000000003e7\\Server\\Tools\\A.exe",
-        "\\\\;lanmanredirector\\;z:00000000000003e7\\server\\tools\\a.exe",
+        "\\\\server\\tools\\a.exe",
         named=True,
         below=False,
     ),
