@@ -6,10 +6,9 @@ answered by `on_error`; here a callback that has a mistake shows it.
 Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver the driver and an administrator.
 
     $ python examples/embed_with_logging.py
-    INFO    tool.starts: allow cmd.exe by default
-    ERROR   procmon: callback careless failed on <ProcessHelper 1004 ...
+    ...ERROR   procmon: callback careless failed on <ProcessHelper 1004 ...
     IndexError: list index out of range
-    WARNING tool.starts: block hostname.exe by error careless
+    ...WARNING tool.starts: block hostname.exe by error careless
     WARNING tool.starts: block whoami.exe by callback strict
     ...
     INFO    tool: 1 allowed, 3 blocked, 2 errors
@@ -27,9 +26,7 @@ log = logging.getLogger("tool")
 class DecisionLog:
     """An audit that writes decisions to the tool's own log."""
 
-    write_ahead = (
-        True  # each before its verdict is sent, so that the lines of the log stand in the order of what happened
-    )
+    write_ahead = True  # each line before its verdict is sent, so that the log has the order of what happened
 
     def write(self, decision: procmon.Decision) -> None:
         """Called for each decision."""

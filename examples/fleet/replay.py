@@ -78,7 +78,7 @@ def lines(total: Outcome, most: int) -> Iterator[str]:
     yield f"{total.logs:,} logs, {total.decisions:,} decisions: {changed:,} would change, {same:,} would not"
     for text, count in total.changes.most_common(most):
         yield f"{count:>7,} x  {text}"
-    for fact, count in total.missing.items():
+    for fact, count in sorted(total.missing.items()):
         yield f"not in the logs: {fact.replace('_', ' ')}, for {count:,} processes"
     yield from total.failures
 

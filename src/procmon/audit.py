@@ -387,7 +387,7 @@ class Replay:
         lines = [f"{self.decisions:,} decisions: {len(self.changes):,} would change, {self.same:,} would not"]
         for text, count in Counter(map(str, self.changes)).most_common():
             lines.append(f"  {count:>5,} x  {text}")
-        for fact, count in self.missing.items():
+        for fact, count in sorted(self.missing.items()):
             lines.append(f"  not in the log: {fact.replace('_', ' ')}, which rules ask of {count:,} processes")
         return "\n".join([*lines, *(f"  {damage}" for damage in self.damaged)])
 

@@ -250,6 +250,11 @@ class ProcessHelper:
     hold_left: float | None = None
     """Seconds until the gate itself would have answered, at the time of this record; None = no limit, or not held."""
 
+    def __post_init__(self) -> None:
+        if type(self.pid) is not int or type(self.parent_pid) is not int or not isinstance(self.image_name, str):
+            wrong = {"pid": self.pid, "parent_pid": self.parent_pid, "image_name": self.image_name}
+            raise TypeError(f"a record has two whole numbers and a text here: pid, parent_pid, image_name; not {wrong}")
+
     @property
     def identity(self) -> tuple[int, int]:
         """``(pid, start_key)``: what two records of one process have in common, and no two processes."""

@@ -1,6 +1,7 @@
 """Monitor: one word says whether it fails open or closed."""
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -81,3 +82,35 @@ def test_a_monitor_that_fails_otherwise_than_its_gate_is_warned_about(
     procmon.Monitor(procmon.SimulatedGate(), fail=fail)
     assert said in caplog.text
     assert bool(said) == bool(caplog.text)
+
+
+@pytest.mark.parametrize("add", ["subscribe", "on_exit"])
+def test_a_monitor_that_has_stopped_takes_no_callback(add: str) -> None:
+    with procmon.Monitor(procmon.SimulatedGate()) as monitor:
+        pass
+    with pytest.raises(procmon.ProcmonError, match="has stopped, and asks no callback any more"):
+        getattr(monitor, add)(lambda process: None)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"deadline": float("nan")}, ValueError),
+        ({"deadline": 1e306}, ValueError),
+        ({"deadline": 0}, ValueError),
+        ({"deadline": "1"}, TypeError),
+        ({"workers": True}, TypeError),
+        ({"workers": 0}, ValueError),
+        ({"history": "10"}, TypeError),
+        ({"history": -1}, ValueError),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_before_anything_starts(options: dict[str, Any], error: type) -> None:
+    with pytest.raises(error, match=next(iter(options))):
+        procmon.Monitor(procmon.SimulatedGate(), **options)
+
+
+@pytest.mark.parametrize("fields", [{"pid": "x"}, {"parent_pid": None}, {"image_name": b"a.exe"}, {"pid": True}])
+def test_a_record_with_a_field_of_another_type_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=next(iter(fields))):
+        procmon.ProcessHelper(**({"pid": 8, "parent_pid": 4, "image_name": "a.exe"} | fields))

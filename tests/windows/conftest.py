@@ -3,34 +3,18 @@
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
-import procmon
 from authenticode import Authority
-from driven import Programs, telling_kernel
+from driver_fixtures import programs as programs
+from driver_fixtures import service as service
 from procmon.win32.kernel import is_wine
 
 # A Windows that people use gets no authority of ours, nor catalogues. Its own ones are asked in test_details.py.
 collect_ignore = [] if is_wine() else ["test_catalogues.py", "test_wine_kernel.py"]
 
 SYSTEM_STORE, CURRENT_USER, X509, REPLACE_EXISTING, FIND_EXISTING = 10, 0x10000, 1, 3, 0xD0000
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[procmon.DriverService]:
-    with procmon.DriverService() as service:
-        yield service
-
-
-@pytest.fixture
-def programs(service: procmon.DriverService, tmp_path: Path) -> Iterator[Programs]:
-    """Made before a test's gate and closed after it, so that nothing of a test is held when its programs end."""
-    with telling_kernel() as run:
-        programs = Programs(tmp_path, run)
-        yield programs
-        programs.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -130,7 +130,7 @@ def _rehearsal_events(result: Rehearsal) -> Iterator[dict[str, object]]:
     """All that `Rehearsal` prints, as objects; docs/cli.md lists them."""
     for decision in result.decisions:
         yield {"event": "match", "decision": decision.as_dict()}
-    for fact, count in result.missing.items():
+    for fact, count in sorted(result.missing.items()):
         yield {"event": "missing", "fact": fact, "processes": count}
     for each in result.unread:
         yield {"event": "damaged", "path": str(each.path), "line": each.line, "reason": each.reason}
@@ -142,7 +142,7 @@ def _events(result: audit.Replay) -> Iterator[dict[str, object]]:
     """All that `Replay` prints, as objects; docs/cli.md lists them."""
     for change in result.changes:
         yield {"event": "change", "then": change.then.as_dict(), "now": change.now.as_dict()}
-    for fact, count in result.missing.items():
+    for fact, count in sorted(result.missing.items()):
         yield {"event": "missing", "fact": fact, "processes": count}
     for damage in result.damaged:
         yield {"event": "damaged", "path": str(damage.path), "line": damage.line, "reason": damage.reason}

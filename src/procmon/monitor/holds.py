@@ -241,7 +241,7 @@ class HoldTable:
             case VerdictResult.NOT_HELD:
                 raise NotHeld(f"{known!r} is not held, it runs; `sweep` can end running processes", known)
             case _:
-                first = self.describe_verdict(known) or "longer ago than the history goes back"
+                first = self.describe_verdict(known) or "longer ago than the history goes back, or beside this monitor"
                 raise AlreadyAnswered(f"{known!r} has had its verdict: {first}; a second one changes nothing", known)
 
     def _answer_by_hand(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:

@@ -14,7 +14,7 @@ from ..records import Decision, ProcessHelper, Statistics, Verdict
 from ..system.ancestry import Ancestry
 from ..system.listing import lookup
 from ..system.tables import DecisionList
-from ..util.arguments import allow_or_block, check_process, check_process_or_pid, check_seconds
+from ..util.arguments import allow_or_block, check_count, check_process, check_process_or_pid, check_seconds
 from ..util.log import WARNING, log
 from ..util.threads import run_in_thread, run_in_thread_async
 from .engine import Engine, State
@@ -96,12 +96,10 @@ class Monitor:
                 raise TypeError(f"{option} is ALLOW, BLOCK or DEFER, not {value!r}")
         if own is Verdict.DEFER or not (own is None or isinstance(own, Verdict)):
             raise TypeError(f"own is ALLOW, BLOCK or None, not {own!r}")
-        if deadline is not None and not (isinstance(deadline, int | float) and deadline > 0):
-            raise ValueError(f"deadline is a number of seconds above 0, or None for no limit, not {deadline!r}")
-        if not isinstance(workers, int) or workers < 1:
-            raise ValueError(f"workers is a whole number, 1 or more, not {workers!r}")
-        if history < 0:
-            raise ValueError(f"history is the number of decisions to keep, 0 or more, not {history!r}")
+        if check_seconds("deadline", deadline) == 0:
+            raise ValueError("deadline is 0, so no callback could answer in time; None is no limit")
+        check_count("workers", workers, least=1)
+        check_count("history", history, least=0)
         failures: dict[str, Verdict] = getattr(gate, "failures", {})
         differ = [f"{name}={verdict.name}" for name, verdict in failures.items() if verdict is not fail]
         if differ and differ != ["on_tamper=BLOCK"]:

@@ -435,7 +435,7 @@ class Rehearsal:
         lines = [f"{self.processes:,} process creations: {what}, {self.allowed:,} allowed"]
         for text, count in Counter(map(_outcome, self.decisions)).most_common():
             lines.append(f"  {count:>5,} x  {text}")
-        for fact, count in self.missing.items():
+        for fact, count in sorted(self.missing.items()):
             lines.append(f"  not recorded: {fact.replace('_', ' ')}, which rules ask of {count:,} processes")
         return "\n".join([*lines, *(f"  {each}" for each in self.unread)])
 

@@ -8,7 +8,15 @@ import math
 
 from ..records import ProcessHelper, Verdict
 
-__all__ = ["LONGEST_S", "allow_or_block", "check_pid", "check_process", "check_process_or_pid", "check_seconds"]
+__all__ = [
+    "LONGEST_S",
+    "allow_or_block",
+    "check_count",
+    "check_pid",
+    "check_process",
+    "check_process_or_pid",
+    "check_seconds",
+]
 
 LONGEST_S = 1e12
 """The longest time that a caller may give: some 30,000 years, which every clock here can still add and multiply."""
@@ -32,6 +40,22 @@ def check_seconds(name: str, value: float | None, *, optional: bool = True) -> f
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(wanted)
     if math.isnan(value) or not 0 <= value <= LONGEST_S:
+        raise ValueError(wanted)
+    return value
+
+
+def check_count(name: str, value: int, *, least: int) -> int:
+    """A whole number, `least` or more.
+
+    >>> check_count("workers", True, least=1)
+    Traceback (most recent call last):
+        ...
+    TypeError: workers is a whole number, 1 or more; not True
+    """
+    wanted = f"{name} is a whole number, {least} or more; not {value!r}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(wanted)
+    if value < least:
         raise ValueError(wanted)
     return value
 
