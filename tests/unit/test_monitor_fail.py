@@ -112,5 +112,6 @@ def test_an_option_that_cannot_be_is_refused_before_anything_starts(options: dic
 
 @pytest.mark.parametrize("fields", [{"pid": "x"}, {"parent_pid": None}, {"image_name": b"a.exe"}, {"pid": True}])
 def test_a_record_with_a_field_of_another_type_is_refused(fields: dict[str, Any]) -> None:
+    values: dict[str, Any] = {"pid": 8, "parent_pid": 4, "image_name": "a.exe"}
     with pytest.raises(TypeError, match=next(iter(fields))):
-        procmon.ProcessHelper(**({"pid": 8, "parent_pid": 4, "image_name": "a.exe"} | fields))
+        procmon.ProcessHelper(**(values | fields))

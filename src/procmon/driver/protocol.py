@@ -391,7 +391,8 @@ def decode_processes(data: bytes) -> Processes:
         if size != end + -end % 8 or size > total - at or (image | native | command | creation) % 2:
             decode_records(data)  # which says what is wrong
         ends = (image, image + native, image + native + command, end - fixed)
-        processes.append(_process(*numbers, level, exited, *_split_texts(data, at + fixed, ends)))
+        values: list[Any] = [*numbers, level, exited, *_split_texts(data, at + fixed, ends)]
+        processes.append(_process(*values))
         at += size
     if at != total:
         raise ValueError(f"a reply of {total} bytes should have {at} by its {header['count']} records")
