@@ -171,7 +171,7 @@ def guard(decide: Callback | Decider | None = None, **monitor_options: object) -
     ...     pass
     Traceback (most recent call last):
         ...
-    ValueError: deadline is a number of seconds above 0, or None for no limit, not -1
+    ValueError: deadline is a number of seconds from 0, or None for no limit; not -1
 
     Raises: what `DriverService.ensure` and `DriverGate` raise; TypeError or ValueError when an option is invalid, and
     then nothing is installed.
