@@ -84,14 +84,6 @@ def test_a_monitor_that_fails_otherwise_than_its_gate_is_warned_about(
     assert bool(said) == bool(caplog.text)
 
 
-@pytest.mark.parametrize("add", ["subscribe", "on_exit"])
-def test_a_monitor_that_has_stopped_takes_no_callback(add: str) -> None:
-    with procmon.Monitor(procmon.SimulatedGate()) as monitor:
-        pass
-    with pytest.raises(procmon.ProcmonError, match="has stopped, and asks no callback any more"):
-        getattr(monitor, add)(lambda process: None)
-
-
 @pytest.mark.parametrize(
     ("options", "error"),
     [

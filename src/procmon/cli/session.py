@@ -67,9 +67,11 @@ class Session:
         if audit or (policy is not None and policy.mode == "audit"):
             screen.verdict_columns = len("would block")
         shown = screen if results is None else results
-        self._reporting = reporting = ReportingLog(log, screen) if log is not None else None
+        reporting = ReportingLog(log, screen) if log is not None else None
         written: list[Sink] = [shown, *sinks] if reporting is None else [shown, *sinks, reporting]
         self.monitor = Monitor(gate, default=fail, fail=fail, audit=written)
+        if reporting is not None:
+            reporting.monitor = self.monitor
         self.monitor.subscribe(self.rules)
         if show_exits:
             self.monitor.on_exit(self._show_exit)
@@ -98,8 +100,6 @@ class Session:
         asker = None
         if self._questions is not None:
             asker = threading.Thread(target=self._questions.run, name="procmon questions", daemon=True)
-        if self._reporting is not None:
-            self._reporting.write_start(self.monitor)
         self.monitor.start()
         try:
             if asker is not None:
@@ -214,16 +214,15 @@ class ReportingLog:
     def __init__(self, log: AuditLog, screen: Screen) -> None:
         self._log = log
         self._screen = screen
+        self.monitor: Monitor | None = None  # whose session has not begun in the log
         self._reported = ""
 
     def write(self, decision: Decision, /) -> None:
-        """Write a decision, before its verdict is sent."""
-        self._try(lambda: self._log.write(decision))
-
-    def write_start(self, monitor: Monitor) -> None:
-        """Write which verdicts of failure are in force."""
-        with suppress(OSError, ProcmonError):  # it is on the screen
+        """Write a decision, before its verdict is sent; the first one after the line that begins the session."""
+        monitor, self.monitor = self.monitor, None
+        if monitor is not None:
             self._try(lambda: self._log.write_start(monitor))
+        self._try(lambda: self._log.write(decision))
 
     def write_exit(self, process: ProcessHelper) -> None:
         """Write the exit of a process."""

@@ -275,10 +275,6 @@ class Engine:
 
     def _add(self, subscription: Subscription, to_exits: bool) -> None:
         with self._lock:
-            if self.state in (State.STOPPING, State.STOPPED):
-                raise ProcmonError(
-                    "the monitor has stopped, and asks no callback any more: make a new gate and Monitor"
-                )
             if to_exits:
                 self.exit_subscriptions += (subscription,)
             else:
