@@ -221,7 +221,8 @@ class ReportingLog:
         """Write a decision, before its verdict is sent; the first one after the line that begins the session."""
         monitor, self.monitor = self.monitor, None
         if monitor is not None:
-            self._try(lambda: self._log.write_start(monitor))
+            with suppress(OSError, ProcmonError):  # it is on the screen; the decision is tried all the same
+                self._try(lambda: self._log.write_start(monitor))
         self._try(lambda: self._log.write(decision))
 
     def write_exit(self, process: ProcessHelper) -> None:
