@@ -31,12 +31,14 @@ from typing import cast
 
 import _source  # noqa: F401 - comes before procmon
 import procmon
+from procmon.win32.codes import code_of
 from procmon.win32.kernel import is_wine
 
 HERE = Path(__file__).resolve()
 PYTHON = getattr(sys, "_base_executable", sys.executable)  # not a virtual environment's, which starts a second one
 BUILD = f'cmd /c ""{PYTHON}" "{HERE}" builder"'  # the tree that is held; cmd takes the outermost quotes away
 BLOCKED = 0xC0000364
+CREATION_FAILED = 1359  # ERROR_INTERNAL_ERROR: Wine on a busy machine, before there is a process to hold
 LATER = 0.5  # seconds from the last other verdict to the deferred one's
 PATIENCE = 60.0  # seconds for a whole part, and then something hangs
 
@@ -54,9 +56,14 @@ def builder() -> None:
         print("child", name, child.returncode & 0xFFFFFFFF, said, flush=True)
 
 
-def start(argv: str | list[str]) -> "subprocess.Popen[str]":
+def start(argv: str | list[str], tries: int = 3) -> "subprocess.Popen[str]":
     """Start a program and listen to it."""
-    return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    try:
+        return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    except OSError as error:
+        if not is_wine() or code_of(error) != CREATION_FAILED or tries == 1:
+            raise
+        return start(argv, tries - 1)
 
 
 class Part:
