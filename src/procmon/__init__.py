@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from .records import Verdict
 from .util import at_exit as _at_exit  # noqa: F401 - it registers the hook for the end of the program
 from .util import version as _version
+from .util.field_help import FieldHelp as _FieldHelp
 
 if TYPE_CHECKING:
     from . import audit
@@ -48,9 +49,10 @@ if TYPE_CHECKING:
     from .monitor.run import RunResult, guard, run
     from .monitor.sinks import Sink
     from .monitor.starts import Starts
+    from .monitor.statistics import Statistics
     from .monitor.subscriptions import Callback, Decider, ExitCallback, Match, Subscription
     from .policy.policy import Policy
-    from .records import DecidedBy, Decision, ProcessFlags, ProcessHelper, RuleNote, Statistics, Verdict, VerdictResult
+    from .records import DecidedBy, Decision, ProcessFlags, ProcessHelper, RuleNote, Verdict, VerdictResult
     from .system.details import Integrity, ProcessDetails, inspect
     from .system.listing import ProcessList, processes
     from .system.signature import Signature, SignatureKind, SignatureStatus
@@ -158,9 +160,10 @@ _HOMES = {
     "monitor.run": "RunResult guard run",
     "monitor.sinks": "Sink",
     "monitor.starts": "Starts",
+    "monitor.statistics": "Statistics",
     "monitor.subscriptions": "Callback Decider ExitCallback Match Subscription",
     "policy.policy": "Policy",
-    "records": "DecidedBy Decision ProcessFlags ProcessHelper RuleNote Statistics Verdict VerdictResult",
+    "records": "DecidedBy Decision ProcessFlags ProcessHelper RuleNote Verdict VerdictResult",
     "system.details": "Integrity ProcessDetails inspect",
     "system.listing": "ProcessList processes",
     "system.signature": "Signature SignatureKind SignatureStatus",
@@ -186,6 +189,8 @@ if not TYPE_CHECKING:  # a type checker sees the imports above
         module = import_module(f".{home}", __name__)
         for name in _HOMES[home].split():
             globals()[name] = thing = getattr(module, name)
+            if hasattr(thing, "__dataclass_fields__"):
+                thing.__slots__ = _FieldHelp(thing)  # so that `help` shows what each field is
             if isinstance(thing, type | FunctionType):
                 thing.__module__ = __name__
 

@@ -24,7 +24,8 @@ from .monitor.ecs import decision_document, exit_document
 from .monitor.monitor import Monitor
 from .policy.policy import Policy
 from .policy.rules import verdict_word
-from .records import DecidedBy, Decision, ProcessHelper, Verdict, printable
+from .records import DecidedBy, Decision, ProcessHelper, Verdict
+from .util.printable import printable
 
 __all__ = ["AuditLog", "AuditReader", "Change", "Damage", "Replay", "read", "replay"]
 

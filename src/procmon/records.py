@@ -1,34 +1,22 @@
-"""The values that travel through procmon: who starts, what was decided, how often.
+"""The values that travel through procmon: which process starts, and what was decided about it.
 
 All are immutable, compare by identity of what they describe, print on one line, and turn into plain dictionaries for
 JSON with ``as_dict``. They import on every operating system.
 """
 
-import ast
 import enum
-import inspect
 import math
 import ntpath
 import re
-import sys
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TypeVar
 
 __all__ = [
-    "STATUS_BLOCKED",
-    "DecidedBy",
-    "Decision",
-    "ProcessFlags",
-    "ProcessHelper",
-    "RuleNote",
-    "Statistics",
-    "Verdict",
-    "VerdictResult",
-]
+    "STATUS_BLOCKED", "DecidedBy", "Decision", "ProcessFlags", "ProcessHelper", "RuleNote", "Verdict", "VerdictResult",
+]  # fmt: skip
 
 STATUS_BLOCKED = 0xC0000364
 """Exit status of a blocked process: STATUS_ACCESS_DISABLED_BY_POLICY_OTHER. The driver has the same in protocol.h."""
@@ -37,29 +25,8 @@ T = TypeVar("T")
 E = TypeVar("E", bound=enum.Enum)
 
 
-class FieldHelp(dict[str, str]):
-    """The text below each field of a record, for `help`, which takes it from ``__slots__``; read when asked for."""
-
-    def __init__(self, record: type) -> None:
-        super().__init__({f.name: "" for f in fields(record)})
-        self._home, self._name = record.__module__, record.__name__
-
-    def __getitem__(self, name: str) -> str:
-        with suppress(OSError, SyntaxError):  # without its source a program has no texts, and works
-            module = ast.parse(inspect.getsource(sys.modules[self._home]))
-            [node] = [each for each in module.body if isinstance(each, ast.ClassDef) and each.name == self._name]
-            for before, after in zip(node.body, node.body[1:], strict=False):
-                if isinstance(before, ast.AnnAssign) and ast.unparse(before.target) == name:
-                    match after:
-                        case ast.Expr(value=ast.Constant(value=str(text))):
-                            return inspect.cleandoc(text)
-        return ""
-
-
-def explained(record: type[T]) -> type[T]:
-    """Class decorator above ``@dataclass(slots=True)``: `help` shows what each field is."""
-    record.__slots__ = FieldHelp(record)  # type: ignore[attr-defined]
-    return record
+def _member_repr(member: enum.Enum) -> str:
+    return f"<{type(member).__name__}.{member.name}>"
 
 
 class Verdict(enum.Enum):
@@ -77,8 +44,7 @@ class Verdict(enum.Enum):
     DEFER = "defer"
     """It stays held until `Monitor.allow` or `Monitor.block`."""
 
-    def __repr__(self) -> str:
-        return f"<Verdict.{self.name}>"
+    __repr__ = _member_repr
 
 
 class DecidedBy(enum.Enum):
@@ -122,8 +88,7 @@ class DecidedBy(enum.Enum):
     PICO = "pico"
     """A process of WSL 1, which cannot be held: the gate's ``on_pico``."""
 
-    def __repr__(self) -> str:
-        return f"<DecidedBy.{self.name}>"
+    __repr__ = _member_repr
 
 
 class VerdictResult(enum.Enum):
@@ -147,8 +112,7 @@ class VerdictResult(enum.Enum):
     NOT_HELD = "not held"
     """It runs, and was never held."""
 
-    def __repr__(self) -> str:
-        return f"<VerdictResult.{self.name}>"
+    __repr__ = _member_repr
 
 
 class ProcessFlags(enum.IntFlag):
@@ -198,7 +162,6 @@ class ProcessFlags(enum.IntFlag):
     """A process of WSL 1: it has no image and cannot be held."""
 
 
-@explained
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class ProcessHelper:
     r"""One process, as a gate saw it at one moment. Equal and hashed by identity: pid and start key.
@@ -330,7 +293,6 @@ class ProcessHelper:
         )
 
 
-@explained
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleNote:
     """What a policy's rule says besides its conditions and its verdict.
@@ -351,7 +313,6 @@ class RuleNote:
     """False: its decisions are not written to audit logs and other sinks."""
 
 
-@explained
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     """A verdict, with its history: who decided, by which rule, after how long.
@@ -428,56 +389,6 @@ class Decision:
         )
 
 
-@explained
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Statistics:
-    """What a monitor has done since it was made; a snapshot.
-
-    Each process that was held is counted once more when that is over: ``held == allowed + blocked + stale + pending``.
-
-    >>> import procmon
-    >>> with procmon.Monitor(procmon.SimulatedGate(), default=procmon.BLOCK) as monitor:
-    ...     process = monitor.gate.start("a.exe")
-    >>> monitor.statistics.held, monitor.statistics.blocked
-    (1, 1)
-    """
-
-    fetched: int = 0
-    """Records that came from the gate, of any kind."""
-    held: int = 0
-    """Processes that were held."""
-    allowed: int = 0
-    """Held, then let run; those that were only audited, too."""
-    blocked: int = 0
-    """Held, then ended before their first instruction."""
-    deferred: int = 0
-    """Verdicts that were put off; each is answered (and counted) later."""
-    pending: int = 0
-    """Held at this moment."""
-    exited: int = 0
-    """Exits that the gate reported."""
-    callback_errors: int = 0
-    """Callbacks that raised or returned nonsense."""
-    deadlines: int = 0
-    """Callbacks that outlasted the deadline."""
-    gate_decided: int = 0
-    """Processes that the gate itself had answered or never held: timeout, rules in the driver, exempt."""
-    stale: int = 0
-    """Held, but the verdict came too late: the process had gone or had been answered."""
-    terminate_failed: int = 0
-    """Blocked processes that could not be terminated within a second; the gate holds them and tries on."""
-    audit_errors: int = 0
-    """Decisions that a sink could not write; their verdicts stand."""
-    audit_dropped: int = 0
-    """Decisions that a sink never got, because too many were waiting for it; their verdicts stand."""
-    longest_hold: timedelta = timedelta(0)
-    """From fetching a process to its answer."""
-
-    def as_dict(self) -> dict[str, object]:
-        """The fields as JSON types; `longest_hold` in seconds."""
-        return {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
-
-
 def status_text(status: int) -> str:
     """An exit status as people write it: decimal when it is small, hexadecimal when it is an NTSTATUS.
 
@@ -485,17 +396,6 @@ def status_text(status: int) -> str:
     ('1', '0xc0000364')
     """
     return str(status) if status < 0x10000 else f"0x{status:08x}"
-
-
-def printable(text: str) -> str:
-    r"""The text without what would move a terminal's cursor or reverse its writing: such characters are escaped.
-
-    >>> print(printable("a\x1b[2J.exe"))
-    a\x1b[2J.exe
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _optional(data: Mapping[str, object], key: str, kind: type[T]) -> T | None:
@@ -542,17 +442,14 @@ def _note(data: Mapping[str, object]) -> RuleNote | None:
     tags = _optional(data, "tags", list) or []
     if not all(isinstance(tag, str) for tag in tags):
         raise ValueError(f"tags is {tags!r}, which is no list of texts")
-    note = RuleNote(
-        message=_optional(data, "message", str) or "",
-        reference=_optional(data, "reference", str) or "",
-        tags=tuple(tags),
-    )
+    message, reference = (_optional(data, key, str) or "" for key in ("message", "reference"))
+    note = RuleNote(message=message, reference=reference, tags=tuple(tags))
     return note if note != RuleNote() else None
 
 
 def _seconds(data: Mapping[str, object], key: str) -> float | None:
-    whole = isinstance(data.get(key), int)  # JSON writers may leave the .0 out
-    value = _optional(data, key, int) if whole else _optional(data, key, float)
+    kind: type[float] = int if isinstance(data.get(key), int) else float  # JSON writers may leave the .0 out
+    value = _optional(data, key, kind)
     if value is not None and not math.isfinite(value):
         raise ValueError(f"{key} is {value!r}, which is no number of seconds")
     return value
@@ -572,22 +469,17 @@ def flag_names(flags: ProcessFlags) -> tuple[str, ...]:
 
 def _flags(value: object) -> ProcessFlags:
     """From their names, or from their number, as older logs have it."""
-    if value is None:
-        return ProcessFlags(0)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return ProcessFlags(value)
+    if type(value) is int or value is None:
+        return ProcessFlags(value or 0)
     if not isinstance(value, list | tuple):
         raise ValueError(f"flags is {value!r}; it is a list of names, such as running_before")
     flags = ProcessFlags(0)
-    for name in value:
-        text = str(name)
-        if text.upper() in ProcessFlags.__members__:
-            flags |= ProcessFlags[text.upper()]
-        elif re.fullmatch("0x[0-9a-f]+", text):
-            flags |= ProcessFlags(int(text, 16))
-        else:
+    for text in map(str, value):
+        flag = ProcessFlags.__members__.get(text.upper())
+        if flag is None and not re.fullmatch("0x[0-9a-f]+", text):
             known = ", ".join(str(flag.name).lower() for flag in ProcessFlags)
-            raise ValueError(f"flags has {name!r}; it can have {known}")
+            raise ValueError(f"flags has {text!r}; it can have {known}")
+        flags |= ProcessFlags(int(text, 16)) if flag is None else flag
     return flags
 
 
@@ -604,4 +496,4 @@ def _plain(value: object) -> object:
         return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):
         return None  # JSON has no infinity; a time without a limit is None everywhere here
-    return value.total_seconds() if isinstance(value, timedelta) else value
+    return value

@@ -13,7 +13,7 @@ from procmon import SimulatedGate
 from procmon.cli import main, statuses
 from procmon.cli.screen import Screen, exit_line, question_lines
 from procmon.cli.text import arguments_of, cut, fit, short_path, width, wrap
-from procmon.records import printable
+from procmon.util.printable import printable
 
 COMPILER = "c:/program files/microsoft visual studio/2022/vc/tools/14.38.33130/bin/hostx64/x64/cl.exe"
 RULES = '[[rule]]\nname = "no compilers before the release is out"\nimage = "cl.exe"\nverdict = "block"'

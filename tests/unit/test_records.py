@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import procmon
-from procmon.records import DecidedBy, Decision, ProcessFlags, ProcessHelper, Statistics, Verdict, VerdictResult
+from procmon import Statistics
+from procmon.records import DecidedBy, Decision, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 
 pids = st.integers(0, 2**32 - 1)
 times = st.datetimes(timezones=st.just(UTC))

@@ -14,8 +14,8 @@ from ..driver.driver_file import file_exists, find_driver
 from ..driver.info import DriverInfo, driver_info
 from ..driver.service import DriverService, DriverState, DriverStatus
 from ..errors import DriverFileMissing, DriverNotInstalled, DriverNotRunning, ProcmonError, VersionMismatch
-from ..records import printable
 from ..util.pages import page
+from ..util.printable import printable
 from ..win32 import kernel, machine, process
 from .rules import GuardState, read_guard_state
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TextIO
 
 from ..errors import PolicyWarning, ProcmonError, UnsupportedPlatform
-from ..records import printable
+from ..util.printable import printable
 from .live import CommandNotFound, Gates, guard, run, watch
 from .parser import parse
 from .policy_commands import check, explain, replay

@@ -14,8 +14,9 @@ from ..policy import recordings
 from ..policy.facts import FACTS
 from ..policy.policy import Policy
 from ..policy.recordings import Rehearsal
-from ..records import ProcessHelper, printable
+from ..records import ProcessHelper
 from ..util.paths import lowercase
+from ..util.printable import printable
 from .policy_imports import is_audit_log
 
 __all__ = ["check", "explain", "replay"]

@@ -16,7 +16,8 @@ from ..policy.applocker import read_applocker
 from ..policy.learn import Seen, learn
 from ..policy.policy import Policy
 from ..policy.starter import STARTER
-from ..records import Decision, Verdict, printable
+from ..records import Decision, Verdict
+from ..util.printable import printable
 from ..win32.files import system_folder
 
 __all__ = ["import_applocker", "init", "is_audit_log", "learn_policy"]

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from ..errors import GateClosed, PolicyError, ProcmonError
 from ..monitor.monitor import Monitor
-from ..records import ProcessHelper, Verdict, printable
+from ..records import ProcessHelper, Verdict
+from ..util.printable import printable
 from ..win32.console import is_console, read_key
 from .answers import HOUR, KINDS, Answers, Inspect
 from .screen import Screen, question_lines

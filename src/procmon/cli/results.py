@@ -3,8 +3,9 @@
 from collections import defaultdict
 from dataclasses import dataclass
 
-from ..records import DecidedBy, Decision, ProcessHelper, Verdict, printable, status_text
+from ..records import DecidedBy, Decision, ProcessHelper, Verdict, status_text
 from ..system.tree import ProcessTree
+from ..util.printable import printable
 
 __all__ = ["Results"]
 

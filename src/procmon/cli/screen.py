@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import TextIO
 
 from ..policy.rules import verdict_word
-from ..records import DecidedBy, Decision, ProcessHelper, printable
+from ..records import DecidedBy, Decision, ProcessHelper
+from ..util.printable import printable
 from ..win32.console import enable_escape_sequences, is_console
 from .text import arguments_of, cut, fit, width, wrap
 

@@ -4,8 +4,9 @@ import ntpath
 import re
 import unicodedata
 
-from ..records import ProcessHelper, printable
+from ..records import ProcessHelper
 from ..util.paths import lowercase
+from ..util.printable import printable
 
 __all__ = ["arguments_of", "cut", "fit", "short_path", "width", "wrap"]
 

@@ -28,12 +28,13 @@ from queue import SimpleQueue
 
 from ..errors import GateClosed, ProcmonError
 from ..gates.base import Gate
-from ..records import DecidedBy, ProcessHelper, Statistics, Verdict
+from ..records import DecidedBy, ProcessHelper, Verdict
 from ..util.at_exit import last_steps
 from ..util.log import ERROR, WARNING, log
 from ..util.threads import Call, OwnThread, Signal, is_own, run_in_thread, run_in_thread_async, submit
 from .holds import BATCH_S, Hold, HoldTable
 from .sinks import Sinks
+from .statistics import Statistics
 from .subscriptions import Callback, Decider, ExitCallback, Match, Ruling, Subscription
 from .workers import Job, Options, Workers
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..errors import ProcmonError
-from ..records import DecidedBy, Decision, Verdict, VerdictResult, printable
+from ..records import DecidedBy, Decision, Verdict, VerdictResult
+from ..util.printable import printable
 from ..win32 import event_log
 from ..win32.event_log import ERROR, INFORMATION, WARNING
 

@@ -10,7 +10,7 @@ from types import EllipsisType, TracebackType
 from typing import Self, overload
 
 from ..gates.base import Gate
-from ..records import Decision, ProcessHelper, Statistics, Verdict
+from ..records import Decision, ProcessHelper, Verdict
 from ..system.ancestry import Ancestry
 from ..system.listing import lookup
 from ..system.tables import DecisionList
@@ -20,6 +20,7 @@ from ..util.threads import run_in_thread, run_in_thread_async
 from .engine import Engine, State
 from .sinks import Sink
 from .starts import Starts
+from .statistics import Statistics
 from .subscriptions import Callback, Decider, ExitCallback, Match, Subscription
 from .sweep import sweep
 from .workers import Options

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..records import Decision, printable
+from ..records import Decision
+from ..util.printable import printable
 from .conditions import Bound, Condition, Group, Part, Test
 from .facts import Facts
 from .parser import RuleSet

@@ -22,8 +22,9 @@ from typing import TextIO
 from xml.etree import ElementTree
 
 from ..errors import PolicyError
-from ..records import DecidedBy, Decision, ProcessHelper, Verdict, printable
+from ..records import DecidedBy, Decision, ProcessHelper, Verdict
 from ..util.paths import lowercase
+from ..util.printable import printable
 from .policy import Policy
 
 __all__ = ["RecordedDetails", "Recording", "Recordings", "Rehearsal", "Unread", "read", "rehearse"]

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
-from ..records import ProcessFlags, ProcessHelper, printable
+from ..records import ProcessFlags, ProcessHelper
 from ..util.arguments import check_pid
 from ..util.filetime import from_filetime
 from ..util.globs import compile_glob
 from ..util.html import html_table
 from ..util.paths import lowercase
+from ..util.printable import printable
 from ..win32 import kernel
 from ..win32 import process as win32_process
 from .describe import describe

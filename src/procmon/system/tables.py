@@ -1,7 +1,8 @@
 """Decisions that show themselves as a table in a notebook."""
 
-from ..records import Decision, printable
+from ..records import Decision
 from ..util.html import html_table
+from ..util.printable import printable
 
 __all__ = ["DecisionList"]
 

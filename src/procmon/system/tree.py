@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from ..errors import StaleProcess
-from ..records import Decision, ProcessHelper, Verdict, printable, status_text
+from ..records import Decision, ProcessHelper, Verdict, status_text
 from ..util.arguments import check_process_or_pid
 from ..util.html import html_table
+from ..util.printable import printable
 from .identity import can_be_parent, same_process
 from .listing import processes
 

@@ -1,1 +1,1 @@
-"""Helpers without knowledge of processes: threads, logging, globs, paths."""
+"""Helpers that every layer uses: threads, logging, globs, paths, checks of arguments."""

@@ -1,0 +1,55 @@
+"""What a monitor counts."""
+
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+
+__all__ = ["Statistics"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """What a monitor has done since it was made; a snapshot.
+
+    Each process that was held is counted once more when that is over: ``held == allowed + blocked + stale + pending``.
+
+    >>> import procmon
+    >>> with procmon.Monitor(procmon.SimulatedGate(), default=procmon.BLOCK) as monitor:
+    ...     process = monitor.gate.start("a.exe")
+    >>> monitor.statistics.held, monitor.statistics.blocked
+    (1, 1)
+    """
+
+    fetched: int = 0
+    """Records that came from the gate, of any kind."""
+    held: int = 0
+    """Processes that were held."""
+    allowed: int = 0
+    """Held, then let run; those that were only audited, too."""
+    blocked: int = 0
+    """Held, then ended before their first instruction."""
+    deferred: int = 0
+    """Verdicts that were put off; each is answered (and counted) later."""
+    pending: int = 0
+    """Held at this moment."""
+    exited: int = 0
+    """Exits that the gate reported."""
+    callback_errors: int = 0
+    """Callbacks that raised or returned nonsense."""
+    deadlines: int = 0
+    """Callbacks that outlasted the deadline."""
+    gate_decided: int = 0
+    """Processes that the gate itself had answered or never held: timeout, rules in the driver, exempt."""
+    stale: int = 0
+    """Held, but the verdict came too late: the process had gone or had been answered."""
+    terminate_failed: int = 0
+    """Blocked processes that could not be terminated within a second; the gate holds them and tries on."""
+    audit_errors: int = 0
+    """Decisions that a sink could not write; their verdicts stand."""
+    audit_dropped: int = 0
+    """Decisions that a sink never got, because too many were waiting for it; their verdicts stand."""
+    longest_hold: timedelta = timedelta(0)
+    """From fetching a process to its answer."""
+
+    def as_dict(self) -> dict[str, object]:
+        """The fields as JSON types; `longest_hold` in seconds."""
+        return {**asdict(self), "longest_hold": self.longest_hold.total_seconds()}
