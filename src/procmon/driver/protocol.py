@@ -22,6 +22,7 @@ from ..records import STATUS_BLOCKED as STATUS_BLOCKED
 from ..records import DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from ..util.filetime import from_filetime
 from ..util.paths import lowercase
+from .layout import Layout, text_at, utf16
 
 # ----------------------------------------------------------------------------------------------------- constants
 
@@ -133,48 +134,6 @@ _ANSWERS = {
 # ------------------------------------------------------------------------------------------------------- layouts
 
 
-class Layout:
-    """One struct of the header: little endian, every field named, no hidden padding.
-
-    >>> Layout("Target", pid="I", reserved="4x", start_key="Q").offsets
-    {'pid': 0, 'reserved': 4, 'start_key': 8}
-    """
-
-    __slots__ = ("_names", "_struct", "name", "offsets", "size")
-
-    def __init__(self, name: str, **fields: str) -> None:
-        self.name = name
-        """Of the C++ struct."""
-        self.offsets = {
-            field: struct.calcsize("<" + "".join(list(fields.values())[:index])) for index, field in enumerate(fields)
-        }
-        """Field name -> bytes from the start, in order."""
-        self._struct = struct.Struct("<" + "".join(fields.values()))
-        self._names = tuple(field for field, code in fields.items() if not code.endswith("x"))
-        self.size = self._struct.size
-        """Bytes."""
-
-    def __repr__(self) -> str:
-        return f"<Layout {self.name}, {self.size} bytes>"
-
-    def pack(self, **values: int) -> bytes:
-        """The bytes; reserved fields are zero. Raises: ValueError when a value does not fit its field."""
-        try:
-            return self._struct.pack(*(values[name] for name in self._names))
-        except struct.error as error:
-            raise ValueError(f"{self.name}: {error}; given {values}") from error
-
-    def unpack(self, data: bytes, offset: int = 0) -> dict[str, int]:
-        """The fields, without the reserved ones. Raises: ValueError when there are too few bytes."""
-        return dict(zip(self._names, self.unpack_values(data, offset), strict=True))
-
-    def unpack_values(self, data: bytes, offset: int = 0) -> tuple[int, ...]:
-        """The values of `unpack`, in the order of the fields."""
-        if len(data) - offset < self.size:
-            raise ValueError(f"{self.name} needs {self.size} bytes, and {max(len(data) - offset, 0)} are there")
-        return self._struct.unpack_from(data, offset)
-
-
 REGISTER_REQUEST = Layout(
     "RegisterRequest",
     version="I", flags="I", event="Q", hold_timeout_ms="I", timeout_verdict="I", disconnect_verdict="I",
@@ -220,17 +179,7 @@ NOTE_EXITED_REQUEST = Layout("NoteExited", pid="I", exit_status="I")
 LAYOUTS = {layout.name: layout for layout in list(globals().values()) if isinstance(layout, Layout)}
 """Every struct of the header by its C++ name."""
 
-# ------------------------------------------------------------------------------------------- times, texts, padding
-
-
-def _utf16(text: str) -> bytes:
-    return text.encode("utf-16-le", "surrogatepass")  # Windows names may hold half a surrogate pair
-
-
-def _text(data: bytes, offset: int, size: int, what: str) -> str:
-    if size % 2:
-        raise ValueError(f"{what} has {size} bytes; UTF-16 has an even number")
-    return data[offset : offset + size].decode("utf-16-le", "surrogatepass")
+# ------------------------------------------------------------------------------------------------ padding, verdicts
 
 
 def _padded(data: bytes) -> bytes:
@@ -273,7 +222,7 @@ class Record:
 
     def pack(self) -> bytes:
         """The record's bytes, as the driver would write them. Raises: ValueError when a value does not fit."""
-        texts = [_utf16(text) for text in (getattr(self, name) for name in _RECORD_TEXTS)]
+        texts = [utf16(text) for text in (getattr(self, name) for name in _RECORD_TEXTS)]
         body = _padded(b"".join(texts))
         numbers = {name: getattr(self, name) for name in _RECORD_NUMBERS}
         sizes = dict(zip(_RECORD_TEXT_SIZES, map(len, texts), strict=True))
@@ -296,7 +245,7 @@ class Record:
             raise ValueError(f"a record needs {size} bytes, and {len(data) - offset} are there")
         at, texts = offset + RECORD_HEADER.size, []
         for name, length in zip(_RECORD_TEXT_SIZES, sizes, strict=True):
-            texts.append(_text(data, at, length, name.removesuffix("_bytes")))
+            texts.append(text_at(data, at, length, name.removesuffix("_bytes")))
             at += length
         fields: dict[str, Any] = {**header, **dict(zip(_RECORD_TEXTS, texts, strict=True))}
         return cls(**fields), size
@@ -478,7 +427,7 @@ def encode_rules(rules: Iterable[tuple[str, Verdict]]) -> bytes:
     """
     packed = []
     for number, (path, verdict) in enumerate(rules, 1):
-        name = _utf16(lowercase(path))
+        name = utf16(lowercase(path))
         if not 0 < len(name) <= MAX_NAME_BYTES:
             raise ValueError(f"rule {number}: a path has 1 to {MAX_NAME_BYTES // 2} characters, not {len(name) // 2}")
         body = _padded(name)
@@ -499,56 +448,6 @@ def decode_rules(data: bytes) -> list[int]:
     if len(data) != expected:
         raise ValueError(f"a reply with {listed} rules has {expected} bytes, and {len(data)} are there")
     return [index for (index,) in struct.iter_unpack("<I", data[RULES_REPLY.size :])]
-
-
-def encode_note_created(
-    pid: int,
-    parent_pid: int,
-    *,
-    creator_pid: int = 0,
-    creator_tid: int = 0,
-    created: int = 0,
-    command_line: str = "",
-    native_name: str = "",
-) -> bytes:
-    """NOTE_CREATED: what the kernel's creation notification would say; `created` is a FILETIME."""
-    line, name = _utf16(command_line), _utf16(native_name)
-    header = NOTE_CREATED_REQUEST.pack(
-        pid=pid,
-        parent_pid=parent_pid,
-        creator_pid=creator_pid,
-        creator_tid=creator_tid,
-        created=created,
-        command_line_bytes=len(line),
-        native_name_bytes=len(name),
-    )
-    return header + line + name
-
-
-def decode_note_created(data: bytes) -> bool:
-    """The reply of NOTE_CREATED: True when the creation is refused."""
-    if len(data) != 4:
-        raise ValueError(f"the reply of NOTE_CREATED has 4 bytes, and {len(data)} are there")
-    return data != bytes(4)
-
-
-def encode_note_image(pid: int, native_name: str) -> bytes:
-    """NOTE_IMAGE: what the image notification of the EXE would say; "" = the system gives no name."""
-    name = _utf16(native_name)
-    return NOTE_IMAGE_REQUEST.pack(pid=pid, native_name_bytes=len(name)) + name
-
-
-def decode_note_image(data: bytes) -> tuple[int, int]:
-    """The reply of NOTE_IMAGE, which comes when the hold is over: (verdict code, exit status)."""
-    if len(data) != NOTE_VERDICT.size:
-        raise ValueError(f"the reply of NOTE_IMAGE has {NOTE_VERDICT.size} bytes, and {len(data)} are there")
-    verdict = NOTE_VERDICT.unpack(data)
-    return verdict["verdict"], verdict["exit_status"]
-
-
-def encode_note_exited(pid: int, exit_status: int) -> bytes:
-    """NOTE_EXITED: what the exit notification would say."""
-    return NOTE_EXITED_REQUEST.pack(pid=pid, exit_status=exit_status)
 
 
 def decode_version(data: bytes) -> int:
