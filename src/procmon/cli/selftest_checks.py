@@ -25,7 +25,10 @@ from ..win32.files import system_folder
 __all__ = ["CHECKS", "DebugGround", "DriverGround", "Failed", "Ground", "NotTried", "expect"]
 
 PATIENCE_S = 10.0
-"""How long something may take that takes milliseconds on an idle machine."""
+"""How long a check waits for what takes milliseconds on an idle machine, such as a hold."""
+
+EXIT_TIMEOUT_S = 10.0
+"""How long a check waits for a command to end."""
 
 HELD_S = 0.3
 """How long a process is held while it must not run."""
@@ -141,7 +144,7 @@ class Scene:
 
     def status(self) -> int:
         """Wait for the command; its exit status."""
-        return self.command.wait(PATIENCE_S) & 0xFFFFFFFF
+        return self.command.wait(EXIT_TIMEOUT_S) & 0xFFFFFFFF
 
     def decided(self, pid: int) -> tuple[Verdict, DecidedBy] | None:
         """The last decision about a process."""
@@ -283,7 +286,7 @@ def killed(ground: Ground, folder: Path) -> str:
         assert controller.stdout is not None
         expect(controller.stdout.readline() == "ready\n", "the controller did not start")
         if isinstance(ground, DriverGround):
-            stack.callback(ground.spawn(_writes(ran)).wait, PATIENCE_S)
+            stack.callback(ground.spawn(_writes(ran)).wait, EXIT_TIMEOUT_S)
         expect(controller.stdout.readline() == "held\n", "no process was held")
         expect(not ran.exists(), "the process ran while it was held")
         controller.kill()
@@ -300,7 +303,7 @@ def output(ground: Ground, folder: Path) -> str:
     text.write_bytes(b"x" * ENOUGH_TO_BLOCK_A_PIPE)
     gate = DebugGate.run(["cmd", "/c", "type", str(text)], stdout=subprocess.PIPE)
     with Monitor(gate):
-        printed, _ = gate.communicate(PATIENCE_S)
+        printed, _ = gate.communicate(EXIT_TIMEOUT_S)
     expect(printed is not None and len(printed) == ENOUGH_TO_BLOCK_A_PIPE, "a part of the output is missing")
     return f"{ENOUGH_TO_BLOCK_A_PIPE:,} bytes"
 
