@@ -377,3 +377,8 @@ class TestExactRules:
         asking = "image = 'c:/a.exe'\nverdict = 'ask'"
         assert rules(asking, block("c:/a.exe"), block("c:/b.exe") + "\naudit = true").driver_rules() == []
         assert rules(block("c:/a.exe"), top="mode = 'audit'").driver_rules() == []
+
+
+def test_an_image_in_any_spelling_is_matched() -> None:
+    policy = Policy.parse("[[rule]]\nimage = 'c:/x/**'\nverdict = 'block'")
+    assert policy.decide(ProcessHelper(pid=8, parent_pid=4, image_name="C:/X/Y/A.exe")).verdict is BLOCK

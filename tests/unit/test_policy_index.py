@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import procmon
-from procmon import Policy, ProcessHelper
+from policies import rule
+from procmon import ALLOW, DEFER, Policy, ProcessHelper
+from procmon.policy.facts import Facts
 from procmon.policy.literals import Literals
 from procmon.policy.rules import Rule
 from procmon.system.ancestry import Ancestry
@@ -202,3 +204,53 @@ def test_a_reload_makes_a_new_index(tmp_path: Path) -> None:
             policy.reload()
         found = [policy.decide(process(f"x {each}7 ")).who for each in ("alpha", "bravo")]
         assert found == (["8", ""] if word == "alpha" else ["", "8"])
+
+
+# ------------------------------------------------------------------------- against asking each rule in turn
+
+IMAGES = st.sampled_from(["c:\\a.exe", "c:\\x\\a.exe", "d:\\x\\y\\b.exe", "c:\\x\\b.exe", ""])
+PATTERNS = st.sampled_from(
+    ["a.exe", "b.exe", "c:/a.exe", "c:/x/b.exe", "**/a.exe", "c:/**/b.exe", "*.exe", "c:/x/*", "**/x/**", "?.exe"]
+)
+HASHES = ["aa" * 32, "bb" * 32]
+
+
+class Hashed:
+    command_line = user = user_sid = signer = None
+    session = 1
+
+    def __init__(self, sha256: str | None) -> None:
+        self.sha256 = sha256
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "image": st.lists(PATTERNS, min_size=1, max_size=2),
+                "parent": st.lists(PATTERNS, min_size=1, max_size=2),
+                "ancestor": st.lists(PATTERNS, min_size=1, max_size=2),
+                "sha256": st.lists(st.sampled_from(HASHES), min_size=1, max_size=2),
+                "session": st.lists(st.integers(0, 1), min_size=1, max_size=2),
+            },
+        ),
+        max_size=8,
+    ),
+    st.lists(IMAGES, min_size=1, max_size=3),
+    st.sampled_from([*HASHES, None]),
+)
+def test_the_index_finds_what_asking_each_rule_in_turn_finds(
+    bodies: list[dict[str, list[object]]], line: list[str], sha256: str | None
+) -> None:
+    text = "".join(
+        rule("\n".join([*(f"{key} = {values!r}" for key, values in body.items()), "verdict = 'ask'"]))
+        for body in bodies
+    )
+    records = {pid: ProcessHelper(pid=pid, parent_pid=pid + 1, image_name=image) for pid, image in enumerate(line, 10)}
+    policy = Policy.parse(text, lookup=records.get, details=lambda _: Hashed(sha256))
+    facts = Facts(records[10], policy._ancestry, policy._details)
+    in_turn = next((each for each in policy._rules.rules if each.matches(facts)), None)
+    decision = policy.decide(records[10])
+    assert decision.who == (in_turn.name if in_turn else "")
+    assert decision.verdict is (DEFER if in_turn else ALLOW)

@@ -1,0 +1,150 @@
+"""Rules that are well written and harm Windows, or never decide."""
+
+import re
+from pathlib import Path as FilePath
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from policies import problems, rule
+
+from procmon import ALLOW, Policy, PolicyError, ProcessHelper
+from procmon.policy.conditions import Condition, Globs
+from procmon.policy.lint import CRITICAL_NAMES, _accepts, _covers, _Earlier, is_critical
+from procmon.policy.rules import Rule
+from procmon.util.paths import lowercase
+
+ROOT = FilePath(__file__).parents[2]
+
+
+class TestRulesThatNeverDecide:
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            ("", "image = 'a.exe'"),
+            ("image = 'a.exe'", "image = 'c:/x/a.exe'"),
+            ("image = 'a.exe'", "image = '**/x/A.EXE'"),
+            ("image = '*.exe'", "image = ['a.exe', '**/b.exe', 'c:/*/c.exe']"),
+            ("image = '**/a.exe'", "image = 'a.exe'"),
+            ("image = 'c:/x/**'", "image = 'c:/x/*.exe'"),
+            ("image = 'c:/x/*'", "image = 'c:/x/a.exe'\nuser = 'b'"),
+            ("image = ['a.exe', 'b.exe']", "image = 'b.exe'\ncommand_line = '*x*'"),
+            ("command_line = '*x*'", "image = 'b.exe'\ncommand_line = '*X*'"),
+            ("session = [1, 2]", "session = 2"),
+            ("ancestor = 'a.exe'", "parent = 'c:/a.exe'"),
+            ("sha256 = '" + "ab" * 32 + "'", "sha256 = '" + "AB" * 32 + "'"),
+        ],
+    )
+    def test_they_are_found(self, first: str, second: str) -> None:
+        text = rule(first + "\nverdict = 'allow'") + rule(second + "\nverdict = 'block'")
+        [problem] = Policy.check(text)
+        assert problem.message == "rule 2 never decides: rule 1 matches all that it could"
+        assert (problem.fatal, len(Policy.parse(text))) == (False, 2)
+
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            ("image = 'c:/x/a.exe'", "image = 'a.exe'"),
+            ("image = 'a.exe'\nuser = 'b'", "image = 'a.exe'"),
+            ("image = 'a.exe'", "image = ['a.exe', 'b.exe']"),
+            ("image = 'c:/x/*'", "image = 'c:/x/**'"),
+            ("image = 'c:/x/**'", "image = 'a.exe'"),
+            ("image = '?.exe'", "image = '*.exe'"),
+            ("parent = 'a.exe'", "ancestor = 'a.exe'"),
+            ("command_line = '*x*'", "command_line = '*'"),
+            ("session = 1", "session = [1, 2]"),
+        ],
+    )
+    def test_others_are_not_suspected(self, first: str, second: str) -> None:
+        assert problems(rule(first + "\nverdict = 'allow'") + rule(second + "\nverdict = 'ask'")) == []
+
+    @pytest.mark.parametrize(
+        "body",
+        ["image = 'sh.exe'\ncommand_line = '* {}*'", "image = 'c:/v{}/*.exe'", "command_line = '{}*'", "user = 'u{}'"],
+    )
+    def test_many_rules_are_not_compared_in_pairs(self, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        compared = 0
+
+        def counted(wide: Rule, narrow: Rule) -> bool:
+            nonlocal compared
+            compared += 1
+            return _covers(wide, narrow)
+
+        monkeypatch.setattr("procmon.policy.lint._covers", counted)
+        assert problems("".join(rule(body.format(i) + "\nverdict = 'ask'") for i in range(4_000))) == []
+        assert compared < 10 * 4_000
+
+
+PIECES = st.lists(st.sampled_from(["a", "b", "/", "*", "**", "?", "/**/", "**/", "/**"]), min_size=1, max_size=5)
+
+
+@settings(max_examples=1000)
+@example(["a**"], ["b/a**"], ["b/aba/a/"])
+@given(PIECES, PIECES, st.lists(st.text("ab/", min_size=1, max_size=7), min_size=1, max_size=5))
+def test_whatever_a_covered_pattern_matches_the_other_one_matches(
+    wide: list[str], narrow: list[str], images: list[str]
+) -> None:
+    """Or else a rule that decides would be said never to."""
+    one, other = Globs.of("glob", "image", ["".join(wide)]), Globs.of("glob", "image", ["".join(narrow)])
+    if _accepts(one, other):
+        for image in [*images, "".join(narrow).replace("**", "a/b").replace("*", "b").replace("?", "a")]:
+            value = lowercase(image)
+            assert one.holds(value) or not other.holds(value)
+
+
+@given(st.lists(st.tuples(PIECES, st.sampled_from(["image", "parent", "ancestor", "user", "signer"])), max_size=8))
+def test_none_that_covers_is_overlooked(written: list[tuple[list[str], str]]) -> None:
+    rules = [
+        Rule(number, str(number), (Condition.of(fact, ["".join(pieces)]),), ALLOW)
+        for number, (pieces, fact) in enumerate(written, 1)
+    ]
+    earlier = _Earlier(rules)
+    for i, each in enumerate(rules):
+        found = [other.number for other in earlier.candidates(i) if _covers(other, each)]
+        assert found == [other.number for other in rules[:i] if _covers(other, each)]
+        earlier.add(i)
+
+
+class TestCriticalProcesses:
+    @pytest.mark.parametrize(
+        "image",
+        ["lsass.exe", "c:/windows/system32/csrss.exe", "c:/windows/**", "**/WERFAULT.exe", "**", "*.exe", "s*.exe"],
+    )
+    def test_a_rule_that_would_block_one_is_refused(self, image: str) -> None:
+        with pytest.raises(
+            PolicyError, match="line 2, column 9: rule 1 would block .*, which Windows cannot do without"
+        ):
+            Policy.parse(rule(f"image = '{image}'\nverdict = 'block'"))
+
+    def test_also_under_a_condition_where_it_is_named(self) -> None:
+        with pytest.raises(PolicyError, match="lsass"):
+            Policy.parse(rule("image = '**/lsass.exe'\nuser = 'x'\nverdict = 'block'"))
+
+    def test_also_where_it_blocks_everything(self) -> None:
+        with pytest.raises(PolicyError, match='write default = "block" at the top'):
+            Policy.parse(rule("verdict = 'block'"))
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "default = 'block'",
+            rule("image = 'c:/windows/system32/*'\nverdict = 'allow'") + rule("image = '**'\nverdict = 'block'"),
+            rule("image = 'c:/temp/lsass.exe'\nverdict = 'block'"),
+            rule("image = 'c:/windows/**'\nuser = 'guest'\nverdict = 'block'"),
+            rule("image = '**'\nverdict = 'ask'"),
+        ],
+    )
+    def test_what_spares_them_is_accepted(self, text: str) -> None:
+        policy = Policy.parse(text)
+        for name in CRITICAL_NAMES:
+            process = ProcessHelper(pid=8, parent_pid=4, image_name=f"c:\\windows\\system32\\{name}")
+            assert policy.decide(process).verdict is ALLOW
+
+    def test_the_driver_exempts_each_below_its_usual_creators(self) -> None:
+        source = (ROOT / "driver/core/exempt.cpp").read_text(encoding="utf-8")
+        exempt = dict(re.findall(r'literal\(u"([\w.]+\.exe)"\), (\w+)', source))
+        assert exempt.keys() >= set(CRITICAL_NAMES)
+        assert {name for name, creators in exempt.items() if creators == "kAnyCreator"} <= set(CRITICAL_NAMES)
+        assert is_critical("c:\\windows\\system32\\lsass.exe")
+        assert is_critical("c:\\windows\\syswow64\\werfault.exe")
+        assert not is_critical("c:\\windows\\lsass.exe")
