@@ -8,7 +8,9 @@ import pytest
 
 import procmon
 from commandline import Scene
+from procmon import DriverService
 from procmon.cli import prompts
+from service_manager import Computer, Manager, executable
 
 
 @pytest.fixture
@@ -44,3 +46,28 @@ def policy(tmp_path: Path) -> Path:
     path = tmp_path / "policy.toml"
     path.write_text('[[rule]]\nname = "no games"\nimage = "**/games/*"\nverdict = "block"\n', encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def manager() -> Manager:
+    return Manager()
+
+
+@pytest.fixture
+def computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Computer:
+    """One with the x64 driver in the package."""
+    computer = Computer(tmp_path)
+    (computer.system32 / "drivers").mkdir(parents=True)
+    executable(computer.packaged)
+    monkeypatch.setattr("procmon.win32.machine.is_wine", lambda: False)
+    monkeypatch.setattr("procmon.win32.machine.native_machine", lambda: computer.kernel)
+    monkeypatch.setattr("procmon.win32.files.system_folder", lambda: str(computer.system32))
+    monkeypatch.setattr("procmon.win32.access.descriptor", computer.descriptor)
+    monkeypatch.setattr("procmon.win32.access.PureWindowsPath", Path)
+    monkeypatch.setattr("procmon.driver.driver_file._package", lambda: tmp_path / "package")
+    return computer
+
+
+@pytest.fixture
+def service(manager: Manager, computer: Computer) -> DriverService:
+    return DriverService(manager=manager)
