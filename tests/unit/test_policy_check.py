@@ -5,8 +5,8 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from policies import problems, rule
 
+from policies import problems, rule
 from procmon import Policy, PolicyError
 
 

@@ -1,7 +1,6 @@
 """Why a policy decides as it does, rule by rule."""
 
 from policies import rule
-
 from procmon import Policy, ProcessHelper
 
 

@@ -6,8 +6,8 @@ from pathlib import Path as FilePath
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from policies import problems, rule
 
+from policies import problems, rule
 from procmon import ALLOW, Policy, PolicyError, ProcessHelper
 from procmon.policy.conditions import Condition, Globs
 from procmon.policy.lint import CRITICAL_NAMES, _accepts, _covers, _Earlier, is_critical
