@@ -199,6 +199,7 @@ class GateConformance:
         exited = self.record(adapter.gate, pid, lambda one: one.exited)
         assert exited == record
         assert exited.exit_status == 7
+        assert (exited.verdict, exited.decided_by) == (procmon.ALLOW, procmon.DecidedBy.CONTROLLER)
         assert not exited.paused
         assert adapter.gate.fetch() == []
 
@@ -333,6 +334,19 @@ class GateConformance:
             with pytest.raises(procmon.AlreadyAnswered):
                 monitor.block(deferred)
 
+    def test_a_process_that_is_answered_beside_a_monitor_is_decided_for_it_too(self, adapter: Adapter) -> None:
+        with self.monitored(adapter, lambda process: procmon.DEFER) as monitor:
+            pid = adapter.start()
+            self.until(lambda: any(one.pid == pid for one in monitor.pending), "it, pending")
+            [process] = [one for one in monitor.pending if one.pid == pid]
+            assert adapter.gate.allow(process) == [VerdictResult.DONE]
+            assert pid not in [one.pid for one in monitor.pending]
+            [decision] = [one for one in monitor.history if one.process == process]
+            assert (decision.verdict, decision.by) == (procmon.ALLOW, procmon.DecidedBy.CONTROLLER)
+            with pytest.raises(procmon.AlreadyAnswered, match="allow by controller"):
+                monitor.block(process)
+            self.until(lambda: adapter.ran(pid), "it, running")
+
     def test_a_monitor_that_stops_lets_go_what_it_had_deferred(self, adapter: Adapter) -> None:
         with self.monitored(adapter, lambda process: procmon.DEFER) as monitor:
             pid = adapter.start()
@@ -348,4 +362,6 @@ class GateConformance:
             self.until(lambda: adapter.ran(pid), "it, running")
             adapter.end(pid, 5)
             self.until(lambda: any(one.pid == pid for one in exits), "the exit")
-        assert [one.exit_status for one in exits if one.pid == pid] == [5]
+        [exited] = [one for one in exits if one.pid == pid]
+        [decision] = [one for one in monitor.history if one.process == exited]
+        assert (exited.exit_status, exited.decided_by) == (5, decision.by)

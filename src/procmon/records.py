@@ -68,7 +68,10 @@ class DecidedBy(enum.Enum):
     DEADLINE = "deadline"
     """A callback outlasted the monitor's ``deadline``: its ``on_deadline``."""
     USER = "user"
-    """`Monitor.allow` or `Monitor.block`, or the gate's own, was called for it."""
+    """`Monitor.allow` or `Monitor.block` was called for it."""
+    CONTROLLER = "controller"
+    """The gate's own ``allow`` or ``block`` was called for it, without a monitor or beside one; a monitor says which of
+    the others it was."""
     GATE_RULE = "gate rule"
     """A rule that had been handed to the driver."""
     GATE_TIMEOUT = "gate timeout"
@@ -209,7 +212,7 @@ class ProcessHelper:
     verdict: Verdict | None = None
     """The verdict the gate has for it; None while there is none."""
     decided_by: DecidedBy | None = None
-    """Who gave that verdict, as far as the gate can tell."""
+    """Who gave that verdict, as far as the gate can tell: CONTROLLER where it was told; a monitor tells exits more."""
     hold_left: float | None = None
     """Seconds until the gate itself would have answered, at the time of this record; None = no limit, or not held."""
 

@@ -112,7 +112,7 @@ class Schedules(RuleBasedStateMachine):
 
     @rule(
         index=st.integers(0, 50),
-        does=st.sampled_from(["allow", "block", "exit", "time out"]),
+        does=st.sampled_from(["allow", "block", "allow beside", "block beside", "exit", "time out"]),
         elsewhere=st.booleans(),
     )
     def answer(self, index: int, does: str, elsewhere: bool) -> None:
@@ -128,6 +128,8 @@ class Schedules(RuleBasedStateMachine):
         actions: dict[str, Callable[[procmon.ProcessHelper], object]] = {
             "allow": self.monitor.allow,
             "block": self.monitor.block,
+            "allow beside": self.gate.allow,
+            "block beside": self.gate.block,
             "exit": self.gate.exit,
             "time out": self.gate.time_out,
         }
@@ -138,7 +140,8 @@ class Schedules(RuleBasedStateMachine):
     def subscribe_anew(self) -> None:
         """The callback is cancelled, and subscribed again."""
         self.subscription.cancel()
-        self.subscription = self.monitor.subscribe(self.decide)
+        with suppress(procmon.ProcmonError):  # where it has stopped, or is about to
+            self.subscription = self.monitor.subscribe(self.decide)
 
     @rule(count=st.integers(0, 3), name=st.sampled_from(BEHAVIOURS))
     def iterate(self, count: int, name: str) -> None:
@@ -193,7 +196,7 @@ class Schedules(RuleBasedStateMachine):
         assert self.monitor.statistics.stale == statistics.stale, "nothing is noted after the stop"
         effective: Counter[tuple[int, int]] = Counter()
         for one in history:
-            if one.result is VerdictResult.DONE or one.by is DecidedBy.GATE_TIMEOUT:
+            if one.result is VerdictResult.DONE or one.by in (DecidedBy.GATE_TIMEOUT, DecidedBy.CONTROLLER):
                 effective[one.process.identity] += 1
                 verdict = BLOCK if one.verdict is BLOCK else ALLOW
                 assert self.gate.verdict_of(one.process, timeout=0) is verdict, one

@@ -76,7 +76,7 @@ def test_a_blocked_process_never_runs_and_its_parent_sees_the_status(tmp_path: P
     assert output.strip() == hex(BLOCKED)
     assert not mark.exists()
     gone = next(record for record in records if record.exited and record.name == "cmd.exe")
-    assert (gone.exit_status, gone.verdict, gone.decided_by) == (BLOCKED, BLOCK, DecidedBy.USER)
+    assert (gone.exit_status, gone.verdict, gone.decided_by) == (BLOCKED, BLOCK, DecidedBy.CONTROLLER)
 
 
 def test_a_blocked_command_ends_with_the_status() -> None:

@@ -4,13 +4,16 @@ Three classes are gates: `DriverGate`, `DebugGate`, `SimulatedGate`. A `Monitor`
 protocol, and the conformance suite (tests/conformance.py) holds each of them to it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from ..records import ProcessHelper, Verdict, VerdictResult
 from ..util.arguments import allow_or_block
 
-__all__ = ["Gate", "describe_failures", "resolve_failures"]
+__all__ = ["AnswerListener", "AnswersHeard", "Gate", "describe_failures", "hear_answers", "resolve_failures"]
+
+AnswerListener = Callable[[Sequence[ProcessHelper], Verdict, Sequence[VerdictResult]], object]
+"""Called with the processes, the verdict and the results of a call of `allow` or `block`, before that returns."""
 
 
 @runtime_checkable
@@ -81,6 +84,26 @@ class Gate(Protocol):
 
     def close(self) -> None:
         """Let go all that is held (by the gate's disconnect verdict), and hold nothing more. Twice is no error."""
+
+
+class AnswersHeard:
+    """A gate whose monitor hears of each verdict, and so of those that are given beside it."""
+
+    _on_answer: AnswerListener | None = None
+
+    def _tell(
+        self, processes: Sequence[ProcessHelper], verdict: Verdict, results: list[VerdictResult]
+    ) -> list[VerdictResult]:
+        """Tell the listener; no lock may be held. Returns the results."""
+        if self._on_answer is not None:
+            self._on_answer(processes, verdict, results)
+        return results
+
+
+def hear_answers(gate: Gate, listener: AnswerListener | None) -> None:
+    """Have a gate of this package call the listener after each verdict; None: no longer."""
+    if isinstance(gate, AnswersHeard):
+        gate._on_answer = listener
 
 
 def resolve_failures(fail: Verdict | None, **given: Verdict | None) -> dict[str, Verdict]:

@@ -23,7 +23,7 @@ from ..win32 import debug, kernel
 from ..win32 import process as win32_process
 from ..win32.codes import ERROR_NOT_SUPPORTED, code_of
 from ..win32.translate import ATTACH, translated
-from .base import describe_failures, resolve_failures
+from .base import AnswersHeard, describe_failures, resolve_failures
 from .debug_loop import DebugLoop
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _STOP_TIMEOUT_S = 5.0  # a collection happens anywhere, even under a lock that t
 Command = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
-class DebugGate:
+class DebugGate(AnswersHeard):
     r"""Holds every new process of one tree: of a command it runs, or of a process it attaches to.
 
     Needs no driver and no administrator. Make one with `DebugGate.run` or `DebugGate.attach`, and give it to a
@@ -243,7 +243,8 @@ class DebugGate:
         """
         check_process("process", process)
         self._check_open()
-        self._loop.terminate(process)
+        if self.block(process) != [VerdictResult.DONE]:
+            self._loop.terminate(process)
 
     def communicate(self, timeout: float | None = None) -> tuple[str | bytes | None, str | bytes | None]:
         """Read the pipes of the command to their end, and wait for it to exit, as `subprocess.Popen.communicate` does.
@@ -289,7 +290,7 @@ class DebugGate:
         for process in processes:
             check_process("process", process)
         self._check_open()
-        return self._loop.answer(processes, verdict)
+        return self._tell(processes, verdict, self._loop.answer(processes, verdict))
 
     def _check_open(self) -> None:
         if self._closed:

@@ -220,7 +220,7 @@ class DebugLoop:
             return VerdictResult.UNKNOWN
         if not known.paused:
             return VerdictResult.NOT_HELD
-        self._decide(process, verdict, DecidedBy.USER)
+        self._decide(process, verdict, DecidedBy.CONTROLLER)
         return VerdictResult.DONE
 
     def terminate(self, asked: ProcessHelper) -> None:
@@ -228,11 +228,7 @@ class DebugLoop:
             process = self._living.get(asked.pid)
             if process is None or process.record != asked:
                 raise StaleProcess(f"{asked!r} has gone: there is nothing left to end", asked)
-            if process.record.paused:
-                self._decide(process, Verdict.BLOCK, DecidedBy.USER)
-                self._ring()
-            else:
-                _end(process)
+            _end(process)
 
     # -------------------------------------------------------------------------------------- both; the lock is held
 
@@ -249,7 +245,7 @@ class DebugLoop:
             if record == waiting:
                 self._news[index] = decided
                 return
-        if by is not DecidedBy.USER:
+        if by is not DecidedBy.CONTROLLER:
             self._report(decided)
 
     def _report(self, record: ProcessHelper) -> None:

@@ -18,7 +18,7 @@ from ..util.arguments import check_process, check_seconds
 from ..util.threads import run_in_thread
 from ..win32.device import Connection
 from ..win32.translate import REGISTER, REQUEST, translate, translated
-from .base import describe_failures, resolve_failures
+from .base import AnswersHeard, describe_failures, resolve_failures
 
 __all__ = ["DriverConnection", "DriverGate"]
 
@@ -45,7 +45,7 @@ class DriverConnection(Protocol):
     def close(self) -> None: ...
 
 
-class DriverGate:
+class DriverGate(AnswersHeard):
     r"""Holds every new process of the machine, until `allow` or `block`. One program at a time can have it.
 
     `hold_timeout`: seconds, of a machine that is awake, after which the driver itself answers a held process with
@@ -213,11 +213,11 @@ class DriverGate:
 
         Raises: GateClosed.
         """
-        return self._answer(protocol.ALLOW, processes)
+        return self._tell(processes, Verdict.ALLOW, self._answer(protocol.ALLOW, processes))
 
     def block(self, *processes: ProcessHelper) -> list[VerdictResult]:
         """End them before their first instruction, with exit status 0xC0000364. Otherwise like `allow`."""
-        return self._answer(protocol.BLOCK, processes)
+        return self._tell(processes, Verdict.BLOCK, self._answer(protocol.BLOCK, processes))
 
     def terminate(self, process: ProcessHelper) -> None:
         """End a process, held or running, with exit status 0xC0000364.

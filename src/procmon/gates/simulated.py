@@ -18,13 +18,13 @@ from ..records import STATUS_BLOCKED, DecidedBy, ProcessFlags, ProcessHelper, Ve
 from ..util.arguments import check_pid, check_process, check_process_or_pid, check_seconds
 from ..util.paths import lowercase
 from ..util.threads import wait_for
-from .base import describe_failures, resolve_failures
+from .base import AnswersHeard, describe_failures, resolve_failures
 from .script import Script, Step
 
 __all__ = ["SimulatedGate"]
 
 
-class SimulatedGate:
+class SimulatedGate(AnswersHeard):
     r"""A gate into which starts, exits and faults are put by hand.
 
     Pids go from 1000 up in steps of 4. After `hold_timeout` seconds a held process gets `on_timeout`; None: never.
@@ -367,11 +367,12 @@ class SimulatedGate:
         return self._answer(processes, Verdict.BLOCK)
 
     def terminate(self, process: ProcessHelper) -> None:
-        """End a running process, for `Monitor.sweep`; its status is 0xC0000364.
+        """End a process, held or running; its status is 0xC0000364.
 
         Raises: StaleProcess when it has gone.
         """
-        self.exit(process, STATUS_BLOCKED)
+        if self.block(process) != [VerdictResult.DONE]:
+            self.exit(process, STATUS_BLOCKED)
 
     def close(self) -> None:
         """Give the disconnect verdict to all that is held, and hold nothing more. Twice is no error."""
@@ -430,7 +431,8 @@ class SimulatedGate:
             check_process("process", process)
         with self._state:
             self._check_open()
-            return [self._answer_one(process, verdict) for process in processes]
+            results = [self._answer_one(process, verdict) for process in processes]
+        return self._tell(processes, verdict, results)
 
     def _answer_one(self, process: ProcessHelper, verdict: Verdict) -> VerdictResult:
         self._time_out()
@@ -445,7 +447,7 @@ class SimulatedGate:
             return VerdictResult.UNKNOWN
         if not current.paused:
             return VerdictResult.NOT_HELD
-        self._decide(current, verdict, DecidedBy.USER)
+        self._decide(current, verdict, DecidedBy.CONTROLLER)
         return VerdictResult.DONE
 
     def _decide(self, process: ProcessHelper, verdict: Verdict, by: DecidedBy) -> None:
@@ -461,7 +463,7 @@ class SimulatedGate:
                 self._records[index] = replace(decided, seen=False)
                 break
         else:
-            if by is not DecidedBy.USER:
+            if by is not DecidedBy.CONTROLLER:
                 self._records.append(decided)
         if verdict is Verdict.BLOCK:
             self._exit(decided, STATUS_BLOCKED)

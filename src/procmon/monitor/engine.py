@@ -27,7 +27,7 @@ from enum import Enum
 from queue import SimpleQueue
 
 from ..errors import GateClosed, ProcmonError
-from ..gates.base import Gate
+from ..gates.base import Gate, hear_answers
 from ..records import DecidedBy, ProcessHelper, Verdict
 from ..util.at_exit import last_steps
 from ..util.log import ERROR, WARNING, log
@@ -126,6 +126,7 @@ class Engine:
         try:
             self._start_shutdown_thread()
             _running.add(self)
+            hear_answers(self.gate, self.holds.hear_answers)
             atexit.unregister(_stop_all_first)
             atexit.register(_stop_all_first)
             if self._fetch_jobs():  # here, so that `pending` has at once what the gate held before
@@ -219,6 +220,8 @@ class Engine:
                 self._logging.done.wait(1.0)
         finally:
             _running.discard(self)
+            if has_run:
+                hear_answers(self.gate, None)
             self.stopped.set()
             for call in list(self.at_stop):
                 call()

@@ -12,7 +12,7 @@ run a user's finalizer, which calls a monitor, in a thread that has it.
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from logging import ERROR
 
@@ -20,6 +20,7 @@ from ..errors import AlreadyAnswered, GateClosed, NotHeld, StaleProcess
 from ..gates.base import Gate
 from ..records import DecidedBy, Decision, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from ..util.log import log
+from ..util.threads import run_in_thread
 from .sinks import Sinks
 from .subscriptions import Ruling
 
@@ -27,6 +28,9 @@ __all__ = ["BATCH_S", "Hold", "HoldTable"]
 
 BATCH_S = 0.002
 """Longest time that a verdict waits for others, to be sent in one call with them."""
+
+DECIDERS = 50_000
+"""Processes of which it is kept, until they exit, who decided; the latest ones."""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +66,9 @@ class HoldTable:
         self._batch_since = 0.0
         self._sending = 0  # batches for which the gate has been called and has not returned
         self._fetching = threading.RLock()  # taken before `lock`, and held while the gate fetches
+        self._deciders: dict[tuple[int, int], DecidedBy] = {}  # of what was answered and has not exited, oldest first
+        self._by_hand: set[tuple[int, int]] = set()  # for which `_answer_unfetched` calls the gate
+        self._is_over = False  # all has been noted, and nothing more is
 
     # ---------------------------------------------------------------------------------------------- from the gate
 
@@ -87,21 +94,42 @@ class HoldTable:
         hold = self.held.get(record.identity)
         if record.exited:
             self.counts["exited"] += 1
-            if hold is not None and hold.ruling is None:  # it was killed while it was held
-                self._drop(hold)
-                self.counts["stale"] += 1
-            return record
+            if hold is not None and hold.ruling is None:
+                if record.verdict is not None and record.decided_by is DecidedBy.CONTROLLER:
+                    self._note_beside(record, Ruling(record.verdict, DecidedBy.CONTROLLER))
+                else:  # it was killed while it was held
+                    self._drop(hold)
+                    self.counts["stale"] += 1
+            return self._with_decider(record, hold)
         undying = ProcessFlags.TERMINATE_FAILED in record.flags
         self.counts["terminate_failed"] += undying
         if record.paused:
             # One that the gate shows again has been decided in between, if it is not in the table any more.
-            if hold is None and not record.seen:
+            if hold is None and not record.seen and record.identity not in self._deciders:
                 self.counts["held"] += 1
                 self.held[record.identity] = hold = Hold(record)
                 return hold
-        elif record.verdict is not None and record.decided_by is not DecidedBy.USER and not (undying and record.seen):
+        elif record.verdict is not None and not self._is_known(record, hold) and not (undying and record.seen):
             self._note_the_gates(record, record.verdict, hold)
         return None
+
+    def _is_known(self, record: ProcessHelper, hold: Hold | None) -> bool:
+        """The verdict was given to the gate from here, or in the session of another controller."""
+        return record.decided_by is DecidedBy.CONTROLLER and (
+            record.identity in self._deciders or hold is not None or ProcessFlags.RUNNING_BEFORE in record.flags
+        )
+
+    def _with_decider(self, record: ProcessHelper, hold: Hold | None) -> ProcessHelper:
+        """The record of an exit, with who decided, where the gate knows only that it was told."""
+        if record.decided_by is not DecidedBy.CONTROLLER:
+            return record
+        by = self._deciders.get(record.identity, DecidedBy.CONTROLLER)
+        if hold is not None and hold.ruling is not None:  # its verdict is just being sent
+            by = hold.ruling.by
+        if by is DecidedBy.CONTROLLER:  # it may be about to be heard, and is known by its decider
+            return record
+        self._deciders.pop(record.identity, None)
+        return replace(record, decided_by=by)
 
     def _note_the_gates(self, record: ProcessHelper, verdict: Verdict, hold: Hold | None) -> None:
         held_for = 0.0
@@ -111,7 +139,47 @@ class HoldTable:
             self._drop(hold, ruling)
             held_for = time.monotonic() - hold.since
             self.counts["blocked" if verdict is Verdict.BLOCK else "allowed"] += 1
+        if ruling.by is DecidedBy.CONTROLLER:
+            self._keep_decider(record, ruling.by)
         self._keep(ruling.decision(record, held_for))
+
+    def hear_answers(
+        self, processes: Sequence[ProcessHelper], verdict: Verdict, results: Sequence[VerdictResult]
+    ) -> None:
+        """Note what the gate was told beside this table; the gate calls it after each verdict, from any thread.
+
+        What was told from here has a hold that is decided, or is in `_by_hand`. The record of another one may be in
+        the table, on its way there, or still at the gate, which gives it with its verdict, or with its exit as well.
+        Whoever comes first notes the decision, and the others find its decider.
+        """
+        beside = [
+            process
+            for process, result in zip(processes, results, strict=True)
+            if result is VerdictResult.DONE
+            and ((hold := self.held.get(process.identity)) is None or hold.ruling is None)
+            and process.identity not in self._by_hand
+        ]
+        if beside:
+            run_in_thread(self._note_all_beside, beside, Ruling(verdict, DecidedBy.CONTROLLER))
+
+    def _note_all_beside(self, processes: list[ProcessHelper], ruling: Ruling) -> None:
+        with self.lock:
+            for process in processes:
+                self._note_beside(process, ruling)
+        self._sinks.start()
+
+    def _note_beside(self, process: ProcessHelper, ruling: Ruling) -> None:
+        if self._is_over or process.identity in self._deciders:
+            return
+        hold = self.held.get(process.identity)
+        if hold is None:
+            self.counts["held"] += 1
+            hold = Hold(process)
+        elif hold.ruling is None:
+            self._drop(hold, ruling)
+        else:
+            return
+        self._note(ruling.decision(hold.process, time.monotonic() - hold.since, VerdictResult.DONE), False)
 
     def _drop(self, hold: Hold, ruling: Ruling | None = None) -> None:
         """Take out an undecided hold that needs no verdict any more; a thread that asks about it finds it decided."""
@@ -262,7 +330,11 @@ class HoldTable:
     def _answer_unfetched(self, process: ProcessHelper, ruling: Ruling) -> Decision:
         """Answer a process whose record the gate has not given yet; it will come with its verdict."""
         self._sinks.write_ahead([decision := ruling.decision(process)])
-        [result] = (self._gate.block if ruling.blocks else self._gate.allow)(process)
+        self._by_hand.add(process.identity)
+        try:
+            [result] = (self._gate.block if ruling.blocks else self._gate.allow)(process)
+        finally:
+            self._by_hand.discard(process.identity)
         decision = replace(decision, result=result)
         if result is VerdictResult.DONE:
             with self.lock:
@@ -310,6 +382,7 @@ class HoldTable:
     def abandon(self, ruling: Ruling) -> None:
         """Note all that a stop could not have answered: the gate hung or failed, and is closed now, which let it go."""
         with self.lock:
+            self._is_over = True
             for hold in list(self.held.values()):
                 hold.ruling = hold.ruling or ruling
                 self._finish(hold, self._decision(hold))
@@ -326,12 +399,18 @@ class HoldTable:
 
     def _note(self, decision: Decision, written_ahead: bool) -> None:
         if decision.result is VerdictResult.DONE:
+            self._keep_decider(decision.process, decision.by)
             blocked = decision.verdict is Verdict.BLOCK and not decision.audited
             self.counts["blocked" if blocked else "allowed"] += 1
             self.longest_hold = max(self.longest_hold, decision.held_for)
         else:
             self.counts["stale"] += 1
         self._keep(decision, written_ahead and decision.result in (VerdictResult.DONE, None))
+
+    def _keep_decider(self, process: ProcessHelper, by: DecidedBy) -> None:
+        self._deciders[process.identity] = by
+        if len(self._deciders) > DECIDERS:
+            del self._deciders[next(iter(self._deciders))]
 
     def _keep(self, decision: Decision, written_ahead: bool = False) -> None:
         self.history.append(decision)

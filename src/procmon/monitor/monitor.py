@@ -9,6 +9,7 @@ from io import IOBase
 from types import EllipsisType, TracebackType
 from typing import Self, overload
 
+from ..errors import ProcmonError
 from ..gates.base import Gate
 from ..records import Decision, ProcessHelper, Verdict
 from ..system.ancestry import Ancestry
@@ -260,8 +261,10 @@ class Monitor:
         >>> monitor.subscribe(lambda process: procmon.BLOCK, match="**/temp/**")
         <Subscription <lambda> matching '**/temp/**'>
 
-        Raises: TypeError when it is no callback, ValueError when `match` is an empty pattern.
+        Raises: TypeError when it is no callback, ValueError when `match` is an empty pattern, ProcmonError when the
+        monitor has stopped.
         """
+        self._check_calls()
         if callback is ...:
             return lambda function: self._engine.subscribe(function, match)
         return self._engine.subscribe(callback, match)
@@ -287,10 +290,17 @@ class Monitor:
         >>> monitor.wait(5)
         a.exe exited with 3
         True
+
+        Raises: as `subscribe`.
         """
+        self._check_calls()
         if callback is ...:
             return lambda function: self._engine.subscribe(function, match, to_exits=True)
         return self._engine.subscribe(callback, match, to_exits=True)
+
+    def _check_calls(self) -> None:
+        if self._engine.state in (State.STOPPING, State.STOPPED):
+            raise ProcmonError("the monitor has stopped and calls no callback any more: make a new gate and Monitor")
 
     def starts(self, timeout: float | None = None, *, match: Match = None) -> Starts:
         """The processes that start from now on, to iterate over with ``for`` or ``async for``.

@@ -38,7 +38,8 @@ class Statistics:
     deadlines: int = 0
     """Callbacks that outlasted the deadline."""
     gate_decided: int = 0
-    """Processes that the gate itself had answered or never held: timeout, rules in the driver, exempt."""
+    """Processes that the gate itself had answered or never held (timeout, rules in the driver, exempt), and those that
+    were answered beside the monitor before it had them."""
     stale: int = 0
     """Held, but the verdict came too late: the process had gone or had been answered."""
     terminate_failed: int = 0
