@@ -5,7 +5,6 @@
 """
 
 import json
-import logging
 import os
 import re
 import threading
@@ -25,11 +24,11 @@ from .monitor.monitor import Monitor
 from .policy.policy import Policy
 from .policy.rules import verdict_word
 from .records import DecidedBy, Decision, ProcessHelper, Verdict
+from .util.log import logger
 from .util.printable import printable
 
 __all__ = ["AuditLog", "AuditReader", "Change", "Damage", "Replay", "read", "replay"]
 
-logger = logging.getLogger("procmon")
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 

@@ -1,5 +1,6 @@
 """What lies under every Windows call, as far as it needs no Windows: binding, error rules, handle owners."""
 
+import ast
 import ctypes
 import gc
 import subprocess
@@ -146,11 +147,34 @@ def test_room_is_made_for_a_longer_path_when_windows_asks_for_it(monkeypatch: py
         room.append(size.value)
         if size.value <= len(path):
             raise OSError(122, "QueryFullProcessImageNameW")
-        text.value = path
+        text.value, size.value = path, len(path)
 
     monkeypatch.setattr(process, "_QueryFullProcessImageNameW", answer)
     assert process.image_path(0x44) == path[4:]
     assert room == [512, 32768]
+
+
+def test_a_nul_in_a_path_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "C:\\Tools\\A.exe\0.txt"
+
+    def answer(handle: int, flags: int, text: ctypes.Array[ctypes.c_wchar], size: ctypes.c_uint32) -> None:
+        text[: len(path)] = list(path)
+        size.value = len(path)
+
+    monkeypatch.setattr(process, "_QueryFullProcessImageNameW", answer)
+    assert process.image_path(0x44) == path
+
+
+def test_every_function_of_windows_is_bound_once() -> None:
+    """Two prototypes of one function can differ."""
+    homes: dict[str, list[str]] = {}
+    for path in (SOURCE / "procmon" / "win32").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(func=ast.Name("bind"), args=[_, ast.Constant(str(name)), *_]):
+                    homes.setdefault(name, []).append(path.stem)
+    assert len(homes) > 50
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}
 
 
 def test_half_a_surrogate_pair_is_kept_as_in_the_records_of_the_driver() -> None:

@@ -205,7 +205,7 @@ def test_the_command_line_from_memory_is_the_same() -> None:
 def win32_process_handle(pid: int) -> Iterator[int]:
     from procmon.win32 import kernel
 
-    access = kernel.PROCESS_QUERY_LIMITED_INFORMATION | win32_process.PROCESS_VM_READ
+    access = kernel.PROCESS_QUERY_LIMITED_INFORMATION | kernel.PROCESS_VM_READ
     with kernel.open_process(pid, access) as handle:
         yield int(handle)
 

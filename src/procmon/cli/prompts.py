@@ -10,6 +10,7 @@ from typing import Protocol
 from ..errors import GateClosed, PolicyError, ProcmonError
 from ..monitor.monitor import Monitor
 from ..records import ProcessHelper, Verdict
+from ..system.identity import can_be_parent
 from ..util.printable import printable
 from ..win32.console import is_console, read_key
 from .answers import HOUR, KINDS, Answers, Inspect
@@ -191,7 +192,7 @@ class Questions:
         """The processes above it, as far as the gate knows them, the nearest first."""
         above: list[ProcessHelper] = []
         running = {each.pid: each for each in self._monitor.gate.snapshot()}
-        while (parent := running.get(process.parent_pid)) and parent.start_key < process.start_key:
+        while (parent := running.get(process.parent_pid)) and parent not in above and can_be_parent(parent, process):
             above.append(parent)
             process = parent
         return above

@@ -5,7 +5,6 @@ debug event or for a verdict, whichever comes first, answers at once what needs 
 new process open until there is one.
 """
 
-import logging
 import math
 import threading
 import time
@@ -20,6 +19,7 @@ from ..records import STATUS_BLOCKED, DecidedBy, ProcessFlags, ProcessHelper, Ve
 from ..system.describe import asked, describe
 from ..system.wow64 import narrow_dispatcher
 from ..util.arguments import check_seconds
+from ..util.log import logger
 from ..util.threads import Call, wait_for
 from ..win32 import debug, kernel
 from ..win32 import process as win32_process
@@ -32,7 +32,6 @@ _BAD_HANDLE_STATUSES = (0xC0000008, 0xC0000235)  # STATUS_INVALID_HANDLE, STATUS
 _NARROW_END = 1 << 32  # addresses below are those of a 32-bit process' half
 _CONTROL_C_SLICE = 0.25  # seconds; a lock of Python's is not interrupted by Ctrl+C on Windows
 
-logger = logging.getLogger("procmon")
 
 _T = TypeVar("_T")
 

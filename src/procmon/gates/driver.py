@@ -1,6 +1,5 @@
 r"""The gate of the whole machine: every new process, held by the driver behind ``\\.\ProcMonGate``."""
 
-import logging
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -15,6 +14,7 @@ from ..errors import DriverNotRunning, GateClosed, ProcmonError, VersionMismatch
 from ..records import ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from ..system.terminate import terminate
 from ..util.arguments import check_process, check_seconds
+from ..util.log import logger
 from ..util.threads import run_in_thread
 from ..win32.device import Connection
 from ..win32.translate import REGISTER, REQUEST, translate, translated
@@ -22,8 +22,6 @@ from .base import AnswersHeard, describe_failures, resolve_failures
 
 __all__ = ["DriverConnection", "DriverGate"]
 
-
-logger = logging.getLogger("procmon")
 
 _SLICE = 0.25  # seconds: how soon a wait sees Ctrl+C, and that the driver was stopped
 _FIRST_BUFFER = 64 * 1024

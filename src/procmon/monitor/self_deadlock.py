@@ -5,16 +5,14 @@ has decided, and the callback decides only when the process has run. So the moni
 callback (or between two processes of an iteration), and recognises what they start by its creator.
 """
 
-import logging
 import os
 import threading
 from collections import Counter
 
 from ..records import ProcessHelper
+from ..util.log import logger
 
 __all__ = ["CallbackThreads"]
-
-logger = logging.getLogger("procmon")
 
 
 class CallbackThreads:

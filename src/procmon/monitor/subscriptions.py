@@ -1,7 +1,6 @@
 """Callbacks: what may be subscribed, which processes it is asked about, and what it may return."""
 
 import inspect
-import logging
 import warnings
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from ..errors import PolicyWarning
 from ..records import DecidedBy, Decision, ProcessHelper, Verdict, VerdictResult
 from ..util.globs import compile_glob
+from ..util.log import logger
 from ..util.path_checks import doubt_about_match
 
 __all__ = ["Callback", "Decider", "ExitCallback", "Match", "Opinion", "Ruling", "Subscription", "read_opinion"]
@@ -83,7 +83,7 @@ class Subscription:
             matches = compile_glob(match)
             self._concerns = lambda process: matches(process.image_name)
             if doubt := doubt_about_match(match):
-                logging.getLogger("procmon").warning("match=%r: %s", match, doubt)
+                logger.warning("match=%r: %s", match, doubt)
                 warnings.warn(f"match={match!r}: {doubt}", PolicyWarning, stacklevel=4)
         elif inspect.iscoroutinefunction(match):
             raise TypeError("match is not awaited, so it cannot be a coroutine function; look up in the callback")

@@ -1,19 +1,17 @@
 """What a policy thinks of the processes that run already; and, when told to, their end."""
 
 import inspect
-import logging
 import os
 from collections.abc import Callable
 
 from ..errors import AccessDenied, StaleProcess
 from ..gates.base import Gate
 from ..records import Decision, ProcessFlags, ProcessHelper, Verdict, VerdictResult
+from ..util.log import logger
 from ..util.threads import run_in_thread
 from .subscriptions import Subscription, read_opinion
 
 __all__ = ["sweep"]
-
-logger = logging.getLogger("procmon")
 
 
 def sweep(gate: Gate, policy: Subscription, *, terminate: bool, note: Callable[[Decision], None]) -> list[Decision]:

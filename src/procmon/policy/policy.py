@@ -10,7 +10,6 @@ parent = "**/winword.exe"               # all keys of a rule must match
 verdict = "block"                       # allow, block or ask; the first rule that matches decides
 """
 
-import logging
 import os
 import re
 import sys
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 from ..errors import PolicyError, PolicyWarning, Problem
 from ..records import DecidedBy, Decision, ProcessHelper, Verdict
 from ..system.ancestry import Ancestry, Lookup
+from ..util.log import logger
 from ..util.paths import lowercase
 from .explain import Explanation, Step, explain
 from .facts import Details, DetailsLookup, Facts
@@ -34,7 +34,6 @@ from .rules import Rule, verdict_word
 
 __all__ = ["Details", "Explanation", "Policy", "Step"]
 
-logger = logging.getLogger("procmon")
 
 _RECORDED = frozenset({"parent", "ancestor", "creator", "parent_command_line"})
 """Facts that come from the records of other processes."""

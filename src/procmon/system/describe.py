@@ -1,17 +1,16 @@
 """The record of a process, from an open handle to it."""
 
-import logging
 from collections.abc import Callable
 from typing import SupportsInt, TypeVar
 
 from ..records import ProcessFlags, ProcessHelper
 from ..util.filetime import from_filetime
+from ..util.log import logger
 from ..util.paths import lowercase
 from ..win32 import process as win32_process
 
 __all__ = ["asked", "describe"]
 
-logger = logging.getLogger("procmon")
 
 _T = TypeVar("_T")
 

@@ -86,7 +86,7 @@ def inspect(process: ProcessHelper | int) -> "ProcessDetails":
 def _open(pid: int) -> Handle:
     wanted = kernel.PROCESS_QUERY_LIMITED_INFORMATION
     try:
-        return kernel.open_process(pid, wanted | win32_process.PROCESS_VM_READ)
+        return kernel.open_process(pid, wanted | kernel.PROCESS_VM_READ)
     except PermissionError:
         return kernel.open_process(pid, wanted)
 

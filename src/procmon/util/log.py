@@ -1,10 +1,10 @@
-"""How the engine writes to the log "procmon"."""
+"""The log "procmon", and how the engine writes to it."""
 
 import logging
 from contextlib import suppress
 from logging import ERROR, WARNING
 
-__all__ = ["ERROR", "WARNING", "log"]
+__all__ = ["ERROR", "WARNING", "log", "logger"]
 
 logger = logging.getLogger("procmon")
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from ctypes import POINTER, byref, c_void_p, c_wchar_p
 from pathlib import PureWindowsPath
 
-from ._bind import BOOL, DWORD, HANDLE, advapi32, bind, fail_on_zero, kernel32, never_fails, windows_error
-from .kernel import is_wine, open_process
+from ._bind import BOOL, DWORD, advapi32, bind, fail_on_zero, kernel32, never_fails, windows_error
+from .kernel import is_wine, local_free, open_process
 from .token import open_token, sid_text, user_sid
 
 __all__ = ["icacls_line", "make_private_folder", "others_in", "writers"]
@@ -95,8 +95,6 @@ class _SecurityAttributes(ctypes.Structure):  # SECURITY_ATTRIBUTES
 # BOOL CreateDirectoryW(LPCWSTR path, LPSECURITY_ATTRIBUTES attributes);
 _CreateDirectoryW = bind(kernel32, "CreateDirectoryW", BOOL, (c_wchar_p, POINTER(_SecurityAttributes)), fail_on_zero)
 
-_LocalFree = bind(kernel32, "LocalFree", HANDLE, (HANDLE,), never_fails)
-
 
 def descriptor(path: str) -> str:
     """Owner and access list of a file or folder, as SDDL. Raises: OSError."""
@@ -109,9 +107,9 @@ def descriptor(path: str) -> str:
         try:
             return ctypes.wstring_at(text.value or 0)
         finally:
-            _LocalFree(text)
+            local_free(text)
     finally:
-        _LocalFree(holder)
+        local_free(holder)
 
 
 def others_in(sddl: str, rights: int = CHANGE, trusted: frozenset[str] = frozenset()) -> list[str]:
@@ -165,7 +163,7 @@ def make_private_folder(path: str) -> None:
         attributes = _SecurityAttributes(ctypes.sizeof(_SecurityAttributes), holder, 0)
         _CreateDirectoryW(path, byref(attributes))
     finally:
-        _LocalFree(holder)
+        local_free(holder)
 
 
 _PRIVATE = "O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;0x1200a9;;;BU)"

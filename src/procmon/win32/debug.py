@@ -8,10 +8,11 @@ from functools import cache
 from typing import Final
 
 from ..errors import UnsupportedPlatform
+from . import nt
 from ._bind import BOOL, DWORD, HANDLE, bind, check_ntstatus, fail_on_zero, kernel32, never_fails, ntdll, windows_error
 from .codes import ERROR_ACCESS_DENIED, ERROR_INVALID_PARAMETER, ERROR_SEM_TIMEOUT
 from .handles import Handle
-from .kernel import INFINITE, WaitSet, create_event, open_process, set_event
+from .kernel import INFINITE, PROCESS_QUERY_INFORMATION, WaitSet, create_event, open_process, set_event
 
 __all__ = [
     "CREATE_PROCESS",
@@ -157,17 +158,16 @@ _DebugActiveProcessStop = bind(kernel32, "DebugActiveProcessStop", BOOL, (DWORD,
 # BOOL DebugSetProcessKillOnExit(BOOL KillOnExit);
 _DebugSetProcessKillOnExit = bind(kernel32, "DebugSetProcessKillOnExit", BOOL, (BOOL,), fail_on_zero)
 
-# https://learn.microsoft.com/windows/win32/api/winternl/nf-winternl-ntqueryinformationprocess, and its undocumented
-# NTSTATUS NtSetInformationProcess(HANDLE, PROCESSINFOCLASS, PVOID, ULONG); class 31 is ProcessDebugFlags, a ULONG whose
-# bit 0 says that children inherit the debugger. A debugger that attaches does not get the children without it.
-_ARGUMENTS = (HANDLE, ctypes.c_int32, ctypes.c_void_p, DWORD)
-_NtQueryInformationProcess = bind(
-    ntdll, "NtQueryInformationProcess", ctypes.c_int32, (*_ARGUMENTS, ctypes.c_void_p), check_ntstatus
+# NTSTATUS NtSetInformationProcess(HANDLE, PROCESSINFOCLASS, PVOID, ULONG) is undocumented; its ProcessDebugFlags are a
+# ULONG whose bit 0 says that children inherit the debugger. A debugger that attaches does not get the children without.
+_NtSetInformationProcess = bind(
+    ntdll,
+    "NtSetInformationProcess",
+    ctypes.c_int32,
+    (HANDLE, ctypes.c_int32, ctypes.c_void_p, DWORD),
+    check_ntstatus,
 )
-_NtSetInformationProcess = bind(ntdll, "NtSetInformationProcess", ctypes.c_int32, _ARGUMENTS, check_ntstatus)
-_PROCESS_DEBUG_FLAGS = 31
 _PROCESS_SET_INFORMATION = 0x0200
-_PROCESS_QUERY_INFORMATION = 0x0400
 
 # The next three are exported since Windows XP and undocumented: NTSTATUS DbgUiConnectToDbg(void) gives the calling
 # thread its debug object, HANDLE DbgUiGetThreadDebugObject(void) and void DbgUiSetThreadDebugObject(HANDLE) are its
@@ -206,8 +206,8 @@ def _let_children_inherit(process: Handle) -> None:
         " start the command with DebugGate.run instead"
     )
     try:
-        _NtSetInformationProcess(int(process), _PROCESS_DEBUG_FLAGS, ctypes.byref(flags), 4)
-        _NtQueryInformationProcess(int(process), _PROCESS_DEBUG_FLAGS, ctypes.byref(flags), 4, None)
+        _NtSetInformationProcess(int(process), nt.PROCESS_DEBUG_FLAGS, ctypes.byref(flags), 4)
+        nt.query_process(process, nt.PROCESS_DEBUG_FLAGS, ctypes.byref(flags), 4)
     except OSError as error:
         raise cannot from error
     if not flags.value & 1:
@@ -272,7 +272,7 @@ class DebugPort:
 
         Raises: OSError; UnsupportedPlatform where Windows (Wine, that is) does not let the children inherit.
         """
-        with open_process(pid, _PROCESS_SET_INFORMATION | _PROCESS_QUERY_INFORMATION) as process:
+        with open_process(pid, _PROCESS_SET_INFORMATION | PROCESS_QUERY_INFORMATION) as process:
             _DebugActiveProcess(pid)
             try:
                 _let_children_inherit(process)

@@ -17,6 +17,7 @@ from ._bind import (
     fail_on_zero,
     handle_or_none,
     kernel32,
+    never_fails,
     ntdll,
     windows_error,
 )
@@ -27,12 +28,15 @@ __all__ = [
     "GENERIC_READ",
     "GENERIC_WRITE",
     "INFINITE",
+    "PROCESS_QUERY_INFORMATION",
     "PROCESS_QUERY_LIMITED_INFORMATION",
     "PROCESS_TERMINATE",
+    "PROCESS_VM_READ",
     "WaitSet",
     "create_event",
     "is_wine",
     "is_wow64",
+    "local_free",
     "native_drive",
     "native_drives",
     "open_existing",
@@ -46,6 +50,8 @@ GENERIC_READ = 0x80000000
 GENERIC_WRITE = 0x40000000
 INFINITE = 0xFFFFFFFF
 PROCESS_TERMINATE = 0x0001
+PROCESS_VM_READ = 0x0010
+PROCESS_QUERY_INFORMATION = 0x0400
 PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
 
 _WAIT_TIMEOUT = 0x102
@@ -167,6 +173,11 @@ def is_wow64(process: SupportsInt = _THIS_PROCESS) -> bool:
     _IsWow64Process(int(process), ctypes.byref(answer))
     return bool(answer.value)
 
+
+# https://learn.microsoft.com/windows/win32/api/winbase/nf-winbase-localfree
+# HLOCAL LocalFree(HLOCAL hMem);
+local_free = bind(kernel32, "LocalFree", HANDLE, (HANDLE,), never_fails)
+"""Free what a function of Windows has allocated for its caller; its documentation says so."""
 
 # -------------------------------------------------------------------------------------------- this machine's kernel
 

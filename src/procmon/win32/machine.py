@@ -4,8 +4,8 @@ import ctypes
 from ctypes import byref, c_void_p, sizeof
 from dataclasses import dataclass
 
-from . import token
-from ._bind import BOOL, DWORD, HANDLE, bind, check_ntstatus, fail_on_zero, kernel32, never_fails, ntdll
+from . import nt, token
+from ._bind import BOOL, DWORD, HANDLE, bind, fail_on_zero, kernel32, never_fails
 from .kernel import is_wine
 
 __all__ = ["MACHINES", "CodeIntegrity", "code_integrity", "driver_architecture", "is_elevated", "native_machine"]
@@ -65,18 +65,9 @@ def is_elevated() -> bool:
 
 # ---------------------------------------------------------------------------------------------------- code integrity
 
-_SYSTEM_CODE_INTEGRITY_INFORMATION = 103
-
 
 class _CodeIntegrityInformation(ctypes.Structure):  # SYSTEM_CODEINTEGRITY_INFORMATION
     _fields_ = [("length", DWORD), ("options", DWORD)]
-
-
-# https://learn.microsoft.com/windows/win32/api/winternl/nf-winternl-ntquerysysteminformation
-# NTSTATUS NtQuerySystemInformation(SYSTEM_INFORMATION_CLASS, PVOID, ULONG Length, PULONG ReturnLength);
-_NtQuerySystemInformation = bind(
-    ntdll, "NtQuerySystemInformation", ctypes.c_int32, (DWORD, c_void_p, DWORD, c_void_p), check_ntstatus
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +84,7 @@ class CodeIntegrity:
 
 def code_integrity() -> CodeIntegrity:
     """Windows' demands at this boot. Raises: OSError where it does not tell."""
-    information, length = _CodeIntegrityInformation(sizeof(_CodeIntegrityInformation)), DWORD()
-    _NtQuerySystemInformation(
-        _SYSTEM_CODE_INTEGRITY_INFORMATION, byref(information), sizeof(information), byref(length)
-    )
+    information = _CodeIntegrityInformation(sizeof(_CodeIntegrityInformation))
+    nt.query_system(nt.SYSTEM_CODE_INTEGRITY_INFORMATION, byref(information), sizeof(information))
     options = int(information.options)
     return CodeIntegrity(bool(options & 0x1), bool(options & 0x2), bool(options & 0x400))

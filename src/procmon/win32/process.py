@@ -8,8 +8,8 @@ import ctypes
 from functools import cache
 from typing import NamedTuple, SupportsInt
 
-from . import kernel
-from ._bind import BOOL, DWORD, HANDLE, bind, check_ntstatus, fail_on_zero, kernel32, never_fails, ntdll
+from . import kernel, memory, nt
+from ._bind import BOOL, DWORD, HANDLE, bind, fail_on_zero, kernel32
 from .codes import (
     ERROR_BAD_LENGTH,
     ERROR_INSUFFICIENT_BUFFER,
@@ -20,9 +20,8 @@ from .codes import (
 )
 
 __all__ = [
-    "PROCESS_QUERY_INFORMATION",
-    "PROCESS_VM_READ",
     "Listed",
+    "Peb",
     "ProcessBasics",
     "basics",
     "clear_debugged_mark",
@@ -32,13 +31,13 @@ __all__ = [
     "current_directory",
     "has_exited",
     "has_strict_handle_checks",
+    "image_base",
     "image_path",
     "native_image_path",
+    "pebs",
     "running",
+    "start_address",
 ]
-
-PROCESS_VM_READ = 0x0010
-PROCESS_QUERY_INFORMATION = 0x0400
 
 _POINTER = ctypes.sizeof(ctypes.c_void_p)
 _PATH_SIZES = (512, 32768)
@@ -63,52 +62,6 @@ _QueryFullProcessImageNameW = bind(
     fail_on_zero,
 )
 
-# https://learn.microsoft.com/windows/win32/api/winternl/nf-winternl-ntqueryinformationprocess
-# NTSTATUS NtQueryInformationProcess(HANDLE, PROCESSINFOCLASS, PVOID info, ULONG bytes, PULONG needed);
-_NtQueryInformationProcess = bind(
-    ntdll,
-    "NtQueryInformationProcess",
-    ctypes.c_int32,
-    (HANDLE, ctypes.c_int32, ctypes.c_void_p, DWORD, ctypes.POINTER(DWORD)),
-    check_ntstatus,
-)
-_PROCESS_BASIC_INFORMATION = 0
-_PROCESS_WOW64_INFORMATION = 26
-_PROCESS_IMAGE_FILE_NAME = 27
-_PROCESS_COMMAND_LINE_INFORMATION = 60
-
-# https://learn.microsoft.com/windows/win32/api/winternl/nf-winternl-ntquerysysteminformation
-# NTSTATUS NtQuerySystemInformation(SYSTEM_INFORMATION_CLASS, PVOID information, ULONG bytes, PULONG needed);
-_NtQuerySystemInformation = bind(
-    ntdll,
-    "NtQuerySystemInformation",
-    ctypes.c_int32,
-    (ctypes.c_int32, ctypes.c_void_p, DWORD, ctypes.POINTER(DWORD)),
-    never_fails,
-)
-_SYSTEM_PROCESS_INFORMATION = 5
-_STATUS_INFO_LENGTH_MISMATCH = 0xC0000004
-
-# https://learn.microsoft.com/windows/win32/api/memoryapi/nf-memoryapi-readprocessmemory
-# BOOL ReadProcessMemory(HANDLE hProcess, LPCVOID address, LPVOID buffer, SIZE_T bytes, SIZE_T *read);
-_ReadProcessMemory = bind(
-    kernel32,
-    "ReadProcessMemory",
-    BOOL,
-    (HANDLE, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_size_t)),
-    fail_on_zero,
-)
-
-# https://learn.microsoft.com/windows/win32/api/memoryapi/nf-memoryapi-writeprocessmemory
-# BOOL WriteProcessMemory(HANDLE hProcess, LPVOID address, LPCVOID buffer, SIZE_T bytes, SIZE_T *written);
-_WriteProcessMemory = bind(
-    kernel32,
-    "WriteProcessMemory",
-    BOOL,
-    (HANDLE, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_size_t)),
-    fail_on_zero,
-)
-
 # https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-getprocessmitigationpolicy
 # BOOL GetProcessMitigationPolicy(HANDLE process, PROCESS_MITIGATION_POLICY policy, PVOID buffer, SIZE_T bytes);
 _GetProcessMitigationPolicy = bind(
@@ -119,7 +72,6 @@ _GetProcessMitigationPolicy = bind(
     fail_on_zero,
 )
 
-_PAGE_BYTES = 4096
 _NO_DATE = 2_650_467_744_000_000_000
 """The FILETIME of the year 10000."""
 
@@ -179,13 +131,10 @@ class _ListEntry(ctypes.Structure):
 def running() -> list[Listed]:
     """Every process, at one moment, in the system's order."""
     size = 1 << 18
-    while True:
-        buffer, needed = ctypes.create_string_buffer(size), DWORD()
-        status = _NtQuerySystemInformation(_SYSTEM_PROCESS_INFORMATION, buffer, size, needed) & 0xFFFFFFFF
-        if status != _STATUS_INFO_LENGTH_MISMATCH:
-            check_ntstatus("NtQuerySystemInformation", status, 0)
-            break
-        size = max(needed.value, size) + (1 << 16)  # some may start meanwhile
+    buffer = ctypes.create_string_buffer(size)
+    while needed := nt.query_system(nt.SYSTEM_PROCESS_INFORMATION, buffer, size):
+        size = max(needed, size) + (1 << 16)  # some may start meanwhile
+        buffer = ctypes.create_string_buffer(size)
     found, at = [], 0
     while True:
         entry = _ListEntry.from_buffer(buffer, at)
@@ -203,19 +152,20 @@ def running() -> list[Listed]:
 def image_path(process: SupportsInt) -> str:
     """DOS path of its executable, as spelled by the system. Needs PROCESS_QUERY_LIMITED_INFORMATION."""
     for characters in _PATH_SIZES:
-        text = ctypes.create_unicode_buffer(characters)
+        text, length = ctypes.create_unicode_buffer(characters), DWORD(characters)
         try:
-            _QueryFullProcessImageNameW(int(process), 0, text, DWORD(characters))
+            _QueryFullProcessImageNameW(int(process), 0, text, length)
             break
         except OSError as error:
             if code_of(error) != ERROR_INSUFFICIENT_BUFFER or characters == _PATH_SIZES[-1]:
                 raise
-    return _without_prefix(text.value)
+    # By its length: a NUL in it, which a file system may allow, does not end it.
+    return _without_prefix(ctypes.wstring_at(text, length.value))
 
 
 def native_image_path(process: SupportsInt) -> str:
     r"""Native path of its executable, ``\Device\...``. Needs PROCESS_QUERY_LIMITED_INFORMATION."""
-    return _text_information(process, _PROCESS_IMAGE_FILE_NAME)
+    return _text_information(process, nt.PROCESS_IMAGE_FILE_NAME)
 
 
 def _text_information(process: SupportsInt, kind: int) -> str:
@@ -223,7 +173,7 @@ def _text_information(process: SupportsInt, kind: int) -> str:
     for characters in _PATH_SIZES:
         buffer = ctypes.create_string_buffer(2 * _POINTER + 2 * characters)
         try:
-            _NtQueryInformationProcess(int(process), kind, buffer, len(buffer), DWORD())
+            nt.query_process(process, kind, buffer, len(buffer))
             break
         except OSError as error:
             if code_of(error) not in _TOO_SMALL or characters == _PATH_SIZES[-1]:
@@ -258,7 +208,7 @@ class ProcessBasics(NamedTuple):
 def basics(process: SupportsInt) -> ProcessBasics:
     """Its PEB address and its parent. Needs PROCESS_QUERY_LIMITED_INFORMATION."""
     words = (ctypes.c_size_t * 6)()  # ExitStatus, PebBaseAddress, AffinityMask, BasePriority, UniqueProcessId, parent
-    _NtQueryInformationProcess(int(process), _PROCESS_BASIC_INFORMATION, words, ctypes.sizeof(words), None)
+    nt.query_process(process, nt.PROCESS_BASIC_INFORMATION, words, ctypes.sizeof(words))
     return ProcessBasics(peb=words[1], pid=words[4], parent_pid=words[5])
 
 
@@ -270,7 +220,7 @@ def command_line(process: SupportsInt) -> str:
     Python can read the other alone. Needs PROCESS_QUERY_LIMITED_INFORMATION, and for the PEB PROCESS_VM_READ.
     """
     try:
-        return _text_information(process, _PROCESS_COMMAND_LINE_INFORMATION)
+        return _text_information(process, nt.PROCESS_COMMAND_LINE_INFORMATION)
     except OSError as error:
         if code_of(error) != ERROR_INVALID_PARAMETER:  # of STATUS_INVALID_INFO_CLASS
             raise
@@ -295,16 +245,16 @@ def _parameter(process: SupportsInt, text_at: int, peb: int = 0) -> str:
     if _we_are_wow64() and not kernel.is_wow64(process):
         advice = "a 32-bit Python cannot read a 64-bit process: use a 64-bit Python"
         raise OSError(0, advice, None, ERROR_NOT_SUPPORTED)
-    at = int.from_bytes(_read(process, (peb or basics(process).peb) + _PARAMETERS, _POINTER), "little")
+    at = int.from_bytes(memory.read(process, (peb or basics(process).peb) + _PARAMETERS, _POINTER), "little")
     # The texts stand behind the structure: what is left of its page, which is there for sure, has the short ones.
-    page = _read(process, at, -at % _PAGE_BYTES or _PAGE_BYTES)
+    page = memory.read(process, at, -at % memory.PAGE_BYTES or memory.PAGE_BYTES)
     head = page[text_at : text_at + 2 * _POINTER]
     if len(head) < 2 * _POINTER:
-        head = _read(process, at + text_at, 2 * _POINTER)
+        head = memory.read(process, at + text_at, 2 * _POINTER)
     length, text = int.from_bytes(head[:2], "little"), int.from_bytes(head[_POINTER:], "little")
     if at <= text and text + length <= at + len(page):
         return _decode(page[text - at : text - at + length])
-    return _decode(_read(process, text, length)) if length else ""
+    return _decode(memory.read(process, text, length)) if length else ""
 
 
 @cache
@@ -312,21 +262,62 @@ def _we_are_wow64() -> bool:
     return kernel.is_wow64()
 
 
+class Peb(NamedTuple):
+    """A process environment block: a 32-bit process on a 64-bit Windows has two."""
+
+    address: int
+    pointer_bytes: int
+    """8 in the one of a 64-bit process, and in the first of a 32-bit process on a 64-bit Windows; else 4."""
+
+
+def pebs(process: SupportsInt, peb: int = 0) -> list[Peb]:
+    """Its PEBs; a 32-bit Python is given the 32-bit one and has no other. `peb`: the address of the first, if known.
+
+    Needs PROCESS_QUERY_LIMITED_INFORMATION. Raises: OSError.
+    """
+    found = [Peb(peb or basics(process).peb, _POINTER)]
+    if _POINTER == 8:
+        wow64 = ctypes.c_uint64()
+        nt.query_process(process, nt.PROCESS_WOW64_INFORMATION, ctypes.byref(wow64), 8)
+        if wow64.value == 1:  # Wine's answer is no address, only that there is one: a page behind the other
+            found.append(Peb(found[0].address + memory.PAGE_BYTES, 4))
+        elif wow64.value:
+            found.append(Peb(wow64.value, 4))
+    return found
+
+
+def image_base(process: SupportsInt, peb: Peb) -> int:
+    """Where its image is, by its PEB, which the process and its creator can change. Needs PROCESS_VM_READ.
+
+    PEB.ImageBaseAddress is the second of the pointers that the documentation calls Reserved3:
+    https://learn.microsoft.com/windows/win32/api/winternl/ns-winternl-peb
+    """
+    return int.from_bytes(memory.read(process, peb.address + 2 * peb.pointer_bytes, peb.pointer_bytes), "little")
+
+
+def start_address(process: SupportsInt) -> int:
+    """The entry point of its image, where the kernel begins its first thread; 0 where Windows does not tell.
+
+    It is the kernel's own knowledge (SECTION_IMAGE_INFORMATION.TransferAddress), which nothing in the memory of the
+    process can change. Needs PROCESS_QUERY_LIMITED_INFORMATION.
+    """
+    information = ctypes.create_string_buffer(64 if _POINTER == 8 else 48)
+    try:
+        nt.query_process(process, nt.PROCESS_IMAGE_INFORMATION, information, len(information))
+    except OSError as error:
+        if code_of(error) not in (ERROR_INVALID_PARAMETER, ERROR_BAD_LENGTH):
+            raise
+        return 0
+    return int.from_bytes(information.raw[:_POINTER], "little")
+
+
 def clear_debugged_mark(process: SupportsInt, peb: int) -> None:
     """Take BeingDebugged out of its PEBs: its loader neither stops for a debugger nor sets up the slow debug heap.
 
     `peb` is the address of its PEB. Needs PROCESS_VM_WRITE and PROCESS_VM_OPERATION.
     """
-    marks = [peb + 2]
-    if _POINTER == 8:  # a 32-bit Python is given the address of the 32-bit one, and has no other
-        wow64 = ctypes.c_uint64()
-        _NtQueryInformationProcess(int(process), _PROCESS_WOW64_INFORMATION, ctypes.byref(wow64), _POINTER, None)
-        if wow64.value == 1:  # Wine's answer is no address, only that there is one: a page behind the other
-            marks.append(marks[0] + 0x1000)
-        elif wow64.value:
-            marks.append(wow64.value + 2)
-    for mark in marks:
-        _WriteProcessMemory(int(process), mark, b"\0", 1, None)
+    for each in pebs(process, peb):
+        memory.write(process, each.address + 2, b"\0")
 
 
 _PROCESS_STRICT_HANDLE_CHECK_POLICY = 3
@@ -343,12 +334,6 @@ def has_strict_handle_checks(process: SupportsInt) -> bool:
     except (OSError, AttributeError):
         return False
     return bool(flags.value & 1)  # RaiseExceptionOnInvalidHandleReference
-
-
-def _read(process: SupportsInt, address: int, size: int) -> bytes:
-    buffer = ctypes.create_string_buffer(size)
-    _ReadProcessMemory(int(process), address, buffer, size, None)
-    return buffer.raw
 
 
 def _decode(text: bytes) -> str:

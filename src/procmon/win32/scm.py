@@ -11,9 +11,6 @@ from ._bind import BOOL, DWORD, HANDLE, advapi32, bind, fail_on_zero, handle_or_
 from .handles import ServiceHandle
 
 __all__ = [
-    "CONTINUE_PENDING",
-    "PAUSED",
-    "PAUSE_PENDING",
     "RUNNING",
     "START_PENDING",
     "STOPPED",
@@ -29,7 +26,7 @@ __all__ = [
     "stop",
 ]
 
-STOPPED, START_PENDING, STOP_PENDING, RUNNING, CONTINUE_PENDING, PAUSE_PENDING, PAUSED = range(1, 8)
+STOPPED, START_PENDING, STOP_PENDING, RUNNING = 1, 2, 3, 4
 
 _SC_MANAGER_CONNECT = 0x0001
 _SC_MANAGER_CREATE_SERVICE = 0x0002

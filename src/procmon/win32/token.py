@@ -4,9 +4,10 @@ import ctypes
 from functools import lru_cache
 from typing import Final, SupportsInt
 
-from ._bind import BOOL, DWORD, HANDLE, advapi32, bind, fail_on_zero, kernel32, never_fails, windows_error
+from ._bind import BOOL, DWORD, HANDLE, advapi32, bind, fail_on_zero, kernel32, windows_error
 from .codes import ERROR_INSUFFICIENT_BUFFER
 from .handles import Handle
+from .kernel import local_free
 
 __all__ = [
     "account_name",
@@ -58,7 +59,6 @@ _GetTokenInformation = bind(
 _ConvertSidToStringSidW = bind(
     advapi32, "ConvertSidToStringSidW", BOOL, (ctypes.c_char_p, ctypes.POINTER(ctypes.c_void_p)), fail_on_zero
 )
-_LocalFree = bind(kernel32, "LocalFree", HANDLE, (HANDLE,), never_fails)
 
 # https://learn.microsoft.com/windows/win32/api/winbase/nf-winbase-lookupaccountsidw
 # BOOL LookupAccountSidW(LPCWSTR system, PSID sid, LPWSTR name, LPDWORD name_size, LPWSTR domain, LPDWORD domain_size,
@@ -103,7 +103,7 @@ def sid_text(sid: bytes) -> str:
     try:
         return ctypes.wstring_at(text.value or 0)
     finally:
-        _LocalFree(text)
+        local_free(text)
 
 
 @lru_cache(maxsize=256)  # a domain's controller may be far away
