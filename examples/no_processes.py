@@ -41,7 +41,7 @@ def tell(word: str) -> list[str]:
     """Tell the gate by a process that it always blocks (it asks in the order of starts). What it blocked before."""
     if subprocess.call([sys.executable, word]) != BLOCKED:
         pytest.fail("there is no gate: run the tests by `python no_processes.py`", pytrace=False)
-    return Path(os.environ["NO_PROCESSES"]).read_text().split()
+    return Path(os.environ["NO_PROCESSES"]).read_text(encoding="utf-8").splitlines()
 
 
 def main() -> int:
@@ -59,9 +59,9 @@ def main() -> int:
             if word in ([FORBID], [PERMIT]):
                 forbidden = word == [FORBID]
                 if forbidden:
-                    started.write_text("")
+                    started.write_text("", encoding="utf-8")
             elif forbidden:
-                with started.open("a") as names:
+                with started.open("a", encoding="utf-8", errors="backslashreplace") as names:
                     names.write(f"{process.name}\n")
             else:
                 return procmon.ALLOW

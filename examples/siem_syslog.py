@@ -35,8 +35,8 @@ class SyslogSink:
             severity = SysLogHandler.LOG_ERR
         priority = SysLogHandler.LOG_USER << 3 | severity
         process = decision.process
-        who = f"{decision.by.value} {decision.who}".rstrip()
-        name = ascii(process.name)[1:-1]  # no name can break out of its line
+        name, who = (ascii(text)[1:-1] for text in (process.name, decision.who))  # neither can break out of its line
+        who = f"{decision.by.value} {who}".rstrip()
         text = f"{decision.verdict.value} {name} pid={process.pid} parent={process.parent_pid} by={who}"
         self.send(f"<{priority}>procmon: {text}")
 

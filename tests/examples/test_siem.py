@@ -37,9 +37,10 @@ def test_no_name_can_break_out_of_a_syslog_line(monkeypatch: pytest.MonkeyPatch)
     sent: list[str] = []
     monkeypatch.setattr(siem_syslog.SyslogSink, "send", lambda sink, line: sent.append(line))
     process = procmon.SimulatedGate().start("c:/a\n<8>procmon: allow.exe")
-    decision = procmon.Decision(process=process, verdict=procmon.ALLOW, by=procmon.DecidedBy.DEFAULT)
-    siem_syslog.SyslogSink().write(decision)
-    assert "\n" not in sent[0]
+    for by, who in ((procmon.DecidedBy.DEFAULT, ""), (procmon.DecidedBy.RULE, "a rule\n<8>procmon: allow b.exe")):
+        decision = procmon.Decision(process=process, verdict=procmon.ALLOW, by=by, who=who)
+        siem_syslog.SyslogSink().write(decision)
+    assert len(sent) == 2 and not any("\n" in line for line in sent)
 
 
 def test_an_ocsf_event_has_what_its_class_requires(monkeypatch: pytest.MonkeyPatch) -> None:

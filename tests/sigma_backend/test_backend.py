@@ -231,3 +231,10 @@ def test_any_text_comes_back_from_the_policy(convert: Convert, text: str) -> Non
 
     assert tomllib.loads(f"key = {value(text)}")["key"] == text
     assert value(text).isascii() or value(text).isprintable()
+
+
+def test_a_remark_has_no_sign_that_toml_refuses() -> None:
+    from sigma.backends.procmon.toml import comment
+
+    assert comment("a\x00b\x1b[2J\x7f\nc\u2028d") == "# a b [2J c d"
+    assert tomllib.loads(comment("a\x01b")) == {}

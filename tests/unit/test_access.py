@@ -70,3 +70,11 @@ def test_the_line_that_mends_it_leaves_it_to_administrators() -> None:
         " /grant:r *S-1-5-18:F *S-1-5-32-544:F *S-1-5-32-545:RX"
     )
     assert "*S-1-5-18:(OI)(CI)F" in icacls_line("C:\\a", folder=True)
+
+
+@pytest.mark.parametrize(
+    "condition", ['(@User.Title == "chief")', '((@User.a == 1) && (@User.b == "x(y"))', "(WIN://SYSAPPID)"]
+)
+def test_an_entry_with_a_condition_hides_no_entry_behind_it(condition: str) -> None:
+    assert others_in(f"O:BAD:(XA;;FX;;;BU;{condition})(A;;FA;;;WD)") == ["Everyone"]
+    assert others_in(f"O:BAD:(XA;;FA;;;BU;{condition})") == ["Users"]

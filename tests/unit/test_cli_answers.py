@@ -250,3 +250,21 @@ def test_the_driver_cannot_decide_what_answers_may_decide(
     arguments = ["guard", "--driver-rules", "--policy", str(policy), "--answers", str(file)]
     assert main.main(arguments) == 2
     assert "the driver does not know the answers" in capsys.readouterr().err
+
+
+def test_a_name_that_no_policy_can_say_ends_no_questions(scene: Scene, policy: Path, file: Path) -> None:
+    """Half a surrogate pair: Windows takes it in the name of a file, and TOML has no way to write it."""
+    verdicts = Asked(scene, policy, file)("apxyn", "c:/tools/\ud800.exe", "c:/tools/b.exe")
+    assert verdicts == [ALLOW, BLOCK]
+    assert kept(file) == []
+
+
+def test_questions_that_fail_end_the_session_and_say_why(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("no question can be shown")
+
+    monkeypatch.setattr("procmon.cli.prompts.question_lines", fail)
+    asked("y")
+    assert "procmon-gate: no question can be shown" in capsys.readouterr().err

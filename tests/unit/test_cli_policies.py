@@ -162,3 +162,10 @@ def test_explain_says_what_is_no_fact(
 ) -> None:
     assert main.main(["policy", "explain", str(policy), "c:/a.exe", "--fact", fact]) == statuses.FAILED
     assert message in capsys.readouterr().err
+
+
+def test_a_log_of_brackets_alone_is_no_log(policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "deep.json"
+    log.write_text("[" * 200_000)
+    assert main.main(["policy", "replay", str(policy), str(log)]) == 125
+    assert "holds no process creation" in capsys.readouterr().err

@@ -12,6 +12,7 @@ import procmon
 from procmon.system import details, file_facts
 from procmon.system.details import Integrity, ProcessDetails
 from procmon.system.signature import Signature, SignatureKind, SignatureStatus
+from procmon.win32._bind import windows_error
 
 
 def record(**more: object) -> procmon.ProcessHelper:
@@ -110,3 +111,15 @@ def test_elsewhere_it_says_that_windows_is_needed() -> None:
         return
     with pytest.raises(procmon.UnsupportedPlatform, match="needs Windows"):
         procmon.inspect(4)
+
+
+def test_on_a_file_system_without_streams_a_file_has_no_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_streams(path: str) -> None:
+        raise windows_error("CreateFileW", code)
+
+    monkeypatch.setattr("procmon.win32.files.open_shared", without_streams)
+    code = 123  # ERROR_INVALID_NAME, as FAT answers
+    assert file_facts.origin("e:\\a.exe") is None
+    code = 5
+    with pytest.raises(OSError, match="5"):
+        file_facts.origin("e:\\a.exe")

@@ -156,3 +156,11 @@ def test_install_copies_unless_it_is_told_not_to(
     monkeypatch.setattr("procmon.cli.driver_commands.DriverService", make)
     assert main.main(["driver", "install", *arguments]) == 0
     assert seen == [("x.sys", copy)]
+
+
+@pytest.mark.parametrize("quote", ["'", "\u2018", "\u2019", "\u201a", "\u201b"])
+def test_no_quote_in_a_path_ends_the_text_of_the_lines(file: Path, quote: str) -> None:
+    """PowerShell takes the typographic ones for single quotes, too."""
+    odd, powershell = file.parent / f"o{quote}; Remove-Item x" / "procmon.sys", PowerShell()
+    driver_commands.sign(options(odd, yes=True), io.StringIO(), powershell)
+    assert f"o{quote * 2}; Remove-Item x" in powershell.lines[0]

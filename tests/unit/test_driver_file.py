@@ -8,6 +8,7 @@ import pytest
 
 import procmon
 from procmon import DriverService, DriverState
+from procmon.driver.driver_file import plain_path
 from procmon.util.version import VERSION
 from procmon.win32._bind import windows_error
 from service_manager import ARM64, X64, X86, Computer, Manager, executable, version_information
@@ -119,6 +120,7 @@ def test_a_service_that_is_there_keeps_its_file(service: DriverService, computer
 def test_a_copy_that_cannot_be_written_installs_nothing(
     service: DriverService,
     manager: Manager,
+    computer: Computer,
     monkeypatch: pytest.MonkeyPatch,
     code: int,
     kind: type[Exception],
@@ -131,6 +133,7 @@ def test_a_copy_that_cannot_be_written_installs_nothing(
     with pytest.raises(kind, match=advice):
         service.install()
     assert manager.path is None
+    assert list(computer.copy.parent.iterdir()) == []
     monkeypatch.undo()
 
 
@@ -249,3 +252,9 @@ def test_no_environment_variable_decides_what_is_loaded_into_the_kernel(
     assert procmon.find_driver() == computer.packaged
     service.install()
     assert computer.copy.read_bytes() == computer.packaged.read_bytes()
+
+
+def test_the_device_form_of_a_share_is_a_share() -> None:
+    share = r"\\server\drivers\procmon.sys"
+    assert plain_path(r"\\?\UNC\server\drivers\procmon.sys").endswith(share)
+    assert plain_path(r"\??\UNC\server\drivers\procmon.sys").endswith(share)

@@ -140,3 +140,20 @@ def test_the_starter_only_logs_what_may_be_meant() -> None:
     assert started(image, command_line=line) == (True, "hidden PowerShell with an encoded command")
     assert started(r"c:\users\a.exe", origin="internet") == (True, "unsigned programs from the internet")
     assert started(r"c:\users\a.exe", origin="internet", signer="Example Ltd") == (True, "")
+
+
+HALF = "\ud800"
+"""Half a surrogate pair, which a name of Windows may have in it and a TOML text may not."""
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        (Seen(f"c:\\users\\{HALF}.exe", sha256=HASH), [{"sha256": [HASH]}]),
+        (Seen("c:\\users\\a.exe", signer="Example Ltd", product=HALF, sha256=HASH), [{"sha256": [HASH]}]),
+        (Seen(f"c:\\windows\\{HALF}\\a.exe", sha256=HASH), [{"sha256": [HASH]}]),
+        (Seen(f"c:\\windows\\{HALF}\\a.exe"), []),
+    ],
+)
+def test_a_name_that_no_policy_can_say_ends_no_lesson(seen: Seen, expected: list[dict[str, object]]) -> None:
+    assert rules(seen) == expected

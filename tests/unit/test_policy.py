@@ -382,3 +382,11 @@ class TestExactRules:
 def test_an_image_in_any_spelling_is_matched() -> None:
     policy = Policy.parse("[[rule]]\nimage = 'c:/x/**'\nverdict = 'block'")
     assert policy.decide(ProcessHelper(pid=8, parent_pid=4, image_name="C:/X/Y/A.exe")).verdict is BLOCK
+
+
+def test_a_decision_has_the_command_line_of_a_parent_that_is_the_childs_own() -> None:
+    policy = Policy.parse("[[rule]]\nparent_command_line = '*install*'\nverdict = 'block'", lookup=lambda _: None)
+    parent = ProcessHelper(pid=4, parent_pid=0, image_name="c:\\setup.exe", command_line="setup /install", start_key=1)
+    child = replace(parent, pid=8, parent_pid=4, start_key=2)  # a program that starts itself again
+    policy.decide(parent)
+    assert policy.decide(child).facts == {"parent_command_line": "setup /install"}

@@ -7,6 +7,7 @@ import pytest
 import procmon
 from procmon import DriverService, DriverState
 from procmon.win32 import scm, translate
+from procmon.win32._bind import windows_error
 from procmon.win32.codes import code_of
 from service_manager import Computer, Manager
 
@@ -253,3 +254,16 @@ def test_an_error_of_the_body_is_not_lost_to_one_of_the_clean_up(service: Driver
     service.stop()
     with pytest.raises(procmon.DriverRunning, match="restart Windows"), service:
         manager.errors["stop"] = 1052
+
+
+def test_a_roll_back_that_fails_hides_no_error(
+    service: DriverService, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise windows_error("MoveFileExW", 5)
+
+    monkeypatch.setattr("os.replace", fail)
+    manager.errors["delete"] = 1072
+    with pytest.raises(procmon.AccessDenied, match="does not let this program write") as caught:
+        service.install()
+    assert "ProcMonGate that was made for it could not be deleted" in caught.value.__notes__[0]

@@ -229,3 +229,14 @@ def test_each_step_has_a_help(step: str, capsys: pytest.CaptureFixture[str]) -> 
         parse(["service", step, "--help"])
     assert end.value.code == 0
     assert "usage: procmon-gate service" in capsys.readouterr().out
+
+
+def test_a_file_in_a_folder_of_policies_that_others_can_change_is_refused(policy: Path) -> None:
+    manager = Manager("ProcMonGate")
+
+    def others(path: str) -> dict[str, list[str]]:
+        return {path: ["Users"]} if path.endswith("office.toml") else {}
+
+    with pytest.raises(ProcmonError, match=r"Users can change .*office\.toml"):
+        service(manager, others).install([policy.parent], [], fail=None)
+    assert NAME not in manager.services

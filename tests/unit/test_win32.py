@@ -12,8 +12,9 @@ from typing import ClassVar
 import pytest
 
 import procmon
-from procmon.win32 import _bind, debug, device, kernel, process, scm, token
+from procmon.win32 import _bind, debug, device, kernel, process, scm, service_host, token
 from procmon.win32.codes import code_of
+from procmon.win32.console import is_console
 from procmon.win32.handles import Handle
 
 SOURCE = Path(procmon.__file__).parents[1]
@@ -195,3 +196,19 @@ def test_attaching_to_a_process_that_has_a_debugger_is_refused_whatever_windows_
             debug._refused_if_debugged("DebugActiveProcess", 0, code)
         assert code_of(caught.value) == told
     debug._refused_if_debugged("DebugActiveProcess", 1, 87)
+
+
+def test_a_service_stops_though_its_report_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(6, "SetServiceStatus: Windows error 6")
+
+    host = service_host._Host("a service", lambda ready, stop: 0)
+    monkeypatch.setattr(service_host, "_SetServiceStatus", fail)
+    with pytest.raises(OSError, match="SetServiceStatus"):
+        host._control(1, 0, 0, 0)  # SERVICE_CONTROL_STOP
+    assert host._stop.is_set()
+
+
+def test_a_program_without_a_console_has_none() -> None:
+    """pythonw.exe has None for sys.stdin and its kin."""
+    assert not is_console(None)

@@ -76,7 +76,10 @@ class Answers:
         }
         if until is not None:
             rule["until"] = until
-        text = f"\n{rule_text(rule)}\n"
+        try:
+            text = f"\n{rule_text(rule)}\n"
+        except ValueError as error:
+            raise PolicyError(f"this answer cannot be kept: {error}; answer y or n") from error
         Policy.parse(text)  # what would break the file is not written to it
         try:
             with self.path.open("a", encoding="utf-8") as file:

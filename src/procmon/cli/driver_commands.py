@@ -3,6 +3,7 @@
 import argparse
 import base64
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,11 +29,14 @@ if (-not $cert) {
     $cert = New-SelfSignedCertificate -Type CodeSigningCert -Subject $subject -KeyExportPolicy NonExportable `
         -CertStoreLocation Cert:\\LocalMachine\\My -NotAfter (Get-Date).AddYears(1)
 }
-$signed = Set-AuthenticodeSignature -FilePath '{path}' -Certificate $cert -HashAlgorithm SHA256
+$signed = Set-AuthenticodeSignature -LiteralPath '{path}' -Certificate $cert -HashAlgorithm SHA256
 if ($signed.SignerCertificate.Thumbprint -ne $cert.Thumbprint) { throw $signed.StatusMessage }
 "signed with $($cert.Subject), $($cert.Thumbprint)"
 """
 """Makes a certificate for tests, unless there is one, and signs a file with it. ``{path}`` is the file."""
+
+QUOTES = re.compile("(['\u2018\u2019\u201a\u201b])")
+"""What PowerShell takes for a single quote; twice, each is itself: ``O\u2019Brien`` must not end the text."""
 
 STATE = """\
 function Ask([scriptblock] $question) { try { & $question } catch { "unknown ($($_.Exception.Message))" } }
@@ -80,7 +84,7 @@ def sign(options: argparse.Namespace, out: TextIO | None = None, run: Run | None
     out, run = out or sys.stdout, run or powershell
     path = plain_path(options.file or find_driver())
     read_driver(path)
-    lines = SIGN.replace("{path}", path.replace("'", "''"))
+    lines = SIGN.replace("{path}", QUOTES.sub(r"\1\1", path))
     if not options.json:
         print(f"These PowerShell lines sign {path} with a certificate that only this machine knows:\n", file=out)
         print("".join(f"    {line}\n" for line in lines.splitlines()), file=out)

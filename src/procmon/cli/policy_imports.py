@@ -99,7 +99,7 @@ def is_audit_log(path: Path) -> bool:
         document = json.loads(first)
     except OSError:
         return True
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or some that is nested too deeply
         return not first
     if not isinstance(document, dict):
         return False

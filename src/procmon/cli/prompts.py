@@ -86,7 +86,7 @@ class Questions:
         self._fail = fail
         self._waiting: deque[tuple[ProcessHelper, str, str, float]] = deque()  # with rule, message, and since when
         self._above = _self_and_above(monitor.gate.snapshot())
-        self.error: OSError | None = None
+        self.error: Exception | None = None
         """Why no further question can be asked."""
 
     def needs(self, process: ProcessHelper) -> bool:
@@ -108,7 +108,7 @@ class Questions:
                     time.sleep(0.05)
         except GateClosed:
             pass  # there is nothing left to ask about
-        except OSError as error:
+        except Exception as error:  # the session ends with it: a session that cannot ask must not go on as if it could
             self.error = error
         self._screen.ask("")
 

@@ -6,6 +6,7 @@ The docstring of a check is the promise that it tries. It returns what it saw, o
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -29,6 +30,9 @@ PATIENCE_S = 10.0
 
 EXIT_TIMEOUT_S = 10.0
 """How long a check waits for a command to end."""
+
+CONTROLLER_TIMEOUT_S = 60.0
+"""How long the controller that is to be killed may take to start, and to hold a process."""
 
 HELD_S = 0.3
 """How long a process is held while it must not run."""
@@ -284,6 +288,10 @@ def killed(ground: Ground, folder: Path) -> str:
         stack.callback(controller.wait)
         stack.callback(controller.kill)
         assert controller.stdout is not None
+        stack.callback(controller.stdout.close)
+        killer = threading.Timer(CONTROLLER_TIMEOUT_S, controller.kill)  # which ends the reads below
+        stack.callback(killer.cancel)
+        killer.start()
         expect(controller.stdout.readline() == "ready\n", "the controller did not start")
         if isinstance(ground, DriverGround):
             stack.callback(ground.spawn(_writes(ran)).wait, EXIT_TIMEOUT_S)

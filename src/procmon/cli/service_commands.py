@@ -18,6 +18,7 @@ from ..errors import (
     UnsupportedPlatform,
 )
 from ..monitor.event_log import EventLogSink
+from ..policy.files import files_of
 from ..policy.policy import Policy
 from ..records import Verdict
 from ..win32 import codes, scm, service_host
@@ -87,7 +88,7 @@ class GuardService:
                 "the policy has rules that ask, and a service has no terminal to ask on: say with --fail allow or"
                 " --fail block what their verdict is"
             )
-        self._check_files([self._python, *_package_files(), *map(str, policies)])
+        self._check_files([self._python, *_package_files(), *_policy_files(policies)])
         self._check_driver()
         command = [self._python, "-I", "-m", "procmon", "service", "run"]
         for path in policies:
@@ -159,6 +160,14 @@ def _package_files() -> Iterator[str]:
     root = Path(__file__).resolve().parents[1]
     yield str(root)
     yield from (str(path) for path in root.iterdir() if path.is_dir() and path.name != "__pycache__")
+
+
+def _policy_files(policies: Sequence[Path]) -> Iterator[str]:
+    """The files and folders of the policies, and the files in these folders."""
+    for path in policies:
+        yield str(path)
+        if path.is_dir():
+            yield from map(str, files_of(path))
 
 
 def _refused(error: OSError, step: str) -> ProcmonError:

@@ -6,6 +6,7 @@ that only administrators can change; or the file stays where it lies, if only ad
 
 import os
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import DriverFileMissing, DriverFileUnsafe, DriverNotSigned, VersionMismatch
@@ -70,6 +71,8 @@ def plain_path(path: str | os.PathLike[str]) -> str:
     r"""The form that every Windows takes for a driver: absolute, and without ``\??\`` or ``\\?\``."""
     text = os.fspath(path)
     for prefix in ("\\??\\", "\\\\?\\"):
+        if text.startswith(prefix + "UNC\\"):
+            text = "\\\\" + text[len(prefix) + 4 :]
         text = text.removeprefix(prefix)
     return os.path.abspath(text)
 
@@ -127,11 +130,16 @@ def write_copy(data: bytes, path: str) -> None:
     new = f"{path}.new"
     with translated(COPY, path=path), files.whole_system():
         if not (os.path.exists(path) and Path(path).read_bytes() == data):
-            with open(new, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(new, path)
+            try:
+                with open(new, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(new, path)
+            except OSError:
+                with suppress(OSError):
+                    os.unlink(new)
+                raise
         written = Path(path).read_bytes()
     if written != data:
         raise DriverFileMissing(

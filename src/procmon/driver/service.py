@@ -152,8 +152,11 @@ class DriverService:
         if copy:  # only now: a service of that name that is there already may run from that file
             try:
                 write_copy(data, target)
-            except BaseException:
-                self._manager.delete(self.name)
+            except BaseException as error:
+                try:
+                    self._manager.delete(self.name)
+                except OSError as problem:
+                    error.add_note(f"and the service {self.name} that was made for it could not be deleted: {problem}")
                 raise
 
     def start(self) -> None:

@@ -139,7 +139,11 @@ class Facts:
         """The facts that were asked for, are known, and do not stand in the record, as JSON types."""
         found: dict[str, object] = {}
         for fact, values in self._raw.items():
-            if values and fact not in _IN_THE_RECORD and values[0] != self.process.command_line:
+            if (
+                values
+                and fact not in _IN_THE_RECORD
+                and (fact, values[0]) != ("command_line", self.process.command_line)
+            ):
                 number = fact in _NUMBERS and values[0].isdecimal()
                 found[fact] = int(values[0]) if number else list(values) if fact in _MANY else values[0]
         return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..errors import PolicyError, Problem
 from .parser import Source
 
-__all__ = ["LARGEST", "Stamp", "read_files", "stamp"]
+__all__ = ["LARGEST", "Stamp", "files_of", "read_files", "stamp"]
 
 LARGEST = 64 * 1024 * 1024
 """Bytes of the largest policy file that is read."""
@@ -23,7 +23,7 @@ def read_files(paths: Sequence[Path]) -> list[Source]:
 
     Raises: PolicyError when one is missing, cannot be read, or is no text.
     """
-    return [Source(_read(file), str(file)) for path in paths for file in _expanded(path)]
+    return [Source(_read(file), str(file)) for path in paths for file in files_of(path)]
 
 
 def stamp(paths: Sequence[Path]) -> Stamp | None:
@@ -31,7 +31,7 @@ def stamp(paths: Sequence[Path]) -> Stamp | None:
     found: list[tuple[str, int, int]] = []
     try:
         for path in paths:
-            for file in _expanded(path):
+            for file in files_of(path):
                 status = file.stat()
                 found.append((str(file), status.st_mtime_ns, status.st_size))
     except (OSError, PolicyError):
@@ -39,7 +39,8 @@ def stamp(paths: Sequence[Path]) -> Stamp | None:
     return tuple(found)
 
 
-def _expanded(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
+    """The files of a policy at `path`: every ``*.toml`` of a folder, by name; else the file. Raises: PolicyError."""
     if not path.is_dir():
         return [path]
     try:

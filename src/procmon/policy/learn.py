@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from ..util.globs import last_part
+from ..util.printable import printable
 from .writer import comment, rule_text
 
 _Key = TypeVar("_Key")
@@ -108,7 +109,7 @@ def learn(programs: Iterable[Seen], *, writable: Callable[[str], bool] = lambda 
         folder = seen.image[: seen.image.rfind("\\") + 1]
         if folder not in trusted:
             trusted[folder] = _is_protected(folder) and not writable(folder)
-        if seen.signer:
+        if seen.signer and _can_be_written(seen.signer, seen.product or ""):
             group = signed.setdefault((seen.signer, seen.product or ""), _Group())
         elif trusted[folder]:
             group = folders.setdefault(folder, _Group())
@@ -140,7 +141,17 @@ def learn(programs: Iterable[Seen], *, writable: Callable[[str], bool] = lambda 
 
 def _is_protected(folder: str) -> bool:
     """Only administrators can put programs into this folder, as far as its name says."""
-    return folder.startswith(PROTECTED) and not folder.startswith(WRITABLE) and re.search("[*?]", folder) is None
+    said = _can_be_written(folder) and re.search("[*?]", folder) is None
+    return said and folder.startswith(PROTECTED) and not folder.startswith(WRITABLE)
+
+
+def _can_be_written(*texts: str) -> bool:
+    """Whether a policy can say these texts: names of files and of products may have half a surrogate pair in them."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _most_first(groups: dict[_Key, _Group]) -> list[tuple[_Key, _Group]]:
@@ -159,7 +170,7 @@ def _by_folder(folder: str, group: _Group) -> str:
 
 
 def _by_hash(image: str, group: _Group) -> str:
-    name = f"{last_part(image)} by hash, seen as {image.replace(chr(92), '/')}"
+    name = printable(f"{last_part(image)} by hash, seen as {image.replace(chr(92), '/')}")
     return _rule(group, {"name": name, "verdict": "allow", "sha256": sorted(group.hashes)})
 
 

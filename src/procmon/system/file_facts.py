@@ -8,6 +8,7 @@ from io import BufferedReader
 from typing import TypeVar, cast
 
 from ..win32 import files
+from ..win32.codes import ERROR_INVALID_NAME, code_of
 from .pe import PortableExecutable, VersionInfo
 from .signature import Signature, find_signature
 
@@ -104,6 +105,10 @@ def origin(path: str) -> str | None:
             return read_zone(stream.read(_ZONE_BYTES))
     except FileNotFoundError:
         return None
+    except OSError as error:
+        if code_of(error) == ERROR_INVALID_NAME:  # a file system without streams, such as FAT, has no such names
+            return None
+        raise
 
 
 def read_zone(data: bytes) -> str | None:

@@ -129,13 +129,13 @@ def others_in(sddl: str, rights: int = CHANGE, trusted: frozenset[str] = frozens
         found["an unknown owner"] = None
     elif owner[1] not in _TRUSTED | trusted:
         found[_name(owner[1])] = None
-    access = re.search(r"D:([A-Z_]*)((?:\(.*?\))*)", sddl)
-    if access is None or "NO_ACCESS_CONTROL" in access[1]:
+    _, has_list, access = sddl.partition("D:")
+    if not has_list or "NO_ACCESS_CONTROL" in access.partition("(")[0]:
         found["Everyone"] = None  # no list at all grants everything to everyone; an empty one, nothing
         return list(found)
-    for entry in re.findall(r"\((.*?)\)", access[2]):
+    for entry in _entries(access):
         kind, flags, granted, _, _, account = (entry.split(";") + [""] * 6)[:6]
-        allows = kind in ("A", "OA", "XA") and "IO" not in re.findall("..", flags)
+        allows = kind in ("A", "OA", "XA", "ZA") and "IO" not in re.findall("..", flags)
         if allows and account not in _TRUSTED | trusted and _rights(granted) & rights:
             found[_name(account)] = None
     return list(found)
@@ -187,6 +187,21 @@ def _to_check(path: str) -> Iterator[tuple[str, int]]:
     parts = [str(PureWindowsPath(path)), *map(str, PureWindowsPath(path).parents)]
     for number, each in enumerate(parts):
         yield each, CHANGE if number < 2 else RENAME
+
+
+def _entries(access: str) -> Iterator[str]:
+    """The entries of an access list, without their brackets. The condition of an entry has brackets of its own, and may
+    have some in its texts, which are in double quotes.
+    """
+    depth = begin = 0
+    for found in re.finditer(r'"[^"]*"|[()]', access):
+        if found[0] == "(":
+            begin = found.end() if depth == 0 else begin
+            depth += 1
+        elif found[0] == ")":
+            depth -= 1
+            if depth == 0:
+                yield access[begin : found.start()]
 
 
 def _rights(text: str) -> int:

@@ -52,8 +52,13 @@ _PeekConsoleInputW = bind(kernel32, "PeekConsoleInputW", BOOL, (HANDLE, c_void_p
 _ReadConsoleInputW = bind(kernel32, "ReadConsoleInputW", BOOL, (HANDLE, c_void_p, DWORD, c_void_p), fail_on_zero)
 
 
-def is_console(stream: TextIO) -> bool:
-    """A person is behind the stream: `isatty`, which on Windows is also true of NUL, and there a console besides."""
+def is_console(stream: TextIO | None) -> bool:
+    """Whether a person is behind the stream: `isatty`, and on Windows, where that is true of NUL as well, a console.
+
+    A program without a console, as pythonw.exe runs it, has None for its streams.
+    """
+    if stream is None:
+        return False
     try:
         if not stream.isatty():
             return False

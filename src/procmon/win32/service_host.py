@@ -109,8 +109,10 @@ class _Host:
 
     def _control(self, control: int, kind: int, data: int, context: int) -> int:
         if control in (_CONTROL_STOP, _CONTROL_SHUTDOWN):
-            self._report(STOP_PENDING)
-            self._stop.set()
+            try:
+                self._report(STOP_PENDING)
+            finally:
+                self._stop.set()  # a report that fails must not keep the service from stopping
         return (
             _NO_ERROR if control in (_CONTROL_STOP, _CONTROL_SHUTDOWN, _CONTROL_INTERROGATE) else _CALL_NOT_IMPLEMENTED
         )

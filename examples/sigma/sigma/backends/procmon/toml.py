@@ -1,4 +1,8 @@
-"""A policy's rules as TOML text that a person can read."""
+"""A policy's rules as TOML text that a person can read.
+
+procmon.policy.writer does the same for procmon's own importers. A backend of pySigma is a package by itself that runs
+without procmon, so each has a writer of its own; the tests read back what both write.
+"""
 
 import re
 from collections.abc import Iterator
@@ -32,7 +36,7 @@ def value(scalar: Scalar) -> str:
 
 def comment(text: str) -> str:
     """A remark of one line."""
-    return "# " + " ".join(text.split())
+    return "# " + " ".join(_UNSEEN.sub(" ", text).split())
 
 
 def lines(of: Table, path: str = "rule") -> Iterator[str]:
