@@ -91,7 +91,8 @@ def _tree(module: str) -> ast.Module:
 
 def _entry(name: str, public: str) -> str:
     module = _module_of(name)
-    node = next((each for each in _tree(module).body if _defines(each, name)), None) if module else None
+    nodes = [each for each in _tree(module).body if _defines(each, name)] if module else []
+    node = nodes[-1] if nodes else None  # after the overloads, which have no docstring
     if isinstance(node, ast.ClassDef):
         return _class(node, public)
     if isinstance(node, ast.FunctionDef):
@@ -139,6 +140,8 @@ def _is_made_elsewhere(node: ast.ClassDef) -> bool:
 
 
 def _bases(bases: str) -> str:
+    if bases.startswith("Generic["):
+        return f"Generic in `{bases[8:-1]}`."
     return f"A kind of `{bases}`." if bases != "Protocol" else "A protocol: any object with these members is one."
 
 

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from typing import Any, ClassVar
+from typing import Any, ClassVar, assert_type
 
 import pytest
 
@@ -44,6 +44,20 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Command:
     command = Command()
     monkeypatch.setattr(procmon.DebugGate, "run", lambda argv, **options: command)
     return command
+
+
+def test_type_checkers_know_what_was_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dev.py check` has mypy look at these; at run time they say nothing."""
+    monkeypatch.setattr(procmon.DebugGate, "run", lambda argv, **options: Command())
+    assert_type(procmon.run(["make"]), procmon.RunResult[None])
+    assert_type(procmon.run(["make"], text=True).stdout, None)
+    assert_type(procmon.run("make", capture_output=True).stderr, bytes)
+    assert_type(procmon.run("make", capture_output=True, text=True, default=BLOCK).stdout, str)
+    captured, text = bool(sys.argv), bool(sys.platform)
+    assert_type(procmon.run("make", capture_output=captured).stdout, str | bytes | None)
+    anything: procmon.RunResult[str | bytes | None] = procmon.run("make", capture_output=captured, text=text)
+    anything = procmon.run("make", capture_output=True, text=True)
+    assert anything.returncode == 3
 
 
 @pytest.mark.usefixtures("command")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, cast
+from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 from ..driver.service import DriverService
 from ..errors import GateClosed, ProcmonError
@@ -30,11 +30,15 @@ INTERRUPT_GRACE_S = 0.25
 END_TIMEOUT_S = 5.0
 """How long the end of a tree may take once its processes have been terminated."""
 
-Output = str | bytes | None
+Arguments = str | PathLike[str] | Sequence[str | PathLike[str]]
+"""A command, as `subprocess` takes it."""
+
+OutputT = TypeVar("OutputT", bound=str | bytes | None, covariant=True)
+"""What was printed: text, bytes, not captured, or what a type checker cannot know."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class RunResult:
+class RunResult(Generic[OutputT]):
     r"""What came of a command that `procmon.run` ran.
 
     >>> import procmon
@@ -46,9 +50,9 @@ class RunResult:
     """The command, as it was given."""
     returncode: int
     """The exit status of the command itself; 0xC0000364 when it was blocked."""
-    stdout: Output
-    """What it and its descendants printed; None without ``capture_output``."""
-    stderr: Output
+    stdout: OutputT
+    """What it and its descendants printed, text or bytes; None without ``capture_output``."""
+    stderr: OutputT
     """The same of standard error."""
     decisions: tuple[Decision, ...]
     """Every decision, oldest first; with ``history=`` the latest ones only."""
@@ -79,6 +83,66 @@ class RunResult:
         return f"<RunResult status {status}: {allowed} allowed, {len(self.blocked)} blocked>"
 
 
+@overload
+def run(
+    argv: Arguments,
+    decide: Callback | Decider | None = None,
+    *,
+    capture_output: Literal[True],
+    text: Literal[True],
+    timeout: float | None = None,
+    check: bool = False,
+    cwd: str | PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    **monitor_options: object,
+) -> RunResult[str]: ...
+
+
+@overload
+def run(
+    argv: Arguments,
+    decide: Callback | Decider | None = None,
+    *,
+    capture_output: Literal[True],
+    text: Literal[False] = False,
+    timeout: float | None = None,
+    check: bool = False,
+    cwd: str | PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    **monitor_options: object,
+) -> RunResult[bytes]: ...
+
+
+@overload
+def run(
+    argv: Arguments,
+    decide: Callback | Decider | None = None,
+    *,
+    capture_output: Literal[False] = False,
+    text: bool = False,
+    timeout: float | None = None,
+    check: bool = False,
+    cwd: str | PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    **monitor_options: object,
+) -> RunResult[None]: ...
+
+
+@overload
+def run(
+    argv: Arguments,
+    decide: Callback | Decider | None = None,
+    *,
+    capture_output: bool,
+    text: bool = False,
+    timeout: float | None = None,
+    check: bool = False,
+    cwd: str | PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    **monitor_options: object,
+) -> RunResult[str | bytes | None]: ...
+
+
 def run(
     argv: str | PathLike[str] | Sequence[str | PathLike[str]],
     decide: Callback | Decider | None = None,
@@ -90,7 +154,7 @@ def run(
     cwd: str | PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
     **monitor_options: object,
-) -> RunResult:
+) -> RunResult[str | bytes | None]:
     r"""Run a command as `subprocess.run` does, and decide about each process of its tree before it runs.
 
     `decide` is a callback, a `Policy` or None, which allows everything. The call returns when the whole tree has ended,
@@ -150,7 +214,7 @@ def run(
         raise ProcmonError(f"{gate.name} ended ungated: its gate failed") from monitor.error
     decisions = tuple(monitor.history)
     tree = ProcessTree([*decisions, *gone])  # of several records of one process the last counts
-    result = RunResult(argv, command.returncode, stdout, stderr, decisions, tree)
+    result: RunResult[str | bytes | None] = RunResult(argv, command.returncode, stdout, stderr, decisions, tree)
     if check:
         result.check_returncode()
     return result
