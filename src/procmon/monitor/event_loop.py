@@ -1,5 +1,14 @@
 """The event loop on which callbacks that are coroutines run.
 
+The way of a coroutine. A worker calls the callback, which returns an awaitable. The worker puts it on the loop
+(`LoopThread.run`) and goes on with other jobs. When the awaitable is done, the loop's thread calls `on_done`, which
+queues the job again; the next free worker reads `result` or `error` and decides (`Workers._resume`, `Workers._run`).
+
+What is guaranteed. While the loop runs, `on_done` is called once for each awaitable that has started, also if it was
+cancelled. After a `cancel` that came before the start it is not called. `result` and `error` are written before
+`on_done` queues the job, so the worker that takes it from the queue needs no lock for them. Each awaitable is either
+awaited or closed.
+
 asyncio is imported when the first coroutine comes: most programs have none, and the import costs more than procmon's.
 """
 
@@ -21,8 +30,10 @@ __all__ = ["Awaiting", "LoopThread"]
 class Awaiting:
     """An awaitable that runs on a loop, or is on its way there.
 
-    The awaitable lies in `_box` until the loop's thread starts it or `cancel` closes it. Popping it is atomic, so
-    exactly one of the two gets it, and none is left "never awaited", also when the loop ends before it starts.
+    What can interleave. `cancel` may come from any thread, before the loop's thread has started the awaitable or after
+    that. The awaitable lies in the list `_box` until one of the two pops it. Popping is atomic, so exactly one of them
+    gets it: either the loop awaits it, and `cancel` cancels the task on the loop's thread, or `cancel` closes it, and
+    the loop finds the box empty. If the loop ends before it has started the awaitable, `cancel` closes it as well.
     """
 
     def __init__(self, awaitable: Awaitable[object], on_done: Callable[[], object]) -> None:
@@ -71,7 +82,12 @@ class Awaiting:
 
 
 class LoopThread:
-    """The user's loop, once `use` has named it; else one of our own, in a thread that starts when it is needed."""
+    """The user's loop, once `use` has named it; else one of our own, in a thread that starts when it is needed.
+
+    `_lock` makes `close` and `run` exclude each other: a coroutine is put on the loop before `close` stops it, and then
+    the `asyncio.Runner` cancels it, or `run` finds `_closed` set and raises. `_run` takes no lock: `run` holds it while
+    it waits for the thread to begin.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

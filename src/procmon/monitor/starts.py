@@ -20,7 +20,12 @@ __all__ = ["Starts"]
 
 @dataclass(slots=True, eq=False)
 class _Ticket:
-    """One call of ``next``: what it was given, and how it ended."""
+    """One call of ``next``: what it was given, and how it ended.
+
+    The helper thread writes `process`; the caller writes `wake`, `arrived` and `failed`, each with one assignment,
+    which is atomic. So an interrupt finds the ticket in one of three states: no process, a process that has not
+    arrived, or one that has.
+    """
 
     wake: Callable[[], object]
     """Called when there may be a process, if there was none."""
@@ -34,11 +39,21 @@ class _Ticket:
 
 
 class _StartQueue:
-    """What has come, and what was given. It does not know its `Starts`, which may be dropped.
+    """The processes that wait for an iteration, and those that were given. It has no reference to its `Starts`, so that
+    the garbage collector can drop that.
 
-    A process is taken from the queue by a helper thread, while the caller waits and may be interrupted. So taking is
-    not yet giving: the process stays with its ticket, and the caller says there, by setting one attribute, whether it
-    has it. The next call, whoever makes it, commits what has arrived, and takes again what was lost on the way.
+    The hand-over. A helper thread takes a process from the queue (`take`) while the caller waits, and Ctrl+C or a
+    cancellation may end that wait at any moment. So taking is not yet giving: the process stays with its ticket in
+    `tickets`, until the caller confirms it (`arrived`) or reports that it never got it (`failed`).
+
+    What is guaranteed. Each process is given to one caller. A process whose caller was interrupted before the
+    confirmation goes back to the head of `waiting`, in its old order, and the next `take` gives it again. A process
+    that was given stays in `tickets` until it has its verdict, so that `close` can answer what is left.
+
+    What can interleave. An interrupt can come before `take` has run: then `take` finds `failed`, and gives nothing. It
+    can come after `take` and before the confirmation: then `failed` is set on a ticket with a process, `tidy` wakes the
+    callers that wait, and the next `take` puts the process back. `lock` guards all but the tickets' own attributes. It
+    is reentrant for the reason of `HoldTable`'s. No verdict is given while it is held.
     """
 
     def __init__(self, engine: Engine) -> None:

@@ -1,9 +1,18 @@
 """Helper threads that run calls which must not run on the caller's thread, and waits that Ctrl+C can end.
 
-Ctrl+C is an exception in the main thread, between any two of its instructions; on Windows neither a wait for a lock nor
-a call into C hears it. A user's thread that holds one of the monitor's locks could be thrown out with the lock still
-taken, and in a call of a gate or a sink it could hang for good. So it does neither: `run_in_thread` has a helper thread
-make the call, and waits. Ctrl+C ends the wait, not the call: that is made once, and to its end.
+The problem. Python raises KeyboardInterrupt in the main thread, between any two of its instructions. On Windows it does
+not interrupt a wait for a lock or a call into C. If the main thread took one of the monitor's locks, an interrupt could
+leave the lock taken for ever. If it called a gate or a sink, Ctrl+C could not end a call that hangs.
+
+The answer. `run_in_thread` has a helper thread make the call, and the caller waits. KeyboardInterrupt is raised only in
+the main thread, so a helper thread is never interrupted, and the locks that it takes are always released.
+
+What is guaranteed. The call is made at most once. Once a helper thread has it, the call runs to its end, also when
+Ctrl+C ends the wait for it. What the call returns or raises is then dropped.
+
+What can interleave. An interrupt in `submit`, before the helper thread has the call, means that the call is not made.
+If it comes between taking an idle thread and handing it the call, that thread is lost to the pool: it waits on, and
+ends with the program. This costs one idle thread and nothing else, so `submit` does not try to prevent it.
 """
 
 import os
@@ -42,8 +51,13 @@ def is_own() -> bool:
 class Signal:
     """An event that is set once. Ctrl+C ends a wait for it, and harms no other wait.
 
-    `threading.Event` is made of Python-level locks, which an exception in the middle of a wait can leave locked. Here
-    is one lock, taken until the event is set; a waiter that gets it gives it back at once.
+    `threading.Event` uses locks in Python code, which an interrupt in the middle of a wait can leave taken. Here is one
+    lock, which is taken until the event is set. A waiter that gets the lock releases it at once for the next one.
+
+    What can interleave. An interrupt between the two leaves the lock taken, and no other waiter gets it any more. But
+    `set` writes `is_set` before it releases the lock, and each waiter looks at `is_set` after `SLICE_S` at the latest.
+    So every wait ends, at worst a slice late. `set` may be called by several threads: the lock counts nothing, and a
+    second release is an error that is suppressed.
     """
 
     def __init__(self) -> None:
@@ -81,7 +95,11 @@ def wait_for(condition: threading.Condition, predicate: Callable[[], bool], time
 
 
 class Call(Generic[T]):
-    """One call that a helper thread makes: its result, or what it raised."""
+    """One call that a helper thread makes: its result, or what it raised.
+
+    The helper thread writes the result before it sets `done`, and other threads read the result after `done`. So they
+    need no lock.
+    """
 
     def __init__(self, function: Callable[[], T]) -> None:
         self._function: Callable[[], T] | None = function
@@ -110,11 +128,18 @@ class Call(Generic[T]):
 
 
 class _PoolThread:
-    """A helper thread: makes one call after the other, and ends when there was none for a while.
+    """A helper thread: it makes one call after the other, and ends after `IDLE_S` without one.
 
-    Whoever takes it out of `_idle` gives it exactly one call. That rule also settles the race at its end: the thread
-    that has waited long enough takes itself out. If it finds itself gone, a caller has taken it and will put a call,
-    so it waits on. Taking from a deque is atomic, so one of the two gets it, and no call is put into a dead thread.
+    What is guaranteed. A caller that takes the thread out of `_idle` puts exactly one call into its queue, and only
+    such a caller does. The thread adds itself to `_idle` when it has made the call. So a call never waits behind
+    another one, and no two callers share a thread.
+
+    The race at the end. A caller may take the thread at the moment at which its wait times out. The thread ends only if
+    it can remove itself from `_idle` first. If it is not there, a caller has taken it and is about to put a call, so
+    the thread waits on. `deque.pop` and `deque.remove` are atomic, so exactly one of the two succeeds, and no call is
+    put into the queue of a thread that has ended.
+
+    The thread refers to no call while it waits (`del run`): what a call refers to may be waiting to be collected.
     """
 
     def __init__(self, call: Call[T]) -> None:
@@ -139,11 +164,11 @@ class _PoolThread:
 _idle: deque[_PoolThread] = deque()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_idle.clear)  # threads are not forked
+    os.register_at_fork(after_in_child=_idle.clear)  # a forked child has none of these threads
 
 
 def submit(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Call[T]:
-    """Have a helper thread make the call soon; where none can be started (the program ends), the caller makes it."""
+    """Have a helper thread make the call soon. Where none can be started (the program ends), the caller makes it."""
     call = Call(lambda: function(*args, **kwargs))
     try:
         _idle.pop().calls.put(call.run)
@@ -168,9 +193,9 @@ def run_in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -
 
 
 async def run_in_thread_async(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The same for coroutines; a cancellation ends the wait.
+    """The same for coroutines; a cancellation ends the wait, not the call.
 
-    `asyncio.to_thread` will not do: the end of the program waits for its threads.
+    `asyncio.to_thread` is no alternative: the end of the program waits for its threads, also for one that hangs.
     """
     import asyncio  # here: a program without coroutines does not need it
 
@@ -185,5 +210,5 @@ async def run_in_thread_async(function: Callable[P, T], *args: P.args, **kwargs:
 
     call = submit(work)
     await done.wait()
-    call.done.wait()  # the helper thread is leaving `work`
+    call.done.wait()  # this blocks the loop for a moment only: the helper thread runs no more of the caller's code
     return call.result()
