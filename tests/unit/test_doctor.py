@@ -9,7 +9,7 @@ import pytest
 import procmon
 from procmon import ALLOW, BLOCK
 from procmon.cli import doctor
-from procmon.cli.rules import GuardState, read_guard_state, write_guard_state
+from procmon.cli.live_policy import GuardState, read_guard_state, write_guard_state
 from procmon.driver.info import DriverInfo
 from procmon.driver.service import DriverState, DriverStatus
 from procmon.win32.machine import CodeIntegrity

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from policies import problems, rule
 from procmon import ALLOW, Policy, PolicyError, ProcessHelper
 from procmon.policy.conditions import Condition, Globs
-from procmon.policy.lint import CRITICAL_NAMES, _accepts, _covers, _Earlier, is_critical
+from procmon.policy.critical import CRITICAL_NAMES, is_critical
+from procmon.policy.lint import _accepts, _covers, _Earlier
 from procmon.policy.rules import Rule
 from procmon.util.paths import lowercase
 

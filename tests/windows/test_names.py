@@ -195,7 +195,7 @@ def test_every_library_comes_from_the_system_directory(tmp_path: Path) -> None:
 def test_the_environment_does_not_say_where_critical_processes_are() -> None:
     code = (
         "import os; os.environ['SystemRoot'] = os.environ['windir'] = r'c:\\planted'\n"
-        "from procmon.policy.lint import is_critical\n"
+        "from procmon.policy.critical import is_critical\n"
         "from procmon.util.paths import lowercase\n"
         "from procmon.win32.files import system_folder\n"
         "print(is_critical(lowercase(system_folder()) + r'\\lsass.exe'))\n"

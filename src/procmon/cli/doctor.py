@@ -17,7 +17,7 @@ from ..errors import DriverFileMissing, DriverNotInstalled, DriverNotRunning, Pr
 from ..util.pages import page
 from ..util.printable import printable
 from ..win32 import kernel, machine, process
-from .rules import GuardState, read_guard_state
+from .live_policy import GuardState, read_guard_state
 
 __all__ = ["Finding", "Machine", "examine"]
 

@@ -21,9 +21,9 @@ from ..policy.policy import Policy
 from ..records import Verdict
 from .allow_all import AllowAll
 from .answers import Answers, Inspect, look_up
+from .live_policy import Reloader, in_words, load_policy, write_guard_state
 from .prompts import Keyboard, open_keyboard
 from .results import Results
-from .rules import Reloader, in_words, load_policy, write_guard_state
 from .screen import Screen
 from .session import Session
 from .statuses import BROKEN_PIPE, INTERRUPTED

@@ -1,7 +1,6 @@
 """What is wrong with rules that are well written: they harm Windows, never decide, or hardly do what was meant."""
 
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -9,9 +8,8 @@ from ..errors import Problem
 from ..records import ProcessHelper, Verdict
 from ..system.ancestry import Ancestry
 from ..util.globs import WILDCARD, last_part
-from ..util.paths import lowercase
-from ..win32.files import system_folder
 from .conditions import Bound, Condition, Globs, Group, Part, best_clause
+from .critical import CRITICAL_PATHS
 from .facts import PATH_FACTS, Facts
 from .index import ByText, ImageIndex
 from .parser import Mistake, RuleSet, located
@@ -20,28 +18,10 @@ from .spelling import invisible_in
 from .toml_positions import Path
 from .value_checks import doubt_about
 
-__all__ = ["CRITICAL_NAMES", "is_critical", "lint"]
-
-CRITICAL_NAMES = (
-    "smss.exe", "csrss.exe", "wininit.exe", "winlogon.exe", "services.exe", "lsass.exe", "logonui.exe", "dwm.exe",
-    "fontdrvhost.exe", "conhost.exe", "werfault.exe", "wermgr.exe",
-)  # fmt: skip
-"""Of the system directory: without these Windows, or every console program, stops. The driver never holds them."""
+__all__ = ["lint"]
 
 MANY = 10_000
 """Rules above which a load does not look for rules that never decide; ``procmon-gate policy check`` always does."""
-
-_SYSTEM32 = lowercase(system_folder()) if sys.platform == "win32" else r"c:\windows\system32"
-"""By Windows' own answer: an environment variable is for the user to set, and decides nothing that is spared."""
-
-_CRITICAL = [rf"{_SYSTEM32}\{name}" for name in sorted(CRITICAL_NAMES)]
-_TWINS = _SYSTEM32.rpartition("\\")[0] + r"\syswow64"
-_SPARED = frozenset([*_CRITICAL, *(rf"{_TWINS}\{name}" for name in CRITICAL_NAMES)])
-
-
-def is_critical(path: str) -> bool:
-    """The image, in the spelling of `lowercase`, is one that a policy must not block, or its 32-bit twin."""
-    return path in _SPARED
 
 
 def lint(rules: RuleSet, *, thorough: bool) -> list[Problem]:
@@ -71,7 +51,7 @@ def _place(rule: Rule, *more: str | int) -> Path:
 def _critical(rules: RuleSet) -> Iterator[Mistake]:
     by_image = ImageIndex(rules.rules)
     harmed: dict[int, tuple[Rule, str, bool]] = {}
-    for path in _CRITICAL:
+    for path in CRITICAL_PATHS:
         facts = Facts(ProcessHelper(pid=0, parent_pid=0, image_name=path), Ancestry(), None)
         for rule in by_image.at(path):
             if not all(part.holds(facts) for part in rule.conditions if part.facts == {"image"}):

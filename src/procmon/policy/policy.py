@@ -24,11 +24,12 @@ from ..records import DecidedBy, Decision, ProcessHelper, Verdict
 from ..system.ancestry import Ancestry, Lookup
 from ..util.log import logger
 from ..util.paths import lowercase
+from .critical import is_critical
 from .explain import Explanation, Step, explain
 from .facts import Details, DetailsLookup, Facts
 from .files import Stamp, read_files, stamp
 from .index import ImageIndex
-from .lint import is_critical, lint
+from .lint import lint
 from .parser import RuleSet, Source, read_policy
 from .rules import Rule, verdict_word
 

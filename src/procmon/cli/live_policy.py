@@ -77,17 +77,17 @@ class Reloader:
         if gone != self._gone:
             self._gone = gone
             for path in gone:
-                self._say(f"{path} is gone; the rules stay, version {self._policy.version}")
+                self._report(f"{path} is gone; the rules stay, version {self._policy.version}")
         if not self._policy.has_changed():
             return
         try:
             self._policy.reload()
-            self._say(f"reloaded: {in_words(self._policy)}")
+            self._report(f"reloaded: {in_words(self._policy)}")
             self._loaded(self._policy)
         except (ProcmonError, ValueError) as error:  # a broken file, or rules that the driver does not take
-            self._say(f"{error}: version {self._policy.version}")
+            self._report(f"{error}: version {self._policy.version}")
 
-    def _say(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         data = {"message": text, "version": self._policy.version}
         self._screen.event("policy", "\n".join(map(printable, text.split("\n"))), data)
 

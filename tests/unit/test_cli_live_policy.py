@@ -9,8 +9,8 @@ import pytest
 import procmon
 from commandline import Scene, two
 from procmon import BLOCK, audit
-from procmon.cli import main, rules
-from procmon.cli.rules import Reloader
+from procmon.cli import live_policy, main
+from procmon.cli.live_policy import Reloader
 from procmon.cli.screen import Screen
 
 
@@ -45,7 +45,7 @@ class TestPolicies:
             return False
 
         monkeypatch.setattr(procmon.Policy, "has_changed", hang)
-        monkeypatch.setattr(rules, "LOOK_EVERY_S", 0.0)
+        monkeypatch.setattr(live_policy, "LOOK_EVERY_S", 0.0)
         reload = Reloader(procmon.Policy.load(policy), Screen(io.StringIO()))
         reload()
         reload()  # the first has not returned, so this one begins nothing
