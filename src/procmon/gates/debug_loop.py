@@ -29,7 +29,6 @@ __all__ = ["DebugLoop"]
 
 _LOADER_BREAKPOINTS = (0x80000003, 0x4000001F)  # STATUS_BREAKPOINT, and STATUS_WX86_BREAKPOINT of a 32-bit process
 _BAD_HANDLE_STATUSES = (0xC0000008, 0xC0000235)  # STATUS_INVALID_HANDLE, STATUS_HANDLE_NOT_CLOSABLE
-_NARROW_END = 1 << 32  # addresses below are those of a 32-bit process' half
 _CONTROL_C_SLICE = 0.25  # seconds; a lock of Python's is not interrupted by Ctrl+C on Windows
 
 
@@ -74,9 +73,9 @@ def _blocked(process: _Process, else_it: str) -> bool:
     return True
 
 
-def _unmark(handle: int, peb: int) -> bool:
+def _unmark(info: debug.CreateProcessInfo, peb: int) -> bool:
     try:
-        win32_process.clear_debugged_mark(handle, peb)
+        win32_process.clear_debugged_mark(info.process, peb, info.image_base or 0)
     except OSError as error:
         logger.debug("clear_debugged_mark: %s", error)
         return False
@@ -325,7 +324,7 @@ class DebugLoop:
         exempt = first and not attached and not self._include_first
         flags = ProcessFlags.RUNNING_BEFORE if attached else ProcessFlags.EXEMPT if exempt else ProcessFlags(0)
         basics = asked(win32_process.basics, info.process)
-        marked = basics is None or not _unmark(info.process, basics.peb)
+        marked = basics is None or not _unmark(info, basics.peb)
         record = describe(
             info.process,
             event.pid,
@@ -364,7 +363,7 @@ class DebugLoop:
         if library.file:
             Handle(library.file).close()
         process = self._living.get(pid)
-        if process is not None and not process.narrow_ntdll and 0 < (library.base or 0) < _NARROW_END:
+        if process is not None and not process.narrow_ntdll and 0 < (library.base or 0) < win32_process.NARROW_END:
             process.narrow_ntdll = library.base or 0
 
     def _is_ours(self, pid: int, exception: debug.ExceptionInfo) -> bool:

@@ -78,6 +78,7 @@ class CreateProcessInfo(ctypes.Structure):
     ]
     file: int | None
     process: int
+    image_base: int | None
 
 
 class LoadDllInfo(ctypes.Structure):

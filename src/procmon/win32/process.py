@@ -20,6 +20,7 @@ from .codes import (
 )
 
 __all__ = [
+    "NARROW_END",
     "Listed",
     "Peb",
     "ProcessBasics",
@@ -38,6 +39,9 @@ __all__ = [
     "running",
     "start_address",
 ]
+
+NARROW_END = 1 << 32
+"""Addresses below are those of a 32-bit process' half."""
 
 _POINTER = ctypes.sizeof(ctypes.c_void_p)
 _PATH_SIZES = (512, 32768)
@@ -270,13 +274,14 @@ class Peb(NamedTuple):
     """8 in the one of a 64-bit process, and in the first of a 32-bit process on a 64-bit Windows; else 4."""
 
 
-def pebs(process: SupportsInt, peb: int = 0) -> list[Peb]:
+def pebs(process: SupportsInt, peb: int = 0, image: int = 0) -> list[Peb]:
     """Its PEBs; a 32-bit Python is given the 32-bit one and has no other. `peb`: the address of the first, if known.
 
+    `image`: that of its executable, if known: a 32-bit one lies below 4 GiB, and above that there is no second PEB.
     Needs PROCESS_QUERY_LIMITED_INFORMATION. Raises: OSError.
     """
     found = [Peb(peb or basics(process).peb, _POINTER)]
-    if _POINTER == 8:
+    if _POINTER == 8 and image < NARROW_END:
         wow64 = ctypes.c_uint64()
         nt.query_process(process, nt.PROCESS_WOW64_INFORMATION, ctypes.byref(wow64), 8)
         if wow64.value == 1:  # Wine's answer is no address, only that there is one: a page behind the other
@@ -311,12 +316,12 @@ def start_address(process: SupportsInt) -> int:
     return int.from_bytes(information.raw[:_POINTER], "little")
 
 
-def clear_debugged_mark(process: SupportsInt, peb: int) -> None:
+def clear_debugged_mark(process: SupportsInt, peb: int, image: int = 0) -> None:
     """Take BeingDebugged out of its PEBs: its loader neither stops for a debugger nor sets up the slow debug heap.
 
-    `peb` is the address of its PEB. Needs PROCESS_VM_WRITE and PROCESS_VM_OPERATION.
+    `peb` and `image` are as in `pebs`. Needs PROCESS_VM_WRITE and PROCESS_VM_OPERATION.
     """
-    for each in pebs(process, peb):
+    for each in pebs(process, peb, image):
         memory.write(process, each.address + 2, b"\0")
 
 
