@@ -45,7 +45,7 @@ WINDOWS = sys.platform == "win32"
 
 
 DRIVERS = ["x64", "x86", "arm64", "wine", "host"]
-FOR_TESTS = ["wine-release", "client-x64", "client-x86"]  # the last two: a program, which Wine runs in both bitnesses
+FOR_TESTS = ["wine-release", "client-x64", "client-x86", "kernel-address-undefined", "kernel-thread"]
 
 
 def build_drivers(variants: Sequence[str], debug: bool = False) -> None:

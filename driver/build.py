@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-__all__ = ["DRIVERS", "FOR_TESTS", "VARIANTS", "BuildError", "build", "host_program", "kernel_program", "sources"]
+__all__ = ["DRIVERS", "FOR_TESTS", "VARIANTS", "BuildError", "build", "host_program", "sources"]
 
 DRIVER = Path(__file__).resolve().parent
 PROJECT = DRIVER.parent
@@ -202,9 +202,25 @@ def _client(architecture: str, *, debug: bool) -> Recipe:
     )
 
 
+def _kernel(variant: str) -> Recipe:
+    """A program: core and wdm, as they are, on a kernel that is made up (driver/host/kernel)."""
+    folder = DRIVER / "host" / "kernel"
+    checks = [f"-fsanitize={','.join(variant.split('-')[1:])}", "-fno-sanitize-recover=all"]
+    headers = [f"-I{folder}", "-fshort-wchar", "-fno-strict-aliasing"]
+    return Recipe(
+        folder=variant,
+        file="scenarios",
+        compiler="clang++",
+        sources=(*_glob("core"), *_glob("wdm"), *_glob("host/kernel")),
+        compile_flags=(*LANGUAGE, *WARNINGS, *headers, "-O1", "-g", "-fno-omit-frame-pointer", "-pthread", *checks),
+        link_flags=("-pthread", *checks),
+    )
+
+
 DRIVERS = (*ARCHITECTURES, "wine")
 VARIANTS = (*DRIVERS, "host")
-FOR_TESTS = ("wine-release", "client-x64", "client-x86")  # not built unless they are asked for
+KERNELS = ("kernel-address-undefined", "kernel-thread")  # made-up ones, under these sanitizers
+FOR_TESTS = ("wine-release", "client-x64", "client-x86", *KERNELS)  # not built unless they are asked for
 
 
 def build(variants: Iterable[str] = VARIANTS, *, debug: bool = False, output: Path = OUTPUT) -> dict[str, Path]:
@@ -225,6 +241,8 @@ def _recipe(variant: str, debug: bool) -> Recipe:
         return _library(debug=debug)
     if variant.startswith("client-"):
         return _client(variant.removeprefix("client-"), debug=debug)
+    if variant in KERNELS:
+        return _kernel(variant)
     return _wine_driver(debug=debug) if variant == "wine" else _driver(variant, debug=debug)
 
 
@@ -244,25 +262,6 @@ def host_program(name: str, sanitizers: Sequence[str] = (), *, output: Path = OU
         compiler="clang++",
         sources=(*sources("host"), main),
         compile_flags=(*LANGUAGE, *WARNINGS, "-O1", "-g", "-fno-omit-frame-pointer", "-pthread", *checks),
-        link_flags=("-pthread", *checks),
-    )
-    return _make(recipe, output)
-
-
-def kernel_program(sanitizers: Sequence[str] = (), *, output: Path = OUTPUT) -> Path:
-    """Builds driver/host/kernel: core and wdm, as they are, on a kernel that is made up; answers the program's path.
-
-    Raises: BuildError.
-    """
-    folder = DRIVER / "host" / "kernel"
-    checks = [f"-fsanitize={','.join(sanitizers)}", "-fno-sanitize-recover=all"] if sanitizers else []
-    headers = [f"-I{folder}", "-fshort-wchar", "-fno-strict-aliasing"]
-    recipe = Recipe(
-        folder="-".join(["kernel", *sanitizers]),
-        file="scenarios",
-        compiler="clang++",
-        sources=(*_glob("core"), *_glob("wdm"), *_glob("host/kernel")),
-        compile_flags=(*LANGUAGE, *WARNINGS, *headers, "-O1", "-g", "-fno-omit-frame-pointer", "-pthread", *checks),
         link_flags=("-pthread", *checks),
     )
     return _make(recipe, output)
@@ -472,7 +471,7 @@ def _ddk() -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; answers the exit status."""
     parser = argparse.ArgumentParser(prog="build.py", description="Build the driver and its core.")
-    known = f"of {', '.join([*VARIANTS, *FOR_TESTS])}; default: all but the last three"
+    known = f"of {', '.join([*VARIANTS, *FOR_TESTS])}; default: all but the last five"
     parser.add_argument("variants", nargs="*", metavar="VARIANT", help=known)
     parser.add_argument("--debug", action="store_true", help="with symbols and without optimisation, in x64-debug/ ...")
     options = parser.parse_args(arguments)

@@ -292,7 +292,7 @@ def program_ends(hang: str, *, stop_timeout: float, exit_timeout: float, presses
         creationflags=getattr(subprocess, "CREATE_NEW_CONSOLE", 0),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     ended = time.time()
     assert done.returncode == 0, done.stderr
@@ -309,10 +309,7 @@ def check_exit(hang: str) -> None:
 
 def check_real_ctrl_c(hang: str) -> None:
     """The system's own Ctrl+C ends a stop that hangs; pressed once more, the end of the program, which hangs, too."""
-    took: list[tuple[float, float]] = []
-    while len(took) < ATTEMPTS:
-        said = program_ends(hang, stop_timeout=20, exit_timeout=50, presses=True)
-        took.append((said["pressed 1"] - said["heard"], said["pressed 2"]))
-        if max(took[-1]) < SOON:
-            return
-    raise AssertionError(f"{hang}: Ctrl+C was heard after {took} s")
+    limit = 20.0  # seconds; a stop that does not hear it takes longer, and so does the end of the program
+    said = program_ends(hang, stop_timeout=2 * limit, exit_timeout=2 * limit, presses=True)
+    heard, ended = said["pressed 1"] - said["heard"], said["pressed 2"]
+    assert heard < limit and ended < limit, f"{hang}: {heard:.1f} s to a stop's end, {ended:.1f} s to the program's"

@@ -58,7 +58,11 @@ RINGS = [
         in_windows=True,
         jobs=6,
     ),
-    Ring("core", "the driver's core, as a library of this machine", ("x64", "x86", "arm64", "wine", "host")),
+    Ring(
+        "core",
+        "the driver's core, as a library of this machine",
+        ("x64", "x86", "arm64", "wine", "host", "kernel-address-undefined", "kernel-thread"),
+    ),
     Ring("unit", "Python alone", jobs=3),
     Ring("examples", "each example, as a person runs it"),
     Ring("fleet", "a policy replayed over many logs, on a cluster of Dask", python=fleet_venv),
