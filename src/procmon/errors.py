@@ -89,7 +89,7 @@ class ControllerBusy(DriverError):
 
 
 class GateClosed(ProcmonError):
-    """The gate was closed, so it neither holds nor answers any more."""
+    """The gate was closed: it holds and answers nothing any more."""
 
 
 class VerdictError(ProcmonError):
@@ -142,9 +142,9 @@ class Problem:
     advice: str
     """What to write instead."""
     fatal: bool = True
-    """The policy cannot be used with it; False: it can, but does not say what was meant."""
+    """True: the policy cannot be used; False: it can, but probably does not do what was meant."""
     source: str = ""
-    """The file that has it, where a policy consists of several; "" where it is one."""
+    """The file, where a policy has several; "" where it has one."""
 
     def __str__(self) -> str:
         file = f"{self.source}, " if self.source else ""
@@ -152,7 +152,7 @@ class Problem:
 
 
 class AuditError(ProcmonError):
-    """An audit log that is not there, or cannot be written."""
+    """An audit log does not exist, or cannot be written."""
 
 
 class PolicyError(ProcmonError):
@@ -164,4 +164,4 @@ class PolicyError(ProcmonError):
 
 
 class PolicyWarning(UserWarning):
-    """Something in a policy, or in ``match=``, that is valid and hardly does what was meant."""
+    """Something in a policy, or in ``match=``, that is valid but probably does not do what was meant."""

@@ -1,7 +1,7 @@
 """The values that travel through procmon: which process starts, and what was decided about it.
 
-All are immutable, compare by identity of what they describe, print on one line, and turn into plain dictionaries for
-JSON with ``as_dict``. They import on every operating system.
+All are immutable, have a repr of one line, and become plain dictionaries for JSON with ``as_dict``. Two records of one
+process are equal. They import on every operating system.
 """
 
 import enum
@@ -64,7 +64,7 @@ class DecidedBy(enum.Enum):
     DEFAULT = "default"
     """No callback had an opinion."""
     ERROR = "error"
-    """A callback raised, or returned nonsense: the monitor's ``on_error``."""
+    """A callback raised, or returned an invalid value: the monitor's ``on_error``."""
     DEADLINE = "deadline"
     """A callback outlasted the monitor's ``deadline``: its ``on_deadline``."""
     USER = "user"
@@ -150,7 +150,7 @@ class ProcessFlags(enum.IntFlag):
     PARENT_CLAIMED = 0x400
     """Its parent is not its creator, which chose the parent; Windows does so at an elevation."""
     TERMINATE_FAILED = 0x800
-    """It was blocked and could not be terminated yet: it stays held, and is tried again every second."""
+    """It was blocked and could not be terminated yet: it stays held, and the driver tries again every second."""
     TAMPERED = 0x1000
     """The gate found other code in its memory than its file has."""
     WRITE_OPEN = 0x2000
@@ -204,7 +204,7 @@ class ProcessHelper:
     flags: ProcessFlags = ProcessFlags(0)
     """Further facts."""
     exited: bool = False
-    """It is gone; a gate that reports exits gives the record once more with this set."""
+    """It has exited; a gate that reports exits gives the record once more with this set."""
     exit_status: int | None = None
     """Its exit status (unsigned 32 bits); None while it runs or when it is not known."""
     exited_at: datetime | None = None

@@ -68,7 +68,7 @@ class TestPolicies:
         assert f"version {version}; Ctrl+C ends it" in out
         assert [each.policy for each in audit.read(log)] == [version, version]
 
-    def test_a_policy_that_hardly_means_what_it_says_is_shown_to_do_so(
+    def test_the_warnings_of_a_policy_are_shown(
         self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         policy.write_text("mode = 'enforce'\n" + 2 * "[[rule]]\nimage = 'a.exe'\nverdict = 'block'\n", encoding="utf-8")

@@ -128,7 +128,7 @@ def test_a_policy_is_a_callback(gate: procmon.SimulatedGate) -> None:
         ("%TEMP%/*", "variables .* are not replaced"),
     ],
 )
-def test_a_match_that_hardly_is_meant_is_warned_of(
+def test_a_doubtful_match_is_warned_of(
     gate: procmon.SimulatedGate, match: str, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with procmon.Monitor(gate) as monitor, pytest.warns(procmon.PolicyWarning, match=said) as caught:

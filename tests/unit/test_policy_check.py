@@ -153,7 +153,7 @@ class TestMistakes:
             ("user = 'ann@example.com'", "users are named DOMAIN\\name; write what whoami prints"),
         ],
     )
-    def test_what_hardly_can_be_meant_is_warned_of(self, text: str, said: str) -> None:
+    def test_doubtful_values_are_warned_of(self, text: str, said: str) -> None:
         [problem] = Policy.check(rule(text + "\nverdict = 'ask'"))
         assert said in str(problem)
         assert not problem.fatal

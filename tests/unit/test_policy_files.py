@@ -239,7 +239,7 @@ class TestSeveralFiles:
         assert before.decide(process("c:/a.exe")).policy == before.version
 
 
-def test_what_hardly_can_be_meant_is_printed_and_logged(policy_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_warnings_are_printed_and_logged(policy_file: Path, caplog: pytest.LogCaptureFixture) -> None:
     policy_file.write_text("[[rule]]\nimage = 'notepad'\nverdict = 'block'\n", encoding="utf-8")
     with pytest.warns(procmon.PolicyWarning, match='line 2, column 9: "notepad" would have to be the whole name'):
         policy = Policy.load(policy_file)

@@ -202,7 +202,7 @@ class TestAllowAll:
         allow_all, notes, now = self.made(path, {str(tmp_path): ["Users"]})
         for now[0] in (1.0, 2.0, 3.0):
             assert not allow_all.has_changed() and not allow_all.active
-        assert notes == [f"{path} is not believed: Users can change {tmp_path}"]
+        assert notes == [f"{path} is ignored: Users can change {tmp_path}"]
 
 
 def test_guard_lets_everything_run_while_the_file_is_there(tmp_path: Path) -> None:

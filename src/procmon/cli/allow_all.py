@@ -1,7 +1,7 @@
-r"""The way out of a policy that locks the machine: the file ``%ProgramData%\procmon-gate\allow-all``.
+r"""The emergency switch for a policy that locks the machine: the file ``%ProgramData%\procmon-gate\allow-all``.
 
 While it is there, `guard` lets every process run. Only administrators can make it: the folder is made by
-``procmon-gate service install`` with rights for them alone, and a file that others can write is not believed.
+``procmon-gate service install`` with rights for them alone, and a file that others can write is ignored.
 """
 
 import sys
@@ -61,11 +61,11 @@ class AllowAll:
                 return False
             others = self._others(str(path))
         except OSError as error:
-            return self._refuse(f"{path} is not believed: {error}")
+            return self._refuse(f"{path} is ignored: {error}")
         if not others:
             return True
         where, who = next(iter(others.items()))
-        return self._refuse(f"{path} is not believed: {', '.join(who)} can change {where}")
+        return self._refuse(f"{path} is ignored: {', '.join(who)} can change {where}")
 
     def _refuse(self, why: str) -> bool:
         if why != self._refused:

@@ -33,7 +33,7 @@ class Finding:
 
     topic: str
     good: bool | None
-    """False: something does not work like this. None: it is so, and may be meant."""
+    """False: something does not work because of it. None: it may be intended."""
     state: str
     advice: str = ""
     """What to do about it."""
@@ -69,7 +69,7 @@ class Machine(Protocol):
 
 
 class ThisMachine:
-    """The real one."""
+    """This machine."""
 
     windows = platform.platform(terse=True) if sys.platform == "win32" else None
     wine = kernel.is_wine()

@@ -26,7 +26,7 @@ LOOK_EVERY_S = 1.0
 
 
 def load_policy(paths: Sequence[Path], screen: Screen) -> Policy:
-    """Load the files and folders of ``--policy``, and show what in them hardly can be meant.
+    """Load the files and folders of ``--policy``, and show their warnings.
 
     Raises: PolicyError.
     """
@@ -42,7 +42,7 @@ def in_words(policy: Policy) -> str:
 
 
 class Reloader:
-    """Reads a policy again when its files have changed, in a thread of its own: a share that is gone may hang.
+    """Reads a policy again when its files have changed, in a thread of its own, because a read from a share may hang.
 
     Call it a few times a second. `loaded` gets the policy after each change; if the files are broken or gone, the old
     rules stay, and a line says so.
@@ -105,7 +105,7 @@ class GuardState:
 
 
 def write_guard_state(policy: Policy, path: Path | None = None) -> None:
-    """Write which policy decides, for `doctor`; a disk that refuses changes nothing about the decisions."""
+    """Write which policy decides, for `doctor`. An error of the disk is ignored: the decisions do not depend on it."""
     state = GuardState(os.getpid(), policy.version, in_words(policy), datetime.now(UTC).isoformat(timespec="seconds"))
     with suppress(OSError, ProcmonError):
         if path is None:

@@ -105,8 +105,8 @@ and can be sent to others."""
 
 SELFTEST = """\
 Start programs that every Windows has, hold, allow and block them, and check
-what they did. Prints a table, and writes a JSON file that a bug report can
-carry: it has no names of users or computers."""
+what they did. Prints a table, and writes a JSON file for bug
+reports, without names of users or computers."""
 
 EXPLAIN_MORE = """\
 Nothing is looked up on this machine: a fact without its option is not known,
@@ -158,7 +158,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_driver(commands)
     _add_service(commands)
     _add_selftest(commands)
-    _add(commands, "doctor", "say what is missing on this machine, and what to do about it")
+    _add(commands, "doctor", "show what is missing on this machine, and what to do about it")
     options, unknown = parser.parse_known_args(arguments)
     mine: Parser = options.parser
     if unknown:
@@ -277,7 +277,7 @@ def _add_guard(commands: "Commands") -> None:
 
 def _add_deciding(parser: "Parser", policy: str) -> None:
     parser.add_argument("--policy", metavar="FILE", type=Path, action="append", default=[], help=policy)
-    text = "only say what would be done, and let everything run"
+    text = "only show what would be done, and let everything run"
     parser.add_argument("--audit", action="store_true", help=text)
     text = f"how long a process is held, and a question stays open, at most; 0 is no limit (default: {HOLD_S:.0f})"
     parser.add_argument("--hold", metavar="SECONDS", type=_seconds, default=HOLD_S, help=text)
@@ -289,7 +289,7 @@ def _add_deciding(parser: "Parser", policy: str) -> None:
 
 
 def _add_answers(parser: "Parser") -> None:
-    text = "the file of answers that are kept: rules that are asked before those of --policy; made if it is missing"
+    text = "the file of kept answers: rules that come before those of --policy; created if it is missing"
     parser.add_argument("--answers", metavar="FILE", type=Path, help=text)
 
 
@@ -315,7 +315,7 @@ def _add_report(commands: "Commands") -> None:
 
 
 def _add_selftest(commands: "Commands") -> None:
-    what = "try on this machine what procmon promises, in less than a minute"
+    what = "check on this machine what procmon guarantees, in less than a minute"
     selftest = _add(commands, "selftest", what, SELFTEST)
     text = "also over the driver, which is installed and started where it is not; needs an administrator"
     selftest.add_argument("--driver", action="store_true", help=text)

@@ -121,14 +121,14 @@ class Questions:
             return
         started_by = self._parent_of(process)
         self._screen.line(question_lines(process, datetime.now(UTC), started_by, rule, self._screen, message))
-        deaf_until = time.monotonic() + KEY_DEBOUNCE_S
+        keys_count_from = time.monotonic() + KEY_DEBOUNCE_S
         shown, always, verdict = "", "", None
         while verdict is None and self._monitor.running and process in self._monitor.pending:
             if (question := self._question(process, since, always)) != shown:
                 self._screen.ask(question)
                 shown = question
             key = self._keyboard.key(TICK_S).lower()
-            if key and time.monotonic() >= deaf_until:
+            if key and time.monotonic() >= keys_count_from:
                 always, verdict = self._answered(process, key, always)
         self._screen.ask("")
         if verdict is not None:

@@ -1,4 +1,4 @@
-"""What a command's tree came to, for ``run --tree`` and ``run --summary``: printed at the end, in place of lines."""
+"""The results of a command's tree, for ``run --tree`` and ``run --summary``: printed at the end, in place of lines."""
 
 from collections import defaultdict
 from dataclasses import dataclass

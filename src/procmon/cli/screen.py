@@ -91,7 +91,7 @@ class Screen:
         return f"\x1b[{COLOURS[name]}m{text}\x1b[0m" if self.colours and text else text
 
     def write(self, decision: Decision, /) -> None:
-        """Print a decision; as a sink of `Monitor`."""
+        """Print a decision; `Monitor` calls it as a sink."""
         if decision.by is DecidedBy.NO_CONTROLLER:
             self.started_before += 1  # it runs since before this session, which has decided nothing about it
             return

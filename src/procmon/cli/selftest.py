@@ -1,4 +1,4 @@
-"""``procmon-gate selftest``: tries on this machine what procmon promises, with programs that are there.
+"""``procmon-gate selftest``: checks on this machine what procmon guarantees, with programs that every Windows has.
 
 The same checks run over the debug API and, with ``--driver``, over the driver. The result is a table, and a JSON file
 for a bug report.

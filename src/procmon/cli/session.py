@@ -207,7 +207,7 @@ class Session:
 
 
 class ReportingLog:
-    """The audit log, as a sink that shows on the screen why a line could not be written; each reason once."""
+    """The audit log as a sink. When a line cannot be written, it shows the reason on the screen, each reason once."""
 
     write_ahead = True
 

@@ -1,4 +1,4 @@
-"""What the driver says of itself: its version, its limits, what it has counted."""
+"""The driver's own report: its version, its options, its limits and its counters."""
 
 import enum
 import sys
@@ -77,7 +77,7 @@ class DriverCounters:
     """By the controller."""
     timeouts: int = 0
     disconnects: int = 0
-    """Held processes that were released because the controller went."""
+    """Held processes that were answered because the controller had gone."""
     rule_allowed: int = 0
     rule_blocked: int = 0
     exempt: int = 0
@@ -97,9 +97,9 @@ class DriverCounters:
     exits_lost: int = 0
     """Exit records dropped, unfetched, to make room."""
     died_held: int = 0
-    """Ended by others while they were held, or just before."""
+    """Terminated by other programs while they were held, or just before."""
     limit_allowed: int = 0
-    """Let run without a question, for want of memory or room."""
+    """Allowed without a decision, because memory or a free record was missing."""
     limit_blocked: int = 0
     """Refused or terminated for the same reason."""
     reserve_used: int = 0
@@ -107,7 +107,7 @@ class DriverCounters:
     foreign_threads: int = 0
     """Threads that others put into a process before it ran."""
     critical_refused: int = 0
-    """Attempts to terminate that were not made, because the end of that process would be the machine's."""
+    """Attempts to terminate that were not made, because Windows would crash with that process."""
     pico_blocked: int = 0
     """Creations of WSL 1 processes that were refused."""
 

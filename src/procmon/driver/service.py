@@ -105,8 +105,8 @@ class ServiceManager(Protocol):
 class DriverService:
     """The driver's service. Every change needs an administrator; `status` does not.
 
-    A step out of order raises what says so, changes nothing, and the right step can follow at once. As a context
-    manager it installs and starts what is missing, and afterwards undoes just that::
+    A step out of order raises an exception that says so and changes nothing. As a context manager it installs and
+    starts what is missing, and undoes just that at the end::
 
         with procmon.DriverService(), procmon.DriverGate() as gate:
             ...
@@ -169,7 +169,7 @@ class DriverService:
             with translated(START, name=self.name, path=path):
                 self._manager.start(self.name)
         except ProcmonError as problem:
-            # Windows has many codes for a file that has gone, and some of them say something else.
+            # Windows has many codes for a file that has gone, and some of them are misleading.
             if type(problem) is ProcmonError and os.path.isabs(path) and not file_exists(path):
                 raise translate(OSError(_FILE_NOT_FOUND, ""), START, name=self.name, path=path) from problem.__cause__
             raise
@@ -227,7 +227,7 @@ class DriverService:
         return DriverStatus(self.name, _STATES.get(service.state, DriverState.RUNNING), self._path(), exit_code)
 
     def ensure(self) -> None:
-        """Install and start whatever of it is not so yet. If the start fails, what was installed here goes again.
+        """Install and start the driver where it is not. If the start fails, what was installed here is removed.
 
         Raises: what `install` and `start` raise.
         """

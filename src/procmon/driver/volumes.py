@@ -1,4 +1,4 @@
-"""Drive letters of volumes that came after the driver had looked."""
+"""Drive letters of volumes that were mounted after the driver had read the letters."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,7 +11,7 @@ __all__ = ["with_drive_letter"]
 
 
 def with_drive_letter(process: ProcessHelper, drives: Callable[[], Mapping[str, str]] = native_drives) -> ProcessHelper:
-    r"""The record with a DOS path, where its volume has a drive letter by now; else the record as it is.
+    r"""The record with a DOS path, if its volume has a drive letter by now; else the record itself.
 
     >>> name = r"\Device\CdRom0\A.exe"
     >>> process = ProcessHelper(pid=4, parent_pid=4, image_name=name.lower(), native_name=name)

@@ -1,4 +1,4 @@
-"""The thread that debugs a tree for `DebugGate`, and what it tells: held starts, exits, timeouts.
+"""The thread that debugs a tree for `DebugGate`, and what it reports: held starts, exits, timeouts.
 
 Windows ties a debug object to the thread that made it, so one thread does all the debugging: it waits for the next
 debug event or for a verdict, whichever comes first, answers at once what needs no verdict, and leaves the event of each

@@ -1,4 +1,4 @@
-"""A gate without processes: what it holds is put in by hand, on any operating system.
+"""A gate without real processes: a test or a script says which ones start. It works on every operating system.
 
 For tests of your own callbacks and policies, for documentation, and for the REPL of a machine that is not Windows. A
 callback cannot tell it from the others.

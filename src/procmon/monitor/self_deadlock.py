@@ -1,4 +1,4 @@
-"""The guard against waiting for oneself.
+"""The guard against a callback that starts a process and waits for it, which is a deadlock.
 
 A callback that starts a process and waits for it would wait for its own answer: the process is held until a callback
 has decided, and the callback decides only when the process has run. So the monitor knows which threads are inside a

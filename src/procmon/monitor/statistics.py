@@ -10,7 +10,7 @@ __all__ = ["Statistics"]
 class Statistics:
     """What a monitor has done since it was made; a snapshot.
 
-    Each process that was held is counted once more when that is over: ``held == allowed + blocked + stale + pending``.
+    Each process that was held is counted once more when its hold ends: ``held == allowed + blocked + stale + pending``.
 
     >>> import procmon
     >>> with procmon.Monitor(procmon.SimulatedGate(), default=procmon.BLOCK) as monitor:
@@ -28,13 +28,13 @@ class Statistics:
     blocked: int = 0
     """Held, then ended before their first instruction."""
     deferred: int = 0
-    """Verdicts that were put off; each is answered (and counted) later."""
+    """Processes that a callback deferred; each is answered (and counted) later."""
     pending: int = 0
     """Held at this moment."""
     exited: int = 0
     """Exits that the gate reported."""
     callback_errors: int = 0
-    """Callbacks that raised or returned nonsense."""
+    """Callbacks that raised or returned an invalid value."""
     deadlines: int = 0
     """Callbacks that outlasted the deadline."""
     gate_decided: int = 0
@@ -43,7 +43,7 @@ class Statistics:
     stale: int = 0
     """Held, but the verdict came too late: the process had gone or had been answered."""
     terminate_failed: int = 0
-    """Blocked processes that could not be terminated within a second; the gate holds them and tries on."""
+    """Blocked processes that could not be terminated within a second; the gate holds them and tries again."""
     audit_errors: int = 0
     """Decisions that a sink could not write; their verdicts stand."""
     audit_dropped: int = 0

@@ -1,4 +1,4 @@
-"""What a policy thinks of the processes that run already; and, when told to, their end."""
+"""Which running processes a policy would block; on request they are ended."""
 
 import inspect
 import os

@@ -1,4 +1,4 @@
-"""What a rule asks of the facts: tests of one value, conditions on one fact, and groups of conditions."""
+"""The conditions of rules: tests of one value, conditions on one fact, and groups of conditions."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

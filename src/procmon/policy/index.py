@@ -18,8 +18,8 @@ class RuleIndex:
     """Rules in order, and where to look for those that can match a process.
 
     A rule that cannot match without one of some keys (a path, a last part, a hash, a literal text in a command line)
-    stands under each of these. Only the rest is gone through one by one. A rule that is found is asked as a whole, so
-    a key may be wider than the rule, and never narrower.
+    stands under each of these. Only the other rules are tested one by one. A rule that is found is then tested as a
+    whole, so a key may match more than the rule does, and never less.
     """
 
     def __init__(self, rules: Sequence[Rule]) -> None:

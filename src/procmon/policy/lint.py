@@ -1,4 +1,4 @@
-"""What is wrong with rules that are well written: they harm Windows, never decide, or hardly do what was meant."""
+"""Faults of valid rules: they would block critical processes, never decide, or probably do not do what was meant."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +25,7 @@ MANY = 10_000
 
 
 def lint(rules: RuleSet, *, thorough: bool) -> list[Problem]:
-    """Rules that would block a critical process, those that hardly do what was meant, and those that never decide.
+    """Rules that would block a critical process, that probably do not do what was meant, or that never decide.
 
     The last are looked for in a large policy only if `thorough`.
     """
@@ -84,7 +84,7 @@ def _names(image: Condition, path: str) -> bool:
     return path in patterns.plain or last_part(path) in patterns.plain or last_part(path) in ends
 
 
-# ------------------------------------------------------------------------------------------- values hardly meant so
+# ------------------------------------------------------------------------------------------- values that are doubtful
 
 
 def _doubtful(rules: RuleSet) -> Iterator[Mistake]:

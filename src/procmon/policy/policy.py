@@ -44,8 +44,8 @@ class Policy:
     r"""Rules that decide about processes; itself a callback for `Monitor.subscribe`.
 
     Parents and ancestors come from the processes that the policy has been asked about, and from ``lookup`` for older
-    ones; users, sessions, hashes and signers from ``details``, only when a rule needs them. Both are looked up on
-    Windows by themselves. A fact that cannot be had matches no pattern.
+    ones; users, sessions, hashes and signers come from ``details``, and only when a rule needs them. On Windows both
+    have a default that asks Windows. A fact that is not available matches no pattern.
 
     >>> import procmon
     >>> policy = procmon.Policy.parse('[[rule]]\nimage = "c:/games/**"\nverdict = "block"')
@@ -64,7 +64,7 @@ class Policy:
         _lock: threading.Lock
         _hits: dict[str, int]
     warnings: tuple[Problem, ...]
-    """What loads, but hardly does what was meant, and rules that never decide."""
+    """What loads but probably does not do what was meant, and rules that never decide."""
 
     def __init__(self, *arguments: object, **options: object) -> None:
         raise TypeError("make a Policy by Policy.load(path, ...) from files, or by Policy.parse(text)")
@@ -97,8 +97,8 @@ class Policy:
     ) -> "Policy":
         """The policy of a file, or of several files and folders: their rules in this order.
 
-        Of a folder, such as ``rules.d``, it is every ``*.toml``, in the order of their names. What hardly can be meant
-        is in `warnings`, logged, and given to Python's ``warnings`` as a `PolicyWarning`.
+        Of a folder, such as ``rules.d``, it is every ``*.toml``, in the order of their names. Rules that probably do
+        not do what was meant are in `warnings`, logged, and given to Python's ``warnings`` as a `PolicyWarning`.
 
         Raises: PolicyError when a file cannot be read or has mistakes; its ``problems`` lists them all.
 
@@ -236,7 +236,7 @@ class Policy:
         return judge
 
     def reload(self) -> None:
-        """Read the files again; from the next decision on all of it holds, or, if it is broken, all of the old.
+        """Read the files again. From the next decision on all new rules hold; if a file is broken, all old ones do.
 
         Raises: PolicyError when the files cannot be used; the old rules stay, and the log says so.
         """
@@ -255,7 +255,7 @@ class Policy:
         logger.info("%r: reloaded", self)
 
     def has_changed(self) -> bool:
-        """Its files are not those last read, by `load` or `reload`. Asks the disk; one that is missing is no change.
+        """Whether its files differ from those last read. It reads the disk; a missing file is no change.
 
         >>> Policy.parse('default = "ask"').has_changed()
         False

@@ -1,4 +1,4 @@
-"""Process creations that other tools recorded: what would a policy have decided about them?
+"""Process creations that other tools recorded, and what a policy would have decided about them.
 
 Read are event 1 of Sysmon and event 4688 of the Security log, as
 

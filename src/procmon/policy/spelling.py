@@ -1,4 +1,4 @@
-"""What was probably meant: near misspellings, words of other tools, and what `tomllib` refuses."""
+"""Suggestions for mistakes: near misspellings, words of other tools, and texts that `tomllib` refuses."""
 
 import re
 from collections.abc import Iterable, Iterator

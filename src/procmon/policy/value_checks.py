@@ -1,4 +1,4 @@
-"""What is wrong with one value of a rule: what can never match, and what hardly can be meant."""
+"""Faults of one value of a rule: it can never match, or it probably does not do what was meant."""
 
 import re
 from itertools import pairwise
@@ -203,7 +203,7 @@ def _list(words: list[str]) -> str:
 
 
 def doubt_about(fact: str, operator: str, value: str, *, plain: bool = True) -> tuple[str, str] | None:
-    """Why a value, though it can match, hardly does what was meant, and what to write instead.
+    """Why a value can match, but probably does not do what was meant, and what to write instead.
 
     Not `plain` is one in a table of operators: who writes one knows that ``|`` in a command line is a pipe. There a
     glob that no path matches is a doubt only, since an imported rule must not keep a whole policy from loading.

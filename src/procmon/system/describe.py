@@ -29,7 +29,7 @@ def describe(
     """The record of the process `pid`, which `handle` has open; `name` is for one that has no image file.
 
     Its start key is its creation time as a FILETIME, the same whichever program looks, but at least `earliest_key`.
-    What Windows does not tell is missing.
+    Facts that Windows does not give are missing.
     """
     native = asked(win32_process.native_image_path, handle) or None
     path = asked(win32_process.image_path, handle) if native else None
@@ -52,7 +52,7 @@ def describe(
 
 
 def asked(question: Callable[..., _T], *arguments: object) -> _T | None:
-    """The answer; None, and a line in the log, where there is none: no record is lost because it lacks a fact."""
+    """What the call returns, or None and a line in the log when it fails: a record may lack a fact."""
     try:
         return question(*arguments)
     except OSError as error:

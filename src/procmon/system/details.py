@@ -1,6 +1,6 @@
-"""What costs a look-up: the command line, user, hashes, version and signature of a process, and the like.
+"""Facts of a process that need a look-up: command line, user, hashes, version, signature and others.
 
-Each fact is looked up when it is first asked for, and kept. They can all be had of a process that is still held.
+Each fact is looked up when it is first asked for, and kept. All are available while the process is held.
 """
 
 import enum
@@ -92,16 +92,16 @@ def _open(pid: int) -> Handle:
 
 
 class ProcessDetails:
-    r"""The facts about one process that cost a look-up; made by `procmon.inspect`.
+    r"""The facts about one process that need a look-up; made by `procmon.inspect`.
 
-    A fact that cannot be had is None, and `reasons` says why. It keeps the process open, so that all facts are about
-    the same one, until it is collected or closed::
+    A fact that is not available is None, and `reasons` says why. The object keeps the process open, so that all facts
+    are about the same process, until it is collected or closed::
 
         details = procmon.inspect(process)
         if details.signer == "Example Ltd" and details.user == r"DESKTOP\alice":
             return procmon.ALLOW
 
-    Not every process may be looked into, and that is told, too:
+    Windows does not give every fact of every process; `reasons` has what it said:
 
     >>> import procmon
     >>> system = procmon.ProcessDetails(procmon.SimulatedGate().start("system", pid=4), None)
@@ -190,7 +190,7 @@ class ProcessDetails:
 
     @property
     def elevated(self) -> bool | None:
-        """It has an administrator's full rights."""
+        """Whether it has an administrator's full rights."""
         return self._once("elevated", lambda: token.is_elevated(self._open_token()))
 
     # ------------------------------------------------------------------------------------------------- of the file
@@ -202,12 +202,12 @@ class ProcessDetails:
 
     @property
     def md5(self) -> str | None:
-        """MD5 of the executable's bytes, in lowercase hex. Two files may be made that share it: do not trust by it."""
+        """MD5 of the executable's bytes, in lowercase hex. Do not trust it: two files with one MD5 can be made."""
         return self._of_file("md5", lambda path: file_facts.file_hash(path, "md5"))
 
     @property
     def sha1(self) -> str | None:
-        """SHA-1 of the executable's bytes, in lowercase hex. Two files may be made that share it, as with MD5."""
+        """SHA-1 of the executable's bytes, in lowercase hex. Two files with one SHA-1 can be made, as with MD5."""
         return self._of_file("sha1", lambda path: file_facts.file_hash(path, "sha1"))
 
     @property
@@ -272,7 +272,7 @@ class ProcessDetails:
         return self._once("publisher", lambda: self._need_valid_signature().publisher)
 
     def as_dict(self) -> dict[str, object]:
-        """All facts, looked up now, as JSON types; those that cannot be had are None."""
+        """All facts, looked up now, as JSON types; those that are not available are None."""
         facts: dict[str, object] = {name: getattr(self, name) for name in _FACTS}
         group, signature, integrity = self.group, self.signature, self.integrity
         return facts | {
@@ -284,7 +284,7 @@ class ProcessDetails:
         }
 
     def close(self) -> None:
-        """Let go of the process; what was looked up stays. Twice is no error."""
+        """Close the process; the facts that were looked up stay. Idempotent."""
         for relative in self._relatives.values():
             relative.close()
         for handle in (self._token, self._handle):
@@ -297,7 +297,7 @@ class ProcessDetails:
         if name not in self._facts:
             try:
                 self._facts[name] = find()
-            except _NotToBeHad as reason:
+            except _NotAvailable as reason:
                 self._facts[name], self._reasons[name] = None, str(reason)
             except (OSError, ValueError) as error:
                 self._facts[name], self._reasons[name] = None, self._reason(error)
@@ -312,7 +312,9 @@ class ProcessDetails:
 
     def _open_process(self) -> Handle:
         if self._handle is None:
-            raise _NotToBeHad("access denied: Windows does not let this user open the process; try an elevated Python")
+            raise _NotAvailable(
+                "access denied: Windows does not let this user open the process; try an elevated Python"
+            )
         return self._handle
 
     def _open_token(self) -> Handle:
@@ -330,12 +332,12 @@ class ProcessDetails:
 
     def _need_name(self) -> str:
         if ProcessFlags.NAME_MISSING in self.process.flags or "\\" not in self.process.image_name:
-            raise _NotToBeHad("Windows does not tell the path of its executable")
+            raise _NotAvailable("Windows does not tell the path of its executable")
         return self.process.image_name
 
     def _need_path(self) -> str:
         if self.path is None:
-            raise _NotToBeHad(self._reasons["path"])
+            raise _NotAvailable(self._reasons["path"])
         return self.path
 
     def _find_command_line(self) -> str:
@@ -350,25 +352,25 @@ class ProcessDetails:
             try:
                 found = inspect(pid)
             except StaleProcess:
-                raise _NotToBeHad(f"process {pid} has gone") from None
+                raise _NotAvailable(f"process {pid} has gone") from None
             if not can_be_parent(found.process, self.process):
                 found.close()
-                raise _NotToBeHad(f"process {pid} has gone, and another one has its pid")
+                raise _NotAvailable(f"process {pid} has gone, and another one has its pid")
             self._relatives[pid] = found
         return self._relatives[pid]
 
     def _of_parent(self, name: str) -> str:
         if not self.process.parent_pid:
-            raise _NotToBeHad("the record names no parent")
+            raise _NotAvailable("the record names no parent")
         parent = self._relative(self.process.parent_pid)
         value: str | None = getattr(parent, name)
         if value is None:
-            raise _NotToBeHad(f"of its parent: {parent.reasons[name]}")
+            raise _NotAvailable(f"of its parent: {parent.reasons[name]}")
         return value
 
     def _find_creator(self) -> str:
         if self.process.creator_pid is None:
-            raise _NotToBeHad("the gate does not tell who created it")
+            raise _NotAvailable("the gate does not tell who created it")
         return self._relative(self.process.creator_pid).process.image_name
 
     def _of_file(self, name: str, find: Callable[[str], _T | None], none: str = "") -> _T | None:
@@ -377,7 +379,7 @@ class ProcessDetails:
         def look_up() -> _T:
             found = find(self._need_path())
             if found is None:
-                raise _NotToBeHad(none)
+                raise _NotAvailable(none)
             return found
 
         return self._once(name, look_up)
@@ -387,7 +389,7 @@ class ProcessDetails:
             version: VersionInfo = file_facts.version(self._need_path())
             text: str | None = getattr(version, name)
             if text is None:
-                raise _NotToBeHad("its version resource does not say, or there is none")
+                raise _NotAvailable("its version resource does not say, or there is none")
             return text
 
         return self._once(name, look_up)
@@ -395,10 +397,10 @@ class ProcessDetails:
     def _need_valid_signature(self) -> Signature:
         signature = self.signature
         if signature is None:
-            raise _NotToBeHad(self._reasons["signature"])
+            raise _NotAvailable(self._reasons["signature"])
         if signature.status is not SignatureStatus.VALID:
             unsigned = signature.status is SignatureStatus.UNSIGNED
-            raise _NotToBeHad("it is not signed" if unsigned else f"its signature is {signature.status.value}")
+            raise _NotAvailable("it is not signed" if unsigned else f"its signature is {signature.status.value}")
         return signature
 
 
@@ -410,8 +412,8 @@ _FACTS = (
 )  # fmt: skip
 
 
-class _NotToBeHad(Exception):
-    """Why a fact is None, in words of our own."""
+class _NotAvailable(Exception):
+    """Why a fact is not available."""
 
 
 def _integrity(rid: int) -> Integrity | int:

@@ -1,4 +1,4 @@
-"""Facts about a file: hashes, version, imports, signature, origin; each is found once until the file is changed."""
+"""Facts about a file: hashes, version, imports, signature, origin. Each is looked up once until the file is changed."""
 
 import os
 import threading
@@ -22,7 +22,7 @@ _ZONE_BYTES = 4096
 
 
 class FileCache:
-    """What was found out about files, by their identity, size and time of change; the oldest finding goes first."""
+    """The facts that are known of files, by identity, size and times of change. The oldest entry is dropped first."""
 
     LIMIT = 4096
 

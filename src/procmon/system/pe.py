@@ -1,7 +1,7 @@
-"""What a portable executable (.exe) says of itself: version resource, imports, and the bytes that a signature covers.
+"""The contents of a portable executable (.exe): version resource, imports, exports, the bytes that a signature covers.
 
-Pure and bounded: it reads from any file on any system, checks every offset against the file, and follows no loop, so
-that a file made to deceive costs a ValueError at most.
+Pure and bounded: it reads files on every system, checks every offset against the file, and follows no loops, so a
+malicious file causes a ValueError at most.
 
 Sources: "PE Format" (https://learn.microsoft.com/windows/win32/debug/pe-format), "VS_VERSIONINFO"
 (https://learn.microsoft.com/windows/win32/menurc/vs-versioninfo), and Microsoft's "Windows Authenticode Portable

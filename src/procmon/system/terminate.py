@@ -1,4 +1,4 @@
-"""Ending a process of this machine, once it is sure that it is still the one that is meant."""
+"""Ending a process of this machine, after a check that its pid still belongs to it."""
 
 from ..errors import AccessDenied, StaleProcess
 from ..records import STATUS_BLOCKED, ProcessHelper

@@ -1,7 +1,7 @@
-"""What is done at the end of the program, by a hook that `import procmon` registers.
+"""The steps at the end of the program, taken by a hook that `import procmon` registers.
 
-Python calls no exit function that another one registers. Modules that are imported late, perhaps by an exit function,
-so cannot register their own; they append to `last_steps`, which the hook goes through when its turn comes.
+Python does not call an exit function that is registered while exit functions run. A module may be imported as late as
+that, so the modules register no exit functions: they append to `last_steps`, which the hook reads when it runs.
 """
 
 import atexit

@@ -8,7 +8,7 @@ The same patterns serve ``match=`` of a monitor and ``image =`` of a policy:
 Case does not count, ``/`` and ``\`` are equal, and a pattern without either is compared with the last part alone.
 Texts that have no parts, such as command lines, have globs of their own: ``*`` is any characters, ``?`` is any one.
 
-No name and no text, however made, takes long to compare: no expression here goes back behind a wildcard.
+No name and no text takes long to compare, however it is made: no expression here backtracks behind a wildcard.
 """
 
 import re
@@ -86,7 +86,7 @@ def last_part(name: str) -> str:
 
 
 def _matcher(plain: str) -> Callable[[str], bool]:
-    """A regular expression that never goes back behind a wildcard which a later one can make up for.
+    """A regular expression that never backtracks behind a wildcard where a later one matches as well.
 
     What stands between two wildcards is taken where it first fits, and ``(?>`` keeps it there: whatever a later place
     would leave for the rest, this one leaves, too. So no name, however made, takes long to compare.

@@ -10,6 +10,6 @@ logger = logging.getLogger("procmon")
 
 
 def log(level: int, message: str, *args: object, error: BaseException | None = None) -> None:
-    """Log a line, and the traceback of `error`. A handler that raises must cost no process its answer, nor a thread."""
+    """Log a line, and the traceback of `error`. What a handler raises is dropped: no verdict depends on it."""
     with suppress(Exception):
         logger.log(level, message, *args, exc_info=error, stacklevel=2)

@@ -1,4 +1,4 @@
-"""What is wrong with a pattern for image names: what can never match, and what hardly can be meant.
+"""Faults of patterns for image names: those that can never match, and those that probably do not do what was meant.
 
 ``image =`` of a policy and ``match=`` of a monitor are checked alike.
 """
@@ -23,7 +23,7 @@ def quoted(word: str) -> str:
 
 
 def doubt_about_match(pattern: str) -> str | None:
-    """Why a ``match=`` matches nothing, or hardly what was meant, and what to write instead; None where it is fine.
+    """Why a ``match=`` matches nothing, or not what was meant, and what to write instead; None where it is fine.
 
     >>> doubt_about_match("notepad")
     '"notepad" would have to be the whole name; write "notepad.exe"'
@@ -92,7 +92,7 @@ def doubled_slash(form: str) -> tuple[str, str] | None:
 
 
 def doubt_about_path(fact: str, form: str) -> tuple[str, str] | None:
-    """Why a pattern for images, though it can match, hardly does what was meant, and what to write instead."""
+    """Why a pattern for images can match, but probably does not do what was meant, and what to write instead."""
     end = form.rpartition("/")[2]
     if re.search(r"\{[^/}]*,[^/}]*\}", form) or form[0] in "!^" or form.endswith("$"):
         return f"in {quoted(form)} only * and ? stand for others", f"write a list, or {fact} = {{not = {{...}}}}"

@@ -1,4 +1,4 @@
-"""The Windows error codes that procmon tells apart, and the code of a failed call."""
+"""The Windows error codes that procmon distinguishes, and the code of a failed call."""
 
 from typing import Final
 

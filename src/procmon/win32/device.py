@@ -1,4 +1,4 @@
-"""A driver's device: open, request, and the events by which it calls."""
+"""A driver's device: opening it, requests, and the events that the driver sets."""
 
 import ctypes
 import threading
@@ -26,9 +26,9 @@ _DeviceIoControl = bind(
 class Device:
     r"""An open device. Requests of one Device run one after the other, from whatever thread.
 
-    Windows would serialise them anyway (the handle is synchronous); the lock here is for `close`, so that no request
-    ever uses a handle value that Windows has given to another object. A request that the driver keeps waiting keeps
-    the Device waiting: give each such request a Device of its own.
+    Windows would serialise them anyway, since the handle is synchronous. The lock is for `close`: no request may use a
+    handle value that Windows has given to another object. A request that stays pending blocks all others of its Device:
+    use a Device of its own for each such request.
 
     Raises: OSError when it cannot be opened.
     """
@@ -58,13 +58,13 @@ class Device:
         return ctypes.string_at(reply, min(returned.value, reply_bytes))
 
     def close(self) -> None:
-        """Close it; a second time does nothing."""
+        """Close it. Idempotent."""
         with self._lock:
             self._handle.close()
 
 
 class Connection(Device):
-    """A controller's device: with the event that the driver sets, and a second one to wake whoever waits."""
+    """A controller's device, with the event that the driver sets and a second event that ends a wait."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)

@@ -1,4 +1,4 @@
-"""Folders that Windows itself names; no environment variable has a say in them."""
+"""Folders by Windows' own answer; environment variables do not count."""
 
 import ctypes
 import uuid

@@ -41,13 +41,13 @@ class Handle:
         return self._value is None
 
     def close(self) -> None:
-        """Close it; a second time does nothing."""
+        """Close it. Idempotent."""
         value, self._value = self._value, None  # marked first: whatever CloseHandle says, it is closed once
         if value is not None:
             type(self)._close(value)
 
     def release(self) -> int:
-        """Give the handle up to another owner; its value. Raises: ValueError when it is closed."""
+        """Give up ownership and return the value. Raises: ValueError when it is closed."""
         value, self._value = int(self), None
         return value
 

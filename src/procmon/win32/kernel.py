@@ -205,7 +205,7 @@ def native_drives() -> dict[str, str]:
 
 
 def is_wine() -> bool:
-    """Whether this Windows is Wine, which tells no driver of processes: there the driver's test build does the work."""
+    """Whether this is Wine. It reports no processes to drivers, so the driver's test build is used there."""
     if sys.platform != "win32":
         return False
     try:

@@ -1,6 +1,6 @@
 """Authenticode: whether Windows trusts a file's signature, in the file itself or in a catalogue, and who signed.
 
-Nothing here asks the network: no revocation list is fetched, and no missing certificate.
+Nothing here uses the network: no revocation list and no missing certificate is fetched.
 """
 
 import ctypes
@@ -235,7 +235,7 @@ def verify_embedded(path: str, file: SupportsInt) -> TrustAnswer:
 def verify_by_catalogs(path: str, file: SupportsInt) -> Generator[tuple[str, TrustAnswer], None, None]:
     """Check an open file against each installed catalogue that lists it; gives the catalogue's path and the answer.
 
-    Looked for is its SHA-256 (where Windows can: from 8 on), then its SHA-1. Close it when you have heard enough.
+    Looked for is its SHA-256 (where Windows can: from 8 on), then its SHA-1. Close the generator to end the search.
     Raises: OSError when the catalogues cannot be searched, or the file has no hash.
     """
     for algorithm in _HASHES:
