@@ -83,7 +83,7 @@ class Part:
     def decide(self, process: procmon.ProcessHelper) -> procmon.Verdict:
         """Block whoami, put off a Python that a Python started, allow the rest."""
         if process.parent_pid not in self.names:
-            return procmon.ALLOW  # the driver holds everybody's processes; the demo tells of its own
+            return procmon.ALLOW  # the driver holds all processes of the machine; the demo shows its own
         parent = self.names[process.parent_pid]
         self.names[process.pid] = process.name
         verdict = procmon.ALLOW
@@ -128,7 +128,7 @@ class Part:
                 time.sleep(0.01)
             self.compare(build.wait(), released)
             self.expect(monitor.error is None and not monitor.pending, "nothing is left held")
-            if isinstance(gate, procmon.DriverGate):  # which counts everybody's processes
+            if isinstance(gate, procmon.DriverGate):  # which counts all processes of the machine
                 held, blocked = gate.info().counters.held, gate.info().counters.blocked
                 self.expect(held >= len(self.verdicts) and blocked >= 1, f"the driver held {held}, blocked {blocked}")
 

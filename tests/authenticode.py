@@ -147,7 +147,7 @@ class Authority:
         return self._certify(self.common, self.key, 1, LONG_AGO, extensions)
 
     def signer(self, common: str, *, since: datetime = LONG_AGO) -> "Signer":
-        """Somebody of that name who may sign code."""
+        """A signer of that name, who may sign code."""
         key, serial = Key(), secrets.randbits(63)
         usage = der(SEQUENCE, oid("2.5.29.37"), der(OCTETS, der(SEQUENCE, oid("1.3.6.1.5.5.7.3.3"))))
         return Signer(self, key, serial, self._certify(common, key, serial, since, [usage]))

@@ -171,7 +171,7 @@ class GateConformance:
         time.sleep(self.settle)
         assert adapter.exit_status(pid, 0) is None
 
-    def test_a_verdict_for_another_process_of_that_pid_or_for_none_harms_nobody(self, adapter: Adapter) -> None:
+    def test_a_verdict_for_another_process_of_that_pid_or_for_none_changes_nothing(self, adapter: Adapter) -> None:
         pid = adapter.start()
         record = self.record(adapter.gate, pid)
         stale = replace(record, start_key=record.start_key + 1_000_000)
@@ -254,7 +254,7 @@ class GateConformance:
         waiting.join(self.patience)
         assert not waiting.is_alive()
 
-    def test_close_lets_go_what_is_held_and_says_so_afterwards(self, adapter: Adapter) -> None:
+    def test_close_releases_what_is_held_and_says_so_afterwards(self, adapter: Adapter) -> None:
         pids = [adapter.start(), adapter.start()]
         records = [self.record(adapter.gate, pids[0])]
         adapter.gate.close()
@@ -347,7 +347,7 @@ class GateConformance:
                 monitor.block(process)
             self.until(lambda: adapter.ran(pid), "it, running")
 
-    def test_a_monitor_that_stops_lets_go_what_it_had_deferred(self, adapter: Adapter) -> None:
+    def test_a_monitor_that_stops_releases_what_it_had_deferred(self, adapter: Adapter) -> None:
         with self.monitored(adapter, lambda process: procmon.DEFER) as monitor:
             pid = adapter.start()
             self.until(lambda: monitor.statistics.deferred >= 1, "the callback, asked")

@@ -1,4 +1,4 @@
-"""What `dev.py check` holds true of the tree: which files there are, who may import whom, who may load a DLL.
+"""What `dev.py check` holds true of the tree: its files, which module may import which, where a DLL is loaded.
 
 Each rule is a function that takes the project's root and gives its findings as ``path:line: what is wrong``, so that
 an editor can jump to them. tests/unit/test_layout.py breaks every rule once.
@@ -50,7 +50,7 @@ LAYERS = [
 FORBIDDEN = ["TO" + "DO", "FIX" + "ME", "XX" + "X", "pytest." + "skip(", "mark." + "skip", "mark." + "xfail",
              "importor" + "skip", "raise NotImplemented" + "Error\n", "assert " + "True"]  # fmt: skip
 
-# Of these a process has one: who sets a prototype on it sets it for everybody.
+# A process has one of each: a prototype that one module sets counts for all.
 SHARED_LOADERS = {"windll", "oledll", "cdll", "pydll"}
 LOADERS = SHARED_LOADERS | {"WinDLL", "OleDLL", "CDLL", "PyDLL", "LoadLibrary"}
 
@@ -111,7 +111,7 @@ def circular_imports(root: Path) -> Iterator[str]:
 
 
 def dll_outside_win32(root: Path) -> Iterator[str]:
-    """Only procmon.win32 loads a DLL, and nobody uses a loader that is shared, such as ctypes.windll."""
+    """Only procmon.win32 loads a DLL, and no module uses a shared loader, such as ctypes.windll."""
     for name in listed(root, "src/procmon", ".py"):
         inside = name.startswith("src/procmon/win32/")
         for node in ast.walk(ast.parse(_text(root, name))):

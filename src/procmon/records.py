@@ -25,11 +25,12 @@ T = TypeVar("T")
 E = TypeVar("E", bound=enum.Enum)
 
 
-def _member_repr(member: enum.Enum) -> str:
-    return f"<{type(member).__name__}.{member.name}>"
+class _ShortEnum(enum.Enum):
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}.{self.name}>"
 
 
-class Verdict(enum.Enum):
+class Verdict(_ShortEnum):
     """What is to happen to a held process.
 
     >>> import procmon
@@ -44,10 +45,8 @@ class Verdict(enum.Enum):
     DEFER = "defer"
     """It stays held until `Monitor.allow` or `Monitor.block`."""
 
-    __repr__ = _member_repr
 
-
-class DecidedBy(enum.Enum):
+class DecidedBy(_ShortEnum):
     """Who gave a verdict.
 
     >>> import procmon
@@ -91,10 +90,8 @@ class DecidedBy(enum.Enum):
     PICO = "pico"
     """A process of WSL 1, which cannot be held: the gate's ``on_pico``."""
 
-    __repr__ = _member_repr
 
-
-class VerdictResult(enum.Enum):
+class VerdictResult(_ShortEnum):
     """What a gate did with a verdict.
 
     >>> import procmon
@@ -114,8 +111,6 @@ class VerdictResult(enum.Enum):
     """It had its verdict before."""
     NOT_HELD = "not held"
     """It runs, and was never held."""
-
-    __repr__ = _member_repr
 
 
 class ProcessFlags(enum.IntFlag):
@@ -212,7 +207,7 @@ class ProcessHelper:
     verdict: Verdict | None = None
     """The verdict the gate has for it; None while there is none."""
     decided_by: DecidedBy | None = None
-    """Who gave that verdict, as far as the gate can tell: CONTROLLER where it was told; a monitor tells exits more."""
+    """Who gave that verdict, as far as the gate knows: CONTROLLER for its controller; a monitor is more exact."""
     hold_left: float | None = None
     """Seconds until the gate itself would have answered, at the time of this record; None = no limit, or not held."""
 

@@ -1,4 +1,4 @@
-"""A screen nobody sees: Xvfb, and what is on it as a PNG, without any package for pictures.
+"""A virtual screen: Xvfb, and what is on it as a PNG, without any package for pictures.
 
 Xvfb keeps its frame buffer in a file in the XWD format (X11/XWDFile.h: 25 big-endian words, a name, a colour map of
 12 bytes each, then the lines), so a screenshot is a read of that file.

@@ -57,7 +57,7 @@ def test_a_policy_that_is_edited_counts_from_then_on_and_a_broken_one_does_not(
         assert gate.verdict_of(gate.start("c.exe"), 10) is procmon.BLOCK
 
 
-def test_an_answer_that_comes_too_late_is_told_and_the_next_question_follows(
+def test_an_answer_that_comes_too_late_is_reported_and_the_next_question_follows(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gate = procmon.SimulatedGate()

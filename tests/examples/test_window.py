@@ -138,7 +138,7 @@ def test_the_gates_own_timeout_closes_the_window_and_the_table_says_who_decided(
     assert tool.rows == [["allowed", r"c:\tools\tool-0.exe", "gate timeout"]]
 
 
-def test_a_process_that_dies_while_it_is_held_takes_its_window_along(tool: Tool) -> None:
+def test_a_process_that_ends_while_it_is_held_closes_its_window(tool: Tool) -> None:
     [process] = tool.start(1)
     tool.gate.exit(process, 1)
     tool.until(lambda: not tool.questions)
@@ -146,7 +146,7 @@ def test_a_process_that_dies_while_it_is_held_takes_its_window_along(tool: Tool)
 
 
 @pytest.mark.parametrize("monitor_knows", [True, False])
-def test_an_answer_to_a_dead_process_is_told_and_the_table_says_that_it_is_gone(
+def test_an_answer_to_a_dead_process_is_reported_and_the_table_says_that_it_is_gone(
     tool: Tool, monitor_knows: bool
 ) -> None:
     [process] = tool.start(1)
@@ -172,7 +172,7 @@ def test_a_verdict_that_came_too_late_is_not_what_the_table_shows(tool: Tool) ->
     tool.until(lambda: tool.rows[0][0] == "gone")
 
 
-def test_an_answer_after_the_gates_own_is_told_and_the_table_says_what_the_gate_did(tool: Tool) -> None:
+def test_an_answer_after_the_gates_own_is_reported_and_the_table_says_what_the_gate_did(tool: Tool) -> None:
     [process] = tool.start(1)
     tool.view.later(tool.gate.time_out, process, procmon.BLOCK)
     tool.view.later(tool.window.answer, process, procmon.ALLOW)
@@ -189,7 +189,7 @@ def test_a_window_says_how_long_its_process_was_held_and_what_time_it_has_left(t
     assert tool.questions[process].title() == "a.exe waits"
 
 
-def test_stopping_lets_go_what_is_held_and_the_monitoring_can_start_again(tool: Tool) -> None:
+def test_stopping_releases_what_is_held_and_the_monitoring_can_start_again(tool: Tool) -> None:
     [process] = tool.start(1)
     tool.view.monitoring.buttons["Stop"].invoke()
     tool.until(lambda: not tool.questions and str(tool.view.monitoring.buttons["Start"].cget("state")) == "normal")
@@ -208,7 +208,7 @@ def test_a_double_click_on_start_starts_once(tool: Tool) -> None:
     assert len(tool.gates) == 1
 
 
-def test_closing_the_main_window_lets_go_what_is_held(screen: Screen | None) -> None:
+def test_closing_the_main_window_releases_what_is_held(screen: Screen | None) -> None:
     tool = Tool()
     [process] = tool.start(1)
     tool.window.close()
@@ -216,7 +216,7 @@ def test_closing_the_main_window_lets_go_what_is_held(screen: Screen | None) -> 
     assert tool.gate.closed
 
 
-def test_a_gate_that_cannot_be_made_is_told_in_the_window(tool: Tool) -> None:
+def test_a_gate_that_cannot_be_made_is_reported_in_the_window(tool: Tool) -> None:
     def refuse() -> procmon.SimulatedGate:
         raise procmon.DriverNotRunning("the driver is installed, but not started: press Start")
 
@@ -226,7 +226,7 @@ def test_a_gate_that_cannot_be_made_is_told_in_the_window(tool: Tool) -> None:
     assert str(tool.view.monitoring.buttons["Start"].cget("state")) == "normal"
 
 
-def test_a_gate_that_fails_later_is_told_in_the_window(tool: Tool) -> None:
+def test_a_gate_that_fails_later_is_reported_in_the_window(tool: Tool) -> None:
     tool.start()
     tool.gate.fail(procmon.DriverNotRunning("the driver was stopped: start it again"))
     tool.until(lambda: tool.note == "the driver was stopped: start it again")
@@ -244,7 +244,7 @@ def test_the_driver_buttons_offer_what_can_be_done_and_tell_what_went_wrong(tool
     assert tool.service.installed == ["c:/drivers/procmon.sys"] and tool.note == ""
     buttons["Start"].invoke()
     tool.until(lambda: "error 577" in tool.note and offered() == ["Start", "Delete"])
-    tool.service.state = DriverState.RUNNING  # somebody else started it
+    tool.service.state = DriverState.RUNNING  # another program started it
     tool.until(lambda: offered() == ["Stop"])
 
 

@@ -51,11 +51,11 @@ def test_what_only_children_inherit_does_not_count() -> None:
 
 
 @pytest.mark.parametrize("sddl", ["O:BA", "O:BAD:NO_ACCESS_CONTROL"])
-def test_no_list_at_all_lets_everybody_in(sddl: str) -> None:
+def test_no_list_at_all_grants_everything_to_everyone(sddl: str) -> None:
     assert others_in(sddl) == ["Everyone"]
 
 
-def test_an_empty_list_lets_nobody_in() -> None:
+def test_an_empty_list_grants_nothing() -> None:
     assert others_in("O:BAD:P") == []
 
 

@@ -297,7 +297,9 @@ def test_ahead_a_verdict_that_came_too_late_has_a_second_line(path: Path, monkey
         monitor.stop()
     answers = [(each.process.name, each.result) for each in audit.read(path)]
     assert answers[:2] == [("a.exe", None), ("a.exe", procmon.VerdictResult.STALE)]
-    assert [name for name, _ in answers[2:]] == ["exempt.exe"]  # the gate decided that, and nobody could tell before
+    assert [name for name, _ in answers[2:]] == [
+        "exempt.exe"
+    ]  # the gate decided that, and the monitor did not know before
 
 
 def test_a_monitor_writes_to_it_after_the_verdict(path: Path) -> None:

@@ -231,7 +231,7 @@ class TestWhatIsHeldAtTheEnd:
         assert scene.gate is not None
         assert [scene.gate.verdict_of(process) for process in interrupts.started] == [fail] * 2
 
-    def test_the_driver_is_told(self, fail: Verdict, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_driver_gets_the_verdict(self, fail: Verdict, monkeypatch: pytest.MonkeyPatch) -> None:
         told: dict[str, object] = {}
         monkeypatch.setattr("procmon.gates.driver.DriverGate", lambda **options: told.update(options))
         main.Gates().driver(hold_timeout=5.0, fail=fail)

@@ -180,7 +180,7 @@ class TestQuestionLine:
         screen.ask("")
         assert stream.getvalue() == "sure? \r      \rnews\nsure? \r      \r"
 
-    def test_a_terminal_is_told_to_clear_the_line(self) -> None:
+    def test_a_terminal_is_asked_to_clear_the_line(self) -> None:
         stream = Terminal()
         screen = Screen(stream, environment={"NO_COLOR": "1"})
         screen.ask("sure? ")

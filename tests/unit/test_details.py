@@ -19,7 +19,7 @@ def record(**more: object) -> procmon.ProcessHelper:
     return procmon.SimulatedGate().start("c:/tools/a.exe", **more)  # type: ignore[arg-type]
 
 
-def test_a_signature_is_told_on_one_line() -> None:
+def test_a_signature_is_reported_on_one_line() -> None:
     assert repr(Signature(SignatureStatus.UNSIGNED, SignatureKind.NONE, code=0x800B0100)) == "<Signature unsigned>"
     assert (
         repr(Signature(SignatureStatus.UNTRUSTED, SignatureKind.EMBEDDED, "X", 0x800B0109))

@@ -69,7 +69,7 @@ def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
     second.close()
 
 
-def test_a_lock_dies_with_its_holder(tmp_path: Path) -> None:
+def test_a_lock_ends_with_its_holder(tmp_path: Path) -> None:
     take = "import setup.locks, pathlib, time, sys; lock = setup.locks.Lock(pathlib.Path(sys.argv[1])); lock.take();"
     command = [sys.executable, "-c", take + "print('held', flush=True); time.sleep(60)", str(tmp_path / "x.lock")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=programs.with_paths()) as holder:
@@ -134,7 +134,7 @@ if sys.platform != "win32":  # there packages come from nowhere, and programs ge
         with pytest.raises(Stop, match="Debian .*: wine64 g"):
             debian.install(["wine64", "g++"])
 
-    def test_the_32_bit_half_of_wine_is_of_the_version_that_is_installed_or_its_lack_is_told(
+    def test_the_32_bit_half_of_wine_is_of_the_version_that_is_installed_or_its_lack_is_reported(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         asked = tmp_path / "asked"
@@ -178,7 +178,7 @@ if sys.platform != "win32":  # there packages come from nowhere, and programs ge
         done = subprocess.run(_attached("cat"), input=b"x" * 300_000, capture_output=True, env=programs.with_paths())
         assert done.stdout == b"x" * 300_000
 
-    def test_what_a_program_leaves_running_keeps_nobody_waiting() -> None:
+    def test_what_a_program_leaves_running_delays_nothing() -> None:
         began = time.monotonic()
         done = subprocess.run(_attached("sleep 20 & echo a"), capture_output=True, env=programs.with_paths())
         assert done.stdout == b"a\n"

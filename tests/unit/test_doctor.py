@@ -84,7 +84,7 @@ class TestDoctor:
         findings = [finding for finding in doctor.examine(computer) if said in str(finding)]
         assert [finding.good for finding in findings] == [good]
 
-    def test_a_32_bit_python_is_told_which_driver(self) -> None:
+    def test_a_32_bit_python_is_reported_which_driver(self) -> None:
         computer = Computer()
         computer.pointer_bits = 32
         assert "must be the x64 one" in str(doctor.examine(computer)[0])

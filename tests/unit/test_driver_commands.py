@@ -140,7 +140,7 @@ def test_the_command_line_reaches_it(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 @pytest.mark.parametrize(("arguments", "copy"), [(["x.sys"], True), (["x.sys", "--no-copy"], False)])
-def test_install_copies_unless_it_is_told_not_to(
+def test_install_copies_unless_there_is_no_copy(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], copy: bool
 ) -> None:
     seen: list[object] = []

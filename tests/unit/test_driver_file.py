@@ -14,7 +14,7 @@ from procmon.win32._bind import windows_error
 from service_manager import ARM64, X64, X86, Computer, Manager, executable, version_information
 
 
-def test_a_missing_file_is_told_and_nothing_is_installed(
+def test_a_missing_file_is_reported_and_nothing_is_installed(
     service: DriverService, manager: Manager, tmp_path: Path
 ) -> None:
     with pytest.raises(procmon.DriverFileMissing, match="there is no file .*nowhere.sys"):
@@ -28,7 +28,7 @@ def test_a_missing_file_is_told_and_nothing_is_installed(
     service.install()
 
 
-def test_a_driver_for_another_machine_is_told_before_windows_does(service: DriverService, tmp_path: Path) -> None:
+def test_a_driver_for_another_machine_is_reported_before_windows_does(service: DriverService, tmp_path: Path) -> None:
     with pytest.raises(procmon.DriverNotSigned, match="built for x86: this Windows needs the driver for x64"):
         service.install(executable(tmp_path / "x86.sys", X86))
     service.install(executable(tmp_path / "x64.sys"))
@@ -137,7 +137,7 @@ def test_a_copy_that_cannot_be_written_installs_nothing(
     monkeypatch.undo()
 
 
-def test_a_copy_that_is_not_what_was_written_is_told(
+def test_a_copy_that_is_not_what_was_written_is_reported(
     service: DriverService, manager: Manager, computer: Computer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An antivirus may put something else there, or nothing."""

@@ -102,7 +102,7 @@ def target(pid: int) -> ProcessHelper:
     return ProcessHelper(pid=pid, start_key=pid, parent_pid=4, image_name="a.exe")
 
 
-def test_it_registers_with_what_it_was_told() -> None:
+def test_it_registers_with_the_given_options() -> None:
     device = Device()
     gate = DriverGate(device, hold_timeout=None, on_timeout=BLOCK, on_disconnect=BLOCK, exempt_descendants=False)
     assert isinstance(gate, Gate)
@@ -303,7 +303,7 @@ def test_a_verdict_that_the_driver_cannot_have_is_refused_before_anything_is_ope
     assert device.requests == []
 
 
-def test_ctrl_c_is_heard_while_the_device_does_not_close_which_it_does_all_the_same() -> None:
+def test_ctrl_c_ends_a_wait_while_the_device_does_not_close_and_the_device_closes_later() -> None:
     go_on = threading.Event()
 
     class Hanging(Device):

@@ -107,7 +107,7 @@ def test_it_agrees_with_the_definition(pattern: str, name: str) -> None:
     ],
 )
 def test_no_name_takes_long_to_compare(pattern: str, name: str) -> None:
-    """Names are chosen by those whom a rule is to stop, and a comparison holds up all other threads."""
+    """An attacker chooses the names, and a comparison delays all other threads."""
     begin = time.thread_time()  # of the processor, whatever else it does
     assert not compile_glob(pattern)(name)
     assert time.thread_time() - begin < 5

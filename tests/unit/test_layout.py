@@ -120,6 +120,6 @@ def test_a_path_of_this_machine_is_found_in_code_and_in_text(tree: Path) -> None
     assert len(list(layout.lines(tree))) == 2
 
 
-def test_long_files_are_told(tree: Path) -> None:
+def test_long_files_are_reported(tree: Path) -> None:
     _write(tree, "driver/protocol", "x = 1\n" * (layout.LONG_FILE + 1))
     assert layout.long_files(tree) == ["src/procmon/driver/protocol.py: 501 lines; does it do one thing?"]

@@ -54,7 +54,7 @@ def test_a_folder_that_this_machine_says_users_can_write_to_is_not_trusted() -> 
     assert lesson.not_learned == {folder + "a.exe": 1}
 
 
-def test_what_cannot_be_told_safely_is_named_and_not_allowed() -> None:
+def test_a_program_without_a_safe_rule_is_named_and_not_allowed() -> None:
     lesson = learn([Seen(r"c:\users\a.exe"), Seen(r"c:\users\a.exe"), Seen(r"c:\windows\a.exe")])
     assert (lesson.starts, lesson.rules, lesson.not_learned) == (3, 1, {r"c:\users\a.exe": 2})
     assert "# not learned: c:/users/a.exe: 2 starts" in lesson.text.splitlines()

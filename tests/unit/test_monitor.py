@@ -209,7 +209,7 @@ def test_a_callback_may_answer_by_hand(gate: procmon.SimulatedGate) -> None:
         assert gate.verdict_of(gate.start("a.exe")) is BLOCK
         assert gate.verdict_of(gate.start("b.exe")) is BLOCK
     assert decided(monitor) == [(name, BLOCK, DecidedBy.USER, "") for name in ("a.exe", "b.exe")]
-    assert asked == [], "it was answered: nobody else is asked"
+    assert asked == [], "it was answered: no other callback is asked"
 
 
 # ---------------------------------------------------------------------------------------------------------- and around
@@ -268,7 +268,7 @@ def test_a_sink_that_hangs_holds_nothing_up(gate: procmon.SimulatedGate, deadlin
     assert written == [decision.process.name for decision in monitor.history]
 
 
-def test_a_sink_that_hangs_is_told_of(
+def test_a_sink_that_hangs_is_reported(
     gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sinks, "SLOW_S", 0.05)
@@ -414,7 +414,7 @@ def test_what_other_threads_of_this_program_start_is_asked_about(gate: procmon.S
         assert gate.verdict_of(other, timeout=5) is BLOCK
 
 
-def test_a_sweep_reports_what_runs_and_ends_it_only_when_told_to(gate: procmon.SimulatedGate) -> None:
+def test_a_sweep_reports_what_runs_and_ends_it_only_on_request(gate: procmon.SimulatedGate) -> None:
     earlier = gate.running_before("a.exe", "b.exe")
     exempt = gate.start("a.exe", flags=procmon.ProcessFlags.EXEMPT | procmon.ProcessFlags.RUNNING_BEFORE)
     monitor = procmon.Monitor(gate)

@@ -22,7 +22,7 @@ from procmon.records import DecidedBy
 
 @pytest.mark.parametrize("action", ctrl_c.ACTIONS)
 @pytest.mark.parametrize("hang", ctrl_c.HANGS)
-def test_it_is_heard_whatever_hangs_and_nothing_stays_held(
+def test_it_ends_a_call_whatever_hangs_and_nothing_stays_held(
     monkeypatch: pytest.MonkeyPatch, hang: str, action: str
 ) -> None:
     ctrl_c.check(hang, action, monkeypatch)
@@ -216,7 +216,7 @@ def test_at_any_instruction_it_leaves_the_monitor_at_work() -> None:
 
 
 @pytest.mark.parametrize("hang", ["nothing", *ctrl_c.HANGS])
-def test_the_end_of_a_program_lets_go_whatever_hangs(hang: str) -> None:
+def test_the_end_of_a_program_releases_whatever_hangs(hang: str) -> None:
     ctrl_c.check_exit(hang)
 
 

@@ -221,7 +221,7 @@ def test_what_an_earlier_controller_answered_is_no_decision_of_this_session(gate
     assert list[Decision](monitor.history) == []
 
 
-def test_a_gate_is_not_heard_any_more_when_its_monitor_has_stopped(gate: SimulatedGate) -> None:
+def test_a_monitor_that_has_stopped_ignores_its_gate(gate: SimulatedGate) -> None:
     with procmon.Monitor(gate):
         assert gate._on_answer is not None
     assert gate._on_answer is None

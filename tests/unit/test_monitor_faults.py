@@ -75,7 +75,7 @@ def test_a_match_that_raises_is_an_error_too(gate: procmon.SimulatedGate) -> Non
         assert gate.verdict_of(gate.start("a.exe")) is BLOCK
 
 
-def test_a_callback_that_hangs_is_answered_by_on_deadline_and_delays_nobody(
+def test_a_callback_that_hangs_is_answered_by_on_deadline_and_delays_no_other_process(
     gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture
 ) -> None:
     release = threading.Event()
@@ -97,7 +97,7 @@ def test_a_callback_that_hangs_is_answered_by_on_deadline_and_delays_nobody(
     assert monitor.statistics.stale == 0
 
 
-def test_an_exit_callback_that_hangs_or_raises_delays_nobody_either(gate: procmon.SimulatedGate) -> None:
+def test_an_exit_callback_that_hangs_or_raises_delays_no_process(gate: procmon.SimulatedGate) -> None:
     release, exits = threading.Event(), []
 
     def on_exit(process: procmon.ProcessHelper) -> None:
@@ -253,7 +253,7 @@ def test_what_the_gate_never_holds_is_noted_but_not_counted_as_held(gate: procmo
 
 
 @pytest.mark.parametrize("error", [OSError(6, "the handle is invalid"), ValueError("torn record")])
-def test_a_gate_that_fails_stops_the_monitor_and_lets_go(
+def test_a_gate_that_fails_stops_the_monitor_and_releases_what_is_held(
     gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     with procmon.Monitor(gate, default=DEFER) as monitor:
@@ -361,10 +361,10 @@ def test_a_callback_that_fails_is_seen_in_the_repr_and_the_decision(gate: procmo
     assert procmon.Decision.from_dict(decision.as_dict()).reason == decision.reason
 
 
-@pytest.mark.parametrize("nobody", [None, "a.exe", []])
-def test_a_verdict_for_no_process_says_what_is_wanted(gate: procmon.SimulatedGate, nobody: Any) -> None:
+@pytest.mark.parametrize("other", [None, "a.exe", []])
+def test_a_verdict_for_no_process_says_what_is_wanted(gate: procmon.SimulatedGate, other: Any) -> None:
     with procmon.Monitor(gate) as monitor, pytest.raises(TypeError, match="is a ProcessHelper or a pid"):
-        monitor.allow(nobody)
+        monitor.allow(other)
 
 
 def test_who_was_ended_by_a_sweep_is_in_the_history_and_the_audit() -> None:

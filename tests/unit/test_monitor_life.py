@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExce
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 
-def test_stop_gives_the_default_to_what_is_held_even_if_nobody_fetched_it(gate: procmon.SimulatedGate) -> None:
+def test_stop_gives_the_default_to_what_is_held_even_if_it_was_not_fetched(gate: procmon.SimulatedGate) -> None:
     monitor = procmon.Monitor(gate, default=BLOCK)
     monitor.subscribe(lambda process: DEFER)
     monitor.start()
@@ -109,7 +109,7 @@ def test_what_the_gate_held_before_is_pending_at_once(gate: procmon.SimulatedGat
         assert monitor.pending == [process]
 
 
-def test_a_gate_that_fails_at_once_fails_the_start_and_lets_go(gate: procmon.SimulatedGate) -> None:
+def test_a_gate_that_fails_at_once_fails_the_start_and_releases_what_is_held(gate: procmon.SimulatedGate) -> None:
     process = gate.start("a.exe")
     gate.fail(OSError(6, "the handle is invalid"))
     monitor = procmon.Monitor(gate, default=DEFER)
@@ -143,7 +143,7 @@ def test_what_is_no_gate_is_refused() -> None:
         procmon.Monitor("notepad.exe")  # type: ignore[arg-type]
 
 
-def test_a_monitor_that_is_dropped_lets_go_and_says_so(
+def test_a_monitor_that_is_dropped_releases_what_is_held_and_says_so(
     gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture
 ) -> None:
     def arrange() -> procmon.ProcessHelper:
@@ -158,7 +158,7 @@ def test_a_monitor_that_is_dropped_lets_go_and_says_so(
     until(lambda: "keep a reference" in caplog.text, "a line in the log")
 
 
-def test_a_monitor_that_is_dropped_lets_go_whatever_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_monitor_that_is_dropped_releases_whatever_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     ctrl_c.shorten(monkeypatch)
     gate, asked = ctrl_c.HangingGate(), threading.Event()
 
@@ -182,7 +182,7 @@ def test_a_monitor_that_is_dropped_lets_go_whatever_hangs(monkeypatch: pytest.Mo
     gate.go_on.set()
 
 
-def test_a_stop_during_a_collection_inside_a_lock_of_the_monitors_waits_for_nobody(gate: procmon.SimulatedGate) -> None:
+def test_a_stop_during_a_collection_inside_a_lock_of_the_monitors_does_not_wait(gate: procmon.SimulatedGate) -> None:
     """A finalizer of the user's may run in any of its threads, at any instruction."""
     release = threading.Event()
     with procmon.Monitor(gate, default=DEFER) as monitor:
@@ -216,7 +216,7 @@ while not monitor.pending:
 
 
 @pytest.mark.parametrize("last", ["", "sys.exit(3)", "raise ValueError", "raise KeyboardInterrupt"])
-def test_the_end_of_the_program_lets_go(last: str) -> None:
+def test_the_end_of_the_program_releases_what_is_held(last: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM + last],
         env=os.environ | {"PYTHONPATH": str(SOURCE)},

@@ -48,7 +48,9 @@ def test_a_coroutine_for_which_no_loop_can_be_made_is_an_error(
         assert gate.verdict_of(gate.start("a.exe")) is BLOCK
 
 
-def test_a_loop_of_the_users_that_is_closed_under_the_callbacks_leaves_nobody_held(gate: procmon.SimulatedGate) -> None:
+def test_a_loop_of_the_users_that_is_closed_under_the_callbacks_leaves_nothing_held(
+    gate: procmon.SimulatedGate,
+) -> None:
     async def decide(process: procmon.ProcessHelper) -> None:
         await asyncio.sleep(60)
 
@@ -69,11 +71,11 @@ def test_a_loop_of_the_users_that_is_closed_under_the_callbacks_leaves_nobody_he
     monitor.stop()
 
 
-def test_a_handler_of_the_log_that_hangs_delays_nobody(gate: procmon.SimulatedGate) -> None:
+def test_a_handler_of_the_log_that_hangs_delays_no_process(gate: procmon.SimulatedGate) -> None:
     release, told = threading.Event(), threading.Event()
 
     class Console(logging.Handler):
-        """One in which a line is marked, say: then Windows lets nobody write."""
+        """One in which a line is marked, for example: then Windows blocks every write."""
 
         def emit(self, record: logging.LogRecord) -> None:
             told.set()
@@ -130,7 +132,7 @@ def test_what_has_no_words_for_itself_is_an_error_like_any_other(gate: procmon.S
     assert [decision.reason for decision in monitor.history] == ["Wordless", "ValueError: no words"]
 
 
-def test_a_monitor_that_gets_no_threads_does_not_start_and_lets_go(
+def test_a_monitor_that_gets_no_threads_does_not_start_and_releases_what_is_held(
     gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(thread: threading.Thread) -> None:
@@ -148,7 +150,7 @@ def test_a_monitor_that_gets_no_threads_does_not_start_and_lets_go(
     assert gate.verdict_of(process, timeout=0) is ALLOW
 
 
-def test_a_worker_that_cannot_be_replaced_stops_the_monitor_which_lets_go(
+def test_a_worker_that_cannot_be_replaced_stops_the_monitor_which_releases_what_is_held(
     gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So it is when the main thread has ended and others go on: Python starts no thread then."""
@@ -196,7 +198,7 @@ def test_where_no_thread_can_be_started_any_more_everything_is_done_all_the_same
 
 
 @pytest.mark.parametrize("where", ["fetch", "allow"])
-def test_a_gate_that_raises_what_ends_a_thread_stops_the_monitor_and_lets_go(
+def test_a_gate_that_raises_what_ends_a_thread_stops_the_monitor_and_releases_what_is_held(
     gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     def leave(*processes: procmon.ProcessHelper) -> None:

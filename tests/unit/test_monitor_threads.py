@@ -42,7 +42,7 @@ def test_the_iterator_gives_held_processes_and_ends_with_its_timeout(gate: procm
             seen.append(process)
             (monitor.block if process.pid % 8 else monitor.allow)(process)
         assert seen == processes
-        assert gate.verdict_of(gate.start("after.exe")) is ALLOW, "nobody iterates any more"
+        assert gate.verdict_of(gate.start("after.exe")) is ALLOW, "the iteration has ended"
 
 
 def test_several_may_be_taken_before_the_first_is_answered(gate: procmon.SimulatedGate) -> None:

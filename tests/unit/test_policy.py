@@ -135,7 +135,7 @@ class TestParents:
         policy.decide(late)
         assert policy.decide(orphan).verdict is ALLOW
 
-    def test_a_parent_that_nobody_was_asked_about_is_not_taken_for_the_one_before_it(self) -> None:
+    def test_a_parent_that_was_not_asked_about_is_not_taken_for_the_one_before_it(self) -> None:
         """Rules in the driver, exemptions and earlier callbacks keep processes from a policy; their pids may be old."""
         noon = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -327,7 +327,7 @@ def test_a_command_line_that_was_cut_is_looked_up() -> None:
 
 
 def test_no_command_line_takes_long_to_compare() -> None:
-    """It is chosen by those whom a rule is to stop, and a comparison holds up all other threads."""
+    """An attacker chooses it, and a comparison delays all other threads."""
     policy = rules("command_line = '*-enc*-nop*bypass*'\nverdict = 'block'")
     begin = time.thread_time()  # of the processor, whatever else it does
     assert policy.decide(process("c:/a.exe", command_line="-enc -nop " * 3_200)).verdict is ALLOW

@@ -294,7 +294,7 @@ class TestMistakes:
     def test_what_is_right_is_left_alone(self, condition: str) -> None:
         assert problems(rule(condition + "\nverdict = 'ask'")) == []
 
-    def test_all_mistakes_are_told_in_the_order_of_the_text(self) -> None:
+    def test_all_mistakes_are_reported_in_the_order_of_the_text(self) -> None:
         text = rule("verdict = 'deny'\nimg = 'a'") + rule("image = 3") + "mod = 1\n"
         places = [(problem.line, problem.column) for problem in Policy.check(text)]
         assert places == sorted(places)

@@ -118,7 +118,7 @@ class TestFiles:
     @pytest.mark.parametrize(
         "content", [b"\xff\xfe\0", b"mode = 'x'", b"[[rule]]\nimage = ", b"x" * 10_000_000, b"\0" * (64 * 2**20 + 1)]
     )
-    def test_a_file_that_is_refused_is_let_go(self, policy_file: Path, content: bytes) -> None:
+    def test_a_file_that_is_refused_is_closed(self, policy_file: Path, content: bytes) -> None:
         policy = Policy.load(policy_file)
         policy_file.write_bytes(content)
         with pytest.raises(PolicyError) as caught:
@@ -193,7 +193,7 @@ class TestSeveralFiles:
         assert Policy.load(policy_file, folder).decide(process("c:/y/a.exe")).who == "policy.toml:1"
         assert Policy.load(folder, policy_file).decide(process("c:/y/a.exe")).who == "20-allow.toml:1"
 
-    def test_a_mistake_is_told_with_its_file(self, folder: Path) -> None:
+    def test_a_mistake_is_reported_with_its_file(self, folder: Path) -> None:
         (folder / "25.toml").write_text("[[rule]]\nname = 'more'\nimage = ''\nverdict = 'allow'\n", encoding="utf-8")
         with pytest.raises(PolicyError) as caught:
             Policy.load(folder)
@@ -278,7 +278,7 @@ def test_a_rule_takes_little_memory_and_what_it_was_read_from_is_not_kept() -> N
     assert peak < 1500 * len(policy)
 
 
-def test_a_mistake_behind_100_000_rules_is_told_with_its_line() -> None:
+def test_a_mistake_behind_100_000_rules_is_reported_with_its_line() -> None:
     with pytest.raises(PolicyError) as caught:
         Policy.parse(many(100_000) + "[[rule]]\nimage = 'a.exe'\n  verdict = 'deny'\n")
     assert [(problem.line, problem.column) for problem in caught.value.problems] == [(300_003, 13)]

@@ -190,7 +190,7 @@ def test_a_driver_that_cannot_be_asked_to_release_is_stopped_all_the_same(
     assert state(service) is DriverState.STOPPED
 
 
-def test_a_file_that_has_gone_since_is_told_whatever_code_windows_gives(
+def test_a_file_that_has_gone_since_is_reported_whatever_code_windows_gives(
     service: DriverService, manager: Manager
 ) -> None:
     service.install()
@@ -222,7 +222,7 @@ def test_with_undoes_just_what_it_did(service: DriverService, manager: Manager) 
     assert state(service) is DriverState.RUNNING
 
 
-def test_with_is_content_if_somebody_else_has_undone_it(service: DriverService) -> None:
+def test_with_accepts_that_its_steps_were_undone_already(service: DriverService) -> None:
     with service:
         service.stop()
         service.delete()

@@ -160,7 +160,7 @@ def test_a_service_that_is_not_there_is_to_be_installed_first(step: str) -> None
         getattr(service(Manager()), step)()
 
 
-def test_who_is_no_administrator_is_told_so(policy: Path) -> None:
+def test_without_an_administrator_the_error_says_so(policy: Path) -> None:
     manager = Manager("ProcMonGate", NAME)
     manager.refuses = codes.ERROR_ACCESS_DENIED
     with pytest.raises(AccessDenied, match="as an administrator"):

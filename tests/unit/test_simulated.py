@@ -204,7 +204,7 @@ def test_a_script_does_what_programs_do_and_those_that_do_not_run_do_nothing(gat
     assert exits == [("cc.exe", 1), ("curl.exe", STATUS_BLOCKED), ("slow.exe", 9), ("make.exe", 0)]
 
 
-def test_a_script_for_a_gate_that_nobody_watches_is_put_in_at_once(gate: procmon.SimulatedGate) -> None:
+def test_a_script_for_a_gate_without_a_monitor_is_played_at_once(gate: procmon.SimulatedGate) -> None:
     make, compiler = gate.play(
         [("start", "make.exe"), ("start", "cc.exe", "make.exe"), ("exit", "cc.exe", 1)], patience=60
     )
@@ -269,7 +269,7 @@ def test_whatever_happens_each_start_and_each_exit_is_given_once_and_answered_on
     assert not any(gate.verdict_of(one, timeout=0) is None for one in living)
 
 
-def test_ctrl_c_is_heard_while_one_waits() -> None:
+def test_ctrl_c_ends_a_wait() -> None:
     gate = procmon.SimulatedGate()
     process = gate.start("a.exe")
     gate.fetch()

@@ -169,7 +169,7 @@ def test_a_rule_that_the_driver_would_refuse_is_refused_here(path: str, verdict:
         protocol.encode_rules([(path, verdict)])  # type: ignore[list-item]
 
 
-def test_register_says_what_it_was_told() -> None:
+def test_register_has_the_given_options() -> None:
     data = protocol.encode_register(0xFFFF_FFFF_0000_0044, hold_timeout_ms=60_000, on_timeout=BLOCK, flags=1)
     assert protocol.REGISTER_REQUEST.unpack(data) == {
         "version": protocol.VERSION,

@@ -1,4 +1,4 @@
-"""What the tests of this folder find in their Windows, when it is Wine's: somebody whose signatures it trusts."""
+"""What the tests of this folder need in a Windows of Wine's: a signer that it trusts."""
 
 import ctypes
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ SYSTEM_STORE, CURRENT_USER, X509, REPLACE_EXISTING, FIND_EXISTING = 10, 0x10000,
 
 @pytest.fixture(scope="session", autouse=True)
 def authority() -> Iterator[Authority]:
-    """Whom Wine trusts while these tests run. It looks once in each process, so this comes before any other test."""
+    """The signer that Wine trusts while these tests run. Wine looks once in each process, so this comes first."""
     authority = Authority("Trusted by these tests")
     if not is_wine():
         yield authority
@@ -38,7 +38,7 @@ def authority() -> Iterator[Authority]:
 
 @contextmanager
 def roots() -> Iterator[ctypes.c_void_p]:
-    """The store of those whom this user trusts; what is changed in it counts when it is closed."""
+    """The store of the certificates that this user trusts; a change counts when the store is closed."""
     store = crypt32("CertOpenStore", SYSTEM_STORE, 0, None, CURRENT_USER, "Root")
     yield store
     crypt32("CertCloseStore", store, 0)

@@ -15,7 +15,7 @@ def test_a_file_of_the_system_directory_is_for_administrators_alone() -> None:
     assert writers(str(ntdll)) == {}
 
 
-def test_a_folder_that_everybody_may_write_is_found(tmp_path: Path) -> None:
+def test_a_folder_that_everyone_may_write_is_found(tmp_path: Path) -> None:
     folder = Path("Z:\\tmp")  # of the mode 1777
     if not is_wine():
         folder = tmp_path

@@ -44,7 +44,7 @@ def signer(authority: Authority) -> Signer:
 
 @pytest.fixture(scope="module")
 def stranger() -> Signer:
-    return Authority("Trusted by nobody").signer("Stranger")
+    return Authority("Not trusted").signer("Stranger")
 
 
 @pytest.fixture(autouse=True)
@@ -138,9 +138,7 @@ def test_a_program_that_was_changed_is_in_no_catalogue_any_more(
         assert (found.signer, found.reasons) == (None, {"signer": "it is not signed"})
 
 
-def test_a_catalogue_by_somebody_nobody_trusts_proves_nothing(
-    wintrust: Watched, stranger: Signer, program: Path
-) -> None:
+def test_a_catalogue_by_an_untrusted_signer_proves_nothing(wintrust: Watched, stranger: Signer, program: Path) -> None:
     catalog = install("strange", stranger, program)
     with held(program) as (_, found):
         assert found.signature == untrusted(catalog)
@@ -165,7 +163,7 @@ def test_a_catalogue_that_was_changed_is_no_good(wintrust: Watched, signer: Sign
     assert signature.code == 0x80096004  # TRUST_E_CERT_SIGNATURE
 
 
-def test_a_catalogue_that_nobody_signed_counts_as_none(wintrust: Watched, signer: Signer, program: Path) -> None:
+def test_a_catalogue_without_a_signature_counts_as_none(wintrust: Watched, signer: Signer, program: Path) -> None:
     install("unsigned", signer, program, is_signed=False)
     assert signature_of(program) == UNSIGNED
     assert set(wintrust.verified) == {"unsigned.cat"}

@@ -194,7 +194,7 @@ sys.exit(main.main(sys.argv[2:]))
 
 
 def on_a_console(code: str, *arguments: object) -> list[str]:
-    """The command of a Python program that is to have a console of its own, which nobody sees."""
+    """The command of a Python program that is to have a hidden console of its own."""
     return [sys.executable, "-c", TYPING + code, *map(str, arguments)]
 
 

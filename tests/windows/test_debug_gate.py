@@ -1,4 +1,4 @@
-"""DebugGate on real process trees: what it holds, what passes, and that nobody ever stays held."""
+"""DebugGate on real process trees: what it holds, what passes, and that nothing stays held."""
 
 import ctypes
 import functools
@@ -88,7 +88,7 @@ def test_a_blocked_command_ends_with_the_status() -> None:
 
 
 @pytest.mark.promise("One held process delays no other", gate="DebugGate")
-def test_one_held_process_holds_nobody_else() -> None:
+def test_one_held_process_holds_no_other() -> None:
     code = "import subprocess as s; l = [s.Popen('hostname') for _ in range(10)]; print(sum(p.wait() for p in l))"
     kept: list[ProcessHelper] = []
 
@@ -260,7 +260,7 @@ def test_an_attached_process_is_reported_and_never_held() -> None:
         assert running.returncode == 0
 
 
-# ------------------------------------------------------------------------------------------------ nobody stays held
+# ------------------------------------------------------------------------------------------------ nothing stays held
 
 
 @pytest.mark.fault(
@@ -374,7 +374,7 @@ def test_a_process_that_timed_out_before_the_fetch_is_given_once() -> None:
     assert gone.exited
 
 
-def test_ctrl_c_is_heard_while_it_waits() -> None:
+def test_ctrl_c_ends_a_wait() -> None:
     with procmon.DebugGate.run(["hostname"], stdout=subprocess.DEVNULL) as gate:
         next_held(gate)
         assert seconds_until_heard(lambda: gate.wait(SOON), "wait") < ctrl_c.SOON
@@ -403,12 +403,12 @@ def test_a_failure_of_the_debug_api_ends_the_gate_and_says_so(monkeypatch: pytes
 # -------------------------------------------------------------------------------------------------- verdicts and errors
 
 
-def test_a_late_or_wrong_verdict_is_told_and_harms_nobody() -> None:
+def test_a_late_or_wrong_verdict_is_reported_and_changes_nothing() -> None:
     with procmon.DebugGate.run(["hostname"], stdout=subprocess.DEVNULL) as gate:
         process = next_held(gate)
         stranger = ProcessHelper(pid=process.pid, parent_pid=0, image_name="", start_key=1)
-        nobody = ProcessHelper(pid=3, parent_pid=0, image_name="")
-        assert gate.block(stranger, nobody) == [VerdictResult.STALE, VerdictResult.UNKNOWN]
+        unknown = ProcessHelper(pid=3, parent_pid=0, image_name="")
+        assert gate.block(stranger, unknown) == [VerdictResult.STALE, VerdictResult.UNKNOWN]
         assert gate.allow(process, process) == [VerdictResult.DONE, VerdictResult.ANSWERED]
         assert drive(gate)[-1].exit_status == 0
         assert gate.block(process) == [VerdictResult.ANSWERED]
@@ -426,7 +426,7 @@ def test_errors_of_the_command_reach_the_caller() -> None:
         procmon.DebugGate.run(["hostname"], no_such_option=1)
 
 
-def test_attaching_to_nobody_says_so() -> None:
+def test_attaching_to_no_process_says_so() -> None:
     with pytest.raises(procmon.StaleProcess, match=r"procmon\.processes\(\) lists them"):
         procmon.DebugGate.attach(0x7FFFFFF0)
 

@@ -1,4 +1,4 @@
-"""DebugGate when something goes wrong, or goes at the wrong moment: nobody else is harmed, and nobody stays held."""
+"""DebugGate when something fails, or ends at the wrong moment: no other process is affected, and nothing stays held."""
 
 import _thread
 import math
@@ -105,7 +105,7 @@ def test_a_hold_timeout_that_no_clock_can_keep() -> None:
 
 
 @pytest.mark.parametrize("command", [b"hostname", [b"hostname"]])
-def test_a_command_that_cannot_be_named_by_text_leaves_nobody_held(command: list[str]) -> None:
+def test_a_command_that_cannot_be_named_by_text_leaves_nothing_held(command: list[str]) -> None:
     """Popen takes bytes; our types do not, and yet nothing may be started first and refused then."""
     with procmon.DebugGate.run(command, stdout=subprocess.DEVNULL) as gate:
         assert repr(gate).startswith("<DebugGate hostname (pid ")
@@ -117,7 +117,7 @@ def test_no_command_at_all_is_what_popen_says_of_it() -> None:
         procmon.DebugGate.run([])
 
 
-def test_ctrl_c_while_the_command_starts_leaves_nobody_held() -> None:
+def test_ctrl_c_while_the_command_starts_leaves_nothing_held() -> None:
     started: list[subprocess.Popen[bytes]] = []
 
     def first(port: win32_debug.DebugPort) -> None:
@@ -132,7 +132,7 @@ def test_ctrl_c_while_the_command_starts_leaves_nobody_held() -> None:
 
 
 @pytest.mark.parametrize("where", ["run", "close"])
-def test_ctrl_c_is_heard_while_windows_does_not_return(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_a_call_while_windows_does_not_return(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program on a drive that is gone, say. What it holds is let go as soon as Windows does return."""
     go_on = threading.Event()
     popen, detach = subprocess.Popen, win32_debug.DebugPort.detach

@@ -91,7 +91,7 @@ def test_the_hash_that_a_signature_covers_is_the_one_that_windows_computes() -> 
     assert digest.raw[: size.value].hex() == (whole if is_wine() else ours)  # Wine hashes all bytes of any file
 
 
-def test_the_publisher_is_told_as_applocker_writes_it() -> None:
+def test_the_publisher_is_reported_as_applocker_writes_it() -> None:
     publisher = procmon.inspect(os.getpid()).publisher
     assert publisher is not None and publisher.startswith(f"O={SIGNER}, L=") and publisher.endswith(", C=US")
 

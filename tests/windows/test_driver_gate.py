@@ -85,7 +85,7 @@ def test_killing_the_controller_lets_all_that_it_holds_go_at_once(programs: Prog
     assert driver_info().counters.disconnects == before + 3
 
 
-def test_a_second_controller_is_told_who_is_the_first(service: procmon.DriverService) -> None:
+def test_a_second_controller_learns_who_is_the_first(service: procmon.DriverService) -> None:
     with controller(1) as process:
         with pytest.raises(procmon.ControllerBusy, match=f"process {process.pid} controls .*close that gate first"):
             DriverGate()
@@ -105,7 +105,7 @@ def test_a_second_controller_is_told_who_is_the_first(service: procmon.DriverSer
     counted="disconnects",
     written="-",
 )
-def test_a_gate_that_is_dropped_lets_go_what_it_holds(programs: Programs) -> None:
+def test_a_gate_that_is_dropped_releases_what_it_holds(programs: Programs) -> None:
     gate = opened()
     held(gate, programs.start())
     del gate
@@ -238,7 +238,7 @@ def test_ctrl_c_ends_a_wait_at_once(service: procmon.DriverService) -> None:
         assert seconds_until_heard(wait, "wait") < ctrl_c.SOON
 
 
-def test_stopping_the_driver_lets_go_what_is_held_and_ends_the_gate(
+def test_stopping_the_driver_releases_what_is_held_and_ends_the_gate(
     programs: Programs, service: procmon.DriverService
 ) -> None:
     gate = opened()

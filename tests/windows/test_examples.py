@@ -15,7 +15,7 @@ COMMAND = ["cmd", "/c", "hostname & whoami & hostname"]
 COUNTS = "<Monitor stopped on {gate}: 3 allowed, 1 blocked, 0 pending>"
 
 # What each prints, in this order, between what else is there: the output of the programs, on Windows' driver gate
-# everybody's processes.
+# all processes of the machine.
 PRINTED = {
     "block_by_name": [r"allow  c:\windows\system32\cmd.exe", r"block  c:\windows\system32\whoami.exe", "{counts}"],
     "hold_and_release": ["hostname.exe runs", "whoami.exe is held", "whoami.exe was held for 1.0 s", "hostname.exe"],

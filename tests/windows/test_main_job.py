@@ -38,8 +38,8 @@ def test_it_says_what_is_in_the_way_and_fails() -> None:
     assert done.stdout.splitlines()[-1].startswith("demo: stopped: DriverAlreadyInstalled: ")
 
 
-def test_a_gate_that_holds_nobody_is_found_out(capsys: pytest.CaptureFixture[str]) -> None:
-    part = main_job.Part("a gate that lets everybody pass")
+def test_a_gate_that_holds_nothing_is_detected(capsys: pytest.CaptureFixture[str]) -> None:
+    part = main_job.Part("a gate that allows everything")
     build = main_job.start(main_job.BUILD)
     assert build.stdout is not None
     for line in build.stdout:

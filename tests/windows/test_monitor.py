@@ -12,14 +12,14 @@ import ctrl_c
 
 @pytest.mark.parametrize("action", ctrl_c.ACTIONS)
 @pytest.mark.parametrize("hang", ctrl_c.HANGS)
-def test_ctrl_c_is_heard_whatever_hangs_and_nothing_stays_held(
+def test_ctrl_c_ends_a_call_whatever_hangs_and_nothing_stays_held(
     monkeypatch: pytest.MonkeyPatch, hang: str, action: str
 ) -> None:
     ctrl_c.check(hang, action, monkeypatch)
 
 
 @pytest.mark.parametrize("hang", ["nothing", *ctrl_c.HANGS])
-def test_the_end_of_a_program_lets_go_whatever_hangs(hang: str) -> None:
+def test_the_end_of_a_program_releases_whatever_hangs(hang: str) -> None:
     ctrl_c.check_exit(hang)
 
 

@@ -120,7 +120,7 @@ def test_a_missing_file_and_one_that_is_no_driver_install_nothing(service: Drive
         assert service.status().state is NOTHING
 
 
-def test_a_file_that_goes_after_the_install_is_told_at_the_start_and_can_be_mended(
+def test_a_file_that_goes_after_the_install_is_reported_at_the_start_and_can_be_mended(
     service: DriverService, tmp_path: Path
 ) -> None:
     file = tmp_path / "a folder with spaces" / "überwacht.sys"
@@ -221,7 +221,7 @@ def test_with_installs_and_starts_and_leaves_nothing(service: DriverService) -> 
     assert service.status().state is NOTHING
 
 
-def test_a_stop_with_a_gate_open_is_done_or_told(service: DriverService) -> None:
+def test_a_stop_with_a_gate_open_is_done_or_reported(service: DriverService) -> None:
     """Wine unloads a driver that is open; an NT kernel keeps it, which stop() has to tell."""
     service.install()
     service.start()
@@ -261,6 +261,6 @@ def test_the_driver_for_this_kernel_is_found() -> None:
     assert procmon.find_driver().parent.name == machine.driver_architecture()
 
 
-def test_the_kernels_architecture_is_told_to_a_python_of_any() -> None:
+def test_the_kernels_architecture_is_reported_to_a_python_of_any() -> None:
     """tests/windows/test_bitness.py asks a 32-bit one."""
     assert machine.native_machine() in machine.MACHINES

@@ -10,7 +10,7 @@ from trees import drive, held
 KERNEL = Path(__file__).resolve().parents[2] / "driver" / "wine" / "kernel.py"
 
 
-def test_the_last_exits_are_told() -> None:
+def test_the_last_exits_are_reported() -> None:
     with procmon.DriverService(), procmon.DriverGate(exempt_descendants=False) as gate:
         command = [sys.executable, str(KERNEL), "--", "cmd", "/c", "hostname"]
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as kernel:

@@ -260,7 +260,7 @@ class Watched:
 
     def WinVerifyTrust(self, function: Callable[..., int], window: int, action: int, address: int) -> int:
         data = trust._TrustData.from_address(address)
-        assert window == HANDLE(-1).value, "there is nobody to ask"
+        assert window == HANDLE(-1).value, "there is no user to ask"
         assert ctypes.string_at(action, 16) == GENERIC_VERIFY_V2
         assert (data.size, data.ui, data.revocation, data.flags) == (ctypes.sizeof(data), 2, 0, OFFLINE)
         if data.action == CLOSE:

@@ -52,7 +52,7 @@ class Machine(Protocol):
 
     @property
     def windows(self) -> str | None:
-        """Its name; None where it is none."""
+        """Its name; None on another system."""
 
     @property
     def wine(self) -> bool: ...

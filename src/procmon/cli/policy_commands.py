@@ -50,7 +50,7 @@ OPTIONS = ("command_line", "user", "session", "sha256", "signer")
 def _given_details(options: argparse.Namespace) -> SimpleNamespace:
     """Details as the command line gives them, in place of a look-up, with what to add for those that are missing.
 
-    Raises: ValueError where --fact is none.
+    Raises: ValueError for a --fact that is invalid.
     """
     facts: dict[str, object] = {name: value for name in OPTIONS if (value := getattr(options, name)) is not None}
     possible = sorted(set(FACTS) - {"image", "parent", "ancestor", "flags"})

@@ -52,7 +52,7 @@ class DriverState(enum.Enum):
     STARTING = "starting"
     RUNNING = "running"
     STOPPING = "stopping"
-    """It was told to stop, and a program still has its device open."""
+    """A stop was requested, and a program still has its device open."""
 
 
 _STATES = {
@@ -177,8 +177,8 @@ class DriverService:
     def stop(self, timeout: float = 5.0) -> None:
         """Unload the driver. What it holds is released at once, and its controller's gate raises GateClosed.
 
-        Windows unloads a driver only when its device is open nowhere. So the driver is first told to hold nothing more
-        (`QUIESCE`), upon which its controller closes the device; then the service is stopped. Waits up to `timeout`
+        Windows unloads a driver only when its device is open nowhere. So the first step is `QUIESCE`: the driver holds
+        nothing any more, and its controller closes the device. Then the service is stopped. Waits up to `timeout`
         seconds for the end.
 
         Raises: DriverNotInstalled, DriverNotRunning, AccessDenied; DriverRunning while a program has the device open:

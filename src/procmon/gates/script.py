@@ -34,11 +34,11 @@ class Script:
         self._known: dict[str, ProcessHelper | None] = {}  # by image; None: its start was passed over
 
     def play(self, steps: Iterable[Step]) -> None:
-        """Play all steps. Raises: ValueError with the number of the one that is none."""
+        """Play all steps. Raises: ValueError with the number of an invalid step."""
         for number, step in enumerate(steps, 1):
             if not self._play(step):
                 raise ValueError(
-                    f"step {number}, {step!r}, is none, or names a process that no step before it started;"
+                    f"step {number}, {step!r}, is invalid, or names a process that no step before it started;"
                     " help(procmon.SimulatedGate.play) lists the steps"
                 )
 

@@ -257,7 +257,7 @@ class SimulatedGate(AnswersHeard):
         >>> procmon.SimulatedGate().play([("start", "make.exe"), ("start", "cc.exe", "make.exe", "cc -c main.c")])
         [<ProcessHelper 1000 'make.exe' parent 4, paused>, <ProcessHelper 1004 'cc.exe' parent 1000, paused>]
 
-        Raises: ValueError with the number of the step that is none.
+        Raises: ValueError with the number of an invalid step.
         """
         script = Script(self, patience)
         script.play(steps)

@@ -33,7 +33,7 @@ MAX_DEPTH = 16
 """How many ``any``, ``all``, ``unless`` and ``not`` may stand in each other."""
 
 DEEP_KEY = re.compile(r"\n(?:[^\s.=\"'#]*+\.){30}")
-"""A line that begins with a key of so many parts that it is none; `tomllib` takes memory by the square of that."""
+"""A line that begins with a key of too many parts; `tomllib` takes memory by the square of that."""
 
 NEGATED = re.compile(r"(?:not|no|except|exclude)_?(\w+)|(\w+?)_?(?:not|except|excluded?)")
 """How other languages negate a key."""

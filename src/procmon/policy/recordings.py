@@ -411,7 +411,7 @@ class Rehearsal:
     processes: int = 0
     allowed: int = 0
     decisions: list[Decision] = field(default_factory=list)
-    """Those that block, ask, or would do so but for audit mode, in the order of the logs."""
+    """Those that block, ask, or would do so without audit mode, in the order of the logs."""
     missing: dict[str, int] = field(default_factory=dict)
     """Facts that rules asked for and the logs do not hold, with the number of processes."""
     unread: tuple[Unread, ...] = ()

@@ -73,7 +73,7 @@ class TomlPlaces:
 
 
 class _Tokens:
-    """The tokens of a text but for comments, one at a time; "" at its end."""
+    """The tokens of a text without comments, one at a time; "" at its end."""
 
     def __init__(self, text: str) -> None:
         self._rest = tokens(text)

@@ -111,7 +111,7 @@ class Ancestry:
 
 
 def _same_record(known: ProcessHelper, asked: ProcessHelper) -> bool:
-    """Start keys begin anew with each gate, so that these alone do not prove that two records are of one process."""
+    """Each gate has start keys of its own, so equal keys do not prove that two records are of one process."""
     return known == asked and known.parent_pid == asked.parent_pid and known.image_name == asked.image_name
 
 

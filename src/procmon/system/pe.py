@@ -57,7 +57,7 @@ class _Section(NamedTuple):
 
 
 class PortableExecutable:
-    """An open executable. Raises: ValueError when it is none, here or when it is asked."""
+    """An open executable. Raises: ValueError for any other file, here or in a method."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

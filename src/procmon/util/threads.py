@@ -27,7 +27,7 @@ from typing import Generic, ParamSpec, TypeVar
 __all__ = ["Call", "OwnThread", "Signal", "is_own", "run_in_thread", "run_in_thread_async", "submit", "wait_for"]
 
 SLICE_S = 0.1
-"""Longest single wait in C, so that Ctrl+C is heard after it."""
+"""Longest single wait in C: Ctrl+C is an exception after it."""
 
 IDLE_S = 1.0
 """Time after which an idle helper thread ends."""
@@ -84,7 +84,7 @@ class Signal:
 
 
 def wait_for(condition: threading.Condition, predicate: Callable[[], bool], timeout: float | None) -> bool:
-    """`Condition.wait_for` that hears Ctrl+C."""
+    """`Condition.wait_for` that Ctrl+C can end."""
     end = None if timeout is None else time.monotonic() + timeout
     while not predicate():
         left = SLICE_S if end is None else min(SLICE_S, end - time.monotonic())

@@ -89,8 +89,8 @@ def enable_escape_sequences(descriptor: int) -> bool:
 def read_key(timeout: float) -> str:
     """The next key of the console on standard input, within `timeout` seconds; "" where none comes.
 
-    It takes nothing from the input before it is called, nor after. `msvcrt.kbhit` would do but for Wine, whose
-    console reads its terminal only after a peek. Raises: OSError where standard input is no console.
+    It leaves the input alone before and after the call. `msvcrt.kbhit` does not work on Wine, whose console reads its
+    terminal only after a peek. Raises: OSError where standard input is no console.
     """
     console, record, count = _GetStdHandle(_STANDARD_INPUT), _InputRecord(), DWORD()
     end = time.monotonic() + timeout

@@ -101,7 +101,7 @@ def has_exited(process: SupportsInt) -> bool:
 
 
 class Listed(NamedTuple):
-    """What the system's list tells of each process, without opening it."""
+    """What the system's list has of each process, without opening it."""
 
     pid: int
     parent_pid: int

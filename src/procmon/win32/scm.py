@@ -173,7 +173,7 @@ def create_program(name: str, display_name: str, command_line: str, *, after: st
     """Make a service that the system starts at boot, as itself (LocalSystem), once the service `after` runs.
 
     When it fails the manager starts it again: after a second, after ten, and then after a minute; a day without a
-    failure starts the count anew. Raises: OSError.
+    failure resets the count. Raises: OSError.
     """
     with _manager(_SC_MANAGER_CONNECT | _SC_MANAGER_CREATE_SERVICE) as manager:
         service = _CreateServiceW(

@@ -64,7 +64,7 @@ _SetServiceStatus = bind(advapi32, "SetServiceStatus", BOOL, (HANDLE, POINTER(Se
 def serve(name: str, body: Body) -> None:
     """Be the service `name`, which the manager has started this process for; returns when it has stopped.
 
-    What the body raises is raised here, after the manager was told that the service stopped with an error.
+    What the body raises is raised here, after the manager has the report that the service stopped with an error.
 
     Raises: OSError: 1063 when the process was not started by the manager; UnsupportedPlatform off Windows.
     """

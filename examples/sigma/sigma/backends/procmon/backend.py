@@ -310,7 +310,7 @@ def _rule_text(same: list[Converted], verdict: str) -> str:
     """One ``[[rule]]``; where a Sigma rule has several conditions, any of them is enough."""
     rule = same[0].rule
     level = rule.level.name.lower() if rule.level is not None else "none"
-    author = " ".join(rule.author.split()) if rule.author else "an author whom the rule does not name"
+    author = " ".join(rule.author.split()) if rule.author else "an author that the rule does not name"
     attributes: list[tuple[str, Scalar]] = [("name", _name(rule))]
     attributes += [("verdict", "ask" if verdict == "ask" else "block")]
     attributes += [("audit", True)] if verdict == "audit" else []
