@@ -142,6 +142,7 @@ def _is_made_elsewhere(node: ast.ClassDef) -> bool:
 def _bases(bases: str) -> str:
     if bases.startswith("Generic["):
         return f"Generic in `{bases[8:-1]}`."
+    bases = bases.replace("_ShortEnum", "enum.Enum")  # which only has another repr
     return f"A kind of `{bases}`." if bases != "Protocol" else "A protocol: any object with these members is one."
 
 
