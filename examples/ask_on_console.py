@@ -15,6 +15,10 @@ driver's gate the driver itself releases a process that waits too long, and the 
     <Monitor stopped on simulated: 3 allowed, 1 blocked, 0 pending>
 """
 
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))  # where an embeddable Python does not look
 import _gate
 import procmon
 

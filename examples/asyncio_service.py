@@ -3,22 +3,25 @@ r"""Decide in asyncio: each process gets a task of its own, which may ask other 
 Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver the driver and an administrator.
 
     $ python examples/asyncio_service.py
-    allow  hostname.exe after 0.1 s
-    allow  hostname.exe after 0.1 s
-    allow  cmd.exe      after 0.2 s
-    block  whoami.exe   after 0.3 s
+    allow  hostname.exe
+    allow  hostname.exe
+    allow  cmd.exe
+    block  whoami.exe
 """
 
 import asyncio
+import sys
+from pathlib import Path
 
+sys.path.append(str(Path(__file__).parent))  # where an embeddable Python does not look
 import _gate
 import procmon
 
 
 async def reputation(process: procmon.ProcessHelper) -> int:
     """What another service thinks of an image; here one that thinks for a while, and knows few."""
-    known = {"hostname.exe": (0.1, 90), "cmd.exe": (0.2, 70)}
-    seconds, points = known.get(process.name, (0.3, 0))
+    known = {"hostname.exe": (0.1, 90), "cmd.exe": (0.5, 70)}
+    seconds, points = known.get(process.name, (1.0, 0))
     await asyncio.sleep(seconds)
     return points
 
@@ -28,7 +31,7 @@ async def decide(monitor: procmon.Monitor, process: procmon.ProcessHelper) -> No
     verdict = monitor.allow if await reputation(process) >= 50 else monitor.block
     try:
         decision = await asyncio.to_thread(verdict, process)
-        print(f"{decision.verdict.value:6} {process.name:12} after {decision.held_for:.1f} s")
+        print(f"{decision.verdict.value:6} {process.name}")
     except procmon.ProcmonError as error:  # it died meanwhile, say; what ends a task of a group ends the others, too
         print(f"too late: {error}")
 

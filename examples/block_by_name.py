@@ -10,6 +10,10 @@ Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver t
     <Monitor stopped on simulated: 3 allowed, 1 blocked, 0 pending>
 """
 
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))  # where an embeddable Python does not look
 import _gate
 import procmon
 

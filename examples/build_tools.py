@@ -15,8 +15,11 @@ Needs: Windows, for a real build: python examples/build_tools.py --gate debug cm
       whoami.exe
 """
 
+import sys
 from collections import Counter, defaultdict
+from pathlib import Path
 
+sys.path.append(str(Path(__file__).parent))  # where an embeddable Python does not look
 import _gate
 import procmon
 

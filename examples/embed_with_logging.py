@@ -16,7 +16,9 @@ Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver t
 
 import logging
 import sys
+from pathlib import Path
 
+sys.path.append(str(Path(__file__).parent))  # where an embeddable Python does not look
 import _gate
 import procmon
 

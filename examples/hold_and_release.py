@@ -11,8 +11,11 @@ own time limit lifted, or long enough: see docs/gates/driver.md).
     <Monitor stopped on simulated: 4 allowed, 0 blocked, 0 pending>
 """
 
+import sys
 import threading
+from pathlib import Path
 
+sys.path.append(str(Path(__file__).parent))  # where an embeddable Python does not look
 import _gate
 import procmon
 

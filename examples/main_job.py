@@ -29,6 +29,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
 
+sys.path.append(str(Path(__file__).parent))  # where an embeddable Python does not look
 import _source  # noqa: F401 - comes before procmon
 import procmon
 from procmon.win32.codes import code_of

@@ -12,8 +12,10 @@ Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver t
     allow  hostname.exe  rule what belongs to Windows
 """
 
+import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parent))  # where an embeddable Python does not look
 import _gate
 import procmon
 

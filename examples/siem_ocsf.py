@@ -14,7 +14,10 @@ Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver t
 
 import json
 import socket
+import sys
+from pathlib import Path
 
+sys.path.append(str(Path(__file__).parent))  # where an embeddable Python does not look
 import _gate
 import procmon
 

@@ -14,8 +14,11 @@ Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver t
 
 import os
 import socket
+import sys
 from logging.handlers import SysLogHandler
+from pathlib import Path
 
+sys.path.append(str(Path(__file__).parent))  # where an embeddable Python does not look
 import _gate
 import procmon
 

@@ -14,13 +14,20 @@ Windows itself, because the Python that runs under Wine has no tkinter.
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
+sys.path.append(str(Path(__file__).parent))  # where an embeddable Python does not look
 import _scene
 import procmon
-from _window.driver import state_of
-from _window.view import View
+
+try:
+    from _window.driver import state_of
+    from _window.view import View
+except ModuleNotFoundError as missing:
+    sys.exit(f"window.py needs {missing.name}: CPython for Windows has it; on Debian: apt install python3-tk")
 
 
 class Window:
