@@ -66,7 +66,6 @@ def test_an_answer_that_comes_too_late_is_reported_and_the_next_question_follows
     def answer(_prompt: str) -> str:
         if gate.verdict_of(slow, 0) is None:
             gate.time_out(slow)  # the user takes longer than the gate waits
-            time.sleep(0.5)
         return "n"
 
     monkeypatch.setattr("builtins.input", answer)

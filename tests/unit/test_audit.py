@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from dataclasses import replace
 from io import FileIO
 from pathlib import Path
@@ -92,9 +91,8 @@ def test_closing_does_not_wait_for_a_write_that_hangs(path: Path, monkeypatch: p
     writer = threading.Thread(target=log.write, args=(decision(1),))
     writer.start()
     assert writing.wait(10)
-    began = time.monotonic()
     log.close()
-    assert time.monotonic() - began < 5, "it has waited for the write"
+    assert writer.is_alive(), "close has waited for the write"
     assert log.closed
     goes_on.set()
     writer.join(10)

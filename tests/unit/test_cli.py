@@ -8,11 +8,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import procmon
 from commandline import ASKING, CommandGate, Scene, two, without_time
+from monitoring import until
 from procmon import ALLOW, BLOCK, Verdict, audit
 from procmon.cli import live, main, prompts, statuses
 
@@ -137,14 +139,14 @@ class TestAsking:
             verdicts.append(gate.verdict_of(gate.start("c:/tools/a.exe"), timeout=5.0))
 
         def key(keys: object, timeout: float) -> str:
-            looks.append(time.monotonic())
-            time.sleep(0.01)
-            age = looks[-1] - looks[0]
-            return "n" if age < 0.05 else "y" if age > 0.6 else ""
+            """Time passes by the keys alone: three of them while the question ignores keys, and one after that."""
+            now.append(now[-1] + 0.125)
+            return "nnny"[len(now) - 2] if len(now) < 6 else ""
 
-        looks: list[float] = []
+        now = [0.0]
         policy.write_text(ASKING, encoding="utf-8")
         monkeypatch.setattr(prompts, "KEY_DEBOUNCE_S", 0.5)
+        monkeypatch.setattr(prompts, "time", SimpleNamespace(monotonic=lambda: now[-1], sleep=time.sleep))
         monkeypatch.setattr("commandline.Keys.key", key)
         main.main(["run", "--policy", str(policy), "make"], scene.gates(one, keys=""))
         assert verdicts == [ALLOW]
@@ -295,10 +297,7 @@ class TestGuardAndWatch:
 
         def change(gate: CommandGate) -> None:
             policy.write_text("[[rule]]\nimage = 'c:/b.exe'\nverdict = 'allow'\n", encoding="utf-8")
-            for _ in range(100):
-                if len(handed) > 1:
-                    break
-                time.sleep(0.05)
+            until(lambda: len(handed) > 1, "the rules of the changed file", 60)
 
         monkeypatch.setattr(CommandGate, "set_rules", lambda _, rules: handed.append(rules), raising=False)
         policy.write_text("[[rule]]\nimage = 'C:/a.exe'\nverdict = 'block'", encoding="utf-8")

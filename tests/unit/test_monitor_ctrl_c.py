@@ -123,12 +123,16 @@ def test_an_iteration_that_is_interrupted_goes_on_with_what_it_has_not_given(gat
         until(lambda: monitor.statistics.deferred == 2, "both, deferred")
         take = starts._queue.take
 
+        taken, go_on = threading.Event(), threading.Event()
+
         def slowly(ticket: Any) -> None:
             take(ticket)
-            time.sleep(0.3)
+            taken.set()
+            go_on.wait(10)
 
         starts._queue.take = slowly  # type: ignore[method-assign]
-        seconds_until_heard(lambda: next(starts), "next")
+        seconds_until_heard(lambda: next(starts), "next", taken)
+        go_on.set()
         starts._queue.take = take  # type: ignore[method-assign]
         until(lambda: not monitor._engine.callback_threads, "the first, put back")
         assert [next(starts), next(starts)] == [one, two]

@@ -327,14 +327,14 @@ def test_ten_thousand_starts_are_each_answered_once_and_none_is_left(gate: procm
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_no_more_callbacks_run_at_once_than_there_are_workers(gate: procmon.SimulatedGate, workers: int) -> None:
-    inside, most, lock = 0, 0, threading.Lock()
+    inside, most, lock, full = 0, 0, threading.Lock(), threading.Barrier(workers)
 
     def decide(process: procmon.ProcessHelper) -> None:
         nonlocal inside, most
         with lock:
             inside += 1
             most = max(most, inside)
-        time.sleep(0.002)
+        full.wait(10)  # until as many are inside as there are workers
         with lock:
             inside -= 1
 
