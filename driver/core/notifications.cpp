@@ -247,6 +247,14 @@ bool awaits_image(const Record* record, const Image& image) {
 // Is the process held, so that one more of its threads has to wait?
 bool is_held(const Record* record) { return record->holds && !record->done; }
 
+// Do other threads of its process wait on when this one leaves? One that is about to leave does not: of two that are
+// ended at once the second must stay, or the process would be held by none of them.
+bool others_wait(const Record* record, const Hold* hold) {
+    for (const Hold* other = record->holds; other; other = other->next)
+        if (other != hold && !other->leaves) return true;
+    return false;
+}
+
 // The record of an image whose creation was missed; nullptr when there is no memory or no room for it.
 Record* add_missed_create(GateState& state, const Image& image, Record* record, DeferredFree& deferred) {
     ++state.counters.image_without_create;
@@ -466,9 +474,8 @@ bool Gate::still_held(Hold* hold, bool dying) {
     GateState& state = *state_;
     Locked locked(state);
     Record* record = static_cast<Record*>(hold->record);
-    const bool is_last = record->holds == hold && !hold->next;
-    if (dying && !is_last && !record->done) {
-        hold->leaves = true;  // the others of its process wait on
+    if (dying && !record->done && others_wait(record, hold)) {
+        hold->leaves = true;
         return false;
     }
     if (record->state == kStateHeld && dying) {

@@ -132,8 +132,8 @@ BREAKS = (
     Break(
         "a held thread looks without the lock",
         "driver/core/notifications.cpp",
-        "    Locked locked(state);\n    Record* record = static_cast<Record*>(hold->record);\n    const bool is_last",
-        "    Record* record = static_cast<Record*>(hold->record);\n    const bool is_last",
+        "    Locked locked(state);\n    Record* record = static_cast<Record*>(hold->record);\n    if (dying",
+        "    Record* record = static_cast<Record*>(hold->record);\n    if (dying",
         (RACES,),
     ),
     Break(
@@ -397,8 +397,15 @@ BREAKS = (
     Break(
         "one thread that is ended takes the question of its process with it",
         "driver/core/notifications.cpp",
-        "if (dying && !is_last && !record->done) {",
-        "if (dying && !is_last && record->done) {",
+        "if (dying && !record->done && others_wait(record, hold)) {",
+        "if (dying && record->done && others_wait(record, hold)) {",
+        (WAYS, MODEL),
+    ),
+    Break(
+        "of two threads that are ended at once both leave",
+        "driver/core/notifications.cpp",
+        "if (other != hold && !other->leaves) return true;",
+        "if (other != hold) return true;",
         (WAYS, MODEL),
     ),
     Break(

@@ -83,6 +83,7 @@ class Process:
     image_seen: bool = False
     thread_seen: bool = False
     threads: int = 0  # that wait
+    leaving: int = 0  # of them, those that were ended alone
     retry_at: int = 0
     last_try: bool = False
 
@@ -332,7 +333,8 @@ class Model:
     def look(self, process: Process, dying: bool = False) -> bool:
         """A held thread looks again; does it still wait?"""
         controller = self.controller
-        if dying and process.threads > 1 and not process.woken:
+        if dying and process.threads - process.leaving > 1 and not process.woken:
+            process.leaving += 1
             return False  # it goes alone
         if process.state == protocol.STATE_HELD and dying:
             self.counters["died_held"] += 1
@@ -346,8 +348,9 @@ class Model:
                     self.show(process)
         return not process.woken
 
-    def leave(self, process: Process) -> int:
+    def leave(self, process: Process, *, alone: bool = False) -> int:
         process.threads -= 1
+        process.leaving -= alone
         self.forget_if_done(process)
         return protocol.VERDICT_BLOCK if process.verdict == protocol.VERDICT_BLOCK else protocol.VERDICT_ALLOW
 

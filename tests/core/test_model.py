@@ -199,9 +199,29 @@ class CoreAndModel(RuleBasedStateMachine):
         held, process = pair = data.draw(st.sampled_from(self.holds))
         waits = held.waits(dying=dying)
         assert waits == self.model.look(process, dying)
-        if not waits and not process.woken:  # it goes alone
-            self.holds.remove(pair)
-            assert held.end() == self.model.leave(process)
+        if not waits and not process.woken:
+            self.go_alone(pair)
+
+    def go_alone(self, pair: tuple[Held, Process]) -> None:
+        self.holds.remove(pair)
+        held, process = pair
+        assert held.end() == self.model.leave(process, alone=True)
+
+    @precondition(lambda self: any(process.threads > 1 for _, process in self.holds))
+    @rule(data=st.data())
+    def threads_are_ended_at_once(self, data: st.DataObject) -> None:
+        """All threads of a process that is held look before one of them has left."""
+        of = data.draw(st.sampled_from([process for _, process in self.holds if process.threads > 1]))
+        pairs = [pair for pair in self.holds if pair[1] is of]
+        woken = of.woken
+        going = []
+        for pair in pairs:
+            waits = pair[0].waits(dying=True)
+            assert waits == self.model.look(of, dying=True)
+            if not waits and not woken:
+                going.append(pair)
+        for pair in going:
+            self.go_alone(pair)
 
     @precondition(lambda self: any(process.woken for _, process in self.holds))
     @rule(data=st.data())

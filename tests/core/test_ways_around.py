@@ -81,6 +81,18 @@ class TestExtraThreads:
         assert core.work() == [44]
         extra.verdict()
 
+    def test_of_two_threads_that_are_ended_at_once_the_last_stays_until_all_of_it_is_dead(self, core: Core) -> None:
+        core.controller()
+        first = core.held(44)
+        extra = some(core.own_thread(44))
+        assert not first.waits(dying=True)  # it is on its way out when the other looks
+        assert extra.waits(dying=True)
+        first.end()
+        third = some(core.own_thread(44))  # one that was suspended meanwhile must not run either
+        assert core.work() == [44]
+        assert not core.image(44, TOOL, own=True)
+        extra.verdict(), third.verdict()
+
     def test_a_dying_thread_does_not_wait_at_all(self, core: Core) -> None:
         core.controller()
         core.held(44)
