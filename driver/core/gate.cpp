@@ -14,10 +14,10 @@ using namespace wire;
 Status Gate::start(const Port& port, uint32_t features) {
     if (state_) return kInvalidDeviceState;
     GateState* state = allocate<GateState>(port);
-    Table::Segment* segment = state ? allocate<Table::Segment>(port) : nullptr;
-    Reserve* reserve = segment ? allocate<Reserve>(port) : nullptr;
+    Table::Buckets* buckets = state ? allocate<Table::Buckets>(port) : nullptr;
+    Reserve* reserve = buckets ? allocate<Reserve>(port) : nullptr;
     if (!reserve) {
-        if (segment) port.release(port.context, segment);
+        if (buckets) port.release(port.context, buckets);
         if (state) port.release(port.context, state);
         return kInsufficientResources;
     }
@@ -29,9 +29,9 @@ Status Gate::start(const Port& port, uint32_t features) {
     state->reserve = reserve;
     reserve->fill();
     state->keep(state);
-    state->keep(segment);
+    state->keep(buckets);
     state->keep(reserve);
-    state->table.open(segment);
+    state->table.open(buckets);
     port.lock_create(port.context, &state->lock);
     state_ = state;
     return kSuccess;
@@ -69,7 +69,7 @@ void Gate::destroy() {
         state->drop_volumes(state->volumes, deferred);
         state->drop_volumes(state->new_volumes, deferred);
         state->drop(state->system_directory, deferred);
-        while (Table::Segment* segment = state->table.take_any()) state->drop(segment, deferred);
+        state->drop(state->table.buckets(), deferred);
         state->memory_bytes -= state->reserve->bytes;
         deferred.add(state->reserve);
         PROCMON_CHECK(state->memory_bytes == state->bytes);
@@ -118,6 +118,7 @@ void Gate::volumes_commit() {
     state_->drop_volumes(state_->volumes, deferred);
     state_->volumes = state_->new_volumes;
     state_->new_volumes = {};
+    ++state_->map_number;
 }
 
 Status Gate::set_system_directory(Text dos_path) {
@@ -133,6 +134,7 @@ Status Gate::set_system_directory(Text dos_path) {
     state_->keep(path);
     state_->drop(state_->system_directory, deferred);
     state_->system_directory = path;
+    ++state_->map_number;
     return kSuccess;
 }
 

@@ -58,7 +58,7 @@ struct Port {
 
     uint64_t (*monotonic_ms)(void* context);        // never goes back; under the lock
     int64_t (*filetime)(void* context);             // 100 ns since 1601-01-01 UTC; under the lock
-    char16_t (*lowercase)(void* context, char16_t); // the system's own table: RtlDowncaseUnicodeString; under the lock
+    const char16_t* lowercase;  // of each of the 65,536 code units, by the system's own rules; read under the lock, too
 };
 
 }  // namespace procmon

@@ -287,12 +287,12 @@ Status reset(Request& request) {
 // Marks the rules about programs that are never held, whatever created them. A DOS path is compared as it is, a native
 // one by the drive letters of now. Takes the lock for each, for a short time.
 void mark_exempt(GateState& state, Rules& rules) {
-    DosHead head;
+    NameHead head;
     for (uint32_t i = 0; i < rules.count; ++i) {
         Rule& rule = rules.first[i];
         Locked locked(state);
-        find_dos_head(state.port, state.volumes, state.system_directory_text(), rule.path, &head);
-        if (is_always_exempt(state.program_of(head, rule.path))) rule.is_inert = true;
+        state.find_head(rule.path, &head);
+        if (is_always_exempt(head.program)) rule.is_inert = true;
     }
 }
 

@@ -83,7 +83,7 @@ Status parse_rules(const Port& port, const void* input, size_t input_bytes, Rule
         if (!next_entry(bytes, input_bytes, &offset, &entry)) break;  // never: it was sound above
         copy_lower(port, text, entry.path);
         *rule = {nullptr, 0, {text, entry.path.length}, entry.header.verdict, i, false};
-        rule->hash = hash_lowered(port, rule->path);
+        rule->hash = hash_more(kEmptyHash, port, rule->path);
         text += entry.path.length;
         const Rule** place = &buckets[rule->hash & built->mask];
         for (; *place; place = &const_cast<Rule*>(*place)->next_in_bucket)

@@ -25,17 +25,28 @@ struct NameParts {
     [[nodiscard]] size_t units() const { return head.length + tail.length + native.length; }
 };
 
-// `names` has room for them.
-void write_names(const Port& port, Names* names, const NameParts& parts, bool is_native) {
+// `names` has room for them. Each unit is lowercased once, for the image name and both hashes.
+void write_names(const Port& port, Names* names, const NameParts& parts, const NameHead& head) {
     names->image_length = static_cast<uint32_t>(parts.head.length + parts.tail.length);
     names->native_length = static_cast<uint32_t>(parts.native.length);
-    names->image_is_native = is_native;
-    char16_t* text = text_behind(names);
-    copy_text(text, parts.head);
-    copy_lower(port, text + parts.head.length, parts.tail);
-    copy_text(text + names->image_length, parts.native);
-    names->image_hash = hash_lowered(port, names->image());
-    names->native_hash = is_native ? names->image_hash : hash_lowered(port, parts.native);
+    names->image_is_native = !head.consumed;
+    names->map = head.map;
+    names->program = head.program;
+    char16_t* to = text_behind(names);
+    copy_text(to, parts.head);
+    copy_text(to + names->image_length, parts.native);
+    to += parts.head.length;
+    const Text before = {parts.native.data, head.consumed};
+    uint64_t image_hash = hash_more(kEmptyHash, port, parts.head);
+    uint64_t native_hash = hash_more(kEmptyHash, port, before);
+    for (size_t i = 0; i < parts.tail.length; ++i) {
+        to[i] = lower(port, parts.tail.data[i]);
+        image_hash = hash_more(image_hash, to[i]);
+        native_hash = hash_more(native_hash, to[i]);
+    }
+    const size_t done = before.length + parts.tail.length;  // the tail can be cut, where its head is longer
+    names->image_hash = image_hash;
+    names->native_hash = hash_more(native_hash, port, {parts.native.data + done, parts.native.length - done});
 }
 
 // Takes the first of a chain, zeroed but for what Block says.
@@ -82,10 +93,10 @@ DeferredFree::~DeferredFree() {
     if (event_) port_.user_event_close(port_.context, event_);
 }
 
-Names* make_names(const Port& port, Text native_name, const DosHead& head) {
+Names* make_names(const Port& port, Text native_name, const NameHead& head) {
     const NameParts parts(native_name, head);
     Names* names = allocate<Names>(port, parts.units() * sizeof(char16_t), true);
-    if (names) write_names(port, names, parts, !head.consumed);
+    if (names) write_names(port, names, parts, head);
     return names;
 }
 
@@ -98,9 +109,11 @@ CommandLine* make_command_line(const Port& port, Text text) {
     return line;
 }
 
-Program GateState::program_of(const DosHead& head, Text native_name) {
-    const NameParts parts(native_name, head);
-    return procmon::program_of(port, system_directory_text(), parts.head, parts.tail);
+void GateState::find_head(Text native_name, NameHead* head) const {
+    find_dos_head(port, volumes, system_directory_text(), native_name, head);
+    const NameParts parts(native_name, *head);
+    head->map = map_number;
+    head->program = program_of(port, system_directory_text(), parts.head, parts.tail);
 }
 
 const Rule* GateState::rule_for(Names* names, Names* creation_names) {
@@ -143,6 +156,12 @@ void GateState::give_back(Block* block, DeferredFree& deferred) {
     if (block && !reserve->give_back(block)) deferred.add(block);
 }
 
+void GateState::give_back(Prepared& prepared, DeferredFree& deferred) {
+    give_back(prepared.record, deferred);
+    give_back(prepared.names, deferred);
+    give_back(prepared.line, deferred);
+}
+
 void GateState::drop_volumes(VolumeMap& map, DeferredFree& deferred) {
     while (Volume* volume = map.first) {
         map.remove(volume);
@@ -150,14 +169,14 @@ void GateState::drop_volumes(VolumeMap& map, DeferredFree& deferred) {
     }
 }
 
-Names* GateState::fit_names(Names* names, const DosHead& head, Text native_name, DeferredFree& deferred) {
+Names* GateState::fit_names(Names* names, const NameHead& head, Text native_name, DeferredFree& deferred) {
     if (names && make_text_room(names->bytes, deferred)) return names;
     give_back(names, deferred);
     if (!native_name.length) return nullptr;
     const NameParts parts(native_name, head);
     if (parts.units() * sizeof(char16_t) > sizeof(Reserve::NamesAndText::text)) return nullptr;
     names = reserve->take_names();
-    if (names) write_names(port, names, parts, !head.consumed);
+    if (names) write_names(port, names, parts, head);
     return names;
 }
 
@@ -188,6 +207,20 @@ bool GateState::give_up_exit(DeferredFree& deferred) {
         return true;
     }
     return false;
+}
+
+void GateState::fill_record(Record* record, const Creation& creation) const {
+    record->pid = creation.pid;
+    record->parent_pid = creation.parent_pid;
+    record->creator_pid = creation.creator_pid;
+    record->creator_tid = creation.creator_tid;
+    record->created = creation.created || creation.running ? creation.created : port.filetime(port.context);
+    record->signature_level = creation.signature_level;
+    record->flags = creation.file_flags;
+    if (creation.running) record->flags |= kFlagRunningBefore;
+    if (creation.creator_pid && creation.parent_pid != creation.creator_pid) record->flags |= kFlagParentClaimed;
+    if (creation.pico) record->flags |= kFlagPico;
+    record->listed = creation.running;
 }
 
 void GateState::add_record(Record* record, uint32_t to_state, Names* names, CommandLine* line) {
@@ -229,6 +262,13 @@ void GateState::queue_for_fetch(Record* record) {
     if (!controller.owner || record->in_hold) return;
     if (!unseen.contains(record)) unseen.append(record);
     port.user_event_set(port.context, controller.event);
+}
+
+void GateState::release_unasked(Record* record, uint32_t decided_by) {
+    record->verdict = kVerdictAllow;
+    record->decided_by = decided_by;
+    if (record->state == kStateNew) move_to(record, kStateNamed);
+    queue_for_fetch(record);
 }
 
 void GateState::hold(Record* record, Hold* hold, uint32_t to_state) {
@@ -308,7 +348,6 @@ void GateState::retire(Record* record, uint32_t exit_status, DeferredFree& defer
     record->exit_status = exit_status;
     record->exited_at = port.filetime(port.context);
     table.retire(record);
-    drop(table.take_spare(), deferred);
     exited.append(record);
     // While the worker terminates by its pid the threads stay, so that the pid cannot become another process'.
     if (record->holds && !record->in_worker && !record->done) release(record);
@@ -355,18 +394,6 @@ void GateState::controller_gone(DeferredFree& deferred) {
 void GateState::quiesce(DeferredFree& deferred) {
     quiesced = true;
     end_controller(controller.disconnect_verdict, kByStop, deferred);
-}
-
-void GateState::grow_table() {
-    Table::Segment* segment = allocate<Table::Segment>(port);
-    DeferredFree deferred(port);
-    Locked locked(*this);
-    if (!segment) {
-        ++counters.allocation_failures;
-        return;
-    }
-    keep(segment);
-    drop(table.add(segment), deferred);
 }
 
 }  // namespace procmon

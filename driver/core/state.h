@@ -79,6 +79,20 @@ constexpr uint32_t kTransitions[] = {
 
 class DeferredFree;
 
+// What the pool gave for a process, before the lock is taken; each is nullptr where memory ran out, or there is nothing
+// to keep.
+struct Prepared {
+    NameHead head;
+    Record* record = nullptr;
+    Names* names = nullptr;
+    CommandLine* line = nullptr;
+
+    // Of those of `creation`: did memory run out for one?
+    [[nodiscard]] bool lacks(const Creation& creation) const {
+        return !record || (creation.native_name.length && !names) || (creation.command_line.length && !line);
+    }
+};
+
 struct GateState : Block {
     Port port;
     LockStorage lock;
@@ -100,6 +114,7 @@ struct GateState : Block {
     uint64_t last_key;
     uint64_t memory_bytes;
     uint64_t text_bytes;     // of names and command lines, in memory_bytes as well
+    uint32_t map_number;     // of `volumes` and the system directory: names by an earlier one may differ
     uint32_t registrations;  // so far; the present controller's number
     uint32_t holds;          // begun and not ended
     uint32_t held_count;
@@ -107,12 +122,12 @@ struct GateState : Block {
     bool stopping;
     bool quiesced;  // no controller any more, until the gate is started anew
 
-    [[nodiscard]] Text system_directory_text() { return system_directory ? system_directory->text() : Text{}; }
+    [[nodiscard]] Text system_directory_text() const { return system_directory ? system_directory->text() : Text{}; }
     [[nodiscard]] bool is_controller(const Caller& caller) const {
         return caller.owner && caller.owner == controller.owner;
     }
-    // The row of exempt.cpp that these names mean; the native one counts only where it has no drive letter.
-    [[nodiscard]] Program program_of(const DosHead& head, Text native_name);
+    // How a name begins, and which program it is; the native one counts only where it has no drive letter.
+    void find_head(Text native_name, NameHead* head) const;
     // The rule that decides about a process of these names. Of a process whose name has changed since its creation a
     // rule that allows knows nothing, and a rule that blocks may name either.
     [[nodiscard]] const Rule* rule_for(Names* names, Names* creation_names = nullptr);
@@ -130,20 +145,24 @@ struct GateState : Block {
     void drop_text(Block* block, DeferredFree& deferred);
     // One that never became a part of it.
     void give_back(Block* block, DeferredFree& deferred);
+    void give_back(Prepared& prepared, DeferredFree& deferred);
     void drop_volumes(VolumeMap& map, DeferredFree& deferred);
 
     // Names and a command line find room, or are given back: a process without them is still a process.
-    [[nodiscard]] Names* fit_names(Names* names, const DosHead& head, Text native_name, DeferredFree& deferred);
+    [[nodiscard]] Names* fit_names(Names* names, const NameHead& head, Text native_name, DeferredFree& deferred);
     [[nodiscard]] CommandLine* fit_command_line(CommandLine* line, DeferredFree& deferred);
     // Room for one more record, or for so much more text; gives up the oldest exit records for it if it must.
     [[nodiscard]] bool make_room(DeferredFree& deferred);
     [[nodiscard]] bool make_text_room(size_t more_bytes, DeferredFree& deferred);
     [[nodiscard]] bool give_up_exit(DeferredFree& deferred);  // false: there is none to give up
+    void fill_record(Record* record, const Creation& creation) const;
     void add_record(Record* record, uint32_t state, Names* names, CommandLine* line);
     void set_names(Record* record, Names* names, DeferredFree& deferred);
     void move_to(Record* record, uint32_t to_state);
     // FETCH shall give it (again).
     void queue_for_fetch(Record* record);
+    // A process that is not held: it goes on, and FETCH shows it.
+    void release_unasked(Record* record, uint32_t decided_by);
     void hold(Record* record, Hold* hold, uint32_t state);
     void join(Record* record, Hold* hold);
     // One more thread of a process that is held: it waits on the same record, which says so.
@@ -163,9 +182,6 @@ struct GateState : Block {
     void end_controller(uint32_t verdict, uint32_t decided_by, DeferredFree& deferred);
     void controller_gone(DeferredFree& deferred);  // the same with its disconnect verdict
     void quiesce(DeferredFree& deferred);
-
-    // Gives the table the segment it wants. WITHOUT the lock.
-    void grow_table();
 };
 
 // The lock, for a scope.
@@ -206,7 +222,7 @@ class DeferredFree {
 
 // The names of a process, from the native one. `head` was found under the lock; this runs WITHOUT it. nullptr when
 // memory ran out.
-[[nodiscard]] Names* make_names(const Port& port, Text native_name, const DosHead& head);
+[[nodiscard]] Names* make_names(const Port& port, Text native_name, const NameHead& head);
 [[nodiscard]] CommandLine* make_command_line(const Port& port, Text text);
 
 // requests.cpp

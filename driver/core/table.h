@@ -15,7 +15,9 @@ struct Names : Block {
     uint64_t image_hash;
     uint32_t image_length;  // in code units, like all lengths
     uint32_t native_length;
-    bool image_is_native;  // no drive letter was known
+    uint32_t map;           // GateState::map_number when they were made
+    Program program;        // the row of exempt.cpp that they name
+    bool image_is_native;   // no drive letter was known
 
     Text image() { return {text_behind(this), image_length}; }
     Text native() { return {text_behind(this) + image_length, native_length}; }
@@ -73,24 +75,23 @@ struct Record : Block {
 };
 static_assert(sizeof(Record) <= sizeof(Hold::own_record), "a Hold has room for one");
 
-// A hash table that grows and shrinks by one bucket at a time (linear hashing), so that no insertion ever pays for
-// rehashing the others, and whose buckets come in small segments, so that it never needs one large piece of memory.
-// Not locked: its owner is.
+// Buckets by pid, made once for the limit, and a list in the order of start keys. Not locked: its owner is.
+//
+// One bucket for each record that there can be: 1 MiB on a 64-bit system. Pids are multiples of four that the system
+// gives out of one table with the ids of threads, low ones first, so that their own lower bits spread them. A table
+// that grew and shrank with what lives was no quicker: docs/rejected.md.
 class Table {
    public:
-    static constexpr uint32_t kSegmentBuckets = 512;
-    // Sparse on purpose: most creations then find an empty bucket, and need not read a cold record to learn that the
-    // pid is new. That costs 32 bytes for each process, and makes 100,000 nearly as quick as 1,000.
-    static constexpr uint32_t kBucketsPerRecord = 4;
-    static constexpr uint32_t kSegments = kBucketsPerRecord * wire::kMaxRecords / kSegmentBuckets;
-    struct Segment : Block {
-        Record* buckets[kSegmentBuckets];
+    static constexpr uint32_t kBuckets = wire::kMaxRecords;
+    static_assert((kBuckets & (kBuckets - 1)) == 0, "an index is a mask");
+    struct Buckets : Block {
+        Record* first[kBuckets];
     };
 
     List<Record, &Record::by_key> records;
 
-    // The first segment. Without it the table must not be used.
-    void open(Segment* first);
+    void open(Buckets* buckets) { buckets_ = buckets; }
+    [[nodiscard]] Buckets* buckets() { return buckets_; }
 
     [[nodiscard]] Record* find(uint32_t pid) const;
     [[nodiscard]] uint32_t size() const { return size_; }
@@ -102,34 +103,16 @@ class Table {
     // A retired record leaves.
     void erase(Record* record);
 
-    // Chains grow longer than they should for want of a segment: allocate one without the lock, then give it to add.
-    [[nodiscard]] bool wants_segment() const { return is_tight() && buckets_ == allocated_; }
-    // nullptr = taken; else it is not wanted any more.
-    [[nodiscard]] Segment* add(Segment* segment);
-    // A segment that is not needed any more, or nullptr.
-    [[nodiscard]] Segment* take_spare();
-    // The same, but for good: the table is empty and will not be used again.
-    [[nodiscard]] Segment* take_any();
-
     // The first record with a start key above `after`. Quick when `after` is where the last search ended.
     [[nodiscard]] Record* after(uint64_t after_key);
     void remember(Record* record) { cursor_ = record; }
 
    private:
-    [[nodiscard]] Record** bucket(uint32_t index) const;
-    [[nodiscard]] uint32_t bucket_of(uint32_t pid) const;
-    [[nodiscard]] bool is_tight() const { return findable_ * kBucketsPerRecord > buckets_; }
-    [[nodiscard]] bool is_wide() const { return findable_ * kBucketsPerRecord < buckets_ / 2; }
-    void split();
-    void merge();
+    [[nodiscard]] Record** bucket(uint32_t pid) const { return &buckets_->first[pid / 4 & (kBuckets - 1)]; }
 
-    Segment* segments_[kSegments];
-    Record* cursor_;      // where paging stopped
-    uint32_t buckets_;    // in use
-    uint32_t allocated_;  // buckets in all segments
-    uint32_t mask_;       // of the next power of two, less one
-    uint32_t findable_;   // records in buckets
-    uint32_t size_;       // all records
+    Buckets* buckets_;
+    Record* cursor_;  // where paging stopped
+    uint32_t size_;
 };
 
 }  // namespace procmon

@@ -14,7 +14,7 @@ constexpr Text literal(const char16_t (&text)[kUnits]) {
     return {text, kUnits - 1};
 }
 
-inline char16_t lower(const Port& port, char16_t unit) { return port.lowercase(port.context, unit); }
+inline char16_t lower(const Port& port, char16_t unit) { return port.lowercase[unit]; }
 
 inline bool equal(Text a, Text b) {  // no memcmp: NT 5.2 kernels do not export it
     if (a.length != b.length) return false;
@@ -43,10 +43,11 @@ inline bool starts_with_lowered(const Port& port, Text text, Text lowered) {
     return text.length >= lowered.length && equals_lowered(port, {text.data, lowered.length}, lowered);
 }
 
-// FNV-1a, of the lowercase form.
-inline uint64_t hash_lowered(const Port& port, Text text) {
-    uint64_t hash = 0xcbf29ce484222325;
-    for (size_t i = 0; i < text.length; ++i) hash = (hash ^ lower(port, text.data[i])) * 0x100000001b3;
+// FNV-1a, unit by unit of the lowercase form.
+constexpr uint64_t kEmptyHash = 0xcbf29ce484222325;
+inline uint64_t hash_more(uint64_t hash, char16_t lowered) { return (hash ^ lowered) * 0x100000001b3; }
+inline uint64_t hash_more(uint64_t hash, const Port& port, Text text) {
+    for (size_t i = 0; i < text.length; ++i) hash = hash_more(hash, lower(port, text.data[i]));
     return hash;
 }
 

@@ -8,6 +8,7 @@
 // The map is read under the gate's lock, but only to find the head of the path: the long tail is copied without it.
 #pragma once
 
+#include "exempt.h"
 #include "gate.h"
 #include "list.h"
 #include "memory.h"
@@ -20,6 +21,12 @@ struct DosHead {
     char16_t text[kMaxSystemDirectory];
     size_t length = 0;
     size_t consumed = 0;  // code units of the native name; 0 = no rule applies: the native name stays
+};
+
+// What the lock is needed for when a name is made: how its DOS path begins, by which map, and which program it is.
+struct NameHead : DosHead {
+    uint32_t map = 0;
+    Program program = kNoProgram;
 };
 
 // One native prefix; its lowercase text lies behind it.

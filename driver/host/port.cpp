@@ -145,12 +145,19 @@ int64_t filetime(void* context) {
     return host_of(context).filetime.get();
 }
 
-// ASCII, Latin-1 and Cyrillic: enough to tell a table from a loop over A to Z.
-char16_t lowercase(void*, char16_t unit) {
-    if ((unit >= u'A' && unit <= u'Z') || (unit >= 0xC0 && unit <= 0xDE && unit != 0xD7)) return char16_t(unit + 0x20);
-    if (unit >= 0x410 && unit <= 0x42F) return char16_t(unit + 0x20);
-    return unit;
-}
+// ASCII, Latin-1 and Cyrillic: enough to tell it from a loop over A to Z.
+struct CaseTable {
+    char16_t lowercase[0x10000];
+
+    CaseTable() {
+        for (uint32_t unit = 0; unit < 0x10000; ++unit) {
+            const bool latin = (unit >= u'A' && unit <= u'Z') || (unit >= 0xC0 && unit <= 0xDE && unit != 0xD7);
+            const bool is_capital = latin || (unit >= 0x410 && unit <= 0x42F);
+            lowercase[unit] = char16_t(is_capital ? unit + 0x20 : unit);
+        }
+    }
+};
+const CaseTable case_table;
 
 timespec real_time_in(uint32_t milliseconds) {
     timespec until;
@@ -167,7 +174,7 @@ Port make_port(Host* host) {
     return {host,         allocate,     allocate,      release,        lock_create,
             lock_destroy, lock_acquire, lock_release,  signal_create,  signal_destroy,
             signal_set,   user_event_open, user_event_set, user_event_close, worker_wake,
-            trace,        monotonic_ms, filetime,      lowercase};
+            trace,        monotonic_ms, filetime,      case_table.lowercase};
 }
 
 bool wait_signal(SignalStorage* storage, uint32_t real_ms) {

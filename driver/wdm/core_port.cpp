@@ -1,4 +1,4 @@
-// core_port.cpp - the core's Port on an NT kernel: nonpaged pool, one fast mutex, events, two clocks, the case table.
+// core_port.cpp - the core's Port on an NT kernel: pool, one fast mutex, events, two clocks, the case table.
 
 #include "driver.h"
 
@@ -15,6 +15,7 @@ constexpr uint64_t kPoolFlagPaged = 0x100;    // POOL_FLAG_PAGED
 ExAllocatePool2Routine allocate_pool2;  // Windows 10 2004 and later
 ULONGLONG(NTAPI* unbiased_time)();      // KeQueryUnbiasedInterruptTime: Windows 7 and later
 POOL_TYPE pool_type = NonPagedPool;     // NonPagedPoolNx where there is one: Windows 8 and later
+char16_t* lowercase;                    // of each code unit, paged
 
 FAST_MUTEX* mutex_of(LockStorage* storage) { return reinterpret_cast<FAST_MUTEX*>(storage); }
 
@@ -30,17 +31,26 @@ const char* state_name(uint32_t state) {
     return state < ARRAYSIZE(kNames) ? kNames[state] : "?";
 }
 
-// The string routine for one unit: the oldest kernels have no RtlDowncaseUnicodeChar.
-char16_t lowercase(void*, char16_t unit) {
-    if (unit < 0x80) return static_cast<char16_t>(unit >= u'A' && unit <= u'Z' ? unit + 32 : unit);
-    WCHAR from = static_cast<WCHAR>(unit), to = from;
-    UNICODE_STRING source = {sizeof from, sizeof from, &from}, lowered = {0, sizeof to, &to};
-    return static_cast<char16_t>(NT_SUCCESS(RtlDowncaseUnicodeString(&lowered, &source, FALSE)) ? to : from);
+// All code units through the system's routine, which may be called at PASSIVE_LEVEL alone, while the core looks letters
+// up under its lock. The string routine: the oldest kernels have none for a single unit.
+_IRQL_requires_(PASSIVE_LEVEL) NTSTATUS make_case_table() {
+    constexpr size_t kUnits = 0x10000, kAtOnce = 0x4000;  // a UNICODE_STRING is shorter than 64 KiB
+    lowercase = static_cast<char16_t*>(allocate(kUnits * sizeof(char16_t), true));
+    if (lowercase == nullptr) return STATUS_INSUFFICIENT_RESOURCES;
+    NTSTATUS status = STATUS_SUCCESS;
+    for (size_t unit = 0; unit < kUnits; ++unit) lowercase[unit] = static_cast<char16_t>(unit);
+    for (size_t unit = 0; unit < kUnits && NT_SUCCESS(status); unit += kAtOnce) {
+        constexpr USHORT kBytes = kAtOnce * sizeof(WCHAR);
+        UNICODE_STRING part = {kBytes, kBytes, reinterpret_cast<WCHAR*>(lowercase + unit)};
+        status = RtlDowncaseUnicodeString(&part, &part, FALSE);  // in place
+    }
+    if (!NT_SUCCESS(status)) port_stop();
+    return status;
 }
 
 }  // namespace
 
-void port_start() {
+NTSTATUS port_start(DRIVER_OBJECT*) {
     find_newer(&allocate_pool2, L"ExAllocatePool2");
     find_newer(&unbiased_time, L"KeQueryUnbiasedInterruptTime");
     RTL_OSVERSIONINFOW version = {};
@@ -48,6 +58,12 @@ void port_start() {
     RtlGetVersion(&version);
     if (version.dwMajorVersion > 6 || (version.dwMajorVersion == 6 && version.dwMinorVersion >= 2))
         pool_type = NonPagedPoolNx;
+    return make_case_table();
+}
+
+void port_stop() {
+    release(lowercase);
+    lowercase = nullptr;
 }
 
 // The pool aligns to 16 bytes on x64 but to 8 on x86; there the block's own address is kept just below what is given.

@@ -32,6 +32,7 @@ struct Step {
 // runs (a blocked process must die before its thread goes on), then the thread and image routines, then the create
 // routine, then requests and the worker, and only then the device and the state.
 constexpr Step kSteps[] = {
+    {"port", port_start, port_stop},  // finds the pool: before anything that allocates
     {"gate", gate_start, gate_stop},
     {"device", device_start, device_stop},
     {"volumes", volumes_start, nullptr},
@@ -60,7 +61,6 @@ void NTAPI unload(DRIVER_OBJECT*) { stop_steps(ARRAYSIZE(kSteps)); }
 // PASSIVE_LEVEL, a system thread. Until it returns the device cannot be opened (DO_DEVICE_INITIALIZING).
 extern "C" NTSTATUS NTAPI DriverEntry(DRIVER_OBJECT* driver, UNICODE_STRING*) {
     using namespace procmon::kernel;
-    port_start();
     for (size_t i = 0; i < ARRAYSIZE(kSteps); ++i) {
         const NTSTATUS status = kSteps[i].start(driver);
         if (!NT_SUCCESS(status)) {

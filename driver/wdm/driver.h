@@ -11,7 +11,8 @@ namespace procmon::kernel {
 extern Gate gate;  // the one gate: every notification and request goes to it
 
 // core_port.cpp: what the core asks of the system.
-_IRQL_requires_(PASSIVE_LEVEL) void port_start();  // finds the pool; before anything that allocates
+_IRQL_requires_(PASSIVE_LEVEL) _Must_inspect_result_ NTSTATUS port_start(DRIVER_OBJECT* driver);
+_IRQL_requires_(PASSIVE_LEVEL) void port_stop();
 Port port();
 inline KEVENT* event_of(SignalStorage* storage) { return reinterpret_cast<KEVENT*>(storage); }
 

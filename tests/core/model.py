@@ -83,6 +83,7 @@ class Process:
     image_seen: bool = False
     thread_seen: bool = False
     threads: int = 0  # that wait
+    named_by: int = 0  # the number of the map of volumes that its name was made by
     leaving: int = 0  # of them, those that were ended alone
     retry_at: int = 0
     last_try: bool = False
@@ -117,6 +118,7 @@ class Model:
         self.in_worker: list[Process] = []
         self.controller: Registration | None = None
         self.volumes = dict(VOLUMES)
+        self.map = 0
         self.stopped = self.quiesced = False
         self.holds = 0
         self.counters = dict.fromkeys((n for n in protocol.COUNTERS.offsets if n != "reserved"), 0)
@@ -218,7 +220,8 @@ class Model:
             return self.join_foreign(process) if own and self.is_held(process) and not dying else None
         program = program_of(self.dos_name(native_name) if native_name else process.image_name)
         process.image_seen = True
-        if name and not memory:
+        kept = not renamed and name == process.native_name and process.named_by == self.map
+        if name and not kept and not memory:
             self.counters["allocation_failures"] += 1
         if name:
             if renamed and process.native_name:
@@ -527,7 +530,7 @@ class Model:
 
     def name(self, process: Process, native_name: str) -> None:
         process.native_name, process.flags = native_name, process.flags & ~protocol.FLAG_NAME_NATIVE
-        process.image_name = self.dos_name(native_name)
+        process.image_name, process.named_by = self.dos_name(native_name), self.map
         if process.image_name == native_name.lower():
             process.flags |= protocol.FLAG_NAME_NATIVE
 

@@ -185,6 +185,7 @@ class CoreAndModel(RuleBasedStateMachine):
     def volumes(self, drives: dict[str, str]) -> None:
         assert self.core.set_volumes(drives) == SUCCESS
         self.model.volumes = drives
+        self.model.map += 1
 
     # -- held threads and the worker
 

@@ -322,11 +322,14 @@ void RtlInitUnicodeString(UNICODE_STRING* string, const WCHAR* from) {
 }
 
 NTSTATUS RtlDowncaseUnicodeString(UNICODE_STRING* to, const UNICODE_STRING* from, BOOLEAN) {
+    passive("RtlDowncaseUnicodeString");
+    if (fails("RtlDowncaseUnicodeString")) return STATUS_INSUFFICIENT_RESOURCES;
     if (to->MaximumLength < from->Length) return STATUS_INFO_LENGTH_MISMATCH;
     to->Length = from->Length;
     for (size_t i = 0; i < from->Length / 2; ++i) {
         const WCHAR unit = from->Buffer[i];
-        const bool capital = (unit >= 0xC0 && unit <= 0xDE && unit != 0xD7) || (unit >= 0x410 && unit <= 0x42F);
+        const bool latin = (unit >= u'A' && unit <= u'Z') || (unit >= 0xC0 && unit <= 0xDE && unit != 0xD7);
+        const bool capital = latin || (unit >= 0x410 && unit <= 0x42F);
         to->Buffer[i] = static_cast<WCHAR>(capital ? unit + 0x20 : unit);
     }
     return STATUS_SUCCESS;

@@ -38,6 +38,7 @@
     SCENARIO(holds_only_the_first_image_of_a_process_in_its_own_thread) \
     SCENARIO(never_holds_the_protected_the_critical_or_any_without_a_controller) \
     SCENARIO(names_the_system_volume_by_the_letter_that_windows_uses) \
+    SCENARIO(knows_capitals_of_any_alphabet) \
     SCENARIO(refuses_a_creation_by_a_rule_so_that_no_process_comes_to_be) \
     SCENARIO(refuses_a_name_below_the_device) \
     SCENARIO(takes_an_event_of_the_caller_and_nothing_else) \

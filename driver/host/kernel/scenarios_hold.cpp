@@ -256,6 +256,20 @@ void names_the_system_volume_by_the_letter_that_windows_uses() {
     unload_driver();
 }
 
+void knows_capitals_of_any_alphabet() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        Started started(5000, u"\\Device\\HarddiskVolume2\\\u0418\u0413\u0420\u0410.EXE");
+        const Shown shown = device.held(5000);
+        CHECK(shown.image == u"c:\\\u0438\u0433\u0440\u0430.exe");
+        device.answer(wire::kAllow, shown);
+        CHECK(started.returns_within(kSoonMs));
+    }
+    unload_driver();
+}
+
 void refuses_a_creation_by_a_rule_so_that_no_process_comes_to_be() {
     load_driver();
     {

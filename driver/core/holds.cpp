@@ -1,0 +1,347 @@
+// holds.cpp - images and threads: which process is held, and how a hold ends.
+
+#include "gate.h"
+#include "state.h"
+
+namespace procmon {
+
+using namespace wire;
+
+namespace {
+
+constexpr uint32_t kIdlePid = 0;
+constexpr uint32_t kSystemPid = 4;
+
+// A process that must die before its thread goes on. No verdict: another process has ended it.
+void block_unasked(GateState& state, Record* record, Hold* hold, uint32_t verdict, uint32_t decided_by) {
+    record->verdict = verdict;
+    record->decided_by = decided_by;
+    state.hold(record, hold, kStateAnswered);
+    state.queue_terminate(record);
+}
+
+// A process that has no record, and no room or memory for one: true = it waits until it has been terminated.
+bool decide_without_record(GateState& state, const Image& image, Program program, Hold* hold) {
+    const Controller& controller = state.controller;
+    if (!controller.owner || is_always_exempt(program) || image.protected_process || image.pid == controller.pid)
+        return false;
+    // Only what shows to be new may be ended: an image without a creation can be a later one of what runs.
+    if (!image.own || controller.limit_verdict == kVerdictAllow) {
+        ++state.counters.limit_allowed;
+        return false;
+    }
+    ++state.counters.limit_blocked;
+    auto* record = reinterpret_cast<Record*>(hold->own_record);
+    memset(static_cast<void*>(record), 0, sizeof *record);
+    record->pid = image.pid;
+    record->start_key = ++state.last_key;
+    record->in_hold = true;
+    state.move_to(record, kStateNew);
+    block_unasked(state, record, hold, kVerdictBlock, kByLimit);
+    return true;
+}
+
+// The first image of a process that the gate knows: true = it waits. `program`: the row that its name is.
+bool decide_first_image(GateState& state, Record* record, const Image& image, Program program, Hold* hold) {
+    Counters& counters = state.counters;
+    const Controller& controller = state.controller;
+    const Program creator = record->listed ? kNoProgram : record->creator_program;
+    record->program = is_exempt(program, creator) ? program : kNoProgram;
+    record->flags &= ~kFlagExempt;
+    if (record->program || image.protected_process || (controller.owner && image.pid == controller.pid))
+        record->flags |= kFlagExempt;
+    const bool spared = state.spares_descendants() && record->descends_from == state.registrations;
+    if (record->flags & kFlagExempt || spared) {
+        ++counters.exempt;
+        state.release_unasked(record, kByExempt);
+        return false;
+    }
+    if (!controller.owner) {
+        state.release_unasked(record, kByNoController);
+        return false;
+    }
+    // An image without a creation need not be the first one: to wait in a later one would stop a process that runs.
+    const bool may_run = record->flags & kFlagCreateMissed && !image.own;
+    // No rule and no callback can judge what has no name. What the system itself gave none is asked about all the same.
+    const bool unnamed = !record->names && image.native_name.length;
+    if (may_run || (unnamed && controller.limit_verdict == kVerdictAllow)) {
+        ++counters.limit_allowed;
+        state.release_unasked(record, kByLimit);
+        return false;
+    }
+    if (unnamed) {
+        ++counters.limit_blocked;
+        block_unasked(state, record, hold, kVerdictBlock, kByLimit);
+        return true;
+    }
+    if (const Rule* rule = state.rule_for(record->names, record->creation_names)) {
+        if (rule->verdict == kVerdictAllow) {
+            ++counters.rule_allowed;
+            state.release_unasked(record, kByRule);
+            return false;
+        }
+        ++counters.rule_blocked;
+        block_unasked(state, record, hold, kVerdictBlock, kByRule);
+        return true;
+    }
+    if (image.dying) {
+        // Not released: a second thread may have been put into the process, which goes on without this one.
+        ++counters.died_held;
+        block_unasked(state, record, hold, kVerdictNone, kByNone);
+        return true;
+    }
+    // Where an extra thread cannot be held, it may run by now.
+    const bool tampered = record->flags & kFlagForeignThread && !(state.features & kFeatureThreadHold);
+    if (tampered && controller.tamper_verdict == kVerdictBlock) {
+        block_unasked(state, record, hold, kVerdictBlock, kByTamper);
+        return true;
+    }
+    state.hold(record, hold, kStateHeld);
+    return true;
+}
+
+// Is this image the first that is notified of the process, so that it can be held there? What was listed as running has
+// not run if its own image comes only now: it was created suspended before.
+bool awaits_image(const Record* record, const Image& image) {
+    return record->state == kStateNew ||
+           (record->state == kStateNamed && record->listed && !record->image_seen && image.own);
+}
+
+// Is the process held, so that one more of its threads has to wait?
+bool is_held(const Record* record) { return record->holds && !record->done; }
+
+// Do other threads of its process wait on when this one leaves? One that is about to leave does not: of two that are
+// ended at once the second must stay, or the process would be held by none of them.
+bool others_wait(const Record* record, const Hold* hold) {
+    for (const Hold* other = record->holds; other; other = other->next)
+        if (other != hold && !other->leaves) return true;
+    return false;
+}
+
+// The record of an image whose creation was missed; nullptr when there is no memory or no room for it.
+Record* add_missed_create(GateState& state, const Image& image, Record* record, DeferredFree& deferred) {
+    ++state.counters.image_without_create;
+    if (!record) {
+        ++state.counters.allocation_failures;
+        if (!(record = state.reserve->take_record())) return nullptr;
+        ++state.counters.reserve_used;
+    }
+    if (!state.make_room(deferred)) {
+        ++state.counters.table_full;
+        state.give_back(record, deferred);
+        return nullptr;
+    }
+    Creation missed;
+    missed.pid = image.pid;
+    missed.running = true;  // when it was created is not known
+    state.fill_record(record, missed);
+    record->listed = false;
+    record->flags = kFlagCreateMissed;
+    state.add_record(record, kStateNamed, nullptr, nullptr);
+    return record;
+}
+
+// Is the name that is mapped another than the one of the creation? Only native names of devices are compared, for the
+// system abbreviates in more than one way.
+bool is_renamed(const Port& port, const Image& image) {
+    if (equal(image.native_name, image.mapped_name)) return false;
+    const Text device = literal(u"\\device\\");
+    if (!starts_with_lowered(port, image.native_name, device) || !starts_with_lowered(port, image.mapped_name, device))
+        return false;
+    if (image.native_name.length != image.mapped_name.length) return true;
+    for (size_t i = 0; i < image.native_name.length; ++i)
+        if (lower(port, image.native_name.data[i]) != lower(port, image.mapped_name.data[i])) return true;
+    return false;
+}
+
+// Another thread has brought the process here first: this one waits if that one does.
+bool join_if_held(GateState& state, Record* record, const Image& image, Hold* hold) {
+    if (!image.own || !is_held(record) || image.dying) return false;
+    state.join_foreign(record, hold);
+    return true;
+}
+
+// The part of a new image that needs no memory: true = it is done, and `*waits` says how.
+bool decide_at_once(GateState& state, const Image& image, bool renamed, Hold* hold, bool* waits) {
+    *waits = false;
+    if (state.stopping) return true;
+    Record* record = state.table.find(image.pid);
+    if (!record) return image.dying;  // a creation that was refused ends so
+    if (!awaits_image(record, image)) {  // the usual case: one more image of a process whose first has been seen
+        *waits = join_if_held(state, record, image, hold);
+        return true;
+    }
+    Names* names = record->names;  // those of the creation stay, if they would become the same
+    if (renamed || !names || names->map != state.map_number || !equal(names->native(), image.native_name)) return false;
+    record->image_seen = true;
+    *waits = decide_first_image(state, record, image, names->program, hold);
+    return true;
+}
+
+// A name that is to be made, and which program the process is: by the name of its creation, which the system keeps, for
+// that one cannot be changed by renaming the file.
+struct ImageName {
+    Text text;
+    bool is_changed;  // since the creation
+    bool was_known;   // there was a record: without one, the one that was prepared is for a creation that was missed
+    Program program;
+};
+
+// The rest, with what has been prepared while the lock was free: the record may be another one by now, or gone.
+bool decide_prepared(GateState& state, const Image& image, const ImageName& name, Prepared& prepared, Hold* hold,
+                     DeferredFree& deferred) {
+    Counters& counters = state.counters;
+    Record* record = state.table.find(image.pid);
+    const bool missed = !record && !name.was_known;
+    if (state.stopping || (record ? !awaits_image(record, image) : !missed)) {
+        state.give_back(prepared, deferred);
+        return !state.stopping && record && join_if_held(state, record, image, hold);
+    }
+    Program program = name.program;
+    if (!image.native_name.length && record && record->names) program = record->names->program;
+    if (missed) {
+        record = add_missed_create(state, image, prepared.record, deferred);
+    } else {
+        state.give_back(prepared.record, deferred);
+    }
+    prepared.record = nullptr;
+    if (!record) {
+        state.give_back(prepared, deferred);
+        return decide_without_record(state, image, program, hold);
+    }
+    record->image_seen = true;
+    if (name.text.length && !prepared.names) ++counters.allocation_failures;
+    Names* names = state.fit_names(prepared.names, prepared.head, name.text, deferred);
+    if (names) {
+        if (name.is_changed && record->names) record->flags |= kFlagNameChanged;
+        state.set_names(record, names, deferred);
+    }
+    if (!record->names) {
+        record->flags |= kFlagNameMissing;
+        if (!name.text.length) ++counters.missing_name;
+    }
+    return decide_first_image(state, record, image, program, hold);
+}
+
+// What begin_hold does while the hold has its signal.
+bool image_comes(GateState& state, const Image& image, Hold* hold) {
+    const Port& port = state.port;
+    const bool renamed = is_renamed(port, image);
+    ImageName name = {renamed ? image.mapped_name : image.native_name, renamed, false, kNoProgram};
+    Prepared prepared;
+    {
+        Locked locked(state);
+        bool waits;
+        if (decide_at_once(state, image, renamed, hold, &waits)) return waits;
+        name.was_known = state.table.find(image.pid);
+        state.find_head(image.native_name, &prepared.head);
+        name.program = prepared.head.program;
+        if (renamed) state.find_head(name.text, &prepared.head);
+    }
+    if (name.text.length) prepared.names = make_names(port, name.text, prepared.head);
+    if (!name.was_known) prepared.record = allocate<Record>(port);
+    DeferredFree deferred(port);
+    Locked locked(state);
+    return decide_prepared(state, image, name, prepared, hold, deferred);
+}
+
+// The same for begin_thread.
+bool thread_comes(GateState& state, const Image& image, Hold* hold) {
+    Locked locked(state);
+    Record* record = state.table.find(image.pid);
+    if (state.stopping || !record) return false;
+    if (is_held(record)) {
+        state.join_foreign(record, hold);
+        return true;
+    }
+    if (record->state != kStateNew) return false;
+    // It comes before the image notification, if there is one.
+    if (!record->names) record->flags |= kFlagNameMissing;
+    record->image_seen = true;
+    return decide_first_image(state, record, image, record->names ? record->names->program : kNoProgram, hold);
+}
+
+}  // namespace
+
+// ------------------------------------------------------------------------------------------------------ the gate's
+
+bool Gate::begin_hold(Hold* hold, const Image& image) {
+    hold->record = nullptr;
+    if (!state_ || image.pid == kIdlePid || image.pid == kSystemPid) return false;
+    const Port& port = state_->port;
+    port.signal_create(port.context, &hold->signal);
+    const bool waits = image_comes(*state_, image, hold);
+    if (!waits) port.signal_destroy(port.context, &hold->signal);
+    return waits;
+}
+
+bool Gate::begin_thread(Hold* hold, const Image& image) {
+    hold->record = nullptr;
+    if (!state_ || image.dying) return false;
+    const Port& port = state_->port;
+    port.signal_create(port.context, &hold->signal);
+    const bool waits = thread_comes(*state_, image, hold);
+    if (!waits) port.signal_destroy(port.context, &hold->signal);
+    return waits;
+}
+
+void Gate::on_thread(uint32_t pid) {
+    if (!state_) return;
+    GateState& state = *state_;
+    Locked locked(state);
+    Record* record = state.table.find(pid);
+    if (state.stopping || !record || !(record->state == kStateNew || is_held(record))) return;
+    if (record->state == kStateNew && !record->thread_seen) {
+        record->thread_seen = true;
+        return;
+    }
+    ++state.counters.foreign_threads;
+    record->flags |= kFlagForeignThread;
+    if (record->state != kStateHeld) return;  // if it is new: when its image comes
+    if (state.controller.tamper_verdict == kVerdictBlock) state.decide(record, kVerdictBlock, kByTamper);
+    if (record->fetched) state.queue_for_fetch(record);
+}
+
+bool Gate::still_held(Hold* hold, bool dying) {
+    GateState& state = *state_;
+    Locked locked(state);
+    Record* record = static_cast<Record*>(hold->record);
+    if (dying && !record->done && others_wait(record, hold)) {
+        hold->leaves = true;
+        return false;
+    }
+    if (record->state == kStateHeld && dying) {
+        ++state.counters.died_held;
+        state.leave_held(record);
+        state.queue_terminate(record);
+    } else if (record->state == kStateHeld && state.controller.hold_timeout_ms != kNoTimeout &&
+               state.waited_ms(record) >= state.controller.hold_timeout_ms) {
+        ++state.counters.timeouts;
+        state.decide(record, state.controller.timeout_verdict, kByTimeout);
+        if (record->fetched) state.queue_for_fetch(record);  // its controller believes that it waits
+    }
+    hold->slice_ms = state.slice_ms(record);
+    return !record->done;
+}
+
+uint32_t Gate::end_hold(Hold* hold) {
+    GateState& state = *state_;
+    uint32_t verdict;
+    {
+        DeferredFree deferred(state.port);
+        Locked locked(state);
+        Record* record = static_cast<Record*>(hold->record);
+        PROCMON_CHECK(record->done || hold->leaves);
+        verdict = record->verdict == kVerdictBlock ? kVerdictBlock : kVerdictAllow;
+        Hold** place = &record->holds;
+        while (*place != hold) place = &(*place)->next;
+        *place = hold->next;
+        hold->record = nullptr;
+        --state.holds;
+        state.drop_if_done(record, deferred);
+    }
+    state.port.signal_destroy(state.port.context, &hold->signal);
+    return verdict;
+}
+
+}  // namespace procmon
