@@ -28,9 +28,10 @@ struct Step {
 };
 
 // The order matters both ways. Down: state, device and its security, notifications, the initial list, the link last,
-// so that no request comes before there is an answer. Up: the link, then the holds are released while the worker still
-// runs (a blocked process must die before its thread goes on), then the thread and image routines, then the create
-// routine, then requests and the worker, and only then the device and the state.
+// so that no request comes before there is an answer. Images before creations: a creation whose image had been missed
+// would be taken for a process that has not run yet. Up: the link, then the holds are released while the worker still
+// runs (a blocked process must die before its thread goes on), then the notify routines, then requests and the worker,
+// and only then the device and the state.
 constexpr Step kSteps[] = {
     {"port", port_start, port_stop},  // finds the pool: before anything that allocates
     {"gate", gate_start, gate_stop},
@@ -39,8 +40,9 @@ constexpr Step kSteps[] = {
     {"worker", worker_start, worker_stop},
     {"build", build::start, build::stop},
     {"requests", requests_start, requests_stop},
-    {"create notifications", create_notify_start, create_notify_stop},
+    {"callbacks", callbacks_start, callbacks_stop},
     {"image notifications", image_notify_start, image_notify_stop},
+    {"create notifications", create_notify_start, create_notify_stop},
     {"thread notifications", thread_notify_start, thread_notify_stop},
     {"holds", holds_start, holds_stop},
     {"running processes", list_running, nullptr},

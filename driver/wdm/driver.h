@@ -33,6 +33,8 @@ _IRQL_requires_(PASSIVE_LEVEL) void worker_stop();
 _IRQL_requires_max_(DISPATCH_LEVEL) void worker_wake();
 
 // notify.cpp: the kernel's notifications of processes, threads and images.
+_IRQL_requires_(PASSIVE_LEVEL) _Must_inspect_result_ NTSTATUS callbacks_start(DRIVER_OBJECT* driver);
+_IRQL_requires_(PASSIVE_LEVEL) void callbacks_stop();  // waits for those under way
 _IRQL_requires_(PASSIVE_LEVEL) _Must_inspect_result_ NTSTATUS create_notify_start(DRIVER_OBJECT* driver);
 _IRQL_requires_(PASSIVE_LEVEL) void create_notify_stop();
 _IRQL_requires_(PASSIVE_LEVEL) _Must_inspect_result_ NTSTATUS image_notify_start(DRIVER_OBJECT* driver);

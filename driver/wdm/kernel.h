@@ -147,7 +147,8 @@ class Rundown {
         return false;
     }
     void leave() { InterlockedDecrement(&inside_); }
-    void open() { InterlockedExchange(&inside_, 0); }
+    // Once, or after close. One that is being refused at this moment is counted in and out all the same.
+    void open() { InterlockedExchangeAdd(&inside_, -kClosed); }
     // Refuses new entries and waits until all have left; twice is no error. PASSIVE_LEVEL, no lock.
     void close() {
         if (read(&inside_) >= 0) InterlockedExchangeAdd(&inside_, kClosed);

@@ -196,9 +196,7 @@ on_image(UNICODE_STRING* name, HANDLE process_id, IMAGE_INFO* info) {
 
 }  // namespace
 
-// The newest routine that this kernel has and allows us: the Ex ones accept only an image that is linked for forced
-// integrity. Each is told of exits as well.
-NTSTATUS create_notify_start(DRIVER_OBJECT*) {
+NTSTATUS callbacks_start(DRIVER_OBJECT*) {
     find_newer(&locate_image_name, L"SeLocateProcessImageName");
     find_newer(&is_protected, L"PsIsProtectedProcess");
     find_newer(&create_time, L"PsGetProcessCreateTimeQuadPart");
@@ -210,9 +208,17 @@ NTSTATUS create_notify_start(DRIVER_OBJECT*) {
     find_newer(&transaction_of, L"IoGetTransactionParameterBlock");
     find_newer(&set_create_notify_ex, L"PsSetCreateProcessNotifyRoutineEx");
     find_newer(&set_create_notify_ex2, L"PsSetCreateProcessNotifyRoutineEx2");
-
     features = build::features;
     callbacks.open();
+    return STATUS_SUCCESS;
+}
+
+// Kernels wait for calls under way when a routine is removed, but for the oldest; by now all of them are.
+void callbacks_stop() { callbacks.close(); }
+
+// The newest routine that this kernel has and allows us: the Ex ones accept only an image that is linked for forced
+// integrity. Each is told of exits as well.
+NTSTATUS create_notify_start(DRIVER_OBJECT*) {
     create_routine = Registered::kNone;
     NTSTATUS status = STATUS_SUCCESS;
     if (set_create_notify_ex2 != nullptr &&
@@ -236,7 +242,6 @@ void create_notify_stop() {
         case Registered::kPlain: PsSetCreateProcessNotifyRoutine(on_create, TRUE); break;
         case Registered::kNone: break;
     }
-    callbacks.close();
 }
 
 // Without it the driver still works; INFO shows by its features what becomes of an extra thread.

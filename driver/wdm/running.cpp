@@ -43,18 +43,13 @@ Text path_of(HANDLE pid, UNICODE_STRING* buffer) {
 
 // Is it one that the notifications will tell of? Processes without an image (Registry, Memory Compression, those of
 // WSL 1) end without a word to us, and would stay in the table for ever.
-bool has_image(HANDLE pid) {
-    const ProcessReference process(pid);
-    return process.get() != nullptr && (section_base == nullptr || section_base(process.get()) != nullptr);
-}
+bool has_image(PEPROCESS process) { return section_base == nullptr || section_base(process) != nullptr; }
 
-// It may have ended since the list was taken, and told so before we put it in: then it would stay for ever.
-bool has_exited(HANDLE pid) {
-    const ProcessReference process(pid);
-    return process.get() == nullptr || (exit_called != nullptr && exit_called(process.get()));
-}
-
+// While it is referenced its pid cannot become another process'.
 void tell(const RunningProcess& running, UNICODE_STRING* path_buffer) {
+    const ProcessReference process(running.pid);
+    if (process.get() == nullptr) return;  // it has ended since the list was taken
+    if (id_of(running.pid) != kSystemPid && !has_image(process.get())) return;
     Creation creation;
     creation.pid = id_of(running.pid);
     creation.parent_pid = id_of(running.parent_pid);
@@ -63,7 +58,8 @@ void tell(const RunningProcess& running, UNICODE_STRING* path_buffer) {
     if (creation.native_name.length == 0) creation.native_name = text_of(&running.name);
     creation.running = true;
     (void)gate.on_create(creation);
-    if (has_exited(running.pid)) gate.on_exit(creation.pid, wire::kStatusUnknown);
+    // Its end may have been told before we put it in: then it would stay for ever.
+    if (exit_called != nullptr && exit_called(process.get())) gate.on_exit(creation.pid, wire::kStatusUnknown);
 }
 
 }  // namespace
@@ -89,8 +85,7 @@ NTSTATUS list_running(DRIVER_OBJECT*) {
         for (auto* at = list.get<uint8_t>();;) {
             const auto* running = reinterpret_cast<const RunningProcess*>(at);
             const bool lives = running->pid != nullptr && running->thread_count != 0;  // neither Idle nor a zombie
-            if (lives && (id_of(running->pid) == kSystemPid || has_image(running->pid)))
-                tell(*running, path_buffer.get<UNICODE_STRING>());
+            if (lives) tell(*running, path_buffer.get<UNICODE_STRING>());
             if (running->next_offset == 0) return STATUS_SUCCESS;
             at += running->next_offset;
         }

@@ -303,10 +303,19 @@ BREAKS = (
         (KERNEL,),
     ),
     Break(
+        "kernel side: what starts during the load is taken for suspended",
+        "driver/wdm/driver.cpp",
+        '    {"image notifications", image_notify_start, image_notify_stop},\n'
+        '    {"create notifications", create_notify_start, create_notify_stop},\n',
+        '    {"create notifications", create_notify_start, create_notify_stop},\n'
+        '    {"image notifications", image_notify_start, image_notify_stop},\n',
+        (KERNEL,),
+    ),
+    Break(
         "kernel side: processes without an image are listed",
         "driver/wdm/running.cpp",
-        " || has_image(running->pid))",
-        " || has_image(running->pid) || true)",
+        "if (id_of(running.pid) != kSystemPid && !has_image(process.get())) return;",
+        "",
         (KERNEL,),
     ),
     Break(
@@ -340,8 +349,8 @@ BREAKS = (
     Break(
         "kernel side: the code goes while a callback is in it",
         "driver/wdm/notify.cpp",
-        "    callbacks.close();\n",
-        "",
+        "void callbacks_stop() { callbacks.close(); }",
+        "void callbacks_stop() {}",
         (KERNEL,),
     ),
     Break(
@@ -389,8 +398,8 @@ BREAKS = (
     Break(
         "kernel side: who ended while the running were listed stays for ever",
         "driver/wdm/running.cpp",
-        "if (has_exited(running.pid))",
-        "if (has_exited(running.pid) && false)",
+        "if (exit_called != nullptr && exit_called(process.get()))",
+        "if (exit_called == nullptr)",
         (KERNEL,),
     ),
     # ------------------------------------------------------------------------------------- ways around the gate

@@ -21,6 +21,7 @@ std::vector<Ace> device_acl;
 ULONG device_flags;
 uint64_t pool_bytes_nx, pool_bytes_executable, pool_bytes_paged;
 std::vector<std::string> debug_output;
+std::function<void(const std::string&)> after;
 std::atomic<uint64_t> locks_taken;
 
 std::recursive_mutex lock;
@@ -40,7 +41,7 @@ PCREATE_PROCESS_NOTIFY_ROUTINE_EX create_routine_ex;
 PLOAD_IMAGE_NOTIFY_ROUTINE image_routine;
 PCREATE_THREAD_NOTIFY_ROUTINE thread_routine, own_thread_routine;
 int in_callbacks, threads_running;
-std::atomic<uint64_t> slept;
+std::atomic<uint64_t> slept, stopped_at;
 thread_local Context current;
 
 namespace {
@@ -70,8 +71,11 @@ NTSTATUS request(int major, IRP* irp) {
 }
 
 void note(std::string what) {
-    const Guard guard(lock);
-    done.push_back(std::move(what));
+    {
+        const Guard guard(lock);
+        done.push_back(what);
+    }
+    if (after) after(what);
 }
 
 bool fails(const char* call) {
@@ -286,6 +290,8 @@ void add_link(const char16_t* name, const char16_t* target) {
     links[name] = target;
 }
 
+void stop_clock() { stopped_at = KeQueryInterruptTime() - slept; }
+void pass_time(uint32_t ms) { stopped_at += ms * uint64_t{10000}; }
 void sleep_machine(uint32_t ms) { slept += ms * uint64_t{10000}; }
 
 void end_all_processes() {

@@ -32,6 +32,9 @@ extern std::string failed;
 std::vector<std::string> trace();
 std::string trace_text();
 
+// Called after each of those, by the thread that has done it; for the registrations of routines without a lock.
+extern std::function<void(const std::string& done)> after;
+
 // What has not been given back: "" = all of it has.
 std::string leftovers();
 
@@ -77,6 +80,8 @@ void map_image(uint32_t pid, const Mapping& mapping);
 void start_thread(uint32_t pid, uint32_t tid);
 void exit_process(uint32_t pid, NTSTATUS status);
 void add_link(const char16_t* name, const char16_t* target);
+void stop_clock();            // time stands still from now on, but for the next two; waits still end by real time
+void pass_time(uint32_t ms);
 void sleep_machine(uint32_t ms);  // the lid is closed for so long, and opened
 void end_all_processes();  // at the very end, without notifications
 bool terminated(uint32_t pid, NTSTATUS* status);

@@ -84,7 +84,7 @@ NTSTATUS KeWaitForSingleObject(PVOID object, KWAIT_REASON, KPROCESSOR_MODE, BOOL
     auto* header = static_cast<DISPATCHER_HEADER*>(object);
     std::unique_lock<std::recursive_mutex> guard(lock);
     using std::chrono::microseconds;
-    const auto limit = timeout != nullptr ? microseconds(-timeout->QuadPart / 10) : std::chrono::seconds(30);
+    const auto limit = timeout != nullptr ? microseconds(-timeout->QuadPart / 10) : std::chrono::seconds(100);
     if (!changed.wait_for(guard, limit, [header] { return header->signaled != 0; })) {
         if (timeout == nullptr) bugcheck("a wait without end");
         return STATUS_TIMEOUT;
@@ -123,6 +123,7 @@ void ExReleaseFastMutex(FAST_MUTEX* mutex) {
 }
 
 uint64_t KeQueryInterruptTime() {
+    if (stopped_at != 0) return stopped_at + slept;
     const auto now = std::chrono::steady_clock::now().time_since_epoch();
     return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count()) / 100 + slept;
 }

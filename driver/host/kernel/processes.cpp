@@ -15,7 +15,7 @@ namespace {
 void wait_for_callbacks() {
     if (!kernel.removal_waits) return;
     std::unique_lock<std::recursive_mutex> guard(lock);
-    if (!changed.wait_for(guard, std::chrono::seconds(10), [] { return in_callbacks == 0; }))
+    if (!changed.wait_for(guard, std::chrono::seconds(100), [] { return in_callbacks == 0; }))
         bugcheck("a routine is removed while a call of it never ends");
 }
 
@@ -31,8 +31,10 @@ NTSTATUS set_create_routine_ex(PCREATE_PROCESS_NOTIFY_ROUTINE_EX routine, BOOLEA
         return STATUS_SUCCESS;
     }
     if (kernel.refuses_ex || fails("PsSetCreateProcessNotifyRoutineEx")) return STATUS_ACCESS_DENIED;
-    const Guard guard(lock);
-    create_routine_ex = routine;
+    {
+        const Guard guard(lock);
+        create_routine_ex = routine;
+    }
     note("create routine ex");
     return STATUS_SUCCESS;
 }
@@ -46,8 +48,10 @@ NTSTATUS set_create_routine_ex2(ULONG type, void* routine, BOOLEAN remove) {
 NTSTATUS set_thread_routine(PCREATE_THREAD_NOTIFY_ROUTINE routine) {
     passive("PsSetCreateThreadNotifyRoutine");
     if (fails("PsSetCreateThreadNotifyRoutine")) return STATUS_INSUFFICIENT_RESOURCES;
-    const Guard guard(lock);
-    thread_routine = routine;
+    {
+        const Guard guard(lock);
+        thread_routine = routine;
+    }
     note("thread routine");
     return STATUS_SUCCESS;
 }
@@ -56,8 +60,10 @@ NTSTATUS set_thread_routine_ex(ULONG type, void* routine) {
     passive("PsSetCreateThreadNotifyRoutineEx");
     if (type != 0) bugcheck("an unknown type of thread notification");
     if (fails("PsSetCreateThreadNotifyRoutineEx")) return STATUS_INSUFFICIENT_RESOURCES;
-    const Guard guard(lock);
-    own_thread_routine = reinterpret_cast<PCREATE_THREAD_NOTIFY_ROUTINE>(routine);
+    {
+        const Guard guard(lock);
+        own_thread_routine = reinterpret_cast<PCREATE_THREAD_NOTIFY_ROUTINE>(routine);
+    }
     note("thread routine ex");
     return STATUS_SUCCESS;
 }
@@ -299,8 +305,10 @@ NTSTATUS PsSetCreateProcessNotifyRoutine(PCREATE_PROCESS_NOTIFY_ROUTINE routine,
         return STATUS_SUCCESS;
     }
     if (fails("PsSetCreateProcessNotifyRoutine")) return STATUS_INSUFFICIENT_RESOURCES;
-    const Guard guard(lock);
-    create_routine = routine;
+    {
+        const Guard guard(lock);
+        create_routine = routine;
+    }
     note("create routine");
     return STATUS_SUCCESS;
 }
@@ -308,8 +316,10 @@ NTSTATUS PsSetCreateProcessNotifyRoutine(PCREATE_PROCESS_NOTIFY_ROUTINE routine,
 NTSTATUS PsSetLoadImageNotifyRoutine(PLOAD_IMAGE_NOTIFY_ROUTINE routine) {
     passive("PsSetLoadImageNotifyRoutine");
     if (fails("PsSetLoadImageNotifyRoutine")) return STATUS_INSUFFICIENT_RESOURCES;
-    const Guard guard(lock);
-    image_routine = routine;
+    {
+        const Guard guard(lock);
+        image_routine = routine;
+    }
     note("image routine");
     return STATUS_SUCCESS;
 }

@@ -40,6 +40,7 @@
     SCENARIO(names_the_system_volume_by_the_letter_that_windows_uses) \
     SCENARIO(knows_capitals_of_any_alphabet) \
     SCENARIO(refuses_a_creation_by_a_rule_so_that_no_process_comes_to_be) \
+    SCENARIO(what_starts_while_the_driver_loads_is_known_to_run) \
     SCENARIO(refuses_a_name_below_the_device) \
     SCENARIO(takes_an_event_of_the_caller_and_nothing_else) \
     SCENARIO(a_second_controller_is_told_that_there_is_one) \
@@ -81,7 +82,17 @@ inline void check(bool holds, const char* condition, int line) {
 
 constexpr char16_t kPath[] = u"\\Device\\HarddiskVolume2\\Tools\\A.exe";
 constexpr uint32_t kController = 100;
-constexpr int kSoonMs = 3000;  // what should take a moment; never would be for ever
+constexpr int kSoonMs = 60000;  // what should take a moment; never would be for ever
+
+// Waits until it holds, which it must soon.
+template <typename Condition>
+bool eventually(Condition holds) {
+    for (int ms = kSoonMs; ms > 0; ms -= 2) {
+        if (holds()) return true;
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    return false;
+}
 
 inline void furnish() {
     add_process(4, 0, u"");
@@ -173,13 +184,12 @@ struct Device {
     }
     // Waits until the process is held, and answers its record.
     Shown held(uint32_t pid) {
-        for (int tries = 0; tries < 500; ++tries) {
-            for (const Shown& one : records(wire::kList))
-                if (one.header.pid == pid && one.header.state == wire::kStateHeld) return one;
-            std::this_thread::sleep_for(std::chrono::milliseconds(2));
-        }
-        CHECK(!"held");
-        return {};
+        Shown shown;
+        CHECK(eventually([&] {
+            shown = record(pid);
+            return shown.header.state == wire::kStateHeld;
+        }));
+        return shown;
     }
     uint32_t answer(uint32_t code, const Shown& process) {
         const wire::Target target = {process.header.pid, 0, process.header.start_key};

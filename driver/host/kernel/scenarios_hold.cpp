@@ -12,14 +12,17 @@ void holds_a_process_until_it_is_allowed() {
         CHECK(event_was_set(device.event, 0));  // for those that run already
         device.records(wire::kFetch);
         Started started(5000);
-        CHECK(event_was_set(device.event, 1000));
+        CHECK(event_was_set(device.event, kSoonMs));
         const auto fetched = device.records(wire::kFetch);
         CHECK(fetched.size() == 1 && fetched[0].image == u"c:\\tools\\a.exe" && fetched[0].native == kPath);
         CHECK(fetched[0].command_line == u"a.exe 1 2" && fetched[0].header.parent_pid == 200);
         CHECK(fetched[0].header.creator_pid == kController && fetched[0].header.created == 6000);
         const uint64_t looks = locks_taken;
+        const auto since = std::chrono::steady_clock::now();
         CHECK(!started.returns_within(600));  // two slices and more
-        CHECK(locks_taken - looks < 20);      // and it waits, it does not run in circles
+        const uint64_t looked = locks_taken - looks;
+        const auto passed = std::chrono::steady_clock::now() - since;
+        CHECK(looked <= 2 + static_cast<uint64_t>(passed / std::chrono::milliseconds(200)));  // it does not run in circles
         CHECK(device.answer(wire::kAllow, fetched[0]) == wire::kResultDone);
         CHECK(started.returns_within(kSoonMs) && !started.dead_on_return);
     }
@@ -50,8 +53,8 @@ void a_process_that_would_not_die_is_tried_again() {
         CHECK(device.answer(wire::kBlock, device.held(5000)) == wire::kResultDone);
         const auto blocked = std::chrono::steady_clock::now();
         while (device.info().counters.terminate_failures < 3) std::this_thread::sleep_for(std::chrono::milliseconds(2));
-        const auto passed = std::chrono::steady_clock::now() - blocked;
         const uint64_t failures = device.info().counters.terminate_failures;
+        const auto passed = std::chrono::steady_clock::now() - blocked;
         CHECK(!started.returned && passed >= std::chrono::milliseconds(2 * kQuickRetryMs - 20));  // with time between
         CHECK(failures <= 5 + static_cast<uint64_t>(passed / std::chrono::milliseconds(kQuickRetryMs)));
         kernel.terminate_fails = false;
@@ -64,12 +67,18 @@ void a_timeout_answers_one_process_and_no_other() {
     load_driver();
     {
         Device device;
+        stop_clock();
         device.become_controller({1200});
         Started first(5000);
-        CHECK(!first.returns_within(800));
+        device.held(5000);
+        pass_time(800);
         Started second(5004);
+        device.held(5004);
+        pass_time(399);
+        CHECK(!first.returns_within(600));  // two slices and more
+        pass_time(1);
         CHECK(first.returns_within(kSoonMs) && first.dead_on_return);
-        CHECK(!second.returned);
+        CHECK(!second.returns_within(600));
         CHECK(device.answer(wire::kAllow, device.held(5004)) == wire::kResultDone);
     }
     unload_driver();
@@ -79,12 +88,14 @@ void a_hold_does_not_run_out_while_the_machine_sleeps() {
     load_driver();
     {
         Device device;
+        stop_clock();
         device.become_controller({2000});
         Started started(5000);
         device.held(5000);
         sleep_machine(3600 * 1000);
         CHECK(!started.returns_within(700));  // more than two slices
-        CHECK(device.held(5000).header.hold_left_ms > 0);
+        CHECK(device.held(5000).header.hold_left_ms == 2000);
+        pass_time(2000);
         CHECK(started.returns_within(kSoonMs) && started.dead_on_return);
     }
     unload_driver();
@@ -319,7 +330,7 @@ void many_starts_verdicts_and_exits_at_once() {
             creators.emplace_back([creator] {
                 for (uint32_t i = 0; i < 40; ++i) {
                     Started started(10000 + creator * 1000 + 4 * i);
-                    CHECK(started.returns_within(5000));
+                    CHECK(started.returns_within(kSoonMs));
                     CHECK(started.dead_on_return == (started.pid % 3 == 0));
                 }
             });
@@ -342,8 +353,8 @@ void an_extra_thread_waits_for_the_same_verdict() {
         Started started(5000);
         const Shown shown = device.held(5000);
         Extra extra(5000);
+        CHECK(eventually([&] { return device.record(5000).header.flags & wire::kFlagForeignThread; }));
         CHECK(!extra.returns_within(600));
-        CHECK(device.record(5000).header.flags & wire::kFlagForeignThread);
         CHECK(device.info().counters.foreign_threads == 1 && device.info().held_count == 1);
         CHECK(device.answer(wire::kAllow, shown) == wire::kResultDone);
         CHECK(started.returns_within(kSoonMs) && extra.returns_within(kSoonMs) && !started.dead_on_return);
@@ -367,9 +378,8 @@ void an_extra_thread_that_comes_first_is_held_like_the_first() {
             map_image(5000, {});
             returned = true;
         });
-        std::this_thread::sleep_for(std::chrono::milliseconds(300));
-        CHECK(!returned && !extra.returned && device.info().counters.held == 1);
-        CHECK(device.record(5000).header.flags & wire::kFlagForeignThread);
+        CHECK(eventually([&] { return device.record(5000).header.flags & wire::kFlagForeignThread; }));
+        CHECK(!extra.returns_within(300) && !returned && device.info().counters.held == 1);
         CHECK(device.answer(wire::kAllow, shown) == wire::kResultDone);
         first.join();
         CHECK(extra.returns_within(kSoonMs));
@@ -386,7 +396,7 @@ void an_extra_thread_dies_with_what_is_blocked() {
         Started started(5000);
         const Shown shown = device.held(5000);
         Extra extra(5000);
-        CHECK(!extra.returns_within(100));
+        CHECK(eventually([&] { return device.info().counters.foreign_threads == 1; }));
         CHECK(device.answer(wire::kBlock, shown) == wire::kResultDone);
         CHECK(started.returns_within(kSoonMs) && started.dead_on_return && extra.returns_within(kSoonMs));
     }
@@ -478,8 +488,8 @@ void a_critical_process_is_not_terminated_but_stays_held() {
         Started started(5000);
         set_critical(5000, true);
         CHECK(device.answer(wire::kBlock, device.held(5000)) == wire::kResultDone);
-        CHECK(!started.returns_within(600));
-        CHECK(device.info().counters.critical_refused >= 1 && device.info().counters.terminate_failures == 0);
+        CHECK(eventually([&] { return device.info().counters.critical_refused >= 1; }));
+        CHECK(!started.returns_within(600) && device.info().counters.terminate_failures == 0);
         CHECK(device.record(5000).header.flags & wire::kFlagTerminateFailed);
         set_critical(5000, false);
         CHECK(started.returns_within(kSoonMs) && started.dead_on_return);

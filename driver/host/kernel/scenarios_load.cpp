@@ -16,14 +16,14 @@ size_t place(const std::vector<std::string>& all, const char* what) {
 
 void loads_in_order_and_unloads_in_reverse() {
     load_driver();
-    CHECK(trace_text() == "device, security, for all subsystems, create routine ex, image routine, thread routine ex, "
+    CHECK(trace_text() == "device, security, image routine, for all subsystems, create routine ex, thread routine ex, "
                           "link");
     unload_driver();
     const auto all = trace();
     CHECK(place(all, "-link") < place(all, "-thread routine"));
-    CHECK(place(all, "-thread routine") < place(all, "-image routine"));
-    CHECK(place(all, "-image routine") < place(all, "-create routine ex"));
-    CHECK(place(all, "-create routine ex") < place(all, "-device"));
+    CHECK(place(all, "-thread routine") < place(all, "-create routine ex"));
+    CHECK(place(all, "-create routine ex") < place(all, "-image routine"));
+    CHECK(place(all, "-image routine") < place(all, "-device"));
 }
 
 void unwinds_whatever_kernel_call_fails() {
@@ -119,7 +119,7 @@ void goes_on_with_the_first_routine_where_the_other_is_refused() {
     Device* device = new Device;
     CHECK((device->info().features & wire::kFeatureCreateEx) == 0);
     delete device;
-    CHECK(place(trace(), "create routine") < place(trace(), "image routine"));
+    CHECK(place(trace(), "image routine") < place(trace(), "create routine"));
     unload_driver();
 }
 
@@ -138,6 +138,32 @@ void lists_what_runs_already_with_names_and_forgets_what_has_left() {
         CHECK(all[1].image == u"c:\\python.exe" && all[1].header.created == 600);
         CHECK(all[2].image == u"e:\\shell.exe" && all[2].header.parent_pid == 4);
         for (const Shown& one : all) CHECK(one.header.flags & wire::kFlagRunningBefore);
+    }
+    unload_driver();
+}
+
+void what_starts_while_the_driver_loads_is_known_to_run() {
+    uint32_t next = 5000;
+    after = [&](const std::string& done) {
+        if (done.find("routine") == std::string::npos || done[0] == '-') return;
+        CHECK(create_process(next, 200, kPath, u"") == STATUS_SUCCESS);
+        map_image(next, {});
+        next += 4;
+    };
+    load_driver();
+    after = nullptr;
+    CHECK(next == 5012);
+    {
+        Device device;
+        device.become_controller();
+        for (uint32_t pid = 5000; pid < next; pid += 4) {
+            const Shown shown = device.record(pid);
+            CHECK(shown.header.pid == pid && shown.header.state == wire::kStateNamed && shown.image == u"c:\\tools\\a.exe");
+            Extra extra(pid);  // it runs, so nothing is asked about one more thread of it
+            CHECK(extra.returns_within(kSoonMs));
+            exit_process(pid, 0);
+        }
+        CHECK(device.info().counters.held == 0);
     }
     unload_driver();
 }
