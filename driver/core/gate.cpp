@@ -125,7 +125,7 @@ Status Gate::set_system_directory(Text dos_path) {
     if (!state_) return kDeviceNotReady;
     while (dos_path.length && dos_path.data[dos_path.length - 1] == u'\\') --dos_path.length;
     if (!dos_path.length || dos_path.length > kMaxSystemDirectory) return kInvalidParameter;
-    Path* path = allocate<Path>(state_->port, dos_path.length * sizeof(char16_t));
+    Path* path = allocate<Path>(state_->port, dos_path.length * sizeof(char16_t), true);
     if (!path) return kInsufficientResources;
     path->length = dos_path.length;
     copy_lower(state_->port, text_behind(path), dos_path);

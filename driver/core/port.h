@@ -28,7 +28,7 @@ struct StateChange {
 struct Port {
     void* context;
 
-    // 16-byte aligned and zeroed, or nullptr; nonpaged, or paged for texts. Never called under the lock.
+    // 16-byte aligned and zeroed, or nullptr; nonpaged, or paged for texts and rules. Never called under the lock.
     void* (*allocate)(void* context, size_t bytes);
     void* (*allocate_paged)(void* context, size_t bytes);
     void (*release)(void* context, void* memory);  // of either

@@ -69,7 +69,7 @@ Status parse_rules(const Port& port, const void* input, size_t input_bytes, Rule
     uint32_t bucket_count = 1;
     while (bucket_count < header.count) bucket_count *= 2;
     const size_t buckets_bytes = round_up(bucket_count * sizeof(Rule*), alignof(Rule));
-    Rules* built = allocate<Rules>(port, buckets_bytes + header.count * sizeof(Rule) + text_bytes);
+    Rules* built = allocate<Rules>(port, buckets_bytes + header.count * sizeof(Rule) + text_bytes, true);
     if (!built) return kInsufficientResources;
     built->count = header.count;
     built->mask = bucket_count - 1;

@@ -17,7 +17,7 @@ struct Rule {
     bool is_inert;  // it can never act
 };
 
-// One block: the set, its buckets, its rules, their paths.
+// One block, paged: the set, its buckets, its rules, their paths.
 struct Rules : Block {
     uint32_t count;
     uint32_t mask;  // of the buckets

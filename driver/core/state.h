@@ -25,7 +25,7 @@ struct Controller {
     void* event;
 };
 
-// A lowercase path behind it.
+// A lowercase path behind it, paged.
 struct Path : Block {
     size_t length;
     Text text() { return {text_behind(this), length}; }

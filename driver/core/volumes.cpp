@@ -45,7 +45,7 @@ void set_head(DosHead* head, Text text, size_t consumed) {
 
 Volume* make_volume(const Port& port, Text prefix, char16_t drive) {
     while (prefix.length && prefix.data[prefix.length - 1] == u'\\') --prefix.length;
-    Volume* volume = allocate<Volume>(port, prefix.length * sizeof(char16_t));
+    Volume* volume = allocate<Volume>(port, prefix.length * sizeof(char16_t), true);
     if (!volume) return nullptr;
     volume->drive = lower(port, drive);
     volume->length = prefix.length;

@@ -29,7 +29,7 @@ struct NameHead : DosHead {
     Program program = kNoProgram;
 };
 
-// One native prefix; its lowercase text lies behind it.
+// One native prefix, paged; its lowercase text lies behind it.
 struct Volume : Block {
     Link<Volume> in_map;
     char16_t drive;
