@@ -192,7 +192,16 @@ if not TYPE_CHECKING:  # a type checker sees the imports above
             if hasattr(thing, "__dataclass_fields__"):
                 thing.__slots__ = _FieldHelp(thing)  # so that `help` shows what each field is
             if isinstance(thing, type | FunctionType):
-                thing.__module__ = __name__
+                _move(thing, module.__name__)
+
+    def _move(thing: type | FunctionType, home: str) -> None:
+        """Make this module the home of a class and of its methods: since Python 3.13 `help` names both."""
+        thing.__module__ = __name__
+        for member in vars(thing).values() if isinstance(thing, type) else ():
+            parts = (member, *(getattr(member, part, None) for part in ("__func__", "fget", "fset")))
+            for part in parts:
+                if isinstance(part, FunctionType) and part.__module__ == home:
+                    part.__module__ = __name__
 
     for _home in ("records", "errors"):
         _load(_home)

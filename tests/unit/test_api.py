@@ -235,3 +235,14 @@ def test_help_shows_the_public_home_and_nothing_from_inside() -> None:
     text = pydoc.plain(pydoc.render_doc(procmon.Starts))
     assert "procmon.Starts = class Starts" in text or "class Starts" in text.splitlines()[2]
     assert "Engine" not in text and "procmon.monitor" not in text
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_methods_have_the_home_of_their_class(name: str) -> None:
+    """Since Python 3.13 `help` names any other home: "close(self) from procmon.monitor.starts.Starts"."""
+    functions = []
+    for member in vars(CLASSES[name]).values():
+        found = (member, getattr(member, "__func__", None), getattr(member, "fget", None))
+        functions += [each for each in found if inspect.isfunction(each)]
+    homes = {function.__module__ for function in functions}
+    assert {home for home in homes if home.startswith("procmon")} <= {CLASSES[name].__module__}
