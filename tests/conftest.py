@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +58,45 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put one test that fails in the place of a ring whose programs are not installed."""
     if sys.platform == "win32":
         return
-    for ring in sorted({ring_of(item) for item in items}):
-        programs, modules = NEEDED_PROGRAMS.get(ring, {}), NEEDED_MODULES.get(ring, {})
-        missing = {package for program, package in programs.items() if not shutil.which(program)}
-        missing |= {package for module, package in modules.items() if not importlib.util.find_spec(module)}
-        if missing:
-            first = next(item for item in items if ring_of(item) == ring)
-            items[:] = [item for item in items if ring_of(item) != ring]
+    for ring in sorted({ring_of(item.path) for item in items}):
+        if missing := missing_modules(ring) | missing_programs(ring):
+            first = next(item for item in items if ring_of(item.path) == ring)
+            items[:] = [item for item in items if ring_of(item.path) != ring]
             items.append(Missing.from_parent(first.session, name=f"tests/{ring}", packages=sorted(missing)))
 
 
-def ring_of(item: pytest.Item) -> str:
-    """The name of the folder below tests that a test lies in; empty elsewhere."""
-    return item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Take a file that cannot be imported for one test that fails."""
+    ring = ring_of(module_path)
+    return NotImported.from_parent(parent, path=module_path, ring=ring) if missing_modules(ring) else None
+
+
+def ring_of(path: Path) -> str:
+    """The name of the folder below tests that a file lies in; empty elsewhere."""
+    return path.relative_to(TESTS).parts[0] if path.is_relative_to(TESTS) else ""
+
+
+def missing_programs(ring: str) -> set[str]:
+    """The packages with the programs of a ring that are not installed."""
+    return {package for program, package in NEEDED_PROGRAMS.get(ring, {}).items() if not shutil.which(program)}
+
+
+def missing_modules(ring: str) -> set[str]:
+    """The packages with the modules of a ring that this Python does not have."""
+    modules = NEEDED_MODULES.get(ring, {}).items() if sys.platform != "win32" else ()
+    return {package for module, package in modules if not importlib.util.find_spec(module)}
+
+
+class NotImported(pytest.File):
+    """A file of a ring that cannot be imported here."""
+
+    def __init__(self, *, ring: str, **options: Any) -> None:
+        super().__init__(**options)
+        self._ring = ring
+
+    def collect(self) -> Iterable[pytest.Item]:
+        """One test that fails."""
+        yield Missing.from_parent(self, name=f"tests/{self._ring}", packages=sorted(missing_modules(self._ring)))
 
 
 class Missing(pytest.Item):

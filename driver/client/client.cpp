@@ -4,6 +4,7 @@
 //     client ... run COMMAND LINE     runs the rest of its command line, and ends with its status and 1
 //     client mark                     tells besides whether it is marked as debugged
 //     client raise CODE               raises an exception that is not handled
+//     client break                    runs into a breakpoint that is not handled
 //     client control COUNT NAME       is a controller of the driver, see controller.cpp
 
 #include "client.h"
@@ -57,6 +58,10 @@ int main(int count, char** words) {
     if (count == 4 && strcmp(words[1], "control") == 0) return control(atoi(words[2]), words[3]);
     say(L"%d %ls", static_cast<int>(sizeof(void*) * 8), GetCommandLineW());
     if (count == 2 && strcmp(words[1], "mark") == 0) say(IsDebuggerPresent() ? L"debugged" : L"not debugged");
+    if (count == 2 && strcmp(words[1], "break") == 0) {
+        SetErrorMode(SEM_FAILCRITICALERRORS | SEM_NOGPFAULTERRORBOX);
+        asm("int3");
+    }
     if (count == 3 && strcmp(words[1], "raise") == 0) {
         SetErrorMode(SEM_FAILCRITICALERRORS | SEM_NOGPFAULTERRORBOX);
         RaiseException(strtoul(words[2], nullptr, 0), 0, 0, nullptr);

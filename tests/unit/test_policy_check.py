@@ -1,6 +1,7 @@
 """Mistakes in the text of a policy: where they are, and what to write instead."""
 
 import re
+import tomllib
 
 import pytest
 from hypothesis import given
@@ -258,9 +259,29 @@ class TestMistakes:
         found = problems(rule(f"{body}\nverdict = 'ask'"))
         assert len(found) == 1 and said in found[0], found
 
-    def test_an_inline_table_over_several_lines_is_explained(self) -> None:
-        [problem] = problems(rule("verdict = 'ask'\nany = [{\n  image = 'a.exe',\n  user = 'b'}]"))
-        assert "an inline table stands on one line: write [[rule.any]]" in problem
+    def test_an_inline_table_over_several_lines_is_explained_or_read(self) -> None:
+        """It is TOML 1.1, which Python reads from 3.15 on."""
+        text = rule("verdict = 'ask'\nany = [{\n  image = 'a.exe',\n  uzer = 'b'}]")
+        try:
+            tomllib.loads("a = {\n}")
+        except tomllib.TOMLDecodeError:
+            advice = "an inline table stands on one line: write [[rule.any]]"
+        else:
+            advice = 'line 5, column 3: any has no key "uzer"; write user'
+        [problem] = problems(text)
+        assert advice in problem
+
+    @pytest.mark.parametrize("escape", [r"\x64", r"\e"])
+    def test_an_escape_that_only_newer_pythons_read_is_refused(self, escape: str) -> None:
+        said = r"unescaped '\' in a string; write paths with slashes, c:/windows, or in single quotes"
+        for text in (f'"d:{escape}"', rf'"d:\\{escape}"', f"['{escape}', \"d:{escape}\\u0041\"]"):
+            [problem] = problems(rule(f"verdict = 'ask'\nimage = {text}"))
+            column = len("image = ") + text.rindex(escape) + 3
+            assert problem.startswith(f"line 3, column {column}: {said}")
+        literal = rf"""verdict = 'ask' # "{escape}"
+command_line = {{contains = 'a{escape}'}}
+parent_command_line = {{contains = "b\{escape}"}}"""
+        assert problems(rule(literal)) == []
 
     def test_invisible_characters_are_named(self) -> None:
         assert problems("mode = 'audit'\n\ufeffdefault = 'ask'") == [

@@ -1,5 +1,6 @@
 """The rings of dev.py: a run that was cut off, or that tested nothing, is no success and says so."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -167,6 +168,17 @@ def test_a_ring_without_its_programs_fails_with_one_line_that_names_the_command(
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "spin: python3 dev.py test tests/core installs" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("1 failed in ")
+
+
+def test_a_ring_without_its_modules_fails_with_one_line_that_names_the_command(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['tkinter'] = None\n")
+    environment = programs.with_paths()
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment["PYTHONPATH"]])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/examples"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "python3-tk: python3 dev.py test tests/examples installs" in done.stdout.replace(", xvfb", "")
     assert done.stdout.splitlines()[-1].startswith("1 failed in ")
 
 

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = {32: ROOT / "build/driver/client-x86/client.exe", 64: ROOT / "build/driver/client-x64/client.exe"}
 # On Windows they are built by hand: python driver/build.py client-x64 client-x86
 __test__ = kernel.is_wine() or all(path.exists() for path in CLIENTS.values())
+STATUS_BREAKPOINT = 0x80000003
 LEAF = 10  # the status of one that runs no other
 PID = re.compile(r"#(\d+)")
 
@@ -143,6 +144,15 @@ def test_an_exception_of_a_32_bit_program_that_nobody_handles_ends_it_as_ever(co
     free = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=SOON).returncode & 0xFFFFFFFF
     with procmon.DebugGate.run(command, stdout=subprocess.DEVNULL) as gate:
         assert drive(gate)[-1].exit_status == free != LEAF
+
+
+def test_a_breakpoint_in_a_32_bit_program_ends_it_as_ever() -> None:
+    """Wine 8 ends a 32-bit program at any breakpoint, with 0; later ones and Windows with the breakpoint's status."""
+    command = chain(32, end="break")
+    free = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=SOON).returncode & 0xFFFFFFFF
+    assert free in (STATUS_BREAKPOINT, 0)
+    with procmon.DebugGate.run(command, stdout=subprocess.DEVNULL) as gate:
+        assert drive(gate)[-1].exit_status == free
 
 
 def test_procmon_run_shows_a_mixed_tree_and_returns_its_status() -> None:

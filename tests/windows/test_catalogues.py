@@ -22,7 +22,9 @@ from authenticode import Authority, Signer, image_hash, small_program
 from procmon import ProcessDetails, Signature, SignatureKind, SignatureStatus
 from procmon.system import file_facts
 from procmon.system import signature as signatures
-from procmon.win32 import files
+from procmon.win32 import files, trust
+from procmon.win32._bind import last_error
+from procmon.win32.codes import ERROR_CALL_NOT_IMPLEMENTED, ERROR_INVALID_PARAMETER, code_of
 from windows.wintrust import Watched, Windows8, Wine, Wine10
 
 CATALOGS = Path(os.environ["SystemRoot"], "system32", "catroot", "{127d0a1d-4ef2-11d1-8608-00c04fc295ee}")
@@ -115,6 +117,26 @@ def test_a_process_whose_program_a_catalogue_lists_is_signed_by_the_catalogues_s
 def test_as_it_is_wine_finds_the_catalogue_by_its_sha_1(signer: Signer, program: Path) -> None:
     catalog = install("good", signer, program)
     assert signature_of(program) == good(catalog)
+
+
+def test_as_it_is_wine_has_no_sha_256_or_ours_and_finds_the_catalogue_by_it_or_refuses_the_search(
+    signer: Signer, program: Path
+) -> None:
+    """Wine 8 computes none. Wine 10 computes one, and searches by SHA-1 alone."""
+    catalog = install("good", signer, program)
+    with files.open_shared(str(program)) as file:
+        try:
+            with trust._catalog_admin("SHA256", files.handle_of(file)) as (admin, digest):
+                assert digest == image_hash(program.read_bytes(), "sha256")
+                found = list(trust._catalog_paths(admin, digest, "SHA256"))
+                first = trust._CryptCATAdminEnumCatalogFromHash(admin, digest, len(digest), 0, ctypes.c_void_p())
+                if first:
+                    trust._CryptCATAdminReleaseCatalogContext(admin, first, 0)
+                refused = not first and last_error() == ERROR_INVALID_PARAMETER
+                assert found == ([] if refused else [str(catalog)])
+        except OSError as error:
+            assert code_of(error) == ERROR_CALL_NOT_IMPLEMENTED
+    assert signature_of(program) == good(catalog), "whatever it can do, procmon finds the catalogue"
 
 
 def test_a_program_in_no_catalogue_is_unsigned(wintrust: Watched, signer: Signer, program: Path) -> None:

@@ -14,7 +14,7 @@ from .conditions import BOUNDS, GROUPS, OPERATORS, Bound, Condition, Globs, Grou
 from .facts import CASELESS, FACTS, ORDERED
 from .index import RuleIndex
 from .rules import Rule
-from .spelling import invisible_at, listed, meant, shown, syntax_problem
+from .spelling import invisible_at, listed, meant, new_escape_at, shown, syntax_problem
 from .toml_positions import Path, TomlPlaces
 from .value_checks import bound_mistake, mistake_in, word_mistake
 
@@ -137,11 +137,12 @@ def _document(text: str) -> dict[str, object] | Problem:
     import tomllib  # here, since `import procmon` needs none of it
 
     try:
-        return tomllib.loads(text)
+        document = tomllib.loads(text)
     except RecursionError:
         return Problem(1, 1, "its values are nested too deeply", f"groups nest at most {MAX_DEPTH} deep")
     except ValueError as error:  # TOMLDecodeError, or a number of too many digits
         return invisible_at(text, error) or syntax_problem(text, error)
+    return new_escape_at(text) or document
 
 
 class _Reader:

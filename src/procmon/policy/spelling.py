@@ -7,7 +7,7 @@ from ..errors import Problem
 from ..util.path_checks import quoted
 from .toml_positions import tokens
 
-__all__ = ["SYNONYMS", "invisible_at", "invisible_in", "listed", "meant", "shown", "syntax_problem"]
+__all__ = ["SYNONYMS", "invisible_at", "invisible_in", "listed", "meant", "new_escape_at", "shown", "syntax_problem"]
 
 SYNONYMS = {
     "deny": "block", "denied": "block", "reject": "block", "refuse": "block", "kill": "block", "blocked": "block",
@@ -41,6 +41,8 @@ _SYNTAX = (
     ("", 'a line is key = value, [[rule]], or # and a remark; several values are a list: ["a.exe", "b.exe"]'),
 )  # fmt: skip
 """What to write instead, by `tomllib`'s message and, after a line's end, the line that it is about."""
+
+_NEW_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\[xe]")
 
 
 def meant(word: str, choices: Iterable[str]) -> str | None:
@@ -91,6 +93,22 @@ def syntax_problem(text: str, error: ValueError) -> Problem:
     told = f"{message}\n{text.split(chr(10))[line - 1]}"
     advice = next((advice for sign, advice in _SYNTAX if re.search(sign, told, re.IGNORECASE)), _SYNTAX[-1][1])
     return Problem(line, column, message[:1].lower() + message[1:], advice)
+
+
+def new_escape_at(text: str) -> Problem | None:
+    r"""The first escape that TOML has from 1.1 on: ``\x64`` or ``\e``. Python 3.15 reads them, older ones refuse them.
+
+    They are refused everywhere, since a policy means the same on each Python, and in ``"d:\x64\tool.exe"`` the
+    backslash was not meant.
+    """
+    if not _NEW_ESCAPE.search(text):
+        return None
+    for offset, token in tokens(text):
+        if token[0] == '"' and (found := _NEW_ESCAPE.search(token)):
+            at = offset + found.end()
+            place = (text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
+            return Problem(*place, "unescaped '\\' in a string", _SYNTAX[0][1])
+    return None
 
 
 def invisible_at(text: str, error: ValueError) -> Problem | None:
