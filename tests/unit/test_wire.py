@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from procmon import ALLOW, BLOCK, DEFER, DecidedBy, ProcessFlags, VerdictResult
 from procmon.driver import notes, protocol
 from procmon.driver.info import DriverCounters, DriverFeatures, DriverInfo
+from procmon.driver.layout import Layout
 from procmon.util.filetime import from_filetime, to_filetime
 from procmon.util.paths import lowercase
 
@@ -314,6 +315,6 @@ def test_the_version_is_found_whatever_follows() -> None:
 
 
 @pytest.mark.parametrize("layout", protocol.LAYOUTS.values(), ids=lambda layout: layout.name)
-def test_layouts_are_naturally_aligned_like_the_header(layout: protocol.Layout) -> None:
+def test_layouts_are_naturally_aligned_like_the_header(layout: Layout) -> None:
     assert layout.size % 4 == 0
     assert list(layout.offsets.values()) == sorted(layout.offsets.values())
