@@ -3,13 +3,13 @@
 import logging
 from importlib import import_module
 from types import FunctionType
-from typing import TYPE_CHECKING
 
 from .records import Verdict
 from .util import at_exit as _at_exit  # noqa: F401 - it registers the hook for the end of the program
 from .util import version as _version
 from .util.field_help import FieldHelp as _FieldHelp
 
+TYPE_CHECKING = False  # as in `records`
 if TYPE_CHECKING:
     from . import audit
     from .audit import AuditLog

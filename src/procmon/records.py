@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TypeVar
 
 __all__ = [
     "STATUS_BLOCKED", "DecidedBy", "Decision", "ProcessFlags", "ProcessHelper", "RuleNote", "Verdict", "VerdictResult",
@@ -21,8 +20,12 @@ __all__ = [
 STATUS_BLOCKED = 0xC0000364
 """Exit status of a blocked process: STATUS_ACCESS_DISABLED_BY_POLICY_OTHER. The driver has the same in protocol.h."""
 
-T = TypeVar("T")
-E = TypeVar("E", bound=enum.Enum)
+TYPE_CHECKING = False  # so type checkers know it; to load `typing` would be a tenth of the time of `import procmon`
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+    E = TypeVar("E", bound=enum.Enum)
 
 
 class _ShortEnum(enum.Enum):
@@ -396,7 +399,7 @@ def status_text(status: int) -> str:
     return str(status) if status < 0x10000 else f"0x{status:08x}"
 
 
-def _optional(data: Mapping[str, object], key: str, kind: type[T]) -> T | None:
+def _optional(data: Mapping[str, object], key: str, kind: "type[T]") -> "T | None":
     if not isinstance(data, Mapping):
         raise ValueError(f"{data!r} is no record: it should be a mapping of fields, such as as_dict() gives")
     value = data.get(key)
@@ -407,14 +410,14 @@ def _optional(data: Mapping[str, object], key: str, kind: type[T]) -> T | None:
     return value
 
 
-def _required(data: Mapping[str, object], key: str, kind: type[T]) -> T:
+def _required(data: Mapping[str, object], key: str, kind: "type[T]") -> "T":
     value = _optional(data, key, kind)
     if value is None:
         raise ValueError(f"{key} is missing: it should be there, as {kind.__name__}")
     return value
 
 
-def _member(data: Mapping[str, object], key: str, kind: type[E]) -> E | None:
+def _member(data: Mapping[str, object], key: str, kind: "type[E]") -> "E | None":
     value = _optional(data, key, str)
     if value is None:
         return None
