@@ -30,13 +30,15 @@ if sys.version_info < (3, 11):
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-import layout  # noqa: E402 - it lies in tests, which is on the path only now
+import bench as benchmarks  # noqa: E402 - it lies in tests, which is on the path only now
+import layout  # noqa: E402
 import rings  # noqa: E402
+from bench import rivals  # noqa: E402
 from setup import debian, distribution, programs, project  # noqa: E402
 from setup.locks import locked  # noqa: E402
 from setup.project import Stop, report  # noqa: E402
 from setup.venv import fleet_venv, sigma_venv, venv  # noqa: E402
-from setup.windows_python import private_windows, run_windows  # noqa: E402
+from setup.windows_python import bench_packages, private_windows, run_windows  # noqa: E402
 
 WINDOWS = sys.platform == "win32"
 
@@ -132,7 +134,7 @@ class Extra:
 
 
 EXTRAS = [
-    Extra("pySigma", ("examples/sigma/", "tests/sigma_backend/"), sigma_venv, "examples/sigma"),
+    Extra("pySigma", ("examples/sigma/", "tests/sigma_backend/", "tests/bench/sigma.py"), sigma_venv, "examples/sigma"),
     Extra("Dask", ("examples/fleet/", "tests/fleet/"), fleet_venv, "examples", ("--allow-untyped-calls",)),
 ]
 
@@ -181,14 +183,24 @@ def check(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Run the benchmarks, or those of these names, on this system's Python and on the Windows one."""
-    names = options.arguments
+    """Run the benchmarks, or those of these names, with what they are compared with."""
+    if unknown := sorted(set(options.arguments) - set(benchmarks.names())):
+        raise Stop(f"{unknown[0]!r} is no benchmark; there are {', '.join(benchmarks.names())}")
+    wanted = {place: benchmarks.groups(place, options.arguments) for place in benchmarks.PLACES}
     build_drivers(["host"] if WINDOWS else ["wine", "host"])
-    status = programs.run_attached([str(venv()), "-m", "bench", *names], programs.with_paths())
-    if WINDOWS or status or (names and not {"windows", "imports"} & set(names)):
-        return status
-    with private_windows() as prefix:
-        return run_windows(["-m", "bench", *(names or ["windows", "imports"])], prefix)
+    rivals.BUILT.mkdir(parents=True, exist_ok=True)
+    for command in rivals.commands():
+        programs.run_quietly(command, "a program to compare with was not built")
+    status = 0
+    for place, python in (("here", venv), ("sigma", sigma_venv)):
+        if wanted[place]:
+            command = [str(python()), "-m", "bench", place, *wanted[place]]
+            status = programs.run_attached(command, programs.with_paths()) or status
+    if wanted["windows"]:
+        bench_packages()
+        with private_windows() as prefix:
+            status = run_windows(["-m", "bench", "windows", *wanted["windows"]], prefix) or status
+    return status
 
 
 def wheel(options: argparse.Namespace) -> int:

@@ -22,5 +22,5 @@ def rows() -> Iterator[Row]:
         lambda: cpu_of(lambda: processes(COUNT)),
         "making the ProcessHelper alone",
         count=COUNT,
-        goal="12 us on the machine of the table",
+        at_most=12,
     )

@@ -6,6 +6,7 @@ does not need any of this at run time. These modules need the standard library a
 
     .dev/venv              pytest, hypothesis, mypy and ruff for this machine's Python      venv
     .dev/sigma             pySigma and sigma-cli, for the tests of examples/sigma           venv
+    .dev/bench             psutil and PythonForWindows, for dev.py bench alone              windows_python
     .dev/windows           CPython for Windows with pytest and hypothesis                   windows_python
     .dev/windows32         the same for 32-bit Windows                                      windows_python32
     .dev/wine32            Wine's 32-bit Windows files: 64-bit Wine runs 32-bit programs    wine32

@@ -53,6 +53,22 @@ def _unpack(tool: Path, folder: Path) -> None:
     archive.unlink()
 
 
+def bench_packages() -> Path:
+    """The folder of psutil and PythonForWindows, which only benchmarks have on their path."""
+    tool = venv()
+    folder = project.DEV / "bench"
+    pins = [project.PINS / "bench.txt"]
+    wanted = parts.recipe("1", *WHEELS, *(path.read_text() for path in pins))
+    with set_up():
+        if not parts.is_made(folder, wanted, "psutil", "windows"):
+            project.report("making .dev/bench with psutil and PythonForWindows")
+            parts.start_over(folder)
+            wheels = ["--only-binary=:all:", "--no-deps"] if sys.platform == "win32" else WHEELS
+            pip(tool, "install", *wheels, f"--target={folder}", "--no-compile", *requirements(pins))
+            parts.stamp(folder, wanted)
+    return folder
+
+
 @contextlib.contextmanager
 def private_windows() -> Iterator[Path | None]:
     """A Wine prefix that is new, and deleted at the end; None on Windows, where there is one Windows only."""

@@ -46,6 +46,7 @@ def test_starting_over_leaves_nothing_of_what_was_there(tmp_path: Path) -> None:
 def test_every_download_is_pinned_by_version_and_sha256() -> None:
     lists = sorted(project.PINS.glob("*.txt"))
     assert [path.name for path in lists] == [
+        "bench.txt",
         "fleet.txt",
         "pytest.txt",
         "sigma.txt",

@@ -1,0 +1,111 @@
+"""What must not grow: the memory of a monitor with its decisions, and the time of a start with those beside it."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import procmon
+
+from .measure import Row, resident_bytes, row, row_of
+from .monitor import FreeGate, processes
+
+DECISIONS = 1_000_000
+WARM = 100_000
+BATCH = 1000
+FEW, MANY = 2_000, 20_000
+GOAL_KIB = 1024
+
+
+def rows() -> Iterator[Row]:
+    """Measure."""
+    yield row(
+        f"a start left when the gate has ended, of {MANY:,}",
+        lambda: _ended(MANY) / MANY,
+        lambda: _ended(FEW) / FEW,
+        f"one of {FEW:,}",
+        turns=5,
+        goal="linear, so 1x; quadratic would be 10x",
+        at_most_ratio=2,
+    )
+    command = [sys.executable, "-c", f"from bench.limits import growth; print(*growth({WARM}, {DECISIONS}))"]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    grown, before, seconds = map(float, answer)
+    yield row_of(
+        f"memory over {DECISIONS:,} decisions ({seconds / DECISIONS * 1e6:.0f} us of CPU each)",
+        [grown / 1024],
+        [before / 1024],
+        "what it had before",
+        unit="KiB",
+        at_most=GOAL_KIB,
+    )
+
+
+class _EndingGate(FreeGate):
+    """A gate whose tree has gone as soon as all was fetched, as `procmon.DebugGate` on a tree that was killed."""
+
+    @property
+    def ended(self) -> bool:
+        return self._given or self.closed
+
+
+def _ended(count: int) -> float:
+    """Seconds of CPU from the start of a monitor until all is answered that its gate left behind."""
+    gate = _EndingGate(processes(count))
+    monitor = procmon.Monitor(gate)
+    monitor.subscribe(lambda process: procmon.ALLOW)
+    begin = time.process_time()
+    monitor.start()
+    gate.done.wait()
+    seconds = time.process_time() - begin
+    monitor.stop()
+    return seconds
+
+
+class _EndlessGate(FreeGate):
+    """A gate that gives the same processes again, under new start keys, as soon as all were answered."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__([])
+        self.count = count
+        self.answered = 0
+        self._answered_all = threading.Event()
+        self._answered_all.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self._answered_all.wait(timeout)
+
+    def fetch(self) -> list[procmon.ProcessHelper]:
+        if not self._answered_all.is_set() or self.done.is_set():
+            return []
+        self._answered_all.clear()
+        key = self.answered
+        return [
+            procmon.ProcessHelper(
+                pid=4 * n + 8, parent_pid=4, start_key=key + n + 1, image_name=r"c:\tools\a.exe", paused=True
+            )
+            for n in range(BATCH)
+        ]
+
+    def allow(self, *processes: procmon.ProcessHelper) -> list[procmon.VerdictResult]:
+        self.answered += len(processes)
+        if self.answered >= self.count:
+            self.done.set()
+        if self.answered % BATCH == 0:
+            self._answered_all.set()
+        return [procmon.VerdictResult.DONE] * len(processes)
+
+
+def growth(warm: int, count: int) -> tuple[int, int, float]:
+    """Bytes that this process has more after so many decisions of one monitor, what it had before, and its CPU."""
+    gate = _EndlessGate(warm)
+    with procmon.Monitor(gate) as monitor:
+        monitor.subscribe(lambda process: procmon.ALLOW)
+        gate.done.wait()
+        before = resident_bytes()
+        begin = time.process_time()
+        gate.count += count
+        gate.done.clear()
+        gate.done.wait()
+        return resident_bytes() - before, before, time.process_time() - begin
