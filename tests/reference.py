@@ -120,7 +120,7 @@ def _class(node: ast.ClassDef, public: str) -> str:
     )
     if first is not None and not is_exception and not _is_made_elsewhere(node):
         parts.append(_signatures(first, public, drop_first=True, no_return=True))
-    elif bases:
+    elif bases not in ("", "AnswersHeard"):  # which is not public: how a gate of this package tells its monitor
         parts.append(f"\n{_bases(bases)}\n")
     parts.append(_text(ast.get_docstring(node)))
     rows = list(_fields(node))

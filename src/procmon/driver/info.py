@@ -221,7 +221,7 @@ def quiesce(device: str = DEVICE) -> None:
     """Have the driver release all that is held, drop its controller and hold nothing more until it is started again.
 
     The first half of a stop: Windows unloads a driver only when its device is open nowhere, and the controller has it
-    open. Its gate raises GateClosed and closes the device. Twice is no error.
+    open. Its gate raises GateClosed and closes the device. Closing it twice is no error.
 
     Raises: DriverNotInstalled, DriverNotRunning, AccessDenied, VersionMismatch; UnsupportedPlatform off Windows.
     """

@@ -83,7 +83,7 @@ class Gate(Protocol):
         """
 
     def close(self) -> None:
-        """Let go all that is held (by the gate's disconnect verdict), and hold nothing more. Twice is no error."""
+        """Give the disconnect verdict to all that is held, and hold nothing more. Calling it twice is no error."""
 
 
 class AnswersHeard:

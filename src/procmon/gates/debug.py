@@ -41,7 +41,7 @@ class DebugGate(AnswersHeard):
     r"""Holds every new process of one tree: of a command it runs, or of a process it attaches to.
 
     Needs no driver and no administrator. Make one with `DebugGate.run` or `DebugGate.attach`, and give it to a
-    `procmon.Monitor`; or answer by hand:
+    `procmon.Monitor`; or answer yourself:
 
     >>> import procmon
     >>> gate = procmon.DebugGate.run("hostname")  # doctest: +WINDOWS

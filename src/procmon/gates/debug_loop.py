@@ -146,7 +146,7 @@ class DebugLoop:
 
     def stop(self, patience: float = math.inf) -> None:
         """Give all that is held the disconnect verdict, leave the tree, end the thread; wait for that for `patience`
-        seconds. Twice is no error."""
+        seconds. Calling it twice is no error."""
         with self._state:
             self._stopping = True
             self._ring()

@@ -60,9 +60,9 @@ class DriverGate(AnswersHeard):
     `device`: the device's path, or a `DriverConnection`.
 
     Raises: DriverNotInstalled, DriverNotRunning, AccessDenied when not elevated, ControllerBusy (with the pid of who
-    has it), VersionMismatch, UnsupportedPlatform off Windows; TypeError or ValueError for an argument that cannot be.
+    has it), VersionMismatch, UnsupportedPlatform off Windows; TypeError or ValueError for an invalid argument.
 
-    ``procmon.Monitor(procmon.DriverGate())``, or by hand::
+    Give it to a monitor, ``procmon.Monitor(procmon.DriverGate())``, or answer yourself::
 
         with procmon.DriverService(), procmon.DriverGate(hold_timeout=10) as gate:
             if gate.wait(60):
@@ -233,7 +233,7 @@ class DriverGate(AnswersHeard):
         What matches is answered by the driver itself and never held. Of two rules for one path the first wins. Returns
         the indices of the rules that can never act: of programs that Windows cannot do without, and second ones.
 
-        Raises: ValueError for a rule that cannot be; GateClosed; ProcmonError when the kernel has no memory. In each
+        Raises: ValueError for an invalid rule; GateClosed; ProcmonError when the kernel has no memory. In each
         case the old rules stay in force.
         """
         data = protocol.encode_rules(rules)
@@ -245,7 +245,7 @@ class DriverGate(AnswersHeard):
         return DriverInfo.unpack(self._request(protocol.INFO, reply_bytes=INFO_BYTES))
 
     def close(self) -> None:
-        """Let all that is still held go, by `on_disconnect`, and hold nothing more. Twice is no error."""
+        """Give `on_disconnect` to all that is held, and hold nothing more. Calling it twice is no error."""
         run_in_thread(self._close)
 
     def _close(self) -> None:

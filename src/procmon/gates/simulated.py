@@ -25,11 +25,11 @@ __all__ = ["SimulatedGate"]
 
 
 class SimulatedGate(AnswersHeard):
-    r"""A gate into which starts, exits and faults are put by hand.
+    r"""A gate for tests: its methods start and end processes that do not exist, and cause faults.
 
     Pids go from 1000 up in steps of 4. After `hold_timeout` seconds a held process gets `on_timeout`; None: never.
-    `on_disconnect` is the verdict for what is still held when the gate is closed. What of these is not given is as
-    `fail` says: ALLOW unless that is given.
+    `on_disconnect` is the verdict for what is still held when the gate is closed. `fail` is the verdict for each of the
+    two that is not given; it is ALLOW by default.
 
     >>> import procmon
     >>> gate = procmon.SimulatedGate()
@@ -81,7 +81,7 @@ class SimulatedGate(AnswersHeard):
     ) -> None:
         self.close()
 
-    # ------------------------------------------------------------------------------------------- put in by hand
+    # ------------------------------------------------------------------------------------------- what a test causes
 
     def start(
         self,
@@ -375,7 +375,7 @@ class SimulatedGate(AnswersHeard):
             self.exit(process, STATUS_BLOCKED)
 
     def close(self) -> None:
-        """Give the disconnect verdict to all that is held, and hold nothing more. Twice is no error."""
+        """Give the disconnect verdict to all that is held, and hold nothing more. Calling it twice is no error."""
         with self._state:
             if not self._closed:
                 for process in tuple(self._processes.values()):

@@ -64,7 +64,7 @@ class EventLogSink:
             self._source.report(kind, event, _message(decision))
 
     def close(self) -> None:
-        """Close the source. Twice is no error."""
+        """Close the source. Calling it twice is no error."""
         self._source.close()
 
     def __enter__(self) -> "EventLogSink":

@@ -45,7 +45,7 @@ class Monitor:
     default:      verdict when no callback has an opinion, and for what is still held when the monitor stops; ALLOW,
                   BLOCK, or DEFER: it stays held until you answer
     fail:         ALLOW or BLOCK: what `on_error` and `on_deadline` are where they are not given
-    on_error:     verdict when a callback raises or returns nonsense; the traceback is logged. May be DEFER
+    on_error:     verdict when a callback raises or returns a wrong type; the traceback is logged. May be DEFER
     deadline:     seconds for all callbacks of one process together, None = no limit; less where the gate's own hold
                   timeout comes earlier. A deferred process has no deadline
     on_deadline:  verdict when they take longer; another thread takes the place of the one that hangs. May be DEFER

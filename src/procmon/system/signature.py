@@ -60,7 +60,7 @@ class Signature:
     subject: str | None = None
     """The signer's simple display name as the certificate has it; only with status VALID is it proved."""
     code: int = 0
-    """What WinVerifyTrust answered, unsigned: 0, or 0x800B0100 and its kin."""
+    """What WinVerifyTrust answered, unsigned: 0 for a good signature, else an error such as 0x800B0100."""
     catalog: str | None = None
     """Path of the catalogue."""
     publisher: str | None = None

@@ -17,9 +17,9 @@ __all__ = ["ProcessTree", "tree"]
 class ProcessTree:
     r"""Processes, each below its parent. Prints as a drawing; iterates from the top, each parent before its children.
 
-    It takes records and decisions, ``monitor.history`` for one. Of several about one process the last counts. A parent
-    is one only if it came before its child: otherwise Windows has used the pid of a parent that is gone for another
-    process, and the child is a root. `label` gives the text of a process in the drawing.
+    It takes records and decisions, ``monitor.history`` for one. Of several about one process the last counts. A child
+    that is older than the process with its parent's pid is a root: its parent has exited, and Windows has given the pid
+    to another process. `label` gives the text of a process in the drawing.
 
     >>> import procmon
     >>> gate = procmon.SimulatedGate()

@@ -115,7 +115,7 @@ def fail_on_zero(name: str, result: Any, error: int) -> Any:
 
 
 def fail_on_invalid_handle(name: str, result: Any, error: int) -> int:
-    """For functions that answer INVALID_HANDLE_VALUE on failure (CreateFileW and its kin)."""
+    """For functions that answer INVALID_HANDLE_VALUE on failure (such as CreateFileW)."""
     if result is None or result == INVALID_HANDLE_VALUE:
         raise windows_error(name, error)
     return int(result)

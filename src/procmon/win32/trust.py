@@ -219,7 +219,7 @@ class TrustAnswer(NamedTuple):
     """What WinVerifyTrust said."""
 
     code: int
-    """0 for a good signature; else its unsigned error code, 0x800B0100 and its kin."""
+    """0 for a good signature; else its unsigned error code, such as 0x800B0100."""
     subject: str | None
     """The simple display name of the signer's certificate, also when it is not trusted."""
     publisher: str | None = None
