@@ -6,31 +6,28 @@
 
 import json
 import os
-import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from io import FileIO
 from pathlib import Path
 from types import SimpleNamespace
-from typing import BinaryIO, Literal
+from typing import Literal
 
 from .errors import AuditError
-from .monitor.ecs import decision_document, exit_document
 from .monitor.monitor import Monitor
 from .policy.policy import Policy
 from .policy.rules import verdict_word
 from .records import DecidedBy, Decision, ProcessHelper, Verdict
+from .util.ecs import decision_document, exit_document
+from .util.line_file import LineFile, open_all, paths_of
 from .util.log import logger
 from .util.printable import printable
+from .util.record_json import decision_json, encode, process_json
 
 __all__ = ["AuditLog", "AuditReader", "Change", "Damage", "Replay", "read", "replay"]
-
-
-_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 NO_TERMINAL = "no terminal to ask"
 """The reason of a decision by default where a rule asks, and the command line could not."""
@@ -89,9 +86,8 @@ class AuditLog:
         self.write_ahead = write_ahead
         self.format = format
         self._lock = threading.Lock()
-        self._rotation_failed = False
         self._closed = False
-        self._file = self._open()
+        self._file = LineFile(self.path, max_bytes, keep, fsync)
 
     @property
     def closed(self) -> bool:
@@ -104,7 +100,7 @@ class AuditLog:
         Raises: AuditError when the log is closed, or its file cannot be opened again after it was renamed; OSError when
         the disk refuses. In both of the latter cases the next call tries anew.
         """
-        self._write([self._document(decision)])
+        self._append([self._line(decision)])
 
     def write_some(self, decisions: list[Decision], /) -> int:
         """Append the first of these decisions, as many as fit into the file, in one call; return how many.
@@ -114,10 +110,10 @@ class AuditLog:
         if type(self).write is not AuditLog.write:  # a subclass wants to see each
             self.write(decisions[0])
             return 1
-        return self._write([self._document(decision) for decision in decisions])
+        return self._append([self._line(decision) for decision in decisions])
 
-    def _document(self, decision: Decision) -> dict[str, object]:
-        return decision.as_dict() if self.format == "json" else decision_document(decision)
+    def _line(self, decision: Decision) -> str:
+        return decision_json(decision) if self.format == "json" else encode(decision_document(decision))
 
     def write_start(self, monitor: Monitor) -> None:
         """Append a line with ``"event": "start"``: from here on this monitor decides, with these verdicts of failure.
@@ -129,7 +125,7 @@ class AuditLog:
         if self.format == "json":
             failures = {name: verdict.value for name, verdict in monitor.failures.items()}
             at = datetime.now(UTC).isoformat()
-            self._write([{"event": "start", "at": at, "gate": monitor.gate.name, "failures": failures}])
+            self._append([encode({"event": "start", "at": at, "gate": monitor.gate.name, "failures": failures})])
 
     def write_exit(self, process: ProcessHelper) -> None:
         """Append the exit of a process, as a line with ``"event": "exit"``; `read` gives decisions alone.
@@ -138,26 +134,17 @@ class AuditLog:
         """
         at = process.exited_at or datetime.now(UTC)
         if self.format == "json":
-            self._write([{"event": "exit", "at": at.isoformat(), "process": process.as_dict()}])
+            self._append([f'{{"event":"exit","at":"{at.isoformat()}","process":{process_json(process)}}}'])
         else:
-            self._write([exit_document(process, at)])
+            self._append([encode(exit_document(process, at))])
 
-    def _write(self, documents: list[dict[str, object]]) -> int:
+    def _append(self, lines: list[str]) -> int:
         """Append the first of these, as many as the file has room for, and return how many: at least one."""
-        lines = [_ENCODER.encode(document).encode() + b"\n" for document in documents]
         with self._lock:
             if self._closed:
                 raise AuditError(f"{self.path}: the audit log is closed; make a new AuditLog")
             try:
-                size = self._size()
-                if self.max_bytes is not None:
-                    if size > 0 and size + len(lines[0]) > self.max_bytes:
-                        self._rotate()
-                        size = self._size()
-                    while len(lines) > 1 and size + sum(map(len, lines)) > self.max_bytes:
-                        lines.pop()
-                self._append(b"".join(lines))
-                return len(lines)
+                return self._file.append([line + "\n" for line in lines])
             finally:
                 if self._closed:
                     self._file.close()  # `close` has not waited for us
@@ -179,66 +166,6 @@ class AuditLog:
 
     def __repr__(self) -> str:
         return f"<AuditLog {str(self.path)!r}{' closed' if self.closed else ''}>"
-
-    def _open(self) -> FileIO:
-        try:
-            file = FileIO(self.path, "a+")
-        except OSError as error:
-            reason = error.strerror or error
-            raise AuditError(f"{self.path}: it cannot be written: {reason}; give the path of a file") from error
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")  # the last writer died inside a line: do not add to it
-        status = os.fstat(file.fileno())
-        self._identity = (status.st_dev, status.st_ino)
-        return file
-
-    def _size(self) -> int:
-        """The size of the file, which is opened anew where it is closed, or another program has removed or renamed it.
-
-        Windows lets no program do that while the file is open here.
-        """
-        if os.name == "posix" and not self._file.closed:
-            with suppress(FileNotFoundError):
-                status = os.stat(self.path)
-                if (status.st_dev, status.st_ino) == self._identity:
-                    return status.st_size
-            self._file.close()
-        if self._file.closed:
-            self._file = self._open()
-        return self._file.seek(0, os.SEEK_END)
-
-    def _append(self, line: bytes) -> None:
-        written = 0
-        try:
-            while written < len(line):
-                written += self._file.write(line[written:])
-            if self.fsync:
-                os.fsync(self._file.fileno())
-        except OSError:
-            if written:  # a disk that is full takes half a line: take it back
-                self._file.truncate(self._file.seek(0, os.SEEK_END) - written)
-            raise
-
-    def _rotate(self) -> None:
-        """Make room: the file becomes the newest old one. Where Windows refuses, because it is being read, write on.
-
-        Older files move no further than to the first free number: a refusal leaves one, and must not, tried again with
-        each line, push the old files out one after the other.
-        """
-        self._file.close()
-        try:
-            free = next((n for n in range(1, self.keep) if not _numbered(self.path, n).exists()), self.keep)
-            for number in range(free, 0, -1):
-                os.replace(_numbered(self.path, number - 1), _numbered(self.path, number))
-            self._rotation_failed = False
-        except OSError as error:
-            if not self._rotation_failed:
-                logger.warning("%s is over its size and cannot be renamed, so it grows on: %s", self.path, error)
-            self._rotation_failed = True
-        finally:
-            self._file = self._open()
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +203,7 @@ class AuditReader(Iterator[Decision]):
     def __init__(self, path: Path, on_exit: Callable[[ProcessHelper], object] | None = None) -> None:
         self._path = path
         self._on_exit = on_exit
-        self.paths = _files(path)
+        self.paths = paths_of(path)
         """The files that there were when reading began, in the order in which they are read."""
         self.damaged: list[Damage] = []
         """Lines left out so far; each is also logged as a warning."""
@@ -290,7 +217,7 @@ class AuditReader(Iterator[Decision]):
 
     def _read(self) -> Iterator[Decision]:
         with ExitStack() as stack:
-            for path, file in _open_all(self._path, stack):
+            for path, file in open_all(self._path, stack):
                 for number, line in enumerate(file, 1):
                     if not line.strip():
                         continue
@@ -438,65 +365,3 @@ def _logged_details(decision: Decision) -> SimpleNamespace:
 def _outcome(decision: Decision) -> str:
     word = verdict_word(decision.verdict)
     return f"{word} (audit)" if decision.audited else word
-
-
-def _numbered(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.name}.{number}") if number else path
-
-
-def _files(path: Path) -> list[Path]:
-    """The log and its older files, oldest first."""
-    if not (numbers := _numbers(path)):
-        raise AuditError(f"{path}: there is no such audit log; give the path that AuditLog, or --log, was given")
-    return [_numbered(path, number) for number in reversed(numbers)]
-
-
-def _open_all(path: Path, stack: ExitStack) -> list[tuple[Path, BinaryIO]]:
-    """The files of `_files`, open, oldest first: none twice and none left out, though the log may rotate meanwhile.
-
-    A file only ever moves to higher numbers, and none passes another. So the files are opened from the newest on, each
-    time the first one above the last: if the last is still at its number after that, no file stood between the two.
-    If it has moved, its new number is looked up, and the step is taken again.
-    """
-    opened: list[tuple[Path, BinaryIO]] = []
-    number = -1  # of the last one that was opened
-    while True:
-        found = _open_first_above(path, number)
-        if opened and not _is_at(opened[-1][1], _numbered(path, number)):
-            if found is not None:
-                found[1].close()
-            highest = max(_numbers(path), default=number) + 1
-            above = (n for n in range(number + 1, highest + 1) if _is_at(opened[-1][1], _numbered(path, n)))
-            if (moved_to := next(above, None)) is None:
-                break  # it was deleted, so it was the oldest
-            number = moved_to
-        elif found is None:
-            break
-        else:
-            number, file = found
-            opened.append((_numbered(path, number), stack.enter_context(file)))
-    return opened[::-1]
-
-
-def _open_first_above(path: Path, number: int) -> tuple[int, BinaryIO] | None:
-    highest = max(_numbers(path), default=number) + 1  # one of them may just be moving
-    for above in range(number + 1, highest + 1):
-        with suppress(FileNotFoundError):
-            return above, _numbered(path, above).open("rb")
-    return None
-
-
-def _is_at(file: BinaryIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
-
-
-def _numbers(path: Path) -> list[int]:
-    """The numbers of the log's files, 0 for the newest; one may be missing, where renaming was refused."""
-    numbered = re.compile(re.escape(path.name) + r"\.([1-9]\d*)")
-    numbers = [0] if path.is_file() else []
-    if path.parent.is_dir():
-        numbers += [int(found[1]) for each in path.parent.iterdir() if (found := numbered.fullmatch(each.name))]
-    return sorted(numbers)

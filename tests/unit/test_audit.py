@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 import procmon
 from procmon import ALLOW, BLOCK, DEFER, AuditError, DecidedBy, Decision, Policy, ProcessHelper, audit
 from procmon.audit import AuditLog
+from procmon.util import line_file
+from procmon.util.line_file import LineFile
 
 
 def decision(
@@ -79,14 +81,14 @@ def test_a_second_run_appends(path: Path) -> None:
 
 def test_closing_does_not_wait_for_a_write_that_hangs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writing, goes_on = threading.Event(), threading.Event()
-    append = AuditLog._append
+    append = LineFile.append
 
-    def hang(log: AuditLog, line: bytes) -> None:
+    def hang(file: LineFile, lines: list[str]) -> int:
         writing.set()
         assert goes_on.wait(10)
-        append(log, line)
+        return append(file, lines)
 
-    monkeypatch.setattr(AuditLog, "_append", hang)
+    monkeypatch.setattr(LineFile, "append", hang)
     log = AuditLog(path)
     writer = threading.Thread(target=log.write, args=(decision(1),))
     writer.start()
@@ -168,7 +170,7 @@ def test_a_file_that_cannot_be_opened_again_is_opened_by_the_next_line(
     with AuditLog(path, max_bytes=10) as log:
         log.write(decision(0))
         with monkeypatch.context() as patch:
-            patch.setattr(log, "_open", refuse)
+            patch.setattr(log._file, "_open", refuse)
             for number in (1, 2):
                 with pytest.raises(AuditError, match="another program"):
                     log.write(decision(number))
@@ -236,7 +238,7 @@ def test_a_full_disk_leaves_no_half_line(path: Path, monkeypatch: pytest.MonkeyP
                 raise OSError(errno.ENOSPC, "no space left on device")
             return super().write(data[: len(data) - 50] if FullDisk.full else data)
 
-    monkeypatch.setattr(audit, "FileIO", FullDisk)
+    monkeypatch.setattr(line_file, "FileIO", FullDisk)
     with AuditLog(path) as log:
         log.write(decision(1))
         FullDisk.full = True

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from procmon import ALLOW, BLOCK, DEFER, AuditLog, DecidedBy, Decision, ProcessHelper, VerdictResult, audit
-from procmon.monitor.ecs import decision_document, exit_document
 from procmon.records import RuleNote
+from procmon.util.ecs import decision_document, exit_document
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 SCHEMA = {

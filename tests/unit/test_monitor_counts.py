@@ -12,6 +12,7 @@ from bench.monitor import FreeGate, processes
 from monitoring import until
 from procmon import ALLOW
 from procmon.monitor import workers
+from procmon.monitor.cases import Case
 from procmon.monitor.workers import Workers
 
 STARTS = 200
@@ -39,7 +40,7 @@ class Decided:
         engine = self.monitor._engine
         self.locks = [CountingLock(), CountingLock()]
         engine.holds.lock = engine.holds._changed = self.locks[0]  # type: ignore[assignment]
-        engine.workers._lock = engine.workers._idle = self.locks[1]  # type: ignore[assignment]
+        engine.workers._lock = self.locks[1]  # type: ignore[assignment]
         allow = self.gate.allow
 
         def counted(*some: procmon.ProcessHelper) -> list[procmon.VerdictResult]:
@@ -56,7 +57,7 @@ class Decided:
         monkeypatch.setattr(Workers, "play", noted)
         with self.monitor:
             assert self.gate.done.wait(10)
-            until(lambda: len(self.monitor.history) == count, "all decisions")
+            until(lambda: self.monitor.statistics.allowed == count, "all decisions")
         assert self.monitor.error is None
 
 
@@ -71,18 +72,27 @@ def test_the_starts_of_one_fetch_take_one_call_of_the_gate(decided: Decided) -> 
     assert decided.calls == [STARTS]
 
 
-def test_a_start_takes_at_most_three_locks(decided: Decided) -> None:
+def test_a_start_takes_at_most_two_locks(decided: Decided) -> None:
+    """One to be taken from the queue, one to be decided."""
     beyond = 60  # of the start and the stop, and the looks of the leader
-    assert sum(lock.taken for lock in decided.locks) <= 3 * STARTS + beyond
+    assert sum(lock.taken for lock in decided.locks) <= 2 * STARTS + beyond
+
+
+def test_no_decision_is_made_until_it_is_read(decided: Decided) -> None:
+    cases = list(decided.monitor._engine.holds.history)
+    assert [case.made for case in cases] == [None] * STARTS
+    first = decided.monitor.history[0]
+    assert cases[0].made is first is decided.monitor.history[0], "it is made once"
 
 
 def test_the_starts_of_one_fetch_are_given_to_one_thread(decided: Decided) -> None:
-    """One role for the leader and one for the thread that asks: no thread is woken for each start."""
-    assert decided.roles["ask"] + decided.roles["_lead"] <= 3
+    """One role for the leader, one for the thread that asks: no thread is woken for each start."""
+    assert decided.roles["ask"] + decided.roles["_lead"] + decided.roles["_stand_by"] <= 3
 
 
-def test_one_start_alone_wakes_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread that fetched it asks, and one is woken to wait at the gate."""
+def test_one_start_alone_wakes_no_thread_where_one_stands_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that fetched it asks; the first start wakes the one that stands by, and it has not gone to sleep."""
+    monkeypatch.setattr("procmon.monitor.engine.STAND_BY_LOOKS", sys.maxsize)
     gate = procmon.SimulatedGate()
     woken: list[str] = []
     with procmon.Monitor(gate) as monitor:
@@ -92,11 +102,12 @@ def test_one_start_alone_wakes_one_thread(monkeypatch: pytest.MonkeyPatch) -> No
             woken.append(role.__name__)
             play(role)
 
+        monkeypatch.setattr("procmon.monitor.engine.BATCH_S", 3600.0)  # no callback is that slow on any machine
         monkeypatch.setattr(monitor._engine.workers, "play", noted)
         for _ in range(20):
             assert gate.verdict_of(gate.start("a.exe"), timeout=5) is ALLOW
             until(lambda: not monitor._engine.workers._askers, "the thread that asked, done")
-    assert woken == ["_lead"] * 20
+        assert woken == ["_stand_by"]
 
 
 def test_a_start_imports_no_module(gate: procmon.SimulatedGate) -> None:
@@ -110,10 +121,10 @@ def test_a_start_imports_no_module(gate: procmon.SimulatedGate) -> None:
 def test_what_is_queued_is_not_looked_at_again_for_each_that_is_decided(
     gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The gate has ended, so each decision may be the last; only jobs that could be due are looked at."""
+    """The gate has ended, so each decision may be the last; only cases that could be due are looked at."""
     looks = 0
 
-    def counted(job: workers.Job | None, now: float) -> bool:
+    def counted(case: Case | None, now: float) -> bool:
         nonlocal looks
         looks += 1
         return False

@@ -1,11 +1,20 @@
 """The engine of a monitor: reads from the gate, has the callbacks asked, and ends it all when it stops.
 
-Threads. The pool of `Workers` waits at the gate and asks the callbacks; the *leader*, one of them at a time, waits at
-the gate and looks after deadlines. It runs no foreign code but the gate's, whose calls return promptly by contract.
-Coroutines run on an event loop, sinks in threads of their own. The *shutdown thread* waits for a request to stop, from
-wherever it comes, and sees it through: what is held is decided in one batch, then the gate is closed. It waits
-`STOP_TIMEOUT_S` for the gate to take that batch, and for the sinks; it calls nothing else that could hang but the
-closing of the gate.
+Threads. The pool of `Workers` waits at the gate and asks the callbacks. One of its threads at a time is the *leader*:
+it waits at the gate, and looks after deadlines. When it has fetched something to ask about, it leaves the gate and asks
+itself: the thread that is awake already does the work. Before that it sees to it that another thread *stands by*, which
+looks every `BATCH_S` whether the place at the gate is free, and then takes it. So a start that is decided at once wakes
+no other thread, and a callback that hangs keeps other processes from the gate for `BATCH_S` and no longer. The thread
+that stands by sleeps for good once nothing was asked for `STAND_BY_LOOKS` looks.
+
+Coroutines run on an event loop, sinks in threads of their own. The *shutdown thread* waits for requests. It has helper
+threads run tasks. A request to stop, from wherever it comes, it sees through itself: what is held is decided in one
+batch, then the gate is closed. It waits `STOP_TIMEOUT_S` for the gate to take that batch, and for the sinks; it calls
+nothing else that could hang but the closing of the gate.
+
+What can interleave. `_at_gate` is taken by the leader; a thread leads if it gets it without waiting. `_stands_by` is
+taken from when a thread is told to stand by until it stops doing so. It stops before it tries the gate for the last
+time, and the leader leaves the gate before it looks whether a thread stands by: so one of the two sees the other.
 
 `Engine`, `Workers`, `HoldTable` and `Sinks` each guard their own state with a lock of their own. A thread that has one
 of these takes another only in this order: the hold table's, then a sink's queue's.
@@ -19,7 +28,6 @@ import atexit
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -28,21 +36,26 @@ from queue import SimpleQueue
 
 from ..errors import GateClosed, ProcmonError
 from ..gates.base import Gate, hear_answers
-from ..records import DecidedBy, ProcessHelper, Verdict
+from ..records import DecidedBy, Verdict
 from ..util.at_exit import last_steps
 from ..util.log import ERROR, WARNING, log
 from ..util.threads import Call, OwnThread, Signal, is_own, run_in_thread, run_in_thread_async, submit
-from .holds import BATCH_S, Hold, HoldTable
+from .cases import Case
+from .holds import BATCH_S, HoldTable
 from .sinks import Sinks
 from .statistics import Statistics
 from .subscriptions import Callback, Decider, ExitCallback, Match, Ruling, Subscription
-from .workers import Job, Options, Workers
+from .workers import Options, Workers
 
 STOP_TIMEOUT_S = 2.0
 """How long a stop waits for the gate to take the last verdicts, and for the sinks to write the last decisions."""
 
 EXIT_TIMEOUT_S = 6.0
 """How long the end of the program waits for its monitors: more than a stop takes unless closing the gate hangs."""
+
+
+STAND_BY_LOOKS = 10
+"""How often a thread that stands by looks in vain before it sleeps. On Windows a look comes every 16 ms at most."""
 
 
 class State(Enum):
@@ -73,11 +86,13 @@ class Engine:
         self.at_exit = False
         """The end of the program stops it."""
         self._lock = threading.RLock()
-        self._later: deque[Callable[[], None]] = deque()
-        self._batch_stalled = False
+        self._at_gate = threading.Lock()
+        self._stands_by = threading.Lock()
+        self._begun = -1  # `Workers.begun` at the leader's last look
+        self._pause = BATCH_S  # until its next look at what is being asked
         self._shutdown_thread: threading.Thread | None = None
         self._logging: Call[None] | None = None  # of a failure; a handler of the log may hang
-        self._stop_requests: SimpleQueue[bool] = SimpleQueue()  # True: because the Monitor is gone
+        self._requests: SimpleQueue[Callable[[], object] | bool] = SimpleQueue()  # a task; to stop: True if dropped
         self._pid = os.getpid()
 
     @property
@@ -129,7 +144,7 @@ class Engine:
             hear_answers(self.gate, self.holds.hear_answers)
             atexit.unregister(_stop_all_first)
             atexit.register(_stop_all_first)
-            if self._fetch_jobs():  # here, so that `pending` has at once what the gate held before
+            if self._fetch():  # here, so that `pending` has at once what the gate held before
                 self.workers.play(self.workers.ask)
             self.workers.start()
             self.workers.play(self._lead)
@@ -143,7 +158,7 @@ class Engine:
         """Have the shutdown thread stop it, soon."""
         if self.state is State.READY:
             run_in_thread(self._start_shutdown_thread)
-        self._stop_requests.put(False)
+        self._requests.put(False)
 
     def stop(self) -> None:
         """Decide all that is held, close the gate, end the threads; from any thread, any number of times.
@@ -164,7 +179,7 @@ class Engine:
 
     def drop(self) -> None:
         """Stop soon: the `Monitor` is gone."""
-        self._stop_requests.put(True)
+        self._requests.put(True)
 
     @property
     def is_forked(self) -> bool:
@@ -191,11 +206,12 @@ class Engine:
         try:
             self._shutdown_thread.start()
         except RuntimeError:  # no thread can be started: then the monitor does not start, either
-            self._stop_requests.put(False)
+            self._requests.put(False)
             self._shut_down()
 
     def _shut_down(self) -> None:
-        was_dropped = self._stop_requests.get()
+        while callable(was_dropped := self._requests.get()):
+            submit(was_dropped)
         with self._lock:
             has_run, self.state = self.state is State.RUNNING, State.STOPPING
         self.workers.is_over = True
@@ -237,18 +253,9 @@ class Engine:
         self.holds.release(self.last_ruling)
         self.holds.wait_until_sent(STOP_TIMEOUT_S)
 
-    def do_later(self, task: Callable[[], None]) -> None:
-        """Have a thread of the pool run a task, or the leader's next look where all of them are stuck."""
-        self._later.append(task)
-        self.workers.play(self._run_tasks)
-
-    def _run_tasks(self) -> None:
-        while self._later:
-            try:
-                task = self._later.popleft()
-            except IndexError:  # another thread was faster
-                break
-            task()
+    def do_later(self, task: Callable[[], object]) -> None:
+        """Have a helper thread run a task, while the monitor runs."""
+        self._requests.put(task)
 
     @property
     def unanswered(self) -> Verdict:
@@ -292,36 +299,64 @@ class Engine:
     # ------------------------------------------------------------------------------------------------- the leader
 
     def _lead(self) -> bool:
-        """Wait at the gate until there is something to ask about. Then another thread leads, and this one asks."""
+        """Wait at the gate and ask about what comes, by turns, unless another thread has come there meanwhile."""
+        while self._at_gate.acquire(blocking=False):
+            if not self._wait_at_gate():
+                return True  # the monitor ends: there is no leader any more
+            self._at_gate.release()
+            if self._stands_by.acquire(blocking=False):
+                self.workers.play(self._stand_by)
+            if not self.workers.ask():
+                return False
+        return True
+
+    def _stand_by(self) -> bool:
+        """Lead as soon as the leader is away for longer than a look; sleep when nothing was asked for some looks."""
+        begun, quiet = -1, 0
+        while quiet < STAND_BY_LOOKS:
+            if self.workers.has_role_within(BATCH_S):
+                self.workers.play(self._stand_by)  # this thread or another one, after that role
+                return True
+            if not self._at_gate.locked():
+                break
+            quiet = quiet + 1 if begun == self.workers.begun else 0
+            begun = self.workers.begun
+        self._stands_by.release()
+        return self._lead()
+
+    def _wait_at_gate(self) -> bool:
+        """Wait until there is something that the calling thread may ask about; False when the monitor ends."""
         try:
             while self.state is State.RUNNING:
-                self._look_after()
-                if self._wait() and self._fetch_jobs():
-                    self.workers.play(self._lead)
-                    break
-                if self.gate.ended and self._has_finished() and self.gate.ended:  # still: what it held may have exited
-                    self.begin_stop()
+                seconds = self._look_after()
+                if self.gate.ended:
+                    # Ended still: what it held may have exited.
+                    if (self.gate.closed or self.holds.wait_until(self._is_done, seconds)) and self.gate.ended:
+                        self.begin_stop()
+                        break
+                elif self.gate.wait(seconds) and self._fetch():
                     return True
-            else:
-                return True
+        except GateClosed:  # under the monitor: that ends it, too
+            self.begin_stop()
         except BaseException as error:
-            if isinstance(error, GateClosed):  # under the monitor: that ends it, too
-                self.begin_stop()
-            else:
-                self._note_failure(error, "reading from the gate")
-            return True
-        return self.workers.ask()
+            self._note_failure(error, "reading from the gate")
+        return False
 
-    def _look_after(self) -> None:
-        """Do what no other thread does in time: nothing here waits."""
-        self.workers.give_up_the_late()
-        # Verdicts may wait for others of their batch only while a short wait of the leader's follows. `batching` is
-        # reset before `is_late` is asked, see `HoldTable.flush_unless_more`.
-        self.holds.batching = bool(self.workers.queued) and not self._batch_stalled
+    def _look_after(self) -> float:
+        """Do what no other thread does in time, none of which waits; returns the seconds until the next look."""
+        seconds = self.workers.give_up_the_late()
+        queued, begun = self.workers.queued, self.workers.begun
+        # Verdicts may wait for others while callbacks return one after the other: then the next look comes soon. This
+        # is reset before `is_late` is asked, see `HoldTable.flush_unless_more`.
+        self.holds.batching = moves = queued > 0 and begun != self._begun
+        self._begun = begun
         if self.holds.is_late:
             self._flush()
         self.sinks.check()
-        self._run_tasks()
+        if not queued:
+            return seconds
+        self._pause = BATCH_S if moves else 2 * self._pause
+        return min(self._pause, seconds)
 
     def _flush(self) -> None:
         """Send what is decided; by another thread where a sink is called first, which may hang."""
@@ -330,47 +365,36 @@ class Engine:
         else:
             self.holds.flush()
 
-    def _wait(self) -> bool:
-        """Wait at the gate, but for no longer than to the next look; whether there may be something to fetch."""
-        if self.gate.ended:  # it does not wait any more
-            return False
-        news = self.gate.wait(min(BATCH_S, self.workers.next_look) if self.holds.batching else self.workers.next_look)
-        # A callback that takes its time fills no batch: no short waits, then, until something new comes.
-        self._batch_stalled = not news and not self.holds.has_batch
-        return news
+    def _is_done(self) -> bool:
+        return self.workers.is_idle and not self.holds.held
 
-    def _has_finished(self) -> bool:
-        """Wait until the next look for what an ended gate has left to do; whether that is done."""
-        if self.gate.closed:
-            return True
-        seconds = self.workers.next_look
-        return self.workers.wait_until_idle(seconds) and self.holds.wait_until_empty(seconds)
-
-    def _fetch_jobs(self) -> bool:
+    def _fetch(self) -> bool:
         """Queue what is to be asked about, of what is new at the gate; whether the calling thread may ask."""
-        jobs: list[Job] = []
-        for news in self.holds.fetch():
-            if isinstance(news, ProcessHelper):
-                if self.exit_subscriptions:
-                    jobs.append(Job(news, self.exit_subscriptions))
-            elif not self._answer_own(news):
-                jobs.append(Job(news.process, self.subscriptions, news))
+        cases: list[Case] = []
+        for case in self.holds.fetch():
+            if case.process.exited:
+                case.subscriptions = self.exit_subscriptions
+                if case.subscriptions:
+                    cases.append(case)
+            elif not (self.callback_threads and self._answer_own(case)):
+                case.subscriptions = self.subscriptions
+                cases.append(case)
         if self.state is not State.RUNNING:  # a stop may have looked for the last time before this came
             self.holds.release(self.last_ruling)
-        may_ask = self.workers.add(jobs)
-        self.holds.batching = len(jobs) > 1  # a look of the leader's follows, whoever that is then
+        may_ask = self.workers.add(cases)
+        self.holds.batching = len(cases) > 1  # a look follows, of the leader's or the thread's that stands by
         return may_ask
 
-    def _answer_own(self, hold: Hold) -> bool:
+    def _answer_own(self, case: Case) -> bool:
         """Decide what a callback has started and might wait for; False when it is to be asked about like any other."""
-        if not self.callback_threads.started(hold.process):
+        if not self.callback_threads.started(case.process):
             return False
         own = self.options.own
         if own is not None:
-            self.holds.decide(hold, Ruling(own, DecidedBy.EXEMPT, "own"))
+            self.holds.decide(case, Ruling(own, DecidedBy.EXEMPT, "own"))
             self._flush()
         outcome = f"it gets {own.value} at once" if own else "with own=None it may wait until the deadline"
-        submit(self.callback_threads.warn, hold.process, outcome)
+        submit(self.callback_threads.warn, case.process, outcome)
         return own is not None
 
 

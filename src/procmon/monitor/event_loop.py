@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ..util.threads import OwnThread, Signal
+from ..util.threads import OwnThread
 from .self_deadlock import CallbackThreads
 
 if TYPE_CHECKING:
@@ -129,30 +129,22 @@ class LoopThread:
                 loop.call_soon_threadsafe(loop.stop)
 
     def _make(self) -> "asyncio.AbstractEventLoop":
-        begun, error = Signal(), list[Exception]()
-        OwnThread(lambda: self._run(begun, error), "loop").start()
-        begun.wait()
-        if error:
-            raise error[0]
-        assert self._loop is not None
-        return self._loop
-
-    def _run(self, begun: Signal, failed: list[Exception]) -> None:
         import asyncio
 
+        runner = asyncio.Runner(loop_factory=asyncio.new_event_loop).__enter__()  # here, where its errors belong
         try:
-            with asyncio.Runner() as runner:  # which cancels what is left when the loop stops
-                loop, self._thread_id = runner.get_loop(), threading.get_native_id()
-                self._loop, self._ours = loop, True
-                begun.set()
-                while not self._closed:
-                    with suppress(SystemExit, KeyboardInterrupt):  # a callback's; it has them as its error, too
-                        loop.run_forever()
-        except Exception as error:
-            if begun.is_set:
-                raise
-            failed.append(error)
-            begun.set()
+            OwnThread(lambda: self._run(runner), "loop").start()
+        except RuntimeError:
+            runner.close()
+            raise
+        self._loop, self._ours = runner.get_loop(), True
+        return self._loop
+
+    def _run(self, runner: "asyncio.Runner") -> None:
+        with runner:  # which cancels what is left when the loop stops
+            while not self._closed:
+                with suppress(SystemExit, KeyboardInterrupt):  # a callback's; it has them as its error, too
+                    runner.get_loop().run_forever()
 
 
 async def _await(awaitable: Awaitable[object], callback_threads: CallbackThreads) -> object:

@@ -326,7 +326,7 @@ class Monitor:
     @property
     def pending(self) -> list[ProcessHelper]:
         """Held at this moment, oldest first: being asked about, or deferred."""
-        return [hold.process for hold in list(self._engine.holds.held.values()) if hold.ruling is None]
+        return [case.process for case in list(self._engine.holds.held.values()) if case.ruling is None]
 
     def parent(self, process: ProcessHelper) -> ProcessHelper | None:
         """The process that started it; None where that is not known. Not the latest one of its `parent_pid`, which may
@@ -349,7 +349,7 @@ class Monitor:
 
     def _seen(self, pid: int) -> ProcessHelper | None:
         holds = self._engine.holds
-        known = [*(one.process for one in holds.history.copy()), *(hold.process for hold in list(holds.held.values()))]
+        known = [case.process for case in (*holds.history.copy(), *list(holds.held.values()))]
         found = next((process for process in reversed(known) if process.pid == pid), None)
         return lookup(pid) if found is None and sys.platform == "win32" else found
 
@@ -396,7 +396,7 @@ class Monitor:
     @property
     def history(self) -> DecisionList:
         """The latest decisions, oldest first; `Monitor` has the number kept."""
-        return DecisionList(self._engine.holds.history.copy())
+        return DecisionList(case.decision for case in self._engine.holds.history.copy())
 
     @property
     def statistics(self) -> Statistics:

@@ -7,7 +7,6 @@ callback (or between two processes of an iteration), and recognises what they st
 
 import os
 import threading
-from collections import Counter
 
 from ..records import ProcessHelper
 from ..util.log import logger
@@ -20,11 +19,8 @@ class CallbackThreads:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # the garbage collector may run a finalizer that takes it
-        self._threads: Counter[int] = Counter()
+        self._threads: dict[int, int] = {}  # and in how many callbacks each is
         self._warned = False
-
-    def __contains__(self, thread_id: int) -> bool:
-        return thread_id in self._threads
 
     def __bool__(self) -> bool:
         return bool(self._threads)
@@ -32,14 +28,13 @@ class CallbackThreads:
     def enter(self, thread_id: int) -> None:
         """A callback begins in that thread; it may do so again and again."""
         with self._lock:
-            self._threads[thread_id] += 1
+            self._threads[thread_id] = self._threads.get(thread_id, 0) + 1
 
     def leave(self, thread_id: int) -> None:
         """One of them has ended."""
         with self._lock:
-            self._threads[thread_id] -= 1
-            if not self._threads[thread_id]:
-                del self._threads[thread_id]
+            if left := self._threads.pop(thread_id) - 1:
+                self._threads[thread_id] = left
 
     def started(self, process: ProcessHelper) -> bool:
         """Whether one of them has started this process, or may have where the gate does not know the thread."""

@@ -17,9 +17,10 @@ from contextlib import suppress
 from itertools import islice
 from typing import Protocol, runtime_checkable
 
-from ..records import Decision
+from ..records import Decision, VerdictResult
 from ..util.log import ERROR, log
 from ..util.threads import submit
+from .cases import Case
 
 __all__ = ["Sink", "Sinks"]
 
@@ -66,17 +67,16 @@ class _SinkQueue:
         self._write_some: Callable[[list[Decision]], int] | None = getattr(sink, "write_some", None)
         self.errors = 0
         self.dropped = 0
-        self.waiting: deque[Decision] = deque()  # the first of them is being written
+        self.waiting: deque[Case] = deque()  # the first of them are being written
         self._changed = threading.Condition(threading.RLock())
         self._since: float | None = None  # when the writer began with the first; None: there is no writer
         self._is_slow = self._is_full = False  # and logged
 
-    def put(self, decision: Decision) -> None:
+    def put(self, cases: list[Case]) -> None:
         with self._changed:
-            if len(self.waiting) < QUEUE_LIMIT:
-                self.waiting.append(decision)
-            else:
-                self.dropped += 1
+            room = max(0, QUEUE_LIMIT - len(self.waiting))
+            self.waiting.extend(cases[:room])
+            self.dropped += len(cases[room:])
 
     def start(self) -> None:
         """See that a thread writes what waits."""
@@ -90,7 +90,7 @@ class _SinkQueue:
         while True:
             with self._changed:
                 some = list(islice(self.waiting, BATCH_LIMIT))
-            written = self.write(some)
+            written = self.write([case.decision for case in some])
             with self._changed:
                 for _ in range(written):
                     self.waiting.popleft()
@@ -124,14 +124,8 @@ class _SinkQueue:
         since = self._since
         seconds = 0.0 if since is None else time.monotonic() - since
         if seconds > SLOW_S and not self._is_slow:
-            submit(
-                log,
-                ERROR,
-                "the sink %r has not returned for %.0f s: %d decisions are not written",
-                self.sink,
-                seconds,
-                len(self.waiting),
-            )
+            text = "the sink %r has not returned for %.0f s: %d decisions are not written"
+            submit(log, ERROR, text, self.sink, seconds, len(self.waiting))
         self._is_slow = seconds > SLOW_S
 
 
@@ -161,20 +155,14 @@ class Sinks:
     def write_ahead(self, decisions: list[Decision]) -> None:
         """Write to the sinks that write ahead; returns when they have."""
         for queue in self._ahead:
-            left = [decision for decision in decisions if _is_for_sinks(decision)]
+            left = decisions
             while left:
                 left = left[queue.write(left[:BATCH_LIMIT]) :]
 
-    def put(self, decision: Decision, *, written_ahead: bool = False) -> None:
-        """Queue a decision. It calls no sink, so it may be called under a lock, which then keeps the order.
-
-        A rule with ``log = false`` keeps its decisions from all sinks.
-        """
-        if not _is_for_sinks(decision):
-            return
+    def put(self, cases: Iterable[Case]) -> None:
+        """Queue the decisions of cases. It calls no sink, so it may be called under a lock, which keeps the order."""
         for queue in self._queues:
-            if not (written_ahead and queue.write_ahead):
-                queue.put(decision)
+            queue.put([case for case in cases if case.is_for_sinks and not (queue.write_ahead and _is_written(case))])
 
     def start(self) -> None:
         """See that what is queued gets written; not to be called under a lock."""
@@ -193,5 +181,5 @@ class Sinks:
             queue.check()
 
 
-def _is_for_sinks(decision: Decision) -> bool:
-    return decision.note is None or decision.note.log
+def _is_written(case: Case) -> bool:
+    return case.written_ahead and case.result in (VerdictResult.DONE, None)

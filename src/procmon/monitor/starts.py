@@ -106,8 +106,8 @@ class _StartQueue:
             self.unserved.add(ticket)
 
     def _is_undecided(self, process: ProcessHelper | None) -> bool:
-        hold = None if process is None else self.engine.holds.held.get(process.identity)
-        return hold is not None and hold.ruling is None
+        case = None if process is None else self.engine.holds.held.get(process.identity)
+        return case is not None and case.ruling is None
 
     def _set_busy(self, thread: int, busy: bool) -> None:
         if busy and thread not in self.busy:
@@ -140,8 +140,8 @@ class _StartQueue:
         self.wake()
         ruling = Ruling(self.engine.unanswered, DecidedBy.DEFAULT, "starts")
         for process in unanswered:
-            if process is not None and (hold := self.engine.holds.held.get(process.identity)) is not None:
-                self.engine.holds.decide(hold, ruling)
+            if process is not None and (case := self.engine.holds.held.get(process.identity)) is not None:
+                self.engine.holds.decide(case, ruling)
         self.engine.holds.flush()
 
 

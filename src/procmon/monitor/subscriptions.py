@@ -109,6 +109,10 @@ class Subscription:
         """
         return not self.cancelled and (self._concerns is None or bool(self._concerns(process)))
 
+    def ask(self, process: ProcessHelper) -> object:
+        """What the callback returns; None where it is not asked about this process."""
+        return self._ask(process) if self.concerns(process) else None
+
     def cancel(self) -> None:
         """Stop asking it; a callback that runs goes on, and its result counts. Idempotent."""
         self.cancelled = True
@@ -148,16 +152,23 @@ class Ruling(NamedTuple):
         """The process is to end. An audited one is let run whatever the verdict is."""
         return self.verdict is Verdict.BLOCK and not self.audited
 
-    def decision(self, process: ProcessHelper, held_for: float = 0.0, result: VerdictResult | None = None) -> Decision:
-        """The Decision about this process, made now."""
+    def decision(
+        self,
+        process: ProcessHelper,
+        held_for: float = 0.0,
+        result: VerdictResult | None = None,
+        at: datetime | None = None,
+    ) -> Decision:
+        """The Decision about this process, made at that time, or now."""
+        at = at or datetime.now(UTC)
         if self.source is not None:
-            now = datetime.now(UTC)
-            return replace(self.source, process=process, who=self.who, at=now, held_for=held_for, result=result)
+            return replace(self.source, process=process, who=self.who, at=at, held_for=held_for, result=result)
         return Decision(
             process=process,
             verdict=self.verdict,
             by=self.by,
             who=self.who,
+            at=at,
             held_for=held_for,
             audited=self.audited,
             result=result,

@@ -1,37 +1,35 @@
 """The threads that read from the gate and ask the callbacks: leader and followers.
 
-All threads of the pool wait at one queue of *roles*, which are functions, and play one after the other. Two roles
-matter. One thread is the *leader*: it waits at the gate (`Engine._lead`). When it has fetched something to ask about,
-it passes the role on, by putting it into the queue, and then asks the callbacks itself (`Workers.ask`). So the thread
-that is awake already does the work, and a callback that hangs does not keep others from the gate.
+All threads of the pool wait at one queue of *roles*, which are functions, and play one after the other. `Engine` has
+the roles of the thread that waits at the gate; here is that of a thread that asks callbacks.
 
-What is guaranteed. There is one leader: the role is one item, which is either in the queue or being played. At most
-`Options.workers` threads ask at once; there is one thread more than that, so a thread is always left to lead. A thread
-that is stuck in a callback past the deadline is given up: it does not count any more, another thread is started in its
-place, and it ends when its callback returns. A coroutine occupies a thread only until its first await: the job then
-waits for the loop, and comes back to the queue of jobs with the result.
+What is guaranteed. At most `Options.workers` threads ask at once; there is one thread more than that, so one is always
+left for the gate. A thread that is stuck in a callback past the deadline is given up: it does not count any more,
+another thread is started in its place, and it ends when its callback returns. A coroutine occupies a thread only until
+its first await: the case then waits for the loop, and comes back to the queue of cases with the result.
 
-What can interleave. A job may be put into the queue, without a lock, when a thread that asks has just found it empty.
-Each such job is followed by a role `ask`; the thread that plays it looks at the queue, under the lock, after the job
-is in it. So it finds the job, or another thread has taken it; a role too many finds nothing, and ends.
+What can interleave. A case may be put into the queue, without a lock, when a thread that asks has just found it empty.
+Each such case is followed by a role `ask`; the thread that plays it looks at the queue, under the lock, after the case
+is in it. So it finds the case, or another thread has taken it; a role too many finds nothing, and ends.
 """
 
 import inspect
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
-from ..records import DecidedBy, ProcessHelper, Verdict
+from ..records import DecidedBy, Verdict
 from ..util.log import ERROR, WARNING, log
 from ..util.threads import OwnThread, submit
+from .cases import Case
 from .event_loop import Awaiting, LoopThread, close
-from .holds import Hold, HoldTable
+from .holds import HoldTable
 from .self_deadlock import CallbackThreads
 from .sinks import Sink
-from .subscriptions import Ruling, Subscription, read_opinion
+from .subscriptions import Ruling, read_opinion
 
 __all__ = ["Options", "Workers"]
 
@@ -56,50 +54,34 @@ class Options:
 
 
 @dataclass(slots=True, eq=False)
-class Job:
-    """Callbacks to ask about one process, or to call with one exit."""
-
-    process: ProcessHelper
-    subscriptions: tuple[Subscription, ...]
-    hold: Hold | None = None
-    """None for an exit: results do not count."""
-    next: int = 0
-    """Index of the callback to ask next."""
-    name: str = ""
-    """Of the callback that is being asked."""
-    due: float | None = None
-    awaiting: Awaiting | None = None
-    given_up: bool = False
-
-
-@dataclass(slots=True, eq=False)
 class _Asker:
-    """A thread that asks callbacks, and the job it is at."""
+    """A thread that asks callbacks, and the case it is at."""
 
-    job: Job | None = None
+    case: Case | None = None
     given_up: bool = False
 
 
 class Workers:
-    """The pool, its jobs and their deadlines. `_lock` guards its state; see `HoldTable` for why it is reentrant."""
+    """The pool, its cases and their deadlines. `_lock` guards its state; see `HoldTable` for why it is reentrant."""
 
     def __init__(self, options: Options, holds: HoldTable, on_failure: Callable[[BaseException, str], None]) -> None:
         self.options = options
         self.callback_threads = CallbackThreads()
         self.loops = LoopThread()
         self.counts: Counter[str] = Counter()
+        self.begun = 0
+        """How many cases have been begun with: where it stands still, no callback has returned."""
         self.is_over = False
         """No callback is asked any more."""
         self._holds = holds
         self._on_failure = on_failure
         self._default = Ruling(options.default, DecidedBy.DEFAULT)
         self._roles: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
-        self._jobs: deque[Job] = deque()
+        self._cases: deque[Case] = deque()
         self._lock = threading.RLock()
-        self._idle = threading.Condition(self._lock)  # notified when no thread asks any more
         self._askers: set[_Asker] = set()
-        self._awaiting: set[Job] = set()
-        self._next_due = float("inf")  # no job is due before
+        self._awaiting: set[Case] = set()
+        self._next_due = float("inf")  # no case is due before
         self._tick = TICK_S
         if options.deadline is not None:
             self._tick = min(TICK_S, max(SHORTEST_TICK_S, options.deadline / 4))
@@ -122,12 +104,20 @@ class Workers:
         self.is_over = True
         self._roles.put(None)
         with self._lock:
-            self._jobs.clear()
-            awaiting = [job.awaiting for job in self._awaiting if job.awaiting is not None]
-            self._awaiting.clear()
-        for one in awaiting:
-            one.cancel()
+            self._cases.clear()
+            awaiting, self._awaiting = self._awaiting, set()
+        for case in awaiting:
+            self._cancel(case)
         self.loops.close()
+
+    def has_role_within(self, seconds: float) -> bool:
+        """Whether there is a role to play, for which it waits that long; it stays in the queue."""
+        try:
+            role = self._roles.get(timeout=seconds)
+        except Empty:
+            return False
+        self._roles.put(role)
+        return True
 
     def _start_one(self) -> None:
         self._started += 1
@@ -142,26 +132,26 @@ class Workers:
                 log(ERROR, "a worker failed; it goes on", error=error)
         self._roles.put(None)  # for the next thread
 
-    # --------------------------------------------------------------------------------------------------- the jobs
+    # -------------------------------------------------------------------------------------------------- the cases
 
-    def add(self, jobs: Iterable[Job]) -> bool:
-        """Queue jobs, and wake the threads that may ask besides the calling one; whether that may, too."""
+    def add(self, cases: list[Case]) -> bool:
+        """Queue cases, and wake the threads that may ask besides the calling one; whether that may, too."""
         with self._lock:
-            self._jobs.extend(jobs)
-            free = min(len(self._jobs), self.options.workers - len(self._askers))
+            self._cases.extend(cases)
+            free = min(len(self._cases), self.options.workers - len(self._askers))
         for _ in range(free - 1):
             self._roles.put(self.ask)
         return free > 0
 
     @property
     def queued(self) -> int:
-        """Jobs that no thread has begun."""
-        return len(self._jobs)
+        """Cases that no thread has begun with."""
+        return len(self._cases)
 
-    def wait_until_idle(self, timeout: float) -> bool:
-        """Wait until there is nothing to ask; False when there was after `timeout` seconds."""
-        with self._lock:
-            return self._idle.wait_for(lambda: not (self._jobs or self._askers or self._awaiting), timeout)
+    @property
+    def is_idle(self) -> bool:
+        """There is nothing to ask, and nothing is being asked."""
+        return not (self._cases or self._askers or self._awaiting)
 
     def ask(self) -> bool:
         """Ask about what is queued until there is no more; False when this thread was given up meanwhile."""
@@ -172,140 +162,148 @@ class Workers:
             self._askers.add(asker)
         self.callback_threads.enter(thread)
         try:
-            while (job := self._next(asker)) is not None:
-                self._run(job)
-                self._holds.flush_unless_more(bool(self._jobs) and not self.is_over)
+            while (case := self._next(asker)) is not None:
+                self._run(case)
+                self._holds.flush_unless_more(bool(self._cases) and not self.is_over)
         except BaseException as error:
             self._on_failure(error, "asking callbacks")
         finally:
             self.callback_threads.leave(thread)
         return not asker.given_up
 
-    def _next(self, asker: _Asker) -> Job | None:
+    def _next(self, asker: _Asker) -> Case | None:
         with self._lock:
             if asker.given_up:
                 self._hanging -= 1
                 return None
-            while self._jobs and not self.is_over:
-                job = asker.job = self._jobs.popleft()
-                self._awaiting.discard(job)
-                if job.given_up:
+            while self._cases and not self.is_over:
+                case = asker.case = self._cases.popleft()
+                self._awaiting.discard(case)
+                if case.given_up:  # while it was awaited
                     continue
-                if job.due is None and self.options.deadline is not None:
-                    job.due = time.monotonic() + self._time_for(job, self.options.deadline)
-                if job.due is not None and job.due < self._next_due:
-                    self._next_due = job.due
-                return job
+                self.begun += 1
+                if case.due is None and self.options.deadline is not None:
+                    now = time.monotonic()
+                    case.due = now + _time_for(case, self.options.deadline, now)
+                if case.due is not None and case.due < self._next_due:
+                    self._next_due = case.due
+                return case
             self._askers.discard(asker)
-            if not self._askers:
-                self._idle.notify_all()
-            return None
+        self._holds.note_change()
+        return None
 
-    @staticmethod
-    def _time_for(job: Job, deadline: float) -> float:
-        if job.hold is None or job.process.hold_left is None:
-            return deadline
-        waited = time.monotonic() - job.hold.since  # for a thread
-        return min(deadline, 0.8 * job.process.hold_left - waited)  # answer before the gate does
-
-    def _run(self, job: Job) -> None:
+    def _run(self, case: Case) -> None:
         """Ask the callbacks until one has an opinion, which decides, or has to be awaited, which goes to the loop."""
+        process, is_held, subscriptions = case.process, not case.process.exited, case.subscriptions
         ruling, result = self._default, None
         try:
-            if job.awaiting is not None:
-                awaited, job.awaiting = job.awaiting, None
+            awaited, case.awaiting = case.awaiting, None
+            if awaited is not None:
                 if awaited.error is not None:
                     raise awaited.error
                 result = awaited.result
-            while result is None or job.hold is None:
-                if job.given_up or self.is_over or (job.hold is not None and job.hold.ruling is not None):
+            while result is None or not is_held:
+                if case.given_up or self.is_over or case.ruling is not None:
                     return
-                if job.next == len(job.subscriptions):
+                if case.next >= len(subscriptions):
                     break
-                subscription = job.subscriptions[job.next]
-                job.next += 1
-                job.name = subscription.name
-                if subscription.concerns(job.process):
-                    result = subscription(job.process)
-                    if result is not None and not isinstance(result, Verdict) and inspect.isawaitable(result):
-                        self._await(job, result)
-                        return
-            if result is not None and job.hold is not None:
-                ruling = read_opinion(result, job.name)
+                subscription = subscriptions[case.next]
+                case.next += 1
+                case.name = subscription.name
+                result = subscription.ask(process)
+                if result is not None and not isinstance(result, Verdict) and inspect.isawaitable(result):
+                    self._await(case, result)
+                    return
+            if result is not None and is_held:
+                ruling = read_opinion(result, case.name)
         except BaseException as error:  # SystemExit and CancelledError, too: a process waits for its verdict
-            if job.given_up:
+            if case.given_up:
                 return
-            log(ERROR, "callback %s failed on %r", job.name, job.process, error=error)
+            log(ERROR, "callback %s failed on %r", case.name, process, error=error)
             with self._lock:
                 self.counts["callback_errors"] += 1
-            ruling = Ruling(self.options.on_error, DecidedBy.ERROR, job.name, reason=_in_words(error))
-        if job.hold is not None and not job.given_up:
-            job.name = "the gate, or a sink that writes ahead,"  # what may not return from here on
-            self._holds.decide(job.hold, ruling)
+            ruling = Ruling(self.options.on_error, DecidedBy.ERROR, case.name, reason=_in_words(error))
+        if is_held and not case.given_up:
+            case.name = "the gate, or a sink that writes ahead,"  # what may not return from here on
+            self._holds.decide(case, ruling)
 
-    def _await(self, job: Job, awaitable: Awaitable[object]) -> None:
+    def _await(self, case: Case, awaitable: Awaitable[object]) -> None:
         with self._lock:
-            if job.given_up or self.is_over:
+            if case.given_up or self.is_over:
                 close(awaitable)
                 return
-            self._awaiting.add(job)  # from here on the deadline cancels it; the thread goes on with other jobs
-            job.awaiting = Awaiting(awaitable, lambda: self._resume(job))
+            self._awaiting.add(case)  # from here on the deadline cancels it; the thread goes on with other cases
+            case.awaiting = awaiting = Awaiting(awaitable, lambda: self._resume(case))
         try:
-            self.loops.run(job.awaiting, self.callback_threads)
+            self.loops.run(awaiting, self.callback_threads)
         except BaseException:
-            job.awaiting = None  # it was closed
+            case.awaiting = None  # it was closed
             with self._lock:
-                self._awaiting.discard(job)
+                self._awaiting.discard(case)
             raise
 
-    def _resume(self, job: Job) -> None:
-        """Queue a job whose awaitable is done. The user's loop calls this in its thread, so it takes no lock."""
-        self._jobs.append(job)
+    @staticmethod
+    def _cancel(case: Case) -> None:
+        awaiting, case.awaiting = case.awaiting, None  # the history, which has the case, keeps no coroutine
+        if awaiting is not None:
+            awaiting.cancel()
+
+    def _resume(self, case: Case) -> None:
+        """Queue a case whose awaitable is done. The user's loop calls this in its thread, so it takes no lock."""
+        self._cases.append(case)
         self._roles.put(self.ask)
 
     # -------------------------------------------------------------------------------------------------- deadlines
 
-    @property
-    def next_look(self) -> float:
-        """Seconds after which the leader should call `give_up_the_late` again."""
-        return min(self._tick, max(SHORTEST_TICK_S, self._next_due - time.monotonic()))
+    def give_up_the_late(self) -> float:
+        """Decide by `on_deadline` what has outlasted the deadline, and replace the threads that hang in it.
 
-    def give_up_the_late(self) -> None:
-        """Decide by `on_deadline` what has outlasted the deadline, and replace the threads that hang in it."""
+        Returns the seconds after which the leader should look again.
+        """
         now = time.monotonic()
-        if now < self._next_due:
-            return
+        if now >= self._next_due:
+            self._give_up_the_late(now)
+        return min(self._tick, max(SHORTEST_TICK_S, self._next_due - now))
+
+    def _give_up_the_late(self, now: float) -> None:
         with self._lock:
-            stuck = [asker for asker in self._askers if _is_due(asker.job, now)]
-            late = {asker.job for asker in stuck if asker.job is not None}
-            late |= {job for job in self._awaiting if _is_due(job, now)}
+            stuck = [asker for asker in self._askers if _is_due(asker.case, now)]
+            late = {asker.case for asker in stuck if asker.case is not None}
+            late |= {case for case in self._awaiting if _is_due(case, now)}
             for asker in stuck:
                 asker.given_up = True
-            for job in late:
-                job.given_up = True
+            for case in late:
+                case.given_up = True
             self._askers.difference_update(stuck)
             self._awaiting.difference_update(late)
             self.counts["deadlines"] += len(late)
             self._hanging += len(stuck)
-            left = [asker.job for asker in self._askers] + list(self._awaiting)
-            self._next_due = min((job.due for job in left if job and job.due is not None), default=float("inf"))
+            left = [asker.case for asker in self._askers] + list(self._awaiting)
+            self._next_due = min((case.due for case in left if case and case.due is not None), default=float("inf"))
         try:
             for _ in stuck:
                 self._start_one()
                 self._roles.put(self.ask)
         except RuntimeError as error:  # so it is as the program ends
             self._on_failure(error, "starting a thread")
-        for job in late:
-            if job.awaiting is not None:
-                job.awaiting.cancel()
-            named = (job.name, job.process, self._hanging)
+        for case in late:
+            self._cancel(case)
+            named = (case.name, case.process, self._hanging)
             submit(log, WARNING, "%s has not returned for %r in time; %d hang now", *named)
-            if job.hold is not None:
-                self._holds.decide(job.hold, Ruling(self.options.on_deadline, DecidedBy.DEADLINE, job.name))
+            if not case.process.exited:
+                self._holds.decide(case, Ruling(self.options.on_deadline, DecidedBy.DEADLINE, case.name))
 
 
-def _is_due(job: Job | None, now: float) -> bool:
-    return job is not None and job.due is not None and job.due <= now
+def _is_due(case: Case | None, now: float) -> bool:
+    return case is not None and case.due is not None and case.due <= now
+
+
+def _time_for(case: Case, deadline: float, now: float) -> float:
+    """Seconds for its callbacks."""
+    if case.process.hold_left is None or case.process.exited:
+        return deadline
+    waited = now - case.since  # for a thread
+    return min(deadline, 0.8 * case.process.hold_left - waited)  # answer before the gate does
 
 
 def _in_words(error: BaseException) -> str:

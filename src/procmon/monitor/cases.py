@@ -1,0 +1,77 @@
+"""A case: one process that callbacks are asked about, and what came of it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from ..records import Decision, ProcessHelper, VerdictResult
+from .event_loop import Awaiting
+from .subscriptions import Ruling, Subscription
+
+__all__ = ["Case"]
+
+
+@dataclass(slots=True, eq=False)
+class Case:
+    """A start, which is held until it is decided, or an exit, of which callbacks are told.
+
+    `HoldTable` decides it, under its lock: `ruling` is set once, and what follows from it when the verdict was sent.
+    From then on nothing of it changes, and `decision` is made for the first who reads it: most are never read.
+    `Workers` has the rest, which says how far the asking has come.
+    """
+
+    process: ProcessHelper
+    identity: tuple[int, int]
+    since: float = 0.0
+    """When it was fetched, on the monotonic clock."""
+
+    subscriptions: tuple[Subscription, ...] = ()
+    """Whom to ask, in order."""
+    next: int = 0
+    """Index of the callback to ask next."""
+    name: str = ""
+    """Of the callback that is being asked."""
+    due: float | None = None
+    """When the deadline passes, on the monotonic clock; None: it has not begun, or there is none."""
+    awaiting: Awaiting | None = None
+    given_up: bool = False
+    """Its deadline has passed: what its callback returns does not count."""
+
+    ruling: Ruling | None = None
+    """None: undecided."""
+    at: datetime | None = None
+    """When its verdict was sent; None: it was not."""
+    held_for: float = 0.0
+    result: VerdictResult | None = None
+    written_ahead: bool = False
+    """The sinks that write ahead have had its decision, without `result`."""
+    made: Decision | None = None
+    """See `decision`."""
+
+    @classmethod
+    def of(cls, decision: Decision) -> "Case":
+        """The case of a decision that was made elsewhere, and has been carried out."""
+        process = decision.process
+        return cls(process, process.identity, result=decision.result, made=decision)
+
+    @property
+    def decision(self) -> Decision:
+        """What was decided, and what came of it; of a case that is over."""
+        if self.made is None:
+            self.made = self.decide(self.result)
+        return self.made
+
+    def decide(self, result: VerdictResult | None) -> Decision:
+        """Its decision, with this result."""
+        assert self.ruling is not None, "it is decided"
+        return self.ruling.decision(self.process, self.held_for, result, self.at)
+
+    @property
+    def blocks(self) -> bool:
+        """It is decided, and the process is to end."""
+        return self.ruling is not None and self.ruling.blocks
+
+    @property
+    def is_for_sinks(self) -> bool:
+        """A rule with ``log = false`` keeps its decisions from all sinks."""
+        source = self.ruling.source if self.ruling is not None else self.made
+        return source is None or source.note is None or source.note.log

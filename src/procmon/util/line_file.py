@@ -1,0 +1,180 @@
+"""Files of lines that are renamed when they have grown too large: ``log`` becomes ``log.1``, that becomes ``log.2``...
+
+One writer adds to them, with `LineFile`, while any number of readers read all of them, with `open_all`.
+"""
+
+import os
+import re
+from contextlib import ExitStack, suppress
+from io import FileIO
+from itertools import accumulate
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import AuditError
+from .log import logger
+
+__all__ = ["LineFile", "open_all", "paths_of"]
+
+
+class LineFile:
+    """The newest file, open for its one writer. It is not thread-safe.
+
+    Raises: AuditError when it cannot be opened.
+    """
+
+    def __init__(self, path: Path, max_bytes: int | None, keep: int, fsync: bool) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._keep = keep
+        self._fsync = fsync
+        self._rotation_failed = False
+        self._file = self._open()
+
+    @property
+    def closed(self) -> bool:
+        """`close` has been called, or it could not be opened again; `append` opens it."""
+        return self._file.closed
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        self._file.close()
+
+    def append(self, lines: list[str]) -> int:
+        """Append the first of these lines, as many as the file has room for, in one write: at least one; return how
+        many. They are ASCII, each with its end. They are in the hands of the system then, with `fsync` on the disk.
+
+        Raises: AuditError when the file cannot be opened again after it was renamed; OSError when the disk refuses.
+        Then none is written, and the next call tries anew.
+        """
+        size = self._size()
+        if self._max_bytes is not None:
+            if size > 0 and size + len(lines[0]) > self._max_bytes:
+                self._rotate()
+                size = self._size()
+            ends = accumulate(map(len, lines[1:]), initial=size + len(lines[0]))
+            lines = lines[: max(1, sum(end <= self._max_bytes for end in ends))]
+        self._write("".join(lines).encode("ascii"))
+        return len(lines)
+
+    def _open(self) -> FileIO:
+        try:
+            file = FileIO(self._path, "a+")
+        except OSError as error:
+            reason = error.strerror or error
+            raise AuditError(f"{self._path}: it cannot be written: {reason}; give the path of a file") from error
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")  # the last writer died inside a line: do not add to it
+        status = os.fstat(file.fileno())
+        self._identity = (status.st_dev, status.st_ino)
+        return file
+
+    def _size(self) -> int:
+        """The size of the file, which is opened anew where it is closed, or another program has removed or renamed it.
+
+        Windows lets no program do that while the file is open here.
+        """
+        if os.name == "posix" and not self._file.closed:
+            with suppress(FileNotFoundError):
+                status = os.stat(self._path)
+                if (status.st_dev, status.st_ino) == self._identity:
+                    return status.st_size
+            self._file.close()
+        if self._file.closed:
+            self._file = self._open()
+        return self._file.seek(0, os.SEEK_END)
+
+    def _write(self, data: bytes) -> None:
+        written = 0
+        try:
+            while written < len(data):
+                written += self._file.write(data[written:])
+            if self._fsync:
+                os.fsync(self._file.fileno())
+        except OSError:
+            if written:  # a disk that is full takes half a line: take it back
+                self._file.truncate(self._file.seek(0, os.SEEK_END) - written)
+            raise
+
+    def _rotate(self) -> None:
+        """Make room: the file becomes the newest old one. Where Windows refuses, because it is being read, write on.
+
+        Older files move no further than to the first free number: a refusal leaves one, and must not, tried again with
+        each line, push the old files out one after the other.
+        """
+        self._file.close()
+        try:
+            free = next((n for n in range(1, self._keep) if not _numbered(self._path, n).exists()), self._keep)
+            for number in range(free, 0, -1):
+                os.replace(_numbered(self._path, number - 1), _numbered(self._path, number))
+            self._rotation_failed = False
+        except OSError as error:
+            if not self._rotation_failed:
+                logger.warning("%s is over its size and cannot be renamed, so it grows on: %s", self._path, error)
+            self._rotation_failed = True
+        finally:
+            self._file = self._open()
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}") if number else path
+
+
+def paths_of(path: Path) -> list[Path]:
+    """The file and its older ones, oldest first. Raises: AuditError when there is none."""
+    if not (numbers := _numbers(path)):
+        raise AuditError(f"{path}: there is no such audit log; give the path that AuditLog, or --log, was given")
+    return [_numbered(path, number) for number in reversed(numbers)]
+
+
+def open_all(path: Path, stack: ExitStack) -> list[tuple[Path, BinaryIO]]:
+    """The files of `paths_of`, open, oldest first: none twice and none left out, though the log may rotate meanwhile.
+
+    A file only ever moves to higher numbers, and none passes another. So the files are opened from the newest on, each
+    time the first one above the last: if the last is still at its number after that, no file stood between the two.
+    If it has moved, its new number is looked up, and the step is taken again.
+    """
+    opened: list[tuple[Path, BinaryIO]] = []
+    number = -1  # of the last one that was opened
+    while True:
+        found = _open_first_above(path, number)
+        if opened and not _is_at(opened[-1][1], _numbered(path, number)):
+            if found is not None:
+                found[1].close()
+            highest = max(_numbers(path), default=number) + 1
+            above = (n for n in range(number + 1, highest + 1) if _is_at(opened[-1][1], _numbered(path, n)))
+            if (moved_to := next(above, None)) is None:
+                break  # it was deleted, so it was the oldest
+            number = moved_to
+        elif found is None:
+            break
+        else:
+            number, file = found
+            opened.append((_numbered(path, number), stack.enter_context(file)))
+    return opened[::-1]
+
+
+def _open_first_above(path: Path, number: int) -> tuple[int, BinaryIO] | None:
+    highest = max(_numbers(path), default=number) + 1  # one of them may just be moving
+    for above in range(number + 1, highest + 1):
+        with suppress(FileNotFoundError):
+            return above, _numbered(path, above).open("rb")
+    return None
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _numbers(path: Path) -> list[int]:
+    """The numbers of the log's files, 0 for the newest; one may be missing, where renaming was refused."""
+    numbered = re.compile(re.escape(path.name) + r"\.([1-9]\d*)")
+    numbers = [0] if path.is_file() else []
+    if path.parent.is_dir():
+        numbers += [int(found[1]) for each in path.parent.iterdir() if (found := numbered.fullmatch(each.name))]
+    return sorted(numbers)

@@ -1,0 +1,110 @@
+"""Monitor: which thread waits at the gate, and how soon another takes its place there. The clock is set by hand."""
+
+import threading
+from collections.abc import Iterator
+from queue import SimpleQueue
+
+import pytest
+
+import procmon
+from monitoring import until
+from procmon import ALLOW
+from procmon.monitor.holds import BATCH_S
+from procmon.monitor.workers import Workers
+
+
+class Hanging:
+    """A monitor whose callback does not return from `hang.exe` until `go_on` is set."""
+
+    def __init__(self, gate: procmon.SimulatedGate) -> None:
+        self.gate = gate
+        self.go_on = threading.Event()
+        self.hangs = threading.Event()
+        self.monitor = procmon.Monitor(gate, deadline=None)
+        self.monitor.subscribe(self.decide)
+        self.monitor.start()
+
+    def decide(self, process: procmon.ProcessHelper) -> procmon.Verdict:
+        """The callback."""
+        if process.name == "hang.exe":
+            self.hangs.set()
+            self.go_on.wait(30)
+        return ALLOW
+
+    def fetched(self, count: int) -> None:
+        """Wait until so many processes were fetched."""
+        until(lambda: self.monitor.statistics.fetched == count, f"{count} processes, fetched")
+
+
+@pytest.fixture
+def hanging(gate: procmon.SimulatedGate) -> Iterator[Hanging]:
+    """One on `gate`, stopped at the end."""
+    hanging = Hanging(gate)
+    yield hanging
+    hanging.go_on.set()
+    hanging.monitor.stop()
+
+
+@pytest.mark.promise(
+    "A callback that does not return keeps no other process from the gate for longer than one look (2 ms) of the"
+    " thread that stands by",
+    gate="Monitor",
+)
+def test_another_thread_takes_the_place_at_the_gate_after_one_look(
+    hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, looks = SimpleQueue[float](), threading.Semaphore(0)
+
+    def look(workers: Workers, seconds: float) -> bool:
+        waits.put(seconds)
+        assert looks.acquire(timeout=30)
+        return False
+
+    monkeypatch.setattr(Workers, "has_role_within", look)
+    hanging.gate.start("hang.exe")
+    assert hanging.hangs.wait(5)
+    assert waits.get(timeout=5) == BATCH_S
+    hanging.gate.start("other.exe")
+    assert hanging.monitor.statistics.fetched == 1, "the thread that asks has left the gate"
+    looks.release()
+    hanging.fetched(2)
+    assert waits.empty(), "one look was enough"
+
+
+def test_a_leader_that_leaves_as_the_other_thread_goes_to_sleep_is_replaced(
+    hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It still believes that one stands by."""
+    sleepy, go_to_sleep = threading.Event(), threading.Event()
+
+    class Lock:
+        lock = threading.Lock()
+
+        def acquire(self, blocking: bool) -> bool:
+            return self.lock.acquire(blocking=blocking)
+
+        def release(self) -> None:
+            sleepy.set()
+            assert go_to_sleep.wait(30)
+            self.lock.release()
+
+    monkeypatch.setattr("procmon.monitor.engine.STAND_BY_LOOKS", 1)
+    hanging.monitor._engine._stands_by = Lock()  # type: ignore[assignment]
+    assert hanging.gate.verdict_of(hanging.gate.start("a.exe"), timeout=5) is ALLOW
+    assert sleepy.wait(5)
+    hanging.gate.start("hang.exe")
+    assert hanging.hangs.wait(5)
+    hanging.gate.start("other.exe")
+    go_to_sleep.set()
+    hanging.fetched(3)
+
+
+def test_what_a_thread_that_stands_by_is_asked_to_do_is_done(hanging: Hanging) -> None:
+    """It is the only thread left: the other one hangs in a callback, or waits at the gate."""
+    done = threading.Event()
+    hanging.gate.start("hang.exe")
+    assert hanging.hangs.wait(5)
+    hanging.monitor._engine.workers.play(done.set)
+    assert done.wait(5)
+    hanging.gate.start("other.exe")
+    hanging.fetched(2)
