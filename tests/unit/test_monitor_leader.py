@@ -1,5 +1,6 @@
 """Monitor: which thread waits at the gate, and how soon another takes its place there. The clock is set by hand."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from queue import SimpleQueue
@@ -99,12 +100,17 @@ def test_a_leader_that_leaves_as_the_other_thread_goes_to_sleep_is_replaced(
     hanging.fetched(3)
 
 
-def test_what_a_thread_that_stands_by_is_asked_to_do_is_done(hanging: Hanging) -> None:
-    """It is the only thread left: the other one hangs in a callback, or waits at the gate."""
-    done = threading.Event()
-    hanging.gate.start("hang.exe")
-    assert hanging.hangs.wait(5)
-    hanging.monitor._engine.workers.play(done.set)
-    assert done.wait(5)
-    hanging.gate.start("other.exe")
-    hanging.fetched(2)
+def test_a_thread_that_stands_by_asks_when_a_coroutine_has_returned(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the only thread left, the other one waits at the gate; and it does not wait for its next look."""
+    monkeypatch.setattr("procmon.monitor.engine.BATCH_S", 3600.0)
+
+    async def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
+        await asyncio.sleep(0)
+        return ALLOW
+
+    with procmon.Monitor(gate) as monitor:
+        monitor.subscribe(decide)
+        for _ in range(3):
+            assert gate.verdict_of(gate.start("a.exe"), timeout=5) is ALLOW
