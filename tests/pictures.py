@@ -28,15 +28,19 @@ FOLDERS = ["c:\\windows\\system32", "c:\\build\\bin", "c:\\users\\ada\\downloads
 
 
 def decisions(count: int) -> Iterator[Decision]:
-    """A machine at work: shells that start tools; some of them are blocked, some would be."""
+    """A machine at work: shells that start tools, one of them many times; some are blocked, some would be."""
     chance, at = random.Random(7), datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
-    shells = [996]
+    shells, tool, folder = [996], TOOLS[0], FOLDERS[1]
     for number in range(count):
         pid = 1000 + 4 * number
         at += timedelta(seconds=chance.expovariate(2))
-        is_shell = chance.random() < 0.08 or number < 2
-        tool = "cmd.exe" if is_shell else chance.choice(TOOLS)
-        folder = FOLDERS[0] if is_shell else chance.choices(FOLDERS, [6, 6, 1])[0]
+        is_shell = chance.random() < 0.03 or number < 2
+        parent = shells[-1]
+        if is_shell:
+            parent = chance.choice(shells[-40:]) if number > 1 else 996
+            tool, folder = "cmd.exe", FOLDERS[0]
+        elif tool == "cmd.exe" or chance.random() < 0.2:
+            tool, folder = chance.choice(TOOLS), chance.choices(FOLDERS, [6, 6, 1])[0]
         verdict, by, who, audited = ALLOW, DecidedBy.DEFAULT, "", False
         if folder == FOLDERS[2]:
             verdict, by, who = BLOCK, DecidedBy.RULE, "no programs from downloads"
@@ -46,7 +50,7 @@ def decisions(count: int) -> Iterator[Decision]:
             by = DecidedBy.USER
         process = ProcessHelper(
             pid=pid,
-            parent_pid=chance.choice(shells[-4:]),
+            parent_pid=parent,
             image_name=f"{folder}\\{tool}",
             start_key=pid,
             command_line=f"{tool} /c step-{number % 400}.cpp",
