@@ -130,11 +130,14 @@ class AuditLog:
     def write_exit(self, process: ProcessHelper) -> None:
         """Append the exit of a process, as a line with ``"event": "exit"``; `read` gives decisions alone.
 
+        ``"lifetime"`` is `ProcessHelper.lifetime`, in seconds or null.
+
         Raises: as `write`.
         """
         at = process.exited_at or datetime.now(UTC)
         if self.format == "json":
-            self._append([f'{{"event":"exit","at":"{at.isoformat()}","process":{process_json(process)}}}'])
+            head = f'{{"event":"exit","at":"{at.isoformat()}","lifetime":{json.dumps(process.lifetime)}'
+            self._append([f'{head},"process":{process_json(process)}}}'])
         else:
             self._append([encode(exit_document(process, at))])
 

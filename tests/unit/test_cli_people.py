@@ -110,6 +110,7 @@ class TestWhereTheLinesGo:
             ("c:\\tools\\a.exe", 3), ("c:\\games\\chess.exe", 0xC0000364),
         ]  # fmt: skip
         assert all(line["at"] == line["process"]["exited_at"] for line in exits)
+        assert all(line["lifetime"] >= 0 for line in exits)
         reader = audit.read(log)
         assert [each.verdict for each in reader] == [ALLOW, BLOCK]
         assert reader.damaged == []

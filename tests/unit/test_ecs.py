@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -116,7 +116,9 @@ def test_what_is_not_known_is_left_out() -> None:
 
 
 def test_an_exit_is_an_event_of_the_type_end() -> None:
-    found = check(exit_document(replace(PROCESS, exited=True, exit_status=3), NOON))
+    gone = replace(PROCESS, exited=True, exit_status=3, created=NOON - timedelta(seconds=2.5), exited_at=NOON)
+    found = check(exit_document(gone, NOON))
+    assert found["event.duration"] == 2_500_000_000
     assert (found["event.type"], found["process.exit_code"], found["process.end"]) == (["end"], 3, NOON.isoformat())
 
 

@@ -157,10 +157,12 @@ def _message_lines(message: str, margin: int, screen: Screen) -> list[str]:
 
 
 def exit_line(process: ProcessHelper, at: datetime, screen: Screen) -> str:
-    """``10:22:09 exit    4711 c:\\games\\chess.exe  [status 0]``"""
-    status = process.exit_status
-    shown = "" if status is None else f"status {status if status < 0x80000000 else f'0x{status:08X}'}"
-    return _line(at, "exit", "exit", process, shown, screen, command_line=False)
+    """``10:22:09 exit    4711 c:\\games\\chess.exe  [status 0, 2.41 s]``"""
+    status, lifetime = process.exit_status, process.lifetime
+    shown = [] if status is None else [f"status {status if status < 0x80000000 else f'0x{status:08X}'}"]
+    if lifetime is not None:
+        shown.append(f"{lifetime:,.2f} s")
+    return _line(at, "exit", "exit", process, ", ".join(shown), screen, command_line=False)
 
 
 def question_lines(

@@ -201,9 +201,8 @@ class Session:
 
     def _show_exit(self, process: ProcessHelper) -> None:
         at = process.exited_at or datetime.now(UTC)
-        self.screen.event(
-            "exit", exit_line(process, at, self.screen), {"process": process.as_dict(), "at": at.isoformat()}
-        )
+        data = {"process": process.as_dict(), "at": at.isoformat(), "lifetime": process.lifetime}
+        self.screen.event("exit", exit_line(process, at, self.screen), data)
 
 
 class ReportingLog:

@@ -17,7 +17,8 @@ __all__ = ["ProcessTree", "tree"]
 class ProcessTree:
     r"""Processes, each below its parent. Prints as a drawing; iterates from the top, each parent before its children.
 
-    It takes records and decisions, ``monitor.history`` for one. Of several about one process the last counts. A child
+    It takes records and decisions, ``monitor.history`` for one. Of several about one process the last counts. A
+    decision shows what became of its process; the record in it, ``decision.process``, was made before: paused. A child
     that is older than the process with its parent's pid is a root: its parent has exited, and Windows has given the pid
     to another process. `label` gives the text of a process in the drawing.
 

@@ -73,6 +73,7 @@ def exit_document(process: ProcessHelper, at: datetime) -> dict[str, object]:
     _put(document, "event.action", "process-exited")
     _put_process(document, process)
     _put(document, "process.end", at.isoformat())
+    _put(document, "event.duration", None if process.lifetime is None else round(process.lifetime * 1e9))
     _put(document, "process.exit_code", process.exit_status)
     return document
 
