@@ -18,9 +18,7 @@ from ctrl_c import seconds_until_heard
 from procmon import ALLOW, BLOCK, DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from procmon.gates import debug as debug_gate
 from procmon.gates.base import Gate
-from procmon.gates.debug_loop import DebugLoop
 from procmon.win32 import debug as win32_debug
-from procmon.win32.kernel import is_wine
 from trees import BLOCKED, SOON, drive, eventually, held, next_held, python
 
 
@@ -229,37 +227,6 @@ def test_the_first_process_passes_when_it_is_not_included() -> None:
     assert held(records) == ["hostname.exe"]
 
 
-def test_attach_holds_the_children_and_not_the_process_itself() -> None:
-    code = "import subprocess; input(); print(subprocess.run('hostname', stdout=-3).returncode)"
-    with subprocess.Popen(python(code), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
-        if is_wine():  # it does not let children inherit a debugger that attached; to say so is all one can do there
-            with pytest.raises(procmon.UnsupportedPlatform, match="start the command with DebugGate.run instead"):
-                procmon.DebugGate.attach(running.pid)
-            assert running.communicate("\n", timeout=SOON)[0].strip() == "0"
-            return
-        with procmon.DebugGate.attach(running.pid) as gate:
-            assert gate.name == f"python (pid {running.pid})"
-            assert running.stdin is not None
-            running.stdin.write("\n")
-            running.stdin.flush()
-            assert held(drive(gate)) == ["hostname.exe"]
-        assert running.communicate(timeout=SOON)[0].strip() == "0"
-
-
-def test_an_attached_process_is_reported_and_never_held() -> None:
-    with subprocess.Popen(python("input()"), stdin=subprocess.PIPE) as running:
-        loop = DebugLoop(None, ALLOW, include_first=True, attached_pid=running.pid)
-        loop.begin(lambda port: win32_debug._DebugActiveProcess(running.pid))  # as attach does, less the inheritance
-        assert eventually(lambda: bool(loop.snapshot()))
-        (itself,) = loop.fetch()
-        assert itself.pid == running.pid and not itself.paused and ProcessFlags.RUNNING_BEFORE in itself.flags
-        assert loop.answer([itself], ALLOW) == [VerdictResult.NOT_HELD]
-        loop.stop()
-        assert running.poll() is None
-        running.communicate(b"\n", timeout=SOON)
-        assert running.returncode == 0
-
-
 # ------------------------------------------------------------------------------------------------ nothing stays held
 
 
@@ -424,20 +391,6 @@ def test_errors_of_the_command_reach_the_caller() -> None:
         procmon.DebugGate.run(["hostname"], hold_timeout=-1)
     with pytest.raises(TypeError, match="no_such_option"):
         procmon.DebugGate.run(["hostname"], no_such_option=1)
-
-
-def test_attaching_to_no_process_says_so() -> None:
-    with pytest.raises(procmon.StaleProcess, match=r"procmon\.processes\(\) lists them"):
-        procmon.DebugGate.attach(0x7FFFFFF0)
-
-
-def test_attaching_twice_says_that_it_has_a_debugger() -> None:
-    with procmon.DebugGate.run(["hostname"], stdout=subprocess.DEVNULL) as gate:
-        process = next_held(gate)
-        with pytest.raises(procmon.AccessDenied, match="has a debugger already"):
-            procmon.DebugGate.attach(process.pid)
-        gate.allow(process)
-        assert drive(gate)[-1].exit_status == 0
 
 
 # ------------------------------------------------------------------------------------------------------ the inside
