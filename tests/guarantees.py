@@ -6,8 +6,9 @@
     @pytest.mark.promise("Each start is decided exactly once", gate="all")
     @pytest.mark.fault("the controller is killed", gate="DriverGate", held="runs", told="-", counted="-", written="-")
 
-A mark is read from the source, not from a run: its arguments are plain texts. The C++ scenarios of the made-up kernel
-carry theirs as comments, ``// fault: NAME | held | told | counted | written`` above the function.
+A promise may have a `figure`, of its last long run. A mark is read from the source, not from a run: its arguments
+are plain texts. The C++ scenarios of the made-up kernel carry theirs as comments,
+``// fault: NAME | held | told | counted | written`` above the function.
 tests/unit/test_guarantees.py compares the page with what this makes.
 """
 
@@ -75,7 +76,7 @@ def _mark(kind: str, call: ast.Call, name: str) -> Mark:
     except ValueError as error:
         raise ValueError(f"{name}: a mark has one text, and texts by keyword: {error}") from error
     wanted = {"promise": {"gate"}, "fault": {*FAULT_KEYS}}[kind]
-    if values.keys() != wanted:
+    if values.keys() - ({"figure"} if kind == "promise" else set()) != wanted:
         raise ValueError(f"{name}: {kind} takes {', '.join(sorted(wanted))}, not {', '.join(sorted(values))}")
     return Mark(kind, text, values, name)
 
@@ -97,8 +98,10 @@ def page(found: list[Mark]) -> str:
     for mark in found:
         (promises if mark.kind == "promise" else faults).setdefault(mark.text, []).append(mark)
     rows = [
-        f"| {text} | {mark.values['gate']} | {mark.place} |" for text, of in promises.items() for mark in of
-    ]  # fmt: skip
+        f"| {text} | {mark.values['gate']} | {mark.place} | {mark.values.get('figure', '')} |"
+        for text, of in promises.items()
+        for mark in of
+    ]
     cells = [
         f"| {text if number == 0 else ''} | {' | '.join(mark.values[key] for key in FAULT_KEYS)} | {mark.place} |"
         for text, of in sorted(faults.items())
@@ -115,8 +118,8 @@ the tests; a promise without a test cannot stand here.
 
 ## Promises
 
-| promise | gates | test |
-|---|---|---|
+| promise | gates | test | last long run |
+|---|---|---|---|
 {promises}
 
 ## Faults

@@ -10,7 +10,9 @@ using namespace wire;
 
 namespace {
 
-constexpr int kRecordsPerLock = 64;  // copied before others get their turn
+// Copied before others get their turn.
+constexpr int kRecordsPerLock = 64;
+constexpr size_t kBytesPerLock = 0x10000;  // a record with long names has 200 KB
 
 struct Request {
     GateState& state;
@@ -202,7 +204,8 @@ Status fetch(Request& request) {
         DeferredFree deferred(state.port);
         Locked locked(state);
         more = state.is_controller(request.caller);
-        for (int i = 0; more && i < kRecordsPerLock; ++i) {
+        const size_t enough = request.written + kBytesPerLock;
+        for (int i = 0; more && i < kRecordsPerLock && request.written < enough; ++i) {
             Record* record = state.unseen.first;
             more = record && add_record(request, &header, *record);
             if (!more) break;
@@ -223,7 +226,8 @@ Status list(Request& request) {
     for (bool more = true; more;) {
         Locked locked(state);
         Record* record = state.table.after(header.next_key);
-        for (int i = 0; more && i < kRecordsPerLock; ++i) {
+        const size_t enough = request.written + kBytesPerLock;
+        for (int i = 0; more && i < kRecordsPerLock && request.written < enough; ++i) {
             if (!record) header.next_key = 0;
             more = record && add_record(request, &header, *record);
             if (!more) break;

@@ -34,6 +34,7 @@ const char* state_name(uint32_t state) {
 // All code units through the system's routine, which may be called at PASSIVE_LEVEL alone, while the core looks letters
 // up under its lock. The string routine: the oldest kernels have none for a single unit.
 _IRQL_requires_(PASSIVE_LEVEL) NTSTATUS make_case_table() {
+    PAGED_CODE();
     constexpr size_t kUnits = 0x10000, kAtOnce = 0x4000;  // a UNICODE_STRING is shorter than 64 KiB
     lowercase = static_cast<char16_t*>(allocate(kUnits * sizeof(char16_t), true));
     if (lowercase == nullptr) return STATUS_INSUFFICIENT_RESOURCES;
@@ -51,6 +52,7 @@ _IRQL_requires_(PASSIVE_LEVEL) NTSTATUS make_case_table() {
 }  // namespace
 
 NTSTATUS port_start(DRIVER_OBJECT*) {
+    PAGED_CODE();
     find_newer(&allocate_pool2, L"ExAllocatePool2");
     find_newer(&unbiased_time, L"KeQueryUnbiasedInterruptTime");
     RTL_OSVERSIONINFOW version = {};
@@ -62,12 +64,14 @@ NTSTATUS port_start(DRIVER_OBJECT*) {
 }
 
 void port_stop() {
+    PAGED_CODE();
     release(lowercase);
     lowercase = nullptr;
 }
 
 // The pool aligns to 16 bytes on x64 but to 8 on x86; there the block's own address is kept just below what is given.
 void* allocate(size_t bytes, bool paged) {
+    PAGED_CODE();
     constexpr size_t kAlignment = 16;
     if (bytes > SIZE_MAX - kAlignment) return nullptr;
     if constexpr (sizeof(void*) == 8) return take(bytes, paged);
@@ -79,6 +83,7 @@ void* allocate(size_t bytes, bool paged) {
 }
 
 void release(void* memory) {
+    PAGED_CODE();
     if (memory == nullptr) return;
     ExFreePoolWithTag(sizeof(void*) == 8 ? memory : static_cast<void**>(memory)[-1], kPoolTag);
 }
@@ -91,7 +96,10 @@ Port port() {
     port.release = [](void*, void* memory) { kernel::release(memory); };
     port.lock_create = [](void*, LockStorage* lock) { ExInitializeFastMutex(mutex_of(lock)); };
     port.lock_destroy = [](void*, LockStorage*) {};
-    port.lock_acquire = [](void*, LockStorage* lock) { ExAcquireFastMutex(mutex_of(lock)); };
+    port.lock_acquire = [](void*, LockStorage* lock) {
+        PAGED_CODE();  // texts are read under it
+        ExAcquireFastMutex(mutex_of(lock));
+    };
     port.lock_release = [](void*, LockStorage* lock) { ExReleaseFastMutex(mutex_of(lock)); };
     port.signal_create = [](void*, SignalStorage* signal) {
         KeInitializeEvent(event_of(signal), NotificationEvent, FALSE);

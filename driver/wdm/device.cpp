@@ -24,6 +24,7 @@ uint64_t owner_of(const IO_STACK_LOCATION* stack) { return reinterpret_cast<uint
 // The caller's context. FILE_DEVICE_SECURE_OPEN has the device's security checked for any name; still,
 // there is nothing below the device, so a name is a mistake.
 _IRQL_requires_(PASSIVE_LEVEL) NTSTATUS NTAPI on_open(DEVICE_OBJECT*, IRP* irp) {
+    PAGED_CODE();
     const RundownScope inside(requests);
     if (!inside) return complete(irp, STATUS_DEVICE_NOT_READY);
     const FILE_OBJECT* file = IoGetCurrentIrpStackLocation(irp)->FileObject;
@@ -33,6 +34,7 @@ _IRQL_requires_(PASSIVE_LEVEL) NTSTATUS NTAPI on_open(DEVICE_OBJECT*, IRP* irp) 
 // CLEANUP: the last handle is closed, the closer's context. CLOSE: no request is under way any more, any thread. Both
 // tell the core: a REGISTER that raced with the cleanup is undone by the close, and Wine sends only the close.
 _IRQL_requires_(PASSIVE_LEVEL) NTSTATUS NTAPI on_closed(DEVICE_OBJECT*, IRP* irp) {
+    PAGED_CODE();
     const RundownScope inside(requests);
     if (inside) gate.handle_closed(owner_of(IoGetCurrentIrpStackLocation(irp)));
     return complete(irp, STATUS_SUCCESS);
@@ -41,6 +43,7 @@ _IRQL_requires_(PASSIVE_LEVEL) NTSTATUS NTAPI on_closed(DEVICE_OBJECT*, IRP* irp
 // The caller's context. METHOD_BUFFERED: the system buffer is ours alone, input and output in one, and
 // as long as the longer of the two. The I/O manager has compared the handle's access with the access in the code.
 _IRQL_requires_(PASSIVE_LEVEL) NTSTATUS NTAPI on_control(DEVICE_OBJECT*, IRP* irp) {
+    PAGED_CODE();
     const RundownScope inside(requests);
     if (!inside) return complete(irp, STATUS_DEVICE_NOT_READY);
     const IO_STACK_LOCATION* stack = IoGetCurrentIrpStackLocation(irp);
@@ -68,6 +71,7 @@ _IRQL_requires_(PASSIVE_LEVEL) NTSTATUS NTAPI on_control(DEVICE_OBJECT*, IRP* ir
 // A system thread: Windows shuts down. Programs have been asked to end by now, the controller perhaps
 // among them; whatever is still held must not keep the machine waiting.
 _IRQL_requires_(PASSIVE_LEVEL) NTSTATUS NTAPI on_shutdown(DEVICE_OBJECT*, IRP* irp) {
+    PAGED_CODE();
     const RundownScope inside(requests);
     if (inside) gate.quiesce();
     return complete(irp, STATUS_SUCCESS);
@@ -76,6 +80,7 @@ _IRQL_requires_(PASSIVE_LEVEL) NTSTATUS NTAPI on_shutdown(DEVICE_OBJECT*, IRP* i
 }  // namespace
 
 NTSTATUS device_start(DRIVER_OBJECT* driver) {
+    PAGED_CODE();
     UNICODE_STRING name = device_name();
     NTSTATUS status = IoCreateDevice(driver, 0, &name, wire::kDeviceType, FILE_DEVICE_SECURE_OPEN, FALSE, &device);
     if (!NT_SUCCESS(status)) return status;
@@ -95,6 +100,7 @@ NTSTATUS device_start(DRIVER_OBJECT* driver) {
 }
 
 void device_stop() {
+    PAGED_CODE();
     IoUnregisterShutdownNotification(device);
     IoDeleteDevice(device);
     device = nullptr;
@@ -106,14 +112,19 @@ NTSTATUS requests_start(DRIVER_OBJECT*) {
     return STATUS_SUCCESS;
 }
 
-void requests_stop() { requests.close(); }
+void requests_stop() {
+    PAGED_CODE();
+    requests.close();
+}
 
 NTSTATUS link_start(DRIVER_OBJECT*) {
+    PAGED_CODE();
     UNICODE_STRING link = link_name(), target = device_name();
     return IoCreateSymbolicLink(&link, &target);
 }
 
 void link_stop() {
+    PAGED_CODE();
     UNICODE_STRING link = link_name();
     IoDeleteSymbolicLink(&link);
 }

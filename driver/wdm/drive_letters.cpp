@@ -26,7 +26,8 @@ bool starts_with(const UNICODE_STRING& string, const UNICODE_STRING& prefix) {
 
 // One letter, as the whole machine sees it, not as the caller's session does: names of images are not the caller's.
 // A letter that is not there, or stands for a folder (subst), adds nothing.
-NTSTATUS add_drive(WCHAR letter) {
+_IRQL_requires_(PASSIVE_LEVEL) _Must_inspect_result_ NTSTATUS add_drive(WCHAR letter) {
+    PAGED_CODE();
     WCHAR path[16];
     size_t units = 0;
     for (; build::drive_links[units] != 0; ++units) path[units] = build::drive_links[units];
@@ -45,7 +46,8 @@ NTSTATUS add_drive(WCHAR letter) {
 }
 
 // The system tells it in the page that it shares with everybody. Read unit by unit: the page is not ordinary memory.
-NTSTATUS set_system_directory() {
+_IRQL_requires_(PASSIVE_LEVEL) _Must_inspect_result_ NTSTATUS set_system_directory() {
+    PAGED_CODE();
     constexpr WCHAR kFolder[] = L"\\system32";
     WCHAR path[kTargetUnits + ARRAYSIZE(kFolder)];
     const volatile WCHAR* root = SharedUserData->NtSystemRoot;
@@ -58,14 +60,16 @@ NTSTATUS set_system_directory() {
 }  // namespace
 
 NTSTATUS volumes_start(DRIVER_OBJECT*) {
+    PAGED_CODE();
     KeInitializeMutex(&building, 0);
     const NTSTATUS status = set_system_directory();
     return NT_SUCCESS(status) ? volumes_refresh() : status;
 }
 
-// PASSIVE_LEVEL, any thread, no lock. The old map stays in force until the new one is whole. Of several letters for one
+// Any thread, no lock. The old map stays in force until the new one is whole. Of several letters for one
 // volume the first counts: for the system's own that must be the one that Windows uses, or nothing of it has its name.
 NTSTATUS volumes_refresh() {
+    PAGED_CODE();
     const MapScope scope;
     NTSTATUS status = static_cast<NTSTATUS>(gate.volumes_begin());
     const volatile WCHAR* system_root = SharedUserData->NtSystemRoot;

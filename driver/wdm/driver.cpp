@@ -8,15 +8,17 @@ Gate gate;
 
 namespace {
 
-NTSTATUS gate_start(DRIVER_OBJECT*) {
+_IRQL_requires_(PASSIVE_LEVEL) NTSTATUS gate_start(DRIVER_OBJECT*) {
+    PAGED_CODE();
     return static_cast<NTSTATUS>(gate.start(port(), build::features));
 }
 
 // Every wait of a hold is over when this returns, or will be within a slice; the routines can then be removed.
 NTSTATUS holds_start(DRIVER_OBJECT*) { return STATUS_SUCCESS; }
-void holds_stop() { gate.stop(); }
+_IRQL_requires_(PASSIVE_LEVEL) void holds_stop() { gate.stop(); }
 
-void gate_stop() {
+_IRQL_requires_(PASSIVE_LEVEL) void gate_stop() {
+    PAGED_CODE();
     while (gate.holds_in_flight() != 0) wait_ms(1);  // none, unless a kernel removes routines without waiting
     gate.destroy();
 }
@@ -50,18 +52,20 @@ constexpr Step kSteps[] = {
 };
 
 void stop_steps(size_t count) {
+    PAGED_CODE();
     while (count-- > 0)
         if (kSteps[count].stop != nullptr) kSteps[count].stop();
 }
 
-// PASSIVE_LEVEL, a system thread. The I/O manager calls it when the last handle to the device is closed.
-void NTAPI unload(DRIVER_OBJECT*) { stop_steps(ARRAYSIZE(kSteps)); }
+// A system thread. The I/O manager calls it when the last handle to the device is closed.
+_IRQL_requires_(PASSIVE_LEVEL) void NTAPI unload(DRIVER_OBJECT*) { stop_steps(ARRAYSIZE(kSteps)); }
 
 }  // namespace
 }  // namespace procmon::kernel
 
-// PASSIVE_LEVEL, a system thread. Until it returns the device cannot be opened (DO_DEVICE_INITIALIZING).
-extern "C" NTSTATUS NTAPI DriverEntry(DRIVER_OBJECT* driver, UNICODE_STRING*) {
+// A system thread. Until it returns the device cannot be opened (DO_DEVICE_INITIALIZING).
+extern "C" _IRQL_requires_(PASSIVE_LEVEL) NTSTATUS NTAPI DriverEntry(DRIVER_OBJECT* driver, UNICODE_STRING*) {
+    PAGED_CODE();
     using namespace procmon::kernel;
     for (size_t i = 0; i < ARRAYSIZE(kSteps); ++i) {
         const NTSTATUS status = kSteps[i].start(driver);

@@ -10,7 +10,8 @@ constexpr ACCESS_MASK kProcessTerminate = 0x1, kProcessQuery = 0x400;
 constexpr auto kBreakOnTermination = static_cast<PROCESSINFOCLASS>(29);  // ProcessBreakOnTermination
 
 // The end of a critical process is a bugcheck. A kernel that cannot tell has none.
-bool is_critical(HANDLE process) {
+_IRQL_requires_(PASSIVE_LEVEL) bool is_critical(HANDLE process) {
+    PAGED_CODE();
     ULONG breaks = 0;
     return NT_SUCCESS(ZwQueryInformationProcess(process, kBreakOnTermination, &breaks, sizeof breaks, nullptr)) &&
            breaks != 0;
@@ -31,6 +32,7 @@ void* newer_routine(const WCHAR* name) { return find_export(name); }
 // The type is checked, and so is the caller's right to set it: UserMode, whatever mode the request came from.
 // ExEventObjectType is read through its address, because the headers disagree on how many times to dereference it.
 NTSTATUS reference_event(uint64_t handle, KEVENT** event) {
+    PAGED_CODE();
     auto* type = static_cast<POBJECT_TYPE*>(find_export(L"ExEventObjectType"));
     if (type == nullptr) return STATUS_NOT_SUPPORTED;
     if (handle == 0 || handle > UINTPTR_MAX) return STATUS_INVALID_HANDLE;
@@ -38,8 +40,9 @@ NTSTATUS reference_event(uint64_t handle, KEVENT** event) {
                                      reinterpret_cast<void**>(event), nullptr);
 }
 
-// PASSIVE_LEVEL, the worker. The process is held until we are done, so that the pid cannot have been used again.
+// The worker. The process is held until we are done, so that the pid cannot have been used again.
 Outcome terminate(const ToTerminate& to_terminate) {
+    PAGED_CODE();
     const ProcessReference process(handle_of(to_terminate.pid));
     if (process.get() == nullptr) return Outcome::kFailed;
     Handle handle;

@@ -1,7 +1,7 @@
 // notify.cpp - the kernel's notifications of processes, threads and images, passed on to the gate; and the wait of a
 // held thread.
 //
-// Every routine here runs at PASSIVE_LEVEL, with no lock of ours. Newer kernels call it in a critical region, NT 5.2
+// Every routine here runs at PASSIVE_LEVEL, with no lock of ours; that of a thread that ends may run at APC_LEVEL. Newer kernels call it in a critical region, NT 5.2
 // does not; so each enters one: a held thread must not be suspended in the middle of its hold.
 // They touch no registry, file, mapping or user memory.
 
@@ -81,7 +81,7 @@ void* address_of(Routine* routine) {
 
 // What the file of a new process is like, by the object that its section was made from: a handle that may still write
 // (herpaderping), a file that goes with its last handle (ghosting), one that a transaction can undo (doppelganging).
-uint32_t file_flags(FILE_OBJECT* file) {
+_IRQL_requires_max_(APC_LEVEL) uint32_t file_flags(FILE_OBJECT* file) {
     if (file == nullptr) return 0;
     uint32_t flags = 0;
     const bool is_mapped_for_writing = writable_references != nullptr && file->SectionObjectPointer != nullptr &&
@@ -93,9 +93,10 @@ uint32_t file_flags(FILE_OBJECT* file) {
 }
 
 // The first thread of a process that was ended before it ran comes by here, too, on its way out.
-bool is_dying() { return is_terminating != nullptr && is_terminating(PsGetCurrentThread()); }
+_IRQL_requires_max_(APC_LEVEL) bool is_dying() { return is_terminating != nullptr && is_terminating(PsGetCurrentThread()); }
 
-void process_exited(PEPROCESS process, uint32_t pid) {
+_IRQL_requires_(PASSIVE_LEVEL) void process_exited(PEPROCESS process, uint32_t pid) {
+    PAGED_CODE();
     const bool known = process != nullptr && exit_status != nullptr;
     gate.on_exit(pid, known ? static_cast<uint32_t>(exit_status(process)) : wire::kStatusUnknown);
 }
@@ -103,6 +104,7 @@ void process_exited(PEPROCESS process, uint32_t pid) {
 // Creation: the creator's thread, exit: the last thread of the process. Windows Vista SP1 and later.
 _IRQL_requires_(PASSIVE_LEVEL) _IRQL_requires_same_ void NTAPI
 on_create_ex(PEPROCESS process, HANDLE pid, PS_CREATE_NOTIFY_INFO* info) {
+    PAGED_CODE();
     const CallbackScope callback;
     if (!callback) return;
     if (info == nullptr) return process_exited(process, id_of(pid));
@@ -125,6 +127,7 @@ on_create_ex(PEPROCESS process, HANDLE pid, PS_CREATE_NOTIFY_INFO* info) {
 
 // The same from the routine that every kernel has.
 _IRQL_requires_(PASSIVE_LEVEL) _IRQL_requires_same_ void NTAPI on_create(HANDLE parent, HANDLE pid, BOOLEAN created) {
+    PAGED_CODE();
     const CallbackScope callback;
     if (!callback) return;
     const ProcessReference process(pid);
@@ -139,7 +142,8 @@ _IRQL_requires_(PASSIVE_LEVEL) _IRQL_requires_same_ void NTAPI on_create(HANDLE 
 }
 
 // The wait of a held thread: KernelMode, so that its stack (and the Hold on it) stays in memory, and not alertable.
-void wait_while_held(Hold* hold) {
+_IRQL_requires_(PASSIVE_LEVEL) void wait_while_held(Hold* hold) {
+    PAGED_CODE();
     do {
         LARGE_INTEGER slice = milliseconds(hold->slice_ms);
         KeWaitForSingleObject(event_of(&hold->signal), Executive, KernelMode, FALSE, &slice);
@@ -150,8 +154,9 @@ void wait_while_held(Hold* hold) {
 // The new thread's own context, after the image notification and before its first instruction in user
 // mode. The first thread of a process has its hold behind it by then; one that another process has put in beside it
 // waits for the same verdict. Windows 10 and later.
-_IRQL_requires_(PASSIVE_LEVEL) _IRQL_requires_same_ void NTAPI
+_IRQL_requires_max_(APC_LEVEL) _IRQL_requires_same_ void NTAPI
 on_own_thread(HANDLE process_id, HANDLE, BOOLEAN created) {
+    PAGED_CODE();
     const CallbackScope callback;
     if (!callback || !created) return;
     if (process_id != PsGetCurrentProcessId()) return gate.on_thread(id_of(process_id));
@@ -164,8 +169,9 @@ on_own_thread(HANDLE process_id, HANDLE, BOOLEAN created) {
 }
 
 // The context of the thread that creates it, which must not wait. Older kernels.
-_IRQL_requires_(PASSIVE_LEVEL) _IRQL_requires_same_ void NTAPI
+_IRQL_requires_max_(APC_LEVEL) _IRQL_requires_same_ void NTAPI
 on_any_thread(HANDLE process_id, HANDLE, BOOLEAN created) {
+    PAGED_CODE();
     const CallbackScope callback;
     if (callback && created) gate.on_thread(id_of(process_id));
 }
@@ -175,6 +181,7 @@ on_any_thread(HANDLE process_id, HANDLE, BOOLEAN created) {
 // held.
 _IRQL_requires_(PASSIVE_LEVEL) _IRQL_requires_same_ void NTAPI
 on_image(UNICODE_STRING* name, HANDLE process_id, IMAGE_INFO* info) {
+    PAGED_CODE();
     const CallbackScope callback;
     if (!callback || info->SystemModeImage) return;
     const uint32_t pid = id_of(process_id);
@@ -197,6 +204,7 @@ on_image(UNICODE_STRING* name, HANDLE process_id, IMAGE_INFO* info) {
 }  // namespace
 
 NTSTATUS callbacks_start(DRIVER_OBJECT*) {
+    PAGED_CODE();
     find_newer(&locate_image_name, L"SeLocateProcessImageName");
     find_newer(&is_protected, L"PsIsProtectedProcess");
     find_newer(&create_time, L"PsGetProcessCreateTimeQuadPart");
@@ -214,11 +222,15 @@ NTSTATUS callbacks_start(DRIVER_OBJECT*) {
 }
 
 // Kernels wait for calls under way when a routine is removed, but for the oldest; by now all of them are.
-void callbacks_stop() { callbacks.close(); }
+void callbacks_stop() {
+    PAGED_CODE();
+    callbacks.close();
+}
 
 // The newest routine that this kernel has and allows us: the Ex ones accept only an image that is linked for forced
 // integrity. Each is told of exits as well.
 NTSTATUS create_notify_start(DRIVER_OBJECT*) {
+    PAGED_CODE();
     create_routine = Registered::kNone;
     NTSTATUS status = STATUS_SUCCESS;
     if (set_create_notify_ex2 != nullptr &&
@@ -236,6 +248,7 @@ NTSTATUS create_notify_start(DRIVER_OBJECT*) {
 }
 
 void create_notify_stop() {
+    PAGED_CODE();
     switch (create_routine) {
         case Registered::kEx2: set_create_notify_ex2(kSubsystems, address_of(on_create_ex), TRUE); break;
         case Registered::kEx: set_create_notify_ex(on_create_ex, TRUE); break;
@@ -246,6 +259,7 @@ void create_notify_stop() {
 
 // Without it the driver still works; INFO shows by its features what becomes of an extra thread.
 NTSTATUS thread_notify_start(DRIVER_OBJECT*) {
+    PAGED_CODE();
     find_newer(&set_thread_notify_ex, L"PsSetCreateThreadNotifyRoutineEx");
     find_newer(&set_thread_notify, L"PsSetCreateThreadNotifyRoutine");
     find_newer(&remove_thread_notify, L"PsRemoveCreateThreadNotifyRoutine");
@@ -262,16 +276,19 @@ NTSTATUS thread_notify_start(DRIVER_OBJECT*) {
 }
 
 void thread_notify_stop() {
+    PAGED_CODE();
     if (thread_routine != nullptr) remove_thread_notify(thread_routine);
 }
 
 NTSTATUS image_notify_start(DRIVER_OBJECT*) {
+    PAGED_CODE();
     const NTSTATUS status = PsSetLoadImageNotifyRoutine(on_image);
     image_active = NT_SUCCESS(status);
     return image_active || !build::needs_notifications ? STATUS_SUCCESS : status;
 }
 
 void image_notify_stop() {
+    PAGED_CODE();
     if (image_active) PsRemoveLoadImageNotifyRoutine(on_image);
 }
 

@@ -29,7 +29,8 @@ BOOLEAN(NTAPI* exit_called)(PEPROCESS);  // PsGetProcessExitProcessCalled
 void*(NTAPI* section_base)(PEPROCESS);   // PsGetProcessSectionBaseAddress
 
 // The native path of a process, into `buffer`; empty where there is none (System) or it is gone.
-Text path_of(HANDLE pid, UNICODE_STRING* buffer) {
+_IRQL_requires_(PASSIVE_LEVEL) Text path_of(HANDLE pid, UNICODE_STRING* buffer) {
+    PAGED_CODE();
     OBJECT_ATTRIBUTES attributes;
     InitializeObjectAttributes(&attributes, nullptr, OBJ_KERNEL_HANDLE, nullptr, nullptr);
     CLIENT_ID client = {pid, nullptr};
@@ -46,7 +47,8 @@ Text path_of(HANDLE pid, UNICODE_STRING* buffer) {
 bool has_image(PEPROCESS process) { return section_base == nullptr || section_base(process) != nullptr; }
 
 // While it is referenced its pid cannot become another process'.
-void tell(const RunningProcess& running, UNICODE_STRING* path_buffer) {
+_IRQL_requires_(PASSIVE_LEVEL) void tell(const RunningProcess& running, UNICODE_STRING* path_buffer) {
+    PAGED_CODE();
     const ProcessReference process(running.pid);
     if (process.get() == nullptr) return;  // it has ended since the list was taken
     if (id_of(running.pid) != kSystemPid && !has_image(process.get())) return;
@@ -64,8 +66,9 @@ void tell(const RunningProcess& running, UNICODE_STRING* path_buffer) {
 
 }  // namespace
 
-// PASSIVE_LEVEL. The list grows while we ask for it, so ask again with room to spare.
+// The list grows while we ask for it, so ask again with room to spare.
 NTSTATUS list_running(DRIVER_OBJECT*) {
+    PAGED_CODE();
     find_newer(&exit_called, L"PsGetProcessExitProcessCalled");
     find_newer(&section_base, L"PsGetProcessSectionBaseAddress");
     const PagedMemory path_buffer(kNameBytes);

@@ -16,8 +16,9 @@ static_assert(sizeof(Sid<1>) == 12 && sizeof(Sid<2>) == 16);
 
 }  // namespace
 
-// PASSIVE_LEVEL. The device is still being initialised: it has not been opened under the security it was created with.
+// The device is still being initialised: it has not been opened under the security it was created with.
 NTSTATUS secure_device(DEVICE_OBJECT* device) {
+    PAGED_CODE();
     Sid<1> system = {SID_REVISION, 1, SECURITY_NT_AUTHORITY, {SECURITY_LOCAL_SYSTEM_RID}};
     Sid<2> administrators = {
         SID_REVISION, 2, SECURITY_NT_AUTHORITY, {SECURITY_BUILTIN_DOMAIN_RID, DOMAIN_ALIAS_RID_ADMINS}};

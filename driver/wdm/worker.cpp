@@ -12,17 +12,18 @@ KEVENT wake;  // set: look for processes to terminate, or stop
 volatile LONG stopping;
 PKTHREAD thread;  // referenced
 
-// PASSIVE_LEVEL, no lock. Terminates what is due; answers after how many ms the next attempt is, kUnlimited = there is
+// No lock. Terminates what is due; answers after how many ms the next attempt is, kUnlimited = there is
 // none.
-uint32_t terminate_all() {
+_IRQL_requires_(PASSIVE_LEVEL) uint32_t terminate_all() {
+    PAGED_CODE();
     uint32_t wait;
     for (ToTerminate to_terminate; gate.next_to_terminate(&to_terminate, &wait);)
         gate.terminated(to_terminate, build::terminate(to_terminate));
     return wait;
 }
 
-// PASSIVE_LEVEL. It ends when it has to stop and there is nothing left to do.
-void NTAPI work(void*) {
+// It ends when it has to stop and there is nothing left to do.
+_IRQL_requires_(PASSIVE_LEVEL) void NTAPI work(void*) {
     for (;;) {
         const uint32_t wait = terminate_all();
         const bool idle = wait == wire::kUnlimited;
@@ -36,6 +37,7 @@ void NTAPI work(void*) {
 }  // namespace
 
 NTSTATUS worker_start(DRIVER_OBJECT*) {
+    PAGED_CODE();
     KeInitializeEvent(&wake, SynchronizationEvent, FALSE);
     stopping = FALSE;
     OBJECT_ATTRIBUTES attributes;
@@ -55,6 +57,7 @@ NTSTATUS worker_start(DRIVER_OBJECT*) {
 }
 
 void worker_stop() {
+    PAGED_CODE();
     InterlockedExchange(&stopping, TRUE);
     worker_wake();
     KeWaitForSingleObject(thread, Executive, KernelMode, FALSE, nullptr);

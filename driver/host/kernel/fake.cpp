@@ -86,7 +86,7 @@ bool fails(const char* call) {
 }
 
 void passive(const char* call) {
-    if (current.fast_mutexes != 0) bugcheck(std::string(call) + " above PASSIVE_LEVEL");
+    if (KeGetCurrentIrql() > PASSIVE_LEVEL) bugcheck(std::string(call) + " above PASSIVE_LEVEL");
 }
 
 std::u16string text(const UNICODE_STRING* string) {

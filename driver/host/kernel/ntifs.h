@@ -94,6 +94,14 @@ struct KMUTEX {
 struct FAST_MUTEX {
     uint64_t mutex[8];  // a pthread_mutex_t
 };
+#define PASSIVE_LEVEL 0
+#define APC_LEVEL 1
+#define DISPATCH_LEVEL 2
+KIRQL KeGetCurrentIrql();
+void KeRaiseIrql(KIRQL to, KIRQL* before);  // the driver does not: for tests of the checks
+void KeLowerIrql(KIRQL to);
+void paged_code(const char* function);
+#define PAGED_CODE() paged_code(__func__)
 #define EVENT_INCREMENT 1
 #define DPFLTR_IHVDRIVER_ID 77
 #define DPFLTR_TRACE_LEVEL 2

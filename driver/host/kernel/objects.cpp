@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 
@@ -100,6 +101,19 @@ NTSTATUS KeDelayExecutionThread(KPROCESSOR_MODE, BOOLEAN, LARGE_INTEGER* interva
     return STATUS_SUCCESS;
 }
 
+KIRQL KeGetCurrentIrql() { return std::max<KIRQL>(current.raised, current.fast_mutexes != 0 ? APC_LEVEL : 0); }
+
+void KeRaiseIrql(KIRQL to, KIRQL* before) {
+    *before = current.raised;
+    current.raised = to;
+}
+
+void KeLowerIrql(KIRQL to) { current.raised = to; }
+
+void paged_code(const char* function) {
+    if (KeGetCurrentIrql() > APC_LEVEL) bugcheck(std::string(function) + " above APC_LEVEL");
+}
+
 void KeEnterCriticalRegion() { ++current.critical_regions; }
 
 void KeLeaveCriticalRegion() {
@@ -112,6 +126,7 @@ void ExInitializeFastMutex(FAST_MUTEX* mutex) {
 }
 
 void ExAcquireFastMutex(FAST_MUTEX* mutex) {
+    paged_code("ExAcquireFastMutex");
     if (current.fast_mutexes++ != 0) bugcheck("two fast mutexes at once");
     ++locks_taken;
     pthread_mutex_lock(reinterpret_cast<pthread_mutex_t*>(mutex->mutex));

@@ -43,6 +43,7 @@
     SCENARIO(what_starts_while_the_driver_loads_is_known_to_run) \
     SCENARIO(refuses_a_name_below_the_device) \
     SCENARIO(takes_an_event_of_the_caller_and_nothing_else) \
+    SCENARIO(long_names_are_copied_by_turns_with_others) \
     SCENARIO(a_second_controller_is_told_that_there_is_one) \
     SCENARIO(many_starts_verdicts_and_exits_at_once) \
     SCENARIO(an_extra_thread_waits_for_the_same_verdict) \

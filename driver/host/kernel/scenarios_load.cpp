@@ -194,6 +194,23 @@ void takes_an_event_of_the_caller_and_nothing_else() {
     unload_driver();
 }
 
+void long_names_are_copied_by_turns_with_others() {
+    load_driver();
+    {
+        Device device;
+        const std::u16string path = kPath + std::u16string(30000, u'x');
+        for (uint32_t pid = 5000; pid < 5000 + 4 * 8; pid += 4)
+            CHECK(create_process(pid, 200, path.c_str(), u"") == STATUS_SUCCESS);
+        const uint64_t before = locks_taken;
+        std::vector<uint8_t> output(1 << 21);
+        const wire::ListRequest request = {};
+        CHECK(device.send(wire::kList, &request, sizeof request, &output) == STATUS_SUCCESS);
+        CHECK(output.size() > 8 * 120000 && locks_taken - before >= 8);  // the lock is free between two of them
+        for (uint32_t pid = 5000; pid < 5000 + 4 * 8; pid += 4) exit_process(pid, 0);
+    }
+    unload_driver();
+}
+
 void a_second_controller_is_told_that_there_is_one() {
     load_driver();
     {

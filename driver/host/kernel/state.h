@@ -73,6 +73,7 @@ struct Context {
     int fast_mutexes = 0;
     int callbacks = 0;
     int critical_regions = 0;
+    KIRQL raised = PASSIVE_LEVEL;
 };
 extern thread_local Context current;
 
