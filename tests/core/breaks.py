@@ -26,8 +26,9 @@ NEEDED = ("driver", "src", "tests/core", "pyproject.toml")
 
 TESTS = {
     "HANDSHAKE": "test_handshake.py",  # points 1 to 7
-    "HANDSHAKE_ENDS": "test_handshake_ends.py",  # points 8 to 13
-    "DEVICE": "test_handshake_ends.py -k Device",  # point 12
+    "HANDSHAKE_ENDS": "test_handshake_ends.py",  # points 8 to 10
+    "LIMITS": "test_handshake_limits.py",  # points 11 to 13
+    "DEVICE": "test_handshake_limits.py -k Device",  # point 12
     "WAYS": "test_ways_around.py",
     "MODEL": "test_model.py",
     "MEMORY": "test_memory.py",

@@ -295,6 +295,13 @@ class Core:
         """The n-th allocation from now fails; 0 = none any more."""
         self.dll.host_fail_allocation(self.host, n, forever)
 
+    def use_up_the_reserve(self) -> None:
+        """Processes come to be while there is no memory, until the reserve is empty."""
+        self.fail_allocation(1, forever=True)
+        for pid in range(100_000, 100_000 + 4 * protocol.RESERVE_RECORDS, 4):
+            self.create(pid, native_name="\\Device\\HarddiskVolume2\\Tools\\A.exe")
+        self.fail_allocation(0)
+
     def stop(self) -> None:
         self.dll.gate_stop(self.host)
 

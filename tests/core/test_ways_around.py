@@ -1,7 +1,7 @@
 """Ways around the gate that need more than one notification: extra threads, suspended processes, WSL 1, renamed files.
 
 docs/gates/driver.md has the table of all ways. Those by descent, by exempt programs and by limits are in
-test_handshake_ends.py, those that need a kernel among the scenarios of driver/host/kernel.
+test_handshake_ends.py and test_handshake_limits.py, those that need a kernel among the scenarios of driver/host/kernel.
 """
 
 from collections.abc import Iterator

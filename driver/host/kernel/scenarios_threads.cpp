@@ -1,0 +1,118 @@
+// scenarios_threads.cpp - threads that another process puts into one that is held.
+
+#include "scenarios.h"
+
+namespace scenarios {
+
+void an_extra_thread_waits_for_the_same_verdict() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        CHECK(device.info().features & wire::kFeatureThreadHold);
+        Started started(5000);
+        const Shown shown = device.held(5000);
+        Extra extra(5000);
+        CHECK(eventually([&] { return device.record(5000).header.flags & wire::kFlagForeignThread; }));
+        CHECK(!extra.returns_within(600));
+        CHECK(device.info().counters.foreign_threads == 1 && device.info().held_count == 1);
+        CHECK(device.answer(wire::kAllow, shown) == wire::kResultDone);
+        CHECK(started.returns_within(kSoonMs) && extra.returns_within(kSoonMs) && !started.dead_on_return);
+        Extra later(5000);  // the process runs: its threads are its own affair
+        CHECK(later.returns_within(kSoonMs) && device.info().counters.foreign_threads == 1);
+    }
+    unload_driver();
+}
+
+void an_extra_thread_that_comes_first_is_held_like_the_first() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        CHECK(create_process(5000, 200, kPath, u"") == STATUS_SUCCESS);
+        Extra extra(5000);
+        const Shown shown = device.held(5000);
+        CHECK(shown.image == u"c:\\tools\\a.exe");
+        std::atomic<bool> returned{false};
+        std::thread first([&] {
+            map_image(5000, {});
+            returned = true;
+        });
+        CHECK(eventually([&] { return device.record(5000).header.flags & wire::kFlagForeignThread; }));
+        CHECK(!extra.returns_within(300) && !returned && device.info().counters.held == 1);
+        CHECK(device.answer(wire::kAllow, shown) == wire::kResultDone);
+        first.join();
+        CHECK(extra.returns_within(kSoonMs));
+        exit_process(5000, 0);
+    }
+    unload_driver();
+}
+
+void an_extra_thread_dies_with_what_is_blocked() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        Started started(5000);
+        const Shown shown = device.held(5000);
+        Extra extra(5000);
+        CHECK(eventually([&] { return device.info().counters.foreign_threads == 1; }));
+        CHECK(device.answer(wire::kBlock, shown) == wire::kResultDone);
+        CHECK(started.returns_within(kSoonMs) && started.dead_on_return && extra.returns_within(kSoonMs));
+    }
+    unload_driver();
+}
+
+void on_an_older_kernel_an_extra_thread_has_the_process_blocked() {
+    kernel.absent = {"PsSetCreateThreadNotifyRoutineEx"};
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        CHECK(device.info().features & wire::kFeatureThreadNotify);
+        Started started(5000);
+        device.held(5000);
+        Extra extra(5000);
+        CHECK(extra.returns_within(kSoonMs));  // its creator must not wait
+        CHECK(started.returns_within(kSoonMs) && started.dead_on_return);
+        const Shown shown = device.record(5000);
+        CHECK(shown.header.flags & wire::kFlagForeignThread && shown.header.decided_by == wire::kByTamper);
+    }
+    unload_driver();
+}
+
+void on_an_older_kernel_an_extra_thread_before_the_first_image_has_the_process_blocked() {
+    kernel.absent = {"PsSetCreateThreadNotifyRoutineEx"};
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        CHECK(create_process(5000, 200, kPath, u"") == STATUS_SUCCESS);
+        { Extra extra(5000); }
+        std::thread first([] { map_image(5000, {}); });
+        first.join();
+        NTSTATUS status;
+        CHECK(terminated(5000, &status) && device.record(5000).header.decided_by == wire::kByTamper);
+        exit_process(5000, 0);
+    }
+    unload_driver();
+}
+
+void on_an_older_kernel_an_extra_thread_can_be_only_marked() {
+    kernel.absent = {"PsSetCreateThreadNotifyRoutineEx"};
+    load_driver();
+    {
+        Device device;
+        device.become_controller({0, wire::kVerdictAllow, wire::kVerdictAllow});
+        Started started(5000);
+        device.held(5000);
+        { Extra extra(5000); }
+        const Shown shown = device.held(5000);  // it is asked about like any other
+        CHECK(shown.header.flags & wire::kFlagForeignThread);
+        CHECK(device.answer(wire::kAllow, shown) == wire::kResultDone);
+        CHECK(started.returns_within(kSoonMs) && !started.dead_on_return);
+    }
+    unload_driver();
+}
+
+}  // namespace scenarios
