@@ -68,13 +68,15 @@ class Scene:
     ) -> main.Gates:
         """Gates on which `script` plays, in a thread, what starts; `before` it, in none, what runs already."""
 
-        def run(command: Sequence[str], *, hold_timeout: float | None, fail: Verdict | None) -> CommandGate:
-            self.asked = {"command": list(command), "hold": hold_timeout, "fail": fail}
+        def run(
+            command: Sequence[str], *, hold_timeout: float | None, fail: Verdict | None, check_before_release: bool
+        ) -> CommandGate:
+            self.asked = {"command": list(command), "hold": hold_timeout, "fail": fail, "check": check_before_release}
             self.gate = CommandGate(script, before, status, fail)
             return self.gate
 
-        def driver(*, hold_timeout: float | None, fail: Verdict | None) -> CommandGate:
-            return run([], hold_timeout=hold_timeout, fail=fail)
+        def driver(*, hold_timeout: float | None, fail: Verdict | None, check_before_release: bool) -> CommandGate:
+            return run([], hold_timeout=hold_timeout, fail=fail, check_before_release=check_before_release)
 
         def keyboard(_: Screen) -> Keyboard | None:
             return None if keys is None else Keys(keys, self.questions)

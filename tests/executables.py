@@ -13,7 +13,7 @@ __all__ = ["executable"]
 
 HEADERS = 0x400
 CODE = b"\x31\xc0\xc3"  # xor eax, eax; ret
-TEXT, IMPORTS, RESOURCES = 0x1000, 0x2000, 0x8000
+TEXT, IMPORTS, RESOURCES, RELOCATIONS = 0x1000, 0x4000, 0x8000, 0xE000
 """Addresses of the sections."""
 SECTION_BYTES = 0x6000
 LANGUAGE, CODE_PAGE = 0x0409, 0x04B0
@@ -27,10 +27,16 @@ def executable(
     wide: bool = True,
     tail: bytes = b"",
     signature: bytes = b"",
+    code: bytes = CODE,
+    entry: int = TEXT,
+    machine: int = 0,
+    relocations: Mapping[int, Sequence[int]] | None = None,
 ) -> bytes:
     """The bytes of a file. `imports` names functions by library, by name or number; `version` are the texts of a
-    version resource; `tail` is behind the last section, and `signature` behind that, as signing would put it."""
-    sections = [(b".text", TEXT, CODE, 0x60000020)]
+    version resource; `tail` is behind the last section, and `signature` behind that, as signing would put it. `code`
+    begins at TEXT; `relocations` has, by page, the entries of a block: kind << 12 | offset; `machine`, where it is not
+    0, is another than that of the bitness."""
+    sections = [(b".text", TEXT, code, 0x60000020)]
     directories = [(0, 0)] * 16
     if imports is not None:
         data = _imports(imports, wide)
@@ -40,6 +46,10 @@ def executable(
         data = _resources(_version(version, numbers))
         sections.append((b".rsrc", RESOURCES, data, 0x40000040))
         directories[2] = (RESOURCES, len(data))
+    if relocations is not None:
+        data = b"".join(_block_of(page, entries) for page, entries in relocations.items())
+        sections.append((b".reloc", RELOCATIONS, data, 0x42000040))
+        directories[5] = (RELOCATIONS, len(data))
     body, table, at = b"", b"", HEADERS
     for name, address, data, characteristics in sections:
         padded = data.ljust((len(data) + 0x1FF) & ~0x1FF, b"\0")
@@ -49,8 +59,9 @@ def executable(
         at += len(padded)
     if signature:
         directories[4] = (at + len(tail), len(signature))
-    magic, machine, bits = (0x20B, 0x8664, "Q") if wide else (0x10B, 0x14C, "I")
-    optional = struct.pack("<HBBIIIII", magic, 1, 0, 0x200, 0, 0, TEXT, TEXT) + (b"" if wide else bytes(4))
+    magic, usual, bits = (0x20B, 0x8664, "Q") if wide else (0x10B, 0x14C, "I")
+    machine = machine or usual
+    optional = struct.pack("<HBBIIIII", magic, 1, 0, 0x200, 0, 0, entry, TEXT) + (b"" if wide else bytes(4))
     base, image_bytes = 0x140000000 if wide else 0x400000, 0x10000
     optional += struct.pack(f"<{bits}II", base, 0x1000, 0x200) + struct.pack("<6HI", 6, 0, 0, 0, 6, 0, 0)
     optional += struct.pack("<IIIHH", image_bytes, HEADERS, 0, 3, 0x8160 if wide else 0x8140)
@@ -60,6 +71,12 @@ def executable(
     dos = b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40)
     headers = (dos + b"PE\0\0" + coff + optional + table).ljust(HEADERS, b"\0")
     return headers + body + tail + signature
+
+
+def _block_of(page: int, entries: Sequence[int]) -> bytes:
+    """A block of base relocations, filled up to a multiple of 4 bytes."""
+    padded = [*entries, *[0] * (len(entries) % 2)]
+    return struct.pack(f"<II{len(padded)}H", page, 8 + 2 * len(padded), *padded)
 
 
 def _imports(imports: Mapping[str, Sequence[str | int]], wide: bool) -> bytes:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         PolicyError,
         PolicyWarning,
         Problem,
+        ProcessTampered,
         ProcmonError,
         StaleProcess,
         UnsupportedPlatform,
@@ -105,6 +106,7 @@ __all__ = [
     "ProcessFlags",
     "ProcessHelper",
     "ProcessList",
+    "ProcessTampered",
     "ProcessTree",
     "ProcmonError",
     "RuleNote",
@@ -149,7 +151,8 @@ _HOMES = {
     "errors": """
         AccessDenied AlreadyAnswered AuditError ControllerBusy DriverAlreadyInstalled DriverError DriverFileMissing
         DriverFileUnsafe DriverNotInstalled DriverNotRunning DriverNotSigned DriverRunning GateClosed NotHeld
-        PolicyError PolicyWarning Problem ProcmonError StaleProcess UnsupportedPlatform VerdictError VersionMismatch
+        PolicyError PolicyWarning Problem ProcessTampered ProcmonError StaleProcess UnsupportedPlatform VerdictError
+        VersionMismatch
     """,
     "gates.base": "Gate",
     "gates.debug": "DebugGate",

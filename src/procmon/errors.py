@@ -28,6 +28,7 @@ __all__ = [
     "PolicyError",
     "PolicyWarning",
     "Problem",
+    "ProcessTampered",
     "ProcmonError",
     "StaleProcess",
     "UnsupportedPlatform",
@@ -117,6 +118,10 @@ class StaleProcess(VerdictError):
 
 class AlreadyAnswered(VerdictError):
     """The process has had its verdict; a second one changes nothing."""
+
+
+class ProcessTampered(VerdictError):
+    """The process was not let run: the check before its release found other code in its memory, and it was blocked."""
 
 
 class NotHeld(VerdictError):

@@ -89,7 +89,7 @@ class DecidedBy(_ShortEnum):
     NO_CONTROLLER = "no controller"
     """It started while no controller was registered."""
     TAMPER = "tamper"
-    """Another process put a thread into it before it ran: the gate's ``on_tamper``."""
+    """Another process put a thread into it before it ran, or changed its memory: the gate's ``on_tamper``."""
     PICO = "pico"
     """A process of WSL 1, which cannot be held: the gate's ``on_pico``."""
 
@@ -114,6 +114,8 @@ class VerdictResult(_ShortEnum):
     """It had its verdict before."""
     NOT_HELD = "not held"
     """It runs, and was never held."""
+    TAMPERED = "tampered"
+    """It was held and is blocked, not allowed: the check before its release found other code in its memory."""
 
 
 class ProcessFlags(enum.IntFlag):
@@ -150,7 +152,7 @@ class ProcessFlags(enum.IntFlag):
     TERMINATE_FAILED = 0x800
     """It was blocked and could not be terminated yet: it stays held, and the driver tries again every second."""
     TAMPERED = 0x1000
-    """The gate found other code in its memory than its file has."""
+    """The check before its release found other code in its memory than its file has, or could not look."""
     WRITE_OPEN = 0x2000
     """Its file was open for writing when it was created, so that the file can differ from what runs."""
     DELETE_PENDING = 0x4000
@@ -352,7 +354,9 @@ class Decision:
     def __repr__(self) -> str:
         who = " ".join(["", *self.who.split()])  # on one line, whatever a rule is called
         audit = " (audit: let pass)" if self.audited else ""
-        late = f" (came too late: {self.result.value})" if self.result not in (None, VerdictResult.DONE) else ""
+        late = ""
+        if self.result not in (None, VerdictResult.DONE):
+            late = f" ({'not done' if self.result is VerdictResult.TAMPERED else 'came too late'}: {self.result.value})"
         what = f"{self.verdict.value} {self.process.pid} {self.process.image_name!r}"
         return f"<Decision {what} by {self.by.value}{who}{audit}{late}>"
 

@@ -24,7 +24,7 @@ class TestRun:
         self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main.main(["run", "--policy", str(policy), "--", "make", "-j2"], scene.gates(two, status=7)) == 7
-        assert scene.asked == {"command": ["make", "-j2"], "hold": 60.0, "fail": None}
+        assert scene.asked == {"command": ["make", "-j2"], "hold": 60.0, "fail": None, "check": False}
         out, err = capsys.readouterr()
         assert out == ""
         assert without_time(err) == [
@@ -39,6 +39,23 @@ class TestRun:
         assert "allow   1000 c:\\tools\\a.exe  /x" in lines
         assert any(re.fullmatch(r"exit    1004 c:\\games\\chess.exe  \[status 3, \d\.\d\d s\]", line) for line in lines)
         assert lines[-1] == "2 held: 2 allowed, 0 blocked"
+
+    def test_what_is_found_before_a_release_is_shown(
+        self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def tampered(gate: CommandGate) -> None:
+            gate.tamper(process := gate.start("c:/tools/a.exe"))
+            gate.verdict_of(process)
+
+        command = ["run", "--check-before-release", "--policy", str(policy), "--", "make"]
+        assert main.main(command, scene.gates(tampered)) == 0
+        assert scene.asked["check"] is True
+        lines = without_time(capsys.readouterr().err)
+        assert sorted(lines[:2]) == [
+            "allow   1000 c:\\tools\\a.exe  [default, not done]",
+            "block   1000 c:\\tools\\a.exe  [tamper]",
+        ]
+        assert lines[2] == "1 held: 0 allowed, 1 blocked; 1 with other code in their memory"
 
     def test_json_is_a_decision_a_line(self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
         main.main(["run", "--json", "--exits", "--policy", str(policy), "make"], scene.gates(two))
@@ -72,7 +89,7 @@ class TestRun:
         assert 'there is no mode "x"' in capsys.readouterr().err
 
     def test_a_command_that_is_not_there(self, capsys: pytest.CaptureFixture[str]) -> None:
-        def missing(command: Sequence[str], *, hold_timeout: float | None, fail: Verdict | None) -> CommandGate:
+        def missing(command: Sequence[str], **options: object) -> CommandGate:
             raise FileNotFoundError(2, "the system cannot find the file")
 
         assert main.main(["run", "--", "nonsense", "x"], main.Gates(run=missing)) == statuses.NOT_FOUND

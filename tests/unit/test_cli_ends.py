@@ -234,8 +234,8 @@ class TestWhatIsHeldAtTheEnd:
     def test_the_driver_gets_the_verdict(self, fail: Verdict, monkeypatch: pytest.MonkeyPatch) -> None:
         told: dict[str, object] = {}
         monkeypatch.setattr("procmon.gates.driver.DriverGate", lambda **options: told.update(options))
-        main.Gates().driver(hold_timeout=5.0, fail=fail)
-        assert told == {"hold_timeout": 5.0, "fail": fail}
+        main.Gates().driver(hold_timeout=5.0, fail=fail, check_before_release=True)
+        assert told == {"hold_timeout": 5.0, "fail": fail, "check_before_release": True}
 
     def test_but_audit_keeps_nothing_from_running(self, fail: Verdict, scene: Scene, policy: Path) -> None:
         policy.write_text(ASKING, encoding="utf-8")

@@ -20,7 +20,7 @@ DRIVER = [
     procmon.DriverRunning,
     procmon.VersionMismatch,
 ]
-VERDICT = [procmon.AlreadyAnswered, procmon.NotHeld, procmon.StaleProcess]
+VERDICT = [procmon.AlreadyAnswered, procmon.NotHeld, procmon.ProcessTampered, procmon.StaleProcess]
 
 
 def test_the_families_have_these_members() -> None:

@@ -9,7 +9,7 @@ import procmon
 from procmon import AccessDenied, DriverNotInstalled, ProcmonError, Verdict
 from procmon.cli.allow_all import AllowAll
 from procmon.cli.parser import parse
-from procmon.cli.service_commands import NAME, GuardService
+from procmon.cli.service_commands import NAME, GuardService, _arguments
 from procmon.win32 import codes, scm
 
 
@@ -132,6 +132,16 @@ def test_what_others_can_change_is_not_run_as_the_system(policy: Path, writable:
 def test_without_the_driver_it_is_refused(policy: Path) -> None:
     with pytest.raises(DriverNotInstalled, match="procmon-gate driver install"):
         service(Manager()).install([policy], [], fail=None)
+
+
+@pytest.mark.parametrize("flag", ["--audit", "--check-before-release"])
+def test_the_service_runs_with_the_flags_that_it_was_installed_with(policy: Path, flag: str) -> None:
+    for flags in ([], [flag]):
+        options = parse(["service", "install", "--policy", str(policy), "--log", "guard.jsonl", *flags])
+        arguments = _arguments(options)
+        again = parse(["service", "run", "--policy", str(policy), *arguments])
+        assert (flag in arguments) == bool(flags)
+        assert (again.audit, again.check_before_release) == (options.audit, options.check_before_release)
 
 
 def test_installed_twice_it_says_so(policy: Path) -> None:

@@ -298,11 +298,12 @@ def test_before_its_time_has_passed_a_process_stays_held() -> None:
 @pytest.mark.parametrize("fail", [procmon.ALLOW, procmon.BLOCK])
 def test_fail_says_what_is_not_given(fail: procmon.Verdict) -> None:
     gate = procmon.SimulatedGate(fail=fail)
-    assert gate.failures == {"on_timeout": fail, "on_disconnect": fail}
+    assert gate.failures == {"on_timeout": fail, "on_disconnect": fail, "on_tamper": fail}
     assert ("fail=block" in repr(gate)) == (fail is procmon.BLOCK)
     timed, held = gate.start("a.exe"), gate.start("b.exe")
     gate.time_out(timed)
     gate.close()
     assert gate.verdict_of(timed) is gate.verdict_of(held) is fail
     mixed = procmon.SimulatedGate(fail=fail, on_disconnect=procmon.BLOCK)
-    assert mixed.failures == {"on_timeout": fail, "on_disconnect": procmon.BLOCK}
+    assert mixed.failures == {"on_timeout": fail, "on_disconnect": procmon.BLOCK, "on_tamper": fail}
+    assert procmon.SimulatedGate().failures["on_tamper"] is procmon.BLOCK

@@ -19,7 +19,7 @@ from procmon.util.globs import compile_glob
 from procmon.util.paths import fold_case, lowercase
 from procmon.win32.files import system_folder
 from procmon.win32.kernel import is_wine
-from trees import SOON, drive
+from trees import SOON, drive, eventually
 
 INVALID_NAME = 123
 NOT_FOUND, NO_LIBRARY = "FileNotFoundError", "OSError"
@@ -89,6 +89,31 @@ def test_a_hard_link_is_shown_by_the_name_that_was_opened(folder: Path) -> None:
     assert process.image_name == lowercase(f"{folder}\\link.exe")
     assert not matched(process, folder / "A.exe")
     assert os.path.samefile(process.image_name, folder / "A.exe")
+
+
+def make_folder_link(link: Path, target: Path) -> None:
+    """A junction. Wine makes none, but follows the links of its host, whose programs it runs without a handle."""
+    import _winapi
+
+    if is_wine():
+        command = rf"z:\bin\ln -s {target.name} {link.name}"
+        _winapi.CreateProcess(None, command, None, None, False, 0, None, str(link.parent), subprocess.STARTUPINFO())  # type: ignore[arg-type]
+    else:
+        _winapi.CreateJunction(str(target), str(link))
+    assert eventually(lambda: (link / "A.exe").exists())
+
+
+def test_through_a_folder_link_a_rule_matches_the_path_that_is_shown(folder: Path) -> None:
+    tools, link = folder / "tools", folder / "link"
+    tools.mkdir()
+    shutil.move(folder / "A.exe", tools)
+    make_folder_link(link, tools)
+    process = record_of(link / "A.exe")
+    # Windows opens the path behind the link, and names the file by that. Wine keeps the name that it was given.
+    shown, other = (link, tools) if is_wine() else (tools, link)
+    assert process.image_name == lowercase(str(shown / "a.exe"))
+    assert matched(process, shown / "A.exe") and not matched(process, other / "A.exe")
+    assert os.path.samefile(process.image_name, tools / "A.exe")
 
 
 @pytest.mark.promise("Letters that Windows keeps apart are kept apart by records and rules", gate="DebugGate")

@@ -36,12 +36,13 @@ def tell(code: str) -> Mapping[str, Any]:
 def test_it_is_one_on_a_64_bit_windows_and_its_structures_have_the_sizes_of_the_headers() -> None:
     told = tell(
         "import ctypes\n"
-        "from procmon.win32 import debug, kernel, process, trust\n"
+        "from procmon.win32 import debug, kernel, memory, process, trust\n"
         "told['bits'], told['wow64'] = ctypes.sizeof(ctypes.c_void_p) * 8, kernel.is_wow64()\n"
-        "for each in (debug.DebugEvent, process._ListEntry, trust._TrustData):\n"
+        "for each in (debug.DebugEvent, memory._BasicInformation, process._ListEntry, trust._TrustData):\n"
         "    told[each.__name__] = ctypes.sizeof(each)\n"
     )
-    assert told == {"bits": 32, "wow64": True, "DebugEvent": 96, "_ListEntry": 80, "_TrustData": 52}
+    sizes = {"DebugEvent": 96, "_BasicInformation": 28, "_ListEntry": 80, "_TrustData": 52}
+    assert told == {"bits": 32, "wow64": True, **sizes}
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,7 @@ def test_it_is_one_on_a_64_bit_windows_and_its_structures_have_the_sizes_of_the_
         ("test_debug_gate_programs.py", "not sees_no_debugger"),
         ("test_driver_gate.py", "not rules_are_answered"),  # rules for System32: what runs there is of SysWOW64
         ("test_service.py", ""),
+        ("test_tamper.py", "DebugGate and 32"),
     ],
 )
 def test_what_passes_on_a_64_bit_python_passes_on_it(file: str, but: str) -> None:
@@ -71,6 +73,16 @@ def test_what_passes_on_a_64_bit_python_passes_on_it(file: str, but: str) -> Non
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout.splitlines()[-1]
+
+
+def test_it_refuses_to_look_into_all_processes_of_the_machine_before_their_release() -> None:
+    told = tell(
+        "try:\n"
+        "    procmon.DriverGate(check_before_release=True)\n"
+        "except procmon.UnsupportedPlatform as error:\n"
+        "    told['error'] = str(error)\n"
+    )
+    assert told == {"error": "a 32-bit Python cannot look into 64-bit processes: use a 64-bit Python"}
 
 
 @pytest.mark.parametrize("folder", ["system32", "syswow64"])

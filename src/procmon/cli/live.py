@@ -62,25 +62,29 @@ class TakesRules(Protocol):
 class RunGate(Protocol):
     """Makes the gate of ``run``."""
 
-    def __call__(self, command: Sequence[str], *, hold_timeout: float | None, fail: Verdict | None) -> RunsCommand: ...
+    def __call__(
+        self, command: Sequence[str], *, hold_timeout: float | None, fail: Verdict | None, check_before_release: bool
+    ) -> RunsCommand: ...
 
 
 class MachineGate(Protocol):
     """Makes the gate of ``guard`` and ``watch``."""
 
-    def __call__(self, *, hold_timeout: float | None, fail: Verdict | None) -> Gate: ...
+    def __call__(self, *, hold_timeout: float | None, fail: Verdict | None, check_before_release: bool) -> Gate: ...
 
 
-def _debug_gate(command: Sequence[str], *, hold_timeout: float | None, fail: Verdict | None) -> RunsCommand:
+def _debug_gate(
+    command: Sequence[str], *, hold_timeout: float | None, fail: Verdict | None, check_before_release: bool
+) -> RunsCommand:
     from ..gates.debug import DebugGate
 
-    return DebugGate.run(list(command), hold_timeout=hold_timeout, fail=fail)
+    return DebugGate.run(list(command), hold_timeout=hold_timeout, fail=fail, check_before_release=check_before_release)
 
 
-def _driver_gate(*, hold_timeout: float | None, fail: Verdict | None) -> Gate:
+def _driver_gate(*, hold_timeout: float | None, fail: Verdict | None, check_before_release: bool) -> Gate:
     from ..gates.driver import DriverGate
 
-    return DriverGate(hold_timeout=hold_timeout, fail=fail)
+    return DriverGate(hold_timeout=hold_timeout, fail=fail, check_before_release=check_before_release)
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
     results = Results() if options.tree or options.summary else None
     with _log(options) as log:
         try:
-            gate = options.gates.run(options.argv, hold_timeout=options.hold, fail=_fail(options))
+            gate = options.gates.run(options.argv, **_gate_options(options))
         except FileNotFoundError as error:
             raise CommandNotFound(_not_found(options.argv)) from error
         with closing(gate):
@@ -254,8 +258,16 @@ def _fail(options: argparse.Namespace) -> Verdict | None:
     return verdict
 
 
+def _gate_options(options: argparse.Namespace) -> dict[str, object]:
+    return {
+        "hold_timeout": options.hold,
+        "fail": _fail(options),
+        "check_before_release": options.check_before_release,
+    }
+
+
 def _machine_gate(options: argparse.Namespace) -> Gate:
-    gate: Gate = options.gates.driver(hold_timeout=options.hold, fail=_fail(options))
+    gate: Gate = options.gates.driver(**_gate_options(options))
     return gate
 
 

@@ -75,8 +75,9 @@ in brackets at the end of a line is who decided:
   [disconnect]     it was held when the controller went away
   [exempt]         never held: critical, protected, or started by procmon
   [limit]          the driver's process table was full
-  [tamper]         another process put a thread into it while it was held:
-                   blocked, unless --fail says otherwise
+  [tamper]         another process put a thread into it while it was held, or
+                   changed its memory (--check-before-release): blocked, unless
+                   --fail says otherwise
   [pico]           a process of WSL 1, which cannot be held
 What started before procmon was connected ([no controller] in a log) is counted
 in the summary, and has no line."""
@@ -149,7 +150,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_run(commands)
     _add_guard(commands)
     watch = _add(commands, "watch", "show each new process of the machine, and let it run", WATCH, LEGEND)
-    watch.set_defaults(policy=[], audit=False, hold=HOLD_S, fail=None, tree=False, summary=False)
+    watch.set_defaults(policy=[], audit=False, hold=HOLD_S, fail=Verdict.ALLOW, tree=False, summary=False)
+    _add_check(watch, "and say so where it is not")
     _add_output(watch)
     _add(commands, "ps", "list the running processes")
     _add(commands, "tree", "draw the running processes, each below its parent")
@@ -286,6 +288,12 @@ def _add_deciding(parser: "Parser", policy: str) -> None:
         " at the end (default: allow)"
     )
     parser.add_argument("--fail", metavar="VERDICT", type=_verdict, help=text)
+    _add_check(parser, "and block it where it is not, unless --fail allow")
+
+
+def _add_check(parser: "Parser", otherwise: str) -> None:
+    text = f"look before a process runs whether its memory is that of its file, {otherwise}"
+    parser.add_argument("--check-before-release", action="store_true", help=text)
 
 
 def _add_answers(parser: "Parser") -> None:

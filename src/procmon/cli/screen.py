@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TextIO
 
 from ..policy.rules import verdict_word
-from ..records import DecidedBy, Decision, ProcessHelper
+from ..records import DecidedBy, Decision, ProcessHelper, VerdictResult
 from ..util.printable import printable
 from ..win32.console import enable_escape_sequences, is_console
 from .text import arguments_of, cut, fit, width, wrap
@@ -142,6 +142,8 @@ def decision_line(decision: Decision, screen: Screen) -> str:
         who = "you"
     elif decision.by is DecidedBy.DEFAULT and not screen.show_default:
         who = ""
+    if decision.result is VerdictResult.TAMPERED:  # a line of the gate's own follows, or is above
+        who = f"{who}, not done".lstrip(", ")
     line = _line(decision.at, colour, verdict, decision.process, who, screen)
     message = decision.note.message if decision.note is not None and verdict == "block" else ""
     margin = width(_head(decision.at, colour, verdict, decision.process, screen)[0])

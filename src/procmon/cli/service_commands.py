@@ -227,7 +227,8 @@ def _arguments(options: argparse.Namespace) -> list[str]:
     arguments = ["--log", str(log), "--log-format", options.log_format, "--hold", str(options.hold or 0)]
     if options.fail is not None:
         arguments += ["--fail", options.fail.value]
-    return arguments + [f"--{flag}" for flag in ("audit",) if getattr(options, flag)]
+    flags = ("audit", "check-before-release")
+    return arguments + [f"--{flag}" for flag in flags if getattr(options, flag.replace("-", "_"))]
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -150,6 +150,8 @@ class Session:
         if self._would:
             blocked, asked = self._would[Verdict.BLOCK], self._would[Verdict.DEFER]
             parts.append(f"{blocked:,} would have been blocked, {asked:,} asked about")
+        if counts.tampered:
+            parts.append(f"{counts.tampered:,} with other code in their memory")
         if counts.stale:
             parts.append(f"{counts.stale:,} gone before a verdict")
         if counts.pending:

@@ -25,6 +25,7 @@ from ..win32.codes import ERROR_NOT_SUPPORTED, code_of
 from ..win32.translate import ATTACH, translated
 from .base import AnswersHeard, describe_failures, resolve_failures
 from .debug_loop import DebugLoop
+from .release_check import ReleaseCheck
 
 if TYPE_CHECKING:
     import subprocess
@@ -61,6 +62,7 @@ class DebugGate(AnswersHeard):
     if TYPE_CHECKING:  # set by the class methods that make one
         _loop: DebugLoop
         _failures: dict[str, Verdict]
+        _check: ReleaseCheck | None
         _name: str
         _closed: bool
         _finalizer: "weakref.finalize[..., DebugGate]"
@@ -75,6 +77,7 @@ class DebugGate(AnswersHeard):
         gate = cls.__new__(cls)
         gate._loop = loop
         gate._failures = failures
+        gate._check = ReleaseCheck(failures["on_tamper"]) if "on_tamper" in failures else None
         gate._name = name
         gate._closed = False
         gate.popen = popen
@@ -92,6 +95,8 @@ class DebugGate(AnswersHeard):
         fail: Verdict | None = None,
         on_timeout: Verdict | None = None,
         on_disconnect: Verdict | None = None,
+        on_tamper: Verdict | None = None,
+        check_before_release: bool = False,
         **popen_options: object,
     ) -> Self:
         """Start a command and hold each process of its tree, whatever its depth.
@@ -99,7 +104,9 @@ class DebugGate(AnswersHeard):
         `popen_options` are those of `subprocess.Popen` (stdin, stdout, cwd, env, text...). `include_first` False lets
         the command itself pass. After `hold_timeout` seconds a held process gets `on_timeout`; None: never. What is
         held when the gate is closed gets `on_disconnect`. What of these is not given is as `fail` says: ALLOW unless
-        that is given. Should Python be killed, what was held runs.
+        that is given. Should Python be killed, what was held runs. With `check_before_release` an allowed process is
+        looked into first; where its memory is not that of its file it gets `on_tamper` (BLOCK unless that, or `fail`,
+        is given) and comes once more with the flag TAMPERED.
 
         With ``stdout=subprocess.PIPE`` read the pipe while the command runs, as `communicate` does: a command that has
         filled its pipe waits, and waiting for the command first is a deadlock.
@@ -113,9 +120,11 @@ class DebugGate(AnswersHeard):
         Raises: UnsupportedPlatform off Windows; what `subprocess.Popen` raises (FileNotFoundError...); ValueError.
         """
         check_seconds("hold_timeout", hold_timeout)
-        failures = resolve_failures(fail, on_timeout=on_timeout, on_disconnect=on_disconnect)
+        tamper = {"on_tamper": on_tamper} if check_before_release else {}
+        failures = resolve_failures(fail, on_timeout=on_timeout, on_disconnect=on_disconnect, **tamper)
         _check_windows()
-        loop = DebugLoop(hold_timeout, *failures.values(), include_first=include_first)
+        ends = failures["on_timeout"], failures["on_disconnect"]
+        loop = DebugLoop(hold_timeout, *ends, include_first=include_first)
         options = cast(dict[str, Any], popen_options)
         flags = int(options.pop("creationflags", 0)) | debug.DEBUG_PROCESS
         import subprocess  # here, since `import procmon` needs none of it
@@ -139,6 +148,8 @@ class DebugGate(AnswersHeard):
         fail: Verdict | None = None,
         on_timeout: Verdict | None = None,
         on_disconnect: Verdict | None = None,
+        on_tamper: Verdict | None = None,
+        check_before_release: bool = False,
     ) -> Self:
         """Hold each process that a running process starts from now on, and that these start. It is not held itself.
 
@@ -149,9 +160,10 @@ class DebugGate(AnswersHeard):
         """
         _check_attachable(pid)
         check_seconds("hold_timeout", hold_timeout)
-        failures = resolve_failures(fail, on_timeout=on_timeout, on_disconnect=on_disconnect)
+        tamper = {"on_tamper": on_tamper} if check_before_release else {}
+        failures = resolve_failures(fail, on_timeout=on_timeout, on_disconnect=on_disconnect, **tamper)
         _check_windows()
-        loop = DebugLoop(hold_timeout, *failures.values(), attached_pid=pid)
+        loop = DebugLoop(hold_timeout, failures["on_timeout"], failures["on_disconnect"], attached_pid=pid)
         with translated(ATTACH, pid=pid):
             with kernel.open_process(pid) as opened:
                 image = win32_process.image_path(opened)
@@ -183,7 +195,7 @@ class DebugGate(AnswersHeard):
 
     @property
     def failures(self) -> Mapping[str, Verdict]:
-        """What it decides where it gets no answer: ``on_timeout``, ``on_disconnect``."""
+        """What it decides where it gets no answer: ``on_timeout``, ``on_disconnect``; ``on_tamper`` where it looks."""
         return MappingProxyType(self._failures)
 
     @property
@@ -223,7 +235,7 @@ class DebugGate(AnswersHeard):
         return self._loop.snapshot()
 
     def allow(self, *processes: ProcessHelper) -> list[VerdictResult]:
-        """Let them run; one answer for each, in order.
+        """Let them run; one answer for each, in order: TAMPERED where `check_before_release` has one blocked.
 
         Raises: GateClosed.
         """
@@ -290,7 +302,11 @@ class DebugGate(AnswersHeard):
         for process in processes:
             check_process("process", process)
         self._check_open()
-        return self._tell(processes, verdict, self._loop.answer(processes, verdict))
+        if self._check is None or verdict is Verdict.BLOCK:
+            results = self._loop.answer(processes, verdict)
+        else:
+            results, _ = self._check.release(processes, self._loop.answer)
+        return self._tell(processes, verdict, results)
 
     def _check_open(self) -> None:
         if self._closed:

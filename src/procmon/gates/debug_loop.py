@@ -196,14 +196,16 @@ class DebugLoop:
         with self._state:
             return [process.current() for process in self._living.values()]
 
-    def answer(self, processes: Iterable[ProcessHelper], verdict: Verdict) -> list[VerdictResult]:
+    def answer(
+        self, processes: Iterable[ProcessHelper], verdict: Verdict, tampered: bool = False
+    ) -> list[VerdictResult]:
         with self._state:
-            answers = [self._answer_one(process, verdict) for process in processes]
+            answers = [self._answer_one(process, verdict, tampered) for process in processes]
             if self._answers:
                 self._ring()
             return answers
 
-    def _answer_one(self, asked: ProcessHelper, verdict: Verdict) -> VerdictResult:
+    def _answer_one(self, asked: ProcessHelper, verdict: Verdict, tampered: bool) -> VerdictResult:
         process = self._living.get(asked.pid)
         known = process.record if process is not None else self._gone.get(asked.pid)
         if known is None:
@@ -216,7 +218,10 @@ class DebugLoop:
             return VerdictResult.UNKNOWN
         if not known.paused:
             return VerdictResult.NOT_HELD
-        self._decide(process, verdict, DecidedBy.CONTROLLER)
+        if tampered:
+            self._decide(process, verdict, DecidedBy.TAMPER, ProcessFlags.TAMPERED)
+        else:
+            self._decide(process, verdict, DecidedBy.CONTROLLER)
         return VerdictResult.DONE
 
     def terminate(self, asked: ProcessHelper) -> None:
@@ -232,9 +237,10 @@ class DebugLoop:
         if self._port is not None and not self.finished:
             self._port.wake()
 
-    def _decide(self, process: _Process, verdict: Verdict, by: DecidedBy) -> None:
+    def _decide(self, process: _Process, verdict: Verdict, by: DecidedBy, fact: ProcessFlags = ProcessFlags(0)) -> None:
         """Note the verdict for the thread to carry out, and for the records: one not yet fetched is given with it."""
-        waiting, decided = process.record, replace(process.record, paused=False, verdict=verdict, decided_by=by)
+        waiting, flags = process.record, process.record.flags | fact
+        decided = replace(waiting, paused=False, verdict=verdict, decided_by=by, flags=flags)
         process.record = decided
         self._answers.append(process)
         for index, record in enumerate(self._news):

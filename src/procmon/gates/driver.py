@@ -1,6 +1,8 @@
 r"""The gate of the whole machine: every new process, held by the driver behind ``\\.\ProcMonGate``."""
 
+import sys
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -10,15 +12,17 @@ from typing import Protocol, Self
 from ..driver import protocol
 from ..driver.info import DEVICE, INFO_BYTES, DriverInfo, foreign_driver, open_device
 from ..driver.volumes import with_drive_letter
-from ..errors import DriverNotRunning, GateClosed, ProcmonError, VersionMismatch
-from ..records import ProcessFlags, ProcessHelper, Verdict, VerdictResult
+from ..errors import DriverNotRunning, GateClosed, ProcmonError, UnsupportedPlatform, VersionMismatch
+from ..records import DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from ..system.terminate import terminate
 from ..util.arguments import check_process, check_seconds
 from ..util.log import logger
 from ..util.threads import run_in_thread
+from ..win32 import kernel
 from ..win32.device import Connection
 from ..win32.translate import REGISTER, REQUEST, translate, translated
 from .base import AnswersHeard, describe_failures, resolve_failures
+from .release_check import ReleaseCheck
 
 __all__ = ["DriverConnection", "DriverGate"]
 
@@ -51,12 +55,15 @@ class DriverGate(AnswersHeard):
     `on_disconnect`: what held processes get when this gate is closed or its program ends, however it ends.
     `on_limit`: for a process that the driver cannot record or name, because memory has run out or its table is full.
     `on_tamper`: for a process into which another one put a thread before it ran, where that thread cannot be held
-    (before Windows 10). ALLOW only marks it: it is held and asked about like any other.
+    (before Windows 10); ALLOW only marks it: it is held and asked about like any other. And for what
+    `check_before_release` finds.
     `on_pico`: for the creation of WSL 1 processes, which cannot be held.
     `fail`: ALLOW or BLOCK for each of these that is not given. Where it is not given either, they are ALLOW, but
     `on_tamper` is BLOCK.
     `exempt_descendants`: what this program starts, at any depth, is never held, so that it cannot wait for itself.
     `report_exits`: `fetch` gives each process once more when it has gone.
+    `check_before_release`: `allow` first looks into each process. One whose memory is not that of its file, or that
+    cannot be looked into, gets `on_tamper` instead, and comes once more with the flag TAMPERED.
     `device`: the device's path, or a `DriverConnection`.
 
     Raises: DriverNotInstalled, DriverNotRunning, AccessDenied when not elevated, ControllerBusy (with the pid of who
@@ -88,8 +95,11 @@ class DriverGate(AnswersHeard):
         on_pico: Verdict | None = None,
         exempt_descendants: bool = True,
         report_exits: bool = True,
+        check_before_release: bool = False,
     ) -> None:
         _check_device(device)
+        if check_before_release and sys.platform == "win32" and kernel.is_wow64():
+            raise UnsupportedPlatform("a 32-bit Python cannot look into 64-bit processes: use a 64-bit Python")
         self._failures = failures = resolve_failures(
             fail,
             on_timeout=on_timeout,
@@ -109,6 +119,8 @@ class DriverGate(AnswersHeard):
             flags=protocol.EXEMPT_DESCENDANTS * exempt_descendants | protocol.REPORT_EXITS * report_exits,
         )
         self._connection: DriverConnection = open_device(Connection, device) if isinstance(device, str) else device
+        self._check = ReleaseCheck(failures["on_tamper"]) if check_before_release else None
+        self._tampered: deque[ProcessHelper] = deque()  # to be given once more
         self._closed = False
         self._lost: ProcmonError | None = None
         self._buffer_bytes = _FIRST_BUFFER
@@ -185,12 +197,13 @@ class DriverGate(AnswersHeard):
             try:
                 reply = self._records(protocol.FETCH)
             except ProcmonError:
-                if processes:
-                    return processes  # the driver has counted them as given; the next call raises, or goes on
+                if processes or self._tampered:
+                    break  # the driver has counted them as given; the next call raises, or goes on
                 raise
-            processes.extend(map(self._named, reply.processes))
+            processes.extend(map(self._finished, reply.processes))
             if not reply.needed_bytes:
-                return processes
+                break
+        return [*self._take_tampered(processes), *processes] if self._tampered else processes
 
     def snapshot(self) -> list[ProcessHelper]:
         """All processes that the driver knows of, those from before it too; marks nothing.
@@ -201,7 +214,7 @@ class DriverGate(AnswersHeard):
         after_key = 0
         while True:
             reply = self._records(protocol.LIST, protocol.encode_list(after_key))
-            processes.extend(map(self._named, reply.processes))
+            processes.extend(map(self._finished, reply.processes))
             after_key = reply.next_key
             if not after_key:
                 return processes
@@ -209,9 +222,21 @@ class DriverGate(AnswersHeard):
     def allow(self, *processes: ProcessHelper) -> list[VerdictResult]:
         """Let them run. One answer for each, in order; a late or wrong verdict reaches no other process.
 
+        With `check_before_release` one in which something was found is TAMPERED, and blocked, unless `on_tamper` is
+        ALLOW. The look takes some seconds at most, whatever the process does.
+
         Raises: GateClosed.
         """
-        return self._tell(processes, Verdict.ALLOW, self._answer(protocol.ALLOW, processes))
+        check = self._check
+        if check is None or self.ended:
+            return self._tell(processes, Verdict.ALLOW, self._answer(protocol.ALLOW, processes))
+        for process in processes:
+            check_process("process", process)
+        results, noted = check.release(processes, self._answer_checked)
+        if noted:
+            self._tampered.extend(noted)
+            self.wake()
+        return self._tell(processes, Verdict.ALLOW, results)
 
     def block(self, *processes: ProcessHelper) -> list[VerdictResult]:
         """End them before their first instruction, with exit status 0xC0000364. Otherwise like `allow`."""
@@ -256,6 +281,16 @@ class DriverGate(AnswersHeard):
 
     # ------------------------------------------------------------------------------------------------------ inside
 
+    def _take_tampered(self, fetched: list[ProcessHelper]) -> list[ProcessHelper]:
+        """What the check has found since the last fetch; not what was answered before it was fetched at all, whose
+        first record, which the driver has just given, tells it."""
+        told = {record.identity for record in fetched if record.decided_by is DecidedBy.TAMPER and not record.exited}
+        again = []
+        while self._tampered:
+            if (record := self._tampered.popleft()).identity not in told:
+                again.append(record)
+        return again
+
     def _request(self, code: int, data: bytes = b"", reply_bytes: int = 0) -> bytes:
         if self._lost is not None:
             raise GateClosed(str(self._lost)) from self._lost
@@ -286,8 +321,11 @@ class DriverGate(AnswersHeard):
                 return reply
             self._buffer_bytes = max(2 * self._buffer_bytes, protocol.RECORDS_HEADER.size + reply.needed_bytes)
 
-    def _named(self, process: ProcessHelper) -> ProcessHelper:
-        """A volume that was mounted after REGISTER has its letter; the driver then learns it, too."""
+    def _finished(self, process: ProcessHelper) -> ProcessHelper:
+        """The record as it leaves the gate. A volume that was mounted after REGISTER has its letter, and the driver
+        then learns it, too."""
+        if self._check is not None:
+            process = self._check.mark(process)
         if ProcessFlags.NAME_NATIVE not in process.flags or not process.native_name:
             return process
         named = with_drive_letter(process)
@@ -310,6 +348,9 @@ class DriverGate(AnswersHeard):
         if not processes and self.ended:
             self._request(code)  # raises, as it does with processes
         return answers
+
+    def _answer_checked(self, processes: list[ProcessHelper], verdict: Verdict, tampered: bool) -> list[VerdictResult]:
+        return self._answer(protocol.BLOCK if verdict is Verdict.BLOCK else protocol.ALLOW, tuple(processes))
 
     def _look_for_driver(self) -> None:
         """Notice a driver that was stopped without a word; but not at each of many short waits."""

@@ -28,8 +28,8 @@ class SimulatedGate(AnswersHeard):
     r"""A gate for tests: its methods start and end processes that do not exist, and cause faults.
 
     Pids go from 1000 up in steps of 4. After `hold_timeout` seconds a held process gets `on_timeout`; None: never.
-    `on_disconnect` is the verdict for what is still held when the gate is closed. `fail` is the verdict for each of the
-    two that is not given; it is ALLOW by default.
+    `on_disconnect` is the verdict for what is still held when the gate is closed, `on_tamper` that for what `tamper`
+    names. `fail` is the verdict for each of these that is not given; without it they are ALLOW, but `on_tamper` BLOCK.
 
     >>> import procmon
     >>> gate = procmon.SimulatedGate()
@@ -48,16 +48,19 @@ class SimulatedGate(AnswersHeard):
         fail: Verdict | None = None,
         on_timeout: Verdict | None = None,
         on_disconnect: Verdict | None = None,
+        on_tamper: Verdict | None = None,
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"a SimulatedGate takes a name to show, a text; not {name!r}; start() puts processes in")
-        self._failures = resolve_failures(fail, on_timeout=on_timeout, on_disconnect=on_disconnect)
+        failures = {"on_timeout": on_timeout, "on_disconnect": on_disconnect, "on_tamper": on_tamper}
+        self._failures = resolve_failures(fail, **failures)
         self._hold_timeout = check_seconds("hold_timeout", hold_timeout)
         self._name = name
         self._deadlines: dict[tuple[int, int], float] = {}  # of what is held, on the monotonic clock, the next first
         self._state = threading.Condition()
         self._processes: dict[int, ProcessHelper] = {}  # by pid: the latest of each, exited ones too
         self._verdicts: dict[tuple[int, int], Verdict] = {}
+        self._tampered: set[tuple[int, int]] = set()
         self._records: deque[ProcessHelper] = deque()  # not yet fetched
         self._faults: deque[Exception] = deque()
         self._next_pid = 1000
@@ -210,6 +213,22 @@ class SimulatedGate(AnswersHeard):
             if not held.paused:
                 raise ValueError(f"{held!r} is not held, so no timeout can pass for it")
             self._decide(held, verdict or self._failures["on_timeout"], DecidedBy.GATE_TIMEOUT)
+
+    def tamper(self, process: ProcessHelper | int) -> None:
+        """Let `allow` find other code in a held process, as a gate does that checks before a release.
+
+        >>> import procmon
+        >>> gate = procmon.SimulatedGate()
+        >>> gate.tamper(process := gate.start("a.exe"))
+        >>> gate.allow(process)
+        [<VerdictResult.TAMPERED>]
+        >>> gate.verdict_of(process)
+        <Verdict.BLOCK>
+
+        Raises: StaleProcess when it has gone.
+        """
+        with self._state:
+            self._tampered.add(self._living(process).identity)
 
     def fail(self, error: Exception) -> None:
         """Let the next `fetch` raise `error`, as a driver does that was stopped under the monitor.
@@ -443,10 +462,12 @@ class SimulatedGate(AnswersHeard):
             return VerdictResult.STALE
         if current.verdict is not None:
             return VerdictResult.ANSWERED if current.decided_by is not DecidedBy.EXEMPT else VerdictResult.NOT_HELD
-        if current.exited:
-            return VerdictResult.UNKNOWN
         if not current.paused:
-            return VerdictResult.NOT_HELD
+            return VerdictResult.UNKNOWN if current.exited else VerdictResult.NOT_HELD
+        if verdict is Verdict.ALLOW and current.identity in self._tampered:
+            verdict, flags = self._failures["on_tamper"], current.flags | ProcessFlags.TAMPERED
+            self._decide(replace(current, flags=flags), verdict, DecidedBy.TAMPER)
+            return VerdictResult.TAMPERED if verdict is Verdict.BLOCK else VerdictResult.DONE
         self._decide(current, verdict, DecidedBy.CONTROLLER)
         return VerdictResult.DONE
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from logging import ERROR
 
-from ..errors import AlreadyAnswered, GateClosed, NotHeld, StaleProcess
+from ..errors import AlreadyAnswered, GateClosed, NotHeld, ProcessTampered, StaleProcess
 from ..gates.base import Gate
 from ..records import DecidedBy, Decision, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from ..util.log import log
@@ -123,6 +123,7 @@ class HoldTable:
     def _note_the_gates(self, record: ProcessHelper, verdict: Verdict, case: Case | None, now: float) -> None:
         held_for = 0.0
         self.counts["gate_decided"] += 1
+        self.counts["tampered"] += ProcessFlags.TAMPERED in record.flags
         ruling = Ruling(verdict, record.decided_by or DecidedBy.NO_CONTROLLER)
         if case is not None and case.ruling is None:
             self._drop(case, ruling)
@@ -272,11 +273,12 @@ class HoldTable:
         for case in cases:
             case.subscriptions = ()  # the history keeps no callback alive
             case.result = results.get(case)
-            if case.result is not VerdictResult.DONE or case.ruling is None:
+            tampered = case.result is VerdictResult.TAMPERED
+            if (case.result is not VerdictResult.DONE and not tampered) or case.ruling is None:
                 self.counts["stale"] += 1
                 continue
-            self._keep_decider(case.identity, case.ruling.by)
-            self.counts["blocked" if case.ruling.blocks else "allowed"] += 1
+            self._keep_decider(case.identity, DecidedBy.TAMPER if tampered else case.ruling.by)
+            self.counts["blocked" if case.ruling.blocks or tampered else "allowed"] += 1
             if case.held_for > self.longest_hold:
                 self.longest_hold = case.held_for
         self._keep(cases)
@@ -295,7 +297,7 @@ class HoldTable:
     def answer_by_hand(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:
         """Send the user's verdict.
 
-        Raises: StaleProcess, NotHeld, AlreadyAnswered, GateClosed, or whatever the gate raises.
+        Raises: StaleProcess, NotHeld, AlreadyAnswered, ProcessTampered, GateClosed, or whatever the gate raises.
         """
         decision = self._answer_by_hand(process, verdict)
         known = decision.process
@@ -309,6 +311,9 @@ class HoldTable:
                 raise StaleProcess(text, known)
             case VerdictResult.NOT_HELD:
                 raise NotHeld(f"{known!r} is not held, it runs; `sweep` can end running processes", known)
+            case VerdictResult.TAMPERED:
+                text = f"{known!r} was blocked, not allowed: the log has what was found in its memory (on_tamper)"
+                raise ProcessTampered(text, known)
             case _:
                 first = self.describe_verdict(known) or "longer ago than the history goes back, or beside this monitor"
                 raise AlreadyAnswered(f"{known!r} has had its verdict: {first}; a second one changes nothing", known)

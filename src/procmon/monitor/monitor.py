@@ -28,7 +28,7 @@ from .workers import Options
 
 __all__ = ["Monitor"]
 
-FAULT_COUNTS = ("callback_errors", "deadlines", "audit_errors", "audit_dropped")
+FAULT_COUNTS = ("callback_errors", "deadlines", "tampered", "audit_errors", "audit_dropped")
 """Counts that a repr shows when they are not 0."""
 
 
@@ -363,7 +363,8 @@ class Monitor:
         ...     monitor.allow(process)
         <Decision allow 1000 'a.exe' by user>
 
-        Raises: StaleProcess when it has gone, AlreadyAnswered, NotHeld, GateClosed.
+        Raises: StaleProcess when it has gone, AlreadyAnswered, NotHeld, GateClosed; ProcessTampered when the gate has
+        blocked it, because it found other code in its memory.
         """
         check_process_or_pid("process", process)
         return run_in_thread(self._engine.holds.answer_by_hand, process, Verdict.ALLOW)

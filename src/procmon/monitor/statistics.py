@@ -44,6 +44,8 @@ class Statistics:
     """Held, but the verdict came too late: the process had gone or had been answered."""
     terminate_failed: int = 0
     """Blocked processes that could not be terminated within a second; the gate holds them and tries again."""
+    tampered: int = 0
+    """Processes in whose memory the check before their release found other code; they are among `gate_decided`."""
     audit_errors: int = 0
     """Decisions that a sink could not write; their verdicts stand."""
     audit_dropped: int = 0

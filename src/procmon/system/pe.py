@@ -1,4 +1,4 @@
-"""The contents of a portable executable (.exe): version resource, imports, exports, the bytes that a signature covers.
+"""The contents of a portable executable (.exe): version resource, imports, exports, code, the bytes that are signed.
 
 Pure and bounded: it reads files on every system, checks every offset against the file, and follows no loops, so a
 malicious file causes a ValueError at most.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from struct import Struct, error
 from typing import BinaryIO, NamedTuple
 
-__all__ = ["PortableExecutable", "VersionInfo"]
+__all__ = ["EntryCode", "PortableExecutable", "VersionInfo"]
 
 _MAX_RESOURCE_ENTRIES = 4096
 _MAX_IMPORTED_LIBRARIES = 4096
@@ -21,11 +21,17 @@ _MAX_IMPORTS = 65_536
 _MAX_EXPORTS = 65_536
 _MAX_NAME_BYTES = 4096
 _MAX_VERSION_BYTES = 1 << 20
+_MAX_RELOCATION_BYTES = 1 << 24
 _CHUNK_BYTES = 1 << 20
 
 _EXPORT_DIRECTORY, _IMPORT_DIRECTORY, _RESOURCE_DIRECTORY, _SECURITY_DIRECTORY = 0, 1, 2, 4
+_RELOCATION_DIRECTORY = 5
 _RT_VERSION = 16
 _FIXED_SIGNATURE = 0xFEEF04BD
+_PAGE_BYTES = 4096
+_ARM64 = 0xAA64
+_RELOCATED_BYTES = {3: 4, 10: 8}
+"""By kind of a base relocation: IMAGE_REL_BASED_HIGHLOW and _DIR64, all that x86 and x64 have."""
 _LIBRARY_ENDINGS = (".dll", ".ocx", ".sys")
 
 _U16, _U32, _U64, _PAIR = Struct("<H"), Struct("<I"), Struct("<Q"), Struct("<II")
@@ -49,11 +55,20 @@ class VersionInfo:
     """The text FileVersion; where that is missing, the four numbers of the fixed part: ``10.0.19041.1``."""
 
 
+class EntryCode(NamedTuple):
+    """The code around an entry point, as it is in memory before it runs."""
+
+    address: int
+    """Of the first byte, relative to the base of the image."""
+    code: bytes
+
+
 class _Section(NamedTuple):
     address: int
     size: int
     offset: int
     bytes_in_file: int
+    bytes_in_memory: int
 
 
 class PortableExecutable:
@@ -73,12 +88,16 @@ class PortableExecutable:
         at = self._unpack(_U32, 0x3C)[0]
         if self._read(at, 4) != b"PE\0\0":
             raise ValueError("it is no portable executable: it has no PE header")
-        _, sections, _, _, _, optional_bytes, _ = self._unpack(_COFF, at + 4)
+        self._machine, sections, _, _, _, optional_bytes, _ = self._unpack(_COFF, at + 4)
         optional = at + 4 + _COFF.size
         magic = self._unpack(_U16, optional)[0]
         if magic not in (0x10B, 0x20B):
             raise ValueError(f"it is no portable executable: its optional header is of the unknown kind 0x{magic:x}")
         self._wide = magic == 0x20B
+        self.entry = self._unpack(_U32, optional + 16)[0]
+        """Where it begins to run, relative to its base; 0 where it has no code of its own."""
+        self._base = self._unpack(_U64, optional + 24)[0] if self._wide else self._unpack(_U32, optional + 28)[0]
+        self._alignment = self._unpack(_U32, optional + 32)[0]
         self._checksum_at = optional + 64
         self._headers_bytes = self._unpack(_U32, optional + 60)[0]
         count_at = optional + (108 if self._wide else 92)
@@ -90,7 +109,9 @@ class PortableExecutable:
         for index in range(sections):
             size, address, bytes_in_file, offset = self._unpack(_SECTION, table + _SECTION.size * index)
             # The loader rounds the offset down to a sector of 512 bytes.
-            self._sections.append(_Section(address, max(size, bytes_in_file), offset & ~0x1FF, bytes_in_file))
+            mapped = (size or bytes_in_file) + _PAGE_BYTES - 1 & -_PAGE_BYTES
+            whole = max(size, bytes_in_file)
+            self._sections.append(_Section(address, whole, offset & ~0x1FF, bytes_in_file, mapped))
 
     # ------------------------------------------------------------------------------------------------- version
 
@@ -180,6 +201,59 @@ class PortableExecutable:
                 ordinal = self._unpack(_U16, self._offset(ordinals + 2 * index))[0]
                 return self._unpack(_U32, self._offset(functions + 4 * ordinal))[0]
         return None
+
+    # ---------------------------------------------------------------------------------------------------- code
+
+    def code_at_entry(self, base: int, pages: int = 2) -> EntryCode | None:
+        """What is in memory when it is loaded at `base` and has not run: so many pages from that of its entry point on,
+        as far as the file has code there.
+
+        None where that cannot be told: it has no entry point, it is mapped in one piece, or it is for arm64, where
+        Windows may turn the code into that of another architecture as it maps it.
+        """
+        first = self.entry & -_PAGE_BYTES
+        section = next((one for one in self._sections if one.address <= self.entry < one.address + one.size), None)
+        if not self.entry or section is None or self._alignment < _PAGE_BYTES or self._machine == _ARM64:
+            return None
+        first = max(first, section.address)
+        end = section.address + min(section.bytes_in_file, section.bytes_in_memory)
+        size = min(first + pages * _PAGE_BYTES, end) - first
+        if size <= 0:
+            return None
+        code = bytearray(self._read(section.offset + first - section.address, size))
+        self._relocate(code, first, base - self._base)
+        return EntryCode(first, bytes(code))
+
+    def _relocate(self, code: bytearray, address: int, distance: int) -> None:
+        """Add the distance between where it is and where it wanted to be to each address that the code holds."""
+        for at, width in self._relocations(address, len(code)) if distance else ():
+            within = range(max(0, at), min(at + width, len(code)))
+            if len(within) < width:  # it reaches beyond: what is beyond is read, so that the sum is right
+                whole = self._read(self._offset(address + at), width)
+            else:
+                whole = bytes(code[at : at + width])
+            moved = (int.from_bytes(whole, "little") + distance) % (1 << 8 * width)
+            new = moved.to_bytes(width, "little")
+            for index in within:
+                code[index] = new[index - at]
+
+    def _relocations(self, address: int, size: int) -> Iterator[tuple[int, int]]:
+        """Where an address begins, relative to `address`, and its bytes: those of which a byte lies in the range."""
+        table, table_bytes = self._directory(_RELOCATION_DIRECTORY)
+        data = self._read(self._offset(table), min(table_bytes, _MAX_RELOCATION_BYTES)) if table_bytes else b""
+        at = 0
+        while at + _PAIR.size <= len(data):
+            page, block_bytes = _PAIR.unpack_from(data, at)
+            if block_bytes < _PAIR.size:
+                return
+            if address - 2 * _PAGE_BYTES < page < address + size:
+                for entry_at in range(at + _PAIR.size, min(at + block_bytes, len(data) - 1), _U16.size):
+                    (entry,) = _U16.unpack_from(data, entry_at)
+                    width = _RELOCATED_BYTES.get(entry >> 12, 0)
+                    begin = page + (entry & 0xFFF) - address
+                    if width and -width < begin < size:
+                        yield begin, width
+            at += block_bytes
 
     # ------------------------------------------------------------------------------------------------- the hash
 

@@ -49,7 +49,7 @@ class _BasicInformation(ctypes.Structure):
         ("base", ctypes.c_size_t),
         ("allocation_base", ctypes.c_size_t),
         ("allocation_protection", DWORD),
-        ("partition", ctypes.c_uint16),
+        *([("partition", ctypes.c_uint16)] if ctypes.sizeof(ctypes.c_void_p) == 8 else []),
         ("size", ctypes.c_size_t),
         ("state", DWORD),
         ("protection", DWORD),

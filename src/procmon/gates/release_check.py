@@ -1,0 +1,117 @@
+"""The check before a release: a gate looks into what it is about to let run, and holds no one up for long.
+
+To read the memory of a process, or its file, can take as long as who made them likes: pages and files come from a
+share whose server does not answer. So helper threads look, the gate waits for a while, and a process that was not
+looked into by then counts as one that cannot be looked into. The thread that hangs ends when its read does.
+"""
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ..records import DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
+from ..system.tamper import find_tampering
+from ..util.log import logger
+from ..util.threads import submit
+
+__all__ = ["ReleaseCheck"]
+
+TIMEOUT_S = 3.0
+"""How long one call waits; and `MORE_S` for each process of it. A look takes a millisecond or two."""
+MORE_S = 0.1
+
+_THREADS = 4  # so that one that hangs delays no other of the same call
+_REMEMBERED = 1024
+
+Identity = tuple[int, int]
+
+Answer = Callable[[list[ProcessHelper], Verdict, bool], list[VerdictResult]]
+"""Carries out a verdict for processes; True: because something was found in them. One result for each, in order."""
+
+
+class ReleaseCheck:
+    """Finds the processes whose memory is not that of their file, and knows them again. Thread-safe.
+
+    `look` says of one process what is wrong, in words, or "". Whatever it raises counts as wrong, too: who wants to
+    hide can make it raise.
+    """
+
+    def __init__(self, on_tamper: Verdict, look: Callable[[ProcessHelper], str] = find_tampering) -> None:
+        self._on_tamper = on_tamper
+        self._look = look
+        self._noted: OrderedDict[Identity, ProcessHelper] = OrderedDict()
+
+    def release(
+        self, processes: Sequence[ProcessHelper], answer: Answer
+    ) -> tuple[list[VerdictResult], list[ProcessHelper]]:
+        """Allow those about which nothing is wrong; the others get `on_tamper`, before them.
+
+        Returns one result for each, in order, and the records, as they are now, of those that got `on_tamper`.
+        """
+        reasons = self.find(processes)
+        found = [process for process in processes if process.identity in reasons]
+        results = answer(found, self._on_tamper, True) if found else []
+        noted = []
+        for index, process in enumerate(found):
+            if results[index] is VerdictResult.DONE:
+                noted.append(self._note(process, reasons[process.identity]))
+                if self._on_tamper is Verdict.BLOCK:
+                    results[index] = VerdictResult.TAMPERED
+        tampered = iter(results)
+        others = iter(answer([one for one in processes if one.identity not in reasons], Verdict.ALLOW, False))
+        return [next(tampered if one.identity in reasons else others) for one in processes], noted
+
+    def find(self, processes: Sequence[ProcessHelper]) -> dict[Identity, str]:
+        """What is wrong with each of those about which something is."""
+        waiting, reasons = deque(processes), {}
+
+        def look() -> None:
+            while True:
+                try:
+                    process = waiting.popleft()  # which is atomic
+                except IndexError:
+                    return
+                reasons[process.identity] = self._describe(process)
+
+        limit = TIMEOUT_S + MORE_S * len(processes)
+        end = time.monotonic() + limit
+        for call in [submit(look) for _ in range(min(len(processes), _THREADS))]:
+            call.done.wait(max(0.0, end - time.monotonic()))
+        waiting.clear()
+        late = f"it could not be looked into within {limit:.1f} seconds"
+        found = ((process.identity, reasons.get(process.identity, late)) for process in processes)
+        return {identity: reason for identity, reason in found if reason}
+
+    def _describe(self, process: ProcessHelper) -> str:
+        try:
+            return self._look(process)
+        except Exception as error:
+            return f"it could not be looked into: {error}"
+
+    def _note(self, process: ProcessHelper, reason: str) -> ProcessHelper:
+        """Log what was found and what the gate did, and return the record with it."""
+        done = "was blocked" if self._on_tamper is Verdict.BLOCK else "runs all the same"
+        logger.warning("process %d (%s) %s (on_tamper): %s", process.pid, process.image_name, done, reason)
+        flags = process.flags | ProcessFlags.TAMPERED | ProcessFlags.SEEN
+        noted = replace(
+            process,
+            paused=False,
+            seen=True,
+            hold_left=None,
+            verdict=self._on_tamper,
+            decided_by=DecidedBy.TAMPER,
+            flags=flags,
+        )
+        self._noted[process.identity] = noted
+        while len(self._noted) > _REMEMBERED:
+            self._noted.popitem(last=False)
+        return noted
+
+    def mark(self, record: ProcessHelper) -> ProcessHelper:
+        """A later record of a process, with the flag and the decision if it was noted."""
+        noted = self._noted.get(record.identity)
+        if noted is None:
+            return record
+        decided_by = DecidedBy.TAMPER if record.verdict is noted.verdict else record.decided_by
+        return replace(record, flags=record.flags | ProcessFlags.TAMPERED, decided_by=decided_by)
