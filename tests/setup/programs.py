@@ -13,7 +13,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from .project import ROOT, Stop, report
 
@@ -37,7 +36,7 @@ def run_quietly(
 
     Raises: Stop with the last lines of its output.
     """
-    with tempfile.TemporaryFile() as output:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as made, open(Path(made) / "output", "wb") as output:
         try:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=folder
@@ -50,16 +49,16 @@ def run_quietly(
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     status = process.wait(PROGRESS_S)
                     break
-                last = _lines(output)[-1:]
+                last = _lines(Path(output.name))[-1:]
                 report("  ".join([f"  {time.monotonic() - began:3.0f} s", *(line[:90] for line in last)]))
         if status:
-            raise Stop("\n    ".join([f"{why}: {command[0]} ended with status {status}", *_lines(output)[-25:]]))
+            last = _lines(Path(output.name))[-25:]
+            raise Stop("\n    ".join([f"{why}: {command[0]} ended with status {status}", *last]))
 
 
-def _lines(output: IO[bytes]) -> list[str]:
-    """What a program has written so far. It shares our offset in the file, so the offset is not touched."""
-    content = Path(f"/proc/self/fd/{output.fileno()}") if sys.platform == "linux" else Path(output.name)
-    return content.read_bytes().decode(errors="replace").strip().splitlines()
+def _lines(output: Path) -> list[str]:
+    """What a program has written so far."""
+    return output.read_bytes().decode(errors="replace").strip().splitlines()
 
 
 def with_paths() -> dict[str, str]:

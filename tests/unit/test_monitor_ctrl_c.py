@@ -206,6 +206,7 @@ def test_at_any_instruction_it_leaves_the_monitor_at_work() -> None:
             except KeyboardInterrupt:
                 count += 1
     finally:
+        armed = False
         over.set()
         for thread in threads:
             thread.join(20)

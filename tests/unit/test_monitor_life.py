@@ -5,6 +5,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -293,6 +295,25 @@ if hasattr(os, "fork"):
         said = run_program(FORKS).splitlines()
         assert "forked" in said[0]
         assert said[1:] == ["7 True None", "allow"]
+
+
+def test_the_history_is_read_while_other_threads_add_to_it(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the GIL a deque that grows while it is copied raises; here it does so each time outside of the lock."""
+
+    class Growing(deque[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            if not holds.lock._is_owned():  # type: ignore[attr-defined]
+                raise RuntimeError("deque mutated during iteration")
+            return super().__iter__()
+
+    with procmon.Monitor(gate) as monitor:
+        holds = monitor._engine.holds
+        monkeypatch.setattr(holds, "history", Growing(maxlen=10))
+        process = gate.start("a.exe")
+        until(lambda: [decision.process for decision in monitor.history] == [process], "its decision")
+        assert monitor.parent(gate.start("b.exe", parent_pid=process.pid)) == process
 
 
 def test_history_is_bounded_and_statistics_are_not(gate: procmon.SimulatedGate) -> None:

@@ -292,6 +292,21 @@ class HoldTable:
         self.history.extend(cases)
         self._sinks.put(cases)
 
+    def recorded(self) -> list[Case]:
+        """The history, oldest first; Ctrl+C does not wait for the lock.
+
+        With the GIL a copy is one step. A free-threaded Python may find that another thread adds to the history
+        meanwhile, and raises. A copy under the lock cannot fail so, and a helper thread makes it.
+        """
+        try:
+            return list(self.history)
+        except RuntimeError:
+            return run_in_thread(self._recorded_locked)
+
+    def _recorded_locked(self) -> list[Case]:
+        with self.lock:
+            return list(self.history)
+
     # -------------------------------------------------------------------------------------------------- by hand
 
     def answer_by_hand(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:

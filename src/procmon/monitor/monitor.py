@@ -349,7 +349,7 @@ class Monitor:
 
     def _seen(self, pid: int) -> ProcessHelper | None:
         holds = self._engine.holds
-        known = [case.process for case in (*holds.history.copy(), *list(holds.held.values()))]
+        known = [case.process for case in (*holds.recorded(), *list(holds.held.values()))]
         found = next((process for process in reversed(known) if process.pid == pid), None)
         return lookup(pid) if found is None and sys.platform == "win32" else found
 
@@ -397,7 +397,7 @@ class Monitor:
     @property
     def history(self) -> DecisionList:
         """The latest decisions, oldest first; `Monitor` has the number kept."""
-        return DecisionList(case.decision for case in self._engine.holds.history.copy())
+        return DecisionList(case.decision for case in self._engine.holds.recorded())
 
     @property
     def statistics(self) -> Statistics:
