@@ -18,7 +18,7 @@ from .measure import Row, row_of
 from .rivals import CONTROLLER
 
 TEST_BUILD = Path(__file__).resolve().parents[2] / "build" / "driver" / "wine" / "procmon.sys"
-TURNS = 6
+TURNS = 9
 """The first one warms up."""
 
 
