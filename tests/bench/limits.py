@@ -31,15 +31,17 @@ def rows() -> Iterator[Row]:
     )
     command = [sys.executable, "-c", f"from bench.limits import growth; print(*growth({WARM}, {DECISIONS}))"]
     answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-    grown, before, seconds = map(float, answer)
+    before, grown, first, later = map(float, answer)
     yield row_of(
-        f"memory over {DECISIONS:,} decisions ({seconds / DECISIONS * 1e6:.0f} us of CPU each)",
+        f"memory over {DECISIONS:,} decisions",
         [grown / 1024],
         [before / 1024],
         "what it had before",
         unit="KiB",
         at_most=GOAL_KIB,
     )
+    each, compared = [later / DECISIONS * 1e6], [first / WARM * 1e6]
+    yield row_of("CPU of each of these decisions", each, compared, f"the {WARM:,} before them", at_most_ratio=1.3)
 
 
 class _EndingGate(FreeGate):
@@ -97,15 +99,16 @@ class _EndlessGate(FreeGate):
         return [procmon.VerdictResult.DONE] * len(processes)
 
 
-def growth(warm: int, count: int) -> tuple[int, int, float]:
-    """Bytes that this process has more after so many decisions of one monitor, what it had before, and its CPU."""
+def growth(warm: int, count: int) -> tuple[int, int, float, float]:
+    """The memory of this process after `warm` decisions of one monitor, and what it has more after `count`
+    others; the seconds of CPU of both.
+    """
     gate = _EndlessGate(warm)
     with procmon.Monitor(gate) as monitor:
         monitor.subscribe(lambda process: procmon.ALLOW)
         gate.done.wait()
-        before = resident_bytes()
-        begin = time.process_time()
+        before, began = resident_bytes(), time.process_time()
         gate.count += count
         gate.done.clear()
         gate.done.wait()
-        return resident_bytes() - before, before, time.process_time() - begin
+        return before, resident_bytes() - before, began, time.process_time() - began

@@ -6,7 +6,7 @@ callback cannot tell it from the others.
 
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -56,7 +56,8 @@ class SimulatedGate(AnswersHeard):
         self._failures = resolve_failures(fail, **failures)
         self._hold_timeout = check_seconds("hold_timeout", hold_timeout)
         self._name = name
-        self._deadlines: dict[tuple[int, int], float] = {}  # of what is held, on the monotonic clock, the next first
+        # Of what is held, on the monotonic clock, the next first; an OrderedDict finds that at once.
+        self._deadlines: OrderedDict[tuple[int, int], float] = OrderedDict()
         self._state = threading.Condition()
         self._processes: dict[int, ProcessHelper] = {}  # by pid: the latest of each, exited ones too
         self._verdicts: dict[tuple[int, int], Verdict] = {}

@@ -11,7 +11,7 @@ run a user's finalizer, which calls a monitor, in a thread that has it.
 
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -57,7 +57,9 @@ class HoldTable:
         self._batch_since = 0.0
         self._sending = 0  # batches for which the gate has been called and has not returned
         self._fetching = threading.RLock()  # taken before `lock`, and held while the gate fetches
-        self._deciders: dict[tuple[int, int], DecidedBy] = {}  # of what was answered and has not exited, oldest first
+        # Of what was answered and has not exited, oldest first. To find the first key of a dict takes the longer, the
+        # more keys before it were taken out; an OrderedDict has it at hand.
+        self._deciders: OrderedDict[tuple[int, int], DecidedBy] = OrderedDict()
         self._by_hand: set[tuple[int, int]] = set()  # for which `_answer_unfetched` calls the gate
         self._is_over = False  # all has been noted, and nothing more is
 
@@ -286,7 +288,7 @@ class HoldTable:
     def _keep_decider(self, identity: tuple[int, int], by: DecidedBy) -> None:
         self._deciders[identity] = by
         if len(self._deciders) > DECIDERS:
-            del self._deciders[next(iter(self._deciders))]
+            self._deciders.popitem(last=False)
 
     def _keep(self, cases: Iterable[Case]) -> None:
         self.history.extend(cases)
