@@ -29,7 +29,8 @@ class Gate(Protocol):
       (its own timeout, say) after it was fetched is given once more, not paused, with `verdict` and `decided_by`.
     - `close` answers all that is held, and so does the end of the program.
     - Every call but `wait` returns promptly: none of them waits for a verdict, a process or another program. A
-      `Monitor` relies on it and calls a gate from the thread that decides.
+      `Monitor` relies on it and calls a gate from the thread that decides. Only a check before a release may keep
+      `allow` for some seconds.
 
     >>> import procmon
     >>> isinstance(procmon.SimulatedGate(), procmon.Gate)
