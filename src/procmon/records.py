@@ -354,9 +354,8 @@ class Decision:
     def __repr__(self) -> str:
         who = " ".join(["", *self.who.split()])  # on one line, whatever a rule is called
         audit = " (audit: let pass)" if self.audited else ""
-        late = ""
-        if self.result not in (None, VerdictResult.DONE):
-            late = f" ({'not done' if self.result is VerdictResult.TAMPERED else 'came too late'}: {self.result.value})"
+        why = "not done" if self.result is VerdictResult.TAMPERED else "came too late"
+        late = f" ({why}: {self.result.value})" if self.result not in (None, VerdictResult.DONE) else ""
         what = f"{self.verdict.value} {self.process.pid} {self.process.image_name!r}"
         return f"<Decision {what} by {self.by.value}{who}{audit}{late}>"
 
@@ -406,8 +405,7 @@ def status_text(status: int) -> str:
 def _optional(data: Mapping[str, object], key: str, kind: "type[T]") -> "T | None":
     if not isinstance(data, Mapping):
         raise ValueError(f"{data!r} is no record: it should be a mapping of fields, such as as_dict() gives")
-    value = data.get(key)
-    if value is None:
+    if (value := data.get(key)) is None:
         return None
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ValueError(f"{key} is {value!r}, which is no {kind.__name__}")
@@ -415,15 +413,13 @@ def _optional(data: Mapping[str, object], key: str, kind: "type[T]") -> "T | Non
 
 
 def _required(data: Mapping[str, object], key: str, kind: "type[T]") -> "T":
-    value = _optional(data, key, kind)
-    if value is None:
+    if (value := _optional(data, key, kind)) is None:
         raise ValueError(f"{key} is missing: it should be there, as {kind.__name__}")
     return value
 
 
 def _member(data: Mapping[str, object], key: str, kind: "type[E]") -> "E | None":
-    value = _optional(data, key, str)
-    if value is None:
+    if (value := _optional(data, key, str)) is None:
         return None
     try:
         return kind(value)
