@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -205,3 +206,25 @@ def test_a_sink_that_takes_several_gets_each_decision_once_and_in_order(
     with procmon.Monitor(gate, audit=sink):
         assert {gate.verdict_of(process, timeout=5) for process in processes} == {ALLOW}
     assert [one.process for one in sink.written] == processes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derived(procmon.Decision):
+    """A decision that `dataclasses.replace` cannot copy."""
+
+    made: str = field(init=False, default="by hand")
+
+
+def test_a_decision_that_cannot_be_copied_reaches_history_and_sinks_without_its_own_fields(
+    gate: procmon.SimulatedGate,
+) -> None:
+    sink = Recorder()
+
+    def decide(process: procmon.ProcessHelper) -> procmon.Decision:
+        return Derived(process=process, verdict=BLOCK, by=procmon.DecidedBy.CALLBACK, who="hand")
+
+    with procmon.Monitor(gate, audit=sink) as monitor:
+        monitor.subscribe(decide)
+        assert [gate.verdict_of(gate.start("a.exe"), timeout=5) for _ in range(2)] == [BLOCK, BLOCK]
+    assert [(one.verdict, one.who) for one in sink.written] == 2 * [(BLOCK, "hand")]
+    assert sink.written == monitor.history

@@ -98,8 +98,7 @@ class Engine:
     @property
     def counts(self) -> dict[str, int]:
         """All counts of `Statistics`; takes no lock."""
-        written = {"audit_errors": self.sinks.errors, "audit_dropped": self.sinks.dropped}
-        return {**self.holds.counts, **self.workers.counts, **written}
+        return {**self.holds.counts, **self.workers.counts, **self.sinks.counts}
 
     def statistics(self) -> Statistics:
         """A snapshot of all counts."""

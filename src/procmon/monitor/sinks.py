@@ -138,14 +138,10 @@ class Sinks:
         self.writes_ahead = bool(self._ahead)
 
     @property
-    def errors(self) -> int:
-        """Decisions that a sink could not write."""
-        return sum(queue.errors for queue in self._queues)
-
-    @property
-    def dropped(self) -> int:
-        """Decisions that a sink never got, because too many were waiting for it."""
-        return sum(queue.dropped for queue in self._queues)
+    def counts(self) -> dict[str, int]:
+        """Decisions that a sink could not write, or never got because too many were waiting for it."""
+        queues = self._queues
+        return {"audit_errors": sum(q.errors for q in queues), "audit_dropped": sum(q.dropped for q in queues)}
 
     @property
     def unwritten(self) -> int:

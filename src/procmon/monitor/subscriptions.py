@@ -3,9 +3,10 @@
 import inspect
 import warnings
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ..errors import PolicyWarning
 from ..records import DecidedBy, Decision, ProcessHelper, Verdict, VerdictResult
@@ -161,19 +162,12 @@ class Ruling(NamedTuple):
     ) -> Decision:
         """The Decision about this process, made at that time, or now."""
         at = at or datetime.now(UTC)
-        if self.source is not None:
-            return replace(self.source, process=process, who=self.who, at=at, held_for=held_for, result=result)
-        return Decision(
-            process=process,
-            verdict=self.verdict,
-            by=self.by,
-            who=self.who,
-            at=at,
-            held_for=held_for,
-            audited=self.audited,
-            result=result,
-            reason=self.reason,
-        )
+        made: dict[str, Any] = {"process": process, "who": self.who, "at": at, "held_for": held_for, "result": result}
+        if (source := self.source) is not None:
+            with suppress(TypeError, ValueError):  # a subclass may refuse to be copied
+                return replace(source, **made)
+            made |= {"note": source.note, "policy": source.policy, "facts": source.facts}
+        return Decision(verdict=self.verdict, by=self.by, audited=self.audited, reason=self.reason, **made)
 
 
 _OPINION_FIELDS = (("verdict", Verdict), ("by", DecidedBy), ("who", str), ("audited", bool), ("reason", str))

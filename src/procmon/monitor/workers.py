@@ -96,7 +96,7 @@ class Workers:
             self._start_one()
 
     def play(self, role: Callable[[], object]) -> None:
-        """Have a thread of the pool call a function soon. It takes no lock, so finalizers may call it."""
+        """Have a thread of the pool call a function soon."""
         self._roles.put(role)
 
     def close(self) -> None:
