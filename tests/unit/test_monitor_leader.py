@@ -1,6 +1,7 @@
 """Monitor: which thread waits at the gate, and how soon another takes its place there. The clock is set by hand."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import Iterator
 from queue import SimpleQueue
@@ -97,6 +98,47 @@ def test_a_leader_that_leaves_as_the_other_thread_goes_to_sleep_is_replaced(
     assert hanging.hangs.wait(5)
     hanging.gate.start("other.exe")
     go_to_sleep.set()
+    hanging.fetched(3)
+
+
+def test_a_leader_that_leaves_after_the_other_thread_went_to_sleep_wakes_it(
+    hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one stands by until the leader is about to leave the gate, and sleeps when it has left."""
+    asleep, leaves_last = threading.Event(), threading.Event()
+
+    class Lock:
+        lock = threading.Lock()
+
+        def acquire(self, blocking: bool) -> bool:
+            if not (acquired := self.lock.acquire(blocking=blocking)):
+                asleep.set()
+            return acquired
+
+        def release(self) -> None:
+            if leaves_last.is_set():
+                monkeypatch.setattr("procmon.monitor.engine.STAND_BY_LOOKS", 0)
+                assert asleep.wait(30)
+            self.lock.release()
+
+        def locked(self) -> bool:
+            return self.lock.locked()
+
+    monkeypatch.setattr("procmon.monitor.engine.STAND_BY_LOOKS", sys.maxsize)
+    engine = hanging.monitor._engine
+    until(engine._at_gate.locked, "the leader, at the gate")
+    lock = Lock()
+    lock.acquire(blocking=False)
+    engine._at_gate = lock  # type: ignore[assignment]
+    assert hanging.gate.verdict_of(hanging.gate.start("a.exe"), timeout=5) is ALLOW
+    until(lock.locked, "the leader, back at the gate")
+    assert engine._stands_by.locked()
+    asleep.clear()
+    leaves_last.set()
+    hanging.gate.start("hang.exe")
+    assert hanging.hangs.wait(5)
+    leaves_last.clear()
+    hanging.gate.start("other.exe")
     hanging.fetched(3)
 
 

@@ -1,10 +1,12 @@
 """Monitor: how it begins and ends, and that nothing is left held however it ends."""
 
+import gc
 import os
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -323,3 +325,21 @@ def test_history_is_bounded_and_statistics_are_not(gate: procmon.SimulatedGate) 
     assert [one.process.name for one in monitor.history] == ["2.exe", "3.exe", "4.exe"]
     assert monitor.statistics.allowed == 5
     assert monitor.statistics.longest_hold.total_seconds() > 0
+
+
+def test_the_history_keeps_no_callback_alive(gate: procmon.SimulatedGate) -> None:
+    class Callback:
+        def decide(self, process: procmon.ProcessHelper) -> procmon.Decision:
+            return procmon.Decision(process=process, verdict=ALLOW, by=DecidedBy.CALLBACK)
+
+    with procmon.Monitor(gate) as monitor:
+        callback = Callback()
+        monitor.subscribe(callback).cancel()
+        subscription = monitor.subscribe(callback)
+        assert gate.verdict_of(gate.start("a.exe"), timeout=5) is ALLOW
+        until(lambda: monitor.statistics.allowed == 1, "the decision")
+        subscription.cancel()
+        gone = weakref.ref(callback)
+        del callback, subscription
+        until(lambda: gc.collect() >= 0 and gone() is None, "the callback, dropped")
+        assert len(monitor.history) == 1

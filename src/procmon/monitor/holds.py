@@ -238,7 +238,7 @@ class HoldTable:
         self.flush()
 
     @staticmethod
-    def _stamp(batch: Iterable[Case]) -> None:
+    def _stamp(batch: list[Case]) -> None:
         at, now = datetime.now(UTC), time.monotonic()
         for case in batch:
             case.at = at
@@ -421,7 +421,7 @@ class HoldTable:
             left = list(self.held.values())
             self.held.clear()
             self._batch.clear()
-            self._stamp(case for case in left if case.at is None)
+            self._stamp(left)
             for case in left:
                 case.ruling = case.ruling or ruling
             self._note(left, {})
