@@ -5,14 +5,19 @@ tests/windows/test_tamper.py has it with real processes.
 
 import io
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import BinaryIO
 
 import pytest
 
 from executables import CODE, TEXT, executable
+from procmon import ProcessHelper
+from procmon.system import tamper
 from procmon.system.pe import PortableExecutable
-from procmon.system.tamper import describe_difference
+from procmon.system.tamper import describe_difference, find_tampering
+from procmon.win32 import kernel, process
+from procmon.win32._bind import windows_error
+from procmon.win32.handles import Handle
 from procmon.win32.memory import PAGE_BYTES, Region
 
 BASE = 0x140000000
@@ -193,6 +198,69 @@ def test_a_memory_that_cannot_be_read_is_an_error() -> None:
     held.memory.clear()
     with pytest.raises(KeyError):
         describe_difference(held)
+
+
+class Opens:
+    """Stands for Windows where a process is opened: `error` is what the opening fails with, and `look` what follows."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.error: OSError | None = None
+        self.look: Callable[[], str] = lambda: "other code"
+        self.has_exited = False
+        self.closed: list[int] = []
+        monkeypatch.setattr(kernel, "open_process", self.open)
+        monkeypatch.setattr(process, "has_exited", lambda _: self.has_exited)
+        monkeypatch.setattr(process, "native_image_path", lambda _: NAME)
+        monkeypatch.setattr(tamper, "describe_difference", lambda _: self.look())
+
+    def open(self, pid: int, access: int) -> Handle:
+        if self.error is not None:
+            raise self.error
+        closed = self.closed
+
+        class Watched(Handle):
+            __slots__ = ()
+            _close = staticmethod(closed.append)
+
+        return Watched(pid)
+
+
+@pytest.fixture
+def opens(monkeypatch: pytest.MonkeyPatch) -> Opens:
+    return Opens(monkeypatch)
+
+
+RECORD = ProcessHelper(pid=44, parent_pid=4, image_name="c:\\tools\\a.exe", native_name=NAME)
+
+
+def refuses() -> str:
+    raise PermissionError(13, "ReadProcessMemory: access is denied")
+
+
+def test_the_process_is_closed_after_the_look(opens: Opens) -> None:
+    assert find_tampering(RECORD) == "other code"
+    assert opens.closed == [44]
+
+
+def test_one_that_has_gone_is_not_tampered_with(opens: Opens) -> None:
+    opens.error = windows_error("OpenProcess", 87)
+    assert find_tampering(RECORD) == ""
+
+
+def test_one_that_goes_during_the_look_is_not_tampered_with(opens: Opens) -> None:
+    opens.look, opens.has_exited = refuses, True
+    assert find_tampering(RECORD) == ""
+    assert opens.closed == [44]
+
+
+def test_one_that_cannot_be_opened_or_read_is_an_error(opens: Opens) -> None:
+    opens.look = refuses
+    with pytest.raises(PermissionError):
+        find_tampering(RECORD)
+    opens.error = windows_error("OpenProcess", 5)
+    with pytest.raises(OSError, match="OpenProcess"):
+        find_tampering(RECORD)
+    assert opens.closed == [44]
 
 
 # -------------------------------------------------------------------------------------------------- what a file says
