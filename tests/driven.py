@@ -12,6 +12,7 @@ from kernel import WineKernel
 
 from procmon import DriverGate, ProcessHelper
 from procmon.win32.kernel import is_wine
+from trees import SOON
 
 __all__ = [
     "AT_ONCE",
@@ -24,11 +25,9 @@ __all__ = [
     "opened",
     "records_of",
     "telling_kernel",
-    "until",
 ]
 
 BLOCKED = 0xC0000364
-SOON = 20.0  # seconds; only a hang runs into it
 AT_ONCE = 5.0  # seconds; holds in these tests last longer, or for ever
 
 Run = Callable[..., "subprocess.Popen[Any]"]
@@ -92,13 +91,6 @@ def opened(**options: Any) -> DriverGate:
     gate = DriverGate(**{"hold_timeout": None if is_wine() else 1.0, "exempt_descendants": False} | options)
     gate.fetch()
     return gate
-
-
-def until(condition: Callable[[], object], seconds: float = SOON) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.005)
-    return bool(condition())
 
 
 def records_of(gate: DriverGate, pids: set[int], wanted: Callable[[ProcessHelper], bool]) -> dict[int, ProcessHelper]:

@@ -53,8 +53,9 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + SOON
+def eventually(condition: Callable[[], object], patience: float = SOON) -> bool:
+    """Wait for a condition; False when it does not come."""
+    deadline = time.monotonic() + patience
     while not condition() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return condition()
+        time.sleep(0.005)
+    return bool(condition())

@@ -1,7 +1,6 @@
 """What an example does when something changes while it runs, which its sample output cannot show."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import ask_on_console
 import asyncio_service
 import policy_with_reload
 import procmon
+from monitoring import until
 
 BLOCK_A = '[[rule]]\nimage = "a.exe"\nverdict = "block"\n'
 
@@ -29,13 +29,6 @@ def running(main: Callable[[], None], gate: procmon.SimulatedGate) -> Iterator[N
     assert not thread.is_alive()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, "it did not come to be so in time"
-        time.sleep(0.02)
-
-
 def test_a_policy_that_is_edited_counts_from_then_on_and_a_broken_one_does_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -49,11 +42,11 @@ def test_a_policy_that_is_edited_counts_from_then_on_and_a_broken_one_does_not(
     with running(lambda: policy_with_reload.main(gate, path), gate):
         assert gate.verdict_of(gate.start("a.exe"), 10) is procmon.BLOCK
         path.write_text(BLOCK_A.replace("a.exe", "b.exe") + BLOCK_A.replace("a.exe", "c.exe"))
-        until(lambda: says("2 rules"))
+        until(lambda: says("2 rules"), "the edited policy is in force")
         assert gate.verdict_of(gate.start("a.exe"), 10) is procmon.ALLOW
         assert gate.verdict_of(gate.start("b.exe"), 10) is procmon.BLOCK
         path.write_text("[[rule]]\nverdict = ")
-        until(lambda: says("the old rules stay in force"))
+        until(lambda: says("the old rules stay in force"), "the broken policy is refused")
         assert gate.verdict_of(gate.start("c.exe"), 10) is procmon.BLOCK
 
 

@@ -13,6 +13,9 @@ from .locks import Lock, set_up
 from .wine32 import wine32
 
 _NEEDED = "system.reg", "drive_c/windows/system32/ntdll.dll"
+_SERVICE_TIMEOUT_S = 120
+"""How long Wine lets a service begin. Its own 10 s are too few for a Python on a busy machine. Wine reads a REG_SZ,
+Windows a REG_DWORD."""
 
 
 def program(name: str) -> Path:
@@ -44,13 +47,16 @@ def shared_prefix() -> Path:
     """The prefix of `dev.py wine`, which keeps the changes that are made in it."""
     debian.install(debian.WINE)
     pristine, prefix = project.DEV / "wine-pristine", project.DEV / "wine"
-    wanted = parts.recipe("2", str(program("wine64")), wine32())
+    wanted = parts.recipe("3", str(program("wine64")), wine32())
     with set_up():
         if not parts.is_made(pristine, wanted, *_NEEDED):
             project.report("making .dev/wine-pristine, a Wine prefix")
             server(pristine, "-k")
             parts.start_over(pristine)
             programs.run_quietly([program("wine64"), "wineboot", "-i"], "Wine makes no prefix", environment(pristine))
+            timeout = ["/v", "ServicesPipeTimeout", "/t", "REG_SZ", "/d", str(1000 * _SERVICE_TIMEOUT_S), "/f"]
+            add = [program("wine64"), "reg", "add", r"HKLM\System\CurrentControlSet\Control", *timeout]
+            programs.run_quietly(add, "Wine sets no time limit for services", environment(pristine))
             server(pristine, "-w")  # it writes the registry when its last process has ended
             parts.stamp(pristine, wanted)
         if not parts.is_made(prefix, wanted, *_NEEDED):

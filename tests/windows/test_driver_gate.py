@@ -20,13 +20,14 @@ import ctrl_c
 import procmon
 from conformance import Adapter, GateConformance
 from ctrl_c import seconds_until_heard
-from driven import AT_ONCE, BLOCKED, SOON, Programs, controller, held, opened, records_of, telling_kernel, until
+from driven import AT_ONCE, BLOCKED, SOON, Programs, controller, held, opened, records_of, telling_kernel
 from procmon import ALLOW, BLOCK, DecidedBy, DriverGate, ProcessHelper, VerdictResult
 from procmon.driver import protocol
 from procmon.driver.info import DEVICE, driver_info, quiesce
 from procmon.driver.volumes import with_drive_letter
 from procmon.win32.device import Connection
 from procmon.win32.kernel import is_wine, native_drive, native_drives
+from trees import eventually
 
 # --------------------------------------------------------------------------------------------------- what all gates do
 
@@ -79,8 +80,8 @@ def test_killing_the_controller_lets_all_that_it_holds_go_at_once(programs: Prog
         assert driver_info().held_count == 3
         process.kill()
         process.wait()
-        assert until(lambda: driver_info().held_count == 0, AT_ONCE)
-        assert until(programs.all_ran, 2 * AT_ONCE)
+        assert eventually(lambda: driver_info().held_count == 0, AT_ONCE)
+        assert eventually(programs.all_ran, 2 * AT_ONCE)
     assert driver_info().controller_pid == 0
     assert driver_info().counters.disconnects == before + 3
 
@@ -90,7 +91,7 @@ def test_a_second_controller_learns_who_is_the_first(service: procmon.DriverServ
         with pytest.raises(procmon.ControllerBusy, match=f"process {process.pid} controls .*close that gate first"):
             DriverGate()
         assert driver_info().controller_pid == process.pid
-    assert until(lambda: driver_info().controller_pid == 0)
+    assert eventually(lambda: driver_info().controller_pid == 0)
     DriverGate().close()
     with opened(), pytest.raises(procmon.ControllerBusy):
         DriverGate()
@@ -110,7 +111,7 @@ def test_a_gate_that_is_dropped_releases_what_it_holds(programs: Programs) -> No
     held(gate, programs.start())
     del gate
     gc.collect()
-    assert until(programs.all_ran)
+    assert eventually(programs.all_ran)
 
 
 # --------------------------------------------------------------------------------------------------------- its options
@@ -149,7 +150,7 @@ def test_what_is_held_when_the_gate_closes_gets_the_disconnect_verdict(programs:
 def test_what_the_controller_starts_is_not_held_unless_it_asks_for_it(programs: Programs) -> None:
     with opened(exempt_descendants=True) as gate:
         pid = programs.start()
-        assert until(lambda: programs.ran(pid))
+        assert eventually(lambda: programs.ran(pid))
         found = records_of(gate, {pid}, lambda record: True)[pid]
         assert procmon.ProcessFlags.CONTROLLER_DESCENDANT in found.flags
         assert (found.paused, found.decided_by) == (False, DecidedBy.EXEMPT)
@@ -161,7 +162,7 @@ def test_exits_are_reported_only_where_they_are_asked_for(programs: Programs) ->
         processes = held(gate, first, second)
         gate.block(processes[0])
         assert programs.exit_status(first, SOON) == BLOCKED
-        assert until(lambda: all(one.pid != first for one in gate.snapshot()))
+        assert eventually(lambda: all(one.pid != first for one in gate.snapshot()))
         gate.allow(processes[1])
         assert [one for one in gate.fetch() if one.exited] == []
 
@@ -209,7 +210,7 @@ def test_many_are_held_at_once_and_answered_at_once(programs: Programs) -> None:
         assert gate.info().held_count == 12
         assert set(processes) <= set(gate.snapshot())
         assert gate.allow(*processes) == [VerdictResult.DONE] * 12
-        assert until(programs.all_ran)
+        assert eventually(programs.all_ran)
 
 
 def test_the_counters_tell_what_happened(programs: Programs) -> None:
@@ -260,7 +261,7 @@ def test_stopping_the_driver_releases_what_is_held_and_ends_the_gate(
         gate.close()
     service.stop()
     assert time.monotonic() - began < AT_ONCE
-    assert until(lambda: programs.ran(pid), AT_ONCE)
+    assert eventually(lambda: programs.ran(pid), AT_ONCE)
     watching.join(SOON)
     assert ended_after and ended_after[0] - began < 2 * AT_ONCE
     with pytest.raises(procmon.GateClosed, match=r"DriverService\(\).start\(\)|closed") as caught:
@@ -281,7 +282,7 @@ def test_a_monitor_ends_with_its_driver_and_says_why(
     with procmon.Monitor(opened()) as monitor:
         monitor.subscribe(lambda process: procmon.DEFER)
         programs.start()
-        assert until(lambda: len(monitor.pending) == 1)
+        assert eventually(lambda: len(monitor.pending) == 1)
         if is_wine():
             service.stop()
             assert monitor.wait(SOON)
@@ -291,7 +292,7 @@ def test_a_monitor_ends_with_its_driver_and_says_why(
                 service.stop(timeout=0.1)
             monitor.stop()
             service.stop()
-        assert until(programs.all_ran)
+        assert eventually(programs.all_ran)
         assert monitor.pending == []
     service.start()
 
@@ -392,7 +393,7 @@ def test_quiesce_releases_what_is_held_and_ends_the_gate_until_a_new_start(
 ) -> None:
     with opened(on_disconnect=BLOCK) as gate:
         pid = programs.start()
-        assert until(lambda: gate.info().held_count == 1)
+        assert eventually(lambda: gate.info().held_count == 1)
         gate.fetch()
         quiesce()
         assert programs.exit_status(pid, SOON) == BLOCKED

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import procmon
-from driven import AT_ONCE, BLOCKED, SOON, Programs, controller, held, opened, until
+from driven import AT_ONCE, BLOCKED, SOON, Programs, controller, held, opened
 from procmon import BLOCK, DriverGate, VerdictResult
 from procmon.driver.info import driver_info
 from procmon.win32.device import Connection
@@ -83,10 +83,10 @@ def test_a_process_held_by_the_driver_can_be_ended_from_outside(programs: Progra
         programs.end(pid, 9)
         assert programs.exit_status(pid, SOON) == 9
         assert len(gate.allow(process)) == 1  # on NT its record may be gone; where the kernel is played, it is not yet
-        assert until(lambda: driver_info().held_count == 0)
+        assert eventually(lambda: driver_info().held_count == 0)
         other = programs.start()
         assert gate.allow(*held(gate, other)) == [VerdictResult.DONE]
-        assert until(lambda: programs.ran(other))
+        assert eventually(lambda: programs.ran(other))
     assert not programs.ran(pid)
 
 
@@ -151,8 +151,8 @@ def test_a_suspended_controller_that_is_killed_releases_what_it_holds(programs: 
         pause(process.pid, "NtSuspendProcess")
         process.kill()
         process.wait()
-        assert until(lambda: driver_info().held_count == 0, AT_ONCE)
-        assert until(lambda: programs.ran(pid))
+        assert eventually(lambda: driver_info().held_count == 0, AT_ONCE)
+        assert eventually(lambda: programs.ran(pid))
 
 
 @pytest.mark.fault(
@@ -175,7 +175,7 @@ def test_a_controller_that_exits_without_a_stop_releases_what_it_holds(programs:
         pid = programs.start()
         assert process.stdout.readline() == "held\n"
         process.communicate("\n", timeout=SOON)
-        assert until(lambda: programs.ran(pid))
+        assert eventually(lambda: programs.ran(pid))
     assert driver_info().controller_pid == 0
 
 
@@ -266,4 +266,4 @@ def test_a_second_registration_is_refused_and_the_first_goes_on(programs: Progra
         assert str(os.getpid()) in done.stdout
         assert process in gate.snapshot()
         assert gate.allow(process) == [VerdictResult.DONE]
-        assert until(lambda: programs.ran(pid))
+        assert eventually(lambda: programs.ran(pid))

@@ -3,14 +3,14 @@
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from kernel import WineKernel
 
 import procmon
+from monitoring import until
 from procmon.cli.main import main
 from procmon.cli.service_commands import NAME, GuardService
 from procmon.driver.info import driver_info
@@ -24,13 +24,6 @@ BLOCKED = 0xC0000364
 def driver() -> Iterator[procmon.DriverService]:
     with procmon.DriverService() as service:
         yield service
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -47,7 +40,7 @@ def guard(driver: procmon.DriverService, tmp_path: Path) -> Iterator[tuple[Guard
 def test_the_service_blocks_by_its_policy_and_stops_when_it_is_asked_to(guard: tuple[GuardService, Path]) -> None:
     service, log = guard
     service.start()
-    until(lambda: service.status()["state"] == "running")
+    until(lambda: service.status()["state"] == "running", "the service runs", SOON)
     assert driver_info().controller_pid
     if is_wine():
         with WineKernel() as kernel:
@@ -56,7 +49,7 @@ def test_the_service_blocks_by_its_policy_and_stops_when_it_is_asked_to(guard: t
         statuses = [subprocess.run(name, stdout=subprocess.DEVNULL).returncode for name in ("whoami", "hostname")]
     assert [status & 0xFFFFFFFF for status in statuses] == [BLOCKED, 0]
     service.stop()
-    until(lambda: service.status()["state"] == "stopped")
+    until(lambda: service.status()["state"] == "stopped", "the service ends", SOON)
     assert service.status()["exit_code"] == 0
     assert driver_info().controller_pid == 0
     lines = [json.loads(line) for line in log.read_text().splitlines()]
@@ -75,7 +68,7 @@ def test_a_policy_that_is_gone_makes_it_stop_with_an_error(driver: procmon.Drive
             service.start()
         except procmon.ProcmonError:
             pass  # Windows may see it stop before it has started
-        until(lambda: service.status()["state"] == "stopped")
+        until(lambda: service.status()["state"] == "stopped", "the service ends", SOON)
         assert service.status()["exit_code"] == 1066  # of the service itself
     finally:
         service.delete()
