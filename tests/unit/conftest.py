@@ -1,5 +1,6 @@
 """The fixtures that several files of this ring use."""
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,22 @@ from commandline import Scene
 from procmon import DriverService
 from procmon.cli import prompts
 from service_manager import Computer, Manager, executable
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patience() -> Iterator[None]:
+    """`verdict_of` waits a second unless a test says otherwise; on a busy machine a verdict may take longer."""
+    verdict_of = procmon.SimulatedGate.verdict_of
+
+    @functools.wraps(verdict_of)
+    def wait(
+        gate: procmon.SimulatedGate, process: procmon.ProcessHelper | int, timeout: float = 20.0
+    ) -> procmon.Verdict | None:
+        return verdict_of(gate, process, timeout)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(procmon.SimulatedGate, "verdict_of", wait)
+        yield
 
 
 @pytest.fixture
