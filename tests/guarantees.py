@@ -135,6 +135,21 @@ each fault. "-" means that there is nothing.
 
 `python3 dev.py test` runs all of these; `--long` runs the loads for longer. The rings, and what is
 untried: [testing.md](testing.md).
+
+## Pythons
+
+| CPython | from | ran |
+|---|---|---|
+| 3.11.2 | Debian 12 | every ring; the Windows ring under Wine 8.0 |
+| 3.13.5 | Debian 13 | every ring; the Windows ring under Wine 10.0 |
+| 3.13.2 for 64-bit Windows | PyPI | the Windows ring, under Wine 8.0 and 10.0 |
+| 3.14.6 for 32-bit Windows | PyPI | the gates, the driver and its service, under Wine 8.0 and 10.0 |
+| 3.12.0 for 64-bit Windows | PyPI | the gates, details and the monitor, under Wine 8.0 |
+| 3.14.10, 3.15.2 | Debian unstable | the unit ring |
+| 3.13.5, free-threaded, `PYTHON_GIL=0` | built of Debian's sources | the unit ring |
+
+Untried: 3.12 on Linux, 3.14 free-threaded, any Python on Windows itself.
+[checks.yml](../.github/workflows/checks.yml) has them, and has not been run.
 """
 
 
