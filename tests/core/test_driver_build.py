@@ -1,21 +1,18 @@
 """The files that driver/build.py makes: what they import, how they are linked, and that the same sources give them."""
 
-import configparser
 import importlib.util
 import re
 import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import procmon
-from procmon.driver.info import SERVICE
+from core.drivers import EXCEPTIONS, EXPORTS, LOAD_CONFIG, RELOCATIONS, PortableExecutable
 
 PROJECT = Path(__file__).resolve().parents[2]
 RELEASE = ("x64", "x86", "arm64")
@@ -27,7 +24,6 @@ EXECUTABLE, IS_DLL, RELOCS_STRIPPED = 0x2, 0x2000, 0x1  # IMAGE_FILE_HEADER.Char
 DYNAMIC_BASE, FORCE_INTEGRITY, NX_COMPATIBLE, GUARD_CF = 0x40, 0x80, 0x100, 0x4000  # DllCharacteristics
 NATIVE = 1  # IMAGE_SUBSYSTEM_NATIVE
 SECTION_EXECUTES, SECTION_WRITES, SECTION_DISCARDABLE = 0x20000000, 0x80000000, 0x02000000
-EXPORTS, IMPORTS, RESOURCES, EXCEPTIONS, RELOCATIONS, DEBUG, LOAD_CONFIG = 0, 1, 2, 3, 5, 6, 10  # data directories
 CODEVIEW, REPRODUCIBLE = 2, 16  # IMAGE_DEBUG_TYPE_...
 GUARD_INSTRUMENTED, GUARD_TABLE_PRESENT = 0x100, 0x400  # IMAGE_GUARD_CF_...
 UNSEEDED = {8: 0x00002B992DDFA232, 4: 0xBB40E64E}  # what the loader takes for a cookie that nothing has seeded
@@ -43,122 +39,6 @@ def load_builder(path: Path) -> ModuleType:
 
 
 builder = load_builder(PROJECT / "driver" / "build.py")
-
-
-@dataclass(frozen=True)
-class Section:
-    name: str
-    address: int
-    size: int
-    offset: int
-    flags: int
-
-
-@dataclass(frozen=True)
-class LoadConfig:
-    """As much of IMAGE_LOAD_CONFIG_DIRECTORY as a driver has."""
-
-    size: int
-    security_cookie: int
-    guard_check: int
-    guard_dispatch: int
-    guard_table: int
-    guard_count: int
-    guard_flags: int
-
-
-class PortableExecutable:
-    """As much of a PE file as these tests ask about."""
-
-    def __init__(self, path: Path) -> None:
-        self.data = path.read_bytes()
-        header = self._int(0x3C)
-        assert self.data[header : header + 4] == b"PE\0\0"
-        self.machine, count = struct.unpack_from("<HH", self.data, header + 4)
-        self.timestamp = self._int(header + 8)
-        optional_size, self.characteristics = struct.unpack_from("<HH", self.data, header + 20)
-        optional = header + 24
-        self.is_64_bit = struct.unpack_from("<H", self.data, optional)[0] == 0x20B
-        self.entry = self._int(optional + 16)
-        self.width = 8 if self.is_64_bit else 4
-        self.base = self.pointer(optional + (24 if self.is_64_bit else 28))
-        self.section_alignment = self._int(optional + 32)
-        self.system_version = struct.unpack_from("<HH", self.data, optional + 40)
-        self.subsystem_version = struct.unpack_from("<HH", self.data, optional + 48)
-        self.checksum = self._int(optional + 64)
-        self.subsystem, self.dll_characteristics = struct.unpack_from("<HH", self.data, optional + 68)
-        directories = optional + (112 if self.is_64_bit else 96)
-        self.directories = [struct.unpack_from("<II", self.data, directories + 8 * i) for i in range(16)]
-        self.sections = [self._section(optional + optional_size + 40 * i) for i in range(count)]
-
-    def _int(self, offset: int) -> int:
-        return int(struct.unpack_from("<I", self.data, offset)[0])
-
-    def _section(self, offset: int) -> Section:
-        name, size, address, _, raw, flags = struct.unpack_from("<8sIIII12xI", self.data, offset)
-        return Section(name.rstrip(b"\0").decode(), address, size, raw, flags)
-
-    def pointer(self, offset: int) -> int:
-        """The pointer at an offset of the file."""
-        return int.from_bytes(self.data[offset : offset + self.width], "little")
-
-    def section_of(self, address: int) -> Section:
-        """The section that holds an address, relative to the image."""
-        for section in self.sections:
-            if section.address <= address < section.address + section.size:
-                return section
-        raise AssertionError(f"no section holds {address:#x}")
-
-    def offset(self, address: int) -> int:
-        """Where in the file an address is, relative to the image."""
-        section = self.section_of(address)
-        return address - section.address + section.offset
-
-    def debug(self) -> dict[int, bytes]:
-        """What each entry of the debug directory points to, by type."""
-        address, size = self.directories[DEBUG]
-        entries = [struct.unpack_from("<IIHHIIII", self.data, self.offset(address) + 28 * i) for i in range(size // 28)]
-        return {kind: self.data[raw : raw + size] for *_, kind, size, _, raw in entries}
-
-    def load_config(self) -> LoadConfig:
-        """The load configuration."""
-        at = self.offset(self.directories[LOAD_CONFIG][0])
-        size = self._int(at)
-        cookie = at + (0x58 if self.is_64_bit else 0x3C)
-        value, _, _, check, dispatch, table, count = (self.pointer(cookie + i * self.width) for i in range(7))
-        return LoadConfig(size, value, check, dispatch, table, count, self._int(cookie + 7 * self.width))
-
-    def guarded_addresses(self) -> list[int]:
-        """The functions that may be called through a pointer, by address relative to the image."""
-        config = self.load_config()
-        at = self.offset(config.guard_table - self.base)
-        return list(struct.unpack_from(f"<{config.guard_count}I", self.data, at))
-
-    def _string(self, address: int) -> str:
-        start = self.offset(address)
-        return self.data[start : self.data.index(b"\0", start)].decode()
-
-    def imports(self) -> Iterator[tuple[str, str]]:
-        """Each import as (file in lowercase, name)."""
-        at = self.offset(self.directories[IMPORTS][0])
-        ordinal = 1 << (8 * self.width - 1)
-        while self._int(at + 12):
-            file, names = self._string(self._int(at + 12)).lower(), self.offset(self._int(at))
-            while thunk := self.pointer(names):
-                assert not thunk & ordinal, f"{file} is asked for a number, not a name"
-                yield file, self._string(thunk + 2)
-                names += self.width
-            at += 20
-
-    def computed_checksum(self) -> int:
-        """The sum that the kernel's loader compares with the header."""
-        words = bytearray(self.data + b"\0" * (len(self.data) % 2))
-        field = self._int(0x3C) + 24 + 64
-        words[field : field + 4] = b"\0\0\0\0"
-        total: int = sum(struct.unpack(f"<{len(words) // 2}H", words))
-        while total >> 16:
-            total = (total & 0xFFFF) + (total >> 16)
-        return total + len(self.data)
 
 
 @pytest.fixture(scope="module")
@@ -476,47 +356,6 @@ def test_what_a_real_kernel_fills_in_lies_where_windows_has_it(variant: str, tmp
     command = [recipe.compiler, *recipe.compile_flags, f"-I{PROJECT}", "-fsyntax-only", str(source)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
     assert result.returncode == 0, result.stderr
-
-
-# --------------------------------------------------------------------------------------------------------- the INF
-
-
-@pytest.fixture(scope="module")
-def inf() -> configparser.ConfigParser:
-    """driver/procmon.inf."""
-    parser = configparser.ConfigParser(
-        comment_prefixes=";", inline_comment_prefixes=";", interpolation=None, allow_no_value=True, delimiters="="
-    )
-    parser.optionxform = str  # type: ignore[assignment, method-assign]
-    parser.read(PROJECT / "driver" / "procmon.inf", "utf-8")
-    return parser
-
-
-def test_the_inf_is_that_of_a_primitive_driver(inf: configparser.ConfigParser) -> None:
-    """https://learn.microsoft.com/windows-hardware/drivers/develop/creating-a-primitive-driver"""
-    assert {"Class", "ClassGuid", "Provider", "CatalogFile", "DriverVer"} <= set(inf["Version"])
-    assert inf["Version"]["Signature"] == '"$WINDOWS NT$"'
-    assert inf["DestinationDirs"]["DefaultDestDir"] == "13", "the driver store"
-    sections = set(inf.sections())
-    assert not sections & {"Manufacturer", "DefaultInstall", "DefaultUninstall"}
-    installs = {section for section in sections if section.startswith("DefaultInstall.")}
-    assert installs == {f"DefaultInstall.NT{name}{part}" for name in ("amd64", "arm64") for part in ("", ".Services")}
-
-
-def test_the_inf_names_the_files_of_the_build_the_service_and_the_version(inf: configparser.ConfigParser) -> None:
-    for name, folder in (("amd64", "x64"), ("arm64", "arm64")):
-        assert dict(inf[f"SourceDisksFiles.{name}"]) == {"procmon.sys": f"1,{folder}"}
-        assert folder in RELEASE
-        assert inf[f"DefaultInstall.NT{name}.Services"]["AddService"] == f"{SERVICE},,Service"
-    assert inf["Version"]["DriverVer"].split(",")[1] == f"{procmon.__version__}.0"
-    service = inf["Service"]
-    assert (service["ServiceType"], service["StartType"], service["ErrorControl"]) == ("1", "3", "1")
-    assert service["ServiceBinary"] == "%13%\\procmon.sys"
-
-
-def test_every_text_that_the_inf_uses_is_defined(inf: configparser.ConfigParser) -> None:
-    used = set(re.findall(r"%([A-Za-z]+)%", (PROJECT / "driver" / "procmon.inf").read_text("utf-8")))
-    assert used and used == set(inf["Strings"])
 
 
 # ----------------------------------------------------------------------------------------- another compiler's eyes
