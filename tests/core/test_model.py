@@ -21,7 +21,8 @@ from core.harness import (
     Core,
     Held,
 )
-from core.model import Model, Process, Registration
+from core.model import Model
+from core.model_state import Process, Registration
 from procmon.driver import protocol
 from procmon.records import Verdict
 
