@@ -345,7 +345,7 @@ NTSTATUS RtlDowncaseUnicodeString(UNICODE_STRING* to, const UNICODE_STRING* from
     for (size_t i = 0; i < from->Length / 2; ++i) {
         const WCHAR unit = from->Buffer[i];
         const bool latin = (unit >= u'A' && unit <= u'Z') || (unit >= 0xC0 && unit <= 0xDE && unit != 0xD7);
-        const bool capital = latin || (unit >= 0x410 && unit <= 0x42F);
+        const bool capital = latin || (unit >= 0x410 && unit <= 0x42F) || (unit >= 0xFF21 && unit <= 0xFF3A);
         to->Buffer[i] = static_cast<WCHAR>(capital ? unit + 0x20 : unit);
     }
     return STATUS_SUCCESS;

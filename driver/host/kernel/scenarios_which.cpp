@@ -61,9 +61,9 @@ void knows_capitals_of_any_alphabet() {
     {
         Device device;
         device.become_controller();
-        Started started(5000, u"\\Device\\HarddiskVolume2\\\u0418\u0413\u0420\u0410.EXE");
+        Started started(5000, u"\\Device\\HarddiskVolume2\\\u0418\u0413\u0420\u0410\uFF21.EXE");
         const Shown shown = device.held(5000);
-        CHECK(shown.image == u"c:\\\u0438\u0433\u0440\u0430.exe");
+        CHECK(shown.image == u"c:\\\u0438\u0433\u0440\u0430\uFF41.exe");
         device.answer(wire::kAllow, shown);
         CHECK(started.returns_within(kSoonMs));
     }
