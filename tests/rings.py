@@ -249,6 +249,8 @@ def run_job(job: Job, stopped: threading.Event, output: Path | None) -> Result:
     # Paths from the project's root mean the same to a Windows program under Wine.
     record = job.record.relative_to(ROOT).as_posix()
     command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "ring_record", f"--ring-record={record}"]
+    if os.environ["PROCMON_LONG"]:  # longer than a search through every order of the handshake takes beside other work
+        command += ["-o", "faulthandler_timeout=1800"]
     began = time.monotonic()
     timeout = 3600.0 if os.environ["PROCMON_LONG"] else 1200.0
     attachment = programs.Attachment(timeout, stopped, silent_input=True, output=output)
