@@ -1,8 +1,9 @@
 // notify.cpp - the kernel's notifications of processes, threads and images, passed on to the gate; and the wait of a
 // held thread.
 //
-// Every routine here runs at PASSIVE_LEVEL, with no lock of ours; that of a thread that ends may run at APC_LEVEL. Newer kernels call it in a critical region, NT 5.2
-// does not; so each enters one: a held thread must not be suspended in the middle of its hold.
+// Every routine here runs at PASSIVE_LEVEL, with no lock of ours; that of a thread that ends may run at APC_LEVEL.
+// Newer kernels call it in a critical region, NT 5.2 does not; so each enters one: a held thread must not be suspended
+// in the middle of its hold.
 // They touch no registry, file, mapping or user memory.
 
 #include "driver.h"
@@ -93,7 +94,9 @@ _IRQL_requires_max_(APC_LEVEL) uint32_t file_flags(FILE_OBJECT* file) {
 }
 
 // The first thread of a process that was ended before it ran comes by here, too, on its way out.
-_IRQL_requires_max_(APC_LEVEL) bool is_dying() { return is_terminating != nullptr && is_terminating(PsGetCurrentThread()); }
+_IRQL_requires_max_(APC_LEVEL) bool is_dying() {
+    return is_terminating != nullptr && is_terminating(PsGetCurrentThread());
+}
 
 _IRQL_requires_(PASSIVE_LEVEL) void process_exited(PEPROCESS process, uint32_t pid) {
     PAGED_CODE();
