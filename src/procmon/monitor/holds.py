@@ -11,7 +11,7 @@ run a user's finalizer, which calls a monitor, in a thread that has it.
 
 import threading
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from ..errors import AlreadyAnswered, GateClosed, NotHeld, ProcessTampered, Stal
 from ..gates.base import Gate
 from ..records import DecidedBy, Decision, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from ..util.log import log
+from ..util.recent import Recent
 from ..util.threads import run_in_thread
 from .cases import Case
 from .sinks import Sinks
@@ -31,8 +32,8 @@ __all__ = ["BATCH_S", "HoldTable"]
 BATCH_S = 0.002
 """Longest time that a verdict waits for others, to be sent in one call with them."""
 
-DECIDERS = 50_000
-"""Processes of which it is kept, until they exit, who decided; the latest ones."""
+DECIDERS = 25_000
+"""Processes of which it is kept, until they exit, who decided: the latest ones, so many at least."""
 
 
 class HoldTable:
@@ -57,9 +58,7 @@ class HoldTable:
         self._batch_since = 0.0
         self._sending = 0  # batches for which the gate has been called and has not returned
         self._fetching = threading.RLock()  # taken before `lock`, and held while the gate fetches
-        # Of what was answered and has not exited, oldest first. To find the first key of a dict takes the longer, the
-        # more keys before it were taken out; an OrderedDict has it at hand.
-        self._deciders: OrderedDict[tuple[int, int], DecidedBy] = OrderedDict()
+        self._deciders = Recent[tuple[int, int], DecidedBy](DECIDERS)  # of what was answered and has not exited
         self._by_hand: set[tuple[int, int]] = set()  # for which `_answer_unfetched` calls the gate
         self._is_over = False  # all has been noted, and nothing more is
 
@@ -119,7 +118,7 @@ class HoldTable:
             by = case.ruling.by
         if by is DecidedBy.CONTROLLER:  # it may be about to be heard, and is known by its decider
             return record
-        self._deciders.pop(record.identity, None)
+        self._deciders.discard(record.identity)
         return replace(record, decided_by=by)
 
     def _note_the_gates(self, record: ProcessHelper, verdict: Verdict, case: Case | None, now: float) -> None:
@@ -132,7 +131,7 @@ class HoldTable:
             held_for = now - case.since
             self.counts["blocked" if verdict is Verdict.BLOCK else "allowed"] += 1
         if ruling.by is DecidedBy.CONTROLLER:
-            self._keep_decider(record.identity, ruling.by)
+            self._deciders[record.identity] = ruling.by
         self._keep([Case.of(ruling.decision(record, held_for))])
 
     def hear_answers(
@@ -279,16 +278,11 @@ class HoldTable:
             if (case.result is not VerdictResult.DONE and not tampered) or case.ruling is None:
                 self.counts["stale"] += 1
                 continue
-            self._keep_decider(case.identity, DecidedBy.TAMPER if tampered else case.ruling.by)
+            self._deciders[case.identity] = DecidedBy.TAMPER if tampered else case.ruling.by
             self.counts["blocked" if case.ruling.blocks or tampered else "allowed"] += 1
             if case.held_for > self.longest_hold:
                 self.longest_hold = case.held_for
         self._keep(cases)
-
-    def _keep_decider(self, identity: tuple[int, int], by: DecidedBy) -> None:
-        self._deciders[identity] = by
-        if len(self._deciders) > DECIDERS:
-            self._deciders.popitem(last=False)
 
     def _keep(self, cases: Iterable[Case]) -> None:
         self.history.extend(cases)
@@ -364,7 +358,7 @@ class HoldTable:
             with self.lock:
                 self.counts["held"] += 1
                 self.counts["blocked" if ruling.blocks else "allowed"] += 1
-                self._keep_decider(case.identity, ruling.by)
+                self._deciders[case.identity] = ruling.by
                 self._keep([case])
             self._sinks.start()
         else:
