@@ -12,7 +12,7 @@ from .measure import Row, resident_bytes, row, row_of
 from .monitor import FreeGate, processes
 
 DECISIONS = 1_000_000
-WARM = 100_000
+WARM = 200_000
 BATCH = 1000
 FEW, MANY = 2_000, 20_000
 GOAL_KIB = 1024
@@ -72,6 +72,8 @@ class _EndlessGate(FreeGate):
         super().__init__([])
         self.count = count
         self.answered = 0
+        self.marks: list[tuple[int, float]] = []
+        """Memory and CPU of this process at each fetch."""
         self._answered_all = threading.Event()
         self._answered_all.set()
 
@@ -82,6 +84,7 @@ class _EndlessGate(FreeGate):
         if not self._answered_all.is_set() or self.done.is_set():
             return []
         self._answered_all.clear()
+        self.marks.append((resident_bytes(), time.process_time()))
         key = self.answered
         return [
             procmon.ProcessHelper(
@@ -100,15 +103,14 @@ class _EndlessGate(FreeGate):
 
 
 def growth(warm: int, count: int) -> tuple[int, int, float, float]:
-    """The memory of this process after `warm` decisions of one monitor, and what it has more after `count`
-    others; the seconds of CPU of both.
+    """The most memory that this process has in `warm` decisions of one monitor, and what it has more in as many at the
+    end of `count` others; the seconds of CPU of both. What is kept comes and goes in steps, hence the most.
     """
-    gate = _EndlessGate(warm)
+    gate = _EndlessGate(warm + count)
     with procmon.Monitor(gate) as monitor:
         monitor.subscribe(lambda process: procmon.ALLOW)
         gate.done.wait()
-        before, began = resident_bytes(), time.process_time()
-        gate.count += count
-        gate.done.clear()
-        gate.done.wait()
-        return before, resident_bytes() - before, began, time.process_time() - began
+    batches = warm // BATCH
+    memory, cpu = zip(*gate.marks, strict=True)
+    before = max(memory[:batches])
+    return before, max(memory[-batches:]) - before, cpu[batches] - cpu[0], cpu[-1] - cpu[batches]
