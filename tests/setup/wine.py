@@ -55,7 +55,8 @@ def shared_prefix() -> Path:
             parts.start_over(pristine)
             programs.run_quietly([program("wine64"), "wineboot", "-i"], "Wine makes no prefix", environment(pristine))
             timeout = ["/v", "ServicesPipeTimeout", "/t", "REG_SZ", "/d", str(1000 * _SERVICE_TIMEOUT_S), "/f"]
-            add = [program("wine64"), "reg", "add", r"HKLM\System\CurrentControlSet\Control", *timeout]
+            key = r"HKLM\System\CurrentControlSet\Control"
+            add: list[str | Path] = [program("wine64"), "reg", "add", key, *timeout]
             programs.run_quietly(add, "Wine sets no time limit for services", environment(pristine))
             server(pristine, "-w")  # it writes the registry when its last process has ended
             parts.stamp(pristine, wanted)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import procmon
-from driven import BLOCKED, SOON, Run, held, opened, telling_kernel, until
+from driven import BLOCKED, SOON, Run, held, opened, telling_kernel
 from procmon import ALLOW, BLOCK, DebugGate, DecidedBy, DriverGate, ProcessFlags, ProcessHelper, VerdictResult
 from procmon.gates import release_check
 from procmon.system.pe import PortableExecutable
@@ -25,7 +25,7 @@ from procmon.win32 import memory
 from procmon.win32.files import open_shared
 from procmon.win32.kernel import is_wine, open_process
 from procmon.win32.privilege import debug_privilege
-from trees import drive, next_held
+from trees import drive, eventually, next_held
 from windows.hollowing import ATTACKS, HOLLOWED, change_entry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +84,7 @@ def again(gate: Any, process: ProcessHelper) -> ProcessHelper:
         found.extend(one for one in gate.fetch() if one.pid == process.pid)
         return bool(found)
 
-    assert until(look), "it was not given once more"
+    assert eventually(look), "it was not given once more"
     return found[0]
 
 
@@ -167,7 +167,7 @@ def test_a_monitor_tells_of_it_by_its_decisions_and_counts() -> None:
     with monitor:
         assert gate.popen is not None
         assert gate.popen.wait(SOON) & 0xFFFFFFFF == BLOCKED
-        assert until(lambda: monitor.statistics.tampered == 1 and len(monitor.history) == 2)
+        assert eventually(lambda: monitor.statistics.tampered == 1 and len(monitor.history) == 2)
     decisions = {(one.verdict, one.by) for one in monitor.history}
     assert decisions == {(ALLOW, DecidedBy.CALLBACK), (BLOCK, DecidedBy.TAMPER)}
 
