@@ -31,7 +31,7 @@ NEEDED_PROGRAMS = {
     },
     "examples": {"Xvfb": "xvfb"},
 }
-NEEDED_MODULES = {"examples": {"tkinter": "python3-tk"}}
+NEEDED_MODULES = {"examples": {"_tkinter": "python3-tk"}}
 OWN_ENVIRONMENT = {"sigma_backend": "pysigma", "fleet": "distributed"}
 """Rings for which dev.py makes an environment with packages of their own, by one of these."""
 

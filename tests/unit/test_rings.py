@@ -172,7 +172,7 @@ def test_a_ring_without_its_programs_fails_with_one_line_that_names_the_command(
 
 
 def test_a_ring_without_its_modules_fails_with_one_line_that_names_the_command(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['tkinter'] = None\n")
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['_tkinter'] = None\n")
     environment = programs.with_paths()
     environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment["PYTHONPATH"]])
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/examples"]
