@@ -146,7 +146,7 @@ untried: [testing.md](testing.md).
 | 3.14.6 for 32-bit Windows | PyPI | the gates, the driver and its service, under Wine 8.0 and 10.0 |
 | 3.12.0 for 64-bit Windows | PyPI | the gates, details and the monitor, under Wine 8.0 |
 | 3.14.10, 3.15.2 | Debian unstable | the unit ring |
-| 3.13.5, free-threaded, `PYTHON_GIL=0` | built of Debian's sources | the unit ring, less what needs mypy or Tk, which it does not have |
+| 3.13.5, free-threaded, `PYTHON_GIL=0` | built of Debian's sources | the unit ring, less what needs mypy or Tk |
 
 Untried: 3.12 on Linux, 3.14 free-threaded, any Python on Windows itself.
 [checks.yml](../.github/workflows/checks.yml) has them, and has not been run.
