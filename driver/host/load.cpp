@@ -70,7 +70,8 @@ uint64_t serial_of(const unsigned char* name) {  // c:\<serial>
     return serial;
 }
 
-Status request(uint32_t code, const void* input, size_t input_bytes, void* output, size_t output_bytes, size_t* written) {
+Status request(uint32_t code, const void* input, size_t input_bytes, void* output, size_t output_bytes,
+               size_t* written) {
     return gate_dispatch(core, kOwner, kControllerPid, code, input, input_bytes, output, output_bytes, written);
 }
 

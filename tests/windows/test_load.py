@@ -34,32 +34,35 @@ TREE = f"""
 import subprocess, sys
 from collections import deque
 def start(number):
-    try:
-        return subprocess.Popen(["cmd", "/c", "exit", str(number % 100)])
-    except OSError:  # it was blocked before CreateProcess had returned: Wine waits for its first steps
-        return None
-def status_of(process):
-    return {BLOCKED} if process is None else process.wait()
-running, statuses = deque(), []
+    global failed
+    while True:
+        try:
+            return subprocess.Popen(["cmd", "/c", "exit", str(number % 100)])
+        except OSError:
+            failed += 1
+running, statuses, failed = deque(), [], 0
 for number in range(STARTS):
     if len(running) == {AT_ONCE}:
-        statuses.append(status_of(running.popleft()))
+        statuses.append(running.popleft().wait())
     running.append(start(number))
-statuses += [status_of(process) for process in running]
-print(*(status & 0xFFFFFFFF for status in statuses))
+statuses += [process.wait() for process in running]
+print(failed, *(status & 0xFFFFFFFF for status in statuses))
 """
+"""Prints how many creations failed, and the exit statuses of the others. Wine's CreateProcess fails now and then on a
+busy machine: before there is a process, or, as it waits for the first steps of one, because that was blocked."""
 
 
 class Decider:
     """Decides by chance: at once, or later by another thread; remembers what it said."""
 
-    def __init__(self) -> None:
+    def __init__(self, starts: int) -> None:
+        self.first = min(AT_ONCE, starts)  # so many are held before the first is answered
         self.monitor: procmon.Monitor | None = None
         self.said: dict[int, Verdict] = {}
         self.most_held = 0
         self.came = 0
         self.threads: list[threading.Thread] = []
-        self._enough = AT_ONCE
+        self._enough = self.first
         self._chance = random.Random(2026)
         self._later: list[tuple[ProcessHelper, Verdict]] = []
         self._lock = threading.Lock()
@@ -137,6 +140,7 @@ class Outcome:
     """What a load came to; it holds nothing of what was running."""
 
     gate: str
+    failed: int
     statuses: list[int]
     said: dict[int, Verdict]
     verdicts: dict[int, Verdict]
@@ -148,7 +152,7 @@ class Outcome:
 
 def load(opened: Opened, starts: int) -> Outcome:
     """Run the tree over a gate, and decide by chance."""
-    decider = Decider()
+    decider = Decider(starts)
     with opened(starts) as (gate, output):
         monitor = decider.monitor = procmon.Monitor(gate, workers=4, deadline=None, history=10 * STARTS)
         monitor.subscribe(decider)
@@ -158,7 +162,7 @@ def load(opened: Opened, starts: int) -> Outcome:
             """When no more come, the tree waits for those that are held."""
             came = -1
             while not over.wait(0.2):
-                if came == decider.came:
+                if came == decider.came >= decider.first:
                     decider.answer_some()
                 came = decider.came
 
@@ -170,10 +174,12 @@ def load(opened: Opened, starts: int) -> Outcome:
         for thread in (answerer, *decider.threads):
             thread.join()
         monitor.stop()
+    failed, *statuses = map(int, printed.split())
     decided = [one for one in monitor.history if one.process.start_key in decider.said]
     return Outcome(
         gate=type(gate).__name__,
-        statuses=[int(status) for status in printed.split()],
+        failed=failed,
+        statuses=statuses,
         said=decider.said,
         verdicts={one.process.start_key: one.verdict for one in decided},
         decided=len(decided),
@@ -198,14 +204,16 @@ def test_each_of_many_real_starts_is_decided_once_and_nothing_is_left(
     gc.collect()
     growth = tracemalloc.get_traced_memory()[0] / 2**20
     tracemalloc.stop()
-    missed = STARTS - len(outcome.said)
+    unborn = len(outcome.said) - STARTS  # that were held, and blocked, and so never came to be
     with capsys.disabled():
-        print(f"\n{outcome.gate}: {STARTS} starts, {outcome.decided} decided, {missed} missed, ", end="")
+        print(f"\n{outcome.gate}: {STARTS} starts, {outcome.decided} decided, {max(0, -unborn)} missed, ", end="")
         print(f"{outcome.most_held} held at most, {growth:.1f} MiB left")
-    assert len(outcome.statuses) == STARTS == len(outcome.said) == outcome.decided == len(outcome.verdicts)
+    assert 0 <= unborn <= outcome.failed and (is_wine() or not outcome.failed)
+    assert len(outcome.statuses) == STARTS and len(outcome.said) == outcome.decided == len(outcome.verdicts)
     assert outcome.verdicts == outcome.said
-    assert outcome.statuses.count(BLOCKED) == sum(verdict is BLOCK for verdict in outcome.said.values())
-    assert outcome.pending == 0 and outcome.most_held >= AT_ONCE // 2
+    blocked = sum(verdict is BLOCK for verdict in outcome.said.values())
+    assert outcome.statuses.count(BLOCKED) == blocked - unborn
+    assert outcome.pending == 0 and outcome.most_held >= AT_ONCE
     assert growth < 1
     # Windows closes the two handles of the debug API for each process when its exit is continued; Wine keeps them, also
     # those of a bare debug loop. Eight more are left to Python, for threads that have just ended.

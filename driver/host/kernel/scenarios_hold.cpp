@@ -22,7 +22,8 @@ void holds_a_process_until_it_is_allowed() {
         CHECK(!started.returns_within(600));  // two slices and more
         const uint64_t looked = locks_taken - looks;
         const auto passed = std::chrono::steady_clock::now() - since;
-        CHECK(looked <= 2 + static_cast<uint64_t>(passed / std::chrono::milliseconds(200)));  // it does not run in circles
+        // It does not run in circles.
+        CHECK(looked <= 2 + static_cast<uint64_t>(passed / std::chrono::milliseconds(200)));
         CHECK(device.answer(wire::kAllow, fetched[0]) == wire::kResultDone);
         CHECK(started.returns_within(kSoonMs) && !started.dead_on_return);
     }
