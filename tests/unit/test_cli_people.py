@@ -177,6 +177,18 @@ class TestResults:
         assert "\x1b" not in results.tree() + results.summary()
 
 
+class Closed:
+    """A stream whose reader has gone, as Windows has it when it is not buffered."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, "broken pipe")
+
+    def flush(self) -> None: ...
+
+    def isatty(self) -> bool:
+        return False
+
+
 class TestBrokenPipes:
     """The reader of the output goes away: no traceback, no message, one status."""
 
@@ -206,16 +218,11 @@ class TestBrokenPipes:
     def test_of_help(self) -> None:
         assert self.end("--help") == (statuses.BROKEN_PIPE, b"")
 
+    def test_of_help_where_the_write_itself_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "stdout", Closed())
+        assert main.main(["run", "--help"]) == statuses.BROKEN_PIPE
+
     def test_run_goes_on_deciding(self, scene: Scene, policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        class Closed:
-            def write(self, text: str) -> int:
-                raise BrokenPipeError(32, "broken pipe")
-
-            def flush(self) -> None: ...
-
-            def isatty(self) -> bool:
-                return False
-
         verdicts: list[procmon.Verdict | None] = []
 
         def script(gate: CommandGate) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -15,6 +16,8 @@ from ..util.pages import page
 __all__ = ["parse"]
 
 if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
     Commands = argparse._SubParsersAction["Parser"]
 
 HOLD_S = 60.0
@@ -187,6 +190,12 @@ class Parser(argparse.ArgumentParser):
             options = [option for action in self._actions for option in action.option_strings]
             message = f"there is no option {wrong[1]}{_meant(wrong[1], options)}"
         super().error(message)
+
+    def print_help(self, file: "SupportsWrite[str] | None" = None) -> None:
+        """Print the help. Where that fails it raises; argparse would go on as if it were printed."""
+        out = file or sys.stdout
+        if out is not None:  # pythonw.exe has none
+            out.write(self.format_help())
 
     def _commands(self) -> "Commands | None":
         return next((action for action in self._actions if isinstance(action, argparse._SubParsersAction)), None)
