@@ -7,8 +7,8 @@
 // and answers: a serial number in the name says with what, odd = BLOCK. One worker terminates. Counted for each start:
 // how often FETCH gave it while it was held, how often an answer was DONE, and the verdict that its thread got.
 //
-// Prints "load: S starts, D decided, M missed, H held at most, B bytes of growth"; ends with 1 and a reason when a start
-// was missed, decided twice or by another one's verdict, when one is left, or when the core keeps memory.
+// Prints "load: S starts, D decided, M missed, H held at most, B bytes of growth"; ends with 1 and a reason when a
+// start was missed, decided twice or by another one's verdict, when one is left, or when the core keeps memory.
 
 #include <pthread.h>
 #include <stdio.h>
