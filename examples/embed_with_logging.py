@@ -9,7 +9,6 @@ Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver t
     ...ERROR   procmon: callback careless failed on <ProcessHelper 1004 ...
     IndexError: list index out of range
     ...WARNING tool.starts: block hostname.exe by error careless
-    WARNING tool.starts: block whoami.exe by callback strict
     ...
     INFO    tool: 1 allowed, 3 blocked, 2 errors
 """
@@ -28,7 +27,7 @@ log = logging.getLogger("tool")
 class DecisionLog:
     """An audit that writes decisions to the tool's own log."""
 
-    write_ahead = True  # each line before its verdict is sent, so that the log has the order of what happened
+    write_ahead = True  # each line before its verdict is sent; without it a line may come after what the program does
 
     def write(self, decision: procmon.Decision) -> None:
         """Called for each decision."""
