@@ -46,6 +46,9 @@ SYSTEM_DIRECTORY = "C:\\Windows\\System32"
 VOLUMES = {"\\Device\\HarddiskVolume1": "D", "\\Device\\HarddiskVolume2": "C"}
 """What `Core` starts with."""
 
+TOOL = "\\Device\\HarddiskVolume2\\Tools\\A.exe"
+SYSTEM32 = "\\Device\\HarddiskVolume2\\Windows\\System32\\"
+
 
 @cache
 def build() -> ModuleType:

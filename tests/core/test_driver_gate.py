@@ -14,13 +14,12 @@ import pytest
 import procmon
 from conformance import Adapter, GateConformance
 from core import harness
-from core.harness import Core
+from core.harness import TOOL, Core
 from procmon import ALLOW, BLOCK, DriverGate, ProcessHelper, VerdictResult
 from procmon.driver import protocol
 from procmon.win32._bind import windows_error
 
 BLOCKED = 0xC0000364
-TOOL = "\\Device\\HarddiskVolume2\\Tools\\A.exe"
 
 # As RtlNtStatusToDosError has it.
 WINDOWS_ERRORS = {

@@ -1,19 +1,9 @@
 """The rows of the table of faults that the core itself shows, on a machine whose clock and memory are set by hand."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from core.harness import SUCCESS, Core
+from core.harness import SUCCESS, TOOL, Core
 from procmon.driver import protocol
-
-TOOL = "\\Device\\HarddiskVolume2\\Tools\\A.exe"
-
-
-@pytest.fixture
-def core() -> Iterator[Core]:
-    with Core() as core:
-        yield core
 
 
 @pytest.mark.fault(

@@ -1,7 +1,5 @@
 """The handshake of docs/design.md, points 1 to 7, as far as they are the core's: one class for each point."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from core.harness import (
@@ -15,20 +13,14 @@ from core.harness import (
     SHARING_VIOLATION,
     START_FILETIME,
     SUCCESS,
+    SYSTEM32,
+    TOOL,
     Core,
 )
 from procmon.driver import protocol
 from procmon.records import Verdict
 
 VERDICTS = [(Verdict.ALLOW, protocol.VERDICT_ALLOW), (Verdict.BLOCK, protocol.VERDICT_BLOCK)]
-TOOL = "\\Device\\HarddiskVolume2\\Tools\\A.exe"
-SYSTEM32 = "\\Device\\HarddiskVolume2\\Windows\\System32\\"
-
-
-@pytest.fixture
-def core() -> Iterator[Core]:
-    with Core() as core:
-        yield core
 
 
 class Test01Loading:

@@ -1,7 +1,6 @@
 """The handshake of docs/design.md, points 8 to 10, as far as they are the core's: one class for each point."""
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -10,20 +9,14 @@ from core.harness import (
     FAILED,
     INVALID_DEVICE_STATE,
     SUCCESS,
+    SYSTEM32,
+    TOOL,
     Core,
 )
 from procmon.driver import protocol
 from procmon.records import Verdict
 
 VERDICTS = [(Verdict.ALLOW, protocol.VERDICT_ALLOW), (Verdict.BLOCK, protocol.VERDICT_BLOCK)]
-TOOL = "\\Device\\HarddiskVolume2\\Tools\\A.exe"
-SYSTEM32 = "\\Device\\HarddiskVolume2\\Windows\\System32\\"
-
-
-@pytest.fixture
-def core() -> Iterator[Core]:
-    with Core() as core:
-        yield core
 
 
 class Test08ControllerGone:

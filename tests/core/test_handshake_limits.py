@@ -1,7 +1,5 @@
 """The handshake of docs/design.md, points 11 to 13, as far as they are the core's: one class for each point."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from core.harness import (
@@ -11,19 +9,12 @@ from core.harness import (
     INVALID_DEVICE_STATE,
     INVALID_PARAMETER,
     SUCCESS,
+    SYSTEM32,
+    TOOL,
     Core,
 )
 from procmon.driver import protocol
 from procmon.records import Verdict
-
-TOOL = "\\Device\\HarddiskVolume2\\Tools\\A.exe"
-SYSTEM32 = "\\Device\\HarddiskVolume2\\Windows\\System32\\"
-
-
-@pytest.fixture
-def core() -> Iterator[Core]:
-    with Core() as core:
-        yield core
 
 
 class Test11Unusual:

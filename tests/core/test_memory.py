@@ -2,11 +2,9 @@
 
 import pytest
 
-from core.harness import INSUFFICIENT_RESOURCES, SUCCESS, Core
+from core.harness import INSUFFICIENT_RESOURCES, SUCCESS, TOOL, Core
 from procmon.driver import protocol
 from procmon.records import Verdict
-
-TOOL = "\\Device\\HarddiskVolume2\\Tools\\A.exe"
 
 
 def scenario(core: Core, started: int) -> set[str]:

@@ -4,22 +4,13 @@ docs/gates/driver.md has the table of all ways. Those by descent, by exempt prog
 test_handshake_ends.py and test_handshake_limits.py, those that need a kernel among the scenarios of driver/host/kernel.
 """
 
-from collections.abc import Iterator
-
 import pytest
 
-from core.harness import DIED, Core, Held
+from core.harness import DIED, TOOL, Core, Held
 from procmon.driver import protocol
 from procmon.records import Verdict
 
-TOOL = "\\Device\\HarddiskVolume2\\Tools\\A.exe"
 OTHER = "\\Device\\HarddiskVolume2\\Tools\\B.exe"
-
-
-@pytest.fixture
-def core() -> Iterator[Core]:
-    with Core() as core:
-        yield core
 
 
 def some(held: Held | None) -> Held:
