@@ -36,8 +36,7 @@ class Debugged:
     def __init__(self, breakpoints: tuple[int, ...]) -> None:
         self.loop = debug_loop.DebugLoop(None, ALLOW, include_first=True)
         record = ProcessHelper(pid=PID, parent_pid=4, image_name=r"c:\a.exe")
-        self.loop._living[PID] = debug_loop._Process(record, 0, 45, None)
-        self.loop._living[PID].breakpoints.update(breakpoints)
+        self.loop._living[PID] = debug_loop._Process(record, 0, 45, None, breakpoints)
 
     def loads(self, base: int) -> None:
         """Windows has loaded a library there."""

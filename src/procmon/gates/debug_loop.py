@@ -40,12 +40,14 @@ class _Process:
 
     __slots__ = ("breakpoints", "deadline", "handle", "narrow_ntdll", "record", "tid")
 
-    def __init__(self, record: ProcessHelper, handle: int, tid: int, deadline: float | None) -> None:
+    def __init__(
+        self, record: ProcessHelper, handle: int, tid: int, deadline: float | None, breakpoints: Iterable[int]
+    ) -> None:
         self.record = record
         self.handle = handle  # the debug API's: valid until its exit event is continued
         self.tid = tid  # of its first thread, whose event stays open while it is held
         self.deadline = deadline  # on the monotonic clock
-        self.breakpoints: set[int] = set()  # that its loader has yet to run into, once each
+        self.breakpoints = set(breakpoints)  # that its loader has yet to run into, once each
         self.narrow_ntdll = 0  # address of its 32-bit ntdll, the first library below 4 GiB that Windows loads
 
     def current(self) -> ProcessHelper:
@@ -319,34 +321,22 @@ class DebugLoop:
         _resume(port, event.pid, event.tid, handled)
 
     def _created(self, event: debug.DebugEvent) -> bool:
-        """Take a new process in; True if it is held.
-
-        Once it is reported, the callbacks are asked. It is prepared meanwhile: only this thread lets it go on.
-        """
-        info = event.create_process
-        process, basics = self._take_in(event)
-        if info.file:
-            Handle(info.file).close()
-        unmarked = basics is not None and _unmark(info, basics.peb)
-        attached = ProcessFlags.RUNNING_BEFORE in process.record.flags
-        if attached or not unmarked:
-            process.breakpoints.update(_LOADER_BREAKPOINTS)
-        return not attached and ProcessFlags.EXEMPT not in process.record.flags
-
-    def _take_in(self, event: debug.DebugEvent) -> tuple[_Process, win32_process.ProcessBasics | None]:
-        """Report a new process; the answer to it may be there when this returns."""
+        """Take a new process in; True if it is held."""
         first = self._last_key == 0
         attached = first and event.pid == self._attached_pid
+        info = event.create_process
+        if info.file:
+            Handle(info.file).close()
         exempt = first and not attached and not self._include_first
         flags = ProcessFlags.RUNNING_BEFORE if attached else ProcessFlags.EXEMPT if exempt else ProcessFlags(0)
-        handle = event.create_process.process
-        basics = asked(win32_process.basics, handle)
+        basics = asked(win32_process.basics, info.process)
+        marked = basics is None or not _unmark(info, basics.peb)
         record = describe(
-            handle,
+            info.process,
             event.pid,
             flags=flags,
             basics=basics,
-            command_line=asked(_command_line, handle, basics.peb if basics else 0),
+            command_line=asked(_command_line, info.process, basics.peb if basics else 0),
             earliest_key=self._last_key + 1,
             paused=not attached and not exempt,
         )
@@ -356,14 +346,15 @@ class DebugLoop:
         deadline = None
         if record.paused and self._hold_timeout is not None:
             deadline = time.monotonic() + self._hold_timeout
-        process = _Process(record, handle, event.tid, deadline)
+        breakpoints = _LOADER_BREAKPOINTS if marked or attached else ()
+        process = _Process(record, info.process, event.tid, deadline, breakpoints)
         with self._state:
             self._living[event.pid] = process
             self._gone.pop(event.pid, None)
             if deadline is not None:
                 self._timed.append(process)
             self._report(record)
-        return process, basics
+        return record.paused
 
     def _exited(self, pid: int, status: int) -> None:
         with self._state:
