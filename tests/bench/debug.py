@@ -27,7 +27,7 @@ def rows() -> Iterator[Row]:
     """Measure."""
     shares: list[float] = []
     turns = []
-    with mock.patch.object(DebugLoop, "_take_in", _timed(DebugLoop._take_in, shares)):
+    with mock.patch.object(DebugLoop, "_created", _timed(DebugLoop._created, shares)):
         for _ in range(TURNS):
             shares.clear()
             bare = seconds_of(lambda: subprocess.run(TREE, stdout=subprocess.DEVNULL, check=True))
