@@ -343,3 +343,26 @@ def test_the_history_keeps_no_callback_alive(gate: procmon.SimulatedGate) -> Non
         del callback, subscription
         until(lambda: gc.collect() >= 0 and gone() is None, "the callback, dropped")
         assert len(monitor.history) == 1
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_monitor_that_its_callback_references_is_collected_with_all_that_it_decided(runs: bool) -> None:
+    class Callback:
+        monitor: procmon.Monitor | None = None
+
+        def __call__(self, process: procmon.ProcessHelper) -> None: ...
+
+    callback, gate = Callback(), procmon.SimulatedGate()
+    callback.monitor = procmon.Monitor(gate)
+    callback.monitor.subscribe(callback)
+    if runs:
+        with callback.monitor:
+            gate.verdict_of(gate.start("a.exe"))
+    gone = weakref.ref(callback.monitor._engine)
+    del callback, gate
+
+    def is_gone() -> bool:
+        gc.collect()
+        return gone() is None
+
+    until(is_gone, "the end of its threads, and the collection")

@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from enum import Enum
+from functools import partial
 from queue import SimpleQueue
 
 from ..errors import GateClosed, ProcmonError
@@ -93,6 +94,9 @@ class Engine:
         self._shutdown_thread: threading.Thread | None = None
         self._logging: Call[None] | None = None  # of a failure; a handler of the log may hang
         self._requests: SimpleQueue[Callable[[], object] | bool] = SimpleQueue()  # a task; to stop: True if dropped
+        self.drop = partial(self._requests.put, True)
+        """Stop soon: the `Monitor` is gone. A finalizer keeps what it calls, so this references the queue alone: the
+        engine references the callbacks, and these often the `Monitor`, which would then never be collected."""
         self._pid = os.getpid()
 
     @property
@@ -175,10 +179,6 @@ class Engine:
         if not self.is_forked:
             self.begin_stop()
             await run_in_thread_async(self.stopped.wait)
-
-    def drop(self) -> None:
-        """Stop soon: the `Monitor` is gone."""
-        self._requests.put(True)
 
     @property
     def is_forked(self) -> bool:
