@@ -349,12 +349,14 @@ def test_the_history_keeps_no_callback_alive(gate: procmon.SimulatedGate) -> Non
 def test_a_monitor_that_its_callback_references_is_collected_with_all_that_it_decided(runs: bool) -> None:
     class Callback:
         monitor: procmon.Monitor | None = None
+        starts: procmon.Starts | None = None
 
         def __call__(self, process: procmon.ProcessHelper) -> None: ...
 
     callback, gate = Callback(), procmon.SimulatedGate()
     callback.monitor = procmon.Monitor(gate)
     callback.monitor.subscribe(callback)
+    callback.starts = callback.monitor.starts(match="b.exe")
     if runs:
         with callback.monitor:
             gate.verdict_of(gate.start("a.exe"))

@@ -302,7 +302,7 @@ class SimulatedGate(AnswersHeard):
 
     @property
     def failures(self) -> Mapping[str, Verdict]:
-        """What it decides where it gets no answer: ``on_timeout``, ``on_disconnect``."""
+        """What it decides where it gets no answer (``on_timeout``, ``on_disconnect``), and of what `tamper` names."""
         return MappingProxyType(self._failures)
 
     @property
@@ -397,10 +397,9 @@ class SimulatedGate(AnswersHeard):
     def close(self) -> None:
         """Give the disconnect verdict to all that is held, and hold nothing more. Calling it twice is no error."""
         with self._state:
-            if not self._closed:
-                for process in tuple(self._processes.values()):
-                    if process.paused:
-                        self._decide(process, self._failures["on_disconnect"], DecidedBy.DISCONNECT)
+            for process in tuple(self._processes.values()):
+                if process.paused:
+                    self._decide(process, self._failures["on_disconnect"], DecidedBy.DISCONNECT)
             self._closed = True
             self._wake()
 

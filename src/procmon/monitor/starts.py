@@ -180,7 +180,7 @@ class Starts:
         starts._timeout = timeout
         starts._in_with = False
         starts._queue = queue = _StartQueue(engine)
-        starts._finalizer = weakref.finalize(starts, engine.do_later, queue.close)
+        starts._finalizer = weakref.finalize(starts, _close_later, weakref.ref(queue))
         starts._finalizer.atexit = False
         run_in_thread(queue.open, match)
         return starts
@@ -280,6 +280,14 @@ class Starts:
     def _is_over(self) -> bool:
         self._engine.check_runs()
         return self._queue.closed or self._engine.stopped.is_set
+
+
+def _close_later(queue: "weakref.ref[_StartQueue]") -> None:
+    """The `Starts` is gone. A finalizer keeps what it is given, so this takes no reference to the engine, whose callbacks
+    may have one to the `Starts`. While the monitor runs, its subscription keeps the queue.
+    """
+    if (left := queue()) is not None:
+        left.engine.do_later(left.close)
 
 
 def _set_on_loop(call_soon: Callable[[Callable[[], object]], object], set_event: Callable[[], object]) -> None:
