@@ -132,6 +132,31 @@ def test_a_verdict_that_comes_too_late_is_not_the_checks() -> None:
     assert gate.fetch() == []
 
 
+def test_what_is_fetched_while_the_verdict_is_sent_has_the_decision_already() -> None:
+    fetched: list[ProcessHelper] = []
+
+    def answer(processes: list[ProcessHelper], verdict: Verdict, tampered: bool) -> list[VerdictResult]:
+        for process in processes:
+            ended = replace(process, paused=False, exited=True, verdict=verdict, decided_by=DecidedBy.CONTROLLER)
+            fetched.append(check.mark(ended))
+        return [DONE] * len(processes)
+
+    check = ReleaseCheck(BLOCK, finds(8))
+    check.release([target(8)], answer)
+    [ended] = fetched
+    assert ended.decided_by is DecidedBy.TAMPER and ProcessFlags.TAMPERED in ended.flags
+
+
+@pytest.mark.parametrize("verdict", [ALLOW, BLOCK])
+def test_what_was_decided_before_is_not_marked(verdict: Verdict) -> None:
+    check = ReleaseCheck(BLOCK, finds(8))
+    [result], noted = check.release([target(8)], lambda processes, *_: [VerdictResult.ANSWERED] * len(processes))
+    assert (result, noted) == (VerdictResult.ANSWERED, [])
+    timed_out = replace(target(8), paused=False, verdict=verdict, decided_by=DecidedBy.GATE_TIMEOUT)
+    assert check.mark(timed_out).decided_by is DecidedBy.GATE_TIMEOUT
+    assert ProcessFlags.TAMPERED not in check.mark(timed_out).flags
+
+
 def test_one_process_twice_and_one_that_no_driver_can_have_given() -> None:
     gate = gate_that(finds(8), Device())
     foreign = target(2**40)

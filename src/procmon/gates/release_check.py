@@ -51,13 +51,19 @@ class ReleaseCheck:
         """
         reasons = self.find(processes)
         found = [process for process in processes if process.identity in reasons]
+        not_done = {process.identity for process in found if process.identity not in self._noted}
+        records = [self._note(process) for process in found]  # now: another thread may fetch what the answer does
         results = answer(found, self._on_tamper, True) if found else []
         noted = []
-        for index, process in enumerate(found):
+        for index, record in enumerate(records):
             if results[index] is VerdictResult.DONE:
-                noted.append(self._note(process, reasons[process.identity]))
+                not_done.discard(record.identity)
+                noted.append(record)
+                self._log(record, reasons[record.identity])
                 if self._on_tamper is Verdict.BLOCK:
                     results[index] = VerdictResult.TAMPERED
+        for identity in not_done:
+            self._noted.pop(identity, None)
         tampered = iter(results)
         others = iter(answer([one for one in processes if one.identity not in reasons], Verdict.ALLOW, False))
         return [next(tampered if one.identity in reasons else others) for one in processes], noted
@@ -89,10 +95,12 @@ class ReleaseCheck:
         except Exception as error:
             return f"it could not be looked into: {error}"
 
-    def _note(self, process: ProcessHelper, reason: str) -> ProcessHelper:
-        """Log what was found and what the gate did, and return the record with it."""
+    def _log(self, process: ProcessHelper, reason: str) -> None:
         done = "was blocked" if self._on_tamper is Verdict.BLOCK else "runs all the same"
         logger.warning("process %d (%s) %s (on_tamper): %s", process.pid, process.image_name, done, reason)
+
+    def _note(self, process: ProcessHelper) -> ProcessHelper:
+        """Its record as it is once it has its verdict, by which `mark` knows it again."""
         flags = process.flags | ProcessFlags.TAMPERED | ProcessFlags.SEEN
         noted = replace(
             process,
@@ -109,9 +117,11 @@ class ReleaseCheck:
         return noted
 
     def mark(self, record: ProcessHelper) -> ProcessHelper:
-        """A later record of a process, with the flag and the decision if it was noted."""
+        """A later record of a process, with the flag and the decision if it was noted. It goes by the verdict too: a
+        timeout of the driver's may have come first."""
         noted = self._noted.get(record.identity)
         if noted is None:
             return record
-        decided_by = DecidedBy.TAMPER if record.verdict is noted.verdict else record.decided_by
+        is_done = record.decided_by is DecidedBy.CONTROLLER and record.verdict is noted.verdict
+        decided_by = DecidedBy.TAMPER if is_done else record.decided_by
         return replace(record, flags=record.flags | ProcessFlags.TAMPERED, decided_by=decided_by)
