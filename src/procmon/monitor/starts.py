@@ -283,8 +283,8 @@ class Starts:
 
 
 def _close_later(queue: "weakref.ref[_StartQueue]") -> None:
-    """The `Starts` is gone. A finalizer keeps what it is given, so this takes no reference to the engine, whose callbacks
-    may have one to the `Starts`. While the monitor runs, its subscription keeps the queue.
+    """The `Starts` is gone. A finalizer keeps what it is given, so this takes no reference to the engine: a callback of
+    the engine's may reference the `Starts`. While the monitor runs, its subscription keeps the queue.
     """
     if (left := queue()) is not None:
         left.engine.do_later(left.close)
