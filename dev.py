@@ -3,7 +3,7 @@
 
     python3 dev.py demo                       the main job, on real processes
     python3 dev.py test [--long] [ARGS]       everything that can be tested here; ARGS go to pytest
-    python3 dev.py check                      ruff, mypy for both systems, layers, layout
+    python3 dev.py check                      ruff, mypy for both systems, layers, layout, made pages
     python3 dev.py driver [--debug]           build/driver/{x64,x86,arm64,wine}/procmon.sys and the host library
     python3 dev.py wine [--fresh] -- ARGS     the Windows Python on ARGS, with the package on its path
     python3 dev.py bench [NAME ...]           how long things take, measured
@@ -139,6 +139,10 @@ EXTRAS = [
 ]
 
 
+MADE_PAGES = ["tests/reference.py", "tests/guarantees.py"]
+"""Scripts that make a page of docs from the sources; a page that was not made again after a change is a finding."""
+
+
 def type_checked(platform: str) -> list[str]:
     """What mypy reads for a platform: everything, but tests that run on the other one only."""
     elsewhere = {"win32": ("tests/core/", "tests/setup/"), "linux": ("tests/windows/",)}[platform]
@@ -149,13 +153,16 @@ def type_checked(platform: str) -> list[str]:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Run ruff, the rules of tests/layout.py, and mypy for Windows and for Linux."""
+    """Run the rules of tests/layout.py, ruff, and mypy for Windows and for Linux; compare made pages with the sources."""
     findings = layout.findings(ROOT)
     for finding in findings:
         print(finding, flush=True)
     for line in layout.long_files(ROOT):
         report(line)
     failed = bool(findings)
+    for page in MADE_PAGES:
+        report(f"{page} --check")
+        failed |= programs.run_attached([str(venv()), page, "--check"], os.environ) != 0
     for arguments in (["check", "--quiet"], ["format", "--check", "--quiet"]):
         report(f"ruff {arguments[0]}")
         command = [str(venv()), "-m", "ruff", *arguments, "."]

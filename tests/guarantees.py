@@ -14,9 +14,12 @@ tests/unit/test_guarantees.py compares the page with what this makes.
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import made_page
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "guarantees.md"
@@ -154,5 +157,4 @@ Untried: 3.12 on Linux, 3.14 free-threaded, any Python on Windows itself.
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(marks()), encoding="utf-8")
-    print(PAGE.relative_to(ROOT))
+    sys.exit(made_page.main(__file__, PAGE, page(marks())))
