@@ -153,7 +153,7 @@ def type_checked(platform: str) -> list[str]:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Run the rules of tests/layout.py, ruff, and mypy for Windows and for Linux; compare made pages with the sources."""
+    """Run the rules of tests/layout.py, ruff, mypy for Windows and for Linux; compare made pages with the sources."""
     findings = layout.findings(ROOT)
     for finding in findings:
         print(finding, flush=True)
