@@ -327,7 +327,7 @@ class Decision:
     """
 
     process: ProcessHelper
-    """As it was when it was decided about."""
+    """Its record: with the verdict and not paused where the gate has carried that out, else as it was before."""
     verdict: Verdict
     """What was to happen to it; see `audited` and `result` for what did."""
     by: DecidedBy

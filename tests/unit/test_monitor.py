@@ -215,6 +215,47 @@ def test_a_callback_may_answer_by_hand(gate: procmon.SimulatedGate) -> None:
 # ---------------------------------------------------------------------------------------------------------- and around
 
 
+@pytest.mark.parametrize(
+    ("given", "then"),
+    [
+        (ALLOW, (False, ALLOW, DecidedBy.CALLBACK)),
+        (BLOCK, (False, BLOCK, DecidedBy.CALLBACK)),
+        ("audited", (False, ALLOW, DecidedBy.RULE)),
+        ("tamper", (False, BLOCK, DecidedBy.TAMPER)),
+        ("late", (True, None, None)),
+    ],
+)
+def test_the_record_of_a_decision_shows_the_verdict_that_its_gate_carried_out(
+    gate: procmon.SimulatedGate, given: Any, then: tuple[bool, procmon.Verdict | None, DecidedBy | None]
+) -> None:
+    """A sink that writes ahead is called before the verdict, with the record that the gate gave."""
+    written: list[bool] = []
+
+    class Ahead:
+        write_ahead = True
+
+        def write(self, decision: procmon.Decision) -> None:
+            written.append(decision.process.paused)
+
+    def decide(process: procmon.ProcessHelper) -> Any:
+        if given == "tamper":
+            gate.tamper(process)
+        if given == "late":
+            gate.exit(process)
+        if given == "audited":
+            return procmon.Decision(process=process, verdict=BLOCK, by=DecidedBy.RULE, audited=True)
+        return given if isinstance(given, procmon.Verdict) else ALLOW
+
+    with procmon.Monitor(gate, audit=Ahead()) as monitor:
+        monitor.subscribe(decide)
+        gate.start("a.exe")
+        gate.end()
+        monitor.wait(10)
+    assert written[0]
+    record = monitor.history[-1].process
+    assert (record.paused, record.verdict, record.decided_by) == then
+
+
 def test_sinks_get_each_decision_after_its_verdict_and_their_errors_are_counted(
     gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -116,7 +116,9 @@ def test_the_tree_of_a_history_shows_what_was_decided() -> None:
         monitor.subscribe(lambda process: procmon.BLOCK if process.name == "curl.exe" else procmon.ALLOW)
         gate.play([("start", "make.exe"), ("start", "curl.exe", "make.exe"), ("end",)])
         monitor.wait(10)
-        assert str(ProcessTree(monitor.history)).splitlines() == ["make.exe 1000", "└─ curl.exe 1004 (blocked)"]
+        decided = ["make.exe 1000", "└─ curl.exe 1004 (blocked)"]
+        assert str(ProcessTree(monitor.history)).splitlines() == decided
+        assert str(ProcessTree(decision.process for decision in monitor.history)).splitlines() == decided
 
 
 def test_in_a_notebook_lists_and_trees_are_tables_and_their_texts_are_escaped() -> None:

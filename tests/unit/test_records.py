@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import procmon
 from procmon import Statistics
 from procmon.records import DecidedBy, Decision, ProcessFlags, ProcessHelper, Verdict, VerdictResult
+from procmon.util.answered import answered
 
 pids = st.integers(0, 2**32 - 1)
 times = st.datetimes(timezones=st.just(UTC))
@@ -210,3 +211,13 @@ def test_flags_are_written_by_their_names_and_read_by_names_or_number() -> None:
     assert ProcessHelper.from_dict(data | {"flags": int(flags)}).flags == flags
     with pytest.raises(ValueError, match="flags has 'quick'; it can have running_before"):
         ProcessHelper.from_dict(data | {"flags": ["quick"]})
+
+
+@given(processes, st.sampled_from([Verdict.ALLOW, Verdict.BLOCK]), st.sampled_from(DecidedBy))
+def test_a_record_after_its_verdict_differs_in_four_fields_alone(
+    process: ProcessHelper, verdict: Verdict, by: DecidedBy
+) -> None:
+    after = answered(process, verdict, by)
+    expected = replace(process, paused=False, verdict=verdict, decided_by=by, hold_left=None)
+    assert after.as_dict() == expected.as_dict()
+    assert after == process and type(after) is ProcessHelper

@@ -18,6 +18,7 @@ from ..errors import ProcmonError, StaleProcess
 from ..records import STATUS_BLOCKED, DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from ..system.describe import asked, describe
 from ..system.wow64 import narrow_dispatcher
+from ..util.answered import answered
 from ..util.arguments import check_seconds
 from ..util.log import logger
 from ..util.threads import Call, wait_for
@@ -241,8 +242,10 @@ class DebugLoop:
 
     def _decide(self, process: _Process, verdict: Verdict, by: DecidedBy, fact: ProcessFlags = ProcessFlags(0)) -> None:
         """Note the verdict for the thread to carry out, and for the records: one not yet fetched is given with it."""
-        waiting, flags = process.record, process.record.flags | fact
-        decided = replace(waiting, paused=False, verdict=verdict, decided_by=by, flags=flags)
+        waiting = process.record
+        decided = answered(waiting, verdict, by)
+        if fact:
+            decided = replace(decided, flags=decided.flags | fact)
         process.record = decided
         self._answers.append(process)
         for index, record in enumerate(self._news):

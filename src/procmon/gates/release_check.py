@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from ..records import DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from ..system.tamper import find_tampering
+from ..util.answered import answered
 from ..util.log import logger
 from ..util.threads import submit
 
@@ -102,15 +103,7 @@ class ReleaseCheck:
     def _note(self, process: ProcessHelper) -> ProcessHelper:
         """Its record as it is once it has its verdict, by which `mark` knows it again."""
         flags = process.flags | ProcessFlags.TAMPERED | ProcessFlags.SEEN
-        noted = replace(
-            process,
-            paused=False,
-            seen=True,
-            hold_left=None,
-            verdict=self._on_tamper,
-            decided_by=DecidedBy.TAMPER,
-            flags=flags,
-        )
+        noted = replace(answered(process, self._on_tamper, DecidedBy.TAMPER), seen=True, flags=flags)
         self._noted[process.identity] = noted
         while len(self._noted) > _REMEMBERED:
             self._noted.popitem(last=False)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from ..records import Decision, ProcessHelper, VerdictResult
+from ..records import DecidedBy, Decision, ProcessHelper, Verdict, VerdictResult
+from ..util.answered import answered
 from .event_loop import Awaiting
 from .subscriptions import Ruling, Subscription
 
@@ -62,8 +63,13 @@ class Case:
 
     def decide(self, result: VerdictResult | None) -> Decision:
         """Its decision, with this result."""
-        assert self.ruling is not None, "it is decided"
-        return self.ruling.decision(self.process, self.held_for, result, self.at)
+        ruling, process = self.ruling, self.process
+        assert ruling is not None, "it is decided"
+        if result is VerdictResult.DONE and process.paused:
+            process = answered(process, Verdict.BLOCK if ruling.blocks else Verdict.ALLOW, ruling.by)
+        elif result is VerdictResult.TAMPERED:
+            process = answered(process, Verdict.BLOCK, DecidedBy.TAMPER)
+        return ruling.decision(process, self.held_for, result, self.at)
 
     @property
     def blocks(self) -> bool:

@@ -1,10 +1,10 @@
 """Processes, each below its parent: those that run, or those of any records."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 
 from ..errors import StaleProcess
 from ..records import Decision, ProcessHelper, Verdict, status_text
+from ..util.answered import answered
 from ..util.arguments import check_process_or_pid
 from ..util.html import html_table
 from ..util.printable import printable
@@ -17,8 +17,7 @@ __all__ = ["ProcessTree", "tree"]
 class ProcessTree:
     r"""Processes, each below its parent. Prints as a drawing; iterates from the top, each parent before its children.
 
-    It takes records and decisions, ``monitor.history`` for one. Of several about one process the last counts. A
-    decision shows what became of its process; the record in it, ``decision.process``, was made before: paused. A child
+    It takes records and decisions, such as ``monitor.history``. Of several about one process the last counts. A child
     that is older than the process with its parent's pid is a root: its parent has exited, and Windows has given the pid
     to another process. `label` gives the text of a process in the drawing.
 
@@ -153,13 +152,12 @@ def tree(root: ProcessHelper | int | None = None) -> ProcessTree:
 
 
 def _record(given: ProcessHelper | Decision) -> ProcessHelper:
-    """The record; that of a decision as the decision left it."""
+    """The record; of a decision that its gate has not carried out, as it would be after that."""
     if not isinstance(given, Decision):
         return given
     if not given.process.paused or given.verdict is Verdict.DEFER:
         return given.process
-    verdict = Verdict.ALLOW if given.audited else given.verdict
-    return replace(given.process, paused=False, verdict=verdict, decided_by=given.by)
+    return answered(given.process, Verdict.ALLOW if given.audited else given.verdict, given.by)
 
 
 def _label(process: ProcessHelper) -> str:

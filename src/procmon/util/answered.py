@@ -1,0 +1,25 @@
+"""The record of a process after its verdict, made from the record before it."""
+
+from ..records import DecidedBy, ProcessHelper, Verdict
+
+__all__ = ["answered"]
+
+_CHANGED = ("paused", "verdict", "decided_by", "hold_left")
+_SLOTS = {name: vars(ProcessHelper)[name] for name in ProcessHelper.__dataclass_fields__}
+_KEPT = [slot for name, slot in _SLOTS.items() if name not in _CHANGED]
+_PAUSED, _VERDICT, _DECIDED_BY, _HOLD_LEFT = (_SLOTS[name] for name in _CHANGED)
+
+
+def answered(process: ProcessHelper, verdict: Verdict, by: DecidedBy) -> ProcessHelper:
+    """The record of a held process after its gate has carried out a verdict.
+
+    Each line of an audit log needs one. `dataclasses.replace` returns the same and takes five times as long.
+    """
+    record = object.__new__(ProcessHelper)
+    for slot in _KEPT:
+        slot.__set__(record, slot.__get__(process))
+    _PAUSED.__set__(record, False)
+    _VERDICT.__set__(record, verdict)
+    _DECIDED_BY.__set__(record, by)
+    _HOLD_LEFT.__set__(record, None)
+    return record
