@@ -8,8 +8,9 @@
  * held wakes only when it is woken: the slices in which real ones look again are a second line, not modelled. Two or
  * three processes start: the second takes the pid of the first as soon as the kernel gives it, which is when the first
  * is gone. Another process puts a second thread into the first, before or after its image. Two controllers come, one
- * after the other; the first may be one that dies at some moment. One process may be ended from outside while it is
- * held, or the driver be stopped, at any moment. A blocked process may resist some attempts to terminate it.
+ * after the other; the first may be one that dies at some moment. At any moment one of these may happen: the driver is
+ * stopped, a process exits while it is held, or both threads of the first are told to end. A blocked process may resist
+ * some attempts to terminate it.
  */
 
 #ifndef PROCESSES
@@ -30,6 +31,7 @@
 #define leaves(process) (in_hold[process] -> <> !in_hold[process])
 #define extra_leaves (extra_in_hold -> <> !extra_in_hold)
 #define is_held(p) ((in_hold[p] || (p == 0 && extra_in_hold)) && !woken[p])
+#define others_wait(other_in_hold, other_left) (other_in_hold && !other_left)
 #define may_go(p) (verdict[p] != Block || killed[p] || stopping || state[p] == Exiting)
 
 mtype:state = { Nothing, New, Named, Held, Answered, Released, Exiting };
@@ -53,7 +55,9 @@ bool stopping;
 byte kernel[PIDS];              /* who really has the pid: number + 1 */
 bool in_hold[PROCESSES];        /* its first thread waits */
 bool extra_in_hold;             /* the second thread of process 0 waits */
-bool ran;                       /* the second thread of process 0 has run */
+bool ran;                       /* the second thread of process 0 has run, or has ended */
+bool dying;                     /* both threads of process 0 were told to end */
+bool first_left, extra_left;    /* a thread of process 0 that was told to end leaves its hold, because the other waits */
 bool killed[PROCESSES];
 bool answered[PROCESSES];       /* by a controller's ALLOW or BLOCK */
 mtype:verdict meant[PROCESSES] = None; /* what the controller said of it, and heard DONE */
@@ -146,10 +150,18 @@ proctype Process(byte me) {
 #if TIMEOUT
     :: atomic { state[me] == Held -> decide(me, Allow) }    /* still_held, after the timeout */
 #endif
+    :: atomic {                                             /* still_held, in a thread that was told to end */
+            me == 0 && dying && in_hold[0] && !woken[0] && others_wait(extra_in_hold, extra_left) ->
+            first_left = true; break
+        }
+    :: atomic {
+            me == 0 && dying && in_hold[0] && state[0] == Held && !others_wait(extra_in_hold, extra_left) ->
+            state[0] = Answered; to_terminate ! 0
+        }
     od;
     atomic {    /* end_hold */
-        assert(may_go(me));
-        assert(!answered[me] || verdict[me] == meant[me]);
+        assert((me == 0 && first_left) || may_go(me));
+        assert((me == 0 && first_left) || !answered[me] || verdict[me] == meant[me]);
         in_hold[me] = false
     }
     me != 0 || !extra_in_hold;      /* a process is gone when all its threads are */
@@ -173,13 +185,26 @@ proctype Extra() {
     }
     do
     :: atomic { woken[0] -> break }
+    :: atomic {
+            dying && !woken[0] && others_wait(in_hold[0], first_left) ->
+            extra_left = true; break
+        }
+    :: atomic {
+            dying && state[0] == Held && !others_wait(in_hold[0], first_left) ->
+            state[0] = Answered; to_terminate ! 0
+        }
     od;
-    atomic { extra_in_hold = false };
+    if
+    :: atomic { extra_left -> extra_in_hold = false; ran = true; goto ended }
+    :: atomic { !extra_left -> extra_in_hold = false }
+    fi;
 runs:
     atomic {
         assert(state[0] != Held && state[0] != Answered && may_go(0));
         ran = true
-    }
+    };
+ended:
+    skip
 }
 
 proctype Controller(byte me; bool mortal) {
@@ -261,6 +286,11 @@ proctype Stopper() {
     atomic { stopping = true; end_controller(Allow) }
 }
 
+/* Tells both threads of process 0 to end, once they wait. */
+proctype Ender() {
+    atomic { in_hold[0] && extra_in_hold -> dying = true }
+}
+
 /* Ends what has the first pid at that moment. */
 proctype Killer() {
     byte p;
@@ -281,6 +311,7 @@ init {
         if
         :: run Stopper()
         :: run Killer()
+        :: run Ender()
         :: skip
         fi
     }
