@@ -1,4 +1,4 @@
-// creations.cpp - processes that come and go: their records, which creation is refused, and what is known of a creator.
+// creations.cpp - creations and exits: records, refused creations, and what a creator shows about its child.
 
 #include "gate.h"
 #include "state.h"
@@ -9,7 +9,7 @@ using namespace wire;
 
 namespace {
 
-// WITHOUT the lock, but for the head of the name.
+// Allocates WITHOUT the lock; acquires it only to find the head of the name.
 void prepare(GateState& state, const Creation& creation, Prepared* prepared) {
     const Port& port = state.port;
     prepared->record = allocate<Record>(port);
@@ -22,11 +22,11 @@ void prepare(GateState& state, const Creation& creation, Prepared* prepared) {
     prepared->names = make_names(port, creation.native_name, prepared->head);
 }
 
-// What is known of a process by its creator and its name.
+// What its creator and its name show about a process.
 struct Origin {
-    Program program;  // the row of exempt.cpp that it is
+    Program program;  // its row in exempt.cpp
     Program creator_program;
-    bool exempt;      // never held: below that creator, or it was listed
+    bool exempt;      // never held: because of its creator, or because it was listed as running
     bool descendant;  // of the controller
     bool spared;      // neither held nor refused
 };
@@ -34,7 +34,7 @@ struct Origin {
 Origin origin_of(GateState& state, const Creation& creation, Program program) {
     Origin origin = {program, kNoProgram, creation.running && program != kNoProgram, false, false};
     if (!creation.running) {
-        // The creator calls us: the record of its pid, if there is one, is its own.
+        // The creator is the caller, so that a record of its pid, if there is one, is its own.
         const Record* creator = state.table.find(creation.creator_pid);
         origin.creator_program = creator ? creator->program : kNoProgram;
         origin.exempt = is_exempt(program, origin.creator_program);
@@ -44,7 +44,7 @@ Origin origin_of(GateState& state, const Creation& creation, Program program) {
     return origin;
 }
 
-// Who refuses the creation; kByNone = it goes on.
+// The decider that refuses the creation; kByNone = it proceeds.
 uint32_t refused_by(GateState& state, const Creation& creation, Names* names, bool spared, bool has_room) {
     const Controller& controller = state.controller;
     if (!creation.refusable || !controller.owner || spared) return kByNone;
@@ -64,7 +64,7 @@ uint32_t refused_by(GateState& state, const Creation& creation, Names* names, bo
     return kByNone;
 }
 
-// The record becomes a part of the gate. `names` and `line`: what of them found room.
+// Adds the record to the gate. `names` and `line` are nullptr when there was no room for them.
 void record_creation(GateState& state, const Creation& creation, const Origin& origin, Record* record, Names* names,
                      CommandLine* line, uint32_t refuser) {
     state.fill_record(record, creation);
@@ -103,7 +103,7 @@ bool create_locked(GateState& state, const Creation& creation, Prepared& prepare
     if (prepared.lacks(creation)) ++counters.allocation_failures;
     if (!creation.running && controller.owner && controller.pid == creation.pid) state.controller_gone(deferred);
     if (Record* other = state.table.find(creation.pid)) {
-        if (creation.running) {  // it came to be while the list of running processes was being made
+        if (creation.running) {  // it was created while the running processes were being listed
             state.give_back(prepared, deferred);
             return false;
         }
@@ -150,7 +150,7 @@ void Gate::on_exit(uint32_t pid, uint32_t exit_status) {
     Locked locked(state);
     if (state.controller.owner && state.controller.pid == pid) state.controller_gone(deferred);
     Record* record = state.table.find(pid);
-    if (!record) {  // what was refused at its creation ends, too, with the status that refused it
+    if (!record) {  // a refused creation also exits, with the status of the refusal
         if (exit_status != kStatusBlocked) ++state.counters.exit_without_create;
         return;
     }

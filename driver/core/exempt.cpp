@@ -42,14 +42,14 @@ struct Row {
 // and 12 (start-up); for werfault and wermgr the documentation of Windows Error Reporting; for consent that of UAC
 // ("How User Account Control works": the Application Information service starts it); for conhost "Inside the Windows
 // Console" of the Windows Command-Line team.
-// What another program starts is held like anything else: any program may be started suspended, and its code replaced.
+// Below any other creator these programs are held: a creator can start a program suspended and replace its code.
 // Not in the table on purpose: conhost below the console program (Windows 8 and later), which can be any program;
 // dllhost and RuntimeBroker, which run the code of others, and for which COM waits two minutes, longer than the default
 // hold; other services, for which the SCM waits 30 seconds.
 constexpr Row kTable[kPrograms] = {
     {},
     {literal(u"smss.exe"), kAnyCreator, false},      // sessions
-    {literal(u"csrss.exe"), kAnyCreator, false},     // the Win32 subsystem: its death is the machine's
+    {literal(u"csrss.exe"), kAnyCreator, false},     // the Win32 subsystem: its death is a bugcheck
     {literal(u"wininit.exe"), kAnyCreator, false},   // starts the services
     {literal(u"services.exe"), kAnyCreator, false},  // the service control manager, which stops this driver
     {literal(u"lsass.exe"), kAnyCreator, false},     // security: its death restarts the machine
@@ -76,7 +76,7 @@ bool ends_with(Text text, Text end) {
     return text.length >= end.length && equal({text.data + text.length - end.length, end.length}, end);
 }
 
-// Is `folder` the one beside the system directory, for 32-bit programs?
+// Is `folder` SysWOW64, beside the system directory?
 bool is_syswow64(Text system_directory, Text folder) {
     if (!ends_with(system_directory, kSystem32) || !ends_with(folder, kSysWow64)) return false;
     const size_t root = system_directory.length - kSystem32.length;

@@ -1,4 +1,4 @@
-// gate.cpp - the gate's life, the map of volumes, the worker, and the way to the requests.
+// gate.cpp - start and stop, the map of volumes, the worker's queue, and the entry of requests.
 
 #include "gate.h"
 
@@ -23,7 +23,7 @@ Status Gate::start(const Port& port, uint32_t features) {
     }
     state->port = port;
     state->features = features;
-    // Keys ascend from the time of the load, so that no two loads give out the same.
+    // Keys ascend from the time of the load, so that no two loads assign the same key.
     const int64_t now = port.filetime(port.context);
     state->last_key = now > 0 ? static_cast<uint64_t>(now) : 0;
     state->reserve = reserve;
@@ -43,7 +43,7 @@ void Gate::stop() {
     Locked locked(*state_);
     state_->stopping = true;
     state_->end_controller(kVerdictAllow, kByStop, deferred);
-    if (state_->to_terminate.first) state_->port.worker_wake(state_->port.context);  // it need not wait any more
+    if (state_->to_terminate.first) state_->port.worker_wake(state_->port.context);  // a retry need not wait any more
 }
 
 void Gate::quiesce() {

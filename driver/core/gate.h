@@ -1,8 +1,9 @@
-// gate.h - the whole of the driver's logic: what is known of each process, which one is held, and how it is decided.
+// gate.h - all of the driver's logic: the record of each process, which processes are held, and how each is decided.
 //
-// The system's side (wdm/ or host/) feeds notifications and requests in, waits where a Hold says so, and terminates
-// what next_to_terminate names. Threads: every member may be called from any thread at PASSIVE_LEVEL or APC_LEVEL with
-// no lock of the core held; each takes the gate's one lock for a short, bounded time and waits for nothing else.
+// The system's side (wdm/ or host/) passes in notifications and requests, waits on each Hold, and terminates the
+// processes that next_to_terminate names. Thread-safe: every member may be called from any thread at PASSIVE_LEVEL or
+// APC_LEVEL, with no lock of the core held. Each acquires the gate's one lock for a short, bounded time and waits for
+// nothing else.
 #pragma once
 
 #include "../protocol.h"
@@ -29,7 +30,7 @@ struct Text {
     size_t length = 0;  // in code units
 };
 
-// A process has come to be; from the creation notification, in the creator's context. Never wait there.
+// A new process, from the creation notification, in the creator's context. That callback must not wait.
 struct Creation {
     uint32_t pid = 0;
     uint32_t parent_pid = 0;
@@ -38,53 +39,54 @@ struct Creation {
     int64_t created = 0;     // FILETIME; 0 = take the port's clock
     Text native_name;        // only where PsSetCreateProcessNotifyRoutineEx gives it
     Text command_line;       // the same
-    uint32_t file_flags = 0; // kFlagWriteOpen, kFlagDeletePending, kFlagTransacted: what its file was like
+    uint32_t file_flags = 0; // kFlagWriteOpen, kFlagDeletePending, kFlagTransacted: the state of its file
     uint32_t signature_level = wire::kUnknownLevel;
-    bool running = false;    // the initial list: it was there before us
+    bool running = false;    // from the initial list: it was running before the driver was loaded
     bool refusable = false;  // the caller can still refuse the creation
     bool pico = false;       // a process of a subsystem, without an image: it cannot be held, only refused
 };
 
-// An image of a process has been mapped; from the image notification, in the new process' own thread.
+// A mapped image of a process, from the image notification, in the new process' own thread.
 struct Image {
     uint32_t pid = 0;
     Text native_name;               // empty = the system gave none
-    Text mapped_name;               // the name of the mapped file now, where `native_name` is the one of the creation
-    bool own = false;               // the system shows that it is the EXE of the process: it has not run yet
+    Text mapped_name;               // the mapped file's current name, where `native_name` is the name at creation
+    bool own = false;               // this image is known to be the process' EXE: the process has not run yet
     bool protected_process = false;
-    bool dying = false;             // the thread has been told to end: it will run no instruction of the program
+    bool dying = false;             // the thread is terminating: it will run no instruction of the program
 };
 
-// A wait in progress. It lives on the stack of the thread that is held; between a begin_hold (or begin_thread) that
-// answered true and end_hold the thread waits on `signal` for at most `slice_ms` and asks still_held, again and again.
+// A wait in progress, on the stack of the held thread. After begin_hold or begin_thread has returned true, the thread
+// waits on `signal` for at most `slice_ms` and calls still_held, in a loop until still_held returns false. Then it
+// calls end_hold.
 constexpr uint32_t kShortSliceMs = 250;
-constexpr uint32_t kLongSliceMs = 1000;  // after kShortSlicesMs: many deferred processes must not keep the CPU awake
+constexpr uint32_t kLongSliceMs = 1000;  // after kShortSlicesMs: many long holds must not keep the CPU awake
 constexpr uint32_t kShortSlicesMs = 5000;
 struct Hold {
     SignalStorage signal;
-    uint32_t slice_ms = kShortSliceMs;  // set anew by begin_hold and still_held: shorter when the timeout is near
-    void* record = nullptr;             // the core's, and so is all that follows
+    uint32_t slice_ms = kShortSliceMs;  // updated by begin_hold and still_held: shorter when the timeout is near
+    void* record = nullptr;             // this and the members below belong to the core
     Hold* next = nullptr;               // of the same record
-    bool leaves = false;                // this thread alone is over
-    alignas(16) unsigned char own_record[288];  // for a process that must die and has no record for want of memory
+    bool leaves = false;                // only this thread leaves: others of its process stay held
+    alignas(16) unsigned char own_record[288];  // for a process that must die, when there is no memory for its record
 };
 
-// A process that must die before its hold ends. The held thread cannot leave before terminated(), so the pid is
-// its own for as long as the worker works on it.
+// A process that must die before its hold ends. The held thread cannot leave before terminated(), so the pid cannot be
+// reused while the worker terminates the process.
 struct ToTerminate {
     uint32_t pid = 0;
     uint64_t start_key = 0;
 };
 
-// What has become of an attempt to terminate.
+// The result of an attempt to terminate.
 enum class Outcome : uint32_t {
     kFailed = 0,
     kDied = 1,
-    kCritical = 2,  // not attempted: the end of that process would be the machine's
+    kCritical = 2,  // not attempted: the end of a critical process is a bugcheck
 };
 
-// Who sends a request: the open handle (its file object's address, never 0) and the process behind it. That the handle
-// has the access which the request code asks for is the system's to check: the code itself says what it needs.
+// The sender of a request: the open handle (its file object's address, never 0) and its process. The system has checked
+// the handle's access against the access bits of the request code.
 struct Caller {
     uint64_t owner = 0;
     uint32_t pid = 0;
@@ -100,51 +102,55 @@ class Gate {
 
     // Allocates; on failure nothing is left behind. `features` are kFeature... bits for INFO. PASSIVE_LEVEL.
     [[nodiscard]] Status start(const Port& port, uint32_t features);
-    // Refuses new holds, ends every hold with ALLOW by kByStop, closes the event. What is blocked is terminated once
-    // more before its thread leaves; if that fails it runs: there is no later moment. Idempotent. PASSIVE_LEVEL.
+    // Refuses new holds, ends every hold with ALLOW by kByStop, closes the event. A blocked process gets one last
+    // attempt to terminate it before its thread leaves; if that fails it runs, because the driver goes away.
+    // Idempotent. PASSIVE_LEVEL.
     void stop();
-    // The request QUIESCE, for the system's own use: at a shutdown of Windows. PASSIVE_LEVEL.
+    // The QUIESCE request, for the system's side: at a shutdown of Windows. PASSIVE_LEVEL.
     void quiesce();
-    // Frees everything. Only after stop(), when no notification can come and holds_in_flight() is 0. PASSIVE_LEVEL.
+    // Frees everything. Only after stop(), when no notification can arrive and holds_in_flight() is 0. PASSIVE_LEVEL.
     void destroy();
     [[nodiscard]] uint32_t holds_in_flight() const;
     void set_features(uint32_t features);
 
-    // The drive letters: pairs like {"\Device\HarddiskVolume2", 'c'}, built outside of callbacks (begin, add..., commit
-    // replaces the old map at once). `system_directory` is the DOS path of System32, for the table in exempt.cpp.
+    // The drive letters: pairs like {"\Device\HarddiskVolume2", 'c'}, added outside of callbacks. volumes_commit
+    // replaces the old map atomically. `dos_path` is the path of System32, for the table in exempt.cpp.
     [[nodiscard]] Status volumes_begin();
     [[nodiscard]] Status volumes_add(Text native_prefix, char16_t drive);
     void volumes_commit();
     [[nodiscard]] Status set_system_directory(Text dos_path);
 
-    // Notifications. on_create answers true when the creation is refused (only if it is refusable): by a rule, by the
+    // Notifications. on_create returns true when the creation is refused (only if it is refusable): by a rule, by the
     // limit verdict, or by the pico verdict.
     [[nodiscard]] bool on_create(const Creation& creation);
     void on_exit(uint32_t pid, uint32_t exit_status);
-    // true: the thread must wait on hold->signal. false: nothing to wait for, and no end_hold.
+    // true: the thread must wait on hold->signal. false: it must not wait, and must not call end_hold.
     [[nodiscard]] bool begin_hold(Hold* hold, const Image& image);
-    // The same for any thread of a process, in its own context, before it runs: it waits if its process is held, or is
-    // about to be. For kernels that notify so (Windows 10). `image` without names: those of the creation count.
+    // The same for any thread of a process, in the thread's own context, before it runs: it waits if its process is
+    // held, or must be held now. For kernels with such a notification (Windows 10). `image` has no names: the names
+    // from the creation count.
     [[nodiscard]] bool begin_thread(Hold* hold, const Image& image);
-    // A thread came to be, in its creator's context: for older kernels, where it cannot be made to wait.
+    // A new thread, in its creator's context: for older kernels, where the new thread cannot be made to wait.
     void on_thread(uint32_t pid);
-    // Looks again at verdict, timeout, controller and stop. false: end_hold now. `dying`: another process has ended the
-    // thread meanwhile. If it is the last of its process, no question is asked any more, and the worker ends the rest.
+    // Checks verdict, timeout, controller and stop again. false: call end_hold now. `dying`: another process has
+    // terminated the thread. If no other thread of the process waits, the process gets no verdict any more, and the
+    // worker terminates it.
     [[nodiscard]] bool still_held(Hold* hold, bool dying = false);
-    // Answers the verdict of the hold: kVerdictAllow or kVerdictBlock. After this the Hold may go.
+    // Returns the verdict: kVerdictAllow or kVerdictBlock. Afterwards the Hold may be destroyed.
     uint32_t end_hold(Hold* hold);
 
-    // The worker: names one process to terminate, or answers false, with *wait_ms = after how long to ask again
-    // (kUnlimited: when it is woken). Each one named must be answered by terminated(). One that did not die is named
-    // again: kQuickTries times after kQuickRetryMs, then every kRetryMs, until it dies or the gate stops.
+    // For the worker. next_to_terminate names one process to terminate, or returns false and sets *wait_ms to the time
+    // until the next call (kUnlimited: until worker_wake). The worker must report each named process with terminated().
+    // A process that did not die is named again: kQuickTries times after kQuickRetryMs, then every kRetryMs, until it
+    // dies or the gate stops.
     [[nodiscard]] bool next_to_terminate(ToTerminate* to_terminate, uint32_t* wait_ms);
     void terminated(const ToTerminate& to_terminate, Outcome outcome);
 
     // One request. Both lengths are in bytes; `output` may be the same memory as `input` (METHOD_BUFFERED).
-    // *written is what the reply holds, 0 on failure. PASSIVE_LEVEL, in the caller's context.
+    // *written is the length of the reply, 0 on failure. PASSIVE_LEVEL, in the caller's context.
     [[nodiscard]] Status dispatch(const Caller& caller, uint32_t code, const void* input, size_t input_bytes,
                                   void* output, size_t output_bytes, size_t* written);
-    // The handle was closed. If it was the controller's, everything held gets the disconnect verdict.
+    // The handle was closed. If it was the controller's, all held processes get the disconnect verdict.
     void handle_closed(uint64_t owner);
 
    private:

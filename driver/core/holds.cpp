@@ -12,7 +12,7 @@ namespace {
 constexpr uint32_t kIdlePid = 0;
 constexpr uint32_t kSystemPid = 4;
 
-// A process that must die before its thread goes on. No verdict: another process has ended it.
+// Holds a process that must die before its thread goes on. kVerdictNone: another process has ended it.
 void block_unasked(GateState& state, Record* record, Hold* hold, uint32_t verdict, uint32_t decided_by) {
     record->verdict = verdict;
     record->decided_by = decided_by;
@@ -20,12 +20,13 @@ void block_unasked(GateState& state, Record* record, Hold* hold, uint32_t verdic
     state.queue_terminate(record);
 }
 
-// A process that has no record, and no room or memory for one: true = it waits until it has been terminated.
+// Decides a process without a record, for which there is no room or memory. true: it waits until it is terminated.
 bool decide_without_record(GateState& state, const Image& image, Program program, Hold* hold) {
     const Controller& controller = state.controller;
     if (!controller.owner || is_always_exempt(program) || image.protected_process || image.pid == controller.pid)
         return false;
-    // Only what shows to be new may be ended: an image without a creation can be a later one of what runs.
+    // Only a process known to be new may be terminated: an image without a creation can be a later image of a process
+    // that runs.
     if (!image.own || controller.limit_verdict == kVerdictAllow) {
         ++state.counters.limit_allowed;
         return false;
@@ -41,7 +42,7 @@ bool decide_without_record(GateState& state, const Image& image, Program program
     return true;
 }
 
-// The first image of a process that the gate knows: true = it waits. `program`: the row that its name is.
+// Decides a recorded process at its first image. true: it waits. `program`: the row of exempt.cpp for its name.
 bool decide_first_image(GateState& state, Record* record, const Image& image, Program program, Hold* hold) {
     Counters& counters = state.counters;
     const Controller& controller = state.controller;
@@ -60,9 +61,10 @@ bool decide_first_image(GateState& state, Record* record, const Image& image, Pr
         state.release_unasked(record, kByNoController);
         return false;
     }
-    // An image without a creation need not be the first one: to wait in a later one would stop a process that runs.
+    // An image without a creation need not be the first. A wait in a later one would stop a process that runs.
     const bool may_run = record->flags & kFlagCreateMissed && !image.own;
-    // No rule and no callback can judge what has no name. What the system itself gave none is asked about all the same.
+    // No rule and no callback can judge a process whose name was lost. When the system gave no name, the callbacks are
+    // asked all the same.
     const bool unnamed = !record->names && image.native_name.length;
     if (may_run || (unnamed && controller.limit_verdict == kVerdictAllow)) {
         ++counters.limit_allowed;
@@ -85,12 +87,12 @@ bool decide_first_image(GateState& state, Record* record, const Image& image, Pr
         return true;
     }
     if (image.dying) {
-        // Not released: a second thread may have been put into the process, which goes on without this one.
+        // Not released: another process may have created a second thread in it, which would run without this one.
         ++counters.died_held;
         block_unasked(state, record, hold, kVerdictNone, kByNone);
         return true;
     }
-    // Where an extra thread cannot be held, it may run by now.
+    // Where the kernel cannot hold an extra thread, that thread may be running by now.
     const bool tampered = record->flags & kFlagForeignThread && !(state.features & kFeatureThreadHold);
     if (tampered && controller.tamper_verdict == kVerdictBlock) {
         block_unasked(state, record, hold, kVerdictBlock, kByTamper);
@@ -100,25 +102,25 @@ bool decide_first_image(GateState& state, Record* record, const Image& image, Pr
     return true;
 }
 
-// Is this image the first that is notified of the process, so that it can be held there? What was listed as running has
-// not run if its own image comes only now: it was created suspended before.
+// Is this the first notified image of the process, so that it can be held here? A process that was listed as running
+// has not run if its own image arrives only now: it was created suspended before the load.
 bool awaits_image(const Record* record, const Image& image) {
     return record->state == kStateNew ||
            (record->state == kStateNamed && record->listed && !record->image_seen && image.own);
 }
 
-// Is the process held, so that one more of its threads has to wait?
+// Is the process held, so that an extra thread of it must wait?
 bool is_held(const Record* record) { return record->holds && !record->done; }
 
-// Do other threads of its process wait on when this one leaves? One that is about to leave does not: of two that are
-// ended at once the second must stay, or the process would be held by none of them.
+// Do other threads of the process still wait when this one leaves? A thread that is about to leave does not count: when
+// two are ended at once, the second must stay, or no thread would hold the process.
 bool others_wait(const Record* record, const Hold* hold) {
     for (const Hold* other = record->holds; other; other = other->next)
         if (other != hold && !other->leaves) return true;
     return false;
 }
 
-// The record of an image whose creation was missed; nullptr when there is no memory or no room for it.
+// Adds the record of a process whose creation was missed; nullptr when there is no memory or no room.
 Record* add_missed_create(GateState& state, const Image& image, Record* record, DeferredFree& deferred) {
     ++state.counters.image_without_create;
     if (!record) {
@@ -141,8 +143,8 @@ Record* add_missed_create(GateState& state, const Image& image, Record* record, 
     return record;
 }
 
-// Is the name that is mapped another than the one of the creation? Only native names of devices are compared, for the
-// system abbreviates in more than one way.
+// Does the name of the mapped file differ from the name at creation? Only \Device\... names are compared, because the
+// system abbreviates others in more than one way.
 bool is_renamed(const Port& port, const Image& image) {
     if (equal(image.native_name, image.mapped_name)) return false;
     const Text device = literal(u"\\device\\");
@@ -154,40 +156,40 @@ bool is_renamed(const Port& port, const Image& image) {
     return false;
 }
 
-// Another thread has brought the process here first: this one waits if that one does.
+// Another thread of the process arrived first: this one waits if that one does.
 bool join_if_held(GateState& state, Record* record, const Image& image, Hold* hold) {
     if (!image.own || !is_held(record) || image.dying) return false;
     state.join_foreign(record, hold);
     return true;
 }
 
-// The part of a new image that needs no memory: true = it is done, and `*waits` says how.
+// Decides a new image without allocating. true: decided, and *waits is set. false: memory must be prepared first.
 bool decide_at_once(GateState& state, const Image& image, bool renamed, Hold* hold, bool* waits) {
     *waits = false;
     if (state.stopping) return true;
     Record* record = state.table.find(image.pid);
-    if (!record) return image.dying;  // a creation that was refused ends so
+    if (!record) return image.dying;  // the thread of a refused creation
     if (!awaits_image(record, image)) {  // the usual case: one more image of a process whose first has been seen
         *waits = join_if_held(state, record, image, hold);
         return true;
     }
-    Names* names = record->names;  // those of the creation stay, if they would become the same
+    Names* names = record->names;  // the names from the creation are kept if new ones would be the same
     if (renamed || !names || names->map != state.map_number || !equal(names->native(), image.native_name)) return false;
     record->image_seen = true;
     *waits = decide_first_image(state, record, image, names->program, hold);
     return true;
 }
 
-// A name that is to be made, and which program the process is: by the name of its creation, which the system keeps, for
-// that one cannot be changed by renaming the file.
+// The name to store, and the program that the process is. The program goes by the name at creation: the system keeps
+// that name, and renaming the file does not change it.
 struct ImageName {
     Text text;
     bool is_changed;  // since the creation
-    bool was_known;   // there was a record: without one, the one that was prepared is for a creation that was missed
+    bool was_known;   // a record existed; otherwise the prepared record is for a missed creation
     Program program;
 };
 
-// The rest, with what has been prepared while the lock was free: the record may be another one by now, or gone.
+// Decides with the memory that was prepared without the lock. Meanwhile the record may have been replaced or freed.
 bool decide_prepared(GateState& state, const Image& image, const ImageName& name, Prepared& prepared, Hold* hold,
                      DeferredFree& deferred) {
     Counters& counters = state.counters;
@@ -223,7 +225,7 @@ bool decide_prepared(GateState& state, const Image& image, const ImageName& name
     return decide_first_image(state, record, image, program, hold);
 }
 
-// What begin_hold does while the hold has its signal.
+// The body of begin_hold, while the hold's signal exists.
 bool image_comes(GateState& state, const Image& image, Hold* hold) {
     const Port& port = state.port;
     const bool renamed = is_renamed(port, image);
@@ -245,7 +247,7 @@ bool image_comes(GateState& state, const Image& image, Hold* hold) {
     return decide_prepared(state, image, name, prepared, hold, deferred);
 }
 
-// The same for begin_thread.
+// The body of begin_thread.
 bool thread_comes(GateState& state, const Image& image, Hold* hold) {
     Locked locked(state);
     Record* record = state.table.find(image.pid);
@@ -255,7 +257,7 @@ bool thread_comes(GateState& state, const Image& image, Hold* hold) {
         return true;
     }
     if (record->state != kStateNew) return false;
-    // It comes before the image notification, if there is one.
+    // This precedes the image notification, if there is one.
     if (!record->names) record->flags |= kFlagNameMissing;
     record->image_seen = true;
     return decide_first_image(state, record, image, record->names ? record->names->program : kNoProgram, hold);
@@ -297,7 +299,7 @@ void Gate::on_thread(uint32_t pid) {
     }
     ++state.counters.foreign_threads;
     record->flags |= kFlagForeignThread;
-    if (record->state != kStateHeld) return;  // if it is new: when its image comes
+    if (record->state != kStateHeld) return;  // New: decided when its image arrives
     if (state.controller.tamper_verdict == kVerdictBlock) state.decide(record, kVerdictBlock, kByTamper);
     if (record->fetched) state.queue_for_fetch(record);
 }
@@ -318,7 +320,7 @@ bool Gate::still_held(Hold* hold, bool dying) {
                state.waited_ms(record) >= state.controller.hold_timeout_ms) {
         ++state.counters.timeouts;
         state.decide(record, state.controller.timeout_verdict, kByTimeout);
-        if (record->fetched) state.queue_for_fetch(record);  // its controller believes that it waits
+        if (record->fetched) state.queue_for_fetch(record);  // its controller believes that it is held
     }
     hold->slice_ms = state.slice_ms(record);
     return !record->done;

@@ -18,13 +18,13 @@
 
 namespace procmon {
 
-// What every allocation of the core begins with, so that any of them can wait in one chain to be given back.
+// The header of every allocation of the core: blocks of any type wait in one chain to be freed.
 struct Block {
     Block* next_deferred;
     size_t bytes;
 };
 
-// A zeroed T with `extra` bytes of room behind it, or nullptr. `paged`: for what is touched at <= APC_LEVEL alone.
+// A zeroed T with `extra` bytes of room behind it, or nullptr. `paged`: only touched at <= APC_LEVEL.
 template <class T>
 [[nodiscard]] T* allocate(const Port& port, size_t extra = 0, bool paged = false) {
     static_assert(alignof(T) <= 16, "the port aligns to 16 bytes");

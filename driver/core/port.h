@@ -1,4 +1,4 @@
-// port.h - what the core asks of the system under it.
+// port.h - the services that the core needs from the system.
 //
 // The core includes no system header; each build gives it one Port: wdm/core_port.cpp (kernel), host/port.cpp (tests).
 // Every function may be called at PASSIVE_LEVEL or APC_LEVEL, from any thread. Those marked "under the lock" are
@@ -10,7 +10,7 @@
 
 namespace procmon {
 
-// Room for a system's lock or event, so that a Gate and a Hold can embed one without knowing it.
+// Storage for the system's lock or event: a Gate and a Hold embed one without knowing its type.
 struct alignas(16) LockStorage {
     unsigned char bytes[128];
 };
@@ -18,7 +18,7 @@ struct alignas(16) SignalStorage {
     unsigned char bytes[128];
 };
 
-// A record goes from one state to the next; the numbers are those of protocol.h.
+// One change of a record's state. The numbers are those of protocol.h.
 struct StateChange {
     uint32_t pid;
     uint64_t start_key;
@@ -45,7 +45,7 @@ struct Port {
     void (*signal_set)(void* context, SignalStorage*);
 
     // The controller's event. open turns a handle of the calling process into an object (PASSIVE_LEVEL, no lock) and
-    // answers 0 or an NTSTATUS; set is called under the lock; close is not.
+    // returns 0 or an NTSTATUS; set is called under the lock; close is not.
     uint32_t (*user_event_open)(void* context, uint64_t handle, void** event);
     void (*user_event_set)(void* context, void* event);
     void (*user_event_close)(void* context, void* event);
@@ -53,12 +53,12 @@ struct Port {
     // Wakes the worker thread, which then calls Gate::next_to_terminate. Under the lock.
     void (*worker_wake)(void* context);
 
-    // For a person with a debugger; under the lock.
+    // For a debugger; under the lock.
     void (*trace)(void* context, const StateChange& change);
 
     uint64_t (*monotonic_ms)(void* context);        // never goes back; under the lock
     int64_t (*filetime)(void* context);             // 100 ns since 1601-01-01 UTC; under the lock
-    const char16_t* lowercase;  // of each of the 65,536 code units, by the system's own rules; read under the lock, too
+    const char16_t* lowercase;  // of each of the 65,536 code units, by the system's rules; also read under the lock
 };
 
 }  // namespace procmon

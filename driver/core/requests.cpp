@@ -1,6 +1,6 @@
-// requests.cpp - what a controller can ask for, in one table.
+// requests.cpp - the requests of a controller, in one table.
 //
-// `output` may be the memory that `input` is in: each handler has read what it needs before it writes over it.
+// `output` may be the same memory as `input`: each handler reads its input before it overwrites it.
 
 #include "state.h"
 
@@ -10,9 +10,9 @@ using namespace wire;
 
 namespace {
 
-// Copied before others get their turn.
+// What FETCH and LIST copy before they release the lock and acquire it again.
 constexpr int kRecordsPerLock = 64;
-constexpr size_t kBytesPerLock = 0x10000;  // a record with long names has 200 KB
+constexpr size_t kBytesPerLock = 0x10000;  // one record with long names takes 200 KB
 
 struct Request {
     GateState& state;
@@ -98,7 +98,7 @@ void write_record(Request& request, size_t offset, const Record& record, const T
     memset(end, 0, static_cast<size_t>(start + header.size - end));
 }
 
-// Writes the record behind the `header.count` others, or notes that it does not fit.
+// Appends the record to the reply. false: it does not fit, and needed_bytes is set.
 bool add_record(Request& request, RecordsHeader* header, Record& record) {
     const Texts texts(record);
     const uint32_t bytes = texts.record_bytes();
@@ -184,7 +184,7 @@ Status register_controller(Request& request) {
                   event};
     if (is_new) {
         ++state.registrations;
-        // Everything that runs is new to this controller, and was there before it.
+        // This controller has not seen any running process, and all of them ran before it registered.
         for (Record* record = state.table.records.first; record; record = state.table.records.next(record)) {
             if (record->state == kStateNew || record->state == kStateExiting) continue;
             record->flags |= kFlagRunningBefore;
@@ -288,8 +288,8 @@ Status reset(Request& request) {
     return kSuccess;
 }
 
-// Marks the rules about programs that are never held, whatever created them. A DOS path is compared as it is, a native
-// one by the drive letters of now. Takes the lock for each, for a short time.
+// Marks the rules about programs that are exempt whatever their creator. A DOS path is compared as it is, a native path
+// with the current drive letters. Acquires the lock once per rule, to hold it only for a short time.
 void mark_exempt(GateState& state, Rules& rules) {
     NameHead head;
     for (uint32_t i = 0; i < rules.count; ++i) {
@@ -316,7 +316,7 @@ Status set_rules(Request& request) {
     Rules* rules = nullptr;
     const Status parsed = parse_rules(state.port, request.input, request.input_bytes, &rules);
     if (rules) mark_exempt(state, *rules);
-    if (parsed == kSuccess) write_inert(request, rules);  // before others can replace the rules
+    if (parsed == kSuccess) write_inert(request, rules);  // before another request can replace and free the rules
     DeferredFree deferred(state.port);
     Locked locked(state);
     if (parsed == kInsufficientResources) ++state.counters.allocation_failures;
@@ -341,7 +341,7 @@ Status quiesce(Request& request) {
 
 // ----------------------------------------------------------------------------------------------------- table
 
-enum Who { kAnyHandle, kNotQuiesced, kController };  // may send it: each is more than the one before
+enum Who { kAnyHandle, kNotQuiesced, kController };  // the permitted senders, each stricter than the one before
 
 struct Entry {
     uint32_t code;

@@ -80,7 +80,7 @@ Status parse_rules(const Port& port, const void* input, size_t input_bytes, Rule
 
     offset = sizeof header;
     for (uint32_t i = 0; i < header.count; ++i, ++rule) {
-        if (!next_entry(bytes, input_bytes, &offset, &entry)) break;  // never: it was sound above
+        if (!next_entry(bytes, input_bytes, &offset, &entry)) break;  // cannot happen: checked above
         copy_lower(port, text, entry.path);
         *rule = {nullptr, 0, {text, entry.path.length}, entry.header.verdict, i, false};
         rule->hash = hash_more(kEmptyHash, port, rule->path);

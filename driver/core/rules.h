@@ -1,6 +1,6 @@
-// rules.h - verdicts known beforehand: exact paths, handed over by SET_RULES.
+// rules.h - verdicts for exact paths, set in advance by SET_RULES.
 //
-// A set is built without the lock and never changed afterwards, so that replacing it is the exchange of one pointer.
+// A set is built without the lock and immutable afterwards: a new set replaces it by the exchange of one pointer.
 #pragma once
 
 #include "gate.h"
@@ -23,8 +23,8 @@ struct Rules : Block {
     uint32_t mask;  // of the buckets
     Rule* first;    // `count` of them, in the order of the request
 
-    // The earlier one of the rules for the native and for the DOS path, or nullptr. Each hash is of the lowercase
-    // text; `image` is lowercase already, `native` need not be.
+    // The earlier of the rules for the native and for the DOS path, or nullptr. Each hash is of the lowercase text.
+    // `image` is lowercase already, `native` need not be.
     [[nodiscard]] const Rule* find(const Port& port, Text native, uint64_t native_hash, Text image,
                                    uint64_t image_hash) const;
 };

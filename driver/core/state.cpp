@@ -9,10 +9,10 @@ using namespace wire;
 
 namespace {
 
-constexpr int kMaxAncestry = 64;  // creators looked at for one process
+constexpr int kMaxAncestry = 64;  // creators followed for one process
 
-// The parts of a name: how the DOS path begins, what of the native name follows, and the native name; all cut to what a
-// UNICODE_STRING can hold.
+// The parts of a name: the head of the DOS path, its tail (the end of the native name), and the native name. Both paths
+// are cut to the limit of a UNICODE_STRING.
 struct NameParts {
     Text head, tail, native;
 
@@ -44,12 +44,12 @@ void write_names(const Port& port, Names* names, const NameParts& parts, const N
         image_hash = hash_more(image_hash, to[i]);
         native_hash = hash_more(native_hash, to[i]);
     }
-    const size_t done = before.length + parts.tail.length;  // the tail can be cut, where its head is longer
+    const size_t done = before.length + parts.tail.length;  // the tail is cut where the DOS head is longer
     names->image_hash = image_hash;
     names->native_hash = hash_more(native_hash, port, {parts.native.data + done, parts.native.length - done});
 }
 
-// Takes the first of a chain, zeroed but for what Block says.
+// Takes the first block of a chain and zeroes it. Its `bytes` is 0: memory_bytes counts the reserve as one block.
 template <class T>
 T* take(Block** chain, size_t bytes) {
     Block* block = *chain;
@@ -69,7 +69,7 @@ bool lies_in(const T (&array)[kCount], const void* block) {
 
 void Reserve::fill() {
     for (uint32_t i = kReserveRecords; i-- > 0;) {
-        if (!give_back(&records[i]) || !give_back(&names[i].names)) return;  // never: both are its own
+        if (!give_back(&records[i]) || !give_back(&names[i].names)) return;  // cannot happen: both belong to it
     }
 }
 
@@ -349,7 +349,7 @@ void GateState::retire(Record* record, uint32_t exit_status, DeferredFree& defer
     record->exited_at = port.filetime(port.context);
     table.retire(record);
     exited.append(record);
-    // While the worker terminates by its pid the threads stay, so that the pid cannot become another process'.
+    // While the worker terminates the process by its pid, its threads stay, so that the pid cannot be reused.
     if (record->holds && !record->in_worker && !record->done) release(record);
     if (!was_new && controller.owner && (controller.flags & kReportExits)) queue_for_fetch(record);
     drop_if_done(record, deferred);
@@ -381,7 +381,7 @@ void GateState::end_controller(uint32_t verdict, uint32_t decided_by, DeferredFr
     }
     drop(rules, deferred);
     rules = nullptr;
-    // It waits for the event, and finds out at its next FETCH that it is no controller any more.
+    // The controller waits for the event. Its next FETCH fails, because it is no longer the controller.
     if (decided_by == kByStop) port.user_event_set(port.context, controller.event);
     deferred.close(controller.event);
     controller = {};

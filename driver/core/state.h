@@ -1,7 +1,7 @@
-// state.h - what a gate consists of, and the steps that change it. RundownScope the core only.
+// state.h - the state of a gate, and the steps that change it. Only the core includes this header.
 //
-// One lock guards all of it. The members of GateState are called with the lock held, except where it is said.
-// What they take out of use goes into a DeferredFree, which gives it back after the lock has been released.
+// One lock guards all of it. The members of GateState are called with the lock held, except where noted. They put
+// freed blocks into a DeferredFree, which releases them after the lock has been released.
 #pragma once
 
 #include "gate.h"
@@ -11,7 +11,7 @@
 
 namespace procmon {
 
-// The process that answers. owner 0 = none is registered.
+// The registered controller; owner 0 = none.
 struct Controller {
     uint64_t owner;
     uint32_t pid;
@@ -25,14 +25,14 @@ struct Controller {
     void* event;
 };
 
-// A lowercase path behind it, paged.
+// A lowercase path, paged; the text lies behind it.
 struct Path : Block {
     size_t length;
     Text text() { return {text_behind(this), length}; }
 };
 
-// Records and names set aside for when the pool is empty: a process can then still be recorded, named and held. One
-// block, made at the start. A free one is in a chain, and zeroed when it is taken. Under the lock.
+// Preallocated records and names for when the pool is empty: a process can then still be recorded, named and held. One
+// block, allocated at the start. Free items are in chains; an item is zeroed when it is taken. Under the lock.
 struct Reserve : Block {
     struct NamesAndText {
         Names names;
@@ -46,11 +46,11 @@ struct Reserve : Block {
     void fill();
     [[nodiscard]] Record* take_record();
     [[nodiscard]] Names* take_names();
-    // false: the block is not of the reserve.
+    // false: the block is not from the reserve.
     [[nodiscard]] bool give_back(Block* block);
 };
 
-// The states of a record, and what moves it from one to the next:
+// The states of a record, and the calls that change them:
 //
 //   from       to         by
 //   -          New        on_create
@@ -79,15 +79,15 @@ constexpr uint32_t kTransitions[] = {
 
 class DeferredFree;
 
-// What the pool gave for a process, before the lock is taken; each is nullptr where memory ran out, or there is nothing
-// to keep.
+// Memory for a process, allocated before the lock is acquired. A member is nullptr when memory ran out or there is
+// nothing to store.
 struct Prepared {
     NameHead head;
     Record* record = nullptr;
     Names* names = nullptr;
     CommandLine* line = nullptr;
 
-    // Of those of `creation`: did memory run out for one?
+    // Did memory run out for a part of `creation`?
     [[nodiscard]] bool lacks(const Creation& creation) const {
         return !record || (creation.native_name.length && !names) || (creation.command_line.length && !line);
     }
@@ -114,77 +114,79 @@ struct GateState : Block {
     uint64_t last_key;
     uint64_t memory_bytes;
     uint64_t text_bytes;     // of names and command lines, in memory_bytes as well
-    uint32_t map_number;     // of `volumes` and the system directory: names by an earlier one may differ
-    uint32_t registrations;  // so far; the present controller's number
+    uint32_t map_number;     // version of `volumes` and the system directory: names made with an older one may differ
+    uint32_t registrations;  // so far; also the number of the current controller
     uint32_t holds;          // begun and not ended
     uint32_t held_count;
     uint32_t features;
     bool stopping;
-    bool quiesced;  // no controller any more, until the gate is started anew
+    bool quiesced;  // no controller until the gate is started again
 
     [[nodiscard]] Text system_directory_text() const { return system_directory ? system_directory->text() : Text{}; }
     [[nodiscard]] bool is_controller(const Caller& caller) const {
         return caller.owner && caller.owner == controller.owner;
     }
-    // How a name begins, and which program it is; the native one counts only where it has no drive letter.
+    // The head of a name's DOS path, and the program that the path names. Without a known drive letter the native name
+    // is the path.
     void find_head(Text native_name, NameHead* head) const;
-    // The rule that decides about a process of these names. Of a process whose name has changed since its creation a
-    // rule that allows knows nothing, and a rule that blocks may name either.
+    // The rule that decides a process with these names. When the name has changed since the creation, no allowing rule
+    // applies, and a blocking rule applies if it matches either name.
     [[nodiscard]] const Rule* rule_for(Names* names, Names* creation_names = nullptr);
-    // Did the controller start it? By its creators, for the parent can be claimed: each must have a record, older than
-    // the next one, or the pid has been used again.
+    // Did the controller start it, directly or not? Follows the creators, because a parent can be claimed. Each creator
+    // must have a record that is older than its child's; otherwise the creator's pid has been reused.
     [[nodiscard]] bool descends(uint32_t creator_pid, uint64_t younger_key) const;
     [[nodiscard]] bool spares_descendants() const {
         return controller.owner && controller.flags & wire::kExemptDescendants;
     }
 
-    // A block is now part of the gate, or is no longer.
+    // Counts a block that becomes part of the gate, or no longer is.
     void keep(Block* block) { memory_bytes += block->bytes; }
     void keep_text(Block* block);
     void drop(Block* block, DeferredFree& deferred);
     void drop_text(Block* block, DeferredFree& deferred);
-    // One that never became a part of it.
+    // For a block that never became part of the gate.
     void give_back(Block* block, DeferredFree& deferred);
     void give_back(Prepared& prepared, DeferredFree& deferred);
     void drop_volumes(VolumeMap& map, DeferredFree& deferred);
 
-    // Names and a command line find room, or are given back: a process without them is still a process.
+    // Returns the names or the command line if there is room for the text; otherwise gives them back, and takes short
+    // names from the reserve. A record is kept without them, too.
     [[nodiscard]] Names* fit_names(Names* names, const NameHead& head, Text native_name, DeferredFree& deferred);
     [[nodiscard]] CommandLine* fit_command_line(CommandLine* line, DeferredFree& deferred);
-    // Room for one more record, or for so much more text; gives up the oldest exit records for it if it must.
+    // Makes room for one more record, or for `more_bytes` of text; drops the oldest exit records if necessary.
     [[nodiscard]] bool make_room(DeferredFree& deferred);
     [[nodiscard]] bool make_text_room(size_t more_bytes, DeferredFree& deferred);
-    [[nodiscard]] bool give_up_exit(DeferredFree& deferred);  // false: there is none to give up
+    [[nodiscard]] bool give_up_exit(DeferredFree& deferred);  // false: there is none to drop
     void fill_record(Record* record, const Creation& creation) const;
     void add_record(Record* record, uint32_t state, Names* names, CommandLine* line);
     void set_names(Record* record, Names* names, DeferredFree& deferred);
     void move_to(Record* record, uint32_t to_state);
-    // FETCH shall give it (again).
+    // The next FETCH returns the record (again).
     void queue_for_fetch(Record* record);
-    // A process that is not held: it goes on, and FETCH shows it.
+    // Lets a process run without a hold; FETCH returns its record.
     void release_unasked(Record* record, uint32_t decided_by);
     void hold(Record* record, Hold* hold, uint32_t state);
     void join(Record* record, Hold* hold);
-    // One more thread of a process that is held: it waits on the same record, which says so.
+    // An extra thread of a held process: it waits on the same record, which is flagged.
     void join_foreign(Record* record, Hold* hold);
     [[nodiscard]] uint32_t waited_ms(const Record* record) const;  // since it began to be held
-    [[nodiscard]] uint32_t slice_ms(const Record* record) const;   // until its threads must look again
+    [[nodiscard]] uint32_t slice_ms(const Record* record) const;   // until its threads must check again
     void decide(Record* record, uint32_t verdict, uint32_t decided_by);
-    void leave_held(Record* record);  // its state is the caller's to change
+    void leave_held(Record* record);  // the caller changes its state
     void queue_terminate(Record* record);
     void release(Record* record);
     void retire(Record* record, uint32_t exit_status, DeferredFree& deferred);
-    // Frees an exited record that is not needed any more.
+    // Frees the record of an exited process when no hold and no FETCH needs it.
     void drop_if_done(Record* record, DeferredFree& deferred);
     void drop_record(Record* record, DeferredFree& deferred);  // that is in no list
-    // Ends every hold with this verdict and forgets the controller, its rules and what it had not fetched. What is
-    // blocked already stays held until it has been terminated.
+    // Decides every held process by this verdict and drops the controller, its rules, and its list of records to fetch.
+    // A process that is blocked already stays held until it has been terminated.
     void end_controller(uint32_t verdict, uint32_t decided_by, DeferredFree& deferred);
     void controller_gone(DeferredFree& deferred);  // the same with its disconnect verdict
     void quiesce(DeferredFree& deferred);
 };
 
-// The lock, for a scope.
+// Holds the lock for a scope.
 class Locked {
    public:
     explicit Locked(GateState& state) : state_(state) { state.port.lock_acquire(state.port.context, &state.lock); }
@@ -196,7 +198,7 @@ class Locked {
     GateState& state_;
 };
 
-// Blocks, and an event, that are freed at the end of the scope. Declare it before the Locked.
+// Frees blocks and closes an event at the end of its scope. Declare it before the Locked: the lock is released first.
 class DeferredFree {
    public:
     explicit DeferredFree(const Port& port) : port_(port) {}
@@ -220,8 +222,8 @@ class DeferredFree {
     void* event_ = nullptr;
 };
 
-// The names of a process, from the native one. `head` was found under the lock; this runs WITHOUT it. nullptr when
-// memory ran out.
+// Makes the names of a process from its native name. `head` was found under the lock; this runs WITHOUT it. nullptr
+// when memory ran out.
 [[nodiscard]] Names* make_names(const Port& port, Text native_name, const NameHead& head);
 [[nodiscard]] CommandLine* make_command_line(const Port& port, Text text);
 

@@ -1,4 +1,4 @@
-// table.h - every record of a process: found by pid in O(1), and in the order of start keys.
+// table.h - the records of all processes: by pid in O(1), and in the order of start keys.
 #pragma once
 
 #include "exempt.h"
@@ -8,8 +8,8 @@
 
 namespace procmon {
 
-// The names of a process in one block, paged: the image name (DOS path, lowercase), then the native name as it was
-// given.
+// The names of a process in one block, paged: the image name (DOS path, lowercase), then the native name as the system
+// gave it.
 struct Names : Block {
     uint64_t native_hash;  // of the lowercase form
     uint64_t image_hash;
@@ -32,7 +32,7 @@ struct CommandLine : Block {
 
 // One process.
 struct Record : Block {
-    // What a search, an insertion and a removal look at comes first, together in one cache line.
+    // The members that find, insert and remove use come first, in one cache line.
     Record* next_in_bucket;
     uint32_t pid;
     uint32_t state;
@@ -43,14 +43,14 @@ struct Record : Block {
     Hold* holds;                // its threads that wait, nullptr = none
     Names* creation_names;      // those at creation, where they differ; nullptr = they do not
     CommandLine* command_line;  // nullptr = none
-    Link<Record> unseen;        // to be given by FETCH
+    Link<Record> unseen;        // the next FETCH returns it
     Link<Record> held;          // waits for a verdict
-    Link<Record> exited;        // retired: gone, and not found by its pid any more
+    Link<Record> exited;        // retired: exited, and no longer found by its pid
     Link<Record> to_terminate;  // to be terminated, or being terminated by the worker
     int64_t created;
     int64_t exited_at;
     uint64_t held_since_ms;
-    uint64_t retry_at_ms;       // the worker does not try again before
+    uint64_t retry_at_ms;       // the worker does not retry before this time
     uint32_t parent_pid;
     uint32_t creator_pid;
     uint32_t creator_tid;
@@ -61,25 +61,25 @@ struct Record : Block {
     uint32_t held_ms;
     uint32_t signature_level;
     uint32_t descends_from;    // the registration whose controller started it, 0 = none
-    uint32_t terminate_tries;  // that failed
-    Program program;           // the row of exempt.cpp that it is, if its creator is one of that row, or it was listed
+    uint32_t terminate_tries;  // failed attempts
+    Program program;           // its row in exempt.cpp, if its creator is in that row, or it was listed as running
     Program creator_program;   // the same of its creator
     bool listed;               // in the initial list
     bool image_seen;           // its own image has been notified
     bool thread_seen;          // its first thread has been notified
-    bool fetched;              // an earlier FETCH has given it
-    bool in_worker;            // named by next_to_terminate, terminated() is still to come
-    bool last_try;             // the gate stops: it is released after this one
+    bool fetched;              // an earlier FETCH has returned it
+    bool in_worker;            // named by next_to_terminate, and terminated() not called yet
+    bool last_try;             // the gate is stopping: released after this attempt
     bool done;                 // the holds are over: their signals are set
-    bool in_hold;              // it lies in a Hold, and is in no list but the worker's
+    bool in_hold;              // stored in a Hold, and in no list but the worker's
 };
 static_assert(sizeof(Record) <= sizeof(Hold::own_record), "a Hold has room for one");
 
-// Buckets by pid, made once for the limit, and a list in the order of start keys. Not locked: its owner is.
+// Buckets by pid, allocated once for the limit, and a list in the order of start keys. The caller holds the lock.
 //
-// One bucket for each record that there can be: 1 MiB on a 64-bit system. Pids are multiples of four that the system
-// gives out of one table with the ids of threads, low ones first, so that their own lower bits spread them. A table
-// that grew and shrank with what lives was no quicker: docs/rejected.md.
+// One bucket for each possible record: 1 MiB on a 64-bit system. Pids are multiples of four. The system assigns them
+// from one table with thread ids, low ones first, so that their lower bits spread them well. A table that grew and
+// shrank with the number of processes was no faster: docs/rejected.md.
 class Table {
    public:
     static constexpr uint32_t kBuckets = wire::kMaxRecords;
@@ -96,14 +96,14 @@ class Table {
     [[nodiscard]] Record* find(uint32_t pid) const;
     [[nodiscard]] uint32_t size() const { return size_; }
 
-    // The record becomes the last in key order, and with `findable` the one of its pid, which must have none.
+    // Appends the record in key order. `findable`: find returns it for its pid, which must have no other record.
     void insert(Record* record, bool findable);
-    // Its pid may be used again; the record stays in key order.
+    // Makes the pid free for another record; this one stays in key order.
     void retire(Record* record);
-    // A retired record leaves.
+    // Removes a retired record.
     void erase(Record* record);
 
-    // The first record with a start key above `after`. Quick when `after` is where the last search ended.
+    // The first record with a start key above `after_key`. Fast when `after_key` is where the last search ended.
     [[nodiscard]] Record* after(uint64_t after_key);
     void remember(Record* record) { cursor_ = record; }
 

@@ -21,9 +21,9 @@ Text parent_directory(Text path) {
     return path;
 }
 
-// Where the server begins in a name under kNetwork, which may name the redirector and its session first, each behind
-// a semicolon: \Device\Mup\;LanmanRedirector\;Z:00000000000003e7\server\share\a.exe. No server has such a name, and
-// without them a rule about \\server\share finds the file however it was opened.
+// Where the server begins in a name under kNetwork. The redirector and its session can come first, each after a
+// semicolon: \Device\Mup\;LanmanRedirector\;Z:00000000000003e7\server\share\a.exe. No server's name starts with one.
+// Without these parts a rule about \\server\share matches the file however it was opened.
 size_t end_of_redirector(Text name) {
     size_t at = kNetwork.length;
     while (at + 1 < name.length && name.data[at + 1] == u';') {

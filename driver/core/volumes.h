@@ -1,11 +1,11 @@
-// volumes.h - from the names that the kernel gives to the paths that people write.
+// volumes.h - DOS paths for the kernel's native names.
 //
 //   \Device\HarddiskVolume2\Tools\A.exe   c:\tools\a.exe          by the map of drive letters
 //   \Device\Mup\server\share\a.exe        \\server\share\a.exe, also behind \;LanmanRedirector\;Z:...
 //   \??\C:\Tools\A.exe                    c:\tools\a.exe
 //   \SystemRoot\System32\smss.exe         c:\windows\system32\smss.exe
 //
-// The map is read under the gate's lock, but only to find the head of the path: the long tail is copied without it.
+// The map is read under the gate's lock, but only to find the head of the path. The long tail is copied without it.
 #pragma once
 
 #include "exempt.h"
@@ -16,14 +16,14 @@
 
 namespace procmon {
 
-// How a DOS path begins, and how much of the native name that stands for.
+// The head of a DOS path, and the length of the native prefix that it replaces.
 struct DosHead {
     char16_t text[kMaxSystemDirectory];
     size_t length = 0;
-    size_t consumed = 0;  // code units of the native name; 0 = no rule applies: the native name stays
+    size_t consumed = 0;  // code units of the native name; 0 = no translation: the native name stays
 };
 
-// What the lock is needed for when a name is made: how its DOS path begins, by which map, and which program it is.
+// The parts of a name that need the lock: the head of its DOS path, the map used, and the program that the path names.
 struct NameHead : DosHead {
     uint32_t map = 0;
     Program program = kNoProgram;

@@ -15,7 +15,7 @@ constexpr uint64_t kPoolFlagPaged = 0x100;    // POOL_FLAG_PAGED
 ExAllocatePool2Routine allocate_pool2;  // Windows 10 2004 and later
 ULONGLONG(NTAPI* unbiased_time)();      // KeQueryUnbiasedInterruptTime: Windows 7 and later
 POOL_TYPE pool_type = NonPagedPool;     // NonPagedPoolNx where there is one: Windows 8 and later
-char16_t* lowercase;                    // of each code unit, paged
+char16_t* lowercase;                    // the lowercase form of each code unit; paged
 
 FAST_MUTEX* mutex_of(LockStorage* storage) { return reinterpret_cast<FAST_MUTEX*>(storage); }
 
@@ -31,8 +31,8 @@ const char* state_name(uint32_t state) {
     return state < ARRAYSIZE(kNames) ? kNames[state] : "?";
 }
 
-// All code units through the system's routine, which may be called at PASSIVE_LEVEL alone, while the core looks letters
-// up under its lock. The string routine: the oldest kernels have none for a single unit.
+// Lowercases all code units at load: the system's routine requires PASSIVE_LEVEL, and the core needs letters under its
+// lock. Uses the string routine, because the oldest kernels have none for a single unit.
 _IRQL_requires_(PASSIVE_LEVEL) NTSTATUS make_case_table() {
     PAGED_CODE();
     constexpr size_t kUnits = 0x10000, kAtOnce = 0x4000;  // a UNICODE_STRING is shorter than 64 KiB
@@ -69,7 +69,7 @@ void port_stop() {
     lowercase = nullptr;
 }
 
-// The pool aligns to 16 bytes on x64 but to 8 on x86; there the block's own address is kept just below what is given.
+// The pool aligns to 16 bytes on x64 but to 8 on x86. There the block's own address lies just below the returned one.
 void* allocate(size_t bytes, bool paged) {
     PAGED_CODE();
     constexpr size_t kAlignment = 16;
@@ -88,7 +88,7 @@ void release(void* memory) {
     ExFreePoolWithTag(sizeof(void*) == 8 ? memory : static_cast<void**>(memory)[-1], kPoolTag);
 }
 
-// <= APC_LEVEL throughout. A fast mutex raises to APC_LEVEL; all that the core does under it is allowed there.
+// <= APC_LEVEL throughout. A fast mutex raises to APC_LEVEL; everything that the core does under it is allowed there.
 Port port() {
     Port port = {};
     port.allocate = [](void*, size_t bytes) { return kernel::allocate(bytes); };
@@ -114,7 +114,7 @@ Port port() {
     };
     port.user_event_close = [](void*, void* event) { ObDereferenceObject(event); };
     port.worker_wake = [](void*) { kernel::worker_wake(); };
-    // A machine that sleeps must not use up the time in which its user may answer.
+    // The time during which the machine sleeps must not count towards the hold timeout.
     port.monotonic_ms = [](void*) {
         return static_cast<uint64_t>(unbiased_time != nullptr ? unbiased_time() : KeQueryInterruptTime()) / 10000;
     };

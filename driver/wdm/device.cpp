@@ -1,4 +1,4 @@
-// device.cpp - the control device: who may open it, and how a request reaches the core and its answer the caller.
+// device.cpp - the control device: opening it, and the way of a request to the core and back.
 
 #include "driver.h"
 
@@ -18,11 +18,11 @@ NTSTATUS complete(IRP* irp, NTSTATUS status, size_t written = 0) {
     return status;
 }
 
-// The file object is alive from create to close, so its address names one handle (and its duplicates) for that long.
+// The file object lives from create to close. For that time its address identifies one handle and its duplicates.
 uint64_t owner_of(const IO_STACK_LOCATION* stack) { return reinterpret_cast<uintptr_t>(stack->FileObject); }
 
-// The caller's context. FILE_DEVICE_SECURE_OPEN has the device's security checked for any name; still,
-// there is nothing below the device, so a name is a mistake.
+// The caller's context. FILE_DEVICE_SECURE_OPEN makes the device's security apply to every name. Still, nothing exists
+// below the device, so a name is an error.
 _IRQL_requires_(PASSIVE_LEVEL) NTSTATUS NTAPI on_open(DEVICE_OBJECT*, IRP* irp) {
     PAGED_CODE();
     const RundownScope inside(requests);
@@ -31,8 +31,8 @@ _IRQL_requires_(PASSIVE_LEVEL) NTSTATUS NTAPI on_open(DEVICE_OBJECT*, IRP* irp) 
     return complete(irp, file->FileName.Length == 0 ? STATUS_SUCCESS : STATUS_OBJECT_NAME_INVALID);
 }
 
-// CLEANUP: the last handle is closed, the closer's context. CLOSE: no request is under way any more, any thread. Both
-// tell the core: a REGISTER that raced with the cleanup is undone by the close, and Wine sends only the close.
+// CLEANUP: the last handle was closed; the closer's context. CLOSE: no request is pending any more; any thread. Both
+// call the core: the close undoes a REGISTER that raced with the cleanup, and Wine sends only the close.
 _IRQL_requires_(PASSIVE_LEVEL) NTSTATUS NTAPI on_closed(DEVICE_OBJECT*, IRP* irp) {
     PAGED_CODE();
     const RundownScope inside(requests);
@@ -40,8 +40,8 @@ _IRQL_requires_(PASSIVE_LEVEL) NTSTATUS NTAPI on_closed(DEVICE_OBJECT*, IRP* irp
     return complete(irp, STATUS_SUCCESS);
 }
 
-// The caller's context. METHOD_BUFFERED: the system buffer is ours alone, input and output in one, and
-// as long as the longer of the two. The I/O manager has compared the handle's access with the access in the code.
+// The caller's context. METHOD_BUFFERED: the system buffer is private to this request. It is input and output in one,
+// and as long as the longer of the two. The I/O manager has checked the handle's access against the request code.
 _IRQL_requires_(PASSIVE_LEVEL) NTSTATUS NTAPI on_control(DEVICE_OBJECT*, IRP* irp) {
     PAGED_CODE();
     const RundownScope inside(requests);
@@ -57,7 +57,7 @@ _IRQL_requires_(PASSIVE_LEVEL) NTSTATUS NTAPI on_control(DEVICE_OBJECT*, IRP* ir
     if (status == STATUS_PENDING) return status;  // another thread completes it, or has completed it
     if (status != STATUS_INVALID_DEVICE_REQUEST) return complete(irp, status, written);
 
-    if (code == wire::kRegister) {  // here, not in a callback: drive letters may have changed since
+    if (code == wire::kRegister) {  // drive letters may have changed, and a callback must not read them
         status = volumes_refresh();
         if (!NT_SUCCESS(status)) return complete(irp, status);
     }
@@ -68,8 +68,8 @@ _IRQL_requires_(PASSIVE_LEVEL) NTSTATUS NTAPI on_control(DEVICE_OBJECT*, IRP* ir
     return complete(irp, status, written);
 }
 
-// A system thread: Windows shuts down. Programs have been asked to end by now, the controller perhaps
-// among them; whatever is still held must not keep the machine waiting.
+// A system thread: Windows is shutting down. Programs, perhaps the controller too, have been asked to end by now. Held
+// processes must not delay the shutdown.
 _IRQL_requires_(PASSIVE_LEVEL) NTSTATUS NTAPI on_shutdown(DEVICE_OBJECT*, IRP* irp) {
     PAGED_CODE();
     const RundownScope inside(requests);
@@ -106,7 +106,7 @@ void device_stop() {
     device = nullptr;
 }
 
-// On NT no request can be under way when a driver is unloaded; Wine unloads at any time.
+// On NT no request can be in progress when a driver is unloaded; Wine unloads at any time.
 NTSTATUS requests_start(DRIVER_OBJECT*) {
     requests.open();
     return STATUS_SUCCESS;

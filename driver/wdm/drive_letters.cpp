@@ -1,5 +1,4 @@
-// drive_letters.cpp - which volume each drive letter names, and where the system directory is; prepared outside of
-// callbacks.
+// drive_letters.cpp - the volume of each drive letter, and the path of the system directory; read outside of callbacks.
 
 #include "driver.h"
 
@@ -24,8 +23,8 @@ bool starts_with(const UNICODE_STRING& string, const UNICODE_STRING& prefix) {
            RtlCompareMemory(string.Buffer, prefix.Buffer, prefix.Length) == prefix.Length;
 }
 
-// One letter, as the whole machine sees it, not as the caller's session does: names of images are not the caller's.
-// A letter that is not there, or stands for a folder (subst), adds nothing.
+// Adds one letter of the global namespace, not of the caller's session: image names do not depend on the caller. A
+// letter that does not exist, or is a substitute for a folder (subst), adds nothing.
 _IRQL_requires_(PASSIVE_LEVEL) _Must_inspect_result_ NTSTATUS add_drive(WCHAR letter) {
     PAGED_CODE();
     WCHAR path[16];
@@ -45,7 +44,7 @@ _IRQL_requires_(PASSIVE_LEVEL) _Must_inspect_result_ NTSTATUS add_drive(WCHAR le
     return static_cast<NTSTATUS>(gate.volumes_add(text_of(&target), static_cast<char16_t>(letter | 0x20)));
 }
 
-// The system tells it in the page that it shares with everybody. Read unit by unit: the page is not ordinary memory.
+// The path is in SharedUserData. Read unit by unit: that page is not ordinary memory.
 _IRQL_requires_(PASSIVE_LEVEL) _Must_inspect_result_ NTSTATUS set_system_directory() {
     PAGED_CODE();
     constexpr WCHAR kFolder[] = L"\\system32";
@@ -66,8 +65,9 @@ NTSTATUS volumes_start(DRIVER_OBJECT*) {
     return NT_SUCCESS(status) ? volumes_refresh() : status;
 }
 
-// Any thread, no lock. The old map stays in force until the new one is whole. Of several letters for one
-// volume the first counts: for the system's own that must be the one that Windows uses, or nothing of it has its name.
+// Any thread, no lock. The old map stays in force until the new one is complete. Of several letters for one volume the
+// first counts. The system volume's own letter is added first: with another one, Windows' programs would get wrong
+// names.
 NTSTATUS volumes_refresh() {
     PAGED_CODE();
     const MapScope scope;

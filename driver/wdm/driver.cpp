@@ -13,7 +13,7 @@ _IRQL_requires_(PASSIVE_LEVEL) NTSTATUS gate_start(DRIVER_OBJECT*) {
     return static_cast<NTSTATUS>(gate.start(port(), build::features));
 }
 
-// Every wait of a hold is over when this returns, or will be within a slice; the routines can then be removed.
+// When this returns, every wait of a hold is over or ends within a slice. Then the notify routines can be removed.
 NTSTATUS holds_start(DRIVER_OBJECT*) { return STATUS_SUCCESS; }
 _IRQL_requires_(PASSIVE_LEVEL) void holds_stop() { gate.stop(); }
 
@@ -29,13 +29,13 @@ struct Step {
     void (*stop)();  // nullptr: nothing to undo
 };
 
-// The order matters both ways. Down: state, device and its security, notifications, the initial list, the link last,
-// so that no request comes before there is an answer. Images before creations: a creation whose image had been missed
-// would be taken for a process that has not run yet. Up: the link, then the holds are released while the worker still
-// runs (a blocked process must die before its thread goes on), then the notify routines, then requests and the worker,
-// and only then the device and the state.
+// The order matters both ways. Start, downwards: state, device and its security, notifications, the initial list, and
+// the link last, so that no request arrives before the driver can answer it. Images before creations: a process whose
+// creation was notified but whose image was missed would seem not to have run yet. Stop, upwards: the link; then the
+// holds, while the worker still runs (a blocked process must die before its thread goes on); then the notify routines;
+// then requests and the worker; and only then the device and the state.
 constexpr Step kSteps[] = {
-    {"port", port_start, port_stop},  // finds the pool: before anything that allocates
+    {"port", port_start, port_stop},  // finds the pool routine: before any step that allocates
     {"gate", gate_start, gate_stop},
     {"device", device_start, device_stop},
     {"volumes", volumes_start, nullptr},

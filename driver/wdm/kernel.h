@@ -1,7 +1,7 @@
 // kernel.h - the NT kernel's own headers, usable from C++ with mingw-w64 and with the WDK, and guards over its handles.
 //
-// mingw-w64's ddk/wdm.h defines two intrinsics that its own intrin-impl.h has defined before; they are given other
-// names for the length of the include. Nothing here may include <windef.h> or <windows.h>: those are user-mode types.
+// mingw-w64's ddk/wdm.h defines two intrinsics that its own intrin-impl.h has defined before; macros rename them during
+// the include. Nothing here may include <windef.h> or <windows.h>: those are user-mode types.
 #pragma once
 
 #include <stddef.h>
@@ -23,7 +23,7 @@ NTSYSAPI NTSTATUS NTAPI ZwQueryInformationProcess(HANDLE, PROCESSINFOCLASS, PVOI
 NTSYSAPI NTSTATUS NTAPI ZwQuerySystemInformation(ULONG information_class, PVOID buffer, ULONG bytes, PULONG needed);
 }
 
-// Annotations for the WDK's analysis; other headers do not have them all. They come behind [[nodiscard]].
+// Annotations for the WDK's analysis; other headers do not have them all. They follow [[nodiscard]].
 #ifndef _IRQL_requires_
 #define _IRQL_requires_(irql)
 #endif
@@ -52,14 +52,14 @@ inline Text text_of(const UNICODE_STRING* string) {
     return {reinterpret_cast<const char16_t*>(string->Buffer), string->Length / sizeof(WCHAR)};
 }
 
-// The string that `literal` is; nothing is copied.
+// A string over `literal`; nothing is copied.
 template <size_t N>
 UNICODE_STRING string_of(const WCHAR (&literal)[N]) {
     return {static_cast<USHORT>((N - 1) * sizeof(WCHAR)), static_cast<USHORT>(N * sizeof(WCHAR)),
             const_cast<WCHAR*>(literal)};
 }
 
-inline LARGE_INTEGER milliseconds(uint32_t ms) {  // relative, as the Ke waits want it
+inline LARGE_INTEGER milliseconds(uint32_t ms) {  // relative, as the Ke waits expect
     LARGE_INTEGER interval;
     interval.QuadPart = -static_cast<LONGLONG>(ms) * 10000;
     return interval;
@@ -70,15 +70,15 @@ _IRQL_requires_max_(APC_LEVEL) inline void wait_ms(uint32_t ms) {
     KeDelayExecutionThread(KernelMode, FALSE, &interval);
 }
 
-// A value that other threads change. Any IRQL.
+// Reads a value that other threads change. Any IRQL.
 inline LONG read(volatile LONG* at) { return InterlockedCompareExchange(at, 0, 0); }
 
-// Nonpaged unless `paged`, never executable where the system knows the difference, zeroed; nullptr when there is none.
+// Zeroed, nonpaged unless `paged`, never executable where the system knows the difference; nullptr when memory ran out.
 // <= APC_LEVEL.
 [[nodiscard]] _IRQL_requires_max_(APC_LEVEL) void* allocate(size_t bytes, bool paged = false);
 _IRQL_requires_max_(APC_LEVEL) void release(void* memory);
 
-// What the kernel or the HAL exports by that name, or nullptr. PASSIVE_LEVEL.
+// The address that the kernel or the HAL exports by this name, or nullptr. PASSIVE_LEVEL.
 _IRQL_requires_(PASSIVE_LEVEL) inline void* find_export(const WCHAR* name) {
     UNICODE_STRING string;
     RtlInitUnicodeString(&string, name);
@@ -118,7 +118,7 @@ class ProcessReference {
     PEPROCESS process_ = nullptr;
 };
 
-// Owns paged memory, for what is large, short-lived and touched at PASSIVE_LEVEL or APC_LEVEL alone.
+// Owns paged memory, for large, short-lived data that is touched only at PASSIVE_LEVEL or APC_LEVEL.
 class PagedMemory {
    public:
     explicit PagedMemory(size_t bytes) : memory_(ExAllocatePoolWithTag(PagedPool, bytes, kPoolTag)) {}
@@ -136,18 +136,18 @@ class PagedMemory {
     void* memory_;
 };
 
-// Counts who is inside a callback or a request, so that unload can wait for the last one. Ex*RundownProtection does
+// Counts the threads inside callbacks or requests, so that unload can wait for the last one. Ex*RundownProtection does
 // this better, but not every kernel has it.
 class Rundown {
    public:
-    // Any IRQL. false: closed, stay out.
+    // Any IRQL. false: closed, the caller must not go on.
     [[nodiscard]] bool enter() {
         if (InterlockedIncrement(&inside_) > 0) return true;
         InterlockedDecrement(&inside_);
         return false;
     }
     void leave() { InterlockedDecrement(&inside_); }
-    // Once, or after close. One that is being refused at this moment is counted in and out all the same.
+    // Once, or after close. Adds rather than sets: a thread in the middle of a refused enter is still counted.
     void open() { InterlockedExchangeAdd(&inside_, -kClosed); }
     // Refuses new entries and waits until all have left; twice is no error. PASSIVE_LEVEL, no lock.
     void close() {
@@ -160,7 +160,7 @@ class Rundown {
     volatile LONG inside_ = kClosed;
 };
 
-// Holds a Rundown open for a scope, if it still is.
+// Enters a Rundown for a scope, unless it is closed.
 class RundownScope {
    public:
     explicit RundownScope(Rundown& rundown) : rundown_(rundown), inside_(rundown.enter()) {}

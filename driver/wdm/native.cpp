@@ -9,7 +9,7 @@ namespace {
 constexpr ACCESS_MASK kProcessTerminate = 0x1, kProcessQuery = 0x400;
 constexpr auto kBreakOnTermination = static_cast<PROCESSINFOCLASS>(29);  // ProcessBreakOnTermination
 
-// The end of a critical process is a bugcheck. A kernel that cannot tell has none.
+// The end of a critical process is a bugcheck. A kernel without this query has no critical processes.
 _IRQL_requires_(PASSIVE_LEVEL) bool is_critical(HANDLE process) {
     PAGED_CODE();
     ULONG breaks = 0;
@@ -29,7 +29,7 @@ const WCHAR drive_links[] = L"\\GLOBAL??\\A:";
 
 void* newer_routine(const WCHAR* name) { return find_export(name); }
 
-// The type is checked, and so is the caller's right to set it: UserMode, whatever mode the request came from.
+// Checks the type and the caller's right to set the event: UserMode, whatever the mode of the request.
 // ExEventObjectType is read through its address, because the headers disagree on how many times to dereference it.
 NTSTATUS reference_event(uint64_t handle, KEVENT** event) {
     PAGED_CODE();
@@ -40,7 +40,7 @@ NTSTATUS reference_event(uint64_t handle, KEVENT** event) {
                                      reinterpret_cast<void**>(event), nullptr);
 }
 
-// The worker. The process is held until we are done, so that the pid cannot have been used again.
+// Called by the worker. The process stays held until this has returned, so that its pid cannot be reused.
 Outcome terminate(const ToTerminate& to_terminate) {
     PAGED_CODE();
     const ProcessReference process(handle_of(to_terminate.pid));

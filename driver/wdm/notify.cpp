@@ -1,10 +1,9 @@
 // notify.cpp - the kernel's notifications of processes, threads and images, passed on to the gate; and the wait of a
 // held thread.
 //
-// Every routine here runs at PASSIVE_LEVEL, with no lock of ours; that of a thread that ends may run at APC_LEVEL.
-// Newer kernels call it in a critical region, NT 5.2 does not; so each enters one: a held thread must not be suspended
-// in the middle of its hold.
-// They touch no registry, file, mapping or user memory.
+// Every routine here runs at PASSIVE_LEVEL, with none of our locks held; the routine for a thread's exit may run at
+// APC_LEVEL. Newer kernels call the routines in a critical region, NT 5.2 does not. So each routine enters one: a held
+// thread must not be suspended in the middle of its hold. No routine touches registry, files, mappings or user memory.
 
 #include "driver.h"
 
@@ -40,8 +39,8 @@ bool image_active;
 uint32_t features;
 Rundown callbacks;  // newer kernels wait for callbacks when a routine is removed; the oldest do not
 
-// In a callback, until the scope ends. Where the kernel has no critical region of its own, a suspension takes effect
-// when ours is left; by then the hold is over, but the thread is still counted, and its code stays.
+// Marks a callback until the scope ends. Where the kernel enters no critical region, a suspension takes effect when the
+// thread leaves ours. By then the hold is over, but the thread is still counted, so that unload waits for it.
 class CallbackScope {
    public:
     CallbackScope() : inside_(callbacks), critical_() {}
@@ -80,8 +79,8 @@ void* address_of(Routine* routine) {
     return reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(routine));
 }
 
-// What the file of a new process is like, by the object that its section was made from: a handle that may still write
-// (herpaderping), a file that goes with its last handle (ghosting), one that a transaction can undo (doppelganging).
+// The state of a new process' file, read from the file object of its section: still open for writing (herpaderping),
+// deleted with its last handle (ghosting), or in a transaction that can be rolled back (doppelganging).
 _IRQL_requires_max_(APC_LEVEL) uint32_t file_flags(FILE_OBJECT* file) {
     if (file == nullptr) return 0;
     uint32_t flags = 0;
@@ -93,7 +92,7 @@ _IRQL_requires_max_(APC_LEVEL) uint32_t file_flags(FILE_OBJECT* file) {
     return flags;
 }
 
-// The first thread of a process that was ended before it ran comes by here, too, on its way out.
+// The first thread of a process that was ended before it ran also passes the callbacks, on its way out.
 _IRQL_requires_max_(APC_LEVEL) bool is_dying() {
     return is_terminating != nullptr && is_terminating(PsGetCurrentThread());
 }
@@ -104,7 +103,7 @@ _IRQL_requires_(PASSIVE_LEVEL) void process_exited(PEPROCESS process, uint32_t p
     gate.on_exit(pid, known ? static_cast<uint32_t>(exit_status(process)) : wire::kStatusUnknown);
 }
 
-// Creation: the creator's thread, exit: the last thread of the process. Windows Vista SP1 and later.
+// Creation: in the creator's thread. Exit: in the last thread of the process. Windows Vista SP1 and later.
 _IRQL_requires_(PASSIVE_LEVEL) _IRQL_requires_same_ void NTAPI
 on_create_ex(PEPROCESS process, HANDLE pid, PS_CREATE_NOTIFY_INFO* info) {
     PAGED_CODE();
@@ -119,7 +118,7 @@ on_create_ex(PEPROCESS process, HANDLE pid, PS_CREATE_NOTIFY_INFO* info) {
     creation.creator_pid = id_of(info->CreatingThreadId.UniqueProcess);
     creation.creator_tid = id_of(info->CreatingThreadId.UniqueThread);
     creation.created = create_time != nullptr ? create_time(process) : 0;
-    creation.native_name = name.text();  // ImageFileName is only what the creator typed: \??\C:\... or a link
+    creation.native_name = name.text();  // ImageFileName is the creator's spelling: \??\C:\... or a link
     creation.command_line = text_of(info->CommandLine);
     creation.file_flags = file_flags(info->FileObject);
     if (signature_level != nullptr) creation.signature_level = signature_level(process, &section_level);
@@ -128,7 +127,7 @@ on_create_ex(PEPROCESS process, HANDLE pid, PS_CREATE_NOTIFY_INFO* info) {
     if (gate.on_create(creation)) info->CreationStatus = static_cast<NTSTATUS>(wire::kStatusBlocked);
 }
 
-// The same from the routine that every kernel has.
+// The same for the routine that every kernel has.
 _IRQL_requires_(PASSIVE_LEVEL) _IRQL_requires_same_ void NTAPI on_create(HANDLE parent, HANDLE pid, BOOLEAN created) {
     PAGED_CODE();
     const CallbackScope callback;
@@ -154,9 +153,9 @@ _IRQL_requires_(PASSIVE_LEVEL) void wait_while_held(Hold* hold) {
     (void)gate.end_hold(hold);  // if blocked, the worker has terminated it, and it dies on its way to user mode
 }
 
-// The new thread's own context, after the image notification and before its first instruction in user
-// mode. The first thread of a process has its hold behind it by then; one that another process has put in beside it
-// waits for the same verdict. Windows 10 and later.
+// In the new thread's own context, after the image notification and before its first instruction in user mode. The hold
+// of a process' first thread is over by then. An extra thread, created by another process, waits for the same verdict.
+// Windows 10 and later.
 _IRQL_requires_max_(APC_LEVEL) _IRQL_requires_same_ void NTAPI
 on_own_thread(HANDLE process_id, HANDLE, BOOLEAN created) {
     PAGED_CODE();
@@ -171,7 +170,7 @@ on_own_thread(HANDLE process_id, HANDLE, BOOLEAN created) {
     if (gate.begin_thread(&hold, image)) wait_while_held(&hold);
 }
 
-// The context of the thread that creates it, which must not wait. Older kernels.
+// In the context of the creating thread, which must not wait. Older kernels.
 _IRQL_requires_max_(APC_LEVEL) _IRQL_requires_same_ void NTAPI
 on_any_thread(HANDLE process_id, HANDLE, BOOLEAN created) {
     PAGED_CODE();
@@ -179,9 +178,8 @@ on_any_thread(HANDLE process_id, HANDLE, BOOLEAN created) {
     if (callback && created) gate.on_thread(id_of(process_id));
 }
 
-// The thread that maps the image. For the EXE that is the first thread of the new process that runs,
-// before its first instruction in user mode; a parent may map more into the process, and DLLs follow: none of those is
-// held.
+// In the thread that maps the image. For the EXE this is the first thread of the new process to run, before its first
+// instruction in user mode. Images that a parent maps into the process, and DLLs, are not held.
 _IRQL_requires_(PASSIVE_LEVEL) _IRQL_requires_same_ void NTAPI
 on_image(UNICODE_STRING* name, HANDLE process_id, IMAGE_INFO* info) {
     PAGED_CODE();
@@ -224,14 +222,14 @@ NTSTATUS callbacks_start(DRIVER_OBJECT*) {
     return STATUS_SUCCESS;
 }
 
-// Kernels wait for calls under way when a routine is removed, but for the oldest; by now all of them are.
+// All notify routines are removed by now. Kernels wait for callbacks in progress at the removal, except the oldest.
 void callbacks_stop() {
     PAGED_CODE();
     callbacks.close();
 }
 
-// The newest routine that this kernel has and allows us: the Ex ones accept only an image that is linked for forced
-// integrity. Each is told of exits as well.
+// Registers the newest routine that this kernel has and accepts: the Ex ones require an image that is linked for forced
+// integrity. Each is notified of exits, too.
 NTSTATUS create_notify_start(DRIVER_OBJECT*) {
     PAGED_CODE();
     create_routine = Registered::kNone;
@@ -260,7 +258,7 @@ void create_notify_stop() {
     }
 }
 
-// Without it the driver still works; INFO shows by its features what becomes of an extra thread.
+// Without it the driver still works. The features in INFO show how an extra thread is treated.
 NTSTATUS thread_notify_start(DRIVER_OBJECT*) {
     PAGED_CODE();
     find_newer(&set_thread_notify_ex, L"PsSetCreateThreadNotifyRoutineEx");

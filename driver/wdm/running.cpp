@@ -1,4 +1,4 @@
-// running.cpp - the processes that run already: told to the gate once, right after the notifications are on.
+// running.cpp - the processes that run already: passed to the gate once, right after the notifications are registered.
 
 #include "driver.h"
 
@@ -28,7 +28,7 @@ static_assert(offsetof(RunningProcess, pid) == (sizeof(void*) == 8 ? 0x50 : 0x44
 BOOLEAN(NTAPI* exit_called)(PEPROCESS);  // PsGetProcessExitProcessCalled
 void*(NTAPI* section_base)(PEPROCESS);   // PsGetProcessSectionBaseAddress
 
-// The native path of a process, into `buffer`; empty where there is none (System) or it is gone.
+// The native path of a process, in `buffer`; empty when it has none (System) or has exited.
 _IRQL_requires_(PASSIVE_LEVEL) Text path_of(HANDLE pid, UNICODE_STRING* buffer) {
     PAGED_CODE();
     OBJECT_ATTRIBUTES attributes;
@@ -42,15 +42,15 @@ _IRQL_requires_(PASSIVE_LEVEL) Text path_of(HANDLE pid, UNICODE_STRING* buffer) 
     return NT_SUCCESS(status) ? text_of(buffer) : Text{};
 }
 
-// Is it one that the notifications will tell of? Processes without an image (Registry, Memory Compression, those of
-// WSL 1) end without a word to us, and would stay in the table for ever.
+// Will its exit be notified? Processes without an image (Registry, Memory Compression, those of WSL 1) exit without a
+// notification, and would stay in the table for ever.
 bool has_image(PEPROCESS process) { return section_base == nullptr || section_base(process) != nullptr; }
 
-// While it is referenced its pid cannot become another process'.
+// The reference keeps the pid from being reused.
 _IRQL_requires_(PASSIVE_LEVEL) void tell(const RunningProcess& running, UNICODE_STRING* path_buffer) {
     PAGED_CODE();
     const ProcessReference process(running.pid);
-    if (process.get() == nullptr) return;  // it has ended since the list was taken
+    if (process.get() == nullptr) return;  // it has exited since the list was made
     if (id_of(running.pid) != kSystemPid && !has_image(process.get())) return;
     Creation creation;
     creation.pid = id_of(running.pid);
@@ -60,13 +60,13 @@ _IRQL_requires_(PASSIVE_LEVEL) void tell(const RunningProcess& running, UNICODE_
     if (creation.native_name.length == 0) creation.native_name = text_of(&running.name);
     creation.running = true;
     (void)gate.on_create(creation);
-    // Its end may have been told before we put it in: then it would stay for ever.
+    // Its exit may have been notified before on_create: then the record would stay for ever.
     if (exit_called != nullptr && exit_called(process.get())) gate.on_exit(creation.pid, wire::kStatusUnknown);
 }
 
 }  // namespace
 
-// The list grows while we ask for it, so ask again with room to spare.
+// The list can grow between two queries, so each retry adds spare room.
 NTSTATUS list_running(DRIVER_OBJECT*) {
     PAGED_CODE();
     find_newer(&exit_called, L"PsGetProcessExitProcessCalled");

@@ -16,7 +16,7 @@ static_assert(sizeof(Sid<1>) == 12 && sizeof(Sid<2>) == 16);
 
 }  // namespace
 
-// The device is still being initialised: it has not been opened under the security it was created with.
+// The device is still being initialised, so it cannot have been opened with its default security.
 NTSTATUS secure_device(DEVICE_OBJECT* device) {
     PAGED_CODE();
     Sid<1> system = {SID_REVISION, 1, SECURITY_NT_AUTHORITY, {SECURITY_LOCAL_SYSTEM_RID}};

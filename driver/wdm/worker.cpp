@@ -1,6 +1,6 @@
-// worker.cpp - one system thread that terminates the processes which the gate names.
+// worker.cpp - one system thread that terminates the processes that the gate names.
 //
-// Not in the callback that holds the process: there the process would have to end itself while the kernel is in the
+// The callback that holds the process cannot do this: the process would terminate itself while the kernel is in the
 // middle of starting its first thread.
 
 #include "driver.h"
@@ -8,12 +8,11 @@
 namespace procmon::kernel {
 namespace {
 
-KEVENT wake;  // set: look for processes to terminate, or stop
+KEVENT wake;  // set: check for processes to terminate, or for a stop
 volatile LONG stopping;
 PKTHREAD thread;  // referenced
 
-// No lock. Terminates what is due; answers after how many ms the next attempt is, kUnlimited = there is
-// none.
+// No lock. Terminates the processes that are due. Returns the ms until the next attempt, kUnlimited = none.
 _IRQL_requires_(PASSIVE_LEVEL) uint32_t terminate_all() {
     PAGED_CODE();
     uint32_t wait;
@@ -22,7 +21,7 @@ _IRQL_requires_(PASSIVE_LEVEL) uint32_t terminate_all() {
     return wait;
 }
 
-// It ends when it has to stop and there is nothing left to do.
+// Ends when `stopping` is set and no process is left to terminate.
 _IRQL_requires_(PASSIVE_LEVEL) void NTAPI work(void*) {
     for (;;) {
         const uint32_t wait = terminate_all();
@@ -49,7 +48,7 @@ NTSTATUS worker_start(DRIVER_OBJECT*) {
     status = ObReferenceObjectByHandle(handle.get(), SYNCHRONIZE, nullptr, KernelMode,
                                        reinterpret_cast<void**>(&thread), nullptr);
     if (NT_SUCCESS(status)) return status;
-    // Without an object there is nothing to join; the handle's own wait does as well.
+    // Without the object worker_stop could not wait for the thread: stop it now and wait on the handle.
     InterlockedExchange(&stopping, TRUE);
     worker_wake();
     ZwWaitForSingleObject(handle.get(), FALSE, nullptr);
