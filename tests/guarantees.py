@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
-"""Makes docs/guarantees.md from the marks of tests, so that no promise and no row stands there without its test.
+"""Makes docs/guarantees.md from the marks of tests, so that the page has no promise and no fault without a test.
 
     python3 tests/guarantees.py
 
     @pytest.mark.promise("Each start is decided exactly once", gate="all")
     @pytest.mark.fault("the controller is killed", gate="DriverGate", held="runs", told="-", counted="-", written="-")
 
-A promise may have a `figure`, of its last long run. A mark is read from the source, not from a run: its arguments
-are plain texts. The C++ scenarios of the made-up kernel carry theirs as comments,
-``// fault: NAME | held | told | counted | written`` above the function.
-tests/unit/test_guarantees.py compares the page with what this makes.
+A promise may have a `figure`, from its last long run. Marks are read from the source, not from a run, so their
+arguments are plain texts. The C++ scenarios of the made-up kernel have theirs in comments above the function:
+``// fault: NAME | held | told | counted | written``. tests/unit/test_guarantees.py compares the page with the marks.
 """
 
 import ast
@@ -35,7 +34,7 @@ class Mark:
     text: str
     values: dict[str, str]
     test: str
-    """Its path, and its name as pytest takes it."""
+    """Its path and name, in pytest's form."""
 
     @property
     def place(self) -> str:
@@ -45,7 +44,7 @@ class Mark:
 
 
 def marks(root: Path = ROOT) -> list[Mark]:
-    """All marks of all tests, in the order of files and lines. Raises: ValueError for one that is wrong."""
+    """All marks of all tests, in the order of files and lines. Raises: ValueError for a malformed mark."""
     found: list[Mark] = []
     for path in sorted((root / "tests").glob("*/test_*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -116,8 +115,8 @@ def page(found: list[Mark]) -> str:
 TEMPLATE = """\
 # Guarantees
 
-What is promised, and the test that shows it. `tests/guarantees.py` makes this page from the marks of
-the tests; a promise without a test cannot stand here.
+Each promise, and the test that shows it. `tests/guarantees.py` makes this page from marks in the
+tests, so a promise without a test cannot appear here.
 
 ## Promises
 
@@ -127,17 +126,17 @@ the tests; a promise without a test cannot stand here.
 
 ## Faults
 
-What happens to a held process, what the controller is told, what is counted, and what is written, for
-each fault. "-" means that there is nothing.
+For each fault: what happens to a held process, what the controller sees, which counters count it, and
+what the audit log has. "-" means nothing.
 
-| fault | gate | the held process | the controller is told | counted | written | test |
+| fault | gate | the held process | the controller sees | counters | audit log | test |
 |---|---|---|---|---|---|---|
 {faults}
 
 ## What runs where
 
-`python3 dev.py test` runs all of these; `--long` runs the loads for longer. The rings, and what is
-untried: [testing.md](testing.md).
+`python3 dev.py test` runs all of these tests; `--long` runs the load tests for longer. The test rings,
+and what is untested: [testing.md](testing.md).
 
 ## Pythons
 
@@ -149,10 +148,10 @@ untried: [testing.md](testing.md).
 | 3.14.6 for 32-bit Windows | PyPI | the gates, the driver and its service, under Wine 8.0 and 10.0 |
 | 3.12.0 for 64-bit Windows | PyPI | the gates, details and the monitor, under Wine 8.0 |
 | 3.14.10, 3.15.2 | Debian unstable | the unit ring |
-| 3.13.5, free-threaded, `PYTHON_GIL=0` | built of Debian's sources | the unit ring, less what needs mypy or Tk |
+| 3.13.5, free-threaded, `PYTHON_GIL=0` | built from Debian's sources | the unit ring, less tests with mypy or Tk |
 
-Untried: 3.12 on Linux, 3.14 free-threaded, any Python on Windows itself.
-[checks.yml](../.github/workflows/checks.yml) has them, and has not been run.
+Not tested: 3.12 on Linux, free-threaded 3.14, any Python on Windows itself.
+[checks.yml](../.github/workflows/checks.yml) has jobs for them, and has not been run.
 """
 
 

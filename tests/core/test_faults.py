@@ -7,10 +7,10 @@ from procmon.driver import protocol
 
 
 @pytest.mark.fault(
-    "FETCH comes with a buffer of every size from 0 to two records",
+    "FETCH has a buffer of each size from 0 to two records",
     gate="driver, core",
     held="stays held",
-    told="how many bytes the next record needs; each record once",
+    told="the size of the next record; each record once",
     counted="-",
     written="-",
 )
@@ -29,7 +29,7 @@ def test_no_size_of_a_buffer_loses_a_record(core: Core) -> None:
 
 
 @pytest.mark.fault(
-    "2,000 are held at once",
+    "2,000 processes are held at once",
     gate="driver, core",
     held="each gets its own verdict",
     told="each record once",
@@ -51,7 +51,7 @@ def test_two_thousand_are_held_at_once(core: Core) -> None:
 
 
 @pytest.mark.fault(
-    "no verdict, or more than a request takes, in one call",
+    "a request has no verdict, or more than its limit",
     gate="driver, core",
     held="stays held",
     told="an error for none; one result for each, in order",

@@ -72,7 +72,7 @@ class Test02Register:
             assert other.controller().wake_ups() == 1
 
     @pytest.mark.fault(
-        "REGISTER comes twice from one handle",
+        "one handle sends REGISTER twice",
         gate="driver, core",
         held="stays held; the new event is set at once",
         told="-",
@@ -88,9 +88,9 @@ class Test02Register:
         assert held.waits()
 
     @pytest.mark.fault(
-        "REGISTER comes twice, from two processes",
+        "two processes send REGISTER",
         gate="driver, core",
-        held="stays with the first",
+        held="stays with the first controller",
         told="an error for the second",
         counted="-",
         written="-",
@@ -248,7 +248,7 @@ class Test04Image:
 
 
 class Test05Fetch:
-    @pytest.mark.promise("FETCH gives each record once, and loses none", gate="driver, core")
+    @pytest.mark.promise("FETCH returns each record once and loses none", gate="driver, core")
     def test_each_record_is_given_once_and_marked(self, core: Core) -> None:
         controller = core.controller()
         core.held(44)
@@ -339,7 +339,8 @@ class Test06Verdicts:
         assert held.verdict() == protocol.VERDICT_BLOCK
 
     @pytest.mark.promise(
-        "A blocked process does not run while the driver is loaded, however often its end fails", gate="driver, core"
+        "A blocked process does not run while the driver is loaded, however often its termination fails",
+        gate="driver, core",
     )
     def test_one_that_will_not_die_stays_held_and_is_tried_every_second_until_it_does(self, core: Core) -> None:
         controller = core.controller()
@@ -361,9 +362,9 @@ class Test06Verdicts:
         assert core.work() == [44] and held.verdict() == protocol.VERDICT_BLOCK
 
     @pytest.mark.fault(
-        "a blocked process will not die, and its controller goes",
+        "a blocked process cannot be terminated, and its controller goes away",
         gate="driver, core",
-        held="stays held, and is tried again each second",
+        held="stays held; the driver retries each second",
         told="-",
         counted="terminate_failures",
         written="-",
@@ -424,7 +425,7 @@ class Test06Verdicts:
         held.verdict()
 
     @pytest.mark.promise(
-        "A verdict reaches the process it was meant for, or none, also when the pid is used again", gate="driver, core"
+        "A verdict reaches the process it was meant for, or none, also when the pid is reused", gate="driver, core"
     )
     def test_a_verdict_for_the_one_before_does_not_reach_the_next_of_that_pid(self, core: Core) -> None:
         controller = core.controller()

@@ -52,9 +52,9 @@ class Test08ControllerGone:
         assert core.image(44, TOOL) is None
 
     @pytest.mark.fault(
-        "REGISTER comes from a second handle of the same process",
+        "a second handle of the controller's process sends REGISTER",
         gate="driver, core",
-        held="stays with the first",
+        held="stays with the first controller",
         told="an error for the second",
         counted="-",
         written="-",
@@ -183,7 +183,7 @@ class Test10NeverHeld:
         ("drvinst", "svchost"),
     )  # fmt: skip
 
-    @pytest.mark.promise("What Windows cannot do without is never held", gate="driver, core")
+    @pytest.mark.promise("Processes that Windows cannot do without are never held", gate="driver, core")
     @pytest.mark.parametrize("name", ALWAYS)
     def test_what_windows_cannot_do_without_is_never_held(self, core: Core, name: str) -> None:
         controller = core.controller()
@@ -282,7 +282,9 @@ class Test10NeverHeld:
         assert core.image(1000, TOOL) is None
         assert core.opened().records()[1000].flags & protocol.FLAG_EXEMPT
 
-    @pytest.mark.promise("Exemption goes by the creator, and by nothing that a process can claim", gate="driver, core")
+    @pytest.mark.promise(
+        "Exemption depends on the creator, and on nothing that a process can claim", gate="driver, core"
+    )
     def test_its_descendants_if_it_asks_for_that(self, core: Core) -> None:
         core.create(1000)
         core.create(1004, creator_pid=1000)  # before it registers

@@ -55,9 +55,9 @@ class Test11Unusual:
         assert second.waits() and controller.info()["pid_reused"] == 1
 
     @pytest.mark.fault(
-        "memory is refused",
+        "memory runs out",
         gate="driver, core",
-        held="is held from the reserve; gets on_limit behind it",
+        held="is held with the reserve's memory; gets on_limit when that is used up",
         told="-",
         counted="allocation_failures",
         written="-",
@@ -280,7 +280,7 @@ class Test12Device:
         )
         assert protocol.decode_records(reply).records[0].pid == records[10].pid
 
-    @pytest.mark.promise("A reply holds no byte of anything else", gate="driver, core")
+    @pytest.mark.promise("A reply contains no stray bytes: padding and reserved fields are zero", gate="driver, core")
     def test_replies_hold_no_byte_of_anything_else(self, core: Core) -> None:
         controller = core.controller()
         core.held(44, TOOL + "x", command_line="abc")

@@ -16,7 +16,7 @@ THREADS = 16
 
 
 @pytest.mark.promise(
-    "Of many starts by 16 threads, each is decided exactly once and by its own verdict, and nothing is left",
+    "Each of many starts by 16 threads is decided exactly once, by its own verdict, and nothing is left",
     gate="driver, core",
     figure="30 November 2026: 10,000,000 starts, 10,000,000 decided, 0 missed, 128 held at most, 0 bytes of growth",
 )

@@ -54,7 +54,7 @@ def run(n: int, *, forever: bool) -> tuple[set[str], int]:
 
 
 @pytest.mark.fault(
-    "memory is refused at every allocation, in turn",
+    "each memory allocation fails, in turn",
     gate="driver, core",
     held="is held, or gets on_limit",
     told="an error for the request",

@@ -96,7 +96,7 @@ def matches(pattern: str, process: ProcessHelper) -> bool:
 
 
 @pytest.mark.promise(
-    "A name, however odd, is in the record whole, and a rule matches the path that is shown", gate="DriverGate"
+    "A record has even an odd name in full, and a rule matches the path that the record shows", gate="DriverGate"
 )
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_an_odd_name_is_shown_whole_and_matched_as_shown(case: Case) -> None:
@@ -108,7 +108,7 @@ def test_an_odd_name_is_shown_whole_and_matched_as_shown(case: Case) -> None:
     assert compile_glob("*")(process.image_name)
 
 
-@pytest.mark.promise("Letters that Windows keeps apart are kept apart by records and rules", gate="DriverGate")
+@pytest.mark.promise("Records and rules distinguish the letters that Windows distinguishes", gate="DriverGate")
 @pytest.mark.parametrize("letter", NOT_PYTHONS, ids=lambda letter: f"U+{ord(letter):04X}")
 def test_a_letter_that_windows_does_not_lower_is_no_other_letter(letter: str) -> None:
     assert letter.lower() != letter

@@ -379,7 +379,7 @@ def test_a_log_that_was_removed_is_begun_anew(tmp_path: Path) -> None:
     assert [one.who for one in audit.read(tmp_path / "elsewhere")] == ["2"]
 
 
-@pytest.mark.promise("A log that rotates is read in order, and whole", gate="AuditLog")
+@pytest.mark.promise("A log that rotates is read completely and in order", gate="AuditLog")
 def test_a_log_that_rotates_while_it_is_opened_is_read_in_order_and_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,12 +20,12 @@ class Broken(SimulatedGate):
 
 
 @pytest.mark.fault(
-    "2,000 are held at once",
+    "2,000 processes are held at once",
     gate="Monitor, SimulatedGate",
     held="each gets its own verdict",
     told="`pending` has all of them",
     counted="held, allowed, blocked",
-    written="one line for each",
+    written="one line each",
 )
 def test_two_thousand_are_held_at_once(tmp_path: Path) -> None:
     gate = SimulatedGate()
@@ -42,7 +42,7 @@ def test_two_thousand_are_held_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(
-    "the held process is ended from outside",
+    "another process ends the held process",
     gate="Monitor, SimulatedGate",
     held="ends",
     told="StaleProcess for a verdict",
@@ -62,7 +62,7 @@ def test_a_held_process_that_is_ended_from_outside_takes_no_verdict() -> None:
 
 
 @pytest.mark.fault(
-    "its parent is ended while it is held",
+    "the parent of a held process is ended",
     gate="Monitor, SimulatedGate",
     held="stays held, and gets its verdict",
     told="-",
@@ -87,7 +87,7 @@ def test_the_end_of_a_parent_changes_nothing_for_a_held_child() -> None:
     held="gets its verdict",
     told="an error in the log `procmon`",
     counted="audit_errors",
-    written="nothing; the next line is tried anew",
+    written="nothing; the next line is tried again",
 )
 @pytest.mark.parametrize("write_ahead", [False, True])
 def test_a_full_disk_costs_no_process_its_verdict(
@@ -113,7 +113,7 @@ def test_a_full_disk_costs_no_process_its_verdict(
 @pytest.mark.fault(
     "the audit log's folder cannot be written",
     gate="Monitor",
-    held="none is: it fails before the first hold",
+    held="none: the error comes before the first hold",
     told="AuditError, which names the path",
     counted="-",
     written="-",
@@ -197,10 +197,10 @@ def test_a_callback_that_raises_gives_on_error() -> None:
 @pytest.mark.fault(
     "the gate fails while a verdict is sent",
     gate="Monitor",
-    held="the gate's own end releases it",
+    held="is released when the gate ends",
     told="`monitor.error`, and an error in the log",
     counted="-",
-    written="a line for each that the stop met",
+    written="a line for each process that the stop found undecided",
 )
 def test_a_gate_that_fails_stops_its_monitor_and_says_why() -> None:
     gate: Gate = Broken()
@@ -213,7 +213,7 @@ def test_a_gate_that_fails_stops_its_monitor_and_says_why() -> None:
 
 
 @pytest.mark.fault(
-    "no verdict, or 10,000 of them, in one call",
+    "a call has no verdict, or 10,000",
     gate="SimulatedGate",
     held="each gets its own",
     told="one result for each, in order",
@@ -230,10 +230,10 @@ def test_a_call_takes_no_process_and_ten_thousand() -> None:
 
 
 @pytest.mark.fault(
-    "a verdict comes before the fetch, after the exit, or for an earlier process of that pid",
+    "a verdict arrives before the fetch, after the exit, or for an earlier process with that pid",
     gate="SimulatedGate",
-    held="only the process that was meant is touched",
-    told="DONE before the fetch, ANSWERED after the exit, STALE when the pid is another's",
+    held="only the intended process is affected",
+    told="DONE before the fetch, ANSWERED after the exit, STALE when the pid belongs to another process",
     counted="-",
     written="-",
 )

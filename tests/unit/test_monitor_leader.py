@@ -48,8 +48,7 @@ def hanging(gate: procmon.SimulatedGate) -> Iterator[Hanging]:
 
 
 @pytest.mark.promise(
-    "A callback that does not return keeps no other process from the gate for longer than one look (2 ms) of the"
-    " thread that stands by",
+    "A callback that does not return delays other processes by at most one poll (2 ms) of the standby thread",
     gate="Monitor",
 )
 def test_another_thread_takes_the_place_at_the_gate_after_one_look(

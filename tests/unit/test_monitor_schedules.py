@@ -207,8 +207,8 @@ class Schedules(RuleBasedStateMachine):
 
 
 @pytest.mark.promise(
-    "Whatever callbacks, users and the gate do at the same time: each process is asked about once at most and decided"
-    " once; history, statistics and sinks agree; nothing stays held, and no thread is left",
+    "Whatever callbacks, users and the gate do concurrently: callbacks are asked about each process at most once, and"
+    " it is decided once; history, statistics and sinks agree; nothing stays held, and no thread is left",
     gate="Monitor, SimulatedGate",
 )
 def test_however_the_threads_take_turns_each_process_is_decided_once_and_nothing_is_left() -> None:

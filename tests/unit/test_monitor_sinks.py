@@ -86,7 +86,7 @@ def test_when_stop_returns_all_is_written_also_what_was_noted_just_before(
 
 
 @pytest.mark.promise(
-    "What a stop cannot answer, as the gate fails, is in history, statistics and sinks alike",
+    "A process that a stop cannot answer because the gate fails is in history, statistics and sinks alike",
     gate="Monitor",
 )
 @pytest.mark.parametrize("fails", ["raises", "hangs"])

@@ -160,7 +160,7 @@ def naive_glob(pattern: str, text: str, in_parts: bool, begin: bool = True) -> b
 
 
 @pytest.mark.promise(
-    "A policy decides as a naive evaluator, written from the documentation, does; explain agrees", gate="Policy"
+    "A policy decides like a naive evaluator written from the documentation, and explain agrees", gate="Policy"
 )
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.lists(TABLES, min_size=1, max_size=6), st.lists(PROCESSES, min_size=1, max_size=4))

@@ -59,7 +59,7 @@ def targets_of(device: Device, code: int) -> list[int]:
 
 
 @pytest.mark.promise(
-    "A process is not released where the look into its memory finds other code than its file has", gate="DriverGate"
+    "A process is not released when the check of its memory finds code that differs from its file", gate="DriverGate"
 )
 def test_what_differs_is_blocked_and_the_others_are_allowed(caplog: pytest.LogCaptureFixture) -> None:
     device = Device()
@@ -188,10 +188,10 @@ def test_what_was_found_is_given_although_the_driver_fails_then() -> None:
 
 
 @pytest.mark.fault(
-    "a process cannot be looked into before its release",
+    "the check of a process before its release fails",
     gate="DriverGate",
     held="gets on_tamper",
-    told="TAMPERED, and its record once more",
+    told="TAMPERED, and its record again",
     counted="tampered",
     written="a line by tamper",
 )
@@ -212,10 +212,10 @@ def hang() -> Iterator[threading.Event]:
 
 
 @pytest.mark.fault(
-    "the look into a process before its release hangs",
+    "the check of a process before its release hangs",
     gate="DriverGate",
-    held="gets on_tamper after some seconds; others are not delayed longer",
-    told="TAMPERED, and its record once more",
+    held="gets on_tamper after some seconds; no other process is delayed longer than that",
+    told="TAMPERED, and its record again",
     counted="tampered",
     written="a line by tamper",
 )

@@ -233,7 +233,7 @@ def test_the_first_process_passes_when_it_is_not_included() -> None:
 @pytest.mark.fault(
     "the gate is closed",
     gate="DebugGate",
-    held="gets on_disconnect; the tree goes on",
+    held="gets on_disconnect; its tree runs on",
     told="-",
     counted="-",
     written="-",
@@ -267,7 +267,7 @@ def test_a_verdict_given_just_before_close_still_counts(tmp_path: Path) -> None:
 @pytest.mark.fault(
     "the gate is dropped without a close",
     gate="DebugGate",
-    held="gets on_disconnect; the tree goes on",
+    held="gets on_disconnect; its tree runs on",
     told="-",
     counted="-",
     written="-",
@@ -292,7 +292,7 @@ print("holding", flush=True)
 
 
 @pytest.mark.fault(
-    "the controller is killed, exits, or is ended by an error",
+    "the controller is killed, exits, or ends with an error",
     gate="DebugGate",
     held="runs",
     told="-",
@@ -314,7 +314,7 @@ def test_the_end_of_the_controller_lets_the_held_run(end: str, tmp_path: Path) -
         assert eventually(mark.exists)
 
 
-@pytest.mark.promise("A hold ends with its timeout, for that one process, and the record says so", gate="DebugGate")
+@pytest.mark.promise("A hold ends at its timeout, for that process alone, and the record shows it", gate="DebugGate")
 @pytest.mark.usefixtures("each_port")
 @pytest.mark.parametrize("verdict", [ALLOW, BLOCK])
 def test_the_hold_timeout_answers(verdict: Verdict) -> None:

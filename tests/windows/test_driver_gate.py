@@ -117,7 +117,7 @@ def test_a_gate_that_is_dropped_releases_what_it_holds(programs: Programs) -> No
 # --------------------------------------------------------------------------------------------------------- its options
 
 
-@pytest.mark.promise("A hold ends with its timeout, for that one process, and the record says so", gate="DriverGate")
+@pytest.mark.promise("A hold ends at its timeout, for that process alone, and the record shows it", gate="DriverGate")
 def test_the_drivers_own_timeout_answers_and_the_gate_says_so(programs: Programs) -> None:
     with opened(hold_timeout=0.3, on_timeout=BLOCK) as gate:
         pid = programs.start()
@@ -332,7 +332,7 @@ def test_no_handle_is_lost(service: procmon.DriverService) -> None:
     assert handle_count() <= before + 2
 
 
-@pytest.mark.promise("No request of any bytes stops the driver from answering", gate="DriverGate")
+@pytest.mark.promise("No request, whatever its bytes, stops the driver from answering", gate="DriverGate")
 def test_the_device_refuses_noise_and_goes_on_answering(service: procmon.DriverService) -> None:
     """Through the real DeviceIoControl; the core's fuzzer does it more thoroughly, without the I/O manager."""
     noise = random.Random(4)
@@ -381,11 +381,11 @@ def test_the_kernels_part_can_be_played_from_a_command_line(service: procmon.Dri
 
 
 @pytest.mark.fault(
-    "the driver is told to stop holding (QUIESCE)",
+    "QUIESCE is sent",
     gate="DriverGate",
     held="gets on_disconnect at once",
-    told="GateClosed, which says that the driver was stopped",
-    counted="disconnects",
+    told="GateClosed: the driver was stopped",
+    counted="-",
     written="-",
 )
 def test_quiesce_releases_what_is_held_and_ends_the_gate_until_a_new_start(
@@ -422,7 +422,9 @@ def test_the_drives_of_this_machine_have_native_names() -> None:
 # ------------------------------------------------------------------------------------------------------------ versions
 
 
-@pytest.mark.promise("A driver of another protocol version is refused, with what to do", gate="DriverGate")
+@pytest.mark.promise(
+    "A driver with another major protocol version is refused, and the error says what to do", gate="DriverGate"
+)
 def test_a_driver_of_another_major_version_is_refused(
     service: procmon.DriverService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ def end_from_outside(pid: int, status: int) -> None:
 
 
 @pytest.mark.fault(
-    "the held process is ended from outside",
+    "another process ends the held process",
     gate="DebugGate",
     held="ends, and never ran",
     told="its exit; STALE or ANSWERED for a verdict",
@@ -47,7 +47,7 @@ def test_a_process_held_by_the_debug_gate_can_be_ended_from_outside(tmp_path: Pa
 
 
 @pytest.mark.fault(
-    "its parent is ended while it is held",
+    "the parent of a held process is ended",
     gate="DebugGate",
     held="stays held, and runs when it is allowed",
     told="the parent's exit",
@@ -69,10 +69,10 @@ def test_the_end_of_a_parent_leaves_its_child_held_by_the_debug_gate(tmp_path: P
 
 
 @pytest.mark.fault(
-    "the held process is ended from outside",
+    "another process ends the held process",
     gate="DriverGate",
     held="ends, and never ran",
-    told="a verdict changes nothing any more",
+    told="a later verdict changes nothing",
     counted="died_held, on NT",
     written="-",
 )
@@ -115,9 +115,9 @@ print("told", flush=True)
     "the controller is suspended past the timeout",
     gate="DriverGate",
     held="gets on_timeout from the driver",
-    told="the record once more, decided by the gate's timeout, when it goes on",
+    told="the record again, decided by the gate's timeout, when it resumes",
     counted="timeouts",
-    written="by gate timeout, when it goes on",
+    written="by gate timeout, when it resumes",
 )
 def test_a_suspended_controller_costs_a_process_no_more_than_the_timeout(programs: Programs) -> None:
     command = [sys.executable, "-c", WITH_A_TIMEOUT]
@@ -183,7 +183,7 @@ def test_a_controller_that_exits_without_a_stop_releases_what_it_holds(programs:
     "the controller closes its event",
     gate="DriverGate",
     held="stays held, and gets its verdict",
-    told="-: the driver holds a reference, so nothing is set that is not there",
+    told="-: the driver holds a reference, so the event still exists",
     counted="-",
     written="-",
 )
@@ -220,7 +220,7 @@ def held_by_looking(gate: DriverGate, pid: int) -> list[procmon.ProcessHelper]:
     "the driver is stopped, deleted and started again while a process is held",
     gate="DriverGate",
     held="gets on_disconnect at the stop",
-    told="GateClosed, which says that the driver was stopped",
+    told="GateClosed: the driver was stopped",
     counted="-",
     written="-",
 )
@@ -248,9 +248,9 @@ def test_a_driver_that_is_stopped_and_deleted_releases_what_it_holds_and_can_com
 
 
 @pytest.mark.fault(
-    "REGISTER comes from a second process, or from a second handle",
+    "a second process, or a second handle, sends REGISTER",
     gate="DriverGate",
-    held="stays with the first",
+    held="stays with the first controller",
     told="ControllerBusy, with the pid of the first",
     counted="-",
     written="-",

@@ -196,7 +196,7 @@ def load(opened: Opened, starts: int) -> Outcome:
 
 
 @pytest.mark.promise(
-    "Of many real starts, up to 32 held at once, each is decided exactly once, and none is left held",
+    "Each of many real starts, up to 32 held at once, is decided exactly once, and none stays held",
     gate="DebugGate, DriverGate",
     figure="30 November 2026, each gate: 2,000 starts, 2,000 decided, 0 missed, 32 held at most, 0.2 MiB left",
 )

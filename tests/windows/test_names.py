@@ -57,7 +57,7 @@ def matched(process: ProcessHelper, path: Path) -> bool:
     return compile_glob(str(path))(process.image_name)
 
 
-@pytest.mark.promise("A prefix hides no program from a rule with its plain path", gate="DebugGate")
+@pytest.mark.promise("A path prefix hides no program from a rule with the plain path", gate="DebugGate")
 @pytest.mark.parametrize("prefix", ["", "\\\\?\\", "\\\\.\\"], ids=["none", "Win32", "device"])
 def test_a_prefix_is_no_part_of_the_record(folder: Path, prefix: str) -> None:
     process = record_of(f"{prefix}{folder}\\A.exe")
@@ -116,7 +116,7 @@ def test_through_a_folder_link_a_rule_matches_the_path_that_is_shown(folder: Pat
     assert os.path.samefile(process.image_name, tools / "A.exe")
 
 
-@pytest.mark.promise("Letters that Windows keeps apart are kept apart by records and rules", gate="DebugGate")
+@pytest.mark.promise("Records and rules distinguish the letters that Windows distinguishes", gate="DebugGate")
 def test_letters_that_windows_does_not_lower_stay_as_they_are(folder: Path) -> None:
     name = f"K{NOT_PYTHONS}\u0130\u03a3.exe"
     copy(f"{folder}\\{name}")
@@ -216,7 +216,7 @@ def test_every_library_comes_from_the_system_directory(tmp_path: Path) -> None:
     assert (ours, usual) == (NOT_FOUND, NO_LIBRARY), "the usual way of loading does find what was planted"
 
 
-@pytest.mark.promise("No environment variable decides what is spared", gate="all")
+@pytest.mark.promise("No environment variable decides which processes are spared", gate="all")
 def test_the_environment_does_not_say_where_critical_processes_are() -> None:
     code = (
         "import os; os.environ['SystemRoot'] = os.environ['windir'] = r'c:\\planted'\n"

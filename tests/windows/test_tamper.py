@@ -92,7 +92,7 @@ def again(gate: Any, process: ProcessHelper) -> ProcessHelper:
 
 
 @pytest.mark.promise(
-    "A process is not released where the look into its memory finds other code than its file has", gate="DebugGate"
+    "A process is not released when the check of its memory finds code that differs from its file", gate="DebugGate"
 )
 @pytest.mark.parametrize("bits", [64, 32])
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
