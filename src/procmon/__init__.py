@@ -1,11 +1,11 @@
-"""procmon holds every new process on Windows until a Python callback has said ALLOW or BLOCK."""
+"""procmon holds every new process on Windows until a Python callback returns ALLOW or BLOCK."""
 
 import logging
 from importlib import import_module
 from types import FunctionType
 
 from .records import Verdict
-from .util import at_exit as _at_exit  # noqa: F401 - it registers the hook for the end of the program
+from .util import at_exit as _at_exit  # noqa: F401 - it registers the exit hook
 from .util import version as _version
 from .util.field_help import FieldHelp as _FieldHelp
 
@@ -173,7 +173,7 @@ _HOMES = {
     "system.tables": "DecisionList",
     "system.tree": "ProcessTree tree",
 }
-"""Where each public name is defined. It is loaded when it is first asked for, so that `import procmon` stays light."""
+"""The module of each public name. The first access to a name imports its module, so `import procmon` stays light."""
 
 
 if not TYPE_CHECKING:  # a type checker sees the imports above
@@ -188,7 +188,7 @@ if not TYPE_CHECKING:  # a type checker sees the imports above
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def _load(home: str) -> None:
-        """Take the public names of a module; in `help`, a repr and a pickle this module is their home."""
+        """Import the public names of a module; `help`, reprs and pickles show this module as their home."""
         module = import_module(f".{home}", __name__)
         for name in _HOMES[home].split():
             globals()[name] = thing = getattr(module, name)
@@ -198,7 +198,7 @@ if not TYPE_CHECKING:  # a type checker sees the imports above
                 _move(thing, module.__name__)
 
     def _move(thing: type | FunctionType, home: str) -> None:
-        """Make this module the home of a class and of its methods: since Python 3.13 `help` names both."""
+        """Make this module the home of a class and of its methods: since Python 3.13 `help` shows the home of both."""
         thing.__module__ = __name__
         for member in vars(thing).values() if isinstance(thing, type) else ():
             parts = (member, *(getattr(member, part, None) for part in ("__func__", "fget", "fset")))

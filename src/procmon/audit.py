@@ -1,4 +1,4 @@
-"""The audit log: every decision as one line of JSON, read back as decisions, and asked what another policy would say.
+"""The audit log: it keeps every decision as one line of JSON, and can be replayed against another policy.
 
 {"process": {"pid": 4711, "parent_pid": 996, "image_name": "c:\\games\\chess.exe", ...}, "verdict": "block",
  "by": "rule", "who": "no games", "at": "2026-01-31T10:22:06.123456+00:00", "held_for": 0.004, "audited": false, ...}
@@ -30,25 +30,25 @@ from .util.record_json import decision_json, encode, process_json
 __all__ = ["AuditLog", "AuditReader", "Change", "Damage", "Replay", "read", "replay"]
 
 NO_TERMINAL = "no terminal to ask"
-"""The reason of a decision by default where a rule asks, and the command line could not."""
+"""The reason of a decision by DEFAULT: a rule asks, but the command line has no terminal for the question."""
 
 PATIENCE = 0.1
-"""Seconds that a close waits for a line that is just being written."""
+"""Seconds that `AuditLog.close` waits for a line that another thread is writing."""
 
 
 class AuditLog:
-    """A file that takes decisions, one line of JSON each; a sink for `Monitor`.
+    """A file of decisions, one line of JSON each; a sink for `Monitor`.
 
-    Each line is in the hands of the operating system when `write` returns, so it survives a crash of this program;
-    with ``fsync`` also one of the machine, for some milliseconds a line. A file that would outgrow ``max_bytes``
-    (None: no limit) becomes ``<path>.1``, the one before ``<path>.2``, and so on up to ``keep`` old files. One log has
-    one writer.
+    When `write` returns, the operating system has the line, so the line survives a crash of this program. With
+    ``fsync`` it also survives a crash of the machine, at some milliseconds a line. A file that would outgrow
+    ``max_bytes`` (None: no limit) is renamed to ``<path>.1``, the old ``<path>.1`` to ``<path>.2``, and so on up to
+    ``keep`` old files. One log has one writer.
 
-    With ``write_ahead`` a `Monitor` writes each line before it sends the verdict (``result`` is null then), so that no
-    verdict takes effect without its line; each verdict waits for the disk. Where it came too late, a
+    With ``write_ahead`` a `Monitor` writes each line before it sends the verdict (``result`` is null then), so no
+    verdict takes effect without its line; each verdict waits for the disk. Where the verdict came too late, a second
     line with its ``result`` follows.
 
-    ``format="ecs"`` writes documents of the Elastic Common Schema for SIEMs, which `read` does not read.
+    ``format="ecs"`` writes documents of the Elastic Common Schema for SIEMs. `read` does not read that format.
 
     >>> import procmon, tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -98,16 +98,16 @@ class AuditLog:
         """Append one decision.
 
         Raises: AuditError when the log is closed, or its file cannot be opened again after it was renamed; OSError when
-        the disk refuses. In both of the latter cases the next call tries anew.
+        the disk refuses. After the last two errors the next call tries again.
         """
         self._append([self._line(decision)])
 
     def write_some(self, decisions: list[Decision], /) -> int:
-        """Append the first of these decisions, as many as fit into the file, in one call; return how many.
+        """Append the first of these decisions, as many as fit into the file; return how many.
 
-        Raises: as `write`; then none is written.
+        Raises: as `write`; then no decision is written.
         """
-        if type(self).write is not AuditLog.write:  # a subclass wants to see each
+        if type(self).write is not AuditLog.write:  # a subclass expects each decision
             self.write(decisions[0])
             return 1
         return self._append([self._line(decision) for decision in decisions])
@@ -118,7 +118,7 @@ class AuditLog:
     def write_start(self, monitor: Monitor) -> None:
         """Append a line with ``"event": "start"``: from here on this monitor decides, with these verdicts of failure.
 
-        `read` gives decisions alone. The Elastic Common Schema has no such event, so nothing is written there.
+        `read` skips this line. The Elastic Common Schema has no such event, so ``format="ecs"`` writes nothing.
 
         Raises: as `write`.
         """
@@ -128,7 +128,7 @@ class AuditLog:
             self._append([encode({"event": "start", "at": at, "gate": monitor.gate.name, "failures": failures})])
 
     def write_exit(self, process: ProcessHelper) -> None:
-        """Append the exit of a process, as a line with ``"event": "exit"``; `read` gives decisions alone.
+        """Append the exit of a process, as a line with ``"event": "exit"``, which `read` skips.
 
         ``"lifetime"`` is `ProcessHelper.lifetime`, in seconds or null.
 
@@ -142,7 +142,7 @@ class AuditLog:
             self._append([encode(exit_document(process, at))])
 
     def _append(self, lines: list[str]) -> int:
-        """Append the first of these, as many as the file has room for, and return how many: at least one."""
+        """Append the first of these lines, as many as the file has room for, and return how many: at least one."""
         with self._lock:
             if self._closed:
                 raise AuditError(f"{self.path}: the audit log is closed; make a new AuditLog")
@@ -150,10 +150,10 @@ class AuditLog:
                 return self._file.append([line + "\n" for line in lines])
             finally:
                 if self._closed:
-                    self._file.close()  # `close` has not waited for us
+                    self._file.close()  # `close` did not wait for this thread
 
     def close(self) -> None:
-        """Close the file. Twice is no error. It does not wait for a disk that hangs: the write that does closes it."""
+        """Close the file. Idempotent. Does not wait for a write that hangs: that write closes the file when it ends."""
         self._closed = True
         if self._lock.acquire(timeout=PATIENCE):
             try:
@@ -173,7 +173,7 @@ class AuditLog:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A line of an audit log that is no decision; the last one, most often, of a program that was killed.
+    """A line of an audit log that is no decision; usually the last line of a program that was killed.
 
     >>> print(Damage(Path("audit.jsonl"), 7, "it ends in the middle"))
     audit.jsonl, line 7: not a whole decision (it ends in the middle), so it is left out
@@ -182,7 +182,7 @@ class Damage:
     path: Path
     """The file, which may be an older one."""
     line: int
-    """Its number, from 1."""
+    """The line's number, from 1."""
     reason: str
     """What is wrong with it."""
 
@@ -207,7 +207,7 @@ class AuditReader(Iterator[Decision]):
         self._path = path
         self._on_exit = on_exit
         self.paths = paths_of(path)
-        """The files that there were when reading began, in the order in which they are read."""
+        """The files that existed when reading began, in the order in which they are read."""
         self.damaged: list[Damage] = []
         """Lines left out so far; each is also logged as a warning."""
         self._decisions = self._read()
@@ -241,7 +241,7 @@ class AuditReader(Iterator[Decision]):
         if self._on_exit is not None:
             process = data.get("process")
             if not isinstance(process, dict):
-                raise ValueError("the exit of which process is missing")
+                raise ValueError("the process of the exit is missing")
             self._on_exit(ProcessHelper.from_dict(process))
 
     def _damage(self, path: Path, number: int, line: bytes, error: Exception) -> None:
@@ -251,10 +251,10 @@ class AuditReader(Iterator[Decision]):
 
 
 def read(path: str | os.PathLike[str], *, on_exit: Callable[[ProcessHelper], object] | None = None) -> AuditReader:
-    """The decisions that an `AuditLog` wrote to ``path`` and to the files it grew out of, oldest first.
+    """Return the decisions that an `AuditLog` wrote to ``path`` and its older files, oldest first.
 
     A line that is no decision is left out and reported: see `AuditReader.damaged`. ``on_exit`` is called with the
-    record of each exit that stands between the decisions, when the reader comes to it.
+    record of each exit, when the reader reaches its line.
 
     >>> import procmon, tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -271,7 +271,7 @@ def read(path: str | os.PathLike[str], *, on_exit: Callable[[ProcessHelper], obj
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One decision that another policy would not have made.
+    """One decision that another policy would have made differently.
 
     >>> import procmon
     >>> process = procmon.SimulatedGate().start("c:/games/chess.exe")
@@ -281,9 +281,9 @@ class Change:
     """
 
     then: Decision
-    """As it is in the log."""
+    """The decision in the log."""
     now: Decision
-    """As the policy decides."""
+    """The decision of the other policy."""
 
     def __str__(self) -> str:
         rule = f" by rule {self.now.who}" if self.now.by is DecidedBy.RULE else f" by {self.now.by.value}"
@@ -292,7 +292,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What a policy would have decided about the processes of a log. Prints each kind of difference once.
+    """What a policy would have decided about the processes of a log. `str` lists each kind of difference once.
 
     >>> print(Replay(decisions=2, changes=(), missing={"user": 1}))
     2 decisions: 0 would change, 2 would not
@@ -300,17 +300,17 @@ class Replay:
     """
 
     decisions: int
-    """In the log."""
+    """Number of decisions in the log."""
     changes: tuple[Change, ...]
-    """Those that would differ, oldest first."""
+    """Decisions that would differ, oldest first."""
     missing: dict[str, int]
-    """Facts that rules asked for and the log does not hold (user, hash...), with the number of processes."""
+    """Facts that rules need and the log does not have (user, hash...), with the number of processes."""
     damaged: tuple[Damage, ...] = ()
     """Lines of the log that could not be read."""
 
     @property
     def same(self) -> int:
-        """Decisions that would be the same."""
+        """Number of decisions that would be the same."""
         return self.decisions - len(self.changes)
 
     def __str__(self) -> str:
@@ -323,11 +323,11 @@ class Replay:
 
 
 def replay(path: str | os.PathLike[str], policy: Policy) -> Replay:
-    """Ask ``policy`` about each process of an audit log, in order, and compare with what was decided.
+    """Ask ``policy`` about each process of an audit log, in order, and compare its decisions with those of the log.
 
-    It sees what the log holds, with the facts that rules looked up then: nothing is looked up on this machine, where
-    these pids belong to others by now. What a person was asked about then, and would be asked about again, counts as
-    the same.
+    The policy sees the records in the log, and the facts that rules looked up then. Nothing is looked up on this
+    machine, where these pids belong to other processes by now. Where a person was asked then, and would be asked again,
+    the decision counts as the same.
 
     >>> import procmon, tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -345,7 +345,7 @@ def replay(path: str | os.PathLike[str], policy: Policy) -> Replay:
     changes, missing, count = [], Counter[str](), 0
     logged = SimpleNamespace()
     judge = policy.for_the_past(lambda _: logged)
-    for count, then in enumerate(reader, 1):  # noqa: B007 - the count of all is in the result
+    for count, then in enumerate(reader, 1):  # noqa: B007 - the result has the last count
         logged = _logged_details(then)
         now, unknown = judge(then.process)
         missing.update(unknown)
@@ -357,7 +357,8 @@ def replay(path: str | os.PathLike[str], policy: Policy) -> Replay:
 
 
 def _logged_details(decision: Decision) -> SimpleNamespace:
-    """The facts that were looked up then, as a look-up gives them: of several values each by its own name."""
+    """The facts in the log, as attributes like those of a look-up; a list of accounts becomes ``user_sid`` and
+    ``user``."""
     facts = dict(decision.facts)
     accounts = facts.pop("user", None)
     for account in accounts if isinstance(accounts, list) else ():

@@ -2,7 +2,7 @@
 
 Everything that procmon raises on purpose is a `ProcmonError`. Where a Windows call failed, the `OSError` that names
 the call is its ``__cause__``. The text of each exception ends in advice; `win32.translate` is the one place that
-turns Windows error codes into these.
+turns Windows error codes into these exceptions.
 """
 
 from collections.abc import Sequence
@@ -42,15 +42,15 @@ class ProcmonError(Exception):
 
 
 class UnsupportedPlatform(ProcmonError):
-    """The object needs Windows (or a newer Windows) and this is not it."""
+    """The object needs Windows, or a newer Windows than this one."""
 
 
 class AccessDenied(ProcmonError):
-    """Windows refused: most often the process is not elevated."""
+    """Windows denied access; usually the process is not elevated."""
 
 
 class DriverError(ProcmonError):
-    """Base of what goes wrong with the driver: its file, its service, its version, its controller."""
+    """Base of the errors about the driver: its file, its service, its version, its controller."""
 
 
 class DriverNotInstalled(DriverError):
@@ -70,11 +70,11 @@ class DriverRunning(DriverError):
 
 
 class DriverFileMissing(DriverError):
-    """The .sys file is not where the caller, or the service, says."""
+    """The .sys file is not at the path that the caller, or the service, gives."""
 
 
 class DriverFileUnsafe(DriverError):
-    """Others than administrators can change the .sys file, and with it what runs in the kernel."""
+    """Users other than administrators can change the .sys file, and so the code that runs in the kernel."""
 
 
 class DriverNotSigned(DriverError):
@@ -82,19 +82,19 @@ class DriverNotSigned(DriverError):
 
 
 class VersionMismatch(DriverError):
-    """The driver that is loaded, or its file, is of another version than this library."""
+    """The loaded driver, or its file, has another version than this library."""
 
 
 class ControllerBusy(DriverError):
-    """Another program is the driver's controller at the moment; there can be one."""
+    """Another program is the driver's controller; there can be only one at a time."""
 
 
 class GateClosed(ProcmonError):
-    """The gate was closed: it holds and answers nothing any more."""
+    """The gate was closed: it no longer holds or answers processes."""
 
 
 class VerdictError(ProcmonError):
-    """Base of what goes wrong with one process: it has gone, has its verdict, or is not held.
+    """Base of the errors about one process: it has gone, has its verdict, or is not held.
 
     >>> import procmon
     >>> try:
@@ -121,7 +121,7 @@ class AlreadyAnswered(VerdictError):
 
 
 class ProcessTampered(VerdictError):
-    """The process was not let run: the check before its release found other code in its memory, and it was blocked."""
+    """The process was blocked, not allowed: the check before its release found code that differs from its file."""
 
 
 class NotHeld(VerdictError):
@@ -147,7 +147,7 @@ class Problem:
     advice: str
     """What to write instead."""
     fatal: bool = True
-    """True: the policy cannot be used; False: it can, but probably does not do what was meant."""
+    """True: the policy cannot be used; False: it can be used, but probably does not do what was meant."""
     source: str = ""
     """The file, where a policy has several; "" where it has one."""
 
@@ -161,7 +161,7 @@ class AuditError(ProcmonError):
 
 
 class PolicyError(ProcmonError):
-    """A policy that cannot be used; `problems` lists every mistake with its place."""
+    """The policy cannot be used; `problems` lists every mistake with its place."""
 
     def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
         super().__init__(message)

@@ -1,7 +1,7 @@
-"""The values that travel through procmon: which process starts, and what was decided about it.
+"""The records of procmon: a process, and the decision about it.
 
-All are immutable, have a repr of one line, and become plain dictionaries for JSON with ``as_dict``. Two records of one
-process are equal. They import on every operating system.
+All records are immutable, have a repr of one line, and become plain dictionaries for JSON with ``as_dict``. Two records
+of one process are equal. The module imports on every operating system.
 """
 
 import enum
@@ -18,9 +18,9 @@ __all__ = [
 ]  # fmt: skip
 
 STATUS_BLOCKED = 0xC0000364
-"""Exit status of a blocked process: STATUS_ACCESS_DISABLED_BY_POLICY_OTHER. The driver has the same in protocol.h."""
+"""Exit status of a blocked process: STATUS_ACCESS_DISABLED_BY_POLICY_OTHER. The driver's protocol.h has it as well."""
 
-TYPE_CHECKING = False  # so type checkers know it; to load `typing` would be a tenth of the time of `import procmon`
+TYPE_CHECKING = False  # type checkers know the name; importing `typing` takes a tenth of the time of `import procmon`
 if TYPE_CHECKING:
     from typing import TypeVar
 
@@ -34,7 +34,7 @@ class _ShortEnum(enum.Enum):
 
 
 class Verdict(_ShortEnum):
-    """What is to happen to a held process.
+    """What happens to a held process.
 
     >>> import procmon
     >>> procmon.ALLOW
@@ -42,11 +42,11 @@ class Verdict(_ShortEnum):
     """
 
     ALLOW = "allow"
-    """It runs."""
+    """The process runs."""
     BLOCK = "block"
-    """It never runs an instruction; its exit status is 0xC0000364."""
+    """The process never runs an instruction; its exit status is 0xC0000364."""
     DEFER = "defer"
-    """It stays held until `Monitor.allow` or `Monitor.block`."""
+    """The process stays held until `Monitor.allow` or `Monitor.block`."""
 
 
 class DecidedBy(_ShortEnum):
@@ -60,7 +60,7 @@ class DecidedBy(_ShortEnum):
     """
 
     CALLBACK = "callback"
-    """A subscribed callback returned it."""
+    """A subscribed callback returned the verdict."""
     RULE = "rule"
     """A rule of a policy matched."""
     DEFAULT = "default"
@@ -70,26 +70,26 @@ class DecidedBy(_ShortEnum):
     DEADLINE = "deadline"
     """A callback outlasted the monitor's ``deadline``: its ``on_deadline``."""
     USER = "user"
-    """`Monitor.allow` or `Monitor.block` was called for it."""
+    """`Monitor.allow` or `Monitor.block` was called for the process."""
     CONTROLLER = "controller"
-    """The gate's own ``allow`` or ``block`` was called for it, without a monitor or beside one; a monitor says which of
-    the others it was."""
+    """The gate's own ``allow`` or ``block`` was called for the process, without a monitor or beside one. For its own
+    verdicts a monitor reports one of the other members."""
     GATE_RULE = "gate rule"
-    """A rule that had been handed to the driver."""
+    """A rule that was given to the driver matched."""
     GATE_TIMEOUT = "gate timeout"
     """The gate's own hold timeout passed."""
     DISCONNECT = "disconnect"
-    """The controller went away while it was held."""
+    """The controller disconnected while the process was held."""
     STOP = "stop"
-    """The monitor, the gate or the driver was stopped while it was held."""
+    """The monitor, the gate or the driver was stopped while the process was held."""
     EXEMPT = "exempt"
     """The gate never holds this process."""
     LIMIT = "limit"
     """The gate's process table was full."""
     NO_CONTROLLER = "no controller"
-    """It started while no controller was registered."""
+    """The process started while no controller was registered."""
     TAMPER = "tamper"
-    """Another process put a thread into it before it ran, or changed its memory: the gate's ``on_tamper``."""
+    """Another process created a thread in this one before it ran, or changed its memory: the gate's ``on_tamper``."""
     PICO = "pico"
     """A process of WSL 1, which cannot be held: the gate's ``on_pico``."""
 
@@ -105,17 +105,18 @@ class VerdictResult(_ShortEnum):
     """
 
     DONE = "done"
-    """It was held, and now it runs or ends."""
+    """The process was held; now it runs or ends."""
     UNKNOWN = "unknown"
-    """It knows no process of that pid."""
+    """The gate knows no process with that pid."""
     STALE = "stale"
     """The pid belongs to another process now."""
     ANSWERED = "answered"
-    """It had its verdict before."""
+    """The process already had its verdict."""
     NOT_HELD = "not held"
-    """It runs, and was never held."""
+    """The process runs, and was never held."""
     TAMPERED = "tampered"
-    """It was held and is blocked, not allowed: the check before its release found other code in its memory."""
+    """The process was held and is blocked, not allowed: the check before its release found code that differs from its
+    file."""
 
 
 class ProcessFlags(enum.IntFlag):
@@ -128,13 +129,13 @@ class ProcessFlags(enum.IntFlag):
     """
 
     RUNNING_BEFORE = 0x1
-    """It was running before the gate."""
+    """The process was running before the gate was opened."""
     NAME_MISSING = 0x2
     """The system gave no image name."""
     NAME_NATIVE = 0x4
     """No drive letter is known for its volume: ``image_name`` is the native name."""
     SEEN = 0x8
-    """An earlier fetch has given it (see `ProcessHelper.seen`)."""
+    """An earlier fetch has returned the process (see `ProcessHelper.seen`)."""
     EXEMPT = 0x10
     """The gate never holds it: a critical or protected process, or the controller itself."""
     CONTROLLER_DESCENDANT = 0x20
@@ -142,23 +143,23 @@ class ProcessFlags(enum.IntFlag):
     COMMAND_LINE_TRUNCATED = 0x40
     """``command_line`` was cut at 4,096 characters."""
     CREATE_MISSED = 0x80
-    """Its image was seen without its creation."""
+    """The driver saw its image, but not its creation."""
     NEVER_STARTED = 0x100
-    """The driver refused the creation, by a rule or at a limit: no process came to be."""
+    """The driver refused the creation, by a rule or at a limit: the process never existed."""
     FOREIGN_THREAD = 0x200
-    """Another process put a thread into it before it ran."""
+    """Another process created a thread in it before it ran."""
     PARENT_CLAIMED = 0x400
-    """Its parent is not its creator, which chose the parent; Windows does so at an elevation."""
+    """Its parent is not its creator: the creator chose another parent, as Windows does at an elevation."""
     TERMINATE_FAILED = 0x800
     """It was blocked and could not be terminated yet: it stays held, and the driver tries again every second."""
     TAMPERED = 0x1000
-    """The check before its release found other code in its memory than its file has, or could not look."""
+    """The check before its release found code in its memory that differs from its file, or could not read it."""
     WRITE_OPEN = 0x2000
-    """Its file was open for writing when it was created, so that the file can differ from what runs."""
+    """Its file was open for writing when the process was created, so the file can differ from the code that runs."""
     DELETE_PENDING = 0x4000
-    """Its file was about to be deleted when it was created."""
+    """Its file was pending deletion when the process was created."""
     TRANSACTED = 0x8000
-    """Its file was opened in a transaction, which can undo what was written."""
+    """Its file was opened in a transaction, which can roll back the writes to it."""
     NAME_CHANGED = 0x10000
     """Its file was renamed between creation and first run; see `ProcessHelper.creation_name`."""
     PICO = 0x20000
@@ -176,7 +177,7 @@ class ProcessHelper:
     """
 
     pid: int
-    """Process identifier. Windows uses it again after the process has gone."""
+    """Process identifier. Windows reuses it after the process has gone."""
     parent_pid: int
     """Identifier of the parent, which may have gone."""
     image_name: str
@@ -186,25 +187,25 @@ class ProcessHelper:
     seen: bool = False
     """The marker: an earlier fetch has already returned this process."""
     start_key: int = 0
-    """Given by the gate, ascending; with `pid` the identity that survives the reuse of a pid."""
+    """An ascending number from the gate. With `pid` it is the identity, which survives the reuse of a pid."""
     created: datetime | None = None
     """When it was created, aware, UTC; None where not known."""
     creator_pid: int | None = None
-    """The process that called the system to create it, which need not be the parent; None where not known."""
+    """The process that created it, which need not be the parent; None where not known."""
     creator_tid: int | None = None
-    """The thread that did; None where not known."""
+    """The thread that created it; None where not known."""
     command_line: str | None = None
-    """Its command line, where the gate knows it without a look-up; see `procmon.inspect` for the look-up."""
+    """Its command line; None where the gate needs a look-up for it, which `procmon.inspect` does."""
     native_name: str | None = None
     r"""Native path, ``\Device\HarddiskVolume2\...``, as the system gave it; None where the gate has none."""
     creation_name: str | None = None
-    """Native path at its creation, where it was another than `native_name`; else None."""
+    """Native path at its creation, where it differs from `native_name`; otherwise None."""
     signature_level: int | None = None
-    """The kernel's signing level of it (``SE_SIGNING_LEVEL_...``, 0 = unchecked); None where the gate cannot tell."""
+    """The kernel's signing level (``SE_SIGNING_LEVEL_...``, 0 = unchecked); None where the gate does not know it."""
     flags: ProcessFlags = ProcessFlags(0)
     """Further facts."""
     exited: bool = False
-    """It has exited; a gate that reports exits gives the record once more with this set."""
+    """The process has exited. A gate that reports exits returns the record once more, with this set."""
     exit_status: int | None = None
     """Its exit status (unsigned 32 bits); None while it runs or when it is not known."""
     exited_at: datetime | None = None
@@ -214,16 +215,16 @@ class ProcessHelper:
     decided_by: DecidedBy | None = None
     """Who gave that verdict, as far as the gate knows: CONTROLLER for its controller; a monitor is more exact."""
     hold_left: float | None = None
-    """Seconds until the gate itself would have answered, at the time of this record; None = no limit, or not held."""
+    """Seconds until the gate's own hold timeout, at the time of this record; None = no limit, or not held."""
 
     def __post_init__(self) -> None:
         if type(self.pid) is not int or type(self.parent_pid) is not int or not isinstance(self.image_name, str):
             wrong = {"pid": self.pid, "parent_pid": self.parent_pid, "image_name": self.image_name}
-            raise TypeError(f"a record has two whole numbers and a text here: pid, parent_pid, image_name; not {wrong}")
+            raise TypeError(f"pid and parent_pid are whole numbers, image_name is a text; not {wrong}")
 
     @property
     def identity(self) -> tuple[int, int]:
-        """``(pid, start_key)``: what two records of one process have in common, and no two processes."""
+        """``(pid, start_key)``: equal in all records of one process, and different for any two processes."""
         return (self.pid, self.start_key)
 
     @property
@@ -259,7 +260,7 @@ class ProcessHelper:
         return ", ".join(parts) + ">"
 
     def as_dict(self) -> dict[str, object]:
-        """The fields as JSON types; `from_dict` is the way back."""
+        """The fields as JSON types; `from_dict` is the inverse."""
         return {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
 
     @classmethod
@@ -270,7 +271,7 @@ class ProcessHelper:
         >>> ProcessHelper.from_dict({"pid": 8, "parent_pid": 4, "image_name": "a.exe"})
         <ProcessHelper 8 'a.exe' parent 4>
 
-        Raises: ValueError that names the field which is missing or wrong.
+        Raises: ValueError that names the missing or wrong field.
         """
         return cls(
             pid=_required(data, "pid", int),
@@ -298,7 +299,7 @@ class ProcessHelper:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleNote:
-    """What a policy's rule says besides its conditions and its verdict.
+    """The parts of a policy's rule besides its conditions and its verdict.
 
     >>> import procmon
     >>> policy = procmon.Policy.parse('[[rule]]\\nimage = "a.exe"\\nverdict = "block"\\nmessage = "Use b instead."')
@@ -311,7 +312,7 @@ class RuleNote:
     reference: str = ""
     """Where the rule comes from, or what it is about."""
     tags: tuple[str, ...] = ()
-    """Words by which its decisions are found again."""
+    """Words for finding its decisions."""
     log: bool = True
     """False: its decisions are not written to audit logs and other sinks."""
 
@@ -327,11 +328,12 @@ class Decision:
     """
 
     process: ProcessHelper
-    """Its record: with the verdict and not paused where the gate has carried that out, else as it was before."""
+    """Its record. Where the gate carried out the verdict, the record has it and is not paused; otherwise the record is
+    the one from before."""
     verdict: Verdict
-    """What was to happen to it; see `audited` and `result` for what did."""
+    """The decided verdict; `audited` and `result` show whether it was carried out."""
     by: DecidedBy
-    """What kind of authority decided."""
+    """The kind of authority that decided."""
     who: str = ""
     """The callback's or the rule's name; "" where there is neither."""
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -339,20 +341,21 @@ class Decision:
     held_for: float = 0.0
     """Seconds from fetching the process to the answer."""
     audited: bool = False
-    """Audit mode: `verdict` is what would have been done; the process was allowed."""
+    """Audit mode: the process was allowed; `verdict` is what enforcement would have done."""
     result: VerdictResult | None = None
-    """What the gate did with it; None where it was not sent, or not yet."""
+    """What the gate did with the verdict; None where it was not sent, or not yet."""
     reason: str = ""
-    """By ERROR: what the callback raised, ``ValueError: ...``; by DEFAULT: why a person was not asked; else ""."""
+    """For ERROR: what the callback raised, ``ValueError: ...``; for DEFAULT: why no person was asked; otherwise ""."""
     note: RuleNote | None = None
-    """What the rule says of itself; None where it says nothing, or no rule decided."""
+    """The note of the rule that decided; None where it has none, or no rule decided."""
     policy: str = ""
     """The version of the policy that decided (see `Policy.version`); "" where none did."""
     facts: Mapping[str, object] = field(default_factory=dict, hash=False)
-    """What the policy has looked up for it and could know, by the keys of policies; the record's own are not in it."""
+    """The facts that the policy looked up, by their keys in policies. Facts that it could not look up, and those of the
+    record itself, are left out."""
 
     def __repr__(self) -> str:
-        who = " ".join(["", *self.who.split()])  # on one line, whatever a rule is called
+        who = " ".join(["", *self.who.split()])  # a rule's name may have line breaks
         audit = " (audit: let pass)" if self.audited else ""
         why = "not done" if self.result is VerdictResult.TAMPERED else "came too late"
         late = f" ({why}: {self.result.value})" if self.result not in (None, VerdictResult.DONE) else ""
@@ -360,7 +363,7 @@ class Decision:
         return f"<Decision {what} by {self.by.value}{who}{audit}{late}>"
 
     def as_dict(self) -> dict[str, object]:
-        """The fields as JSON types, those of `note` among them; `from_dict` is the way back."""
+        """The fields as JSON types, including those of `note`; `from_dict` is the inverse."""
         names = [name for name in self.__dataclass_fields__ if name not in ("note", "facts")]
         data = {name: _plain(getattr(self, name)) for name in names}
         data["facts"] = dict(self.facts)
@@ -372,7 +375,7 @@ class Decision:
     def from_dict(cls, data: Mapping[str, object]) -> "Decision":
         """The decision that `as_dict` described. Unknown keys are ignored.
 
-        Raises: ValueError that names the field which is missing or wrong.
+        Raises: ValueError that names the missing or wrong field.
         """
         verdict, by, at = _member(data, "verdict", Verdict), _member(data, "by", DecidedBy), _moment(data, "at")
         if verdict is None or by is None or at is None:
@@ -394,7 +397,7 @@ class Decision:
 
 
 def status_text(status: int) -> str:
-    """An exit status as people write it: decimal when it is small, hexadecimal when it is an NTSTATUS.
+    """An exit status as text: decimal when it is small, hexadecimal when it is an NTSTATUS.
 
     >>> status_text(1), status_text(0xC0000364)
     ('1', '0xc0000364')
@@ -404,7 +407,7 @@ def status_text(status: int) -> str:
 
 def _optional(data: Mapping[str, object], key: str, kind: "type[T]") -> "T | None":
     if not isinstance(data, Mapping):
-        raise ValueError(f"{data!r} is no record: it should be a mapping of fields, such as as_dict() gives")
+        raise ValueError(f"{data!r} is no record: it should be a mapping of fields, such as as_dict() returns")
     if (value := data.get(key)) is None:
         return None
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
@@ -414,7 +417,7 @@ def _optional(data: Mapping[str, object], key: str, kind: "type[T]") -> "T | Non
 
 def _required(data: Mapping[str, object], key: str, kind: "type[T]") -> "T":
     if (value := _optional(data, key, kind)) is None:
-        raise ValueError(f"{key} is missing: it should be there, as {kind.__name__}")
+        raise ValueError(f"{key} is missing: give it, as {kind.__name__}")
     return value
 
 
@@ -435,7 +438,7 @@ def _moment(data: Mapping[str, object], key: str) -> datetime | None:
     except ValueError:
         raise ValueError(f"{key} is {text!r}, which is no time like 2026-01-31T23:59:00+00:00") from None
     if moment is not None and moment.tzinfo is None:
-        raise ValueError(f"{key} is {text!r}, which says no time zone: end it in +00:00 for UTC")
+        raise ValueError(f"{key} is {text!r}, which has no time zone: end it in +00:00 for UTC")
     return moment
 
 
@@ -469,7 +472,7 @@ def flag_names(flags: ProcessFlags) -> tuple[str, ...]:
 
 
 def _flags(value: object) -> ProcessFlags:
-    """From their names, or from their number, as older logs have it."""
+    """Flags from a list of names, or from a number, as older logs have it."""
     if type(value) is int or value is None:
         return ProcessFlags(value or 0)
     if not isinstance(value, list | tuple):
@@ -496,5 +499,5 @@ def _plain(value: object) -> object:
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):
-        return None  # JSON has no infinity; a time without a limit is None everywhere here
+        return None  # JSON has no infinity; None is a time without a limit
     return value
