@@ -1,7 +1,7 @@
-"""Checks of arguments, for the first lines of public functions: a wrong one is refused before anything has begun.
+"""Checks of arguments, for the first lines of public functions: a wrong argument is refused before any work begins.
 
 Each check returns the argument, and raises TypeError for a wrong type and ValueError for a wrong value. The message
-names the argument, says what it takes, and shows what it was given.
+names the argument, the values that it takes, and the value that was given.
 """
 
 import math
@@ -19,13 +19,13 @@ __all__ = [
 ]
 
 LONGEST_S = 1e12
-"""The longest time that a caller may give: some 30,000 years, which every clock here can still add and multiply."""
+"""The longest time that a caller may give: some 30,000 years, which no clock here overflows by a sum or product."""
 
 _LARGEST_PID = 0xFFFFFFFF
 
 
 def check_seconds(name: str, value: float | None, *, optional: bool = True) -> float | None:
-    """A number of seconds from 0; `optional`: or None, which means no limit.
+    """A number of seconds from 0. With `optional` also None, which means no limit.
 
     >>> check_seconds("timeout", 1.5), check_seconds("timeout", None)
     (1.5, None)
@@ -61,7 +61,7 @@ def check_count(name: str, value: int, *, least: int) -> int:
 
 
 def allow_or_block(name: str, value: Verdict) -> Verdict:
-    """A verdict that decides: ALLOW or BLOCK.
+    """ALLOW or BLOCK, not DEFER.
 
     >>> allow_or_block("on_error", Verdict.BLOCK)
     <Verdict.BLOCK>
@@ -87,7 +87,7 @@ def check_process(name: str, value: ProcessHelper) -> ProcessHelper:
 
 
 def check_pid(name: str, value: int) -> int:
-    """A process identifier: 32 bits, of which Windows hands out multiples of 4.
+    """A process identifier: 32 bits. Windows assigns multiples of 4.
 
     >>> check_pid("pid", 2**32 + 4)
     Traceback (most recent call last):

@@ -1,7 +1,7 @@
-"""The steps at the end of the program, taken by a hook that `import procmon` registers.
+"""The last steps of the program, run by an exit hook that `import procmon` registers.
 
-Python does not call an exit function that is registered while exit functions run. A module may be imported as late as
-that, so the modules register no exit functions: they append to `last_steps`, which the hook reads when it runs.
+Python does not call an exit function that is registered while exit functions run. An exit function may import a module
+of procmon, so the modules register no exit functions: they append to `last_steps`, which the hook reads when it runs.
 """
 
 import atexit

@@ -1,7 +1,7 @@
 """Decisions and exits as documents of the Elastic Common Schema 8.11, which SIEMs of several makers read.
 
-https://www.elastic.co/guide/en/ecs/8.11/ecs-field-reference.html. What the schema has no field for stands below
-``procmon``. Fields that are not known are left out.
+https://www.elastic.co/guide/en/ecs/8.11/ecs-field-reference.html. Values without a field in the schema are below
+``procmon``. Fields without a known value are left out.
 """
 
 import ntpath
@@ -30,7 +30,7 @@ _FACTS = {
     "file_version": "process.pe.file_version",
     "signer": "process.code_signature.subject_name",
 }
-"""Where the facts that a policy has looked up belong; the others stand below ``procmon.facts``."""
+"""The fields of the facts that a policy looks up; other facts are below ``procmon.facts``."""
 
 _FAILURES = {DecidedBy.ERROR, DecidedBy.DEADLINE, DecidedBy.GATE_TIMEOUT, DecidedBy.DISCONNECT, DecidedBy.LIMIT}
 
@@ -108,7 +108,7 @@ def _put_process(document: dict[str, object], process: ProcessHelper) -> None:
 
 
 def _put(document: dict[str, object], name: str, value: object) -> None:
-    """Set a field by its dotted name; a value that is not known, or empty, leaves it out."""
+    """Set a field by its dotted name, unless the value is None or empty."""
     if value is None or value == "" or (isinstance(value, list | Mapping) and not value):
         return
     *parents, last = name.split(".")
@@ -121,6 +121,6 @@ def _put(document: dict[str, object], name: str, value: object) -> None:
 
 @lru_cache(maxsize=1)
 def _host() -> str:
-    import socket  # which `import procmon` must not load
+    import socket  # here: `import procmon` must not load it
 
     return socket.gethostname()

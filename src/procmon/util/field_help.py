@@ -1,4 +1,4 @@
-"""The texts below the fields of a public dataclass, for `help`."""
+"""The docstrings below the fields of a public dataclass, for `help`."""
 
 import sys
 from contextlib import suppress
@@ -7,9 +7,9 @@ __all__ = ["FieldHelp"]
 
 
 class FieldHelp(dict[str, str]):
-    """The text below each field of a dataclass, by the name of the field; read from the source at each look-up.
+    """The docstring below each field of a dataclass, by the name of the field; read from the source at each look-up.
 
-    `help` takes the texts of attributes from ``__slots__``, where that is a dictionary.
+    `help` takes the docstrings of attributes from ``__slots__`` if that is a dictionary.
     """
 
     def __init__(self, record: type) -> None:
@@ -17,10 +17,10 @@ class FieldHelp(dict[str, str]):
         self._module, self._name = record.__module__, record.__name__
 
     def __getitem__(self, name: str) -> str:
-        import ast  # here: `import procmon` needs neither
+        import ast  # here: `import procmon` needs neither module
         import inspect
 
-        with suppress(OSError, SyntaxError):  # a program without its sources has no texts, and works
+        with suppress(OSError, SyntaxError):  # a program without its sources has no docstrings here, and works
             module = ast.parse(inspect.getsource(sys.modules[self._module]))
             [node] = [each for each in module.body if isinstance(each, ast.ClassDef) and each.name == self._name]
             for before, after in zip(node.body, node.body[1:], strict=False):

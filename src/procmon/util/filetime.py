@@ -1,4 +1,4 @@
-"""FILETIME, the time of Windows: ticks of 100 ns since 1601, UTC."""
+"""FILETIME, the time format of Windows: ticks of 100 ns since 1601, UTC."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +9,7 @@ _LAST_TICK = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microsecon
 
 
 def from_filetime(ticks: int) -> datetime | None:
-    """A FILETIME as an aware datetime; None for 0 and for what no datetime can hold.
+    """A FILETIME as an aware datetime; None for 0 and for a time beyond the range of datetime.
 
     >>> from_filetime(116_444_736_000_000_000).isoformat()
     '1970-01-01T00:00:00+00:00'
@@ -18,7 +18,7 @@ def from_filetime(ticks: int) -> datetime | None:
 
 
 def to_filetime(moment: datetime | None) -> int:
-    """The way back; 0 for None. Raises: ValueError for a naive datetime."""
+    """A datetime as a FILETIME; 0 for None. Raises: ValueError for a naive datetime."""
     if moment is None:
         return 0
     if moment.tzinfo is None:

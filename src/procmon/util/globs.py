@@ -8,7 +8,7 @@ The same patterns serve ``match=`` of a monitor and ``image =`` of a policy:
 Case does not count, ``/`` and ``\`` are equal, and a pattern without either is compared with the last part alone.
 Texts that have no parts, such as command lines, have globs of their own: ``*`` is any characters, ``?`` is any one.
 
-No name and no text takes long to compare, however it is made: no expression here backtracks behind a wildcard.
+No name or text can make a comparison slow: no expression in this module backtracks behind a wildcard.
 """
 
 import re
@@ -19,13 +19,13 @@ from .paths import lowercase
 __all__ = ["WILDCARD", "compile_glob", "last_part", "literal_runs", "path_glob", "text_glob"]
 
 WILDCARD = re.compile("[*?]")
-"""What makes a text a pattern."""
+"""Characters that make a text a pattern."""
 
-_ACROSS = re.compile(r"((?<![^\\])\*\*+\\|\*\*+)")  # stars that end a part need its separator: that stays in the text
+_ACROSS = re.compile(r"((?<![^\\])\*\*+\\|\*\*+)")  # stars at the end of a part leave its separator in the text
 
 
 def compile_glob(pattern: str) -> Callable[[str], bool]:
-    r"""A function that says whether an image name matches.
+    r"""A function that returns whether an image name matches.
 
     >>> from procmon.util.globs import compile_glob
     >>> matches = compile_glob("C:/Users/**/*.exe")
@@ -43,7 +43,7 @@ def compile_glob(pattern: str) -> Callable[[str], bool]:
 
 
 def path_glob(pattern: str) -> Callable[[str], bool]:
-    """The same for a pattern and for names that are in the one spelling already (see `lowercase`)."""
+    """`compile_glob` for a pattern and names that `lowercase` has already normalized."""
     compare = _matcher(pattern) if WILDCARD.search(pattern) else pattern.__eq__
     if "\\" in pattern:
         return compare
@@ -67,7 +67,7 @@ def text_glob(pattern: str) -> Callable[[str], bool]:
 
 
 def literal_runs(pattern: str, *, in_parts: bool) -> list[str]:
-    r"""Texts that stand in everything a pattern matches.
+    r"""Texts that occur in every match of a pattern.
 
     >>> literal_runs("**\\temp\\a*.exe", in_parts=True), literal_runs("*-enc*", in_parts=False)
     (['temp\\a', '.exe'], ['-enc'])
@@ -77,7 +77,7 @@ def literal_runs(pattern: str, *, in_parts: bool) -> list[str]:
 
 
 def last_part(name: str) -> str:
-    r"""What follows the last backslash of a lowercased name.
+    r"""The part of a lowercased name after its last backslash.
 
     >>> last_part("c:\\tools\\a.exe")
     'a.exe'
@@ -86,10 +86,10 @@ def last_part(name: str) -> str:
 
 
 def _matcher(plain: str) -> Callable[[str], bool]:
-    """A regular expression that never backtracks behind a wildcard where a later one matches as well.
+    """A regular expression that backtracks behind no wildcard but the last one.
 
-    What stands between two wildcards is taken where it first fits, and ``(?>`` keeps it there: whatever a later place
-    would leave for the rest, this one leaves, too. So no name, however made, takes long to compare.
+    The text between two wildcards is matched at its first place, and ``(?>`` keeps it there. A later place could not
+    help: it leaves only a shorter end of the name to the rest. So no name can make a comparison slow.
     """
     first, *others = _ACROSS.split(plain)
     source = _within(first, last=not others)
@@ -102,7 +102,7 @@ def _matcher(plain: str) -> Callable[[str], bool]:
 
 
 def _within(piece: str, *, last: bool) -> str:
-    """The regular expression of what has no ``**``; the `last` must reach the end of the name."""
+    """The regular expression of a piece without ``**``; the `last` piece must reach the end of the name."""
     first, *others = (re.escape(text).replace(r"\?", r"[^\\]") for text in piece.split("*"))
     kept = "".join(rf"(?>[^\\]*?{text})" for text in (others[:-1] if last else others))
     return first + kept + (rf"[^\\]*{others[-1]}" if last and others else "")

@@ -6,7 +6,7 @@ __all__ = ["html_table"]
 
 
 def html_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table; every text is escaped, and keeps its blanks.
+    """A table; every text is escaped, and keeps runs of blanks.
 
     >>> html_table(["NAME"], [["<a>"]])
     '<table><thead><tr><th>NAME</th></tr></thead><tbody><tr><td>&lt;a&gt;</td></tr></tbody></table>'

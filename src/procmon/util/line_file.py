@@ -1,6 +1,6 @@
-"""Files of lines that are renamed when they have grown too large: ``log`` becomes ``log.1``, that becomes ``log.2``...
+"""Files of lines, renamed when they are too large: ``log`` becomes ``log.1``, the old ``log.1`` becomes ``log.2``...
 
-One writer adds to them, with `LineFile`, while any number of readers read all of them, with `open_all`.
+One writer appends, with `LineFile`, while any number of readers read all files, with `open_all`.
 """
 
 import os
@@ -18,9 +18,9 @@ __all__ = ["LineFile", "open_all", "paths_of"]
 
 
 class LineFile:
-    """The newest file, open for its one writer. It is not thread-safe.
+    """The newest file, open for its one writer. Not thread-safe.
 
-    Raises: AuditError when it cannot be opened.
+    Raises: AuditError when the file cannot be opened.
     """
 
     def __init__(self, path: Path, max_bytes: int | None, keep: int, fsync: bool) -> None:
@@ -33,7 +33,7 @@ class LineFile:
 
     @property
     def closed(self) -> bool:
-        """`close` has been called, or it could not be opened again; `append` opens it."""
+        """`close` has been called, or the file could not be opened again; `append` opens it."""
         return self._file.closed
 
     def close(self) -> None:
@@ -41,11 +41,12 @@ class LineFile:
         self._file.close()
 
     def append(self, lines: list[str]) -> int:
-        """Append the first of these lines, as many as the file has room for, in one write: at least one; return how
-        many. They are ASCII, each with its end. They are in the hands of the system then, with `fsync` on the disk.
+        """Append the first of these lines in one write, as many as the file has room for; return how many: at least
+        one. The lines are ASCII, each with its line end. On return the operating system has them; with `fsync` they are
+        on the disk.
 
         Raises: AuditError when the file cannot be opened again after it was renamed; OSError when the disk refuses.
-        Then none is written, and the next call tries anew.
+        Then no line is written, and the next call tries again.
         """
         size = self._size()
         if self._max_bytes is not None:
@@ -66,15 +67,15 @@ class LineFile:
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
-                file.write(b"\n")  # the last writer died inside a line: do not add to it
+                file.write(b"\n")  # the last writer died inside a line: end that line
         status = os.fstat(file.fileno())
         self._identity = (status.st_dev, status.st_ino)
         return file
 
     def _size(self) -> int:
-        """The size of the file, which is opened anew where it is closed, or another program has removed or renamed it.
+        """The size of the file. Opens the file again if it is closed, or if another program removed or renamed it.
 
-        Windows lets no program do that while the file is open here.
+        On Windows no program can remove or rename the file while it is open here.
         """
         if os.name == "posix" and not self._file.closed:
             with suppress(FileNotFoundError):
@@ -94,15 +95,16 @@ class LineFile:
             if self._fsync:
                 os.fsync(self._file.fileno())
         except OSError:
-            if written:  # a disk that is full takes half a line: take it back
+            if written:  # a full disk can take half a line: remove it
                 self._file.truncate(self._file.seek(0, os.SEEK_END) - written)
             raise
 
     def _rotate(self) -> None:
-        """Make room: the file becomes the newest old one. Where Windows refuses, because it is being read, write on.
+        """Make room: rename the file to the newest old file. Where Windows refuses, because a program reads the file,
+        the file grows on.
 
-        Older files move no further than to the first free number: a refusal leaves one, and must not, tried again with
-        each line, push the old files out one after the other.
+        Older files move up only as far as the first free number. A refused rename leaves such a gap. Without this rule
+        each further line would try again, and push the old files out one after the other.
         """
         self._file.close()
         try:
@@ -130,14 +132,14 @@ def paths_of(path: Path) -> list[Path]:
 
 
 def open_all(path: Path, stack: ExitStack) -> list[tuple[Path, BinaryIO]]:
-    """The files of `paths_of`, open, oldest first: none twice and none left out, though the log may rotate meanwhile.
+    """Open the files of `paths_of`, oldest first: no file twice and none left out, even if the log rotates meanwhile.
 
-    A file only ever moves to higher numbers, and none passes another. So the files are opened from the newest on, each
-    time the first one above the last: if the last is still at its number after that, no file stood between the two.
-    If it has moved, its new number is looked up, and the step is taken again.
+    A file only ever moves to higher numbers, and no file passes another. So the files are opened from the newest on,
+    each time the first file above the last one opened. If that last file is still at its number afterwards, no file was
+    between the two. If it has moved, its new number is looked up, and the step is repeated.
     """
     opened: list[tuple[Path, BinaryIO]] = []
-    number = -1  # of the last one that was opened
+    number = -1  # of the last file that was opened
     while True:
         found = _open_first_above(path, number)
         if opened and not _is_at(opened[-1][1], _numbered(path, number)):
@@ -157,7 +159,7 @@ def open_all(path: Path, stack: ExitStack) -> list[tuple[Path, BinaryIO]]:
 
 
 def _open_first_above(path: Path, number: int) -> tuple[int, BinaryIO] | None:
-    highest = max(_numbers(path), default=number) + 1  # one of them may just be moving
+    highest = max(_numbers(path), default=number) + 1  # a rename may be in progress
     for above in range(number + 1, highest + 1):
         with suppress(FileNotFoundError):
             return above, _numbered(path, above).open("rb")
@@ -172,7 +174,7 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 
 
 def _numbers(path: Path) -> list[int]:
-    """The numbers of the log's files, 0 for the newest; one may be missing, where renaming was refused."""
+    """The numbers of the log's files, 0 for the newest; a number is missing where a rename was refused."""
     numbered = re.compile(re.escape(path.name) + r"\.([1-9]\d*)")
     numbers = [0] if path.is_file() else []
     if path.parent.is_dir():

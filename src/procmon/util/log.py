@@ -1,4 +1,4 @@
-"""The log "procmon", and how the engine writes to it."""
+"""The logger "procmon", and the function by which the engine logs."""
 
 import logging
 from contextlib import suppress
@@ -10,6 +10,6 @@ logger = logging.getLogger("procmon")
 
 
 def log(level: int, message: str, *args: object, error: BaseException | None = None) -> None:
-    """Log a line, and the traceback of `error`. What a handler raises is dropped: no verdict depends on it."""
+    """Log a line, and the traceback of `error`. An exception of a handler is dropped: no verdict depends on it."""
     with suppress(Exception):
         logger.log(level, message, *args, exc_info=error, stacklevel=2)

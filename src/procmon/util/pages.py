@@ -1,4 +1,4 @@
-"""The pages of the documentation that messages name: the wheel has them, and so has the source tree."""
+"""The pages of the documentation that messages name. The wheel and the source tree both contain them."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def page(name: str) -> str:
-    """The path of a page on this machine, or its path in the project where it is not here.
+    """The path of a page on this machine, or its path in the project where this machine does not have it.
 
     >>> page("no-such-page.md")
     'docs/no-such-page.md'

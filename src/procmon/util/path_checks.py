@@ -1,6 +1,6 @@
-"""Faults of patterns for image names: those that can never match, and those that probably do not do what was meant.
+"""Faults of patterns for image names: patterns that can never match, or that probably do not do what was meant.
 
-``image =`` of a policy and ``match=`` of a monitor are checked alike.
+``image =`` of a policy and ``match=`` of a monitor have the same checks.
 """
 
 import re
@@ -10,7 +10,7 @@ from .globs import WILDCARD
 __all__ = ["doubt_about_match", "doubt_about_path", "mistake_in_path", "quoted", "several_paths"]
 
 NAMELESS = ("system", "registry", "memory compression", "secure system", "vmmem")
-"""Processes without an executable, whose name has no extension."""
+"""Processes without an executable; their names have no extension."""
 
 
 SEPARATED = re.compile("[;|,]| or | OR ")
@@ -23,7 +23,7 @@ def quoted(word: str) -> str:
 
 
 def doubt_about_match(pattern: str) -> str | None:
-    """Why a ``match=`` matches nothing, or not what was meant, and what to write instead; None where it is fine.
+    """The reason why a ``match=`` matches nothing, or not what was meant, with a correction; None where it is fine.
 
     >>> doubt_about_match("notepad")
     '"notepad" would have to be the whole name; write "notepad.exe"'
@@ -36,7 +36,7 @@ def doubt_about_match(pattern: str) -> str | None:
 
 
 def several_paths(form: str) -> list[str] | None:
-    """The patterns, where several seem to stand in one text.
+    """The single patterns of a text that seems to contain several; otherwise None.
 
     >>> several_paths("a.exe; b.exe"), several_paths("c:/x, y/a.exe")
     (['a.exe', 'b.exe'], None)
@@ -51,7 +51,7 @@ def several_paths(form: str) -> list[str] | None:
 
 
 def mistake_in_path(fact: str, form: str) -> tuple[str, str] | None:
-    """A way of writing, with slashes, that no path of a `fact` has, and what to write instead."""
+    """A mistake by which a pattern, written with slashes, matches no path of a `fact`; and a correction."""
     if wrong := mistake_in_any_path(fact, form):
         return wrong
     if form.endswith("/"):
@@ -74,7 +74,7 @@ def mistake_in_path(fact: str, form: str) -> tuple[str, str] | None:
 
 
 def mistake_in_any_path(fact: str, form: str) -> tuple[str, str] | None:
-    """What no name of a file and no name of an account has in it."""
+    """A mistake by which a pattern matches no name of a file or an account; and a correction."""
     if re.search("%[^%/]+%", form) or re.match(r"~/|\$\{?(env:)?\w+\}?/", form):
         return f"variables such as {quoted(form)} are not replaced", "write the path, or **/ for any folder"
     if sign := re.search('[<>"|]', form):
@@ -92,7 +92,7 @@ def doubled_slash(form: str) -> tuple[str, str] | None:
 
 
 def doubt_about_path(fact: str, form: str) -> tuple[str, str] | None:
-    """Why a pattern for images can match, but probably does not do what was meant, and what to write instead."""
+    """The reason why a pattern for images can match, but probably not what was meant; and a correction."""
     end = form.rpartition("/")[2]
     if re.search(r"\{[^/}]*,[^/}]*\}", form) or form[0] in "!^" or form.endswith("$"):
         return f"in {quoted(form)} only * and ? stand for others", f"write a list, or {fact} = {{not = {{...}}}}"

@@ -4,7 +4,7 @@ __all__ = ["printable"]
 
 
 def printable(text: str) -> str:
-    r"""The text without what would move a terminal's cursor or reverse its writing: such characters are escaped.
+    r"""The text with escapes for characters that would move a terminal's cursor or reverse its writing.
 
     >>> print(printable("a\x1b[2J.exe"))
     a\x1b[2J.exe

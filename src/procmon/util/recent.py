@@ -9,10 +9,10 @@ V = TypeVar("V")
 
 
 class Recent(Generic[K, V]):
-    """The latest values by key: at least `limit` of them, at most twice as many, unless they are taken out.
+    """The latest values by key: at least `limit` of them unless some were discarded, at most twice as many.
 
-    There are two dictionaries. When the newer one is full, the older one goes. So no key is looked for past others that
-    were taken out, as the first key of a dict is, and no dictionary grows for the gaps that these leave.
+    There are two dictionaries. When the newer one is full, the older one is dropped. A single dict would be slower: to
+    find its first key, Python skips the gaps of removed keys, and the dict grows for these gaps.
 
     >>> recent = Recent[str, int](2)
     >>> for number, letter in enumerate("abcde"):
@@ -35,10 +35,10 @@ class Recent(Generic[K, V]):
         return key in self._newer or key in self._older
 
     def get(self, key: K, default: V) -> V:
-        """Its value; the default where it has none."""
+        """The value of the key; the default where it has none."""
         return self._newer[key] if key in self._newer else self._older.get(key, default)
 
     def discard(self, key: K) -> None:
-        """Take the key out, if it is there."""
+        """Remove the key, if it is there."""
         self._newer.pop(key, None)
         self._older.pop(key, None)

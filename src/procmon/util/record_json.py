@@ -1,7 +1,7 @@
-"""Decisions and processes as JSON: what their `as_dict` gives, written without the dictionaries.
+"""Decisions and processes as JSON: the result of their `as_dict`, written without the dictionaries.
 
-An audit log writes a line for each process that starts, and this takes a quarter of the time that the dictionaries and
-`json` take. A test holds it to `as_dict`, field by field.
+An audit log writes a line for each process that starts. This module takes a quarter of the time that `as_dict` and
+`json` take. A test compares it with `as_dict`, field by field.
 """
 
 import json
@@ -22,12 +22,12 @@ _TRUTH = ("false", "true")
 
 
 def decision_json(decision: Decision) -> str:
-    """A decision on one line, all ASCII. Raises: TypeError or ValueError for a field that is not what it should be."""
+    """A decision on one line, all ASCII. Raises: TypeError or ValueError for an invalid field."""
     if type(decision) is not Decision:
         return encode(decision.as_dict())
     note = ""
-    if (told := decision.note) is not None:
-        note = "," + encode({"message": told.message, "reference": told.reference, "tags": list(told.tags)})[1:-1]
+    if (rule := decision.note) is not None:
+        note = "," + encode({"message": rule.message, "reference": rule.reference, "tags": list(rule.tags)})[1:-1]
     return (
         f'{{"process":{process_json(decision.process)},"verdict":{_word(decision.verdict)},"by":{_word(decision.by)}'
         f',"who":{quoted(decision.who)},"at":"{_moment(decision.at, decision.at.tzinfo)}"'
@@ -38,7 +38,7 @@ def decision_json(decision: Decision) -> str:
 
 
 def process_json(process: ProcessHelper) -> str:
-    """A process on one line, all ASCII. Raises: TypeError or ValueError for a field that is not what it should be."""
+    """A process on one line, all ASCII. Raises: TypeError or ValueError for an invalid field."""
     if type(process) is not ProcessHelper:
         return encode(process.as_dict())
     return (
@@ -77,7 +77,8 @@ def _time(at: datetime | None) -> str:
 
 @lru_cache(maxsize=4)
 def _moment(at: datetime, zone: tzinfo | None) -> str:
-    """Decisions whose verdicts were sent together have one time. Equal times of two zones are spelled differently."""
+    """Decisions of one batch have the same time, hence the cache. `zone` is in its key because equal times of two zones
+    have different texts."""
     return at.isoformat()
 
 

@@ -11,8 +11,8 @@ What is guaranteed. The call is made at most once. Once a helper thread has it, 
 Ctrl+C ends the wait for it. What the call returns or raises is then dropped.
 
 What can interleave. An interrupt in `submit`, before the helper thread has the call, means that the call is not made.
-If it comes between taking an idle thread and handing it the call, that thread is lost to the pool: it waits on, and
-ends with the program. This costs one idle thread and nothing else, so `submit` does not try to prevent it.
+If the interrupt arrives after `submit` took an idle thread and before it queued the call there, that thread is lost to
+the pool: it waits until the program ends. This costs one idle thread and nothing else, so `submit` does not prevent it.
 """
 
 import os
@@ -27,7 +27,7 @@ from typing import Generic, ParamSpec, TypeVar
 __all__ = ["Call", "OwnThread", "Signal", "is_own", "run_in_thread", "run_in_thread_async", "submit", "wait_for"]
 
 SLICE_S = 0.1
-"""Longest single wait in C: Ctrl+C is an exception after it."""
+"""Longest single wait in C: Python raises KeyboardInterrupt only after it."""
 
 IDLE_S = 1.0
 """Time after which an idle helper thread ends."""
@@ -51,13 +51,14 @@ def is_own() -> bool:
 class Signal:
     """An event that is set once. Ctrl+C ends a wait for it, and harms no other wait.
 
-    `threading.Event` uses locks in Python code, which an interrupt in the middle of a wait can leave taken. Here is one
-    lock, which is taken until the event is set. A waiter that gets the lock releases it at once for the next one.
+    `threading.Event` uses locks in Python code, which an interrupt in the middle of a wait can leave taken. A `Signal`
+    has one lock, which is taken until the event is set. A waiter that acquires the lock releases it at once for the
+    next waiter.
 
-    What can interleave. An interrupt between the two leaves the lock taken, and no other waiter gets it any more. But
-    `set` writes `is_set` before it releases the lock, and each waiter looks at `is_set` after `SLICE_S` at the latest.
-    So every wait ends, at worst a slice late. `set` may be called by several threads: the lock counts nothing, and a
-    second release is an error that is suppressed.
+    What can interleave. An interrupt between acquire and release leaves the lock taken, and no other waiter can acquire
+    it. But `set` writes `is_set` before it releases the lock, and each waiter checks `is_set` at least every `SLICE_S`.
+    So every wait ends, at worst a slice late. Several threads may call `set`: the lock does not count, and the error of
+    a second release is suppressed.
     """
 
     def __init__(self) -> None:
@@ -68,11 +69,11 @@ class Signal:
     def set(self) -> None:
         """End all waits, now and later. Idempotent."""
         self.is_set = True
-        with suppress(RuntimeError):  # it was released before
+        with suppress(RuntimeError):  # the lock is already released
             self._closed.release()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Whether it was set within `timeout` seconds; None: no limit."""
+        """Wait until it is set; False when `timeout` seconds passed first. None: no limit."""
         end = None if timeout is None else time.monotonic() + timeout
         while not self.is_set:
             left = SLICE_S if end is None else min(SLICE_S, end - time.monotonic())
@@ -97,8 +98,8 @@ def wait_for(condition: threading.Condition, predicate: Callable[[], bool], time
 class Call(Generic[T]):
     """One call that a helper thread makes: its result, or what it raised.
 
-    The helper thread writes the result before it sets `done`, and other threads read the result after `done`. So they
-    need no lock.
+    The helper thread writes the result before it sets `done`, and other threads read the result after `done`. So the
+    result needs no lock.
     """
 
     def __init__(self, function: Callable[[], T]) -> None:
@@ -114,11 +115,11 @@ class Call(Generic[T]):
             self._result.append(self._function())
         except BaseException as error:
             self._error = error
-        self._function = None  # what it refers to may be waiting to be dropped
+        self._function = None  # drop the references of the function early
         self.done.set()
 
     def result(self) -> T:
-        """What it returned; to be asked for once it is done. Raises: what the call raised."""
+        """Return what the call returned; valid after `done`. Raises: what the call raised."""
         if self._error is None:
             return self._result[0]
         try:
@@ -128,18 +129,19 @@ class Call(Generic[T]):
 
 
 class _PoolThread:
-    """A helper thread: it makes one call after the other, and ends after `IDLE_S` without one.
+    """A helper thread: it makes one call after the other, and ends after `IDLE_S` without a call.
 
-    What is guaranteed. A caller that takes the thread out of `_idle` puts exactly one call into its queue, and only
-    such a caller does. The thread adds itself to `_idle` when it has made the call. So a call never waits behind
-    another one, and no two callers share a thread.
+    What is guaranteed. Only a caller that removed the thread from `_idle` puts a call into its queue, and it puts
+    exactly one. The thread adds itself to `_idle` after it made the call. So a call never waits behind another call,
+    and no two callers share a thread.
 
-    The race at the end. A caller may take the thread at the moment at which its wait times out. The thread ends only if
-    it can remove itself from `_idle` first. If it is not there, a caller has taken it and is about to put a call, so
-    the thread waits on. `deque.pop` and `deque.remove` are atomic, so exactly one of the two succeeds, and no call is
-    put into the queue of a thread that has ended.
+    The race at the end. A caller may remove the thread from `_idle` just when the thread's wait times out. The thread
+    ends only if it can remove itself from `_idle` first. If it is not in `_idle`, a caller has removed it and is about
+    to put a call, so the thread waits again. `deque.pop` and `deque.remove` are atomic, so exactly one of the two
+    succeeds, and no caller puts a call into the queue of a thread that has ended.
 
-    The thread refers to no call while it waits (`del run`): what a call refers to may be waiting to be collected.
+    The thread keeps no reference to a call while it waits (`del run`), so the garbage collector can free what the call
+    referred to.
     """
 
     def __init__(self, call: Call[T]) -> None:
@@ -168,7 +170,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def submit(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Call[T]:
-    """Have a helper thread make the call soon. Where none can be started (the program ends), the caller makes it."""
+    """Have a helper thread make the call soon. If no thread can be started (the program ends), the caller makes it."""
     call = Call(lambda: function(*args, **kwargs))
     try:
         _idle.pop().calls.put(call.run)
@@ -181,7 +183,7 @@ def submit(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Call[
 
 
 def run_in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return what the call returns, made by a helper thread; Ctrl+C ends the wait for it, not the call.
+    """Have a helper thread make the call, and return its result; Ctrl+C ends the wait, not the call.
 
     A thread of procmon's own makes the call itself. Raises: what the call raises.
     """
@@ -193,9 +195,9 @@ def run_in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -
 
 
 async def run_in_thread_async(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The same for coroutines; a cancellation ends the wait, not the call.
+    """`run_in_thread` for coroutines; a cancellation ends the wait, not the call.
 
-    `asyncio.to_thread` is no alternative: the end of the program waits for its threads, also for one that hangs.
+    `asyncio.to_thread` is no alternative: the end of the program waits for its threads, even for one that hangs.
     """
     import asyncio  # here: a program without coroutines does not need it
 
@@ -210,5 +212,5 @@ async def run_in_thread_async(function: Callable[P, T], *args: P.args, **kwargs:
 
     call = submit(work)
     await done.wait()
-    call.done.wait()  # this blocks the loop for a moment only: the helper thread runs no more of the caller's code
+    call.done.wait()  # blocks the loop only for a moment: `function` has returned
     return call.result()
