@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 LONGEST_S = 1e12
-"""The longest time that a caller may give: some 30,000 years, which no clock here overflows by a sum or product."""
+"""The longest time that a caller may give: some 30,000 years, which no clock overflows."""
 
 _LARGEST_PID = 0xFFFFFFFF
 
