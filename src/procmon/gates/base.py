@@ -1,7 +1,7 @@
 """What a gate is: a source of held process starts.
 
-Three classes are gates: `DriverGate`, `DebugGate`, `SimulatedGate`. A `Monitor` needs no more of them than this
-protocol, and the conformance suite (tests/conformance.py) holds each of them to it.
+Three classes are gates: `DriverGate`, `DebugGate`, `SimulatedGate`. A `Monitor` uses only this protocol of a gate. The
+conformance suite (tests/conformance.py) tests each class against the protocol.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,24 +13,24 @@ from ..util.arguments import allow_or_block
 __all__ = ["AnswerListener", "AnswersHeard", "Gate", "describe_failures", "hear_answers", "resolve_failures"]
 
 AnswerListener = Callable[[Sequence[ProcessHelper], Verdict, Sequence[VerdictResult]], object]
-"""Called with the processes, the verdict and the results of a call of `allow` or `block`, before that returns."""
+"""Called with the processes, the verdict and the results of an `allow` or `block` call, before that call returns."""
 
 
 @runtime_checkable
 class Gate(Protocol):
     """A source of held process starts. Every method may be called from any thread.
 
-    What a gate promises:
+    A gate guarantees:
 
     - A new process is held before its first instruction until `allow` or `block`, or until the gate's own limit.
     - One held process never delays another.
-    - `fetch` gives each record once when it starts (`paused`, unless the gate answered it itself) and, if the gate
-      reports exits, once more with ``exited`` set. It loses none. A process that the gate answered by itself
-      (its own timeout, say) after it was fetched is given once more, not paused, with `verdict` and `decided_by`.
-    - `close` answers all that is held, and so does the end of the program.
-    - Every call but `wait` returns promptly: none of them waits for a verdict, a process or another program. A
-      `Monitor` relies on it and calls a gate from the thread that decides. Only a check before a release may keep
-      `allow` for some seconds.
+    - `fetch` returns each process once when it starts (`paused`, unless the gate itself has answered it) and, if the
+      gate reports exits, once more with ``exited`` set. No record is lost. A process that the gate itself answers
+      after it was fetched (by its own timeout, say) is returned once more, not paused, with `verdict` and `decided_by`.
+    - `close` answers all held processes, and so does the end of the program.
+    - Every call except `wait` returns promptly: it waits for no verdict, no process and no other program. A `Monitor`
+      relies on this and calls the gate from its deciding thread. Only a check before a release can delay `allow`, by
+      some seconds.
 
     >>> import procmon
     >>> isinstance(procmon.SimulatedGate(), procmon.Gate)
@@ -39,7 +39,7 @@ class Gate(Protocol):
 
     @property
     def name(self) -> str:
-        r"""For people: ``\\.\ProcMonGate``, ``cmd (pid 44)``, ``simulated``."""
+        r"""A name for people: ``\\.\ProcMonGate``, ``cmd (pid 44)``, ``simulated``."""
 
     @property
     def closed(self) -> bool:
@@ -47,35 +47,35 @@ class Gate(Protocol):
 
     @property
     def ended(self) -> bool:
-        """No further process can come (the tree is gone, or the gate is closed), and all that came was fetched."""
+        """No further process can start (the tree is gone, or the gate is closed), and every record was fetched."""
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until `fetch` may have something, `wake` was called or the gate ended; False when `timeout` (seconds)
+        """Wait until `fetch` may have records, `wake` was called or the gate ended; False when `timeout` (seconds)
         passed first. A wake-up may be spurious; none is lost."""
 
     def wake(self) -> None:
         """Make a `wait` in another thread (or the next one) return True at once."""
 
     def fetch(self) -> list[ProcessHelper]:
-        """What is new, oldest first; each is marked as seen. Never waits.
+        """Return the new records, oldest first, and mark their processes as seen. Never blocks.
 
         Raises: GateClosed.
         """
 
     def snapshot(self) -> list[ProcessHelper]:
-        """All processes that the gate knows of at this moment; marks nothing.
+        """Return all processes that the gate knows at this moment; marks none as seen.
 
         Raises: GateClosed.
         """
 
     def allow(self, *processes: ProcessHelper) -> list[VerdictResult]:
-        """Let them run. One answer for each, in order; a late or wrong verdict has no effect.
+        """Release the processes. Returns one result for each, in order; a late or wrong verdict has no effect.
 
         Raises: GateClosed.
         """
 
     def block(self, *processes: ProcessHelper) -> list[VerdictResult]:
-        """End them before their first instruction, with exit status 0xC0000364. Otherwise like `allow`."""
+        """End the processes before their first instruction, with exit status 0xC0000364. Otherwise like `allow`."""
 
     def terminate(self, process: ProcessHelper) -> None:
         """End a process that the gate knows, held or running, with exit status 0xC0000364. `Monitor.sweep` uses it.
@@ -84,38 +84,38 @@ class Gate(Protocol):
         """
 
     def close(self) -> None:
-        """Give the disconnect verdict to all that is held, and hold nothing more. Calling it twice is no error."""
+        """Give the disconnect verdict to all held processes, and hold no more. Idempotent."""
 
 
 class AnswersHeard:
-    """A gate whose monitor hears of each verdict, and so of those that are given beside it."""
+    """A gate that calls a listener after each verdict, so that its monitor learns of verdicts by other callers."""
 
     _on_answer: AnswerListener | None = None
 
     def _tell(
         self, processes: Sequence[ProcessHelper], verdict: Verdict, results: list[VerdictResult]
     ) -> list[VerdictResult]:
-        """Tell the listener; no lock may be held. Returns the results."""
+        """Call the listener and return the results. The caller must hold no lock."""
         if self._on_answer is not None:
             self._on_answer(processes, verdict, results)
         return results
 
 
 def hear_answers(gate: Gate, listener: AnswerListener | None) -> None:
-    """Have a gate of this package call the listener after each verdict; None: no longer."""
+    """Make a gate of this package call `listener` after each verdict; None removes the listener."""
     if isinstance(gate, AnswersHeard):
         gate._on_answer = listener
 
 
 def resolve_failures(fail: Verdict | None, **given: Verdict | None) -> dict[str, Verdict]:
-    """The verdict for each way in which a gate gets no answer: the one given, else what `fail` says.
+    """Return the verdict for each way in which a gate gets no answer: the given verdict, or else `fail`.
 
-    Where `fail` is not given either, it is ALLOW, but BLOCK for ``on_tamper``: tampering is an attack, not a failure.
+    Without `fail` the verdict is ALLOW, but BLOCK for ``on_tamper``: tampering is an attack, not a failure.
 
     >>> resolve_failures(None, on_timeout=None, on_disconnect=Verdict.BLOCK, on_tamper=None)
     {'on_timeout': <Verdict.ALLOW>, 'on_disconnect': <Verdict.BLOCK>, 'on_tamper': <Verdict.BLOCK>}
 
-    Raises: TypeError or ValueError for what is neither ALLOW nor BLOCK.
+    Raises: TypeError or ValueError for a value that is neither ALLOW nor BLOCK.
     """
     unset = {"on_tamper": Verdict.BLOCK} if fail is None else {}
     rest = Verdict.ALLOW if fail is None else allow_or_block("fail", fail)
@@ -126,15 +126,15 @@ def resolve_failures(fail: Verdict | None, **given: Verdict | None) -> dict[str,
 
 
 def describe_failures(failures: Mapping[str, Verdict]) -> str:
-    """For a repr: what is BLOCK where a gate gets no answer, after a comma; "" where it always allows.
+    """For a repr: the options with which a gate blocks when it gets no answer, each after a comma; "" without any.
 
     >>> describe_failures({"on_timeout": Verdict.BLOCK, "on_disconnect": Verdict.BLOCK, "on_tamper": Verdict.BLOCK})
     ', fail=block'
     >>> describe_failures({"on_timeout": Verdict.ALLOW, "on_disconnect": Verdict.BLOCK, "on_tamper": Verdict.BLOCK})
     ', on_disconnect=block'
     """
-    told = {name: verdict for name, verdict in failures.items() if name != "on_tamper"}
-    blocking = [name for name, verdict in told.items() if verdict is Verdict.BLOCK]
-    if len(blocking) == len(told):
+    shown = {name: verdict for name, verdict in failures.items() if name != "on_tamper"}
+    blocking = [name for name, verdict in shown.items() if verdict is Verdict.BLOCK]
+    if len(blocking) == len(shown):
         return ", fail=block"
     return "".join(f", {name}=block" for name in blocking)

@@ -1,8 +1,8 @@
 """The driver-less gate: holds every new process of one tree, through the Windows debug API.
 
-Windows tells a debugger of each new process before its first instruction, and keeps that process frozen until the
-debugger continues the event. `DebugGate` is such a debugger: it continues everything at once but these events, which
-wait for a verdict. A process that is not continued holds no other. docs/gates/debug.md has the limits.
+Windows reports each new process to its debugger before the first instruction, and keeps the process frozen until the
+debugger continues the event. `DebugGate` is such a debugger: it continues these events when there is a verdict, and all
+others at once. A frozen process delays no other. docs/gates/debug.md lists the limits.
 """
 
 import math
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["DebugGate"]
 
 _COMMUNICATE_SLICE_S = 0.1  # Ctrl+C does not interrupt the wait for a thread or a process on Windows
-_STOP_TIMEOUT_S = 5.0  # a collection happens anywhere, even under a lock that the gate's thread is waiting for
+_STOP_TIMEOUT_S = 5.0  # garbage collection can run anywhere, even under a lock that the gate's thread waits for
 
 Command = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -41,8 +41,8 @@ Command = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 class DebugGate(AnswersHeard):
     r"""Holds every new process of one tree: of a command it runs, or of a process it attaches to.
 
-    Needs no driver and no administrator. Make one with `DebugGate.run` or `DebugGate.attach`, and give it to a
-    `procmon.Monitor`; or answer yourself:
+    It needs no driver and no administrator. Make one with `DebugGate.run` or `DebugGate.attach`, and pass it to a
+    `procmon.Monitor`, or answer the processes yourself:
 
     >>> import procmon
     >>> gate = procmon.DebugGate.run("hostname")  # doctest: +WINDOWS
@@ -59,7 +59,7 @@ class DebugGate(AnswersHeard):
 
     popen: "subprocess.Popen[bytes] | subprocess.Popen[str] | None"
     """The command that `run` started, with its standard streams; None after `attach`."""
-    if TYPE_CHECKING:  # set by the class methods that make one
+    if TYPE_CHECKING:  # set by `_make`
         _loop: DebugLoop
         _failures: dict[str, Verdict]
         _check: ReleaseCheck | None
@@ -99,17 +99,17 @@ class DebugGate(AnswersHeard):
         check_before_release: bool = False,
         **popen_options: object,
     ) -> Self:
-        """Start a command and hold each process of its tree, whatever its depth.
+        """Start a command and hold each process of its tree, at any depth.
 
-        `popen_options` are those of `subprocess.Popen` (stdin, stdout, cwd, env, text...). `include_first` False lets
-        the command itself pass. After `hold_timeout` seconds a held process gets `on_timeout`; None: never. What is
-        held when the gate is closed gets `on_disconnect`. What of these is not given is as `fail` says: ALLOW unless
-        that is given. Should Python be killed, what was held runs. With `check_before_release` an allowed process is
-        looked into first; where its memory is not that of its file it gets `on_tamper` (BLOCK unless that, or `fail`,
-        is given) and comes once more with the flag TAMPERED.
+        `popen_options` are those of `subprocess.Popen` (stdin, stdout, cwd, env, text...). With `include_first` False
+        the command itself is not held. After `hold_timeout` seconds a held process gets `on_timeout`; None: never.
+        Processes held when the gate is closed get `on_disconnect`. Each of these verdicts is by default `fail`, and
+        ALLOW without `fail`. If Python is killed, held processes run. With `check_before_release` the gate first
+        examines the memory of an allowed process. If it differs from the file, the process gets `on_tamper` (BLOCK
+        unless that, or `fail`, is given), and `fetch` returns it once more with the flag TAMPERED.
 
         With ``stdout=subprocess.PIPE`` read the pipe while the command runs, as `communicate` does: a command that has
-        filled its pipe waits, and waiting for the command first is a deadlock.
+        filled its pipe blocks, so to wait for the command first is a deadlock.
 
         >>> import procmon
         >>> gate = procmon.DebugGate.run(["cmd", "/c", "exit 3"], hold_timeout=0)  # doctest: +WINDOWS
@@ -117,7 +117,7 @@ class DebugGate(AnswersHeard):
         3
         >>> gate.close()  # doctest: +WINDOWS
 
-        Raises: UnsupportedPlatform off Windows; what `subprocess.Popen` raises (FileNotFoundError...); ValueError.
+        Raises: UnsupportedPlatform off Windows; exceptions of `subprocess.Popen` (FileNotFoundError...); ValueError.
         """
         check_seconds("hold_timeout", hold_timeout)
         tamper = {"on_tamper": on_tamper} if check_before_release else {}
@@ -130,7 +130,7 @@ class DebugGate(AnswersHeard):
         import subprocess  # here, since `import procmon` needs none of it
 
         first = argv if isinstance(argv, str | bytes | os.PathLike) else argv[0] if argv else ""
-        name = _command_name(os.fsdecode(first))  # before there is anything to be lost
+        name = _command_name(os.fsdecode(first))  # before the start: a failure here leaves no process behind
         try:
             popen = loop.begin(lambda port: subprocess.Popen(argv, creationflags=flags, **options))
         except OSError as error:
@@ -151,7 +151,7 @@ class DebugGate(AnswersHeard):
         on_tamper: Verdict | None = None,
         check_before_release: bool = False,
     ) -> Self:
-        """Hold each process that a running process starts from now on, and that these start. It is not held itself.
+        """Hold each process that a running process starts from now on, and their descendants; not the process itself.
 
         The options are those of `run`.
 
@@ -190,12 +190,13 @@ class DebugGate(AnswersHeard):
 
     @property
     def name(self) -> str:
-        """For people: ``cmd (pid 44)``."""
+        """A name for people: ``cmd (pid 44)``."""
         return self._name
 
     @property
     def failures(self) -> Mapping[str, Verdict]:
-        """What it decides where it gets no answer: ``on_timeout``, ``on_disconnect``; ``on_tamper`` where it looks."""
+        """By option: its verdicts when it gets no answer (``on_timeout``, ``on_disconnect``); ``on_tamper`` if it
+        checks before a release."""
         return MappingProxyType(self._failures)
 
     @property
@@ -205,12 +206,12 @@ class DebugGate(AnswersHeard):
 
     @property
     def ended(self) -> bool:
-        """The tree is gone and all of it was fetched, or the gate is closed."""
+        """The tree is gone and every record was fetched, or the gate is closed."""
         return self._closed or self._loop.drained()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until `fetch` has something, `wake` was called or the gate ended; False when `timeout` seconds passed.
-        Ctrl+C is heard while it waits."""
+        """Wait until `fetch` has records, `wake` was called or the gate ended; False when `timeout` seconds passed.
+        Ctrl+C interrupts the wait."""
         check_seconds("timeout", timeout)
         return self._loop.wait_ready(timeout)
 
@@ -219,15 +220,15 @@ class DebugGate(AnswersHeard):
         self._loop.wake_waiters()
 
     def fetch(self) -> list[ProcessHelper]:
-        """What is new, oldest first: starts, exits, and what the hold timeout has answered.
+        """Return the new records, oldest first: starts, exits, and processes that the hold timeout has answered.
 
-        Raises: GateClosed; ProcmonError, once, when the debug API has failed and the gate ended for it.
+        Raises: GateClosed; ProcmonError, once, when the debug API failed, which ends the gate.
         """
         self._check_open()
         return self._loop.fetch()
 
     def snapshot(self) -> list[ProcessHelper]:
-        """The living processes of the tree, oldest first; marks nothing.
+        """Return the living processes of the tree, oldest first; marks none as seen.
 
         Raises: GateClosed.
         """
@@ -235,14 +236,15 @@ class DebugGate(AnswersHeard):
         return self._loop.snapshot()
 
     def allow(self, *processes: ProcessHelper) -> list[VerdictResult]:
-        """Let them run; one answer for each, in order: TAMPERED where `check_before_release` has one blocked.
+        """Release the processes. Returns one result for each, in order: TAMPERED if `check_before_release` blocked it.
 
         Raises: GateClosed.
         """
         return self._answer(processes, Verdict.ALLOW)
 
     def block(self, *processes: ProcessHelper) -> list[VerdictResult]:
-        """End them before their first instruction, with status 0xC0000364; one answer for each, in order.
+        """End the processes before their first instruction, with status 0xC0000364. Returns one result for each, in
+        order.
 
         Raises: GateClosed.
         """
@@ -261,8 +263,8 @@ class DebugGate(AnswersHeard):
     def communicate(self, timeout: float | None = None) -> tuple[str | bytes | None, str | bytes | None]:
         """Read the pipes of the command to their end, and wait for it to exit, as `subprocess.Popen.communicate` does.
 
-        Something has to answer the gate meanwhile, such as a started `Monitor`: a held process prints nothing. Ctrl+C
-        is heard while it waits.
+        A started `Monitor` or another thread must answer the gate meanwhile: a held process prints nothing. Ctrl+C
+        interrupts the wait.
 
         >>> import procmon, subprocess
         >>> gate = procmon.DebugGate.run("hostname", stdout=subprocess.PIPE)  # doctest: +WINDOWS
@@ -271,8 +273,8 @@ class DebugGate(AnswersHeard):
         >>> len(stdout) > 0, stderr  # doctest: +WINDOWS
         (True, None)
 
-        Raises: subprocess.TimeoutExpired after `timeout` seconds, and nothing is lost when it is called again;
-        ProcmonError on a gate that was attached to a process.
+        Raises: subprocess.TimeoutExpired after `timeout` seconds, and a second call loses no output; ProcmonError on a
+        gate that was attached to a process.
         """
         if self.popen is None:
             raise ProcmonError(
@@ -292,8 +294,7 @@ class DebugGate(AnswersHeard):
                     raise TimeoutExpired(self.popen.args, timeout, *output) from None
 
     def close(self) -> None:
-        """Give all that is held the verdict of `on_disconnect`, and leave the tree, which goes on undebugged. Twice is
-        no error."""
+        """Give `on_disconnect` to all held processes and detach from the tree, which goes on undebugged. Idempotent."""
         self._closed = True
         run_in_thread(self._loop.stop)
         self._finalizer.detach()

@@ -1,8 +1,7 @@
 """The thread that debugs a tree for `DebugGate`, and what it reports: held starts, exits, timeouts.
 
-Windows ties a debug object to the thread that made it, so one thread does all the debugging: it waits for the next
-debug event or for a verdict, whichever comes first, answers at once what needs no verdict, and leaves the event of each
-new process open until there is one.
+Windows ties a debug object to the thread that made it, so one thread does all the debugging. It waits for the next
+debug event or verdict. It continues the event of a new process when there is a verdict, and all other events at once.
 """
 
 import math
@@ -30,7 +29,7 @@ __all__ = ["DebugLoop"]
 
 _LOADER_BREAKPOINTS = (0x80000003, 0x4000001F)  # STATUS_BREAKPOINT, and STATUS_WX86_BREAKPOINT of a 32-bit process
 _BAD_HANDLE_STATUSES = (0xC0000008, 0xC0000235)  # STATUS_INVALID_HANDLE, STATUS_HANDLE_NOT_CLOSABLE
-_CONTROL_C_SLICE = 0.25  # seconds; a lock of Python's is not interrupted by Ctrl+C on Windows
+_CONTROL_C_SLICE = 0.25  # seconds; on Windows Ctrl+C does not interrupt the wait for a Python lock
 
 
 _T = TypeVar("_T")
@@ -48,7 +47,7 @@ class _Process:
         self.handle = handle  # the debug API's: valid until its exit event is continued
         self.tid = tid  # of its first thread, whose event stays open while it is held
         self.deadline = deadline  # on the monotonic clock
-        self.breakpoints = set(breakpoints)  # that its loader has yet to run into, once each
+        self.breakpoints = set(breakpoints)  # that its loader has not hit yet, each once
         self.narrow_ntdll = 0  # address of its 32-bit ntdll, the first library below 4 GiB that Windows loads
 
     def current(self) -> ProcessHelper:
@@ -61,14 +60,14 @@ class _Process:
 def _end(process: _Process) -> None:
     try:
         kernel.terminate_process(process.handle, STATUS_BLOCKED)
-    except PermissionError:  # so Windows answers when it is exiting already; its handle lacks no right
+    except PermissionError:  # Windows' answer when the process is exiting already; the handle lacks no right
         pass
 
 
 def _blocked(process: _Process, else_it: str) -> bool:
     try:
         _end(process)
-    except OSError:  # one that will not die must not cost the others their gate
+    except OSError:  # a process that cannot be ended must not cost the others their gate
         logger.exception("%r could not be ended; it %s", process.record, else_it)
         return False
     return True
@@ -84,7 +83,7 @@ def _unmark(info: debug.CreateProcessInfo, peb: int) -> bool:
 
 
 def _command_line(handle: int, peb: int) -> str:
-    """From memory, which takes two reads where the address of the PEB is known; else as Windows tells it."""
+    """Read the command line from memory (two reads if the address of the PEB is known); query Windows if that fails."""
     try:
         return win32_process.command_line_in_memory(handle, peb)
     except OSError:
@@ -101,8 +100,8 @@ def _resume(port: debug.DebugPort, pid: int, tid: int, handled: bool = True) -> 
 class DebugLoop:
     """The thread that debugs, and the state it shares with the gate's callers.
 
-    All state is guarded by `_state`. Only the thread touches Windows, but for `DebugPort.wake`: Windows takes
-    ContinueDebugEvent from no other. It must not refer to the gate, which has to be collectable.
+    `_state` guards all state. Only the thread uses the debug port, except for `DebugPort.wake`: Windows accepts
+    ContinueDebugEvent from no other thread. The loop must not refer to the gate, which must stay collectable.
     """
 
     def __init__(
@@ -121,7 +120,7 @@ class DebugLoop:
         self._attached_pid = attached_pid
         self._state = threading.Condition()
         self._living: dict[int, _Process] = {}
-        self._gone: dict[int, ProcessHelper] = {}  # the last of each pid, so that a late verdict is told apart
+        self._gone: dict[int, ProcessHelper] = {}  # the last of each pid, to recognise late verdicts
         self._news: deque[ProcessHelper] = deque()  # not yet fetched
         self._answers: deque[_Process] = deque()  # decided, and not yet continued
         self._timed: deque[_Process] = deque()  # held, the next deadline first
@@ -136,20 +135,20 @@ class DebugLoop:
     # ------------------------------------------------------------------------------------ for the gate's callers
 
     def begin(self, first: Callable[[debug.DebugPort], _T]) -> _T:
-        """Start the thread, and in it `first`, which brings the first process under the debugger; what it returns."""
+        """Start the thread and call `first` in it, which puts the first process under the debugger; its result."""
         beginning = Call(lambda: self._begin(first))
         self._thread = threading.Thread(target=self._main, args=(beginning,), name="procmon DebugGate", daemon=True)
         self._thread.start()
         try:
             beginning.done.wait()
             return beginning.result()
-        except BaseException:  # Ctrl+C, and it has begun, or will: there will be no gate to answer what it holds
+        except BaseException:  # Ctrl+C: `first` has run or will run, and no gate will answer the processes it holds
             self.stop(_CONTROL_C_SLICE)
             raise
 
     def stop(self, patience: float = math.inf) -> None:
-        """Give all that is held the disconnect verdict, leave the tree, end the thread; wait for that for `patience`
-        seconds. Calling it twice is no error."""
+        """Give the disconnect verdict to all held processes, detach from the tree and end the thread; wait up to
+        `patience` seconds for the end. Idempotent."""
         with self._state:
             self._stopping = True
             self._ring()
@@ -159,12 +158,12 @@ class DebugLoop:
                 self._thread.join(min(left, _CONTROL_C_SLICE))
 
     def counts(self) -> tuple[int, int]:
-        """How many live, and how many of them are held."""
+        """The number of living processes, and of the held ones among them."""
         with self._state:
             return len(self._living), sum(process.record.paused for process in self._living.values())
 
     def drained(self) -> bool:
-        """The thread has ended, and all it told of was fetched."""
+        """The thread has ended, and every record was fetched."""
         with self._state:
             return self.finished and not self._news and self._failure is None
 
@@ -241,7 +240,7 @@ class DebugLoop:
             self._port.wake()
 
     def _decide(self, process: _Process, verdict: Verdict, by: DecidedBy, fact: ProcessFlags = ProcessFlags(0)) -> None:
-        """Note the verdict for the thread to carry out, and for the records: one not yet fetched is given with it."""
+        """Store the verdict for the thread to carry out, and in the record, even if that is not fetched yet."""
         waiting = process.record
         decided = answered(waiting, verdict, by)
         if fact:
@@ -324,7 +323,7 @@ class DebugLoop:
         _resume(port, event.pid, event.tid, handled)
 
     def _created(self, event: debug.DebugEvent) -> bool:
-        """Take a new process in; True if it is held."""
+        """Add a new process; return True if it is held."""
         first = self._last_key == 0
         attached = first and event.pid == self._attached_pid
         info = event.create_process
@@ -376,10 +375,10 @@ class DebugLoop:
             process.narrow_ntdll = library.base or 0
 
     def _is_ours(self, pid: int, exception: debug.ExceptionInfo) -> bool:
-        """The exception is there only because the process is debugged: the program must not see it.
+        """Return True for an exception that occurs only because the process is debugged: the program must not see it.
 
-        NtClose of a bad handle raises in a debugged process alone, and so does a process that asked for strict handle
-        checks, debugged or not. The same exception at any other address is one that the program raises itself.
+        NtClose of a bad handle raises only in a debugged process, and in one that requested strict handle checks. The
+        program itself raises the same exception at any other address.
         """
         process = self._living.get(pid)
         if process is None:
@@ -424,17 +423,17 @@ class DebugLoop:
                     self._decide(process, self._on_timeout, DecidedBy.GATE_TIMEOUT)
 
     def _leave(self, port: debug.DebugPort) -> None:
-        """Carry out what was decided, decide the rest by the disconnect verdict, and debug no process any more."""
+        """Give the disconnect verdict to the processes still held, carry out all verdicts, and detach from the tree."""
         with self._state:
             for process in self._living.values():
                 if process.record.paused:
                     self._decide(process, self._on_disconnect, DecidedBy.DISCONNECT)
         self._carry_out(port)
-        for process in self._forget_the_living():  # before their handles go with the debugger
+        for process in self._forget_the_living():  # before detaching closes their handles
             if process.record.verdict is Verdict.BLOCK:
-                _blocked(process, "runs")  # should that have failed before
+                _blocked(process, "runs")  # again, in case the first attempt failed
             self._detach(port, process.record.pid)
-        while event := port.poll():  # what was under way meanwhile
+        while event := port.poll():  # events that arrived meanwhile
             if event.code in (debug.CREATE_PROCESS, debug.LOAD_DLL):
                 file = event.create_process.file if event.code == debug.CREATE_PROCESS else event.load_dll.file
                 if file:
@@ -446,5 +445,5 @@ class DebugLoop:
     def _detach(self, port: debug.DebugPort, pid: int) -> None:
         try:
             port.detach(pid)
-        except OSError as error:  # it has just gone
+        except OSError as error:  # the process has just exited
             logger.debug("%s: %s", pid, error)

@@ -27,14 +27,14 @@ from .release_check import ReleaseCheck
 __all__ = ["DriverConnection", "DriverGate"]
 
 
-_SLICE = 0.25  # seconds: how soon a wait sees Ctrl+C, and that the driver was stopped
+_SLICE = 0.25  # seconds within which a wait notices Ctrl+C or a stopped driver
 _FIRST_BUFFER = 64 * 1024
 
 
 class DriverConnection(Protocol):
-    """What the gate needs of an open device; `procmon.win32.device.Connection` is the real one.
+    """The part of an open device that the gate uses; `procmon.win32.device.Connection` is the real one.
 
-    Failed requests are `OSError` with a Windows error code; ValueError after `close`.
+    A failed request raises `OSError` with a Windows error code; a request after `close` raises ValueError.
     """
 
     path: str
@@ -50,26 +50,28 @@ class DriverConnection(Protocol):
 class DriverGate(AnswersHeard):
     r"""Holds every new process of the machine, until `allow` or `block`. One program at a time can have it.
 
-    `hold_timeout`: seconds, of a machine that is awake, after which the driver itself answers a held process with
-    `on_timeout`; None = never.
-    `on_disconnect`: what held processes get when this gate is closed or its program ends, however it ends.
-    `on_limit`: for a process that the driver cannot record or name, because memory has run out or its table is full.
-    `on_tamper`: for a process into which another one put a thread before it ran, where that thread cannot be held
-    (before Windows 10); ALLOW only marks it: it is held and asked about like any other. And for what
-    `check_before_release` finds.
-    `on_pico`: for the creation of WSL 1 processes, which cannot be held.
-    `fail`: ALLOW or BLOCK for each of these that is not given. Where it is not given either, they are ALLOW, but
-    `on_tamper` is BLOCK.
-    `exempt_descendants`: what this program starts, at any depth, is never held, so that it cannot wait for itself.
-    `report_exits`: `fetch` gives each process once more when it has gone.
-    `check_before_release`: `allow` first looks into each process. One whose memory is not that of its file, or that
-    cannot be looked into, gets `on_tamper` instead, and comes once more with the flag TAMPERED.
+    `hold_timeout`: seconds after which the driver itself answers a held process with `on_timeout`; time in which the
+    machine sleeps does not count; None = never.
+    `on_disconnect`: the verdict for held processes when this gate is closed or its program ends in any way.
+    `on_limit`: the verdict for a process that the driver cannot record or name, because memory has run out or the
+    driver's table is full.
+    `on_tamper`: the verdict for a process into which another process put a thread before it ran, where the driver
+    cannot hold that thread (before Windows 10). ALLOW only marks the process: it is held and asked about like any
+    other. It is also the verdict for tampering that `check_before_release` finds.
+    `on_pico`: the verdict for the creation of WSL 1 processes, which cannot be held.
+    `fail`: the verdict for each of these options that is not given. Without `fail` they are ALLOW, but `on_tamper` is
+    BLOCK.
+    `exempt_descendants`: processes that this program starts, at any depth, are never held, so that the program cannot
+    wait for itself.
+    `report_exits`: `fetch` returns each process once more when it has exited.
+    `check_before_release`: `allow` first examines the memory of each process. A process whose memory differs from its
+    file, or that cannot be examined, gets `on_tamper` instead, and `fetch` returns it once more with the flag TAMPERED.
     `device`: the device's path, or a `DriverConnection`.
 
-    Raises: DriverNotInstalled, DriverNotRunning, AccessDenied when not elevated, ControllerBusy (with the pid of who
-    has it), VersionMismatch, UnsupportedPlatform off Windows; TypeError or ValueError for an invalid argument.
+    Raises: DriverNotInstalled, DriverNotRunning, AccessDenied when not elevated, ControllerBusy (with the pid of the
+    controller), VersionMismatch, UnsupportedPlatform off Windows; TypeError or ValueError for an invalid argument.
 
-    Give it to a monitor, ``procmon.Monitor(procmon.DriverGate())``, or answer yourself::
+    Pass it to a monitor, ``procmon.Monitor(procmon.DriverGate())``, or answer the processes yourself::
 
         with procmon.DriverService(), procmon.DriverGate(hold_timeout=10) as gate:
             if gate.wait(60):
@@ -120,7 +122,7 @@ class DriverGate(AnswersHeard):
         )
         self._connection: DriverConnection = open_device(Connection, device) if isinstance(device, str) else device
         self._check = ReleaseCheck(failures["on_tamper"]) if check_before_release else None
-        self._tampered: deque[ProcessHelper] = deque()  # to be given once more
+        self._tampered: deque[ProcessHelper] = deque()  # for the next fetch
         self._closed = False
         self._lost: ProcmonError | None = None
         self._buffer_bytes = _FIRST_BUFFER
@@ -154,23 +156,23 @@ class DriverGate(AnswersHeard):
 
     @property
     def failures(self) -> Mapping[str, Verdict]:
-        """What the driver decides where it gets no answer: ``on_timeout``, ``on_disconnect`` and the others."""
+        """By option: the driver's verdicts when it gets no answer, ``on_timeout``, ``on_disconnect`` and the others."""
         return MappingProxyType(self._failures)
 
     @property
     def closed(self) -> bool:
-        """`close` has been called, or the driver was stopped, which closes it."""
+        """`close` has been called, or the driver was stopped, which closes the gate."""
         return self._closed
 
     @property
     def ended(self) -> bool:
-        """The same: a driver never runs out of processes."""
+        """The same as `closed`: a driver never runs out of processes."""
         return self._closed
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until `fetch` may have something, `wake` was called or the gate ended; False after `timeout` seconds.
+        """Wait until `fetch` may have records, `wake` was called or the gate ended; False after `timeout` seconds.
 
-        Ctrl+C ends it within a quarter of a second, and so does the end of the driver.
+        Ctrl+C ends the wait within a quarter of a second, and so does the end of the driver.
         """
         check_seconds("timeout", timeout)
         end = None if timeout is None else time.monotonic() + timeout
@@ -188,7 +190,7 @@ class DriverGate(AnswersHeard):
         self._connection.wake()
 
     def fetch(self) -> list[ProcessHelper]:
-        """What is new, oldest first; each is marked as seen. Never waits.
+        """Return the new records, oldest first, and mark their processes as seen. Never blocks.
 
         Raises: GateClosed, also when the driver was stopped.
         """
@@ -198,7 +200,7 @@ class DriverGate(AnswersHeard):
                 reply = self._records(protocol.FETCH)
             except ProcmonError:
                 if processes or self._tampered:
-                    break  # the driver has counted them as given; the next call raises, or goes on
+                    break  # the driver will not return these records again; the next call raises, or goes on
                 raise
             processes.extend(map(self._finished, reply.processes))
             if not reply.needed_bytes:
@@ -206,7 +208,7 @@ class DriverGate(AnswersHeard):
         return [*self._take_tampered(processes), *processes] if self._tampered else processes
 
     def snapshot(self) -> list[ProcessHelper]:
-        """All processes that the driver knows of, those from before it too; marks nothing.
+        """Return all processes that the driver knows, including those that started before it; marks none as seen.
 
         Raises: GateClosed.
         """
@@ -220,10 +222,11 @@ class DriverGate(AnswersHeard):
                 return processes
 
     def allow(self, *processes: ProcessHelper) -> list[VerdictResult]:
-        """Let them run. One answer for each, in order; a late or wrong verdict reaches no other process.
+        """Release the processes. Returns one result for each, in order; a late or wrong verdict reaches no other
+        process.
 
-        With `check_before_release` one in which something was found is TAMPERED, and blocked, unless `on_tamper` is
-        ALLOW. The look takes some seconds at most, whatever the process does.
+        With `check_before_release` a process in which tampering is found is blocked, and its result is TAMPERED, unless
+        `on_tamper` is ALLOW. The check takes some seconds at most, whatever the process does.
 
         Raises: GateClosed.
         """
@@ -239,7 +242,7 @@ class DriverGate(AnswersHeard):
         return self._tell(processes, Verdict.ALLOW, results)
 
     def block(self, *processes: ProcessHelper) -> list[VerdictResult]:
-        """End them before their first instruction, with exit status 0xC0000364. Otherwise like `allow`."""
+        """End the processes before their first instruction, with exit status 0xC0000364. Otherwise like `allow`."""
         return self._tell(processes, Verdict.BLOCK, self._answer(protocol.BLOCK, processes))
 
     def terminate(self, process: ProcessHelper) -> None:
@@ -253,10 +256,11 @@ class DriverGate(AnswersHeard):
         terminate(process)
 
     def set_rules(self, rules: Iterable[tuple[str, Verdict]]) -> list[int]:
-        r"""Give the driver verdicts for exact paths (``c:\tools\a.exe`` or native), in place of all old ones.
+        r"""Give the driver verdicts for exact paths (``c:\tools\a.exe`` or native); they replace all old rules.
 
-        What matches is answered by the driver itself and never held. Of two rules for one path the first wins. Returns
-        the indices of the rules that can never act: of programs that Windows cannot do without, and second ones.
+        The driver itself answers a process that matches, and never holds it. Of two rules for one path the first wins.
+        Returns the indices of the rules that can never act: rules for programs that Windows cannot run without, and
+        second rules for a path.
 
         Raises: ValueError for an invalid rule; GateClosed; ProcmonError when the kernel has no memory. In each
         case the old rules stay in force.
@@ -270,24 +274,24 @@ class DriverGate(AnswersHeard):
         return DriverInfo.unpack(self._request(protocol.INFO, reply_bytes=INFO_BYTES))
 
     def close(self) -> None:
-        """Give `on_disconnect` to all that is held, and hold nothing more. Calling it twice is no error."""
+        """Give `on_disconnect` to all held processes, and hold no more. Idempotent."""
         run_in_thread(self._close)
 
     def _close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._connection.close()  # which waits for a request that another thread has sent
+            self._connection.close()  # waits for a request that another thread has sent
             self._connection.wake()
 
     # ------------------------------------------------------------------------------------------------------ inside
 
     def _take_tampered(self, fetched: list[ProcessHelper]) -> list[ProcessHelper]:
-        """What the check has found since the last fetch; not what was answered before it was fetched at all, whose
-        first record, which the driver has just given, tells it."""
-        told = {record.identity for record in fetched if record.decided_by is DecidedBy.TAMPER and not record.exited}
+        """Return the records that the check has noted since the last fetch. A process that was answered before its
+        first fetch is left out: its first record, in `fetched`, has the decision already."""
+        given = {record.identity for record in fetched if record.decided_by is DecidedBy.TAMPER and not record.exited}
         again = []
         while self._tampered:
-            if (record := self._tampered.popleft()).identity not in told:
+            if (record := self._tampered.popleft()).identity not in given:
                 again.append(record)
         return again
 
@@ -311,10 +315,10 @@ class DriverGate(AnswersHeard):
     def _lose_driver(self, problem: ProcmonError) -> None:
         logger.warning("%s: %s", self.name, problem)
         self._lost = problem
-        self.close()  # an NT kernel keeps the driver until its last handle is closed
+        self.close()  # an NT kernel keeps the driver loaded until its last handle is closed
 
     def _records(self, code: int, data: bytes = b"") -> protocol.Processes:
-        """One reply that holds at least one record if there is one."""
+        """Return one reply, with at least one record if the driver has one."""
         while True:
             reply = protocol.decode_processes(self._request(code, data, self._buffer_bytes))
             if reply.processes or not reply.needed_bytes:
@@ -322,21 +326,21 @@ class DriverGate(AnswersHeard):
             self._buffer_bytes = max(2 * self._buffer_bytes, protocol.RECORDS_HEADER.size + reply.needed_bytes)
 
     def _finished(self, process: ProcessHelper) -> ProcessHelper:
-        """The record as it leaves the gate. A volume that was mounted after REGISTER has its letter, and the driver
-        then learns it, too."""
+        """Return the record as the gate returns it. A path on a volume that was mounted after REGISTER gets its drive
+        letter here; another REGISTER gives the driver the letter, too."""
         if self._check is not None:
             process = self._check.mark(process)
         if ProcessFlags.NAME_NATIVE not in process.flags or not process.native_name:
             return process
         named = with_drive_letter(process)
         if named is not process:
-            with suppress(ProcmonError):  # a gate that has ended says so at its next call
+            with suppress(ProcmonError):  # a gate that has ended raises at its next call
                 self._request(protocol.REGISTER, self._registration(self._connection.event))
         return named
 
     def _answer(self, code: int, processes: tuple[ProcessHelper, ...]) -> list[VerdictResult]:
         identities = [check_process("process", process).identity for process in processes]
-        # One that no driver can have given, a pid of more than 32 bits say, must not cost the others their verdict.
+        # An identity that no driver can have given (a pid of more than 32 bits) must not cost the others their verdict.
         possible = [identity for identity in identities if protocol.is_target(identity)]
         results: list[VerdictResult] = []
         for first in range(0, len(possible), protocol.MAX_TARGETS):
@@ -353,13 +357,13 @@ class DriverGate(AnswersHeard):
         return self._answer(protocol.BLOCK if verdict is Verdict.BLOCK else protocol.ALLOW, tuple(processes))
 
     def _look_for_driver(self) -> None:
-        """Notice a driver that was stopped without a word; but not at each of many short waits."""
+        """Detect a driver that was stopped without a notification; not at each of many short waits."""
         if (now := time.monotonic()) < self._next_look:
             return
         self._next_look = now + _SLICE
         try:
             self._request(protocol.INFO, reply_bytes=INFO_BYTES)
-        except ProcmonError as problem:  # if that is the end, `ended` tells; if not, there is nothing to tell
+        except ProcmonError as problem:  # if the driver has gone, `ended` is true now; other failures are harmless
             logger.debug("%s: %s", self.name, problem)
 
     def _check_version(self) -> None:
@@ -378,7 +382,7 @@ class DriverGate(AnswersHeard):
     def _controller(self) -> str:
         try:
             pid = DriverInfo.unpack(self._connection.request(protocol.INFO, b"", INFO_BYTES)).controller_pid
-        except (OSError, ValueError):  # only for a message that is on its way already
+        except (OSError, ValueError):  # the pid is only for the message of an error that is raised anyway
             pid = 0
         return f"process {pid}" if pid else "another program"
 

@@ -1,8 +1,8 @@
-"""The check before a release: a gate looks into what it is about to let run, and holds no one up for long.
+"""The check before a release: a gate examines processes before it releases them, in a limited time.
 
-To read the memory of a process, or its file, can take as long as who made them likes: pages and files come from a
-share whose server does not answer. So helper threads look, the gate waits for a while, and a process that was not
-looked into by then counts as one that cannot be looked into. The thread that hangs ends when its read does.
+A read of the memory of a process, or of its file, can take as long as an attacker likes: pages and files can be on a
+share whose server does not answer. So helper threads read, and the gate waits for a limited time. A process that was
+not examined by then counts as one that cannot be examined. A thread that hangs ends when its read ends.
 """
 
 import time
@@ -19,23 +19,23 @@ from ..util.threads import submit
 __all__ = ["ReleaseCheck"]
 
 TIMEOUT_S = 3.0
-"""How long one call waits; and `MORE_S` for each process of it. A look takes a millisecond or two."""
+"""Seconds that one call waits, plus `MORE_S` for each process. To check a process takes a millisecond or two."""
 MORE_S = 0.1
 
-_THREADS = 4  # so that one that hangs delays no other of the same call
+_THREADS = 4  # so that a read that hangs delays no other process of the same call
 _REMEMBERED = 1024
 
 Identity = tuple[int, int]
 
 Answer = Callable[[list[ProcessHelper], Verdict, bool], list[VerdictResult]]
-"""Carries out a verdict for processes; True: because something was found in them. One result for each, in order."""
+"""Carries out a verdict for processes; True: because tampering was found. Returns one result for each, in order."""
 
 
 class ReleaseCheck:
-    """Finds the processes whose memory is not that of their file, and knows them again. Thread-safe.
+    """Finds the processes whose memory differs from their file, and remembers them. Thread-safe.
 
-    `look` says of one process what is wrong, in words, or "". Whatever it raises counts as wrong, too: who wants to
-    hide can make it raise.
+    `look` returns what is wrong with one process, in words, or "". An exception from it counts as wrong, too: an
+    attacker can cause one.
     """
 
     def __init__(self, on_tamper: Verdict, look: Callable[[ProcessHelper], str] = find_tampering) -> None:
@@ -46,14 +46,14 @@ class ReleaseCheck:
     def release(
         self, processes: Sequence[ProcessHelper], answer: Answer
     ) -> tuple[list[VerdictResult], list[ProcessHelper]]:
-        """Allow those about which nothing is wrong; the others get `on_tamper`, before them.
+        """Give `on_tamper` to the processes in which something is wrong, then allow the others.
 
-        Returns one result for each, in order, and the records, as they are now, of those that got `on_tamper`.
+        Returns one result for each, in order, and the updated records of the processes that got `on_tamper`.
         """
         reasons = self.find(processes)
         found = [process for process in processes if process.identity in reasons]
         not_done = {process.identity for process in found if process.identity not in self._noted}
-        records = [self._note(process) for process in found]  # now: another thread may fetch what the answer does
+        records = [self._note(process) for process in found]  # now: another thread may fetch the effect of the answer
         results = answer(found, self._on_tamper, True) if found else []
         noted = []
         for index, record in enumerate(records):
@@ -70,13 +70,13 @@ class ReleaseCheck:
         return [next(tampered if one.identity in reasons else others) for one in processes], noted
 
     def find(self, processes: Sequence[ProcessHelper]) -> dict[Identity, str]:
-        """What is wrong with each of those about which something is."""
+        """Return what is wrong, for each process in which something is wrong."""
         waiting, reasons = deque(processes), {}
 
         def look() -> None:
             while True:
                 try:
-                    process = waiting.popleft()  # which is atomic
+                    process = waiting.popleft()  # atomic
                 except IndexError:
                     return
                 reasons[process.identity] = self._describe(process)
@@ -101,7 +101,7 @@ class ReleaseCheck:
         logger.warning("process %d (%s) %s (on_tamper): %s", process.pid, process.image_name, done, reason)
 
     def _note(self, process: ProcessHelper) -> ProcessHelper:
-        """Its record as it is once it has its verdict, by which `mark` knows it again."""
+        """Return the record that the process has after the verdict, and remember it for `mark`."""
         flags = process.flags | ProcessFlags.TAMPERED | ProcessFlags.SEEN
         noted = replace(answered(process, self._on_tamper, DecidedBy.TAMPER), seen=True, flags=flags)
         self._noted[process.identity] = noted
@@ -110,8 +110,8 @@ class ReleaseCheck:
         return noted
 
     def mark(self, record: ProcessHelper) -> ProcessHelper:
-        """A later record of a process, with the flag and the decision if it was noted. It goes by the verdict too: a
-        timeout of the driver's may have come first."""
+        """Return a later record of a process, with the flag and the decision if the process was noted. The decision
+        is set only if the record has the verdict of this check: a timeout of the driver may have answered first."""
         noted = self._noted.get(record.identity)
         if noted is None:
             return record

@@ -13,7 +13,7 @@ Step = tuple[str | float, ...]
 
 
 class Stage(Protocol):
-    """Where a script is played: what it needs of a `SimulatedGate`."""
+    """The part of a `SimulatedGate` that a script uses."""
 
     @property
     def watched(self) -> bool: ...
@@ -25,13 +25,13 @@ class Stage(Protocol):
 
 
 class Script:
-    """One playing of a script."""
+    """One run of a script."""
 
     def __init__(self, gate: Stage, patience: float) -> None:
         self.started: list[ProcessHelper] = []
         self._gate = gate
         self._patience = patience
-        self._known: dict[str, ProcessHelper | None] = {}  # by image; None: its start was passed over
+        self._known: dict[str, ProcessHelper | None] = {}  # by image; None: its start was skipped
 
     def play(self, steps: Iterable[Step]) -> None:
         """Play all steps. Raises: ValueError with the number of an invalid step."""
@@ -88,7 +88,7 @@ class Script:
                 pass  # it was blocked, or has exited before
 
     def _running(self, image: str) -> ProcessHelper | None:
-        """The process of that image, once it has been let run; None where it has not."""
+        """Return the process of that image once it is released; None if it is not released."""
         process = self._known[image]
         if process is None or not self._gate.watched:
             return process

@@ -1,7 +1,7 @@
-"""A gate without real processes: a test or a script says which ones start. It works on every operating system.
+"""A gate without real processes: a test or a script starts simulated ones. It works on every operating system.
 
-For tests of your own callbacks and policies, for documentation, and for the REPL of a machine that is not Windows. A
-callback cannot tell it from the others.
+It is for tests of your own callbacks and policies, for documentation, and for a REPL on a machine without Windows. A
+callback cannot distinguish it from the other gates.
 """
 
 import threading
@@ -26,11 +26,12 @@ __all__ = ["SimulatedGate"]
 
 
 class SimulatedGate(AnswersHeard):
-    r"""A gate for tests: its methods start and end processes that do not exist, and cause faults.
+    r"""A gate for tests: its methods start and end simulated processes, and cause faults.
 
-    Pids go from 1000 up in steps of 4. After `hold_timeout` seconds a held process gets `on_timeout`; None: never.
-    `on_disconnect` is the verdict for what is still held when the gate is closed, `on_tamper` that for what `tamper`
-    names. `fail` is the verdict for each of these that is not given; without it they are ALLOW, but `on_tamper` BLOCK.
+    Pids count from 1000 up in steps of 4. After `hold_timeout` seconds a held process gets `on_timeout`; None: never.
+    `on_disconnect` is the verdict for processes still held when the gate is closed, `on_tamper` the verdict for
+    processes given to `tamper`. `fail` is the verdict for each of these options that is not given; without `fail` they
+    are ALLOW, but `on_tamper` is BLOCK.
 
     >>> import procmon
     >>> gate = procmon.SimulatedGate()
@@ -57,10 +58,10 @@ class SimulatedGate(AnswersHeard):
         self._failures = resolve_failures(fail, **failures)
         self._hold_timeout = check_seconds("hold_timeout", hold_timeout)
         self._name = name
-        # Of what is held, on the monotonic clock, the next first; an OrderedDict finds that at once.
+        # Of held processes, on the monotonic clock, the next first; an OrderedDict finds its first key at once.
         self._deadlines: OrderedDict[tuple[int, int], float] = OrderedDict()
         self._state = threading.Condition()
-        self._processes: dict[int, ProcessHelper] = {}  # by pid: the latest of each, exited ones too
+        self._processes: dict[int, ProcessHelper] = {}  # by pid: its latest process, exited or not
         self._verdicts: dict[tuple[int, int], Verdict] = {}
         self._tampered: set[tuple[int, int]] = set()
         self._records: deque[ProcessHelper] = deque()  # not yet fetched
@@ -86,7 +87,7 @@ class SimulatedGate(AnswersHeard):
     ) -> None:
         self.close()
 
-    # ------------------------------------------------------------------------------------------- what a test causes
+    # ------------------------------------------------------------------------------------------- called by tests
 
     def start(
         self,
@@ -102,16 +103,16 @@ class SimulatedGate(AnswersHeard):
         flags: ProcessFlags = ProcessFlags(0),
         hold_left: float | None = None,
     ) -> ProcessHelper:
-        r"""Start a process, which is held from now on; `image` is made lowercase, with backslashes.
+        r"""Start a process and hold it; `image` is converted to lowercase, with backslashes.
 
-        `pid` uses a pid again once its process has gone. With the flag EXEMPT it is not held, with RUNNING_BEFORE it
-        has been there all the time. Where nothing else is said, a thread of its parent's has created it.
+        `pid` can be the pid of a process that has exited. With the flag EXEMPT the process is not held; with
+        RUNNING_BEFORE it was running before, and is not held either. By default a thread of the parent has created it.
 
         >>> import procmon
         >>> procmon.SimulatedGate().start("C:/Tools/A.exe", command_line="a --fast")
         <ProcessHelper 1000 'c:\\tools\\a.exe' parent 4, paused>
 
-        Raises: GateClosed, ValueError when `pid` is that of a process which has not gone.
+        Raises: GateClosed, ValueError when `pid` belongs to a process that has not exited.
         """
         check_pid("parent_pid", parent_pid)
         check_seconds("hold_left", hold_left)
@@ -154,7 +155,7 @@ class SimulatedGate(AnswersHeard):
             return process
 
     def exit(self, process: ProcessHelper | int, status: int = 0) -> None:
-        """Let a process exit, be it held or not.
+        """Let a process exit, held or not.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
@@ -168,7 +169,7 @@ class SimulatedGate(AnswersHeard):
             self._exit(self._living(process), status)
 
     def verdict_of(self, process: ProcessHelper | int, timeout: float = 1.0) -> Verdict | None:
-        """The verdict that a process got; waits up to `timeout` seconds for one, then None: it is still held.
+        """Return the verdict of a process. Waits up to `timeout` seconds; None: the process is still held.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
@@ -178,7 +179,7 @@ class SimulatedGate(AnswersHeard):
         >>> gate.verdict_of(process)
         <Verdict.ALLOW>
 
-        Raises: StaleProcess when the gate never had such a process.
+        Raises: StaleProcess when the process was never started in this gate.
         """
         check_process_or_pid("process", process)
         check_seconds("timeout", timeout, optional=False)
@@ -190,7 +191,7 @@ class SimulatedGate(AnswersHeard):
             return self._verdicts.get(known.identity)
 
     def running_before(self, *images: str) -> list[ProcessHelper]:
-        """Processes that were running before the gate was there: they are reported, and never held.
+        """Add processes that were running before the gate existed: they are reported, and never held.
 
         >>> import procmon
         >>> procmon.SimulatedGate().running_before("c:/windows/explorer.exe")
@@ -199,7 +200,7 @@ class SimulatedGate(AnswersHeard):
         return [self.start(image, flags=ProcessFlags.RUNNING_BEFORE) for image in images]
 
     def time_out(self, process: ProcessHelper | int, verdict: Verdict | None = None) -> None:
-        """Let the gate's own hold timeout pass for one process; `verdict` is else the gate's ``on_timeout``.
+        """Let the gate's own hold timeout pass for one process, which gets `verdict`, by default ``on_timeout``.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
@@ -217,7 +218,7 @@ class SimulatedGate(AnswersHeard):
             self._decide(held, verdict or self._failures["on_timeout"], DecidedBy.GATE_TIMEOUT)
 
     def tamper(self, process: ProcessHelper | int) -> None:
-        """Let `allow` find other code in a held process, as a gate does that checks before a release.
+        """Make `allow` find foreign code in a held process, as a gate with a check before release does.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
@@ -233,7 +234,7 @@ class SimulatedGate(AnswersHeard):
             self._tampered.add(self._living(process).identity)
 
     def fail(self, error: Exception) -> None:
-        """Let the next `fetch` raise `error`, as a driver does that was stopped under the monitor.
+        """Make the next `fetch` raise `error`, as a gate does when its driver is stopped while a monitor runs.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
@@ -250,7 +251,7 @@ class SimulatedGate(AnswersHeard):
             self._wake()
 
     def end(self) -> None:
-        """Say that no further process can come; `ended` is true once all that came was fetched.
+        """Allow no further start; `ended` is true once every record was fetched.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
@@ -263,16 +264,16 @@ class SimulatedGate(AnswersHeard):
             self._wake()
 
     def play(self, steps: Iterable[Step], patience: float = 1.0) -> list[ProcessHelper]:
-        """Put a script in, step by step, and return what it started. Each step is a tuple:
+        """Play a script and return the processes that it started. Each step is a tuple:
 
             ("start", image)   ("start", image, parent image)   ("start", image, parent image, command line)
             ("exit", image)    ("exit", image, status)          ("kill", image, status)
             ("sleep", seconds) ("time out", image)              ("end",)
 
-        A process is named by its image, as the script wrote it: the last one of that name is meant. Only a process that
-        runs can start others and exit, so these steps wait up to `patience` seconds until it has been let run, and are
-        passed over when it has not; while no monitor watches the gate, it does not wait. "kill" ends a
-        process at once, also while it is held.
+        A step names a process by its image, spelled as in its "start" step: the last process of that name is meant.
+        Only a running process can start others and exit. So these steps wait up to `patience` seconds for the release
+        of the process, and are skipped without a release; while no monitor watches the gate, they do not wait.
+        "kill" ends a process at once, even while it is held.
 
         >>> import procmon
         >>> procmon.SimulatedGate().play([("start", "make.exe"), ("start", "cc.exe", "make.exe", "cc -c main.c")])
@@ -286,14 +287,14 @@ class SimulatedGate(AnswersHeard):
 
     @property
     def watched(self) -> bool:
-        """A caller has waited at it or fetched from it, so that verdicts may be expected."""
+        """A caller has called `wait` or `fetch`, so verdicts can be expected."""
         return self._watched
 
     # --------------------------------------------------------------------------------------------- the protocol
 
     @property
     def name(self) -> str:
-        """For people.
+        """A name for people.
 
         >>> import procmon
         >>> procmon.SimulatedGate().name
@@ -303,7 +304,7 @@ class SimulatedGate(AnswersHeard):
 
     @property
     def failures(self) -> Mapping[str, Verdict]:
-        """What it decides where it gets no answer (``on_timeout``, ``on_disconnect``), and of what `tamper` names."""
+        """By option: its verdicts when it gets no answer (``on_timeout``, ``on_disconnect``), and ``on_tamper``."""
         return MappingProxyType(self._failures)
 
     @property
@@ -313,12 +314,12 @@ class SimulatedGate(AnswersHeard):
 
     @property
     def ended(self) -> bool:
-        """No further process can come, and all that came was fetched."""
+        """No further process can start, and every record was fetched."""
         with self._state:
             return self._closed or (self._no_more and not self._records and not self._faults)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until `fetch` has something, `wake` was called or the gate ended; False when `timeout` seconds passed.
+        """Wait until `fetch` has records, `wake` was called or the gate ended; False when `timeout` seconds passed.
 
         >>> import procmon
         >>> procmon.SimulatedGate().wait(0.01)
@@ -337,7 +338,7 @@ class SimulatedGate(AnswersHeard):
             self._wake()
 
     def fetch(self) -> list[ProcessHelper]:
-        """What is new, oldest first.
+        """Return the new records, oldest first.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
@@ -347,7 +348,7 @@ class SimulatedGate(AnswersHeard):
         >>> gate.fetch()
         []
 
-        Raises: GateClosed, or what `fail` was given.
+        Raises: GateClosed; the exception that was given to `fail`.
         """
         with self._state:
             self._check_open()
@@ -364,7 +365,7 @@ class SimulatedGate(AnswersHeard):
             return fetched
 
     def snapshot(self) -> list[ProcessHelper]:
-        """All processes that have not exited; marks nothing.
+        """Return all processes that have not exited; marks none as seen.
 
         Raises: GateClosed.
         """
@@ -374,14 +375,14 @@ class SimulatedGate(AnswersHeard):
             return [process for process in self._processes.values() if not process.exited]
 
     def allow(self, *processes: ProcessHelper) -> list[VerdictResult]:
-        """Let them run; one answer for each, in order.
+        """Release the processes. Returns one result for each, in order.
 
         Raises: GateClosed.
         """
         return self._answer(processes, Verdict.ALLOW)
 
     def block(self, *processes: ProcessHelper) -> list[VerdictResult]:
-        """End them before they begin, with status 0xC0000364; one answer for each, in order.
+        """End the processes before they begin, with status 0xC0000364. Returns one result for each, in order.
 
         Raises: GateClosed.
         """
@@ -396,7 +397,7 @@ class SimulatedGate(AnswersHeard):
             self.exit(process, STATUS_BLOCKED)
 
     def close(self) -> None:
-        """Give the disconnect verdict to all that is held, and hold nothing more. Calling it twice is no error."""
+        """Give the disconnect verdict to all held processes, and hold no more. Idempotent."""
         with self._state:
             for process in tuple(self._processes.values()):
                 if process.paused:
@@ -404,14 +405,14 @@ class SimulatedGate(AnswersHeard):
             self._closed = True
             self._wake()
 
-    # ------------------------------------------------------------------------------------ all below: lock is held
+    # ------------------------------------------------------------------------------------ below: the lock is held
 
     def _check_open(self) -> None:
         if self._closed:
             raise GateClosed("the gate is closed: make a new SimulatedGate()")
 
     def _time_out(self) -> None:
-        """Answer those whose time has passed. Every call that could tell looks first, so that no thread is needed."""
+        """Answer processes whose deadline has passed. Every call that could notice does this first, not a thread."""
         now = time.monotonic()
         while self._deadlines:
             identity, due = next(iter(self._deadlines.items()))
@@ -480,7 +481,7 @@ class SimulatedGate(AnswersHeard):
         decided = answered(process, verdict, by)
         self._processes[process.pid] = decided
         unfetched = () if process.seen else self._records
-        for index, record in enumerate(unfetched):  # it is given once, with its verdict
+        for index, record in enumerate(unfetched):  # it is returned once, with its verdict
             if record == process:
                 self._records[index] = replace(decided, seen=False)
                 break
