@@ -189,7 +189,7 @@ def test_a_verdict_while_the_record_is_on_its_way_to_the_monitor_leaves_nothing_
 class UnheardGate(SimulatedGate):
     """A gate whose verdicts no monitor hears of."""
 
-    def _tell(
+    def _notify(
         self, processes: Sequence[ProcessHelper], verdict: procmon.Verdict, results: list[VerdictResult]
     ) -> list[VerdictResult]:
         return results

@@ -92,7 +92,7 @@ class AnswersHeard:
 
     _on_answer: AnswerListener | None = None
 
-    def _tell(
+    def _notify(
         self, processes: Sequence[ProcessHelper], verdict: Verdict, results: list[VerdictResult]
     ) -> list[VerdictResult]:
         """Call the listener and return the results. The caller must hold no lock."""

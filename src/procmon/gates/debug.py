@@ -307,7 +307,7 @@ class DebugGate(AnswersHeard):
             results = self._loop.answer(processes, verdict)
         else:
             results, _ = self._check.release(processes, self._loop.answer)
-        return self._tell(processes, verdict, results)
+        return self._notify(processes, verdict, results)
 
     def _check_open(self) -> None:
         if self._closed:

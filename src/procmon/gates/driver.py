@@ -126,7 +126,7 @@ class DriverGate(AnswersHeard):
         self._closed = False
         self._lost: ProcmonError | None = None
         self._buffer_bytes = _FIRST_BUFFER
-        self._next_look = 0.0
+        self._next_check = 0.0
         try:
             self._check_version()
             try:
@@ -180,7 +180,7 @@ class DriverGate(AnswersHeard):
             left = _SLICE if end is None else min(_SLICE, max(0.0, end - time.monotonic()))
             if self._connection.wait(left):
                 return True
-            self._look_for_driver()
+            self._check_driver()
             if end is not None and time.monotonic() >= end:
                 return self.ended
         return True
@@ -232,18 +232,18 @@ class DriverGate(AnswersHeard):
         """
         check = self._check
         if check is None or self.ended:
-            return self._tell(processes, Verdict.ALLOW, self._answer(protocol.ALLOW, processes))
+            return self._notify(processes, Verdict.ALLOW, self._answer(protocol.ALLOW, processes))
         for process in processes:
             check_process("process", process)
         results, noted = check.release(processes, self._answer_checked)
         if noted:
             self._tampered.extend(noted)
             self.wake()
-        return self._tell(processes, Verdict.ALLOW, results)
+        return self._notify(processes, Verdict.ALLOW, results)
 
     def block(self, *processes: ProcessHelper) -> list[VerdictResult]:
         """End the processes before their first instruction, with exit status 0xC0000364. Otherwise like `allow`."""
-        return self._tell(processes, Verdict.BLOCK, self._answer(protocol.BLOCK, processes))
+        return self._notify(processes, Verdict.BLOCK, self._answer(protocol.BLOCK, processes))
 
     def terminate(self, process: ProcessHelper) -> None:
         """End a process, held or running, with exit status 0xC0000364.
@@ -356,11 +356,11 @@ class DriverGate(AnswersHeard):
     def _answer_checked(self, processes: list[ProcessHelper], verdict: Verdict, tampered: bool) -> list[VerdictResult]:
         return self._answer(protocol.BLOCK if verdict is Verdict.BLOCK else protocol.ALLOW, tuple(processes))
 
-    def _look_for_driver(self) -> None:
+    def _check_driver(self) -> None:
         """Detect a driver that was stopped without a notification; not at each of many short waits."""
-        if (now := time.monotonic()) < self._next_look:
+        if (now := time.monotonic()) < self._next_check:
             return
-        self._next_look = now + _SLICE
+        self._next_check = now + _SLICE
         try:
             self._request(protocol.INFO, reply_bytes=INFO_BYTES)
         except ProcmonError as problem:  # if the driver has gone, `ended` is true now; other failures are harmless

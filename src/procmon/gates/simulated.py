@@ -453,7 +453,7 @@ class SimulatedGate(AnswersHeard):
         with self._state:
             self._check_open()
             results = [self._answer_one(process, verdict) for process in processes]
-        return self._tell(processes, verdict, results)
+        return self._notify(processes, verdict, results)
 
     def _answer_one(self, process: ProcessHelper, verdict: Verdict) -> VerdictResult:
         self._time_out()
