@@ -1,7 +1,7 @@
-r"""The driver's file: where it comes from, what is checked of it, and its copy in ``System32\drivers``.
+r"""The driver's file: how it is found and checked, and its copy in ``System32\drivers``.
 
-What a service names runs in the kernel. So the bytes that were checked are the bytes that are written, into a folder
-that only administrators can change; or the file stays where it lies, if only administrators can change it there.
+The file that a service names runs in the kernel. So exactly the checked bytes are written, into a folder that only
+administrators can change. Or the file stays in its place, if only administrators can change it there.
 """
 
 import os
@@ -37,16 +37,16 @@ _VERSION_MARK = struct.pack("<II", 0xFEEF04BD, 0x10000)  # the head of VS_FIXEDF
 
 
 def find_driver() -> Path:
-    r"""The driver for this machine's kernel: of the package, or of the checkout that it is in.
+    r"""Return the path of the driver for this machine's kernel: in the package, or in the checkout around it.
 
-    In the package it is ``procmon\driver\ARCHITECTURE\procmon.sys``; a frozen application has it there if it takes the
-    package's data along (``pyinstaller --collect-data procmon``). The architecture is the kernel's, not Python's.
+    In the package it is ``procmon\driver\ARCHITECTURE\procmon.sys``; a frozen application has it there if it includes
+    the package's data (``pyinstaller --collect-data procmon``). The architecture is the kernel's, not Python's.
 
     >>> import procmon
     >>> procmon.find_driver().name  # doctest: +WINDOWS
     'procmon.sys'
 
-    Raises: DriverFileMissing, which says where it looked; UnsupportedPlatform off Windows.
+    Raises: DriverFileMissing, with the paths that were searched; UnsupportedPlatform off Windows.
     """
     architecture = machine.driver_architecture()
     places = [_package() / "driver" / architecture / FILE_NAME]
@@ -68,7 +68,7 @@ def _package() -> Path:
 
 
 def plain_path(path: str | os.PathLike[str]) -> str:
-    r"""The form that every Windows takes for a driver: absolute, and without ``\??\`` or ``\\?\``."""
+    r"""The form of a driver's path that every Windows accepts: absolute, and without ``\??\`` or ``\\?\``."""
     text = os.fspath(path)
     for prefix in ("\\??\\", "\\\\?\\"):
         if text.startswith(prefix + "UNC\\"):
@@ -78,7 +78,7 @@ def plain_path(path: str | os.PathLike[str]) -> str:
 
 
 def read_driver(path: str) -> bytes:
-    """The bytes of a driver file that is this package's, for this machine. Raises as `DriverService.install`."""
+    """Read a driver file; it must be this package's and for this machine. Raises as `DriverService.install`."""
     if not file_exists(path):
         raise DriverFileMissing(f"there is no file {path}: {_HOW_TO_GET_IT}; or give its path")
     with files.whole_system(), open(path, "rb") as file:
@@ -108,7 +108,7 @@ def _version_of(data: bytes) -> str | None:
 
 
 def file_exists(path: str) -> bool:
-    """Whether a file is there for the kernel, which knows no other System32 for 32-bit programs."""
+    """Whether a file exists for the kernel, which does not redirect System32 as Windows does for 32-bit programs."""
     with files.whole_system():
         return os.path.isfile(path)
 
@@ -117,15 +117,15 @@ def file_exists(path: str) -> bool:
 
 
 def copy_of(service: str) -> str:
-    r"""Where the copy of a service lies: ``C:\Windows\system32\drivers\SERVICE.sys``."""
+    r"""Path of the copy for a service: ``C:\Windows\system32\drivers\SERVICE.sys``."""
     return os.path.join(files.system_folder(), "drivers", f"{service}.sys")
 
 
 def write_copy(data: bytes, path: str) -> None:
-    """Write the driver to the path of its copy, whole or not at all, and compare what is there then.
+    """Write the driver to the path of its copy, whole or not at all, then read the file back and compare it.
 
-    Raises: AccessDenied, DriverRunning when it cannot be replaced because it is loaded; DriverFileMissing when what was
-    written is not what is there.
+    Raises: AccessDenied; DriverRunning when the file cannot be replaced because it is loaded; DriverFileMissing when
+    the file differs from the written bytes.
     """
     new = f"{path}.new"
     with translated(COPY, path=path), files.whole_system():
@@ -148,7 +148,7 @@ def write_copy(data: bytes, path: str) -> None:
 
 
 def remove_copy(path: str) -> None:
-    """Delete a copy. One that cannot be deleted stays, and the log says so: nothing names it any more."""
+    """Delete a copy. A copy that cannot be deleted stays, with a line in the log: no service names it any more."""
     try:
         with files.whole_system():
             os.unlink(path)
@@ -158,14 +158,14 @@ def remove_copy(path: str) -> None:
         log(WARNING, "%s is not needed any more, and could not be deleted: %s", path, error)
 
 
-# --------------------------------------------------------------------------------------- the file where it lies
+# --------------------------------------------------------------------------------------- the file in its place
 
 
 def safe_path(path: str) -> str:
-    """Where a file really lies, behind links and mapped drives, if only administrators can change or replace it there.
+    """Return the real path of a file, behind links and mapped drives, if only administrators can change or replace it.
 
-    Raises: DriverFileUnsafe, with the commands that mend it; ValueError for a file on the network; OSError when Windows
-    does not say who may.
+    Raises: DriverFileUnsafe, with the commands that repair it; ValueError for a file on the network; OSError when
+    Windows does not give the access rights.
     """
     with files.whole_system():  # a 32-bit Python would find another System32
         path = os.path.realpath(path)

@@ -29,7 +29,7 @@ __all__ = [
 DEVICE = r"\\.\ProcMonGate"
 SERVICE = "ProcMonGate"
 INFO_BYTES = 1024
-"""More than Info has today, so that a newer minor version may add to it."""
+"""More than Info has today: a newer minor version can add to it."""
 
 
 Opened = TypeVar("Opened", bound=Device)
@@ -45,9 +45,9 @@ class DriverFeatures(enum.IntFlag):
     """
 
     CREATE_EX = protocol.FEATURE_CREATE_EX
-    """A rule refuses the creation itself, so that no process comes to be."""
+    """A rule refuses the creation itself: the process never exists."""
     NOTE_REQUESTS = protocol.FEATURE_NOTE_REQUESTS
-    """The Wine test build: notifications come by request."""
+    """The Wine test build: notifications arrive as requests."""
     DEBUG_BUILD = protocol.FEATURE_DEBUG_BUILD
     THREAD_HOLD = protocol.FEATURE_THREAD_HOLD
     """An extra thread of a held process is held, too (Windows 10 and later)."""
@@ -85,7 +85,7 @@ class DriverCounters:
     image_without_create: int = 0
     exit_without_create: int = 0
     pid_reused: int = 0
-    """Created again without an exit between."""
+    """Pids that were created again without an exit in between."""
     allocation_failures: int = 0
     table_full: int = 0
     unknown_verdicts: int = 0
@@ -107,7 +107,7 @@ class DriverCounters:
     foreign_threads: int = 0
     """Threads that others put into a process before it ran."""
     critical_refused: int = 0
-    """Attempts to terminate that were not made, because Windows would crash with that process."""
+    """Terminations not attempted, because Windows would crash without the process."""
     pico_blocked: int = 0
     """Creations of WSL 1 processes that were refused."""
 
@@ -118,7 +118,7 @@ class DriverCounters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverInfo:
-    """The driver's state at one moment, as `DriverGate.info` gives it.
+    """The driver's state at one moment, as `DriverGate.info` returns it.
 
     >>> DriverInfo(controller_pid=44, held_count=2)
     <DriverInfo 2.0: controller 44, 2 held, 0 processes known, 0 rules>
@@ -127,12 +127,12 @@ class DriverInfo:
     version: int = protocol.VERSION
     """Of the protocol: major << 16 | minor."""
     features: DriverFeatures = DriverFeatures(0)
-    """What this build of it can do."""
+    """What this build of the driver can do."""
     controller_pid: int = 0
-    """The process whose gate it is; 0 = none."""
+    """The process that controls the driver; 0 = none."""
     record_count: int = 0
     record_limit: int = protocol.MAX_RECORDS
-    """Processes it can know at a time."""
+    """Processes that it can record at a time."""
     held_count: int = 0
     rule_count: int = 0
     memory_bytes: int = 0
@@ -142,25 +142,25 @@ class DriverInfo:
     on_timeout: Verdict | None = None
     """In force, when the hold timeout passes; None where there is no controller."""
     on_disconnect: Verdict | None = None
-    """The same, when the controller goes."""
+    """The same, when the controller disconnects."""
     on_limit: Verdict | None = None
     """The same, when memory or room for a process has run out."""
     on_tamper: Verdict | None = None
-    """The same, when another process has put a thread into it that cannot be held."""
+    """The same, when another process has put a thread that cannot be held into a new process."""
     on_pico: Verdict | None = None
     """The same, for processes of WSL 1."""
     exempt_descendants: bool = False
-    """What the controller starts is not held."""
+    """Processes that the controller starts are not held."""
     report_exits: bool = False
-    """The controller gets each process once more when it has gone."""
+    """The controller gets each process once more when it has exited."""
     quiesced: bool = False
-    """It is being stopped: it holds nothing until it is started again."""
+    """The driver is being stopped: it holds nothing until it is started again."""
     text_bytes: int = 0
-    """Of names and command lines, in `memory_bytes` as well."""
+    """Of names and command lines; `memory_bytes` includes them."""
     text_limit: int = protocol.MAX_TEXT_BYTES
     """Bytes that all names and command lines may have."""
     counters: DriverCounters = DriverCounters()
-    """What it has counted."""
+    """Its counters."""
 
     @property
     def version_text(self) -> str:
@@ -178,7 +178,7 @@ class DriverInfo:
 
     @classmethod
     def unpack(cls, data: bytes) -> "DriverInfo":
-        """Read the reply of INFO; a newer minor version may have added to its end. Raises: ValueError if it is cut."""
+        """Read the reply of INFO; a newer minor version may have added to its end. Raises: ValueError if too short."""
         values: dict[str, Any] = protocol.INFO_REPLY.unpack(data)
         size, features = values.pop("size"), DriverFeatures(values.pop("features"))
         if not protocol.INFO_REPLY.size <= size <= len(data):
@@ -203,7 +203,7 @@ class DriverInfo:
 
 
 def driver_info(device: str = DEVICE) -> DriverInfo:
-    """The state of the driver behind `device`, without becoming its controller.
+    """Return the state of the driver behind `device`, without becoming its controller.
 
     Raises: DriverNotInstalled, DriverNotRunning, AccessDenied, VersionMismatch; UnsupportedPlatform off Windows.
     """
@@ -218,10 +218,10 @@ def driver_info(device: str = DEVICE) -> DriverInfo:
 
 
 def quiesce(device: str = DEVICE) -> None:
-    """Have the driver release all that is held, drop its controller and hold nothing more until it is started again.
+    """Make the driver release all held processes, drop its controller and hold no more until it is started again.
 
-    The first half of a stop: Windows unloads a driver only when its device is open nowhere, and the controller has it
-    open. Its gate raises GateClosed and closes the device. Closing it twice is no error.
+    This is the first half of a stop. Windows unloads a driver only when no program has its device open, and the
+    controller has. The controller's gate raises GateClosed and closes the device; closing that gate again is no error.
 
     Raises: DriverNotInstalled, DriverNotRunning, AccessDenied, VersionMismatch; UnsupportedPlatform off Windows.
     """

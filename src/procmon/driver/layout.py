@@ -1,4 +1,4 @@
-"""How a struct or a text of the protocol becomes bytes, and is read from them."""
+"""The protocol's structs and texts: to bytes, and from bytes."""
 
 import struct
 

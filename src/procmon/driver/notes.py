@@ -1,6 +1,6 @@
 """The requests that the Wine test build of the driver takes in place of the kernel's notifications.
 
-Wine's kernel tells a driver of no process. ``driver/wine/kernel.py`` sends these requests for it.
+Wine's kernel notifies drivers of no process. ``driver/wine/kernel.py`` sends these requests in its place.
 """
 
 from . import protocol
@@ -25,7 +25,7 @@ def encode_note_created(
     command_line: str = "",
     native_name: str = "",
 ) -> bytes:
-    """NOTE_CREATED: what the kernel's creation notification would say; `created` is a FILETIME."""
+    """NOTE_CREATED: the contents of the kernel's creation notification; `created` is a FILETIME."""
     line, name = utf16(command_line), utf16(native_name)
     header = protocol.NOTE_CREATED_REQUEST.pack(
         pid=pid,
@@ -47,13 +47,13 @@ def decode_note_created(data: bytes) -> bool:
 
 
 def encode_note_image(pid: int, native_name: str) -> bytes:
-    """NOTE_IMAGE: what the image notification of the EXE would say; "" = the system gives no name."""
+    """NOTE_IMAGE: the contents of the image notification of the EXE; "" = the system gives no name."""
     name = utf16(native_name)
     return protocol.NOTE_IMAGE_REQUEST.pack(pid=pid, native_name_bytes=len(name)) + name
 
 
 def decode_note_image(data: bytes) -> tuple[int, int]:
-    """The reply of NOTE_IMAGE, which comes when the hold is over: (verdict code, exit status)."""
+    """The reply of NOTE_IMAGE, which arrives when the hold ends: (verdict code, exit status)."""
     if len(data) != protocol.NOTE_VERDICT.size:
         raise ValueError(f"the reply of NOTE_IMAGE has {protocol.NOTE_VERDICT.size} bytes, and {len(data)} are there")
     verdict = protocol.NOTE_VERDICT.unpack(data)
@@ -61,5 +61,5 @@ def decode_note_image(data: bytes) -> tuple[int, int]:
 
 
 def encode_note_exited(pid: int, exit_status: int) -> bytes:
-    """NOTE_EXITED: what the exit notification would say."""
+    """NOTE_EXITED: the contents of the exit notification."""
     return protocol.NOTE_EXITED_REQUEST.pack(pid=pid, exit_status=exit_status)

@@ -1,9 +1,9 @@
 r"""The bytes between procmon and its driver: the mirror of ``driver/protocol.h``. Pure, imports on every system.
 
 A constant has the header's name in capitals without its ``k`` (``kByRule`` is `BY_RULE`), a struct is a `Layout` of
-the header's ``name``; tests/core/test_protocol.py compares every value and every offset with the header. Requests are
-made by ``encode_...``, replies read by ``decode_...``. Nothing is trusted: what does not fit is a `ValueError` that
-names both sizes, and a value of a `Record` that this version does not know is kept as the number it is.
+the header's ``name``; tests/core/test_protocol.py compares every value and every offset with the header.
+``encode_...`` makes a request, ``decode_...`` reads a reply. Nothing is trusted: data that does not fit raises a
+`ValueError` that names both sizes. A `Record` keeps a value that this version does not know as a number.
 
     >>> record = Record(pid=44, start_key=7, state=STATE_HELD, image_name="c:\\tools\\a.exe", parent_pid=4)
     >>> Record.unpack(record.pack()) == record
@@ -197,7 +197,7 @@ def _verdict_code(verdict: Verdict, what: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One process as the driver writes it: numbers as they come. `process` makes it a `ProcessHelper`."""
+    """One process as the driver writes it, numbers unconverted. `process` converts it to a `ProcessHelper`."""
 
     pid: int
     start_key: int
@@ -251,7 +251,7 @@ class Record:
         return cls(**fields), size
 
     def process(self) -> ProcessHelper:
-        """What users see. Values that this version does not know become None; unknown flags are kept."""
+        """The record that users see. Values that this version does not know become None; unknown flags are kept."""
         numbers = [getattr(self, name) for name in _RECORD_NUMBERS]
         return _process(*numbers, *(getattr(self, name) for name in _RECORD_TEXTS))
 
@@ -302,11 +302,11 @@ class Records:
     needed_bytes: int = 0
     """Size of the first record that did not fit; 0 = all did."""
     next_key: int = 0
-    """LIST: where to go on; 0 = this was the end."""
+    """LIST: the `after_key` of the next request; 0 = this was the last reply."""
 
 
 def decode_records(data: bytes) -> Records:
-    """Read the reply of FETCH or LIST. Raises: ValueError when it is cut, too long or contradicts itself."""
+    """Read the reply of FETCH or LIST. Raises: ValueError when it is too short, too long or contradicts itself."""
     header = RECORDS_HEADER.unpack(data)
     at, records = RECORDS_HEADER.size, []
     for _ in range(header["count"]):
@@ -327,7 +327,7 @@ class Processes(NamedTuple):
 
 
 def decode_processes(data: bytes) -> Processes:
-    """`decode_records`, and `Record.process` of each, in one step: there is no `Record` between.
+    """`decode_records` and `Record.process` in one step, which makes no `Record` in between.
 
     Raises: ValueError as `decode_records`.
     """
@@ -338,7 +338,7 @@ def decode_processes(data: bytes) -> Processes:
         size, *numbers, image, native, command, creation, level, exited = unpack(data, at)
         end = fixed + image + native + command + creation
         if size != end + -end % 8 or size > total - at or (image | native | command | creation) % 2:
-            decode_records(data)  # which says what is wrong
+            decode_records(data)  # raises, with the reason
         ends = (image, image + native, image + native + command, end - fixed)
         values: list[Any] = [*numbers, level, exited, *_split_texts(data, at + fixed, ends)]
         processes.append(_process(*values))
@@ -349,7 +349,7 @@ def decode_processes(data: bytes) -> Processes:
 
 
 def _split_texts(data: bytes, at: int, ends: tuple[int, int, int, int]) -> tuple[str, str, str, str]:
-    """The four texts that stand one behind the other from `at` on, each up to its end, in bytes from there."""
+    """The four adjacent texts from `at` on; `ends` are their ends, in bytes from `at`."""
     first, second, third, last = ends
     whole = data[at : at + last].decode("utf-16-le", "surrogatepass")
     if 2 * len(whole) == last:  # a character for each code unit: one text can be cut into four
@@ -361,7 +361,7 @@ def _split_texts(data: bytes, at: int, ends: tuple[int, int, int, int]) -> tuple
 
 
 def encode_records(reply: Records) -> bytes:
-    """The bytes of a reply, as the driver writes them: for tests, and for drivers that are played."""
+    """The bytes of a reply, as the driver writes them: for tests and simulated drivers."""
     header = RECORDS_HEADER.pack(count=len(reply.records), needed_bytes=reply.needed_bytes, next_key=reply.next_key)
     return header + b"".join(record.pack() for record in reply.records)
 
@@ -396,7 +396,7 @@ def encode_register(
 
 
 def encode_list(after_key: int = 0) -> bytes:
-    """LIST: from the start, or from the `next_key` of the reply before."""
+    """LIST: from the start, or from the `next_key` of the previous reply."""
     return LIST_REQUEST.pack(after_key=after_key)
 
 
@@ -421,7 +421,7 @@ def decode_answers(data: bytes, count: int) -> list[VerdictResult]:
 
 
 def encode_rules(rules: Iterable[tuple[str, Verdict]]) -> bytes:
-    """SET_RULES: (exact native or DOS path, ALLOW or BLOCK), the first of two for one path wins.
+    """SET_RULES: (exact native or DOS path, ALLOW or BLOCK); the first of two rules for one path wins.
 
     Raises: ValueError for DEFER, an empty or too long path, or more rules than the driver takes.
     """
@@ -451,7 +451,7 @@ def decode_rules(data: bytes) -> list[int]:
 
 
 def decode_version(data: bytes) -> int:
-    """The version in a reply of INFO, which lies at the same place whatever the rest looks like."""
+    """The version in a reply of INFO, which is at the same offset in every version."""
     if len(data) < 8:
         raise ValueError(f"the reply of INFO has at least 8 bytes, and {len(data)} are there")
     return int.from_bytes(data[4:8], "little")

@@ -65,7 +65,7 @@ _STATES = {
 
 @dataclass(frozen=True, slots=True)
 class DriverStatus:
-    r"""What Windows says of the service at one moment.
+    r"""The state of the service at one moment.
 
     >>> DriverStatus("ProcMonGate", DriverState.RUNNING, r"C:\Tools\procmon.sys")
     <DriverStatus ProcMonGate running, C:\Tools\procmon.sys>
@@ -74,9 +74,9 @@ class DriverStatus:
     name: str
     """Of the service."""
     state: DriverState
-    """What it is doing."""
+    """What the service is doing."""
     path: str | None = None
-    """Of the .sys file; None where nothing is installed."""
+    """Of the .sys file; None if no service is installed."""
     exit_code: int = 0
     """The Windows error with which it last stopped, or failed to start; 0 = none."""
 
@@ -92,7 +92,7 @@ class DriverStatus:
 
 
 class ServiceManager(Protocol):
-    """What `DriverService` needs of Windows: `procmon.win32.scm`, or a test's own. Failures are OSErrors."""
+    """The part of Windows that `DriverService` uses: `procmon.win32.scm`, or a test's own. Failures raise OSError."""
 
     def create(self, name: str, display_name: str, path: str) -> None: ...
     def start(self, name: str) -> None: ...
@@ -105,8 +105,8 @@ class ServiceManager(Protocol):
 class DriverService:
     """The driver's service. Every change needs an administrator; `status` does not.
 
-    A step out of order raises an exception that says so and changes nothing. As a context manager it installs and
-    starts what is missing, and undoes just that at the end::
+    A call out of order raises an exception that explains it, and changes nothing. As a context manager the object
+    installs and starts the driver where necessary, and undoes only its own steps at the end::
 
         with procmon.DriverService(), procmon.DriverGate() as gate:
             ...
@@ -115,7 +115,7 @@ class DriverService:
     >>> procmon.DriverService("ProcMonGateElsewhere").status()  # doctest: +WINDOWS
     <DriverStatus ProcMonGateElsewhere not installed>
 
-    Raises: UnsupportedPlatform when made off Windows (without a `manager` of one's own); ValueError for a name that no
+    Raises: UnsupportedPlatform when made off Windows (without your own `manager`); ValueError for a name that no
     service can have.
     """
 
@@ -129,7 +129,7 @@ class DriverService:
         self.name = name
         """Of the service. The device is called ``ProcMonGate`` whatever the service's name."""
         self._manager: ServiceManager = manager or scm
-        self._undo: list[list[Step]] = []  # one list for each `with` it is in
+        self._undo: list[list[Step]] = []  # one list for each open `with`
 
     def __repr__(self) -> str:
         return f"<DriverService {self.name}>"
@@ -138,18 +138,19 @@ class DriverService:
         r"""Make the service for the driver at `path`, or for the one that came with this package (`find_driver`).
 
         The file is copied to ``System32\drivers``, under the name of the service, compared byte by byte, and run from
-        there. With ``copy=False`` the service runs it from where it lies, which must be out of others' reach.
+        there. With ``copy=False`` the service runs the file from its own place; users other than administrators must
+        not be able to change it there.
 
-        Raises: DriverFileMissing also for a file that is no driver, DriverNotSigned for one of another architecture,
-        VersionMismatch for one of another version, DriverFileUnsafe for one that others than administrators can change
-        (with ``copy=False``), DriverAlreadyInstalled, DriverRunning, AccessDenied.
+        Raises: DriverFileMissing, also for a file that is no driver; DriverNotSigned for another architecture;
+        VersionMismatch for another version; DriverFileUnsafe for a file that users other than administrators can change
+        (with ``copy=False``); DriverAlreadyInstalled, DriverRunning, AccessDenied.
         """
         source = plain_path(find_driver() if path is None else path)
         data = read_driver(source)
         target = copy_of(self.name) if copy else safe_path(source)
         with translated(INSTALL, name=self.name, path=target):
             self._manager.create(self.name, f"{self.name} process gate", target)
-        if copy:  # only now: a service of that name that is there already may run from that file
+        if copy:  # only now: an existing service of that name may run from that file
             try:
                 write_copy(data, target)
             except BaseException as error:
@@ -169,20 +170,20 @@ class DriverService:
             with translated(START, name=self.name, path=path):
                 self._manager.start(self.name)
         except ProcmonError as problem:
-            # Windows has many codes for a file that has gone, and some of them are misleading.
+            # Windows has many codes for a missing file, and some of them are misleading.
             if type(problem) is ProcmonError and os.path.isabs(path) and not file_exists(path):
                 raise translate(OSError(_FILE_NOT_FOUND, ""), START, name=self.name, path=path) from problem.__cause__
             raise
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Unload the driver. What it holds is released at once, and its controller's gate raises GateClosed.
+        """Unload the driver. It releases all held processes at once, and its controller's gate raises GateClosed.
 
-        Windows unloads a driver only when its device is open nowhere. So the first step is `QUIESCE`: the driver holds
-        nothing any more, and its controller closes the device. Then the service is stopped. Waits up to `timeout`
-        seconds for the end.
+        Windows unloads a driver only when no program has its device open. So the first step is `QUIESCE`: the driver
+        stops holding, and its controller closes the device. Then the service is stopped. Waits up to `timeout` seconds
+        until the driver is unloaded.
 
         Raises: DriverNotInstalled, DriverNotRunning, AccessDenied; DriverRunning while a program has the device open:
-        close that, then call again. Until then the driver stays in memory, and holds nothing.
+        close that program, then call again. Until then the driver stays in memory, and holds nothing.
         """
         still_open = (
             f"the driver of {self.name} was told to stop and holds nothing any more, but stays in memory while a "
@@ -190,23 +191,23 @@ class DriverService:
         )
         end = time.monotonic() + timeout
         with translated(STOP, name=self.name, still_open=still_open):
-            if self._manager.query(self.name).state == scm.RUNNING:  # not the driver of a service of another name
-                with suppress(ProcmonError):  # what is wrong, such as access denied, the stop says as well
+            if self._manager.query(self.name).state == scm.RUNNING:  # if not, the device is another service's
+                with suppress(ProcmonError):  # the stop below raises the same error, such as access denied
                     quiesce()
             state = self._manager.stop(self.name).state
             while state != scm.STOPPED and time.monotonic() < end:
                 time.sleep(0.02)
                 state = self._manager.query(self.name).state
-                if state == scm.RUNNING:  # the device was open: NT wants to be told again when it has been closed
+                if state == scm.RUNNING:  # the device was open: NT needs a second stop once it is closed
                     with suppress(OSError):
                         state = self._manager.stop(self.name).state
         if state != scm.STOPPED:
             raise DriverRunning(still_open)
 
     def delete(self) -> None:
-        """Remove the service, and the copy that `install` has made. A file that lies elsewhere stays.
+        """Remove the service, and the copy that `install` made. A file elsewhere stays.
 
-        Raises: DriverNotInstalled; DriverRunning when it has not been stopped; AccessDenied.
+        Raises: DriverNotInstalled; DriverRunning when the service is not stopped; AccessDenied.
         """
         status = self.status()
         if status.state not in (DriverState.STOPPED, DriverState.NOT_INSTALLED):
@@ -217,7 +218,7 @@ class DriverService:
             remove_copy(status.path)
 
     def status(self) -> DriverStatus:
-        """What it is doing at this moment; one that is not installed is no error."""
+        """Return what the service is doing at this moment; a service that is not installed is no error."""
         try:
             with translated(QUERY, name=self.name):
                 service = self._manager.query(self.name)
@@ -227,11 +228,11 @@ class DriverService:
         return DriverStatus(self.name, _STATES.get(service.state, DriverState.RUNNING), self._path(), exit_code)
 
     def ensure(self) -> None:
-        """Install and start the driver where it is not. If the start fails, what was installed here is removed.
+        """Install and start the driver where necessary. If the start fails, undo the installation of this call.
 
-        Raises: what `install` and `start` raise.
+        Raises: the exceptions of `install` and `start`.
         """
-        self._ensured()  # what would undo it is dropped
+        self._ensured()  # the undo steps are dropped
 
     def __enter__(self) -> Self:
         self._undo.append(self._ensured())
@@ -243,7 +244,7 @@ class DriverService:
         _undo(self._undo.pop(), error)
 
     def _ensured(self) -> list[Step]:
-        """Do what is missing; the steps undo it."""
+        """Install and start the driver where necessary; return the steps that undo it."""
         undo: list[Step] = []
         state = self.status().state
         try:
@@ -262,12 +263,12 @@ class DriverService:
         try:
             return self._manager.image_path(self.name).removeprefix("\\??\\")
         except OSError:
-            return None  # only for messages and status: the caller's own call says what is wrong
+            return None  # only for messages and status: the caller's own call raises the error
 
     def _holder(self) -> str:
         try:
             pid = driver_info().controller_pid
-        except ProcmonError:  # not running, say: the stop itself will tell
+        except ProcmonError:  # not running, say: the stop itself raises
             return ""
         return f" (its controller is process {pid})" if pid else ""
 
@@ -275,7 +276,7 @@ class DriverService:
 def _undo(steps: Sequence[Step], error: BaseException | None) -> None:
     try:
         for step in steps:
-            with suppress(DriverNotRunning, DriverNotInstalled):  # it has been done meanwhile
+            with suppress(DriverNotRunning, DriverNotInstalled):  # already done meanwhile
                 step()
     except ProcmonError as problem:
         if error is None:
