@@ -173,7 +173,7 @@ def test_code_that_is_not_the_files_is_found(at: int) -> None:
 def test_a_file_that_was_changed_since_is_found() -> None:
     held = Held()
     held.file = b"MZ, and nothing more"
-    assert describe_difference(held).startswith("its file is not what it was made of any more: ")
+    assert describe_difference(held).startswith("its file is no longer the file that it was made from: ")
     held.file = executable(entry=TEXT + 1)
     assert describe_difference(held) == f"it begins at {BASE + TEXT:#x}, and its file says {BASE + TEXT + 1:#x}"
 

@@ -129,7 +129,7 @@ def test_facts_of_the_parent() -> None:
         details, ours = procmon.inspect(process), procmon.inspect(os.getpid())
         assert details.parent_command_line == ours.command_line
         assert details.parent_user == details.user
-        assert details.creator is None and details.reasons["creator"] == "the gate does not tell who created it"
+        assert details.creator is None and details.reasons["creator"] == "the gate does not report who created it"
         created_by_us = procmon.inspect(replace(process, creator_pid=os.getpid()))
         assert created_by_us.creator == process.image_name.replace("hostname", "python") or (
             created_by_us.creator == sys.executable.lower()

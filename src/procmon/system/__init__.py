@@ -1,1 +1,1 @@
-"""What Windows knows of running processes: listing, details, ancestry."""
+"""Running processes: list, details, ancestry, tree, tampering."""

@@ -1,4 +1,4 @@
-"""The parent of a process, its parent and so on, from the records that went by and the processes that run."""
+"""The ancestors of a process, from the records seen so far and the running processes."""
 
 import threading
 from collections import OrderedDict
@@ -11,12 +11,12 @@ from .identity import can_be_parent, same_process
 __all__ = ["Ancestry", "Lookup", "Noted"]
 
 Lookup = Callable[[int], ProcessHelper | None]
-"""A running process by its pid; None where there is none (any more)."""
+"""Finds a running process by its pid; None if there is none (any more)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """A process as it came by, and from which ones it descends."""
+    """The record of a process, and its ancestors."""
 
     process: ProcessHelper
     ancestors: tuple[ProcessHelper, ...]
@@ -34,11 +34,11 @@ class Noted:
 
 
 class Ancestry:
-    """Remembers which process started which, so that a parent that has gone can still be named. Thread-safe.
+    """Remembers which process started which, so that a parent can be named after its exit. Thread-safe.
 
-    A child's ancestors are fixed when the child is noted. That is when its parent's pid certainly is the parent's:
-    later the parent may have gone and Windows may have used its pid again. Where none were known, they are looked for
-    again. `can_be_parent` says which of two processes came first.
+    A child's ancestors are fixed when the child is noted: at that time its parent's pid certainly belongs to the
+    parent. Later the parent may have exited and Windows may have reused the pid. If no ancestors were found, the next
+    `note` searches again. `can_be_parent` decides which of two processes is older.
     """
 
     LIMIT = 32_768
@@ -52,7 +52,7 @@ class Ancestry:
         self._lock = threading.Lock()
 
     def remember(self, process: ProcessHelper) -> None:
-        """Note `process`, with the ancestors that were noted before it. It asks Windows for nothing."""
+        """Note `process`, with the ancestors that were noted before it. Makes no Windows call."""
         with self._lock:
             parent = self._known.get(process.parent_pid)
             if parent is None or not can_be_parent(parent.process, process):
@@ -61,7 +61,7 @@ class Ancestry:
                 self._keep(Noted(process, (parent.process, *parent.ancestors[: self.DEPTH - 1])))
 
     def note(self, process: ProcessHelper) -> Noted:
-        """Note `process`, and say from which ones it descends; a parent that was not noted is looked up."""
+        """Note `process` and return it with its ancestors; a parent that was not noted is looked up."""
         with self._lock:
             known = self._known.get(process.pid)
         if known is not None and known.ancestors and _same_record(known.process, process):
@@ -92,7 +92,7 @@ class Ancestry:
             self._known.popitem(last=False)
 
     def _find(self, process: ProcessHelper, below: set[int]) -> tuple[ProcessHelper, ...]:
-        """Ancestors of `process`; `below` holds the pids on the way here, for a reused pid can close a circle."""
+        """Ancestors of `process`; `below` has the pids on the way here, because a reused pid can close a circle."""
         pid = process.parent_pid
         if pid == 0 or pid in below or len(below) > self.DEPTH:
             return ()
@@ -100,7 +100,7 @@ class Ancestry:
             known = self._known.get(pid)
         running = self._lookup(pid) if self._lookup is not None else None
         if running is not None and known is not None and not _reused(known.process, running):
-            running = known.process  # whose start key is of the gate's making
+            running = known.process  # its start key is the gate's
         if running is not None and not can_be_parent(running, process):
             running = None  # a later process of that pid
         if known is not None and can_be_parent(known.process, process) and not _reused(known.process, running):
@@ -111,12 +111,12 @@ class Ancestry:
 
 
 def _same_record(known: ProcessHelper, asked: ProcessHelper) -> bool:
-    """Each gate has start keys of its own, so equal keys do not prove that two records are of one process."""
+    """Each gate numbers start keys itself, so equal keys alone do not prove that two records are of one process."""
     return known == asked and known.parent_pid == asked.parent_pid and known.image_name == asked.image_name
 
 
 def _reused(known: ProcessHelper, running: ProcessHelper | None) -> bool:
-    """Another process runs with the pid of the known one. Without both times that cannot be told."""
+    """Another process runs with the pid of the known one; False if one of the two creation times is missing."""
     if running is None or running.created is None or known.created is None:
         return False
     return not same_process(known, running)

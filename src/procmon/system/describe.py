@@ -26,10 +26,10 @@ def describe(
     earliest_key: int = 0,
     paused: bool = False,
 ) -> ProcessHelper:
-    """The record of the process `pid`, which `handle` has open; `name` is for one that has no image file.
+    """Return the record of the open process `handle`; `name` is for a process without an image file.
 
-    Its start key is its creation time as a FILETIME, the same whichever program looks, but at least `earliest_key`.
-    Facts that Windows does not give are missing.
+    The start key is the creation time as a FILETIME, the same in every program, but at least `earliest_key`. Facts
+    that Windows does not give are missing.
     """
     native = asked(win32_process.native_image_path, handle) or None
     path = asked(win32_process.image_path, handle) if native else None
@@ -52,7 +52,7 @@ def describe(
 
 
 def asked(question: Callable[..., _T], *arguments: object) -> _T | None:
-    """What the call returns, or None and a line in the log when it fails: a record may lack a fact."""
+    """Return the result of the call, or None and a log line when it fails: a record can lack a fact."""
     try:
         return question(*arguments)
     except OSError as error:

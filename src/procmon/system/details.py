@@ -1,6 +1,6 @@
 """Facts of a process that need a look-up: command line, user, hashes, version, signature and others.
 
-Each fact is looked up when it is first asked for, and kept. All are available while the process is held.
+Each fact is looked up at its first use, and kept. All are available while the process is held.
 """
 
 import enum
@@ -48,15 +48,15 @@ class Integrity(enum.IntEnum):
 
 
 def inspect(process: ProcessHelper | int) -> "ProcessDetails":
-    """The details of a running (or held) process: of a record, or of the process that has this pid now.
+    """Return the details of a running (or held) process, given its record or its pid.
 
     >>> import os, procmon
     >>> details = procmon.inspect(os.getpid())  # doctest: +WINDOWS
     >>> details.path.endswith(".exe"), len(details.sha256), details.reasons  # doctest: +WINDOWS
     (True, 64, mappingproxy({}))
 
-    Raises: UnsupportedPlatform off Windows; StaleProcess when it has gone, or its pid belongs to another one now;
-    TypeError or ValueError for what is no process.
+    Raises: UnsupportedPlatform off Windows; StaleProcess when it has gone, or its pid belongs to another process now;
+    TypeError or ValueError for an argument that is no process.
     """
     check_process_or_pid("process", process)
     record = None if isinstance(process, int) else process
@@ -94,26 +94,26 @@ def _open(pid: int) -> Handle:
 class ProcessDetails:
     r"""The facts about one process that need a look-up; made by `procmon.inspect`.
 
-    A fact that is not available is None, and `reasons` says why. The object keeps the process open, so that all facts
-    are about the same process, until it is collected or closed::
+    A fact that is not available is None, and `reasons` has the reason. The object keeps the process open until it is
+    closed or collected, so that all facts are about the same process::
 
         details = procmon.inspect(process)
         if details.signer == "Example Ltd" and details.user == r"DESKTOP\alice":
             return procmon.ALLOW
 
-    Windows does not give every fact of every process; `reasons` has what it said:
+    Windows does not give every fact of every process:
 
     >>> import procmon
     >>> system = procmon.ProcessDetails(procmon.SimulatedGate().start("system", pid=4), None)
     >>> system.sha256 is None
     True
     >>> system.reasons["sha256"]
-    'Windows does not tell the path of its executable'
+    'Windows does not give the path of its executable'
     """
 
     def __init__(self, process: ProcessHelper, handle: Handle | None) -> None:
         self.process = process
-        """The record that was asked about, or that of the pid."""
+        """The record that was given, or the record of the pid."""
         self._handle = handle
         self._facts: dict[str, object] = {}
         self._reasons: dict[str, str] = {}
@@ -125,7 +125,7 @@ class ProcessDetails:
 
     @property
     def reasons(self) -> Mapping[str, str]:
-        """Why a fact is None: its name and what Windows said, for those that were asked for."""
+        """Why a fact is None: the reason by the fact's name, for facts that were looked up."""
         return MappingProxyType(self._reasons)
 
     @property
@@ -140,17 +140,17 @@ class ProcessDetails:
 
     @property
     def current_directory(self) -> str | None:
-        """The folder in which it works, with a backslash at its end; of a held process, the one in which it starts."""
+        """Its current directory, with a backslash at its end; of a held process, the directory in which it starts."""
         return self._once("current_directory", lambda: win32_process.current_directory(self._open_process()))
 
     @property
     def parent_command_line(self) -> str | None:
-        """The command line of its parent, while that runs."""
+        """The command line of its parent, while the parent runs."""
         return self._once("parent_command_line", lambda: self._of_parent("command_line"))
 
     @property
     def parent_user(self) -> str | None:
-        r"""On whose behalf its parent runs, while it does: ``DOMAIN\name``."""
+        r"""The account under which its parent runs, while the parent runs: ``DOMAIN\name``."""
         return self._once("parent_user", lambda: self._of_parent("user"))
 
     @property
@@ -160,27 +160,27 @@ class ProcessDetails:
 
     @property
     def user(self) -> str | None:
-        r"""On whose behalf it runs: ``DOMAIN\name``."""
+        r"""The account under which it runs: ``DOMAIN\name``."""
         return self._once("user", lambda: token.account_name(token.user_sid(self._open_token())))
 
     @property
     def user_sid(self) -> str | None:
-        """The same as a security identifier: ``S-1-5-18``."""
+        """The security identifier of `user`: ``S-1-5-18``."""
         return self._once("user_sid", lambda: token.sid_text(token.user_sid(self._open_token())))
 
     @property
     def group(self) -> tuple[str, ...] | None:
-        """The security identifiers of the groups in its token, without those that are there to deny alone."""
+        """The security identifiers of the groups in its token, without deny-only groups."""
         return self._once("group", lambda: tuple(map(token.sid_text, token.group_sids(self._open_token()))))
 
     @property
     def session(self) -> int | None:
-        """Its terminal services session; 0 is that of the services."""
+        """Its terminal services session; 0 is the session of the services."""
         return self._once("session", lambda: token.session_of(self.process.pid))
 
     @property
     def logon_id(self) -> str | None:
-        """Its logon session, in hex: ``0x3e7`` is that of the system."""
+        """Its logon session, in hex: ``0x3e7`` is the system's."""
         return self._once("logon_id", lambda: hex(token.logon_id(self._open_token())))
 
     @property
@@ -217,42 +217,42 @@ class ProcessDetails:
 
     @property
     def imphash(self) -> str | None:
-        """MD5 of the names of the functions that it imports, as Sysmon has it: alike for programs of one family."""
+        """MD5 of the names of its imported functions, as Sysmon computes it: equal for programs of one family."""
         return self._of_file("imphash", file_facts.imphash, "it imports nothing")
 
     @property
     def authenticode_sha256(self) -> str | None:
-        """SHA-256 of what a signature would sign, which AppLocker calls the file's hash: the same before and after."""
+        """SHA-256 of the bytes that a signature covers; AppLocker's file hash. Signing the file does not change it."""
         return self._of_file("authenticode_sha256", file_facts.authenticode_sha256)
 
     @property
     def original_file_name(self) -> str | None:
-        """The name that its makers gave it, by its version resource: a renamed program keeps it."""
+        """The file name in its version resource, which a renamed program keeps."""
         return self._of_version("original_file_name")
 
     @property
     def product(self) -> str | None:
-        """The product's name, by its version resource."""
+        """The product's name in its version resource."""
         return self._of_version("product")
 
     @property
     def company(self) -> str | None:
-        """Who made it, by its version resource, which proves nothing: see `signer`."""
+        """The company in its version resource, which proves nothing: see `signer`."""
         return self._of_version("company")
 
     @property
     def description(self) -> str | None:
-        """What it is, by its version resource."""
+        """The description in its version resource."""
         return self._of_version("description")
 
     @property
     def file_version(self) -> str | None:
-        """Its version, by its version resource: ``10.0.19041.1 (WinBuild.160101.0800)``."""
+        """The version in its version resource: ``10.0.19041.1 (WinBuild.160101.0800)``."""
         return self._of_version("file_version")
 
     @property
     def origin(self) -> str | None:
-        """The zone from which the executable came, by the mark that browsers leave: ``internet``, ``intranet``,
+        """The zone that the executable came from, by the mark that browsers leave: ``internet``, ``intranet``,
         ``trusted``, ``local`` or ``restricted``."""
         return self._of_file("origin", file_facts.origin, "it has no mark of where it came from")
 
@@ -263,16 +263,16 @@ class ProcessDetails:
 
     @property
     def signer(self) -> str | None:
-        """Who signed the executable, if Windows trusts the signature."""
+        """The name of the executable's signer, if Windows trusts the signature."""
         return self._once("signer", lambda: self._need_valid_signature().subject)
 
     @property
     def publisher(self) -> str | None:
-        """The same as AppLocker writes it, with place and country: ``O=..., L=..., S=..., C=...``."""
+        """The signer as AppLocker writes it, with place and country: ``O=..., L=..., S=..., C=...``."""
         return self._once("publisher", lambda: self._need_valid_signature().publisher)
 
     def as_dict(self) -> dict[str, object]:
-        """All facts, looked up now, as JSON types; those that are not available are None."""
+        """Look up all facts and return them as JSON types; a fact that is not available is None."""
         facts: dict[str, object] = {name: getattr(self, name) for name in _FACTS}
         group, signature, integrity = self.group, self.signature, self.integrity
         return facts | {
@@ -284,7 +284,7 @@ class ProcessDetails:
         }
 
     def close(self) -> None:
-        """Close the process; the facts that were looked up stay. Idempotent."""
+        """Close the process handle; facts already looked up stay. Idempotent."""
         for relative in self._relatives.values():
             relative.close()
         for handle in (self._token, self._handle):
@@ -332,7 +332,7 @@ class ProcessDetails:
 
     def _need_name(self) -> str:
         if ProcessFlags.NAME_MISSING in self.process.flags or "\\" not in self.process.image_name:
-            raise _NotAvailable("Windows does not tell the path of its executable")
+            raise _NotAvailable("Windows does not give the path of its executable")
         return self.process.image_name
 
     def _need_path(self) -> str:
@@ -370,11 +370,11 @@ class ProcessDetails:
 
     def _find_creator(self) -> str:
         if self.process.creator_pid is None:
-            raise _NotAvailable("the gate does not tell who created it")
+            raise _NotAvailable("the gate does not report who created it")
         return self._relative(self.process.creator_pid).process.image_name
 
     def _of_file(self, name: str, find: Callable[[str], _T | None], none: str = "") -> _T | None:
-        """A fact about the executable, whose path must be known; `none` is the reason where it has no such thing."""
+        """A fact about the executable, whose path must be known; `none` is the reason if the file has no such fact."""
 
         def look_up() -> _T:
             found = find(self._need_path())

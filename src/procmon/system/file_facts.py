@@ -1,4 +1,4 @@
-"""Facts about a file: hashes, version, imports, signature, origin. Each is looked up once until the file is changed."""
+"""Facts about a file: hashes, version, imports, signature, origin. Each is cached until the file changes."""
 
 import os
 import threading
@@ -22,7 +22,7 @@ _ZONE_BYTES = 4096
 
 
 class FileCache:
-    """The facts that are known of files, by identity, size and times of change. The oldest entry is dropped first."""
+    """A cache of facts, by the file's identity, size and times of change. The oldest entry is dropped first."""
 
     LIMIT = 4096
 
@@ -75,17 +75,17 @@ def file_hash(path: str, algorithm: str) -> str:
 
 
 def authenticode_sha256(path: str) -> str:
-    """The SHA-256 that a signature would sign. Raises: ValueError for what is no portable executable."""
+    """The SHA-256 that a signature would sign. Raises: ValueError if the file is no portable executable."""
     return _of_file(path, "authenticode", lambda file: PortableExecutable(file).authenticode_hash())
 
 
 def imphash(path: str) -> str | None:
-    """The hash of what it imports; None where it imports nothing. Raises: ValueError as above."""
+    """The hash of its imports; None if it imports nothing. Raises: ValueError as above."""
     return _of_file(path, "imphash", lambda file: PortableExecutable(file).imphash())
 
 
 def version(path: str) -> VersionInfo:
-    """What its version resource says. Raises: ValueError as above."""
+    """Its version resource. Raises: ValueError as above."""
     return _of_file(path, "version", lambda file: PortableExecutable(file).version())
 
 
@@ -95,10 +95,10 @@ def signature(path: str) -> Signature:
 
 
 def origin(path: str) -> str | None:
-    """The zone from which it came, by the mark that browsers and mail programs leave; None where it has no such mark.
+    """The zone that the file came from, by the mark that browsers and mail programs leave; None without such a mark.
 
     The mark is the stream Zone.Identifier of the file: it is gone when the file was unblocked, or copied to a file
-    system without streams. It is read anew each time, because setting it need not change the file.
+    system without streams. It is never cached, because a new mark does not necessarily change the file.
     """
     try:
         with files.open_shared(path + ":Zone.Identifier") as stream:
@@ -112,7 +112,7 @@ def origin(path: str) -> str | None:
 
 
 def read_zone(data: bytes) -> str | None:
-    r"""The zone that the bytes of a Zone.Identifier name; None where they name none.
+    r"""The zone that the bytes of a Zone.Identifier name, or None.
 
     >>> read_zone(b"[ZoneTransfer]\r\nZoneId=3\r\nHostUrl=https://example.com/a.exe\r\n")
     'internet'

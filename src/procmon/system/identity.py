@@ -1,8 +1,8 @@
 """Which of two records is older, and whether two are of one process: the rules that all look-ups share.
 
-A pid is used again after its process has gone, and a clock can be set back. Start keys tell the order of creations
-whatever the clock says, but only among keys of one make: a gate counts from 1, while the list of running processes (and
-`DebugGate`) starts from the time of creation in ticks of 100 ns.
+Windows reuses a pid after its process has gone, and a clock can be set back. Start keys give the order of creations
+independently of the clock, but only among keys of one kind: some gates count from 1, while the list of running
+processes (and `DebugGate`) uses the time of creation in ticks of 100 ns.
 """
 
 from datetime import datetime
@@ -16,11 +16,11 @@ _EARLIEST_TICK = 1 << 56
 
 
 def can_be_parent(parent: ProcessHelper, child: ProcessHelper) -> bool:
-    """`parent`, whose pid `child` names, came before it and had not exited by then: else the pid was used again.
+    """Whether `parent`, whose pid `child` names, is older and had not exited by then; if not, the pid was reused.
 
-    Of two keys of one make the smaller is older; two that are equal do not contradict the link. With keys of two makes
-    the times of creation decide, except for a child that is held: it is so young that its parent's pid is still the
-    parent's, and a clock that was set back must not hide it.
+    Of two keys of one kind the smaller is older; equal keys do not contradict the link. With keys of two kinds the
+    times of creation decide, except for a held child: it is so young that the pid still belongs to its parent, and a
+    clock that was set back must not hide the parent.
     """
     if parent.pid == child.pid or (parent.exited_at and child.created and parent.exited_at < child.created):
         return False
@@ -32,14 +32,14 @@ def can_be_parent(parent: ProcessHelper, child: ProcessHelper) -> bool:
 
 
 def same_process(one: ProcessHelper, other: ProcessHelper) -> bool:
-    """Two records, of whatever sources, are of one process: by its time of creation, else by its start key."""
+    """Whether two records of any sources are of one process: by the creation time, or by the start key without one."""
     if one.created is None or other.created is None:
         return one == other
     return one.pid == other.pid and one.created == other.created
 
 
 def started_after(record: ProcessHelper, created: datetime | None) -> bool:
-    """A process created then, with the record's pid, is a later one. A driver may note a creation late, never early."""
+    """A process created then, with the record's pid, is a later one. A driver can note a creation late, never early."""
     return created is not None and record.created is not None and created > record.created
 
 

@@ -29,7 +29,7 @@ class ProcessList(list[ProcessHelper]):
     """
 
     def named(self, pattern: str) -> "ProcessList":
-        """Those whose image matches: ``chrome``, ``*.exe``, ``c:/tools/**``; a name may do without ``.exe``.
+        """Return the processes whose image matches: ``chrome``, ``*.exe``, ``c:/tools/**``; ``.exe`` is optional.
 
         >>> import procmon
         >>> running = procmon.ProcessList(procmon.SimulatedGate().running_before("c:/a/chrome.exe", "c:/a/b.exe"))
@@ -47,7 +47,7 @@ class ProcessList(list[ProcessHelper]):
         return html_table(("PID", "PARENT", "STARTED", "IMAGE"), rows)
 
     def table(self, shorten: Callable[[str, int], str] | None = None) -> str:
-        """The table. `shorten` may cut an image name to fit: it is given how many columns the rest has taken."""
+        """Return the table. `shorten(image, columns)` can cut an image name; `columns` are used up before it."""
         lines = [f"{'PID':>6} {'PARENT':>6}  {'STARTED':<16}  IMAGE"]
         for process in self:
             line = f"{process.pid:>6} {process.parent_pid:>6}  {_started(process):<16}  "
@@ -65,10 +65,10 @@ def _without_exe(image: str) -> str:
 
 
 def processes() -> ProcessList:
-    """Every running process that Windows lists, the oldest first; flagged RUNNING_BEFORE.
+    """Return every running process that Windows lists, the oldest first; flagged RUNNING_BEFORE.
 
-    A process that Windows does not let this user open is there with its bare name and the flag NAME_MISSING; the idle
-    process (pid 0) is not one and is left out.
+    A process that Windows does not let this user open has only its bare name and the flag NAME_MISSING. The idle
+    process (pid 0) is no real process and is left out.
 
     >>> import os, procmon
     >>> [process.paused for process in procmon.processes() if process.pid == os.getpid()]  # doctest: +WINDOWS
@@ -82,9 +82,9 @@ def processes() -> ProcessList:
 
 
 def lookup(pid: int) -> ProcessHelper | None:
-    """The running process of that pid; None where there is none. Costs far less than `processes`.
+    """Return the running process of that pid, or None. Costs far less than `processes`.
 
-    Raises: UnsupportedPlatform off Windows; TypeError or ValueError for what is no pid.
+    Raises: UnsupportedPlatform off Windows; TypeError or ValueError for an invalid pid.
     """
     check_pid("pid", pid)
     try:
@@ -92,7 +92,7 @@ def lookup(pid: int) -> ProcessHelper | None:
             if win32_process.has_exited(handle):
                 return None
             return describe(handle, pid, flags=ProcessFlags.RUNNING_BEFORE)
-    except PermissionError:  # it is there, but not ours to open
+    except PermissionError:  # it exists, but this user cannot open it
         return next((_record(listed) for listed in win32_process.running() if pid and listed.pid == pid), None)
     except OSError:
         return None
@@ -104,7 +104,7 @@ def _record(listed: win32_process.Listed) -> ProcessHelper:
             record = describe(handle, listed.pid, flags=ProcessFlags.RUNNING_BEFORE, name=listed.name)
             if listed.created in (0, record.start_key):
                 return record
-    except OSError:  # gone, or not ours to open: what the list says must do
+    except OSError:  # gone, or this user cannot open it: the list must suffice
         pass
     return ProcessHelper(
         pid=listed.pid,

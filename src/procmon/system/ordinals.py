@@ -1,7 +1,7 @@
-"""The names that an imphash takes for what a program imports by number.
+"""The names that an imphash uses for functions that a program imports by number.
 
-An imphash is a hash of names, so these are those of the convention, whatever a Windows of today exports by that number.
-Source: the export tables of ws2_32.dll and oleaut32.dll as pefile's ordlookup, which defined the imphash, has them.
+An imphash is a hash of names, so these are the names of the convention, whatever today's Windows exports by that
+number. Source: the export tables of ws2_32.dll and oleaut32.dll in pefile's ordlookup, which defined the imphash.
 """
 
 from functools import cache
@@ -112,7 +112,7 @@ _TABLES = {"ws2_32.dll": _WS2_32, "wsock32.dll": _WS2_32, "oleaut32.dll": _OLEAU
 
 
 def name_of(library: str, ordinal: int) -> str:
-    """The name of one export of a library, lowercase as both are; ``ord5`` where the convention has none.
+    """The name of one export of a library, both lowercase; ``ord5`` if the convention has no name for it.
 
     >>> name_of("wsock32.dll", 115), name_of("ws2_32.dll", 999), name_of("a.dll", 5)
     ('wsastartup', 'ord999', 'ord5')

@@ -45,7 +45,7 @@ _FIXED = Struct("<IIII")
 
 @dataclass(frozen=True, slots=True)
 class VersionInfo:
-    """The texts of a version resource; each None where it has none."""
+    """The texts of a version resource; None for a text that it lacks."""
 
     original_file_name: str | None = None
     product: str | None = None
@@ -95,7 +95,7 @@ class PortableExecutable:
             raise ValueError(f"it is no portable executable: its optional header is of the unknown kind 0x{magic:x}")
         self._wide = magic == 0x20B
         self.entry = self._unpack(_U32, optional + 16)[0]
-        """Where it begins to run, relative to its base; 0 where it has no code of its own."""
+        """The entry point, relative to the base; 0 if it has no code of its own."""
         self._base = self._unpack(_U64, optional + 24)[0] if self._wide else self._unpack(_U32, optional + 28)[0]
         self._alignment = self._unpack(_U32, optional + 32)[0]
         self._checksum_at = optional + 64
@@ -116,7 +116,7 @@ class PortableExecutable:
     # ------------------------------------------------------------------------------------------------- version
 
     def version(self) -> VersionInfo:
-        """What its version resource says; all None where it has no such resource."""
+        """Read its version resource; all texts are None without such a resource."""
         found = self._resource(_RT_VERSION)
         return VersionInfo() if found is None else _read_version(found)
 
@@ -145,7 +145,7 @@ class PortableExecutable:
     # ------------------------------------------------------------------------------------------------- imports
 
     def imphash(self) -> str | None:
-        """The MD5 of the names that it imports, in their order, as pefile and Sysmon compute it; None without any.
+        """The MD5 of the names of its imports, in their order, as pefile and Sysmon compute it; None without imports.
 
         Source: https://cloud.google.com/blog/topics/threat-intelligence/tracking-malware-import-hashing
         """
@@ -191,7 +191,7 @@ class PortableExecutable:
     # ------------------------------------------------------------------------------------------------- exports
 
     def export(self, name: str) -> int | None:
-        """The address of what it exports by that name, relative to where it is loaded; None where there is none."""
+        """The address of the export of that name, relative to the base; None if there is none."""
         address, size = self._directory(_EXPORT_DIRECTORY)
         if not size:
             return None
@@ -205,11 +205,11 @@ class PortableExecutable:
     # ---------------------------------------------------------------------------------------------------- code
 
     def code_at_entry(self, base: int, pages: int = 2) -> EntryCode | None:
-        """What is in memory when it is loaded at `base` and has not run: so many pages from that of its entry point on,
+        """The code in memory after a load at `base`, before it runs: `pages` pages from the page of the entry point on,
         as far as the file has code there.
 
-        None where that cannot be told: it has no entry point, it is mapped in one piece, or it is for arm64, where
-        Windows may turn the code into that of another architecture as it maps it.
+        None if that cannot be known: the file has no entry point, is mapped in one piece, or is for arm64, where
+        Windows can translate the code to another architecture when it maps the file.
         """
         first = self.entry & -_PAGE_BYTES
         section = next((one for one in self._sections if one.address <= self.entry < one.address + one.size), None)
@@ -225,10 +225,10 @@ class PortableExecutable:
         return EntryCode(first, bytes(code))
 
     def _relocate(self, code: bytearray, address: int, distance: int) -> None:
-        """Add the distance between where it is and where it wanted to be to each address that the code holds."""
+        """Add the distance between the actual and the preferred base to each address in the code."""
         for at, width in self._relocations(address, len(code)) if distance else ():
             within = range(max(0, at), min(at + width, len(code)))
-            if len(within) < width:  # it reaches beyond: what is beyond is read, so that the sum is right
+            if len(within) < width:  # the address crosses the edge: its other bytes are read for the sum
                 whole = self._read(self._offset(address + at), width)
             else:
                 whole = bytes(code[at : at + width])
@@ -238,7 +238,7 @@ class PortableExecutable:
                 code[index] = new[index - at]
 
     def _relocations(self, address: int, size: int) -> Iterator[tuple[int, int]]:
-        """Where an address begins, relative to `address`, and its bytes: those of which a byte lies in the range."""
+        """Offset from `address` and width in bytes of each relocated address with a byte in the range."""
         table, table_bytes = self._directory(_RELOCATION_DIRECTORY)
         data = self._read(self._offset(table), min(table_bytes, _MAX_RELOCATION_BYTES)) if table_bytes else b""
         at = 0
@@ -260,8 +260,8 @@ class PortableExecutable:
     def authenticode_hash(self, algorithm: str = "sha256") -> str:
         """The hash that an Authenticode signature signs, and that AppLocker calls the file's hash.
 
-        It leaves out the checksum and what a signature adds. A file without a signature is hashed as it would be
-        signed: filled up to a multiple of 8 bytes.
+        It leaves out the checksum and everything that a signature adds. A file without a signature is hashed as it
+        would be signed: padded to a multiple of 8 bytes.
         """
         import hashlib
 
@@ -302,7 +302,7 @@ class PortableExecutable:
         return address, size if address else 0
 
     def _offset(self, address: int) -> int:
-        """Where in the file the byte is that the loader puts at `address`."""
+        """The offset in the file of the byte that the loader puts at `address`."""
         for section in self._sections:
             if section.address <= address < section.address + section.size:
                 if address - section.address >= section.bytes_in_file:
@@ -329,7 +329,7 @@ class PortableExecutable:
 class _Block(NamedTuple):
     key: str
     value: bytes
-    """From the value's first byte to the end of the block: what it says of its length is in bytes or in characters."""
+    """From the value's first byte to the end of the block, because the stored length can be in bytes or characters."""
     children: bytes
 
 
@@ -365,7 +365,7 @@ def _read_version(data: bytes) -> VersionInfo:
 
 
 def _blocks(data: bytes) -> Iterator[_Block]:
-    """The blocks that stand one after the other, each on a multiple of 4 bytes."""
+    """The consecutive blocks, each at a multiple of 4 bytes."""
     at = 0
     while at + _BLOCK.size < len(data):
         length, value_length, is_text = _BLOCK.unpack_from(data, at)

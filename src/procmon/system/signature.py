@@ -11,7 +11,7 @@ __all__ = ["Signature", "SignatureKind", "SignatureStatus", "find_signature"]
 
 
 class SignatureStatus(enum.Enum):
-    """What Windows says of a signature, without asking the network.
+    """Windows' judgement of a signature, made without the network.
 
     >>> import procmon
     >>> procmon.SignatureStatus("tampered")
@@ -41,7 +41,7 @@ class SignatureKind(enum.Enum):
     EMBEDDED = "embedded"
     """In the file itself."""
     CATALOG = "catalog"
-    """In a catalogue that lists the file, as most of Windows' own programs have it."""
+    """In a catalogue that lists the file, as for most of Windows' own programs."""
     NONE = "none"
 
 
@@ -54,17 +54,17 @@ class Signature:
     """
 
     status: SignatureStatus
-    """What Windows says of it."""
+    """Windows' judgement of it."""
     kind: SignatureKind
     """Where it is."""
     subject: str | None = None
-    """The signer's simple display name as the certificate has it; only with status VALID is it proved."""
+    """The signer's simple display name in the certificate; proved only with status VALID."""
     code: int = 0
-    """What WinVerifyTrust answered, unsigned: 0 for a good signature, else an error such as 0x800B0100."""
+    """The result of WinVerifyTrust, unsigned: 0 for a good signature, else an error such as 0x800B0100."""
     catalog: str | None = None
     """Path of the catalogue."""
     publisher: str | None = None
-    """Who the signer is, as AppLocker writes it: ``O=..., L=..., S=..., C=...``, of the same certificate."""
+    """The signer as AppLocker writes it, from the same certificate: ``O=..., L=..., S=..., C=...``."""
 
     def __repr__(self) -> str:
         words = [self.status.value]
@@ -80,7 +80,7 @@ class Signature:
 _STATUS = {
     0x00000000: SignatureStatus.VALID,
     0x800B0100: SignatureStatus.UNSIGNED,  # TRUST_E_NOSIGNATURE
-    0x800B0003: SignatureStatus.UNSIGNED,  # TRUST_E_SUBJECT_FORM_UNKNOWN: no kind of file that can have one
+    0x800B0003: SignatureStatus.UNSIGNED,  # TRUST_E_SUBJECT_FORM_UNKNOWN: such a file cannot have one
     0x800B0001: SignatureStatus.UNSIGNED,  # TRUST_E_PROVIDER_UNKNOWN
     0x80096010: SignatureStatus.TAMPERED,  # TRUST_E_BAD_DIGEST
     0x800B0004: SignatureStatus.UNTRUSTED,  # TRUST_E_SUBJECT_NOT_TRUSTED
@@ -102,11 +102,11 @@ def find_signature(path: str, file: BufferedReader) -> Signature:
     if status is not SignatureStatus.UNSIGNED:
         return Signature(status, SignatureKind.EMBEDDED, embedded.subject, embedded.code, publisher=embedded.publisher)
     best = Signature(SignatureStatus.UNSIGNED, SignatureKind.NONE, None, embedded.code)
-    file.seek(0)  # Windows hashes the whole file in any case, Wine what comes after
+    file.seek(0)  # Windows hashes the whole file in any case, Wine only the rest from here
     with closing(trust.verify_by_catalogs(path, handle)) as answers:
         for catalog, answer in answers:
             status = _STATUS.get(answer.code, SignatureStatus.INVALID)
-            if status is not SignatureStatus.UNSIGNED:  # as the catalogue itself may be
+            if status is not SignatureStatus.UNSIGNED:  # the catalogue itself can be unsigned
                 best = Signature(status, SignatureKind.CATALOG, answer.subject, answer.code, catalog, answer.publisher)
             if status is SignatureStatus.VALID:
                 break

@@ -1,13 +1,13 @@
-"""Whether a process that is held would run the code of its file: what its memory says, against its section and file.
+"""Whether a held process would run the code of its file: its memory compared with the kernel's facts and the file.
 
-Who creates a process can change its memory before it runs (process hollowing). What cannot be changed from outside the
-kernel is what the kernel itself keeps: which file the process was made of, where it begins, and what is mapped where.
-So this compares the two. It can look at a process that is held because nothing of it has run: its code is as Windows
-has mapped it, unless another process has written there.
+The creator of a process can change its memory before it runs (process hollowing). It cannot change the facts that the
+kernel itself keeps: the file of the process, the address where it begins, and the mappings. So this compares the two.
+The comparison is possible because nothing of a held process has run: its code is as Windows mapped it, unless another
+process has written to it.
 
-It never asks for the registers of the held thread. Windows answers that by an APC in that very thread, which waits in
-the kernel with APCs disabled (https://learn.microsoft.com/windows-hardware/drivers/ddi/ntddk/nc-ntddk-pload_image_notify_routine),
-so that the question could hang for as long as the process is held.
+It never reads the registers of the held thread. Windows reads them by an APC in that thread, which waits in the kernel
+with APCs disabled (https://learn.microsoft.com/windows-hardware/drivers/ddi/ntddk/nc-ntddk-pload_image_notify_routine).
+So the call could block for as long as the process is held.
 """
 
 from collections.abc import Collection
@@ -33,17 +33,17 @@ _MAX_PAGES = 1 << 16  # 256 MiB of code
 
 
 class ProcessMemory(Protocol):
-    """What the comparison needs of an open process. Each call can raise OSError."""
+    """The part of an open process that the comparison uses. Each call can raise OSError."""
 
     @property
     def names(self) -> Collection[str]:
-        """The native paths, lowercase, that its executable has by the kernel's own account."""
+        """The native paths of its executable, lowercase, as the kernel reports them."""
 
     def image_bases(self) -> list[int]:
-        """Where its image is, by each of its PEBs."""
+        """The base of its image in each of its PEBs."""
 
     def start_address(self) -> int:
-        """Where the kernel begins its first thread; 0 where Windows does not tell."""
+        """Where the kernel begins its first thread; 0 if Windows does not report it."""
 
     def region_at(self, address: int) -> Region: ...
     def mapped_file(self, address: int) -> str: ...
@@ -53,11 +53,11 @@ class ProcessMemory(Protocol):
 
 
 def find_tampering(process: ProcessHelper) -> str:
-    """How the memory of a held process differs from its file, in words; "" where it does not, and where it has gone.
+    """How the memory of a held process differs from its file, in words; "" if it does not, or the process has gone.
 
-    It takes SeDebugPrivilege for this thread meanwhile, if the user has it.
+    It enables SeDebugPrivilege for this thread meanwhile, if the user has it.
 
-    Raises: OSError where Windows does not let this program look.
+    Raises: OSError when Windows does not let this program read the process.
     """
     with debug_privilege():
         try:
@@ -103,7 +103,7 @@ class _Opened:
         return memory.read(self._handle, address, size)
 
     def private_pages(self, pages: list[int]) -> list[int]:
-        if kernel.is_wine():  # which answers for no other process, and reads code into private memory where it must
+        if kernel.is_wine():  # Wine answers for no other process, and sometimes reads code into private memory
             return []
         return memory.private_pages(self._handle, pages)
 
@@ -112,7 +112,7 @@ class _Opened:
 
 
 def describe_difference(held: ProcessMemory) -> str:
-    """The first difference between a process' memory and its executable, in words; "" where none is found.
+    """The first difference between a process' memory and its executable, in words; "" if none is found.
 
     Raises: OSError.
     """
@@ -127,7 +127,7 @@ def describe_difference(held: ProcessMemory) -> str:
 
 
 def _about_image(held: ProcessMemory, bases: list[int]) -> str:
-    """What its PEBs say is its image is one that was mapped, whole, from its executable."""
+    """The image that its PEBs name must be mapped, whole, from its executable."""
     base = bases[0]
     if len(set(bases)) > 1:
         return f"its two PEBs have their images at {' and '.join(map(hex, bases))}"
@@ -143,7 +143,7 @@ def _about_image(held: ProcessMemory, bases: list[int]) -> str:
 
 
 def _about_start(held: ProcessMemory, base: int, start: int) -> str:
-    """The kernel begins its first thread in that image, where the header in memory says, too."""
+    """The kernel must begin its first thread in that image, at the entry point of the header in memory."""
     header = held.read(base, min(held.region_at(base).size, _HEADER_BYTES))
     try:
         entry = PortableExecutable(BytesIO(header)).entry
@@ -152,7 +152,7 @@ def _about_start(held: ProcessMemory, base: int, start: int) -> str:
     if not start:
         return ""
     region = held.region_at(start)
-    # Where nothing is mapped nothing can run: Windows has moved the image, which its address of the start ignores.
+    # Nothing can run where nothing is mapped: Windows has moved the image, and the start address does not reflect that.
     if region.is_free:
         return ""
     if region.allocation_base != base:
@@ -163,7 +163,7 @@ def _about_start(held: ProcessMemory, base: int, start: int) -> str:
 
 
 def _about_file(held: ProcessMemory, base: int, start: int) -> str:
-    """The code at its entry point is that of the file; a file that cannot be read is not compared."""
+    """The code at its entry point must be the code in the file; a file that cannot be read is not compared."""
     try:
         file = held.open_file()
     except OSError:
@@ -172,11 +172,11 @@ def _about_file(held: ProcessMemory, base: int, start: int) -> str:
         try:
             executable = PortableExecutable(file)
         except ValueError as error:
-            return f"its file is not what it was made of any more: {error}"
+            return f"its file is no longer the file that it was made from: {error}"
         if start and executable.entry and not held.region_at(start).is_free and base + executable.entry != start:
             return f"it begins at {start:#x}, and its file says {base + executable.entry:#x}"
         expected = None
-        with suppress(ValueError):  # a file that Windows reads and this package does not
+        with suppress(ValueError):  # a file that Windows accepts and this package does not
             expected = executable.code_at_entry(base)
     if expected is None:
         return ""
@@ -188,7 +188,7 @@ def _about_file(held: ProcessMemory, base: int, start: int) -> str:
 
 
 def _about_pages(held: ProcessMemory, base: int) -> str:
-    """No page of its code was written to, as far as Windows tells: such a page is private, a copy of the file's."""
+    """No page of its code must have been written to: Windows makes such a page private, a copy of the file's page."""
     pages: list[int] = []
     address = base
     while len(pages) < _MAX_PAGES and (region := held.region_at(address)).allocation_base == base:

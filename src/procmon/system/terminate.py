@@ -1,4 +1,4 @@
-"""Ending a process of this machine, after a check that its pid still belongs to it."""
+"""Ends a process of this machine, after a check that its pid still belongs to it."""
 
 from ..errors import AccessDenied, StaleProcess
 from ..records import STATUS_BLOCKED, ProcessHelper
@@ -14,7 +14,7 @@ __all__ = ["terminate"]
 def terminate(process: ProcessHelper) -> None:
     """End any process of this machine, with the exit status of a blocked one.
 
-    The open handle keeps the pid from being used again between the check and the end.
+    The open handle keeps Windows from reusing the pid between the check and the end.
 
     Raises: StaleProcess when it has gone; AccessDenied; OSError; UnsupportedPlatform off Windows.
     """

@@ -1,4 +1,4 @@
-"""Processes, each below its parent: those that run, or those of any records."""
+"""Processes, each below its parent: the running ones, or those of any records."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -18,8 +18,8 @@ class ProcessTree:
     r"""Processes, each below its parent. Prints as a drawing; iterates from the top, each parent before its children.
 
     It takes records and decisions, such as ``monitor.history``. Of several about one process the last counts. A child
-    that is older than the process with its parent's pid is a root: its parent has exited, and Windows has given the pid
-    to another process. `label` gives the text of a process in the drawing.
+    that is older than the process with its parent's pid is a root: its parent has exited, and Windows has reused the
+    pid. `label` returns the text of a process in the drawing.
 
     >>> import procmon
     >>> gate = procmon.SimulatedGate()
@@ -50,8 +50,8 @@ class ProcessTree:
             (self._roots if parent is None else self._children.setdefault(parent.identity, [])).append(record)
 
     def _find_parents(self, records: Iterable[ProcessHelper]) -> dict[tuple[int, int], ProcessHelper]:
-        """By identity of the child. A circle of reused pids needs a parent whose key is not smaller: such a link is
-        taken after all others, and only where it closes none."""
+        """By identity of the child. A circle of reused pids needs a parent whose key is not smaller than the child's:
+        such links are added after all others, and only if they close no circle."""
         parents: dict[tuple[int, int], ProcessHelper] = {}
         doubtful: list[tuple[ProcessHelper, ProcessHelper]] = []
         for child in records:
@@ -73,22 +73,22 @@ class ProcessTree:
 
     @property
     def roots(self) -> list[ProcessHelper]:
-        """The processes whose parent is not (any more) among them."""
+        """The processes whose parent is not in the tree (any more)."""
         return list(self._roots)
 
     def parent(self, process: ProcessHelper | int) -> ProcessHelper | None:
-        """The process that started it; None where that one is gone or not among them.
+        """Return the process that started it; None if the parent has gone or is not in the tree.
 
-        Raises: StaleProcess when `process` itself is not.
+        Raises: StaleProcess when `process` itself is not in the tree.
         """
         return self._parents.get(self._known(process).identity)
 
     def children(self, process: ProcessHelper | int) -> list[ProcessHelper]:
-        """What it has started, and is still there. Raises: StaleProcess when `process` is not among them."""
+        """Return its children in the tree. Raises: StaleProcess when `process` is not in the tree."""
         return list(self._children.get(self._known(process).identity, ()))
 
     def below(self, root: ProcessHelper | int) -> "ProcessTree":
-        """The part of the tree from `root` down. Raises: StaleProcess when it is not among them."""
+        """Return the part of the tree from `root` down. Raises: StaleProcess when `root` is not in the tree."""
         top = self._known(root)
         return ProcessTree((process for process, _ in self._walk([top])), label=self._label)
 
@@ -112,7 +112,7 @@ class ProcessTree:
         return html_table(("PROCESS", "IMAGE"), rows)
 
     def _known(self, process: ProcessHelper | int) -> ProcessHelper:
-        """The record that is meant; of several processes that had a pid, the youngest."""
+        """The record of `process`; of several processes that had a pid, the youngest."""
         check_process_or_pid("process", process)
         pid = process if isinstance(process, int) else process.pid
         same_pid = self._by_pid.get(pid, ())
@@ -125,7 +125,7 @@ class ProcessTree:
         )
 
     def _walk(self, tops: list[ProcessHelper]) -> Iterator[tuple[ProcessHelper, str]]:
-        """Each process with the lines that lead to it. Not recursive: a tree may be deeper than Python's stack."""
+        """Each process with the lines that lead to it. Not recursive: a tree can be deeper than Python's stack."""
         ahead = [(top, "", "") for top in reversed(tops)]  # process, its own stem, that of its children
         while ahead:
             process, stem, under = ahead.pop()
@@ -137,7 +137,7 @@ class ProcessTree:
 
 
 def tree(root: ProcessHelper | int | None = None) -> ProcessTree:
-    """The tree of the running processes: all of it, or what is below `root` and `root` itself. It shows itself drawn.
+    """Return the tree of the running processes: all of it, or `root` and its descendants. Its repr is a drawing.
 
     >>> import os, procmon
     >>> procmon.tree(os.getpid()).roots[0].pid == os.getpid()  # doctest: +WINDOWS
@@ -152,7 +152,7 @@ def tree(root: ProcessHelper | int | None = None) -> ProcessTree:
 
 
 def _record(given: ProcessHelper | Decision) -> ProcessHelper:
-    """The record; of a decision that its gate has not carried out, as it would be after that."""
+    """The record; of a decision that its gate has not carried out, the record after the verdict."""
     if not isinstance(given, Decision):
         return given
     if not given.process.paused or given.verdict is Verdict.DEFER:
@@ -161,7 +161,7 @@ def _record(given: ProcessHelper | Decision) -> ProcessHelper:
 
 
 def _label(process: ProcessHelper) -> str:
-    """``cc.exe 1004 (status 1, 0.25 s)``: the name, the pid, and what became of it as far as the record says."""
+    """``cc.exe 1004 (status 1, 0.25 s)``: the name, the pid, and the outcome as far as the record has it."""
     facts = []
     if process.paused:
         facts.append("paused")

@@ -11,7 +11,7 @@ __all__ = ["narrow_dispatcher"]
 
 
 def narrow_dispatcher(ntdll: int) -> int:
-    """Where a 32-bit process has the function through which the kernel raises exceptions; 0 where that is not known.
+    """The address in a 32-bit process of the function through which the kernel raises exceptions; 0 if unknown.
 
     `ntdll` is the address of its 32-bit ntdll.dll, or 0.
     """
