@@ -1,1 +1,1 @@
-"""The monitor: takes what a gate holds, asks the callbacks, sends the verdicts. See `monitor.Monitor`."""
+"""The monitor: fetches held processes from a gate, asks the callbacks, sends the verdicts. See `monitor.Monitor`."""

@@ -1,4 +1,4 @@
-"""A case: one process that callbacks are asked about, and what came of it."""
+"""A case: one process that callbacks are asked about, and its decision."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,11 +13,11 @@ __all__ = ["Case"]
 
 @dataclass(slots=True, eq=False)
 class Case:
-    """A start, which is held until it is decided, or an exit, of which callbacks are told.
+    """A start, which is held until it is decided, or an exit, which is reported to callbacks.
 
-    `HoldTable` decides it, under its lock: `ruling` is set once, and what follows from it when the verdict was sent.
-    From then on nothing of it changes, and `decision` is made for the first who reads it: most are never read.
-    `Workers` has the rest, which says how far the asking has come.
+    `HoldTable` decides it, under its lock: it sets `ruling` once, and the fields below it when the verdict is sent.
+    From then on these fields do not change. `decision` is made at the first read, because most are never read.
+    `Workers` sets the other fields, which record the progress of asking.
     """
 
     process: ProcessHelper
@@ -26,43 +26,43 @@ class Case:
     """When it was fetched, on the monotonic clock."""
 
     subscriptions: tuple[Subscription, ...] = ()
-    """Whom to ask, in order."""
+    """The callbacks to ask, in order."""
     next: int = 0
     """Index of the callback to ask next."""
     name: str = ""
-    """Of the callback that is being asked."""
+    """Name of the callback that is being asked."""
     due: float | None = None
-    """When the deadline passes, on the monotonic clock; None: it has not begun, or there is none."""
+    """When the deadline passes, on the monotonic clock; None: asking has not begun, or there is no deadline."""
     awaiting: Awaiting | None = None
     given_up: bool = False
-    """Its deadline has passed: what its callback returns does not count."""
+    """The deadline has passed: the result of the callback does not count."""
 
     ruling: Ruling | None = None
     """None: undecided."""
     at: datetime | None = None
-    """When its verdict was sent; None: it was not."""
+    """When the verdict was sent; None: it was not sent."""
     held_for: float = 0.0
     result: VerdictResult | None = None
     written_ahead: bool = False
-    """The sinks that write ahead have had its decision, without `result`."""
+    """The sinks that write ahead have written the decision, without `result`."""
     made: Decision | None = None
     """See `decision`."""
 
     @classmethod
     def of(cls, decision: Decision) -> "Case":
-        """The case of a decision that was made elsewhere, and has been carried out."""
+        """The case of a decision that was made, and carried out, elsewhere."""
         process = decision.process
         return cls(process, process.identity, result=decision.result, made=decision)
 
     @property
     def decision(self) -> Decision:
-        """What was decided, and what came of it; of a case that is over."""
+        """The decision with its result; valid once the case is over."""
         if self.made is None:
             self.made = self.decide(self.result)
         return self.made
 
     def decide(self, result: VerdictResult | None) -> Decision:
-        """Its decision, with this result."""
+        """The decision, with this result."""
         ruling, process = self.ruling, self.process
         assert ruling is not None, "it is decided"
         if result is VerdictResult.DONE and process.paused:
@@ -73,7 +73,7 @@ class Case:
 
     @property
     def blocks(self) -> bool:
-        """It is decided, and the process is to end."""
+        """The case is decided, and the process must end."""
         return self.ruling is not None and self.ruling.blocks
 
     @property

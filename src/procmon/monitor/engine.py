@@ -1,27 +1,29 @@
-"""The engine of a monitor: reads from the gate, has the callbacks asked, and ends it all when it stops.
+"""The engine of a monitor: it reads from the gate, has the callbacks asked, and stops everything at the end.
 
 Threads. The pool of `Workers` waits at the gate and asks the callbacks. One of its threads at a time is the *leader*:
-it waits at the gate, and looks after deadlines. When it has fetched something to ask about, it leaves the gate and asks
-itself: the thread that is awake already does the work. Before that it sees to it that another thread *stands by*, which
-looks every `BATCH_S` whether the place at the gate is free, and then takes it. So a start that is decided at once wakes
-no other thread, and a callback that hangs keeps other processes from the gate for `BATCH_S` and no longer. The thread
-that stands by sleeps for good once nothing was asked for `STAND_BY_LOOKS` looks.
+it waits at the gate, and checks deadlines. When it has fetched a process to ask about, it leaves the gate and asks the
+callbacks itself, because it is awake already. Before that it makes sure that another thread *stands by*: this thread
+checks every `BATCH_S` whether the place at the gate is free, and then takes it. So a start that is decided at once
+wakes no other thread, and a callback that hangs keeps other processes from the gate for `BATCH_S` and no longer. After
+`STAND_BY_LOOKS` checks without a new case, the thread stops standing by and sleeps.
 
 Coroutines run on an event loop, sinks in threads of their own. The *shutdown thread* waits for requests. It has helper
-threads run tasks. A request to stop, from wherever it comes, it sees through itself: what is held is decided in one
-batch, then the gate is closed. It waits `STOP_TIMEOUT_S` for the gate to take that batch, and for the sinks; it calls
-nothing else that could hang but the closing of the gate.
+threads run tasks. It handles a request to stop itself, whoever made it: all held processes are decided in one batch,
+then the gate is closed. It waits `STOP_TIMEOUT_S` for the gate to take that batch, and as long for the sinks. The only
+calls that could hang and that the shutdown thread makes itself are `close` of the gate and log lines.
 
-What can interleave. `_at_gate` is taken by the leader; a thread leads if it gets it without waiting. `_stands_by` is
-taken from when a thread is told to stand by until it stops doing so. It stops before it tries the gate for the last
-time, and the leader leaves the gate before it looks whether a thread stands by: so one of the two sees the other.
+What can interleave. The leader holds `_at_gate`; a thread becomes the leader if it acquires this lock without waiting.
+`_stands_by` is taken when the role `_stand_by` is queued, and released when a thread stops standing by. That thread
+releases `_stands_by` before it tries `_at_gate` for the last time, and the leader releases `_at_gate` before it tries
+`_stands_by`. So either the thread becomes the leader, or the leader queues the role again.
 
-`Engine`, `Workers`, `HoldTable` and `Sinks` each guard their own state with a lock of their own. A thread that has one
-of these takes another only in this order: the hold table's, then a sink's queue's.
+`Engine`, `Workers`, `HoldTable` and each queue of `Sinks` guard their state with a lock of their own. A thread that
+holds one of these locks acquires another only in this order: the lock of the hold table, then that of a sink's queue.
 
-A user's thread only posts a request and waits, see `util.threads`. The threads know the engine, not the `Monitor`: when
-the last reference to that goes, the engine stops. The garbage collector may call `drop` and `do_later` between any two
-instructions, also where a lock is held. So they take no lock, but put a request into a SimpleQueue, which is reentrant.
+A user's thread only posts a request and waits, see `util.threads`. The threads refer to the engine, not to the
+`Monitor`: when the last reference to the `Monitor` is dropped, the engine stops. The garbage collector may call `drop`
+and `do_later` between any two instructions, even where a thread holds a lock. So they acquire no lock: they put a
+request into a SimpleQueue, which is reentrant.
 """
 
 import atexit
@@ -52,11 +54,11 @@ STOP_TIMEOUT_S = 2.0
 """How long a stop waits for the gate to take the last verdicts, and for the sinks to write the last decisions."""
 
 EXIT_TIMEOUT_S = 6.0
-"""How long the end of the program waits for its monitors: more than a stop takes unless closing the gate hangs."""
+"""How long the end of the program waits for its monitors: longer than a stop takes, unless closing the gate hangs."""
 
 
 STAND_BY_LOOKS = 10
-"""How often a thread that stands by looks in vain before it sleeps. On Windows a look comes every 16 ms at most."""
+"""Checks without a new case after which a thread stops standing by. On Windows a check takes up to 16 ms."""
 
 
 class State(Enum):
@@ -69,7 +71,7 @@ class State(Enum):
 
 
 class Engine:
-    """What a `Monitor` is a handle of."""
+    """The state and the threads of a monitor; `Monitor` is its handle."""
 
     def __init__(self, gate: Gate, options: Options) -> None:
         self.gate = gate
@@ -85,18 +87,19 @@ class Engine:
         self.exit_subscriptions: tuple[Subscription, ...] = ()
         self.at_stop: list[Callable[[], None]] = []
         self.at_exit = False
-        """The end of the program stops it."""
+        """The end of the program has begun to stop this engine."""
         self._lock = threading.RLock()
         self._at_gate = threading.Lock()
         self._stands_by = threading.Lock()
-        self._begun = -1  # `Workers.begun` at the leader's last look
-        self._pause = BATCH_S  # until its next look at what is being asked
+        self._begun = -1  # `Workers.begun` at the leader's last check
+        self._pause = BATCH_S  # until the leader's next check, while cases are queued
         self._shutdown_thread: threading.Thread | None = None
-        self._logging: Call[None] | None = None  # of a failure; a handler of the log may hang
+        self._logging: Call[None] | None = None  # logs a failure; a handler of the log may hang
         self._requests: SimpleQueue[Callable[[], object] | bool] = SimpleQueue()  # a task; to stop: True if dropped
         self.drop = partial(self._requests.put, True)
-        """Stop soon: the `Monitor` is gone. A finalizer keeps what it calls, so this references the queue alone: the
-        engine references the callbacks, and these often the `Monitor`, which would then never be collected."""
+        """Stop soon: the `Monitor` is gone. A finalizer keeps a reference to its function, so this function refers to
+        the queue alone. The engine refers to the callbacks, which often refer to the `Monitor`: a finalizer that
+        referred to the engine would keep the `Monitor` alive for ever."""
         self._pid = os.getpid()
 
     @property
@@ -126,7 +129,7 @@ class Engine:
             yield
         except Exception:
             raise
-        except BaseException:  # Ctrl+C, a cancellation: the caller does not know that it runs
+        except BaseException:  # Ctrl+C, a cancellation: the caller does not know that the monitor runs
             self.begin_stop()
             raise
 
@@ -137,7 +140,7 @@ class Engine:
                     raise ProcmonError("the monitor runs already: `start`, or `with`, once is enough")
                 raise ProcmonError(f"the monitor is {self.state.value}, and starts once; make a new gate and Monitor")
             if any(other.gate is self.gate and not other.is_forked for other in list(_running)):
-                raise ProcmonError("another monitor has this gate, and each process goes to one of them: make two")
+                raise ProcmonError("another monitor has this gate, and each process goes to only one: make two gates")
             if self.gate.closed:
                 raise GateClosed("the gate was closed before the monitor started; make a new gate")
             self.state = State.RUNNING
@@ -147,7 +150,7 @@ class Engine:
             hear_answers(self.gate, self.holds.hear_answers)
             atexit.unregister(_stop_all_first)
             atexit.register(_stop_all_first)
-            if self._fetch():  # here, so that `pending` has at once what the gate held before
+            if self._fetch():  # here, so that `pending` has the held processes at once
                 self.workers.play(self.workers.ask)
             self.workers.start()
             self.workers.play(self._lead)
@@ -158,16 +161,16 @@ class Engine:
             raise
 
     def begin_stop(self) -> None:
-        """Have the shutdown thread stop it, soon."""
+        """Have the shutdown thread stop the monitor soon; returns at once."""
         if self.state is State.READY:
             run_in_thread(self._start_shutdown_thread)
         self._requests.put(False)
 
     def stop(self) -> None:
-        """Decide all that is held, close the gate, end the threads; from any thread, any number of times.
+        """Decide all held processes, close the gate, end the threads. Thread-safe and idempotent.
 
-        For a user's thread it returns when that is done. A thread of procmon's own does not wait for it: it may have a
-        lock, or the stop may wait for it.
+        A user's thread waits until the monitor has stopped. A thread of procmon's own does not wait: it may hold a
+        lock, or the stop may wait for that thread.
         """
         if not self.is_forked:
             self.begin_stop()
@@ -175,23 +178,23 @@ class Engine:
                 self.stopped.wait()
 
     async def stop_async(self) -> None:
-        """The same for a coroutine."""
+        """`stop` for coroutines."""
         if not self.is_forked:
             self.begin_stop()
             await run_in_thread_async(self.stopped.wait)
 
     @property
     def is_forked(self) -> bool:
-        """It belongs to the process that this one was forked from; its threads were not forked."""
+        """The engine belongs to the process that this one was forked from; its threads were not forked."""
         return os.getpid() != self._pid
 
     def check_caller(self, instead: str) -> None:
-        """Raises: ProcmonError where one would wait on the very loop that the callbacks need."""
+        """Raises: ProcmonError where the caller would block the event loop that the callbacks need."""
         if self.workers.loops.is_here():
             raise ProcmonError(f"this would stop the event loop on which the monitor's callbacks run; {instead}")
 
     def check_runs(self) -> None:
-        """Raises: ProcmonError where one would wait for ever."""
+        """Raises: ProcmonError where the caller would wait for ever."""
         if self.state is State.READY:
             raise ProcmonError("the monitor does not run, so nothing will ever come: start() it, or use a `with`")
         if self.is_forked:
@@ -217,13 +220,13 @@ class Engine:
         try:
             released = not has_run or submit(self._release).done.wait(STOP_TIMEOUT_S)
             if not released:
-                log(ERROR, "%s: the gate hangs; it is closed now, and lets go what it holds", self.gate.name)
+                log(ERROR, "%s: the gate hangs; it is closed now, which releases its processes", self.gate.name)
             try:
                 self.gate.close()
             except BaseException as error:
                 self._note_failure(error, "closing the gate")
-            if released:  # else a call of the gate hangs
-                self.holds.wait_until_sent(STOP_TIMEOUT_S)  # what the leader fetched meanwhile
+            if released:  # otherwise a call of the gate hangs
+                self.holds.wait_until_sent(STOP_TIMEOUT_S)  # for processes that the leader fetched meanwhile
             self.holds.abandon(self.last_ruling)
             self.state = State.STOPPED
             self.workers.close()
@@ -242,7 +245,7 @@ class Engine:
                 call()
 
     def _release(self) -> None:
-        """Decide all that is held, also what is still to be fetched, and wait for verdicts that are just being sent."""
+        """Decide all held processes, including those not fetched yet, and wait until no verdict is being sent."""
         self.holds.release(self.last_ruling)
         try:
             self.holds.fetch()
@@ -258,18 +261,18 @@ class Engine:
 
     @property
     def unanswered(self) -> Verdict:
-        """The verdict of what gets no other: the default, or ALLOW where the default is to go on holding."""
+        """The verdict of a process that gets no other: the default, or ALLOW where the default is DEFER."""
         return Verdict.ALLOW if self.options.default is Verdict.DEFER else self.options.default
 
     @property
     def last_ruling(self) -> Ruling:
-        """What is decided about all that a stop finds undecided."""
+        """The ruling for all cases that a stop finds undecided."""
         return Ruling(self.unanswered, DecidedBy.STOP)
 
     def _note_failure(self, error: BaseException, doing: str) -> None:
         if self.error is None:
             self.error = error if isinstance(error, Exception) else ProcmonError(f"{doing} raised {error!r}")
-        text = "%s: %s failed, so the monitor stops and lets go"
+        text = "%s: %s failed, so the monitor stops and releases its processes"
         self._logging = submit(log, ERROR, text, self.gate.name, doing, error=error)
         self.begin_stop()
 
@@ -298,7 +301,7 @@ class Engine:
     # ------------------------------------------------------------------------------------------------- the leader
 
     def _lead(self) -> bool:
-        """Wait at the gate and ask about what comes, by turns, unless another thread has come there meanwhile."""
+        """Wait at the gate and ask the callbacks by turns, until another thread leads; False when given up."""
         while self._at_gate.acquire(blocking=False):
             if not self._wait_at_gate():
                 return True  # the monitor ends: there is no leader any more
@@ -310,11 +313,11 @@ class Engine:
         return True
 
     def _stand_by(self) -> bool:
-        """Lead as soon as the leader is away for longer than a look; sleep when nothing was asked for some looks."""
+        """Lead once a check finds the leader away; sleep after `STAND_BY_LOOKS` checks without a new case."""
         begun, quiet = -1, 0
         while quiet < STAND_BY_LOOKS:
             if self.workers.has_role_within(BATCH_S):
-                self.workers.play(self._stand_by)  # this thread or another one, after that role
+                self.workers.play(self._stand_by)  # the other role first; then any thread stands by
                 return True
             if not self._at_gate.locked():
                 break
@@ -324,29 +327,29 @@ class Engine:
         return self._lead()
 
     def _wait_at_gate(self) -> bool:
-        """Wait until there is something that the calling thread may ask about; False when the monitor ends."""
+        """Wait until there is a case that the calling thread may ask about; False when the monitor ends."""
         try:
             while self.state is State.RUNNING:
                 seconds = self._look_after()
                 if self.gate.ended:
-                    # Ended still: what it held may have exited.
+                    # `ended` is read again: a held process may have exited meanwhile, and is not fetched yet.
                     if (self.gate.closed or self.holds.wait_until(self._is_done, seconds)) and self.gate.ended:
                         self.begin_stop()
                         break
                 elif self.gate.wait(seconds) and self._fetch():
                     return True
-        except GateClosed:  # under the monitor: that ends it, too
+        except GateClosed:  # not by the monitor, which ends then
             self.begin_stop()
         except BaseException as error:
             self._note_failure(error, "reading from the gate")
         return False
 
     def _look_after(self) -> float:
-        """Do what no other thread does in time, none of which waits; returns the seconds until the next look."""
+        """Check deadlines, verdicts that wait, and sinks, without blocking; return the seconds until the next check."""
         seconds = self.workers.give_up_the_late()
         queued, begun = self.workers.queued, self.workers.begun
-        # Verdicts may wait for others while callbacks return one after the other: then the next look comes soon. This
-        # is reset before `is_late` is asked, see `HoldTable.flush_unless_more`.
+        # Verdicts may wait for others while callbacks return one after the other: then the next check is soon.
+        # `batching` is reset before `is_late` is read, see `HoldTable.flush_unless_more`.
         self.holds.batching = moves = queued > 0 and begun != self._begun
         self._begun = begun
         if self.holds.is_late:
@@ -358,7 +361,7 @@ class Engine:
         return min(self._pause, seconds)
 
     def _flush(self) -> None:
-        """Send what is decided; by another thread where a sink is called first, which may hang."""
+        """Send the verdicts that wait. Where a sink writes ahead, which may hang, a helper thread does."""
         if self.sinks.writes_ahead:
             submit(self.holds.flush)
         else:
@@ -368,7 +371,7 @@ class Engine:
         return self.workers.is_idle and not self.holds.held
 
     def _fetch(self) -> bool:
-        """Queue what is to be asked about, of what is new at the gate; whether the calling thread may ask."""
+        """Fetch, and queue the cases to ask about; return whether the calling thread may ask."""
         cases: list[Case] = []
         for case in self.holds.fetch():
             if case.process.exited:
@@ -378,14 +381,14 @@ class Engine:
             elif not (self.callback_threads and self._answer_own(case)):
                 case.subscriptions = self.subscriptions
                 cases.append(case)
-        if self.state is not State.RUNNING:  # a stop may have looked for the last time before this came
+        if self.state is not State.RUNNING:  # the last fetch of the stop may have been before this one
             self.holds.release(self.last_ruling)
         may_ask = self.workers.add(cases)
-        self.holds.batching = len(cases) > 1  # a look follows, of the leader's or the thread's that stands by
+        self.holds.batching = len(cases) > 1  # the leader, or the thread that stands by, checks soon
         return may_ask
 
     def _answer_own(self, case: Case) -> bool:
-        """Decide what a callback has started and might wait for; False when it is to be asked about like any other."""
+        """Decide a process that a callback started and may wait for; False when callbacks are asked as usual."""
         if not self.callback_threads.started(case.process):
             return False
         own = self.options.own
@@ -404,16 +407,16 @@ def _stop_all() -> None:
     engines = [engine for engine in list(_running) if not (engine.is_forked or engine.at_exit)]
     end = time.monotonic() + EXIT_TIMEOUT_S
     for engine in engines:
-        engine.at_exit = True  # it is waited for once, and Ctrl+C ends that
+        engine.at_exit = True  # so a later exit function does not wait again after Ctrl+C
         engine.begin_stop()
     for engine in engines:
         if not engine.stopped.wait(max(0.0, end - time.monotonic())):
-            log(ERROR, "%s: the gate hangs; what it holds is let go by the end of the program", engine.gate.name)
+            log(ERROR, "%s: the gate hangs; the end of the program releases its processes", engine.gate.name)
 
 
 def _stop_all_first() -> None:
-    """Registered anew by each start, so that it is called before what the gate has registered."""
+    """Each start registers this function again, so that it runs before the exit functions of the gate."""
     _stop_all()
 
 
-last_steps.append(_stop_all)  # for monitors that an exit function starts: by then a new one would not be called
+last_steps.append(_stop_all)  # for monitors that an exit function starts: Python calls no exit function registered then

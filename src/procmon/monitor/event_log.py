@@ -1,4 +1,4 @@
-"""A sink that writes decisions to Windows' event log, from where Event Forwarding and every SIEM collect them."""
+"""A sink that writes decisions to Windows' event log, from which Event Forwarding and SIEMs collect them."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -109,7 +109,7 @@ def _classify(decision: Decision) -> tuple[int, int]:
 
 
 def _message(decision: Decision) -> str:
-    """One line for people, then the fields; no name of a process can begin a line of its own."""
+    """One line for people, then the fields; no name of a process can begin a new line."""
     process = decision.process
     result = decision.result.value if decision.result is not None else "not known"
     fields = {

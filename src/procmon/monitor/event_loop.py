@@ -1,15 +1,15 @@
 """The event loop on which callbacks that are coroutines run.
 
-The way of a coroutine. A worker calls the callback, which returns an awaitable. The worker puts it on the loop
-(`LoopThread.run`) and goes on with other jobs. When the awaitable is done, the loop's thread calls `on_done`, which
-queues the job again; the next free worker reads `result` or `error` and decides (`Workers._resume`, `Workers._run`).
+How a coroutine runs. A worker calls the callback, which returns an awaitable. The worker puts the awaitable on the loop
+(`LoopThread.run`) and goes on with other cases. When the awaitable is done, the loop's thread calls `on_done`, which
+queues the case again; the next free worker reads `result` or `error` and decides (`Workers._resume`, `Workers._run`).
 
-What is guaranteed. While the loop runs, `on_done` is called once for each awaitable that has started, also if it was
-cancelled. After a `cancel` that came before the start it is not called. `result` and `error` are written before
-`on_done` queues the job, so the worker that takes it from the queue needs no lock for them. Each awaitable is either
-awaited or closed.
+What is guaranteed. While the loop runs, `on_done` is called once for each awaitable that has started, even if it was
+cancelled. For an awaitable that was cancelled before its start, `on_done` is not called. `result` and `error` are
+written before `on_done` queues the case, so the worker that takes the case from the queue needs no lock for them. Each
+awaitable is either awaited or closed.
 
-asyncio is imported when the first coroutine comes: most programs have none, and the import costs more than procmon's.
+asyncio is imported for the first coroutine: most programs have none, and importing asyncio takes longer than procmon.
 """
 
 import inspect
@@ -28,12 +28,13 @@ __all__ = ["Awaiting", "LoopThread"]
 
 
 class Awaiting:
-    """An awaitable that runs on a loop, or is on its way there.
+    """An awaitable that runs on a loop, or waits to start there.
 
-    What can interleave. `cancel` may come from any thread, before the loop's thread has started the awaitable or after
-    that. The awaitable lies in the list `_box` until one of the two pops it. Popping is atomic, so exactly one of them
-    gets it: either the loop awaits it, and `cancel` cancels the task on the loop's thread, or `cancel` closes it, and
-    the loop finds the box empty. If the loop ends before it has started the awaitable, `cancel` closes it as well.
+    What can interleave. Any thread may call `cancel`, before or after the loop's thread starts the awaitable. The
+    awaitable is in the list `_box` until `_start` or `cancel` pops it. `list.pop` is atomic, so exactly one of the two
+    gets the awaitable. Either the loop awaits it, and `cancel` cancels the task on the loop's thread; or `cancel`
+    closes it, and the loop finds the box empty. If the loop ends before it starts the awaitable, `cancel` closes it as
+    well.
     """
 
     def __init__(self, awaitable: Awaitable[object], on_done: Callable[[], object]) -> None:
@@ -45,7 +46,7 @@ class Awaiting:
         self._task: asyncio.Task[object] | None = None
 
     def start(self, loop: "asyncio.AbstractEventLoop", callback_threads: CallbackThreads) -> None:
-        """Start it soon on `loop`, whose thread calls `on_done` at the end. Raises: RuntimeError: it was closed."""
+        """Start it soon on `loop`, whose thread calls `on_done` at the end. Raises: RuntimeError: it is closed."""
         self._loop = loop
         loop.call_soon_threadsafe(self._start, loop, callback_threads)
 
@@ -58,7 +59,7 @@ class Awaiting:
     def _end(self, task: "asyncio.Task[object]", awaitable: Awaitable[object]) -> None:
         import asyncio
 
-        close(awaitable)  # a task that is cancelled early has never begun with it
+        close(awaitable)  # a task that is cancelled early has not started it
         if task.cancelled():
             self.error = asyncio.CancelledError("the callback was cancelled")
         elif (error := task.exception()) is not None:
@@ -82,11 +83,11 @@ class Awaiting:
 
 
 class LoopThread:
-    """The user's loop, once `use` has named it; else one of our own, in a thread that starts when it is needed.
+    """The user's loop, once `use` has set it; otherwise a loop of our own, in a thread that starts when needed.
 
-    `_lock` makes `close` and `run` exclude each other: a coroutine is put on the loop before `close` stops it, and then
-    the `asyncio.Runner` cancels it, or `run` finds `_closed` set and raises. `_run` takes no lock: `run` holds it while
-    it waits for the thread to begin.
+    `_lock` makes `close` and `run` exclude each other. Either `run` puts a coroutine on the loop before `close` stops
+    the loop, and then the `asyncio.Runner` cancels the coroutine; or `run` finds `_closed` set and raises. `_run` does
+    not acquire the lock, because `run` holds it while it waits for the thread to start.
     """
 
     def __init__(self) -> None:
@@ -107,9 +108,10 @@ class LoopThread:
         return self._loop.is_running()
 
     def run(self, awaiting: Awaiting, callback_threads: CallbackThreads) -> None:
-        """Await it on the loop; the guard against waiting for oneself has the loop's thread meanwhile.
+        """Await it on the loop; meanwhile `callback_threads` contains the loop's thread.
 
-        Raises: RuntimeError when the loop has been closed; what prevents making one. Then the awaitable is closed.
+        Raises: RuntimeError when the loop has been closed; the error that prevented a loop of our own. In both cases
+        the awaitable is closed.
         """
         try:
             with self._lock:
@@ -121,17 +123,17 @@ class LoopThread:
             raise
 
     def close(self) -> None:
-        """Cancel what runs on a loop of our own, and end it; a loop of the user's stays as it is."""
+        """End a loop of our own, which cancels its coroutines; the user's loop is not changed."""
         with self._lock:
             loop, self._closed = self._loop, True
         if self._ours and loop is not None:
-            with suppress(RuntimeError):  # it has ended by itself
+            with suppress(RuntimeError):  # the loop was closed
                 loop.call_soon_threadsafe(loop.stop)
 
     def _make(self) -> "asyncio.AbstractEventLoop":
         import asyncio
 
-        runner = asyncio.Runner(loop_factory=asyncio.new_event_loop).__enter__()  # here, where its errors belong
+        runner = asyncio.Runner(loop_factory=asyncio.new_event_loop).__enter__()  # its errors are the caller's
         try:
             OwnThread(lambda: self._run(runner), "loop").start()
         except RuntimeError:
@@ -141,9 +143,9 @@ class LoopThread:
         return self._loop
 
     def _run(self, runner: "asyncio.Runner") -> None:
-        with runner:  # which cancels what is left when the loop stops
+        with runner:  # when the loop stops, the runner cancels the other tasks
             while not self._closed:
-                with suppress(SystemExit, KeyboardInterrupt):  # a callback's; it has them as its error, too
+                with suppress(SystemExit, KeyboardInterrupt):  # raised by a callback, whose `error` they are, too
                     runner.get_loop().run_forever()
 
 

@@ -1,12 +1,13 @@
-"""What a monitor holds and has decided: each process decided once; each decision counted, kept and written.
+"""The held processes and the decisions of a monitor: each process decided once; each decision counted, kept, written.
 
-A `Case` is *decided* when it gets its ruling, under the lock and only once. Its verdict is then sent with those of
-other cases in one call of the gate. A case leaves `held` in the same step in which its decision is counted, kept and
-queued for the sinks, and whoever takes it out does that: the thread that sent its verdict, or, where the gate has not
-returned from it, the stop that gives up waiting. So history, statistics and sinks agree at every moment.
+A `Case` is *decided* when its ruling is set, under the lock and only once. Its verdict is then sent with those of other
+cases in one call of the gate. The thread that removes a case from `held` counts its decision, keeps it and queues it
+for the sinks, in the same step under the lock. That is the thread that sent its verdict or learned of a verdict from
+elsewhere, or, where the gate has not returned, the stop that gives up waiting. So history, statistics and sinks agree
+at every moment.
 
-The lock is never held while the gate, a sink or the log is called. It is reentrant because the garbage collector may
-run a user's finalizer, which calls a monitor, in a thread that has it.
+No thread holds the lock while it calls the gate, a sink or the log. The lock is reentrant because the garbage collector
+may run a user's finalizer, which calls a monitor, in a thread that holds it.
 """
 
 import threading
@@ -33,11 +34,11 @@ BATCH_S = 0.002
 """Longest time that a verdict waits for others, to be sent in one call with them."""
 
 DECIDERS = 25_000
-"""Processes of which it is kept, until they exit, who decided: the latest ones, so many at least."""
+"""The deciders of the latest processes are kept until these exit, for at least this number of processes."""
 
 
 class HoldTable:
-    """The cases that are held, the history and the counts of one monitor."""
+    """The held cases, the history and the counts of one monitor."""
 
     def __init__(
         self, gate: Gate, history: int, sinks: Sinks, on_failure: Callable[[BaseException, str], None]
@@ -56,16 +57,16 @@ class HoldTable:
         self._waiting = 0  # threads in `wait_until`
         self._batch: list[Case] = []  # decided, not yet sent
         self._batch_since = 0.0
-        self._sending = 0  # batches for which the gate has been called and has not returned
+        self._sending = 0  # calls of `_send` that have not returned from the gate
         self._fetching = threading.RLock()  # taken before `lock`, and held while the gate fetches
-        self._deciders = Recent[tuple[int, int], DecidedBy](DECIDERS)  # of what was answered and has not exited
+        self._deciders = Recent[tuple[int, int], DecidedBy](DECIDERS)  # of answered processes that have not exited
         self._by_hand: set[tuple[int, int]] = set()  # for which `_answer_unfetched` calls the gate
-        self._is_over = False  # all has been noted, and nothing more is
+        self._is_over = False  # all cases have been noted, and no more will be
 
     # ---------------------------------------------------------------------------------------------- from the gate
 
     def fetch(self) -> list[Case]:
-        """Take in what is new at the gate: what is held and to be decided, and exits, in order."""
+        """Fetch from the gate; return the cases to decide, and the exits, in order."""
         with self._fetching:
             records = self._gate.fetch()
             now = time.monotonic()
@@ -76,7 +77,7 @@ class HoldTable:
             if record.flags and ProcessFlags.TERMINATE_FAILED in record.flags and not record.exited:
                 text = "process %d (%s) was blocked and cannot be terminated yet: it stays held, tried every second"
                 log(ERROR, text, record.pid, record.image_name)
-        self._sinks.start()  # for what the gate itself has decided
+        self._sinks.start()  # for the decisions of the gate itself
         return cases
 
     def _take_in(self, record: ProcessHelper, now: float) -> Case | None:
@@ -94,7 +95,7 @@ class HoldTable:
         undying = bool(record.flags) and ProcessFlags.TERMINATE_FAILED in record.flags
         self.counts["terminate_failed"] += undying
         if record.paused:
-            # One that the gate shows again has been decided in between, if it is not in the table any more.
+            # A process that the gate returns again was decided in between if the table no longer has it.
             if case is None and not record.seen and identity not in self._deciders:
                 self.counts["held"] += 1
                 self.held[identity] = case = Case(record, identity, now)
@@ -104,19 +105,19 @@ class HoldTable:
         return None
 
     def _is_known(self, record: ProcessHelper, case: Case | None) -> bool:
-        """The verdict was given to the gate from here, or in the session of another controller."""
+        """The verdict came from this table, or from another controller in its session."""
         return record.decided_by is DecidedBy.CONTROLLER and (
             record.identity in self._deciders or case is not None or ProcessFlags.RUNNING_BEFORE in record.flags
         )
 
     def _with_decider(self, record: ProcessHelper, case: Case | None) -> ProcessHelper:
-        """The record of an exit, with who decided, where the gate knows only that it was told."""
+        """The record of an exit. Where the gate knows only that its controller decided, the decider is added."""
         if record.decided_by is not DecidedBy.CONTROLLER:
             return record
         by = self._deciders.get(record.identity, DecidedBy.CONTROLLER)
-        if case is not None and case.ruling is not None:  # its verdict is just being sent
+        if case is not None and case.ruling is not None:  # its verdict is being sent
             by = case.ruling.by
-        if by is DecidedBy.CONTROLLER:  # it may be about to be heard, and is known by its decider
+        if by is DecidedBy.CONTROLLER:  # keep the decider: `hear_answers` may still come, and looks for it
             return record
         self._deciders.discard(record.identity)
         return replace(record, decided_by=by)
@@ -137,11 +138,12 @@ class HoldTable:
     def hear_answers(
         self, processes: Sequence[ProcessHelper], verdict: Verdict, results: Sequence[VerdictResult]
     ) -> None:
-        """Note what the gate was told beside this table; the gate calls it after each verdict, from any thread.
+        """Note the verdicts that the gate got beside this table. The gate calls it after each verdict, from any thread.
 
-        What was told from here has a case that is decided, or is in `_by_hand`. The record of another one may be in
-        the table, on its way there, or still at the gate, which gives it with its verdict, or with its exit as well.
-        Whoever comes first notes the decision, and the others find its decider.
+        A process that this table answered has a decided case, or is in `_by_hand`. The record of another
+        process may be in the table, on its way there, or still at the gate; `fetch` then returns it with its verdict,
+        perhaps with its exit as well. The first thread to see the verdict notes the decision, the others find its
+        decider.
         """
         beside = [
             process
@@ -173,7 +175,7 @@ class HoldTable:
         self._note([case], {case: VerdictResult.DONE})
 
     def _drop(self, case: Case, ruling: Ruling) -> None:
-        """Take out an undecided case that needs no verdict any more; a thread that asks about it finds it decided."""
+        """Remove an undecided case that needs no verdict any more; a thread that asks about it finds it decided."""
         case.ruling = ruling
         del self.held[case.identity]
         self.note_change()
@@ -181,7 +183,7 @@ class HoldTable:
     # ------------------------------------------------------------------------------------------------ to the gate
 
     def decide(self, case: Case, ruling: Ruling) -> None:
-        """Decide a case unless it is decided; its verdict is sent by the next `flush`. DEFER goes on holding."""
+        """Decide a case unless it is decided; the next `flush` sends its verdict. With DEFER it stays held."""
         with self.lock:
             if case.ruling is not None:
                 return
@@ -204,21 +206,21 @@ class HoldTable:
         self._send(batch)
 
     def flush_unless_more(self, more: bool) -> None:
-        """Send the verdicts that wait, unless `more` are coming and the first has not waited for long.
+        """Send the verdicts that wait, unless `more` follow and the first has not waited for `BATCH_S`.
 
-        What is left here is not forgotten: `batching` is true, so the leader looks after it. The leader resets
-        `batching` before it looks for the last time; so either it sees this batch, or this thread sees the reset.
+        Verdicts that wait on are not forgotten: `batching` is true, so the leader checks for them. The leader resets
+        `batching` before its last check. So either the leader sees this batch, or this thread sees the reset.
         """
         if not more or self.is_late:
             self.flush()
 
     @property
     def is_late(self) -> bool:
-        """A verdict has waited for others as long as it may, or nothing looks after it any more."""
+        """A verdict has waited for others for `BATCH_S`, or no thread checks for it any more."""
         return bool(self._batch) and (not self.batching or time.monotonic() - self._batch_since > BATCH_S)
 
     def answer(self, case: Case, ruling: Ruling) -> Decision | None:
-        """Decide a case and send its verdict at once; None when it was decided before."""
+        """Decide a case and send its verdict at once; None when it is already decided."""
         with self.lock:
             if case.ruling is not None:
                 return None
@@ -228,7 +230,7 @@ class HoldTable:
         return case.decide(self._send([case]).get(case))
 
     def release(self, ruling: Ruling) -> None:
-        """Decide all cases that are undecided, and send all verdicts that wait, because the monitor stops."""
+        """Decide all undecided cases, and send all verdicts that wait, because the monitor stops."""
         with self.lock:
             for case in self.held.values():
                 if case.ruling is None:
@@ -244,7 +246,7 @@ class HoldTable:
             case.held_for = now - case.since
 
     def _send(self, batch: list[Case]) -> dict[Case, VerdictResult]:
-        """Send verdicts, all of one kind in one call of the gate; then note the decisions. Returns the results."""
+        """Send verdicts, with one call of the gate for each kind; then note the decisions. Return the results."""
         if self._sinks.writes_ahead:
             self._sinks.write_ahead([case.decide(None) for case in batch if case.is_for_sinks])
             for case in batch:
@@ -261,7 +263,7 @@ class HoldTable:
                     failure = error
         with self.lock:
             self._sending -= 1
-            # Not those that a stop which gave up waiting has noted.
+            # A stop that gave up waiting has removed and noted the others.
             self._note([case for case in batch if self.held.pop(case.identity, None) is not None], results)
         self.note_change()
         self._sinks.start()
@@ -270,7 +272,7 @@ class HoldTable:
         return results
 
     def _note(self, cases: list[Case], results: Mapping[Case, VerdictResult]) -> None:
-        """Count and keep decided cases, which have just been taken out of `held`."""
+        """Count and keep decided cases that are no longer in `held`."""
         for case in cases:
             case.subscriptions = ()  # the history keeps no callback alive
             case.result = results.get(case)
@@ -291,8 +293,8 @@ class HoldTable:
     def recorded(self) -> list[Case]:
         """The history, oldest first; Ctrl+C does not wait for the lock.
 
-        With the GIL a copy is one step. A free-threaded Python may find that another thread adds to the history
-        meanwhile, and raises. A copy under the lock cannot fail so, and a helper thread makes it.
+        With the GIL the copy is atomic. A free-threaded Python raises if another thread adds to the history during the
+        copy. Then a helper thread makes the copy under the lock, where this cannot happen.
         """
         try:
             return list(self.history)
@@ -303,12 +305,12 @@ class HoldTable:
         with self.lock:
             return list(self.history)
 
-    # -------------------------------------------------------------------------------------------------- by hand
+    # ------------------------------------------------------------------------------------------------- by the user
 
     def answer_by_hand(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:
         """Send the user's verdict.
 
-        Raises: StaleProcess, NotHeld, AlreadyAnswered, ProcessTampered, GateClosed, or whatever the gate raises.
+        Raises: StaleProcess, NotHeld, AlreadyAnswered, ProcessTampered, GateClosed, and what the gate raises.
         """
         decision = self._answer_by_hand(process, verdict)
         known = decision.process
@@ -341,11 +343,11 @@ class HoldTable:
                     return late if self.describe_verdict(known) else self._answer_unfetched(known, ruling)
         answered = self.answer(case, ruling)
         if answered is not None and answered.result is None:
-            raise GateClosed(f"the gate failed or was closed before it could answer {known!r}, and lets go by itself")
+            raise GateClosed(f"the gate failed or was closed before it could answer {known!r}, and releases it itself")
         return answered or late
 
     def _answer_unfetched(self, process: ProcessHelper, ruling: Ruling) -> Decision:
-        """Answer a process whose record the gate has not given yet; it will come with its verdict."""
+        """Answer a process whose record is not fetched yet; `fetch` will return the record with its verdict."""
         self._sinks.write_ahead([decision := ruling.decision(process)])
         self._by_hand.add(process.identity)
         try:
@@ -390,26 +392,26 @@ class HoldTable:
     # -------------------------------------------------------------------------------------------------- its end
 
     def wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
-        """Wait until something is true of which `note_change` tells; False when it was not after `timeout` seconds."""
+        """Wait for a condition, checked at each `note_change`; False when `timeout` seconds passed first."""
         with self.lock:
-            self._waiting += 1  # before it asks: see `note_change`
+            self._waiting += 1  # before the first check: `note_change` reads it after the change
             try:
                 return self._changed.wait_for(condition, timeout)
             finally:
                 self._waiting -= 1
 
     def wait_until_sent(self, timeout: float) -> bool:
-        """Wait until no verdict is being sent; False when one was after `timeout` seconds."""
+        """Wait until no verdict is being sent; False when `timeout` seconds passed first."""
         return self.wait_until(lambda: not self._sending, timeout)
 
     def note_change(self) -> None:
-        """Something has changed for which a thread may wait: what is held, being sent, or being asked. Call it then."""
+        """Wake the threads in `wait_until`. To be called after a change of what is held, being sent or being asked."""
         if self._waiting:
             with self.lock:
                 self._changed.notify_all()
 
     def abandon(self, ruling: Ruling) -> None:
-        """Note all that a stop could not have answered: the gate hung or failed, and is closed now, which let it go."""
+        """Note all cases that a stop could not answer: the gate hung or failed, and its close released them."""
         with self.lock:
             self._is_over = True
             left = list(self.held.values())
@@ -422,7 +424,7 @@ class HoldTable:
         self._sinks.start()
 
     def note_swept(self, decision: Decision) -> None:
-        """Keep and write what was done to a process that was never held."""
+        """Keep and write the decision about a process that was never held."""
         with self.lock:
             self._keep([Case.of(decision)])
         self._sinks.start()

@@ -1,6 +1,6 @@
-"""The monitor: takes what a gate holds, asks the callbacks, answers."""
+"""The monitor: fetches held processes from a gate, asks the callbacks, sends the verdicts."""
 
-from __future__ import annotations  # so that help() shows `Callback`, and not all that it stands for
+from __future__ import annotations  # so that help() shows `Callback`, not its expansion
 
 import sys
 import weakref
@@ -36,26 +36,26 @@ class Monitor:
     r"""Asks callbacks about every process that a gate holds, and answers the gate.
 
     Callbacks are asked in the order of their subscription; the first that returns something decides. The monitor owns
-    its gate from `start` on: `stop` answers all that is held and closes the gate. It starts once.
+    its gate from `start` on: `stop` answers all held processes and closes the gate. A monitor starts once.
 
-    What fails, fails open, as in the gates: a machine on which a mistake in a callback stops every start can no longer
-    start what would repair it. Where starts must fail closed, say ``fail=BLOCK``, to the gate as well. `default` is no
-    part of that: a callback without an opinion has not failed.
+    Failures fail open, as in the gates: if a mistake in a callback blocked every start, no program could start to
+    repair it. Where starts must fail closed, pass ``fail=BLOCK``, to the gate as well. `default` is no part of that: a
+    callback without an opinion has not failed.
 
-    default:      verdict when no callback has an opinion, and for what is still held when the monitor stops; ALLOW,
-                  BLOCK, or DEFER: it stays held until you answer
-    fail:         ALLOW or BLOCK: what `on_error` and `on_deadline` are where they are not given
+    default:      verdict when no callback has an opinion, and for processes still held when the monitor stops; ALLOW,
+                  BLOCK, or DEFER: the process stays held until you answer
+    fail:         ALLOW or BLOCK: the value of `on_error` and `on_deadline` where these are not given
     on_error:     verdict when a callback raises or returns a wrong type; the traceback is logged. May be DEFER
     deadline:     seconds for all callbacks of one process together, None = no limit; less where the gate's own hold
-                  timeout comes earlier. A deferred process has no deadline
-    on_deadline:  verdict when they take longer; another thread takes the place of the one that hangs. May be DEFER
-    workers:      callbacks that run at the same time; 1 = never two at once (but for one that is past its deadline).
+                  timeout is earlier. A deferred process has no deadline
+    on_deadline:  verdict when the callbacks take longer; another thread replaces the one that hangs. May be DEFER
+    workers:      callbacks that run at the same time; 1 = never two at once (except one past its deadline).
                   Coroutines do not count
-    own:          verdict for processes that a callback's own thread starts and so might wait for: it would wait for
-                  itself. None = they are asked about like all others
-    history:      decisions that `history` keeps
-    audit:        where each decision is written after its verdict was sent: an object with ``write(decision)``, such as
-                  an `AuditLog`, or several
+    own:          verdict for processes that a callback's own thread starts: the callback might wait for them, and so
+                  for itself. None = the callbacks are asked about them as usual
+    history:      number of decisions that `history` keeps
+    audit:        a sink, or several: an object with ``write(decision)``, such as an `AuditLog`, that gets each decision
+                  after its verdict was sent
 
     >>> import procmon
     >>> gate = procmon.SimulatedGate()
@@ -128,7 +128,7 @@ class Monitor:
     # --------------------------------------------------------------------------------------------------- its life
 
     def start(self) -> None:
-        """Begin to answer; returns at once.
+        """Start answering; returns at once.
 
         >>> import procmon
         >>> monitor = procmon.Monitor(procmon.SimulatedGate())
@@ -137,16 +137,16 @@ class Monitor:
         True
         >>> monitor.stop()
 
-        Raises: ProcmonError when it has been started before, GateClosed when its gate was closed, and what the gate
-        raises when it cannot be read from.
+        Raises: ProcmonError when it has been started before, GateClosed when its gate was closed, and the gate's error
+        when the gate cannot be read.
         """
         self._engine.start()
 
     def stop(self) -> None:
-        """Answer all that is held by the default, close the gate, and ask no callback any more.
+        """Answer all held processes with the default, close the gate, and ask no more callbacks.
 
-        May be called from any thread, and twice; in a callback or a sink it returns at once, and the monitor stops
-        soon. Ctrl+C ends the wait within half a second, whatever hangs; it stops all the same.
+        Thread-safe and idempotent. In a callback or a sink it returns at once, and the monitor stops soon. Ctrl+C ends
+        the wait within half a second, even if something hangs; the monitor stops all the same.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
@@ -225,7 +225,7 @@ class Monitor:
 
     @property
     def fail(self) -> Verdict:
-        """What `on_error` and `on_deadline` are where they were not given: fail open (ALLOW) or closed (BLOCK)."""
+        """The value of `on_error` and `on_deadline` where these are not given: fail open (ALLOW) or closed (BLOCK)."""
         return self._fail
 
     @property
@@ -235,7 +235,7 @@ class Monitor:
 
     @property
     def error(self) -> Exception | None:
-        """What the gate failed with, if that is why the monitor stopped."""
+        """The failure that stopped the monitor, such as an error of the gate; otherwise None."""
         return self._engine.error
 
     # -------------------------------------------------------------------------------------------------- callbacks
@@ -254,15 +254,15 @@ class Monitor:
         It gets a `ProcessHelper` and returns ALLOW, BLOCK, DEFER, a `Decision`, or None: no opinion. It may be a
         coroutine function, or an object with a method ``decide``; a `Policy` is a callback. `match` is a glob on the
         image name (``*`` within a part, ``**`` across parts; without a slash the last part counts) or a function of the
-        process that says whether it concerns the callback.
+        process that returns whether to ask the callback.
 
         >>> import procmon
         >>> monitor = procmon.Monitor(procmon.SimulatedGate())
         >>> monitor.subscribe(lambda process: procmon.BLOCK, match="**/temp/**")
         <Subscription <lambda> matching '**/temp/**'>
 
-        Raises: TypeError when it is no callback, ValueError when `match` is an empty pattern, ProcmonError when the
-        monitor has stopped.
+        Raises: TypeError when `callback` is no callback, ValueError when `match` is an empty pattern, ProcmonError when
+        the monitor has stopped.
         """
         self._check_calls()
         if callback is ...:
@@ -305,7 +305,8 @@ class Monitor:
     def starts(self, timeout: float | None = None, *, match: Match = None) -> Starts:
         """The processes that start from now on, to iterate over with ``for`` or ``async for``.
 
-        Each is held until `allow` or `block`. It ends when none came for `timeout` seconds, or when the monitor stops.
+        Each is held until `allow` or `block`. The iteration ends when no process started for `timeout` seconds, or when
+        the monitor stops.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
@@ -325,12 +326,12 @@ class Monitor:
 
     @property
     def pending(self) -> list[ProcessHelper]:
-        """Held at this moment, oldest first: being asked about, or deferred."""
+        """The processes held at this moment without a verdict, oldest first; a deferred process is one of them."""
         return [case.process for case in list(self._engine.holds.held.values()) if case.ruling is None]
 
     def parent(self, process: ProcessHelper) -> ProcessHelper | None:
-        """The process that started it; None where that is not known. Not the latest one of its `parent_pid`, which may
-        be another process by now.
+        """The process that started this one; None where it is not known. A later process that reuses `parent_pid` is
+        not returned.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
@@ -342,8 +343,8 @@ class Monitor:
         return next(iter(self.ancestors(process)), None)
 
     def ancestors(self, process: ProcessHelper) -> list[ProcessHelper]:
-        """Its parent, the parent's parent and so on, as far as they are known: from `history`, else as Windows lists
-        them. A callback gets the ones that are true at this moment; later a parent may have gone."""
+        """The parent, the parent's parent and so on, as far as known: from `history`, otherwise from the process list
+        of Windows. In a callback they are exact; later a parent may have gone."""
         check_process("process", process)
         return list(Ancestry(self._seen).note(process).ancestors)
 
@@ -354,7 +355,7 @@ class Monitor:
         return lookup(pid) if found is None and sys.platform == "win32" else found
 
     def allow(self, process: ProcessHelper | int) -> Decision:
-        """Let a held process run: the record or its pid. Ctrl+C ends the wait; the verdict is sent all the same.
+        """Let a held process run, given by its record or pid. Ctrl+C ends the wait; the verdict is sent all the same.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
@@ -363,14 +364,14 @@ class Monitor:
         ...     monitor.allow(process)
         <Decision allow 1000 'a.exe' by user>
 
-        Raises: StaleProcess when it has gone, AlreadyAnswered, NotHeld, GateClosed; ProcessTampered when the gate has
-        blocked it, because it found other code in its memory.
+        Raises: StaleProcess when it has gone, AlreadyAnswered, NotHeld, GateClosed; ProcessTampered when the gate
+        blocked it, because the code in its memory differs from its file.
         """
         check_process_or_pid("process", process)
         return run_in_thread(self._engine.holds.answer_by_hand, process, Verdict.ALLOW)
 
     def block(self, process: ProcessHelper | int) -> Decision:
-        """End a held process before its first instruction: the record or its pid. Ctrl+C: as for `allow`.
+        """End a held process before its first instruction, given by its record or pid. Ctrl+C: as for `allow`.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
@@ -385,7 +386,7 @@ class Monitor:
         return run_in_thread(self._engine.holds.answer_by_hand, process, Verdict.BLOCK)
 
     async def allow_async(self, process: ProcessHelper | int) -> Decision:
-        """`allow` for coroutines: the loop runs on meanwhile; a cancellation ends the wait, not the verdict."""
+        """`allow` for coroutines; does not block the loop. A cancellation ends the wait, not the verdict."""
         check_process_or_pid("process", process)
         return await run_in_thread_async(self._engine.holds.answer_by_hand, process, Verdict.ALLOW)
 
@@ -396,7 +397,7 @@ class Monitor:
 
     @property
     def history(self) -> DecisionList:
-        """The latest decisions, oldest first; `Monitor` has the number kept."""
+        """The latest decisions, oldest first; the option ``history`` of `Monitor` limits their number."""
         return DecisionList(case.decision for case in self._engine.holds.recorded())
 
     @property
@@ -407,11 +408,12 @@ class Monitor:
     def sweep(
         self, policy: Decider | Callable[[ProcessHelper], Decision | Verdict | None], *, terminate: bool = False
     ) -> list[Decision]:
-        """What `policy` says of the processes that run already, and were never held.
+        """Ask `policy` about the running processes that were never held, and return its decisions.
 
-        Only a report, unless `terminate`: then those it blocks (and does not merely audit) are ended, but never one
-        that the gate would never hold, nor this program. `Decision.result` is DONE where that was done, which is in
-        `history` and the audit, too; where it could not be, the log says why.
+        Ends no process unless `terminate`: then it ends those that `policy` blocks (and does not merely audit), except
+        this program and processes that the gate never holds. The decision about an ended process has the
+        `Decision.result` DONE, and is also in `history` and the audit. If a process could not be ended, the log has
+        the reason.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()

@@ -1,6 +1,6 @@
 """The one-liners: `run` for one command, `guard` for the whole machine."""
 
-from __future__ import annotations  # so that help() shows `Callback`, and not all that it stands for
+from __future__ import annotations  # so that help() shows `Callback`, not its expansion
 
 import sys
 import time
@@ -25,7 +25,7 @@ from .subscriptions import Callback, Decider
 __all__ = ["RunResult", "guard", "run"]
 
 INTERRUPT_GRACE_S = 0.25
-"""How long Ctrl+C waits for the command to end by itself, since it has got the same Ctrl+C; as `subprocess` does."""
+"""How long Ctrl+C waits for the command, which gets the same Ctrl+C, to end by itself; as `subprocess` does."""
 
 END_TIMEOUT_S = 5.0
 """How long the end of a tree may take once its processes have been terminated."""
@@ -34,12 +34,12 @@ Arguments = str | PathLike[str] | Sequence[str | PathLike[str]]
 """A command, as `subprocess` takes it."""
 
 OutputT = TypeVar("OutputT", bound=str | bytes | None, covariant=True)
-"""What was printed: text, bytes, not captured, or what a type checker cannot know."""
+"""Type of the captured output: text, bytes, None (not captured), or not known to a type checker."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RunResult(Generic[OutputT]):
-    r"""What came of a command that `procmon.run` ran.
+    r"""The result of a command that `procmon.run` ran.
 
     >>> import procmon
     >>> procmon.run(["cmd", "/c", "exit 3"])  # doctest: +WINDOWS
@@ -51,11 +51,11 @@ class RunResult(Generic[OutputT]):
     returncode: int
     """The exit status of the command itself; 0xC0000364 when it was blocked."""
     stdout: OutputT
-    """What it and its descendants printed, text or bytes; None without ``capture_output``."""
+    """Standard output of the command and its descendants, text or bytes; None without ``capture_output``."""
     stderr: OutputT
-    """The same of standard error."""
+    """Their standard error, in the same way."""
     decisions: tuple[Decision, ...]
-    """Every decision, oldest first; with ``history=`` the latest ones only."""
+    """Every decision, oldest first; with ``history=`` only the latest ones."""
     tree: ProcessTree
     """The processes with their exit status and lifetime, each below its parent."""
 
@@ -158,8 +158,8 @@ def run(
     r"""Run a command as `subprocess.run` does, and decide about each process of its tree before it runs.
 
     `decide` is a callback, a `Policy` or None, which allows everything. The call returns when the whole tree has ended,
-    so that no process escapes the decision; `timeout` limits that. Output of any length is read while the command runs.
-    When `timeout` seconds have passed, or with Ctrl+C, every process of the tree is terminated.
+    so that no process escapes the decision; `timeout` limits the wait. Output of any length is read while the command
+    runs. When `timeout` seconds have passed, or with Ctrl+C, every process of the tree is terminated.
 
     capture_output, text, timeout, check, cwd, env: as in `subprocess.run`
     monitor_options: those of `Monitor`, such as ``default=BLOCK``; ``fail`` is for the gate, too
@@ -180,7 +180,7 @@ def run(
 
     check_seconds("timeout", timeout)
     options = {"history": sys.maxsize, **monitor_options}
-    _monitor(SimulatedGate(), decide, options)  # what is invalid raises before the command is started
+    _monitor(SimulatedGate(), decide, options)  # an invalid option raises before the command is started
     deadline = None if timeout is None else time.monotonic() + timeout
     pipe = subprocess.PIPE if capture_output else None
     gate = DebugGate.run(argv, fail=_fail(options), stdout=pipe, stderr=pipe, text=text, cwd=cwd, env=env)
@@ -213,7 +213,7 @@ def run(
     if monitor.error is not None:
         raise ProcmonError(f"{gate.name} ended ungated: its gate failed") from monitor.error
     decisions = tuple(monitor.history)
-    tree = ProcessTree([*decisions, *gone])  # of several records of one process the last counts
+    tree = ProcessTree([*decisions, *gone])  # the last record of a process counts
     result: RunResult[str | bytes | None] = RunResult(argv, command.returncode, stdout, stderr, decisions, tree)
     if check:
         result.check_returncode()
@@ -224,8 +224,8 @@ def run(
 def guard(decide: Callback | Decider | None = None, **monitor_options: object) -> Iterator[Monitor]:
     """Decide about each new process of the machine: `DriverService`, `DriverGate` and `Monitor` in one ``with``.
 
-    The driver is installed and started where it is not; at the end of the block that is undone. `decide` is a callback
-    or a `Policy`; more can be subscribed to the monitor. `monitor_options` are those of `Monitor`::
+    The driver is installed and started if necessary; the end of the block undoes that. `decide` is a callback or a
+    `Policy`; more callbacks can be subscribed to the monitor. `monitor_options` are those of `Monitor`::
 
         with procmon.guard(decide) as monitor:
             monitor.wait()
@@ -240,7 +240,7 @@ def guard(decide: Callback | Decider | None = None, **monitor_options: object) -
     Raises: what `DriverService.ensure` and `DriverGate` raise; TypeError or ValueError when an option is invalid, and
     then nothing is installed.
     """
-    _monitor(SimulatedGate(), decide, monitor_options)  # what is invalid raises before the driver is installed
+    _monitor(SimulatedGate(), decide, monitor_options)  # an invalid option raises before the driver is installed
     with (
         DriverService(),
         DriverGate(fail=_fail(monitor_options)) as gate,
@@ -268,11 +268,11 @@ def _took_effect(decision: Decision) -> bool:
 def _end(gate: DebugGate) -> None:
     """Terminate every process of the tree, and close the gate.
 
-    What a process starts before it dies is in the next snapshot: Windows reports the creation before the exit of the
-    creator. So an empty snapshot means that the tree has gone.
+    A process that another one starts before it dies is in the next snapshot: Windows reports the creation before the
+    exit of the creator. So an empty snapshot means that the tree has gone.
     """
     until = time.monotonic() + END_TIMEOUT_S
-    with suppress(GateClosed):  # by the monitor, at the end of the tree
+    with suppress(GateClosed):  # the monitor closes it at the end of the tree
         while (alive := gate.snapshot()) and time.monotonic() < until:
             for process in alive:
                 with suppress(ProcmonError):  # it has just gone

@@ -1,8 +1,8 @@
 """The guard against a callback that starts a process and waits for it, which is a deadlock.
 
 A callback that starts a process and waits for it would wait for its own answer: the process is held until a callback
-has decided, and the callback decides only when the process has run. So the monitor knows which threads are inside a
-callback (or between two processes of an iteration), and recognises what they start by its creator.
+has decided, and the callback decides only after the process has run. So the monitor knows which threads are inside a
+callback (or between two processes of an iteration), and recognises the processes that they start by their creator.
 """
 
 import os
@@ -15,29 +15,29 @@ __all__ = ["CallbackThreads"]
 
 
 class CallbackThreads:
-    """The native ids of the threads that the gate's next process may not have to wait for."""
+    """The native ids of the threads that are inside a callback, or between two processes of an iteration."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # the garbage collector may run a finalizer that takes it
-        self._threads: dict[int, int] = {}  # and in how many callbacks each is
+        self._threads: dict[int, int] = {}  # native id to the number of callbacks in that thread
         self._warned = False
 
     def __bool__(self) -> bool:
         return bool(self._threads)
 
     def enter(self, thread_id: int) -> None:
-        """A callback begins in that thread; it may do so again and again."""
+        """A callback begins in that thread. Callbacks may nest, and coroutines overlap in the loop's thread."""
         with self._lock:
             self._threads[thread_id] = self._threads.get(thread_id, 0) + 1
 
     def leave(self, thread_id: int) -> None:
-        """One of them has ended."""
+        """A callback has ended in that thread."""
         with self._lock:
             if left := self._threads.pop(thread_id) - 1:
                 self._threads[thread_id] = left
 
     def started(self, process: ProcessHelper) -> bool:
-        """Whether one of them has started this process, or may have where the gate does not know the thread."""
+        """Whether one of these threads started this process, or may have where the gate does not know the thread."""
         if not self._threads:
             return False
         if process.creator_tid is not None:
@@ -45,7 +45,7 @@ class CallbackThreads:
         return os.getpid() in (process.creator_pid, process.parent_pid)
 
     def warn(self, process: ProcessHelper, outcome: str) -> None:
-        """Log that, once for each monitor."""
+        """Log that a callback started this process, once for each monitor."""
         if not self._warned:
             self._warned = True
             logger.warning(

@@ -1,12 +1,12 @@
-"""Where decisions are written: a bounded queue for each sink, and a thread that empties it.
+"""The sinks, which write decisions: each has a bounded queue, and a writer thread that empties it.
 
-No verdict waits for a sink, and no sink for another; only a sink that writes ahead is called before the verdict is
-sent, by the thread that sends it.
+No verdict waits for a sink, and no sink for another. The exception is a sink that writes ahead: the thread that sends a
+verdict calls it first.
 
-What is guaranteed. A decision is in the queue from the moment it is in the history until the sink has returned from it:
-the writing thread takes it out after the call, not before. So "the queue is empty" means "all is written", at any
-moment, and that is what a stop waits for. Only one thread writes to a sink's queue at a time: `_since` is set, under
-the lock, by the thread that starts the writer, and reset by the writer in the same step in which it finds nothing left.
+What is guaranteed. A decision is in the queue from the moment it is in the history until the sink has returned: the
+writer removes it after the call, not before. So "the queue is empty" means "all decisions are written", at any moment,
+and a stop waits for that. A sink's queue has at most one writer at a time: the thread that starts the writer sets
+`_since`, under the lock, and the writer resets it in the same step in which it finds the queue empty.
 """
 
 import threading
@@ -36,7 +36,7 @@ SLOW_S = 30.0
 
 @runtime_checkable
 class Sink(Protocol):
-    """Where decisions are written, such as an `AuditLog`.
+    """An object that writes decisions, such as an `AuditLog`.
 
     >>> import procmon
     >>> class Printed:
@@ -48,18 +48,18 @@ class Sink(Protocol):
     """
 
     def write(self, decision: Decision, /) -> object:
-        """Called once for each decision, in order, after its verdict was sent; by one thread of the monitor's.
+        """Called once for each decision, in order, after its verdict was sent; by one thread of the monitor at a time.
 
-        If the sink has an attribute ``write_ahead`` that is true, it is called before the verdict is sent, by any
-        thread, and the verdict waits for it; and once more where the verdict then came too late.
+        If the sink has an attribute ``write_ahead`` that is true, any thread calls it before the verdict is sent, and
+        the verdict waits for it. Where the verdict then came too late, it is called once more.
 
         A sink may also have ``write_some(decisions)``, which writes the first of several decisions at once and returns
-        how many; where it raises, none was written, and they are written one by one.
+        how many. If it raises, it must have written none; the decisions are then written one by one.
         """
 
 
 class _SinkQueue:
-    """The decisions that one sink has not had yet."""
+    """The decisions that one sink has not written yet."""
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
@@ -79,7 +79,7 @@ class _SinkQueue:
             self.dropped += len(cases[room:])
 
     def start(self) -> None:
-        """See that a thread writes what waits."""
+        """Start a writer, unless there is one or the queue is empty."""
         with self._changed:
             if not self.waiting or self._since is not None:
                 return
@@ -139,40 +139,40 @@ class Sinks:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Decisions that a sink could not write, or never got because too many were waiting for it."""
+        """Decisions that a sink could not write, or never got because its queue was full."""
         queues = self._queues
         return {"audit_errors": sum(q.errors for q in queues), "audit_dropped": sum(q.dropped for q in queues)}
 
     @property
     def unwritten(self) -> int:
-        """Decisions that wait for a sink, the slowest one's."""
+        """Number of decisions that wait for the slowest sink."""
         return max((len(queue.waiting) for queue in self._queues), default=0)
 
     def write_ahead(self, decisions: list[Decision]) -> None:
-        """Write to the sinks that write ahead; returns when they have."""
+        """Write to the sinks that write ahead; returns when all have written."""
         for queue in self._ahead:
             left = decisions
             while left:
                 left = left[queue.write(left[:BATCH_LIMIT]) :]
 
     def put(self, cases: Iterable[Case]) -> None:
-        """Queue the decisions of cases. It calls no sink, so it may be called under a lock, which keeps the order."""
+        """Queue the decisions of cases. Calls no sink, so the caller may hold a lock, which keeps the order."""
         for queue in self._queues:
             queue.put([case for case in cases if case.is_for_sinks and not (queue.write_ahead and _is_written(case))])
 
     def start(self) -> None:
-        """See that what is queued gets written; not to be called under a lock."""
+        """Start a writer for each queue that has decisions and no writer. The caller must not hold a lock."""
         for queue in self._queues:
             if queue.waiting:
                 queue.start()
 
     def wait(self, timeout: float) -> bool:
-        """Wait until all is written; False when it was not after `timeout` seconds."""
+        """Wait until all decisions are written; False when `timeout` seconds passed first."""
         end = time.monotonic() + timeout
         return all(queue.wait(end) for queue in self._queues)
 
     def check(self) -> None:
-        """Log the sinks that have hung for long."""
+        """Log the sinks that have hung for long, or that lose decisions."""
         for queue in self._queues:
             queue.check()
 

@@ -20,40 +20,40 @@ __all__ = ["Starts"]
 
 @dataclass(slots=True, eq=False)
 class _Ticket:
-    """One call of ``next``: what it was given, and how it ended.
+    """One call of ``next``: its process, and how the call ended.
 
-    The helper thread writes `process`; the caller writes `wake`, `arrived` and `failed`, each with one assignment,
+    The helper thread writes `process`; the caller writes `wake`, `arrived` and `failed`. Each write is one assignment,
     which is atomic. So an interrupt finds the ticket in one of three states: no process, a process that has not
-    arrived, or one that has.
+    arrived, or a process that has arrived.
     """
 
     wake: Callable[[], object]
-    """Called when there may be a process, if there was none."""
+    """Called when there may be a process, after `take` found none."""
     thread: int
     """Native id of the caller, which is busy with the process until it asks for the next one."""
     process: ProcessHelper | None = None
     arrived: bool = False
-    """The caller has it."""
+    """The caller has the process."""
     failed: bool = False
-    """The caller was interrupted before it had it."""
+    """The caller was interrupted before it had the process."""
 
 
 class _StartQueue:
-    """The processes that wait for an iteration, and those that were given. It has no reference to its `Starts`, so that
-    the garbage collector can drop that.
+    """The processes that wait for an iteration, and those given to callers. It does not refer to its `Starts`, so that
+    the garbage collector can free the `Starts`.
 
     The hand-over. A helper thread takes a process from the queue (`take`) while the caller waits, and Ctrl+C or a
-    cancellation may end that wait at any moment. So taking is not yet giving: the process stays with its ticket in
-    `tickets`, until the caller confirms it (`arrived`) or reports that it never got it (`failed`).
+    cancellation may end that wait at any moment. So a process that was taken may not have reached the caller. It stays
+    with its ticket in `tickets`, and the caller confirms it (`arrived`) or reports that it never got it (`failed`).
 
     What is guaranteed. Each process is given to one caller. A process whose caller was interrupted before the
     confirmation goes back to the head of `waiting`, in its old order, and the next `take` gives it again. A process
-    that was given stays in `tickets` until it has its verdict, so that `close` can answer what is left.
+    that was given stays in `tickets` until it has its verdict, so that `close` can answer it.
 
-    What can interleave. An interrupt can come before `take` has run: then `take` finds `failed`, and gives nothing. It
-    can come after `take` and before the confirmation: then `failed` is set on a ticket with a process, `tidy` wakes the
-    callers that wait, and the next `take` puts the process back. `lock` guards all but the tickets' own attributes. It
-    is reentrant for the reason of `HoldTable`'s. No verdict is given while it is held.
+    What can interleave. An interrupt can arrive before `take` has run: then `take` finds `failed`, and gives nothing.
+    It can arrive after `take` and before the confirmation: then `failed` is set on a ticket with a process, `tidy`
+    wakes the callers that wait, and the next `take` puts the process back. `lock` guards everything but the attributes
+    of the tickets. It is reentrant for the same reason as the lock of `HoldTable`. No verdict is sent while it is held.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -62,8 +62,8 @@ class _StartQueue:
         self.subscription: Subscription | None = None
         self.waiting: deque[ProcessHelper] = deque()
         self.tickets: list[_Ticket] = []  # each with a process
-        self.unserved: set[_Ticket] = set()  # each found none
-        self.busy: set[int] = set()  # native ids of the threads that are busy with what they got
+        self.unserved: set[_Ticket] = set()  # each without one
+        self.busy: set[int] = set()  # native ids of the threads that are busy with a process
         self.closed = False
 
     def open(self, match: Match) -> None:
@@ -74,7 +74,7 @@ class _StartQueue:
 
     def put(self, process: ProcessHelper) -> Verdict | None:
         with self.lock:
-            if self.closed:  # since the engine has begun to ask
+            if self.closed:  # after the engine began to ask
                 return None
             self.waiting.append(process)
         self.wake()
@@ -88,10 +88,10 @@ class _StartQueue:
             ticket.wake()
 
     def take(self, ticket: _Ticket) -> None:
-        """Give the ticket the next process that is undecided; where there is none, it is woken when one comes."""
+        """Give the ticket the next undecided process. If there is none, the ticket is woken when one arrives."""
         with self.lock:
             self._set_busy(ticket.thread, False)
-            if ticket.failed:  # meanwhile; otherwise `tidy`, which waits for the lock, finds its process
+            if ticket.failed:  # if it fails after this line, `tidy`, which waits for the lock, finds its process
                 return
             lost = [one for one in self.tickets if one.failed]
             self.waiting.extendleft(one.process for one in reversed(lost) if one.process is not None)
@@ -118,7 +118,7 @@ class _StartQueue:
             self.engine.callback_threads.leave(thread)
 
     def tidy(self) -> None:
-        """After an interruption: its thread is not busy with what it never got, and another caller may have that."""
+        """After an interrupt: the thread is not busy with the process that it never got; another caller may get it."""
         with self.lock:
             for ticket in self.tickets:
                 if ticket.failed:
@@ -148,9 +148,9 @@ class _StartQueue:
 class Starts:
     """The processes that start, each held until `Monitor.allow` or `Monitor.block`; made by `Monitor.starts`.
 
-    When it ends (timeout, Ctrl+C while it waits, the monitor stopped, the iterator closed or dropped), what it gave and
-    is still unanswered gets the monitor's default. Use it in a `with` where you may leave by `break` or an exception:
-    an iterator that a name still refers to goes on holding what starts.
+    When the iteration ends (timeout, Ctrl+C while it waits, the monitor stopped, the iterator closed or dropped), its
+    unanswered processes get the monitor's default. Use it in a `with` where you may leave by `break` or an exception:
+    an iterator that a name still refers to goes on holding new processes.
 
     >>> import procmon
     >>> gate = procmon.SimulatedGate()
@@ -162,7 +162,7 @@ class Starts:
     <Decision block 1000 'a.exe' by user>
     """
 
-    if TYPE_CHECKING:  # set by the class methods that make one
+    if TYPE_CHECKING:  # `_of` sets these
         _engine: Engine
         _timeout: float | None
         _in_with: bool
@@ -190,7 +190,7 @@ class Starts:
         return f"<Starts of {self._engine.gate.name}: {len(queue.waiting)} waiting{', closed' * queue.closed}>"
 
     def close(self) -> None:
-        """End the iteration; what is unanswered gets the default. Idempotent."""
+        """End the iteration; its unanswered processes get the default. Idempotent."""
         run_in_thread(self._queue.close)
         self._finalizer.detach()
 
@@ -234,7 +234,7 @@ class Starts:
                     break
         except Exception:
             raise
-        except BaseException:  # Ctrl+C. The traceback references the iterator, so it is closed explicitly
+        except BaseException:  # Ctrl+C. The traceback keeps the iterator alive, so it is closed explicitly
             self._interrupt(ticket, closes=not self._in_with)
             raise
         if ticket.process is None:
@@ -283,8 +283,9 @@ class Starts:
 
 
 def _close_later(queue: "weakref.ref[_StartQueue]") -> None:
-    """The `Starts` is gone. A finalizer keeps what it is given, so this takes no reference to the engine: a callback of
-    the engine's may reference the `Starts`. While the monitor runs, its subscription keeps the queue.
+    """Close the queue of a `Starts` that was freed. A finalizer keeps its arguments alive, so this function takes a
+    weak reference: the engine may have a callback that refers to the `Starts`, which would then never be freed. While
+    the monitor runs, the subscription keeps the queue alive.
     """
     if (left := queue()) is not None:
         left.engine.do_later(left.close)

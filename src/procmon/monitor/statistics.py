@@ -1,4 +1,4 @@
-"""What a monitor counts."""
+"""The counts of a monitor."""
 
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -8,7 +8,7 @@ __all__ = ["Statistics"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """What a monitor has done since it was made; a snapshot.
+    """A snapshot of the counts of a monitor since it was made.
 
     Each process that was held is counted once more when its hold ends: ``held == allowed + blocked + stale + pending``.
 
@@ -24,7 +24,7 @@ class Statistics:
     held: int = 0
     """Processes that were held."""
     allowed: int = 0
-    """Held, then let run; those that were only audited, too."""
+    """Held, then allowed; includes processes that were only audited."""
     blocked: int = 0
     """Held, then ended before their first instruction."""
     deferred: int = 0
@@ -38,20 +38,21 @@ class Statistics:
     deadlines: int = 0
     """Callbacks that outlasted the deadline."""
     gate_decided: int = 0
-    """Processes that the gate itself had answered or never held (timeout, rules in the driver, exempt), and those that
-    were answered beside the monitor before it had them."""
+    """Processes that the gate itself had answered or never held (timeout, rules in the driver, exempt), and processes
+    that were answered beside the monitor before it fetched them."""
     stale: int = 0
     """Held, but the verdict came too late: the process had gone or had been answered."""
     terminate_failed: int = 0
     """Blocked processes that could not be terminated within a second; the gate holds them and tries again."""
     tampered: int = 0
-    """Processes in whose memory the check before their release found other code; they are among `gate_decided`."""
+    """Processes in which the check before their release found code that differs from their file; `gate_decided`
+    includes them."""
     audit_errors: int = 0
     """Decisions that a sink could not write; their verdicts stand."""
     audit_dropped: int = 0
     """Decisions that a sink never got, because too many were waiting for it; their verdicts stand."""
     longest_hold: timedelta = timedelta(0)
-    """From fetching a process to its answer."""
+    """The longest time from fetching a process to its answer."""
 
     def as_dict(self) -> dict[str, object]:
         """The fields as JSON types; `longest_hold` in seconds."""

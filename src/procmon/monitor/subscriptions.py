@@ -1,4 +1,4 @@
-"""Callbacks: what may be subscribed, which processes it is asked about, and what it may return."""
+"""Callbacks: which objects can be subscribed, which processes they are asked about, and what they may return."""
 
 import inspect
 import warnings
@@ -34,13 +34,13 @@ class Decider(Protocol):
     """
 
     def decide(self, process: ProcessHelper) -> Decision | None:
-        """The decision about `process`, and by which rule."""
+        """The decision about `process`, with the rule that made it."""
 
 
 class Subscription:
     r"""A callback that a monitor asks; made by `Monitor.subscribe` and `Monitor.on_exit`.
 
-    It can be called like the function it stands for, so a decorated function stays testable by itself.
+    It can be called like the function that it wraps, so a decorated function stays testable by itself.
 
     >>> import procmon
     >>> monitor = procmon.Monitor(procmon.SimulatedGate())
@@ -63,9 +63,9 @@ class Subscription:
         forget: Callable[["Subscription"], None],
     ) -> None:
         if isinstance(callback, type):
-            raise TypeError(f"a callback is a function or an object; {callback.__name__} is a class: make one of it")
+            raise TypeError(f"a callback is a function or an object; {callback.__name__} is a class: instantiate it")
         decide = getattr(callback, "decide", None)
-        if callable(callback):  # first: called, a Policy may have no opinion; `decide` always has one
+        if callable(callback):  # first: a Policy that is called may have no opinion, unlike its `decide`
             self._ask: Callable[[ProcessHelper], object] = callback
         elif callable(decide):
             self._ask = decide
@@ -115,13 +115,13 @@ class Subscription:
         return self._ask(process) if self.concerns(process) else None
 
     def cancel(self) -> None:
-        """Stop asking it; a callback that runs goes on, and its result counts. Idempotent."""
+        """Stop asking the callback; a call that is running goes on, and its result counts. Idempotent."""
         self.cancelled = True
         self._forget(self)
 
 
 def _check_takes_one(ask: Callable[..., object], callback: object) -> None:
-    """Refuse at once a callback that every call would fail, rather than at each process that it then lets pass."""
+    """Refuse at once a callback that cannot take one argument: otherwise it would fail for each process."""
     try:
         signature = inspect.signature(ask)
     except (TypeError, ValueError):  # some builtins have no signature
@@ -133,7 +133,7 @@ def _check_takes_one(ask: Callable[..., object], callback: object) -> None:
 
 
 class Ruling(NamedTuple):
-    """What was decided about a process, and by what authority."""
+    """A verdict about a process, and the authority that gave it."""
 
     verdict: Verdict
     by: DecidedBy
@@ -150,7 +150,7 @@ class Ruling(NamedTuple):
 
     @property
     def blocks(self) -> bool:
-        """The process is to end. An audited one is let run whatever the verdict is."""
+        """The process must end. An audited process is allowed, whatever the verdict is."""
         return self.verdict is Verdict.BLOCK and not self.audited
 
     def decision(
@@ -174,7 +174,7 @@ _OPINION_FIELDS = (("verdict", Verdict), ("by", DecidedBy), ("who", str), ("audi
 
 
 def read_opinion(result: object, name: str) -> Ruling:
-    """What a callback's result means.
+    """The ruling in a callback's result.
 
     Raises: TypeError when it is not an opinion.
     """

@@ -1,4 +1,4 @@
-"""Which running processes a policy would block; on request they are ended."""
+"""Finds the running processes that a policy would block; ends them on request."""
 
 import inspect
 import os
@@ -15,14 +15,14 @@ __all__ = ["sweep"]
 
 
 def sweep(gate: Gate, policy: Subscription, *, terminate: bool, note: Callable[[Decision], None]) -> list[Decision]:
-    """See `Monitor.sweep`; `note` is told of each process that was to be ended."""
+    """See `Monitor.sweep`; `note` gets the decision about each process that was ended, or had gone before that."""
     decisions = []
     for process in run_in_thread(gate.snapshot):  # each step by itself: after Ctrl+C no further process is ended
         if process.paused or process.verdict is Verdict.BLOCK or (result := run_in_thread(policy, process)) is None:
             continue
         if inspect.iscoroutine(result):
             result.close()
-            raise TypeError(f"{policy.name} is a coroutine function, and a sweep asks at once: give it a function")
+            raise TypeError(f"{policy.name} is a coroutine function, and a sweep awaits nothing: give it a function")
         ruling = read_opinion(result, policy.name)
         ended = run_in_thread(_end, gate, process) if terminate and ruling.blocks else None
         decision = ruling.decision(process, result=ended)

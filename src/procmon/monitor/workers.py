@@ -1,16 +1,17 @@
 """The threads that read from the gate and ask the callbacks: leader and followers.
 
-All threads of the pool wait at one queue of *roles*, which are functions, and play one after the other. `Engine` has
-the roles of the thread that waits at the gate; here is that of a thread that asks callbacks.
+All threads of the pool wait at one queue of *roles*, which are functions. A thread plays one role after the other.
+`Engine` has the roles of the leader and of the thread that stands by; `Workers.ask` is the role of a thread that asks.
 
-What is guaranteed. At most `Options.workers` threads ask at once; there is one thread more than that, so one is always
-left for the gate. A thread that is stuck in a callback past the deadline is given up: it does not count any more,
-another thread is started in its place, and it ends when its callback returns. A coroutine occupies a thread only until
-its first await: the case then waits for the loop, and comes back to the queue of cases with the result.
+What is guaranteed. At most `Options.workers` threads ask at once. The pool has one thread more, so one is always left
+for the gate. A thread that is stuck in a callback past the deadline is given up: it no longer counts, another thread is
+started in its place, and it ends when its callback returns. A coroutine occupies no thread of the pool while it runs:
+its case waits for the loop, and returns to the queue of cases with the result.
 
-What can interleave. A case may be put into the queue, without a lock, when a thread that asks has just found it empty.
-Each such case is followed by a role `ask`; the thread that plays it looks at the queue, under the lock, after the case
-is in it. So it finds the case, or another thread has taken it; a role too many finds nothing, and ends.
+What can interleave. `_resume` may add a case to the queue, without a lock, just after a thread that asks found the
+queue empty. After each such case `_resume` queues a role `ask`. The thread that plays it checks the queue, under the
+lock, after the case was added. So it finds the case, or another thread has taken it; a superfluous role finds nothing,
+and ends.
 """
 
 import inspect
@@ -34,14 +35,14 @@ from .subscriptions import Ruling, read_opinion
 __all__ = ["Options", "Workers"]
 
 TICK_S = 0.25
-"""Longest time between two looks of the leader at what does not wake it."""
+"""Longest time between two checks of the leader for deadlines and slow sinks, which do not wake it."""
 
 SHORTEST_TICK_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the user chose; see `Monitor`."""
+    """The options of the user; see `Monitor`."""
 
     default: Verdict
     on_error: Verdict
@@ -55,14 +56,14 @@ class Options:
 
 @dataclass(slots=True, eq=False)
 class _Asker:
-    """A thread that asks callbacks, and the case it is at."""
+    """A thread that asks callbacks, and its current case."""
 
     case: Case | None = None
     given_up: bool = False
 
 
 class Workers:
-    """The pool, its cases and their deadlines. `_lock` guards its state; see `HoldTable` for why it is reentrant."""
+    """The pool, its cases and their deadlines. `_lock` guards the state; `holds` has the reason why it is reentrant."""
 
     def __init__(self, options: Options, holds: HoldTable, on_failure: Callable[[BaseException, str], None]) -> None:
         self.options = options
@@ -70,7 +71,7 @@ class Workers:
         self.loops = LoopThread()
         self.counts: Counter[str] = Counter()
         self.begun = 0
-        """How many cases have been begun with: where it stands still, no callback has returned."""
+        """Number of cases begun. If it does not change while cases are queued, no thread has become free."""
         self.is_over = False
         """No callback is asked any more."""
         self._holds = holds
@@ -100,7 +101,7 @@ class Workers:
         self._roles.put(role)
 
     def close(self) -> None:
-        """Cancel what is awaited, and end each thread when it has done what it is at."""
+        """Cancel the awaited callbacks, and end each thread after its current role."""
         self.is_over = True
         self._roles.put(None)
         with self._lock:
@@ -111,7 +112,7 @@ class Workers:
         self.loops.close()
 
     def has_role_within(self, seconds: float) -> bool:
-        """Whether there is a role to play, for which it waits that long; it stays in the queue."""
+        """Wait up to `seconds` for a role; return whether there is one. The role goes back into the queue."""
         try:
             role = self._roles.get(timeout=seconds)
         except Empty:
@@ -135,7 +136,7 @@ class Workers:
     # -------------------------------------------------------------------------------------------------- the cases
 
     def add(self, cases: list[Case]) -> bool:
-        """Queue cases, and wake the threads that may ask besides the calling one; whether that may, too."""
+        """Queue cases, and wake the other threads that may ask; return whether the calling thread may ask, too."""
         with self._lock:
             self._cases.extend(cases)
             free = min(len(self._cases), self.options.workers - len(self._askers))
@@ -145,7 +146,7 @@ class Workers:
 
     @property
     def queued(self) -> int:
-        """Cases that no thread has begun with."""
+        """Number of cases that no thread has begun."""
         return len(self._cases)
 
     @property
@@ -154,11 +155,11 @@ class Workers:
         return not (self._cases or self._askers or self._awaiting)
 
     def ask(self) -> bool:
-        """Ask about what is queued until there is no more; False when this thread was given up meanwhile."""
+        """Ask about queued cases until none is left; False when this thread was given up meanwhile."""
         asker, thread = _Asker(), threading.get_native_id()
         with self._lock:
             if len(self._askers) >= self.options.workers:
-                return True  # they will come to it
+                return True  # these threads check the queue before they end
             self._askers.add(asker)
         self.callback_threads.enter(thread)
         try:
@@ -193,7 +194,7 @@ class Workers:
         return None
 
     def _run(self, case: Case) -> None:
-        """Ask the callbacks until one has an opinion, which decides, or has to be awaited, which goes to the loop."""
+        """Ask the callbacks until one returns an opinion, which decides, or an awaitable, which goes to the loop."""
         process, is_held, subscriptions = case.process, not case.process.exited, case.subscriptions
         ruling, result = self._default, None
         try:
@@ -224,7 +225,7 @@ class Workers:
                 self.counts["callback_errors"] += 1
             ruling = Ruling(self.options.on_error, DecidedBy.ERROR, case.name, reason=_in_words(error))
         if is_held and not case.given_up:
-            case.name = "the gate, or a sink that writes ahead,"  # what may not return from here on
+            case.name = "the gate, or a sink that writes ahead,"  # the calls that may hang from here on
             self._holds.decide(case, ruling)
 
     def _await(self, case: Case, awaitable: Awaitable[object]) -> None:
@@ -237,14 +238,14 @@ class Workers:
         try:
             self.loops.run(awaiting, self.callback_threads)
         except BaseException:
-            case.awaiting = None  # it was closed
+            case.awaiting = None  # the awaitable was closed
             with self._lock:
                 self._awaiting.discard(case)
             raise
 
     @staticmethod
     def _cancel(case: Case) -> None:
-        awaiting, case.awaiting = case.awaiting, None  # the history, which has the case, keeps no coroutine
+        awaiting, case.awaiting = case.awaiting, None  # the history keeps the case, and must keep no coroutine
         if awaiting is not None:
             awaiting.cancel()
 
@@ -256,9 +257,9 @@ class Workers:
     # -------------------------------------------------------------------------------------------------- deadlines
 
     def give_up_the_late(self) -> float:
-        """Decide by `on_deadline` what has outlasted the deadline, and replace the threads that hang in it.
+        """Decide the cases past their deadline by `on_deadline`, and replace the threads that hang in them.
 
-        Returns the seconds after which the leader should look again.
+        Returns the seconds until the leader should check again.
         """
         now = time.monotonic()
         if now >= self._next_due:
@@ -284,7 +285,7 @@ class Workers:
             for _ in stuck:
                 self._start_one()
                 self._roles.put(self.ask)
-        except RuntimeError as error:  # so it is as the program ends
+        except RuntimeError as error:  # while the program ends, for example
             self._on_failure(error, "starting a thread")
         for case in late:
             self._cancel(case)
@@ -299,10 +300,10 @@ def _is_due(case: Case | None, now: float) -> bool:
 
 
 def _time_for(case: Case, deadline: float, now: float) -> float:
-    """Seconds for its callbacks."""
+    """Seconds for the callbacks of a case."""
     if case.process.hold_left is None or case.process.exited:
         return deadline
-    waited = now - case.since  # for a thread
+    waited = now - case.since  # for a free thread
     return min(deadline, 0.8 * case.process.hold_left - waited)  # answer before the gate does
 
 
@@ -310,4 +311,4 @@ def _in_words(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:
-        return type(error).__name__  # it has no words for itself
+        return type(error).__name__  # its `__str__` raised
