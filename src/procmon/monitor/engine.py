@@ -116,15 +116,15 @@ class Engine:
     # --------------------------------------------------------------------------------------------- start and stop
 
     def start(self) -> None:
-        with self._never_half():
+        with self._stop_if_interrupted():
             run_in_thread(self._start)
 
     async def start_async(self) -> None:
-        with self._never_half():
+        with self._stop_if_interrupted():
             await run_in_thread_async(self._start)
 
     @contextmanager
-    def _never_half(self) -> Iterator[None]:
+    def _stop_if_interrupted(self) -> Iterator[None]:
         try:
             yield
         except Exception:

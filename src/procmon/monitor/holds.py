@@ -60,7 +60,7 @@ class HoldTable:
         self._sending = 0  # calls of `_send` that have not returned from the gate
         self._fetching = threading.RLock()  # taken before `lock`, and held while the gate fetches
         self._deciders = Recent[tuple[int, int], DecidedBy](DECIDERS)  # of answered processes that have not exited
-        self._by_hand: set[tuple[int, int]] = set()  # for which `_answer_unfetched` calls the gate
+        self._answering_unfetched: set[tuple[int, int]] = set()  # for which `_answer_unfetched` calls the gate
         self._is_over = False  # all cases have been noted, and no more will be
 
     # ---------------------------------------------------------------------------------------------- from the gate
@@ -101,7 +101,7 @@ class HoldTable:
                 self.held[identity] = case = Case(record, identity, now)
                 return case
         elif record.verdict is not None and not self._is_known(record, case) and not (undying and record.seen):
-            self._note_the_gates(record, record.verdict, case, now)
+            self._note_gate_verdict(record, record.verdict, case, now)
         return None
 
     def _is_known(self, record: ProcessHelper, case: Case | None) -> bool:
@@ -122,7 +122,7 @@ class HoldTable:
         self._deciders.discard(record.identity)
         return replace(record, decided_by=by)
 
-    def _note_the_gates(self, record: ProcessHelper, verdict: Verdict, case: Case | None, now: float) -> None:
+    def _note_gate_verdict(self, record: ProcessHelper, verdict: Verdict, case: Case | None, now: float) -> None:
         held_for = 0.0
         self.counts["gate_decided"] += 1
         self.counts["tampered"] += ProcessFlags.TAMPERED in record.flags
@@ -140,7 +140,7 @@ class HoldTable:
     ) -> None:
         """Note the verdicts that the gate got beside this table. The gate calls it after each verdict, from any thread.
 
-        A process that this table answered has a decided case, or is in `_by_hand`. The record of another
+        A process that this table answered has a decided case, or is in `_answering_unfetched`. The record of another
         process may be in the table, on its way there, or still at the gate; `fetch` then returns it with its verdict,
         perhaps with its exit as well. The first thread to see the verdict notes the decision, the others find its
         decider.
@@ -150,7 +150,7 @@ class HoldTable:
             for process, result in zip(processes, results, strict=True)
             if result is VerdictResult.DONE
             and ((case := self.held.get(process.identity)) is None or case.ruling is None)
-            and process.identity not in self._by_hand
+            and process.identity not in self._answering_unfetched
         ]
         if beside:
             run_in_thread(self._note_all_beside, beside, Ruling(verdict, DecidedBy.CONTROLLER))
@@ -307,12 +307,12 @@ class HoldTable:
 
     # ------------------------------------------------------------------------------------------------- by the user
 
-    def answer_by_hand(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:
+    def answer_for_user(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:
         """Send the user's verdict.
 
         Raises: StaleProcess, NotHeld, AlreadyAnswered, ProcessTampered, GateClosed, and what the gate raises.
         """
-        decision = self._answer_by_hand(process, verdict)
+        decision = self._answer_for_user(process, verdict)
         known = decision.process
         match decision.result:
             case VerdictResult.DONE:
@@ -331,7 +331,7 @@ class HoldTable:
                 first = self.describe_verdict(known) or "longer ago than the history goes back, or beside this monitor"
                 raise AlreadyAnswered(f"{known!r} has had its verdict: {first}; a second one changes nothing", known)
 
-    def _answer_by_hand(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:
+    def _answer_for_user(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:
         if not isinstance(process, ProcessHelper | int):
             raise TypeError(f"a ProcessHelper or its pid is wanted, not {process!r}")
         known = process if isinstance(process, ProcessHelper) else self._find(process)
@@ -349,11 +349,11 @@ class HoldTable:
     def _answer_unfetched(self, process: ProcessHelper, ruling: Ruling) -> Decision:
         """Answer a process whose record is not fetched yet; `fetch` will return the record with its verdict."""
         self._sinks.write_ahead([decision := ruling.decision(process)])
-        self._by_hand.add(process.identity)
+        self._answering_unfetched.add(process.identity)
         try:
             [result] = (self._gate.block if ruling.blocks else self._gate.allow)(process)
         finally:
-            self._by_hand.discard(process.identity)
+            self._answering_unfetched.discard(process.identity)
         case = Case.of(replace(decision, result=result))
         case.written_ahead = True
         if result is VerdictResult.DONE:

@@ -368,7 +368,7 @@ class Monitor:
         blocked it, because the code in its memory differs from its file.
         """
         check_process_or_pid("process", process)
-        return run_in_thread(self._engine.holds.answer_by_hand, process, Verdict.ALLOW)
+        return run_in_thread(self._engine.holds.answer_for_user, process, Verdict.ALLOW)
 
     def block(self, process: ProcessHelper | int) -> Decision:
         """End a held process before its first instruction, given by its record or pid. Ctrl+C: as for `allow`.
@@ -383,17 +383,17 @@ class Monitor:
         Raises: StaleProcess when it has gone, AlreadyAnswered, NotHeld, GateClosed.
         """
         check_process_or_pid("process", process)
-        return run_in_thread(self._engine.holds.answer_by_hand, process, Verdict.BLOCK)
+        return run_in_thread(self._engine.holds.answer_for_user, process, Verdict.BLOCK)
 
     async def allow_async(self, process: ProcessHelper | int) -> Decision:
         """`allow` for coroutines; does not block the loop. A cancellation ends the wait, not the verdict."""
         check_process_or_pid("process", process)
-        return await run_in_thread_async(self._engine.holds.answer_by_hand, process, Verdict.ALLOW)
+        return await run_in_thread_async(self._engine.holds.answer_for_user, process, Verdict.ALLOW)
 
     async def block_async(self, process: ProcessHelper | int) -> Decision:
         """`block` for coroutines; see `allow_async`."""
         check_process_or_pid("process", process)
-        return await run_in_thread_async(self._engine.holds.answer_by_hand, process, Verdict.BLOCK)
+        return await run_in_thread_async(self._engine.holds.answer_for_user, process, Verdict.BLOCK)
 
     @property
     def history(self) -> DecisionList:
