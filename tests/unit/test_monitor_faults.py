@@ -317,7 +317,7 @@ def test_what_every_call_would_fail_is_refused_when_it_is_subscribed() -> None:
         return True
 
     wrong: list[tuple[Any, str]] = [
-        (None, "neither"), (procmon.Policy, "is a class: make one"), (lambda: BLOCK, "called with one ProcessHelper"),
+        (None, "neither"), (procmon.Policy, "class: instantiate it"), (lambda: BLOCK, "called with one ProcessHelper"),
         (lambda one, two: BLOCK, "called with one ProcessHelper"),
     ]  # fmt: skip
     for callback, said in wrong:
