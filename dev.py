@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""One script for everything a person does with this project; the same commands on Debian and on Windows.
+"""One script for all work on this project, with the same commands on Debian and on Windows.
 
     python3 dev.py demo                       the main job, on real processes
     python3 dev.py test [--long] [ARGS]       everything that can be tested here; ARGS go to pytest
     python3 dev.py check                      ruff, mypy for both systems, layers, layout, made pages
     python3 dev.py driver [--debug]           build/driver/{x64,x86,arm64,wine}/procmon.sys and the host library
-    python3 dev.py wine [--fresh] -- ARGS     the Windows Python on ARGS, with the package on its path
-    python3 dev.py bench [NAME ...]           how long things take, measured
+    python3 dev.py wine [--fresh] -- ARGS     the Windows Python with ARGS, and the package on its path
+    python3 dev.py bench [NAME ...]           the benchmarks
     python3 dev.py wheel                      dist/procmon_gate-*.whl
 
-Each command sets up what it needs (on Debian as root or by sudo), tells so in a line, and is quick when nothing is
-missing. docs/CONTRIBUTING.md tells more.
+Each command installs what it needs (on Debian as root or by sudo), with one line of output for each installation, and
+is quick when nothing is missing. Details: docs/CONTRIBUTING.md.
 """
 
 import argparse
@@ -51,7 +51,7 @@ FOR_TESTS = ["wine-release", "client-x64", "client-x86", "kernel-address-undefin
 
 
 def build_drivers(variants: Sequence[str], debug: bool = False) -> None:
-    """Build these of DRIVERS and FOR_TESTS; what is up to date is left as it is."""
+    """Build variants of DRIVERS and FOR_TESTS; up-to-date files are not built again."""
     debian.install(debian.DRIVER)
     builder = _module(ROOT / "driver" / "build.py")
     with locked("build", "it builds the driver"):
@@ -90,7 +90,7 @@ def wine(options: argparse.Namespace) -> int:
 
 
 def demo(options: argparse.Namespace) -> int:
-    """Do the main job on real processes: hold, ask Python, let go or block, without and with the driver."""
+    """Do the main job on real processes: hold, ask Python, allow or block, without and with the driver."""
     if not WINDOWS:
         build_drivers(["wine"])
     with private_windows() as prefix:
@@ -101,7 +101,7 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def test(options: argparse.Namespace) -> int:
-    """Run the rings of tests, report each, name what failed; the last line sums them up."""
+    """Run the rings of tests, report each, name the failures; the last line sums them up."""
     debian.install(debian.TESTS)
     jobs = rings.jobs_for(options.pytest)
     build_for({job.ring for job in jobs})
@@ -109,7 +109,7 @@ def test(options: argparse.Namespace) -> int:
 
 
 def build_for(chosen: Set[rings.Ring]) -> None:
-    """Build what these rings need; on Windows that is the core alone, since drivers come from the WDK there."""
+    """Build what these rings need; on Windows only the core, because the WDK builds drivers there."""
     wanted = [name for name in [*DRIVERS, *FOR_TESTS] if any(name in ring.drivers for ring in chosen)]
     if WINDOWS:
         wanted = [name for name in wanted if name == "host"]
@@ -124,7 +124,7 @@ def build_for(chosen: Set[rings.Ring]) -> None:
 
 @dataclass(frozen=True)
 class Extra:
-    """Folders whose modules import packages that procmon does not; mypy reads them with an environment of their own."""
+    """Folders whose modules import packages that procmon does not; mypy checks them in a separate environment."""
 
     uses: str
     folders: tuple[str, ...]
@@ -140,11 +140,11 @@ EXTRAS = [
 
 
 MADE_PAGES = ["tests/reference.py", "tests/guarantees.py"]
-"""Scripts that make a page of docs from the sources; a page that was not made again after a change is a finding."""
+"""Scripts that make a page of docs from the sources; an outdated page is a finding."""
 
 
 def type_checked(platform: str) -> list[str]:
-    """What mypy reads for a platform: everything, but tests that run on the other one only."""
+    """The files that mypy checks for a platform: all but the tests that run only on the other platform."""
     elsewhere = {"win32": ("tests/core/", "tests/setup/"), "linux": ("tests/windows/",)}[platform]
     folders = ("dev.py", "driver", "examples", "tests")
     scripts = [name for folder in folders for name in layout.listed(ROOT, folder, ".py")]
@@ -190,7 +190,7 @@ def check(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Run the benchmarks, or those of these names, with what they are compared with."""
+    """Run all benchmarks, or those named, with the programs they are compared with."""
     if unknown := sorted(set(options.arguments) - set(benchmarks.names())):
         raise Stop(f"{unknown[0]!r} is no benchmark; there are {', '.join(benchmarks.names())}")
     wanted = {place: benchmarks.groups(place, options.arguments) for place in benchmarks.PLACES}
@@ -211,7 +211,7 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def wheel(options: argparse.Namespace) -> int:
-    """Make the wheel, with the release drivers in it, and the source archive, in dist."""
+    """Make the wheel, which contains the release drivers, and the source archive, in dist."""
     release = ["x64", "x86", "arm64"]
     build_drivers(release)
     shutil.rmtree(ROOT / "dist", ignore_errors=True)
@@ -225,7 +225,7 @@ def wheel(options: argparse.Namespace) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; what it leaves over belongs to pytest."""
+    """The command line; arguments that it does not know belong to pytest."""
     top = argparse.ArgumentParser(prog="dev.py", description=__doc__, allow_abbrev=False,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -240,7 +240,7 @@ def parser() -> argparse.ArgumentParser:
         elif command is bench:
             added.add_argument("arguments", nargs="*", metavar="NAME")
         elif command is wine:
-            added.add_argument("--fresh", action="store_true", help="in a Windows of its own that is gone afterwards")
+            added.add_argument("--fresh", action="store_true", help="in a new Windows that is deleted afterwards")
             added.add_argument("arguments", nargs=argparse.REMAINDER, metavar="-- ARGS")
     return top
 
@@ -250,7 +250,7 @@ def main() -> int:
     top = parser()
     options, left_over = top.parse_known_args()
     if left_over and options.command != "test":
-        hint = " (what is meant for the Windows Python comes after --)" if options.command == "wine" else ""
+        hint = " (arguments for the Windows Python follow --)" if options.command == "wine" else ""
         top.error(f"unknown: {' '.join(left_over)}{hint}")
     options.pytest = left_over[1:] if left_over[:1] == ["--"] else left_over
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Builds the drivers, and their core as a library for tests. Standard library only.
+"""Build the drivers, and their core as a library for tests. Standard library only.
 
     python3 driver/build.py [x64] [x86] [arm64] [wine] [host] [wine-release] [client-x64] [client-x86] [--debug]
 
     x64, x86, arm64   build/driver/x64/procmon.sys ...: for Windows 7, NT 5.2 and Windows 10 and later; by clang and lld
-    wine              build/driver/wine/procmon.sys: x64, notifications put in by request; for tests; by mingw-w64
-    wine-release      the same by clang and lld, so that what they make runs in tests, too
+    wine              build/driver/wine/procmon.sys: x64, notifications sent as requests; for tests; by mingw-w64
+    wine-release      the same by clang and lld, so that tests run their output, too
     host              build/driver/host/libprocmon_core.so: the core alone, with a C interface
     client-x64 ...    build/driver/client-x64/client.exe ...: a controller and more in user mode, for tests
 
-Beside each release driver lies procmon.pdb, its symbols. Every variant compiles the same driver/core. An up-to-date
-file (by content, flags and compiler) is not built again; a warning is an error; the same sources give the same bytes,
-wherever the tree lies. --debug builds go to folders of their own: build/driver/x64-debug/ and so on.
+Each release driver has its symbols beside it in procmon.pdb. Every variant compiles the same driver/core. An up-to-date
+file (by content, flags and compiler) is not built again; a warning is an error; the same sources give the same bytes in
+any folder. --debug builds go to folders of their own: build/driver/x64-debug/ and so on.
 """
 
 import argparse
@@ -59,7 +59,7 @@ _MINGW = {"x64": "x86_64-w64-mingw32-g++", "x86": "i686-w64-mingw32-g++"}
 
 @dataclass(frozen=True)
 class Architecture:
-    """What differs between the release drivers."""
+    """The differences between the release drivers."""
 
     target: str  # of clang
     machine: str  # for lld-link
@@ -68,15 +68,15 @@ class Architecture:
     base: int
     entry: str = "GsDriverEntry"
     compile_flags: tuple[str, ...] = ()
-    # PsSetCreateProcessNotifyRoutineEx accepts only images with forced integrity. 64-bit Windows wants a signature
-    # anyhow; a 32-bit one loads unsigned drivers, and would not any more with this flag.
+    # PsSetCreateProcessNotifyRoutineEx accepts only images with forced integrity. 64-bit Windows requires a signature
+    # anyway; 32-bit Windows loads unsigned drivers, but not with this flag.
     link_flags: tuple[str, ...] = ("/integritycheck",)
 
 
 ARCHITECTURES = {
     "x64": Architecture("x86_64-windows-gnu", "x64", "i386:x86-64", "6.01", 0x140000000,
                         compile_flags=("-mno-stack-arg-probe", "-fasynchronous-unwind-tables")),
-    # -fseh-exceptions: nothing throws; the target's own choice would put frame descriptions of DWARF into the file.
+    # -fseh-exceptions: nothing throws; the target's default would put DWARF frame descriptions into the file.
     "x86": Architecture("i686-windows-gnu", "x86", "i386", "5.02", 0x10000, entry="GsDriverEntry@8",
                         compile_flags=("-mno-stack-arg-probe", "-fno-asynchronous-unwind-tables", "-fseh-exceptions"),
                         link_flags=("/safeseh:no",)),
@@ -95,12 +95,12 @@ PACKAGES = {
 
 
 class BuildError(Exception):
-    """A compiler is missing, or refused the sources; the message is what it said."""
+    """A compiler is missing, or refused the sources; the message has its output."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one file is made: from which sources, by which compiler, with which flags."""
+    """The sources, compiler and flags of one file."""
 
     folder: str
     file: str
@@ -121,7 +121,7 @@ def _is_program(source: Path) -> bool:
 
 
 def sources(variant: str) -> list[Path]:
-    """The C++ files that make a variant. The Wine build has driver/wine/ in place of wdm/native.cpp and image/."""
+    """The C++ files of a variant. The Wine build has driver/wine/ in place of wdm/native.cpp and image/."""
     core = _glob("core")
     if variant == "host":
         return core + [path for path in _glob("host") if not _is_program(path)]
@@ -136,7 +136,7 @@ def _optimisation(debug: bool) -> tuple[str, ...]:
 
 
 def _driver(variant: str, *, debug: bool) -> Recipe:
-    """A driver that people load: control flow guard, stack cookie, symbols in a PDB."""
+    """A release driver: control flow guard, stack cookie, symbols in a PDB."""
     architecture = ARCHITECTURES["x64" if variant == "wine-release" else variant]
     ddk = _ddk()
     headers = ("-Idriver/ddk", f"-isystem{ddk}", f"-isystem{ddk.parent}")  # one set for every architecture
@@ -158,9 +158,9 @@ def _driver(variant: str, *, debug: bool) -> Recipe:
 
 
 def _wine_driver(*, debug: bool) -> Recipe:
-    """The driver of tests, which Wine loads."""
+    """The test driver, which Wine loads."""
     flags = [*KERNEL, "-fno-stack-protector", "-mno-stack-arg-probe", "-mno-red-zone", f"-isystem{_ddk()}"]
-    # min-pagesize: what is at gs:0x188 is no object near address 0, as gcc thinks, but the current thread.
+    # min-pagesize: gcc takes gs:0x188 for an object near address 0; it is the current thread.
     flags += ["--param=min-pagesize=0", *_optimisation(debug)]
     linker = ["--section-alignment,0x1000", "--file-alignment,0x200", "--dynamicbase", "--nxcompat"]
     linker += ["--disable-auto-import", "--no-insert-timestamp", "--fatal-warnings", "--subsystem,native:6.1"]
@@ -191,7 +191,7 @@ def _library(*, debug: bool) -> Recipe:
 
 
 def _client(architecture: str, *, debug: bool) -> Recipe:
-    """The same program of both bitnesses; it needs no DLL but those of Windows."""
+    """The same program for both bitnesses; it needs only Windows' own DLLs."""
     return Recipe(
         folder=f"client-{architecture}" + ("-debug" if debug else ""),
         file="client.exe",
@@ -203,7 +203,7 @@ def _client(architecture: str, *, debug: bool) -> Recipe:
 
 
 def _kernel(variant: str) -> Recipe:
-    """A program: core and wdm, as they are, on a kernel that is made up (driver/host/kernel)."""
+    """A program: the unchanged core and wdm on a made-up kernel (driver/host/kernel)."""
     folder = DRIVER / "host" / "kernel"
     checks = [f"-fsanitize={','.join(variant.split('-')[1:])}", "-fno-sanitize-recover=all"]
     headers = [f"-I{folder}", "-fshort-wchar", "-fno-strict-aliasing"]
@@ -219,12 +219,12 @@ def _kernel(variant: str) -> Recipe:
 
 DRIVERS = (*ARCHITECTURES, "wine")
 VARIANTS = (*DRIVERS, "host")
-KERNELS = ("kernel-address-undefined", "kernel-thread")  # made-up ones, under these sanitizers
-FOR_TESTS = ("wine-release", "client-x64", "client-x86", *KERNELS)  # not built unless they are asked for
+KERNELS = ("kernel-address-undefined", "kernel-thread")  # made-up kernels, under these sanitizers
+FOR_TESTS = ("wine-release", "client-x64", "client-x86", *KERNELS)  # built only on request
 
 
 def build(variants: Iterable[str] = VARIANTS, *, debug: bool = False, output: Path = OUTPUT) -> dict[str, Path]:
-    """Builds variants; answers the file of each. What is up to date is left alone.
+    """Build variants and return the file of each. Up-to-date files are not built again.
 
     Raises: BuildError; ValueError for a variant that does not exist.
     """
@@ -247,8 +247,8 @@ def _recipe(variant: str, debug: bool) -> Recipe:
 
 
 def host_program(name: str, sanitizers: Sequence[str] = (), *, output: Path = OUTPUT) -> Path:
-    """Builds driver/host/NAME.cpp with the core and the rest of driver/host, by clang, under sanitizers
-    ("address", "undefined", "thread", "fuzzer"); answers the program's path.
+    """Build driver/host/NAME.cpp with the core and the rest of driver/host, by clang, under sanitizers
+    ("address", "undefined", "thread", "fuzzer"), and return the program's path.
 
     Raises: BuildError.
     """
@@ -291,12 +291,12 @@ def _make(recipe: Recipe, output: Path) -> Path:
 
 
 def _relative(path: Path) -> str:
-    """As the tools get it, which run in the project's folder: what they write down is the same wherever that lies."""
+    """Relative to the project's folder, where the tools run: their output is then the same for any location of it."""
     return os.path.relpath(path, PROJECT)
 
 
 def imports(variant: str) -> dict[str, list[str]]:
-    """The names that driver/imports.txt grants a variant, by file, decorated as for x86."""
+    """The names that driver/imports.txt grants to a variant, by file, with x86 decoration."""
     wanted = {"wine", "x64"} if variant == "wine-release" else {variant}
     granted: dict[str, list[str]] = {}
     names: list[str] = []
@@ -333,7 +333,7 @@ def _import_libraries(recipe: Recipe, objects: Path) -> list[Path]:
 
 
 def _set_checksum(image: Path) -> None:
-    """Put the sum into the header that the kernel's loader compares; lld-link can do so only since version 18."""
+    """Write the header's checksum, which the kernel's loader verifies; lld-link can do so only since version 18."""
     data = bytearray(image.read_bytes())
     at = int.from_bytes(data[0x3C:0x40], "little") + 24 + 64
     data[at : at + 4] = bytes(4)
@@ -347,14 +347,14 @@ def _set_checksum(image: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time makes the files of a folder; the system gives the lock back if that one dies."""
+    """Let one process at a time build in a folder; the system releases the lock if that process dies."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "a+b") as lock:
         if sys.platform == "win32":
             import msvcrt
 
             while True:
-                with contextlib.suppress(OSError):  # it gives up after ten seconds
+                with contextlib.suppress(OSError):  # locking() gives up after ten seconds
                     msvcrt.locking(lock.fileno(), msvcrt.LK_LOCK, 1)
                     break
         else:
@@ -381,8 +381,8 @@ def _compile(recipe: Recipe, source: Path, objects: Path) -> Path:
 
 
 def _run(command: list[str]) -> None:
-    """Runs a tool in the project's folder; anything that it says is an error."""
-    _version(command[0])  # says which package a missing tool is in
+    """Run a tool in the project's folder; any output on stderr is an error."""
+    _version(command[0])  # its error names the package of a missing tool
     result = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
     if result.returncode != 0 or result.stderr.strip():
         raise BuildError(f"{' '.join(command)}\n{result.stdout}{result.stderr}".rstrip())
@@ -396,9 +396,9 @@ def _run_if_stale(
     depends: Path | None = None,
     finish: Callable[[Path], None] | None = None,
 ) -> None:
-    """Runs a command that makes `targets`, unless the stamp says that it has made them from the same bytes before.
+    """Run a command that makes `targets`, unless the stamp shows that it made them from the same bytes before.
 
-    `finish` then changes the first of them in place.
+    `finish` then changes the first target in place.
     """
     if all(target.exists() for target in targets) and _is_fresh(stamp, command):
         return
@@ -417,7 +417,7 @@ def _run_if_stale(
 
 
 def _is_fresh(stamp: Path, command: list[str]) -> bool:
-    """Whether the stamp is of this command (which names all inputs but headers), and no file has changed since."""
+    """Is the stamp from this command (which names all inputs but headers), with every file unchanged since?"""
     try:
         known: dict[str, str] = json.loads(stamp.read_text("utf-8"))
         return known.pop("") == _command_key(command) and all(_digest(Path(path)) == was for path, was in known.items())
@@ -426,7 +426,7 @@ def _is_fresh(stamp: Path, command: list[str]) -> bool:
 
 
 def _dependencies(depends: Path) -> list[Path]:
-    """The files that a make rule written by the compiler names; system headers are not among them."""
+    """The files in a make rule that the compiler wrote; it leaves out system headers."""
     rule = depends.read_text("utf-8").replace("\\\n", " ").split(": ", 1)[1]
     names = [name.replace("\\ ", " ") for name in re.split(r"(?<!\\)\s+", rule) if name]
     return [PROJECT / name for name in names]
@@ -444,7 +444,7 @@ def _command_key(command: list[str]) -> str:
 def _version(compiler: str) -> str:
     try:
         result = subprocess.run([compiler, "--version"], capture_output=True, text=True)
-        return result.stdout + result.stderr  # llvm-rc has no such option, and says what it has
+        return result.stdout + result.stderr  # llvm-rc has no such option, and prints its options
     except OSError as error:
         raise BuildError(
             f"{compiler} is not on PATH ({error.strerror}); on Debian: apt-get install {_package(compiler)}; "
@@ -458,7 +458,7 @@ def _package(tool: str) -> str:
 
 @cache
 def _ddk() -> Path:
-    """The folder of the DDK headers that come with mingw-w64."""
+    """The folder of mingw-w64's DDK headers."""
     compiler = _MINGW["x64"]
     _version(compiler)
     report = subprocess.run([compiler, "-E", "-v", "-x", "c++", os.devnull], capture_output=True, text=True).stderr
@@ -469,7 +469,7 @@ def _ddk() -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; answers the exit status."""
+    """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(prog="build.py", description="Build the driver and its core.")
     known = f"of {', '.join([*VARIANTS, *FOR_TESTS])}; default: all but the last five"
     parser.add_argument("variants", nargs="*", metavar="VARIANT", help=known)

@@ -1,8 +1,8 @@
-// client.cpp - what a process of a test's tree does.
+// client.cpp - a process of a test's tree.
 //
-//     client ANYTHING...              tells its bitness and its command line, and ends with status 10
-//     client ... run COMMAND LINE     runs the rest of its command line, and ends with its status and 1
-//     client mark                     tells besides whether it is marked as debugged
+//     client ANYTHING...              prints its bitness and its command line, and ends with status 10
+//     client ... run COMMAND LINE     runs the rest of its command line, and ends with its status plus 1
+//     client mark                     also prints whether it is marked as debugged
 //     client raise CODE               raises an exception that is not handled
 //     client break                    runs into a breakpoint that is not handled
 //     client control COUNT NAME       is a controller of the driver, see controller.cpp

@@ -10,12 +10,12 @@
 namespace procmon::client {
 namespace {
 
-constexpr DWORD kPatience = 20000;  // ms; only a hang runs into it
+constexpr DWORD kPatience = 20000;  // ms; only a hang reaches it
 
 HANDLE device = INVALID_HANDLE_VALUE;
 alignas(8) uint8_t buffer[65536];
 
-// One request; ends the program with the name of the request when the driver refuses it. Answers the bytes received.
+// Sends one request and returns the bytes received. Exits with the request's name when the driver refuses it.
 DWORD request(const wchar_t* name, uint32_t code, void* input, DWORD input_bytes, void* output, DWORD output_bytes) {
     DWORD received = 0;
     if (!DeviceIoControl(device, code, input, input_bytes, output, output_bytes, &received, nullptr)) {
@@ -62,7 +62,7 @@ void answer(const wire::RecordHeader& record, bool block) {
     say(L"%ls #%u: %u", block ? L"block" : L"allow", record.pid, result);
 }
 
-// One reply of FETCH. Answers how many processes it told the end of.
+// Handles one reply of FETCH. Returns how many processes in it have exited.
 int take_records(const std::wstring& blocked) {
     DWORD received = request(L"FETCH", wire::kFetch, nullptr, 0, buffer, sizeof buffer);
     wire::RecordsHeader head;

@@ -1,4 +1,4 @@
-// armddk.h - the processor's own part of mingw-w64's wdm.h, for arm64, as far as driver/wdm needs it.
+// armddk.h - the processor-specific part of mingw-w64's wdm.h for arm64, as far as driver/wdm needs it.
 #pragma once
 
 #define SharedUserData (reinterpret_cast<KUSER_SHARED_DATA*>(0xFFFFF78000000000))

@@ -1,4 +1,5 @@
-// ntifs.h - mingw-w64's ntifs.h, which knows no arm64, for all release builds: this folder is on their include path.
+// ntifs.h - mingw-w64's ntifs.h, which does not support arm64, for all release builds: their include path has this
+// folder.
 //
 // A test compares the layouts of structures with those of Windows' public symbols. For arm64 the result is compiled and
 // read back, and has never been run.
@@ -17,8 +18,8 @@
 
 NTKERNELAPI PETHREAD NTAPI PsGetCurrentThread(VOID);
 
-// The kernel exports no such routines; the page that it shares with user mode has the times. It writes High2Time
-// first and High1Time last, so that a reader who finds both the same has a whole number.
+// The arm64 kernel exports no such routines; SharedUserData has the times. The kernel writes High2Time first and
+// High1Time last, so that a reader that finds both equal has a consistent value.
 inline LONGLONG read_shared_time(const volatile KSYSTEM_TIME& time) {
     LONG high;
     ULONG low;

@@ -1,14 +1,14 @@
-// costs.cpp - what a process costs while few or many others live: create (with its image), find, exit, in ns.
+// costs.cpp - the cost of a process while few or many others live: create (with its image), find, exit, in ns.
 //
 //     costs warm FEW MANY ROUNDS     batches come and go, while all others stay
-//     costs cold FEW MANY ROUNDS     any of those that live, picked at random, with nothing of the table in a cache
+//     costs cold FEW MANY ROUNDS     random live processes, with no part of the table in a cache
 //
-// Both print "few create find exit" and "many create find exit". Warm is the price of the code. Cold is what a machine
-// pays where seconds pass from one start to the next, and others have had the caches meanwhile; there, picking at
-// random is fair to both tables, for neither is in a cache.
+// Both print "few create find exit" and "many create find exit". Warm is the cost of the code. Cold is the cost when
+// seconds pass between two starts and other programs have used the caches; a random pick is then fair to both tables,
+// because neither is in a cache.
 //
-// Both tables live side by side and are measured by turns, so that what else the machine does falls on both or on none.
-// Of the warm batches the best counts, of the cold calls the median.
+// Both tables exist side by side and are measured in turn, so that other load on the machine affects both or none. The
+// result is the best of the warm batches and the median of the cold calls.
 
 #include <algorithm>
 #include <stdio.h>
@@ -44,10 +44,10 @@ uint32_t random_below(size_t limit) {
 
 void start_process(Table& table, uint32_t pid) {
     (void)gate_on_create(table.host, pid, 4, 4, 8, 1, nullptr, 0, nullptr, 0, 0, 0, 0);
-    (void)hold_begin(table.host, pid, kName, kUnits, nullptr, 0, 0);  // no controller is registered: it passes
+    (void)hold_begin(table.host, pid, kName, kUnits, nullptr, 0, 0);  // no controller is registered: it is not held
 }
 
-void find_process(Table& table, uint32_t pid) {  // a later image: found, looked at, left alone
+void find_process(Table& table, uint32_t pid) {  // a later image: found, and ignored
     if (hold_begin(table.host, pid, kName, kUnits, nullptr, 0, 0)) abort();
 }
 
@@ -71,14 +71,14 @@ double now() {
     return double(time.tv_sec) * 1e9 + double(time.tv_nsec);
 }
 
-// Notes what one of these calls took.
+// Records the duration of one of these calls.
 void timed(std::vector<double>* times, void (*call)(Table&, uint32_t), Table& table, const uint32_t* pids, uint32_t n) {
     const double started = now();
     for (uint32_t i = 0; i < n; ++i) call(table, pids[i]);
     times->push_back((now() - started) / n);
 }
 
-// A batch of processes comes, is looked up and goes. Its pids fall anywhere in the table.
+// Creates, finds and ends a batch of processes. Their pids fall anywhere in the table.
 void measure_warm(Table& table) {
     uint32_t pids[kBatch];
     for (uint32_t& pid : pids) pid = table.next_pid += 4 * (1 + random_below(8));
@@ -92,7 +92,7 @@ void empty_caches() {
     memset(other.data(), int(random_below(256)), other.size());
 }
 
-// One that lives is looked up, another one goes, and a new one comes in its place.
+// Finds a live process, ends another one, and creates a new one in its place.
 void measure_cold(Table& table) {
     uint32_t& leaving = table.live[random_below(table.live.size())];
     const uint32_t found = table.live[random_below(table.live.size())];

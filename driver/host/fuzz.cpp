@@ -2,9 +2,9 @@
 //
 //     fuzz -max_total_time=60 WORK_FOLDER driver/host/corpus
 //
-// The bytes are a program: one byte says what to do, the next ones with what (see `steps`). Buffers are exactly as
-// large as the request says, so that the address sanitizer sees each byte too many; replies are read back and must be
-// well formed; at the end nothing may be left behind. seeds.py writes the first programs.
+// The bytes are a program: one byte is the instruction, the next ones its operands (see `steps`). Buffers have exactly
+// the size in the request, so that the address sanitizer sees each access past the end. Replies are decoded and must be
+// well formed. At the end nothing may be left behind. seeds.py writes the first programs.
 
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +20,7 @@ void demand(bool condition) {
     if (!condition) __builtin_trap();
 }
 
-// The program. Behind its end everything is zero.
+// The program. Reads past its end give zeros.
 struct Program {
     const uint8_t* data;
     size_t left;
@@ -44,7 +44,7 @@ constexpr uint32_t kCodes[] = {wire::kInfo,  wire::kRegister, wire::kFetch,    w
                                wire::kNoteCreated, 0, 0xFFFFFFFF};
 constexpr int kHolds = 8;
 
-// A text in memory of exactly its size: one byte picks a known one, or says how long it is (7 = empty).
+// A text in memory of exactly its size: one byte picks a known text, or gives the length (7 = empty).
 struct OwnedText {
     char16_t* data;
     size_t units;
@@ -105,7 +105,7 @@ void request(World& world, Program& program) {
     auto* input = static_cast<uint8_t*>(malloc(overlap ? shared_bytes : input_bytes));
     auto* output = overlap ? input : static_cast<uint8_t*>(malloc(output_bytes));
     if (input_bytes) memcpy(input, data, input_bytes);
-    if (how & 2 && input_bytes >= 16) memcpy(input + 8, &world.event, 8);  // REGISTER with the event that there is
+    if (how & 2 && input_bytes >= 16) memcpy(input + 8, &world.event, 8);  // REGISTER with the existing event
     size_t written = 1;
     const uint32_t status = gate_dispatch(world.host, 1 + who % 2, 12 + who % 2 * 4, code, input, input_bytes, output,
                                           output_bytes, &written);

@@ -1,5 +1,5 @@
-// host.h - a gate on a system that tests rule over: a clock that is set by hand, memory that runs out when told to,
-// events that count, and a watch on what port.h forbids.
+// host.h - a gate on a system that tests control: a clock that tests set, allocations that fail on request, events that
+// count, and a check of what port.h forbids.
 #pragma once
 
 #include <pthread.h>
@@ -12,8 +12,8 @@ namespace procmon::host {
 
 constexpr int kMaxEvents = 64;
 
-// A number that threads share without being ordered by it: a lock here would hide from the thread sanitizer what the
-// core's own lock does not order.
+// A number that threads share without synchronisation: a lock here would hide races of the core from the thread
+// sanitizer.
 template <class T>
 class Shared {
    public:
@@ -25,11 +25,11 @@ class Shared {
     std::atomic<T> value_{};
 };
 
-// What the controller waits on, in place of a kernel's event object.
+// The controller's event, in place of a kernel's event object.
 struct Event {
     pthread_mutex_t mutex;
     pthread_cond_t wakes;
-    uint64_t sets;       // since it was made
+    uint64_t sets;       // since it was created
     uint64_t taken;      // of these, seen by wait_event
     Shared<uint64_t> references;  // that the core holds
     bool is_event;                // false: a handle of something else
@@ -40,7 +40,7 @@ struct Host {
     Port port;
     Shared<uint64_t> now_ms;
     Shared<int64_t> filetime;
-    Shared<uint64_t> allocations;  // asked for, so far
+    Shared<uint64_t> allocations;  // requested so far
     Shared<uint64_t> fail_at;      // the number of the allocation that fails; 0 = none
     Shared<bool> fail_from_there_on;
     Shared<uint64_t> live_blocks;
@@ -54,11 +54,11 @@ struct Host {
     Event events[kMaxEvents];
 };
 
-// The port's functions over a Host. Its allocate and release, called with the lock held, count as breaches: the core
-// is to prepare before it locks, and to free after.
+// The port's functions over a Host. A call of allocate or release under the lock counts as a breach: the core must
+// allocate before it locks, and free afterwards.
 [[nodiscard]] Port make_port(Host* host);
 
-// Is the signal set? With a wait of up to that long, in real time.
+// Is the signal set? Waits up to `real_ms` for it, in real time.
 [[nodiscard]] bool wait_signal(SignalStorage* signal, uint32_t real_ms);
 [[nodiscard]] bool wait_event(Event* event, uint32_t real_ms);
 

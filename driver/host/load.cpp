@@ -1,14 +1,14 @@
 // load.cpp - many starts through the core, from many threads: each is decided once, by its own verdict, and nothing is
-// left.
+// left behind.
 //
 //     load STARTS THREADS
 //
-// Each of the threads starts kAtOnce processes, whose threads wait, waits for each, and ends it. One controller fetches
-// and answers: a serial number in the name says with what, odd = BLOCK. One worker terminates. Counted for each start:
-// how often FETCH gave it while it was held, how often an answer was DONE, and the verdict that its thread got.
+// Each thread starts kAtOnce processes, whose threads wait, waits for each, and ends it. One controller fetches and
+// answers by the serial number in the name, odd = BLOCK. One worker terminates. Counted for each start: how often FETCH
+// returned it while it was held, how often an answer was DONE, and the verdict that its thread got.
 //
-// Prints "load: S starts, D decided, M missed, H held at most, B bytes of growth"; ends with 1 and a reason when a
-// start was missed, decided twice or by another one's verdict, when one is left, or when the core keeps memory.
+// Prints "load: S starts, D decided, M missed, H held at most, B bytes of growth". Ends with 1 and a reason when a
+// start was missed, decided twice or by another start's verdict, when one stays held, or when the core keeps memory.
 
 #include <pthread.h>
 #include <stdio.h>
@@ -118,7 +118,7 @@ void* work(void*) {
     return nullptr;
 }
 
-// One FETCH, and the answers to it. false: there was nothing.
+// One FETCH, and the verdicts for its records. false: there were none.
 bool serve() {
     alignas(8) static unsigned char reply[1 << 16];
     static wire::Target targets[2][sizeof reply / sizeof(wire::RecordHeader)];

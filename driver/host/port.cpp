@@ -145,7 +145,7 @@ int64_t filetime(void* context) {
     return host_of(context).filetime.get();
 }
 
-// ASCII, Latin-1 and Cyrillic: enough to tell it from a loop over A to Z.
+// ASCII, Latin-1 and Cyrillic: enough to distinguish it from a loop over A to Z.
 struct CaseTable {
     char16_t lowercase[0x10000];
 
@@ -195,7 +195,7 @@ bool wait_event(Event* event, uint32_t real_ms) {
            pthread_cond_timedwait(&event->wakes, &event->mutex, &until) == 0) {
     }
     const bool set = event->taken != event->sets;
-    event->taken = event->sets;  // an event that resets itself
+    event->taken = event->sets;  // an auto-reset event
     pthread_mutex_unlock(&event->mutex);
     return set;
 }

@@ -44,7 +44,7 @@ def step(name: str, *arguments: int) -> bytes:
 
 
 def request(code: int, data: bytes = b"", room: int = 0, *, how: int = 1, who: int = 0) -> bytes:
-    """A request; how: 1 = one buffer for both ways, 2 = with the event that there is."""
+    """A request; how: 1 = one buffer for input and output, 2 = with the existing event."""
     sizes = len(data).to_bytes(2, "little") + room.to_bytes(2, "little")
     return step("request", how, CODES.index(code), who, *sizes) + data
 

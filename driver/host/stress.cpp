@@ -2,14 +2,14 @@
 //
 //     stress SECONDS
 //
-// Processes start, are held and go; the controller fetches, answers, ignores some, and dies now and then in each of the
-// three ways; the worker terminates; exits come while a process is held; others read, change the volumes and let the
-// time pass; and the whole is stopped and loaded anew, round after round. Every process has a serial number in its
-// name, odd = the controller blocks it. Checked on the way:
+// Processes start, are held and exit; the controller fetches, answers, ignores some, and sometimes ends in each of the
+// three ways; the worker terminates; some processes exit while they are held; other threads read, change the volumes
+// and advance the clock; and the gate is stopped and loaded again, round after round. Every process has a serial number
+// in its name, odd = the controller blocks it. Checked on the way:
 //
 //   - no thread is held long after an answer, a timeout, the end of the controller or a stop: no wake-up is lost
 //   - a verdict reaches the process that it was meant for: an even serial is never blocked
-//   - what the worker terminates is an odd one that is still held, so that its pid is its own
+//   - the worker terminates only odd serials that are still held, so that the pid is not reused
 //   - the core leaves nothing behind and does nothing that port.h forbids
 
 #include <pthread.h>
@@ -38,10 +38,10 @@ constexpr uint32_t kShortSliceMs = 2;
 constexpr uint32_t kLongSliceMs = 8000;  // such a thread leaves only if it is woken
 
 Host* host;
-std::atomic<bool> closing;      // no more processes are to start
+std::atomic<bool> closing;      // no more processes start
 std::atomic<bool> stopped;      // Gate::stop has been called
 std::atomic<bool> ended;        // no thread is held any more
-std::atomic<uint64_t> serials;  // given out
+std::atomic<uint64_t> serials;  // assigned so far
 // The serial of the process that has this pid now, while its thread is in its hold; 0 = none.
 std::atomic<uint64_t> in_hold[kStarters * kPidsOfOne];
 std::atomic<uint64_t> held, blocked, terminations, controllers;
@@ -79,7 +79,7 @@ struct Random {
 uint32_t pid_of(int place) { return 1000 + uint32_t(place) * 4; }
 uint32_t place_of(uint32_t pid) { return (pid - 1000) / 4; }
 
-// \Device\HarddiskVolume2\<serial>.<l or s: whether its thread looks again in long or in short slices>
+// \Device\HarddiskVolume2\<serial>.<l or s: its thread waits in long or in short slices>
 size_t write_name(char16_t* name, uint64_t serial, bool patient) {
     char text[80];
     const int length = snprintf(text, sizeof text, "\\Device\\HarddiskVolume2\\%llu.%c",
@@ -115,12 +115,12 @@ void* start_processes(void* argument) {
             fail("serial %llu got another one's verdict", static_cast<unsigned long long>(serial));
         ++held;
         if (verdict == wire::kVerdictBlock) ++blocked;
-        if (!random.one_in(3)) gate_on_exit(host, pid, 0);  // else its pid is used again without an exit
+        if (!random.one_in(3)) gate_on_exit(host, pid, 0);  // else its pid is reused without an exit
     }
     return nullptr;
 }
 
-// What the kernel does to a process that is to be terminated.
+// The kernel's termination of a process.
 void* work(void*) {
     Random random = {real_ms() * 8 + 1};
     while (!ended) {
@@ -161,7 +161,7 @@ uint64_t serial_of(const wire::RecordHeader& record, const unsigned char* texts,
     return serial;
 }
 
-// One FETCH and its answers; *more: something did not fit. false: this handle is not the controller any more.
+// One FETCH and its verdicts; *more: a record did not fit. false: this handle is no longer the controller.
 bool serve(Controller& controller, Random& random, bool* more) {
     static const size_t rooms[] = {16, 200, 1000, sizeof controller.buffer};
     size_t written = 0;
@@ -210,7 +210,7 @@ void* control(void*) {
         const uint32_t end = 1 + random.below(100);
         for (uint32_t i = 0; i < end && !stopped; ++i) {
             while (!stopped && !host_event_wait(host, controller.event, 20)) {
-            }  // and does nothing before it is set: a wake-up that is lost keeps the patient in their holds
+            }  // then waits until the event is set: a lost wake-up would keep the patient processes held
             for (bool more = true; more;)
                 if (!serve(controller, random, &more)) break;
         }
@@ -224,7 +224,7 @@ void* control(void*) {
     return nullptr;
 }
 
-// Time, drives, readers, and exits that come while a process is held.
+// The clock, drive letters, readers, and exits of held processes.
 void* disturb(void*) {
     Random random = {real_ms() * 4 + 1};
     alignas(8) static unsigned char buffer[8192];
@@ -261,7 +261,7 @@ void run_round(int round) {
     for (int i = 0; i < 3; ++i) pthread_create(&others[i], nullptr, roles[i], nullptr);
 
     for (const uint64_t until = real_ms() + kRoundMs; real_ms() < until;) sleep_us(1000);
-    // By turns: everybody who is held is answered before the stop, or the stop comes into the middle of it.
+    // In turn: all held processes are answered before the stop, or the stop arrives while they are held.
     if (round % 2) {
         closing = true;
         const uint64_t since = real_ms();

@@ -1,11 +1,11 @@
-// load_config.cpp - what Windows' loader reads of a release driver, and the entry that it calls.
+// load_config.cpp - the load configuration of a release driver, and the entry that Windows' loader calls.
 //
-// The WDK links this part from its own libraries (loadcfg, BufferOverflowFastFail). Here it is for clang's
+// The WDK links this part from its own libraries (loadcfg, BufferOverflowFastFail). This file replaces them for clang's
 // *-windows-gnu targets, whose stack protector compares with __stack_chk_guard and calls __stack_chk_fail.
 
 #include "../wdm/kernel.h"
 
-// What the loader of Windows 8 and later takes for a cookie that nothing has seeded yet, and seeds.
+// The cookie value that the loader of Windows 8 and later treats as not seeded yet, and seeds.
 #if defined(_WIN64)
 constexpr uintptr_t kUnseeded = 0x00002B992DDFA232;
 #else
@@ -24,8 +24,8 @@ uintptr_t __stack_chk_guard = kUnseeded;
     __builtin_unreachable();
 }
 
-// Control flow guard. An indirect call goes through these two pointers. A kernel that enforces the guard puts its own
-// functions there; every other one leaves these, which check nothing.
+// Control flow guard. Indirect calls go through these two pointers. A kernel that enforces the guard replaces them with
+// its own functions; other kernels leave these functions, which check nothing.
 [[gnu::naked]] void guard_check_nothing() { __asm__("ret"); }
 #if defined(__x86_64__)
 [[gnu::naked]] void guard_dispatch_unchecked() { __asm__("jmp *%rax"); }
@@ -38,10 +38,10 @@ constexpr const void* kGuardDispatch = nullptr;  // calls are checked, then made
 extern void (*const __guard_check_icall_fptr)();
 [[gnu::section(".00cfg"), gnu::used]] void (*const __guard_check_icall_fptr)() = guard_check_nothing;
 
-// Made by the linker: the addresses that may be called through a pointer, and, as the "address" of a symbol, how many.
+// From the linker: the table of valid targets of indirect calls; the "address" of the second symbol is their number.
 extern char __guard_fids_table[], __guard_fids_count[];
 
-// IMAGE_LOAD_CONFIG_DIRECTORY, up to where control flow guard needs it.
+// IMAGE_LOAD_CONFIG_DIRECTORY, up to the last member that control flow guard needs.
 struct LoadConfig {
     uint32_t size, timestamp, version, flags_to_clear, flags_to_set, critical_section_timeout;
     uintptr_t decommit_free_block, decommit_total_free, lock_prefix_table, largest_allocation, virtual_memory_threshold;
@@ -69,8 +69,8 @@ extern const LoadConfig _load_config_used;
     kInstrumented | kTablePresent,
 };
 
-// The image's entry, named as the WDK names it. PASSIVE_LEVEL, a system thread. It has no cookie of its own on the
-// stack, because it changes the cookie. Nothing here is secret to the kernel; it is to who overruns a buffer.
+// The image's entry, with the WDK's name. PASSIVE_LEVEL, a system thread. It has no cookie on its own stack, because it
+// changes the cookie. The seed need not be secret from the kernel, only from an attacker who overruns a buffer.
 [[clang::no_stack_protector]] NTSTATUS NTAPI GsDriverEntry(DRIVER_OBJECT* driver, UNICODE_STRING* path) {
     if (__stack_chk_guard == kUnseeded) {
         LARGE_INTEGER now;
@@ -91,7 +91,7 @@ extern const LoadConfig _load_config_used;
 }
 
 #if defined(__i386__)
-// clang divides 64-bit numbers by a function of libgcc's; the kernel exports one that does the same.
+// clang calls libgcc's function to divide 64-bit numbers; the kernel exports an equivalent one.
 NTKERNELAPI uint64_t NTAPI _aulldiv(uint64_t dividend, uint64_t divisor);
 uint64_t __udivdi3(uint64_t dividend, uint64_t divisor) { return _aulldiv(dividend, divisor); }
 #endif

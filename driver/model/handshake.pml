@@ -4,12 +4,12 @@
  *
  * and so on for the other claims, at the end. tests/core/test_proofs.py runs them all.
  *
- * What the core does under its lock is one atomic step here; between two of them any other may come. A thread that is
- * held wakes only when it is woken: the slices in which real ones look again are a second line, not modelled. Two or
- * three processes start: the second takes the pid of the first as soon as the kernel gives it, which is when the first
- * is gone. Another process puts a second thread into the first, before or after its image. Two controllers come, one
- * after the other; the first may be one that dies at some moment. At any moment one of these may happen: the driver is
- * stopped, a process exits while it is held, or both threads of the first are told to end. A blocked process may resist
+ * One critical section of the core is one atomic step here; any other step may come between two steps. A held thread
+ * wakes only when it is woken: the slices after which real threads check again are a second safeguard, not modelled.
+ * Two or three processes start: the second gets the pid of the first as soon as the kernel frees it, after the first
+ * has exited. Another process creates a second thread in the first, before or after its image. Two controllers
+ * register, one after the other; the first may die at any moment. At any moment one of these may happen: the driver is
+ * stopped, a process exits while it is held, or both threads of the first are terminated. A blocked process may survive
  * some attempts to terminate it.
  */
 
@@ -44,24 +44,24 @@ byte found[PIDS];               /* by pid: number + 1 of the record in the table
 bool unseen[PROCESSES];
 bool woken[PROCESSES];          /* the record's signal */
 bool in_worker[PROCESSES];
-bool last_try[PROCESSES];       /* the driver stops: it is released after this attempt */
+bool last_try[PROCESSES];       /* the driver is stopping: released after this attempt */
 byte tries[PROCESSES];
 chan to_terminate = [PROCESSES] of { byte };
 byte owner;                     /* the registered controller; 0 = none */
-bool event;                     /* what it waits on; resets itself */
+bool event;                     /* the controller's auto-reset event */
 bool stopping;
 
 /* The world. */
-byte kernel[PIDS];              /* who really has the pid: number + 1 */
+byte kernel[PIDS];              /* the process that really has the pid: number + 1 */
 bool in_hold[PROCESSES];        /* its first thread waits */
 bool extra_in_hold;             /* the second thread of process 0 waits */
 bool ran;                       /* the second thread of process 0 has run, or has ended */
-bool dying;                     /* both threads of process 0 were told to end */
-bool first_left, extra_left;    /* a thread of process 0 that was told to end leaves its hold, because the other waits */
+bool dying;                     /* both threads of process 0 are terminated */
+bool first_left, extra_left;    /* a terminated thread of process 0 leaves its hold, because the other waits */
 bool killed[PROCESSES];
 bool answered[PROCESSES];       /* by a controller's ALLOW or BLOCK */
-mtype:verdict meant[PROCESSES] = None; /* what the controller said of it, and heard DONE */
-byte over;                      /* processes that have come and gone */
+mtype:verdict meant[PROCESSES] = None; /* the controller's verdict that got DONE */
+byte over;                      /* processes that have exited */
 
 inline release(p) { woken[p] = true }
 
@@ -80,7 +80,7 @@ inline tell(p) {
     fi
 }
 
-/* on_exit, and what creation does to an older record of its pid */
+/* on_exit, and a creation that finds an older record of its pid */
 inline retire(slot) {
     if
     :: found[slot] ->
@@ -138,9 +138,9 @@ proctype Process(byte me) {
     }
     atomic {    /* begin_hold */
         if
-        :: found[PID(me)] != me + 1     /* it has been said to have gone */
+        :: found[PID(me)] != me + 1     /* its exit has been notified */
         :: found[PID(me)] == me + 1 && is_held(me) -> in_hold[me] = true    /* its second thread came first */
-        :: found[PID(me)] == me + 1 && !is_held(me) && state[me] != New     /* and is through */
+        :: found[PID(me)] == me + 1 && !is_held(me) && state[me] != New     /* and has been decided */
         :: found[PID(me)] == me + 1 && state[me] == New && (stopping || !owner) -> state[me] = Named
         :: else -> state[me] = Held; in_hold[me] = true; tell(me)
         fi
@@ -150,7 +150,7 @@ proctype Process(byte me) {
 #if TIMEOUT
     :: atomic { state[me] == Held -> decide(me, Allow) }    /* still_held, after the timeout */
 #endif
-    :: atomic {                                             /* still_held, in a thread that was told to end */
+    :: atomic {                                             /* still_held, in a terminated thread */
             me == 0 && dying && in_hold[0] && !woken[0] && others_wait(extra_in_hold, extra_left) ->
             first_left = true; break
         }
@@ -165,7 +165,7 @@ proctype Process(byte me) {
         in_hold[me] = false
     }
     me != 0 || !extra_in_hold;      /* a process is gone when all its threads are */
-    if          /* it goes, with or without a notification, and then its pid is free */
+    if          /* it exits, with or without a notification, and then its pid is free */
     :: atomic { found[PID(me)] == me + 1 -> retire(PID(me)); kernel[PID(me)] = 0; over++ }
     :: atomic { kernel[PID(me)] = 0; over++ }
     fi
@@ -258,7 +258,7 @@ active proctype Worker() {
 end_work:
     do
     :: atomic { to_terminate ? now -> in_worker[now] = true; last_try[now] = stopping };
-        if      /* terminate by pid: whoever has it now dies */
+        if      /* terminate by pid: the process that has it now dies */
         :: atomic {
                 assert(kernel[PID(now)] == now + 1 && (in_hold[now] || (now == 0 && extra_in_hold)));
                 killed[now] = true
@@ -286,12 +286,12 @@ proctype Stopper() {
     atomic { stopping = true; end_controller(Allow) }
 }
 
-/* Tells both threads of process 0 to end, once they wait. */
+/* Terminates both threads of process 0, once they wait. */
 proctype Ender() {
     atomic { in_hold[0] && extra_in_hold -> dying = true }
 }
 
-/* Ends what has the first pid at that moment. */
+/* Ends the process that has the first pid at that moment. */
 proctype Killer() {
     byte p;
     atomic { retire(0) }
@@ -317,10 +317,10 @@ init {
     }
 }
 
-/* What is held goes on some time: no wake-up is lost, of its threads or of the controller. */
+/* Every hold ends some time: no wake-up of a thread or of the controller is lost. */
 ltl released { [] (each_leaves && extra_leaves) }
-/* Nothing waits for a verdict when there is no controller to give one: after a stop, after the end of the controller. */
+/* No process waits for a verdict without a controller: after a stop, after the end of the controller. */
 ltl answerable { [] ((stopping || owner == 0) -> !any_waits) }
-/* Everything comes to its end; and, by the assertions above, no verdict has reached another process, and no thread of a
-   held or blocked one has run. */
+/* Every process exits; and, by the assertions above, no verdict has reached another process, and no thread of a held or
+   blocked process has run. */
 ltl ends { <> (over == PROCESSES && ran) }

@@ -1,15 +1,15 @@
 """Plays the kernel's part for the driver's Wine build, with real processes.
 
-Wine tells no driver of processes. So `WineKernel` runs real commands under the debug API (a `DebugGate`, which keeps
-each process of the tree frozen before its first instruction) and does with each what a kernel would:
+Wine notifies no driver of processes. So `WineKernel` runs real commands under the debug API (a `DebugGate`, which keeps
+each process of the tree frozen before its first instruction) and does for each process what a kernel would:
 
-    a process has come to be      NOTE_CREATED, in order, before anything else of that process
-    its image is mapped           NOTE_IMAGE in a thread of its own: the driver keeps the request for as long as it
-                                  holds the process; then the real process is let go, or ended by the verdict
-    it is gone                    NOTE_EXITED
+    a process is created          NOTE_CREATED, in order, before any other note about that process
+    its image is mapped           NOTE_IMAGE in a thread of its own: the driver keeps the request pending while it holds
+                                  the process; then the verdict releases or terminates the real process
+    it exits                      NOTE_EXITED
 
-Where no driver is loaded, processes run untouched, as they do on any kernel. As a command it runs one command, with
-its standard streams and its exit status; a controller elsewhere decides what of it may run:
+When no driver is loaded, processes run untouched, as on any kernel. As a program it runs one command, with its standard
+streams and its exit status; a controller elsewhere decides which of its processes run:
 
     python driver/wine/kernel.py -- cmd /c "hostname & whoami"
 """
@@ -35,13 +35,13 @@ from procmon.win32.kernel import native_drive
 logger = logging.getLogger("procmon")
 
 LAST_EXITS_S = 5.0
-"""How long the command line waits, after the command, for the exits of its tree to be told to the driver."""
+"""How long the command line waits, after the command, until the exits of its tree are reported to the driver."""
 
-_NO_DRIVER = (2, 5, 21, 995, 1167)  # not there, gone (so says Wine), being stopped, the request given up with it, gone
+_NO_DRIVER = (2, 5, 21, 995, 1167)  # not there, removed (Wine), being stopped, request aborted by a stop, removed
 
 
 class WineKernel:
-    """Runs commands whose every process goes through the driver. Close it, or leave its ``with``, to let them go."""
+    """Runs commands and reports each of their processes to the driver. `close`, or the end of ``with``, frees them."""
 
     def __init__(self, device: str = DEVICE) -> None:
         self.device = device
@@ -56,7 +56,7 @@ class WineKernel:
         self.close()
 
     def run(self, argv: str | Sequence[str], **popen_options: Any) -> "subprocess.Popen[Any]":
-        """Start a command as `subprocess.Popen` would; it and all that it starts goes through the driver."""
+        """Start a command as `subprocess.Popen` would; the driver decides it and every process it starts."""
         gate = DebugGate.run(argv, **popen_options)
         thread = threading.Thread(target=self._play, args=(gate,), name=f"kernel of {gate.name}", daemon=True)
         self._trees.append((gate, thread))
@@ -65,14 +65,14 @@ class WineKernel:
         return gate.popen
 
     def join(self, timeout: float) -> bool:
-        """Wait until every process of every command is gone; False after `timeout` seconds."""
+        """Wait until every process of every command has exited; False after `timeout` seconds."""
         end = time.monotonic() + timeout
         for _, thread in self._trees:
             thread.join(max(0.0, end - time.monotonic()))
         return not any(thread.is_alive() for _, thread in self._trees)
 
     def close(self) -> None:
-        """Let every process run, and tell the driver nothing more."""
+        """Let every process run, and report nothing more to the driver."""
         for gate, thread in self._trees:
             gate.close()
             thread.join()
@@ -91,7 +91,7 @@ class WineKernel:
                             protocol.NOTE_EXITED, notes.encode_note_exited(process.pid, process.exit_status or 0)
                         )
         except GateClosed:
-            pass  # by close(); nothing is held any more
+            pass  # by close(): nothing is held any more
 
     def _started(self, gate: DebugGate, process: ProcessHelper) -> None:
         native = native_name(process.image_name)
@@ -106,12 +106,12 @@ class WineKernel:
         )
         reply = self._note(protocol.NOTE_CREATED, created, 4)
         if reply is not None and notes.decode_note_created(reply):
-            gate.block(process)  # a real kernel would not have made it; here it is the next best thing
+            gate.block(process)  # a real kernel would have refused the creation; this is the closest here
             return
         threading.Thread(target=self._image, args=(gate, process, native), daemon=True).start()
 
     def _image(self, gate: DebugGate, process: ProcessHelper, native: str) -> None:
-        """What the new process' own thread does in its image notification: wait, then die or go on."""
+        """Play the new process' own thread in its image notification: wait, then die or go on."""
         reply = self._note(
             protocol.NOTE_IMAGE, notes.encode_note_image(process.pid, native), protocol.NOTE_VERDICT.size
         )
@@ -122,7 +122,7 @@ class WineKernel:
             pass
 
     def _note(self, code: int, data: bytes, reply_bytes: int = 0) -> bytes | None:
-        """Tell the driver; None where there is none. Each note has a handle of its own: one may be kept for long."""
+        """Send a note; None when there is no driver. Each note has its own handle, because a note may stay pending."""
         try:
             with closing(Device(self.device)) as device:
                 return device.request(code, data, reply_bytes)
@@ -133,7 +133,7 @@ class WineKernel:
 
 
 def native_name(path: str) -> str:
-    r"""``c:\a.exe`` as the kernel calls it: ``\Device\HarddiskVolume1\a.exe``."""
+    r"""The kernel's name for ``c:\a.exe``: ``\Device\HarddiskVolume1\a.exe``."""
     return native_drive(path[:2]) + path[2:] if path[1:2] == ":" else path
 
 
@@ -145,7 +145,7 @@ def main(argv: Sequence[str]) -> int:
         return 2
     with WineKernel() as kernel:
         status: int = kernel.run(list(command)).wait()
-        kernel.join(LAST_EXITS_S)  # the command is gone before the debug API has reported its exit
+        kernel.join(LAST_EXITS_S)  # the command has exited before the debug API reports its exit
         return status
 
 

@@ -1,9 +1,9 @@
-// wine.cpp - the Wine test build: in place of wdm/native.cpp, for a kernel that tells nothing of processes.
+// wine.cpp - the Wine test build: replaces wdm/native.cpp on a kernel that sends no process notifications.
 //
-// A helper process (kernel.py) plays the kernel's part: it runs real processes under the debug API, puts each start
-// in by NOTE_CREATED and NOTE_IMAGE, and continues or terminates the real process by the verdict of the latter.
-// A NOTE_IMAGE stays pending for as long as the process is held; a system thread waits for it just as the held
-// thread waits on a real kernel. Everything else is the driver as it is.
+// A helper process (kernel.py) plays the kernel's part: it runs real processes under the debug API, reports each start
+// with NOTE_CREATED and NOTE_IMAGE, and continues or terminates the real process by the verdict of NOTE_IMAGE.
+// A NOTE_IMAGE stays pending while the process is held; a system thread waits for it just as the held thread waits on a
+// real kernel. Everything else is the unchanged driver.
 
 #include "../wdm/driver.h"
 
@@ -27,16 +27,16 @@ struct Waiter {
     IRP* irp;
     PKTHREAD thread;  // referenced by stop and reap
     uint32_t pid;
-    volatile LONG cancelled;  // the helper has gone, or has cancelled the request
+    volatile LONG cancelled;  // the helper has exited, or has cancelled the request
     volatile LONG finished;   // the thread is on its last instructions
-    KEVENT cancel_done;       // the cancel routine will not look at this any more
+    KEVENT cancel_done;       // the cancel routine does not use this Waiter any more
     Hold hold;
 };
 
 FAST_MUTEX waiters_lock;
 Waiter* waiters;
 
-// The next text of a request: `bytes` of it, moved over. false: the request is shorter than it says, or not UTF-16.
+// Reads the next text of a request, `bytes` long, and moves past it. false: the request is shorter, or `bytes` is odd.
 bool take_text(const uint8_t** at, size_t* left, uint32_t bytes, Text* text) {
     if (bytes > *left || bytes % sizeof(char16_t) != 0) return false;
     *text = {reinterpret_cast<const char16_t*>(*at), bytes / sizeof(char16_t)};
@@ -103,7 +103,7 @@ void wait_and_complete(Waiter* waiter) {
     do {
         LARGE_INTEGER slice = milliseconds(waiter->hold.slice_ms);
         KeWaitForSingleObject(event_of(&waiter->hold.signal), Executive, KernelMode, FALSE, &slice);
-        // Whoever played the kernel has gone, and the process with it.
+        // The helper has exited, and its processes with it.
         if (InterlockedExchange(&waiter->cancelled, FALSE)) gate.on_exit(waiter->pid, wire::kStatusUnknown);
     } while (gate.still_held(&waiter->hold));
     const uint32_t verdict = gate.end_hold(&waiter->hold);
@@ -154,7 +154,7 @@ NTSTATUS start_thread(Waiter* waiter) {
     if (!NT_SUCCESS(status)) return status;
     status = ObReferenceObjectByHandle(handle.get(), SYNCHRONIZE, nullptr, KernelMode,
                                        reinterpret_cast<void**>(&waiter->thread), nullptr);
-    if (!NT_SUCCESS(status)) {  // it cannot be joined later, so now; its request is answered by then
+    if (!NT_SUCCESS(status)) {  // it cannot be joined later, so join it now; it has completed its request by then
         ZwWaitForSingleObject(handle.get(), FALSE, nullptr);
         release(waiter);
         return STATUS_SUCCESS;
@@ -191,7 +191,7 @@ NTSTATUS note_image(IRP* irp, void* buffer, size_t input_bytes, size_t output_by
     irp->Tail.Overlay.DriverContext[0] = waiter;
     IoSetCancelRoutine(irp, on_cancel);
     if (irp->Cancel) InterlockedExchange(&waiter->cancelled, TRUE);
-    if (!NT_SUCCESS(start_thread(waiter))) {  // then it is this thread that waits
+    if (!NT_SUCCESS(start_thread(waiter))) {  // then this thread waits
         wait_and_complete(waiter);
         release(waiter);
     }
@@ -200,10 +200,10 @@ NTSTATUS note_image(IRP* irp, void* buffer, size_t input_bytes, size_t output_by
 
 }  // namespace
 
-// Wine exports many a routine that it does not have; calling one ends the process.
+// Wine exports routines that it does not implement; calling one ends the process.
 void* newer_routine(const WCHAR*) { return nullptr; }
 
-// Wine does not know UserMode references: the handle is duplicated into the driver's process first.
+// Wine does not support UserMode references: the handle is duplicated into the driver's process first.
 NTSTATUS reference_event(uint64_t handle, KEVENT** event) {
     auto* type = static_cast<POBJECT_TYPE*>(find_export(L"ExEventObjectType"));
     if (type == nullptr) return STATUS_NOT_SUPPORTED;
@@ -220,7 +220,7 @@ NTSTATUS reference_event(uint64_t handle, KEVENT** event) {
                                      reinterpret_cast<void**>(event), nullptr);
 }
 
-// The helper terminates the real process when it reads the verdict, before it lets it go on.
+// The helper terminates the real process when it reads the verdict, before it continues it.
 Outcome terminate(const ToTerminate&) { return Outcome::kDied; }
 
 NTSTATUS control(IRP* irp, uint32_t code, void* buffer, size_t input_bytes, size_t output_bytes, size_t* written) {

@@ -250,4 +250,4 @@ def test_an_unknown_option_is_refused_and_the_way_out_named() -> None:
     command = [sys.executable, str(PROJECT / "dev.py"), "wine", "--fish"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "comes after --" in done.stderr
+    assert "follow --" in done.stderr

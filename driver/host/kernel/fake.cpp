@@ -1,4 +1,4 @@
-// fake.cpp - the made-up kernel as a test sees it: what it does to the driver, and what it has seen.
+// fake.cpp - the made-up kernel as tests see it: its calls to the driver, and its record of the driver's calls.
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -160,7 +160,7 @@ std::string leftovers() {
     add("notify routines", (create_routine != nullptr) + (create_routine_ex != nullptr) + (image_routine != nullptr) +
                                (thread_routine != nullptr) + (own_thread_routine != nullptr));
     add("threads", static_cast<size_t>(threads_running));
-    size_t references = 0;  // each process is referenced once by being there, and by each handle of the test
+    size_t references = 0;  // a process has one reference of its own, and one for each handle of the test
     for (const auto& object : objects) references += static_cast<size_t>(object.second.references);
     add("references", references - processes.size() - user_handles.size());
     return left;
@@ -233,7 +233,7 @@ NTSTATUS create_process(uint32_t pid, uint32_t parent, const char16_t* path, con
         }
         if (routines.thread != nullptr) routines.thread(id(pid), id(pid + 1), TRUE);
     }
-    if (!NT_SUCCESS(status)) {  // its first thread still goes its way, up to where it sees that it is to end
+    if (!NT_SUCCESS(status)) {  // its first thread still runs up to where it sees that it must end
         end_process(pid, status);
         std::thread([pid] { map_image(pid, {}); }).join();
         exit_process(pid, status);
@@ -378,7 +378,7 @@ void close(File* file) {
 
 NTSTATUS control(File* file, uint32_t code, const void* input, size_t input_bytes, std::vector<uint8_t>* output) {
     const size_t bytes = std::max(input_bytes, output->size());
-    const std::unique_ptr<uint8_t[]> buffer(new uint8_t[bytes]);  // exactly: a sanitizer sees one byte more
+    const std::unique_ptr<uint8_t[]> buffer(new uint8_t[bytes]);  // exactly: a sanitizer sees an access past the end
     if (input_bytes != 0) memcpy(buffer.get(), input, input_bytes);
     IRP irp = {};
     irp.stack.FileObject = &file->object;

@@ -1,4 +1,4 @@
-// fake.h - the made-up kernel, from the side of a test: what it has, what it shall refuse, what has happened in it.
+// fake.h - the made-up kernel as tests see it: its features, the calls it refuses, and the record of its calls.
 #pragma once
 
 #include <stdint.h>
@@ -16,9 +16,9 @@ namespace fake {
 
 // Kinds of kernels.
 struct Kernel {
-    std::vector<std::string> absent;  // exports that it does not have
+    std::vector<std::string> absent;  // missing exports
     bool refuses_ex = false;          // PsSetCreateProcessNotifyRoutineEx, Ex2: the image is not signed for it
-    bool removal_waits = true;        // removing a notify routine waits for calls under way (since Windows XP)
+    bool removal_waits = true;        // removing a notify routine waits for callbacks in progress (since Windows XP)
     ULONG major = 10, minor = 0;
     std::atomic<bool> terminate_fails{false};
 };
@@ -28,14 +28,14 @@ extern Kernel kernel;
 void fail_call(uint64_t n);
 extern std::string failed;
 
-// Everything that was done, in order: "device", "security", "create routine", "-link", "terminate 5000"...
+// The driver's calls, in order: "device", "security", "create routine", "-link", "terminate 5000"...
 std::vector<std::string> trace();
 std::string trace_text();
 
-// Called after each of those, by the thread that has done it; for the registrations of routines without a lock.
+// Called after each of these calls, by the calling thread; for registrations of routines, without a lock.
 extern std::function<void(const std::string& done)> after;
 
-// What has not been given back: "" = all of it has.
+// Resources that the driver has not freed: "" = none.
 std::string leftovers();
 
 struct Ace {
@@ -48,19 +48,19 @@ extern uint64_t pool_bytes_nx, pool_bytes_executable, pool_bytes_paged;
 extern std::vector<std::string> debug_output;  // of DbgPrintEx, which is not shown by default
 extern std::atomic<uint64_t> locks_taken;  // of fast mutexes, so far
 
-// --- what happens in it ---
+// --- events of the system ---
 
-// A process that is there, without any notification.
+// Adds a process without any notification.
 void add_process(uint32_t pid, uint32_t parent, const char16_t* path);
 void set_exiting(uint32_t pid);  // PsGetProcessExitProcessCalled
-void end_process(uint32_t pid, NTSTATUS status);  // another process does: its threads see it when they next look
+void end_process(uint32_t pid, NTSTATUS status);  // by another process: its threads see it at their next check
 void set_critical(uint32_t pid, bool critical);   // ProcessBreakOnTermination
 // Runs `what` while the calling thread belongs to the process.
 void as_process(uint32_t pid, uint32_t tid, const std::function<void()>& what);
 
-// The calls that a real kernel would make. create_process answers the CreationStatus; all in the caller's thread, which
-// belongs to the creator.
-struct NewFile {  // that the process is made from
+// The calls that a real kernel would make. create_process returns the CreationStatus. All run in the caller's thread,
+// which belongs to the creator.
+struct NewFile {  // the file of the process
     bool write_access = false, delete_pending = false, transacted = false;
     uint32_t writable_references = 0;
     bool subsystem = false;  // a process of WSL 1: no file, no image
@@ -73,25 +73,25 @@ struct Mapping {
     bool executable = true;  // at the section base of the process
     const char16_t* name = nullptr;  // FullImageName
 };
-// With the thread's own notification after it, where the kernel has that.
+// Followed by the thread's own notification, where the kernel has one.
 void map_image(uint32_t pid, const Mapping& mapping);
-// One more thread of a process, created by the caller: it returns when the thread may run. Its image notification has
-// been given to another thread.
+// An extra thread of a process, created by the caller: returns when the thread may run. Another thread has got the
+// image notification.
 void start_thread(uint32_t pid, uint32_t tid);
 void exit_process(uint32_t pid, NTSTATUS status);
 void add_link(const char16_t* name, const char16_t* target);
-void stop_clock();            // time stands still from now on, but for the next two; waits still end by real time
+void stop_clock();            // only the next two functions move the clock now; waits still end by real time
 void pass_time(uint32_t ms);
-void sleep_machine(uint32_t ms);  // the lid is closed for so long, and opened
+void sleep_machine(uint32_t ms);  // the machine sleeps for `ms`
 void end_all_processes();  // at the very end, without notifications
 bool terminated(uint32_t pid, NTSTATUS* status);
 
 // --- the driver ---
 
 NTSTATUS load();    // DriverEntry
-void unload();      // as Wine does: whatever is open
-void stop();        // as NT does: not while a file is open; then it is unloaded when the last one is closed
-void shutdown();    // Windows goes down
+void unload();      // as Wine does: even while a file is open
+void stop();        // as NT does: while a file is open, the unload waits until the last one is closed
+void shutdown();    // Windows shuts down
 bool is_loaded();
 
 struct File {

@@ -1,8 +1,8 @@
-// ntifs.h - as much of the kernel's interface as driver/wdm uses, on a made-up kernel in a Linux process.
+// ntifs.h - the part of the kernel's interface that driver/wdm uses, on a made-up kernel in a Linux process.
 //
-// That the real headers agree with driver/wdm is shown by compiling it with them; this one only lets the same sources
-// run under a test. fake.cpp implements it, and checks on the way what a real kernel would punish: IRQL, waits with
-// a lock held, references and handles that are not given back.
+// Compiling driver/wdm with the real headers shows that they agree; this header only lets the same sources run under a
+// test. fake.cpp implements it, and checks what a real kernel would punish: IRQL, waits with a lock held, references
+// and handles that are not freed.
 #pragma once
 
 #include <stddef.h>
@@ -98,7 +98,7 @@ struct FAST_MUTEX {
 #define APC_LEVEL 1
 #define DISPATCH_LEVEL 2
 KIRQL KeGetCurrentIrql();
-void KeRaiseIrql(KIRQL to, KIRQL* before);  // the driver does not: for tests of the checks
+void KeRaiseIrql(KIRQL to, KIRQL* before);  // not called by the driver: for tests of the checks
 void KeLowerIrql(KIRQL to);
 void paged_code(const char* function);
 #define PAGED_CODE() paged_code(__func__)
@@ -181,7 +181,7 @@ PEPROCESS PsGetCurrentProcess();
 PETHREAD PsGetCurrentThread();
 NTSTATUS PsLookupProcessByProcessId(HANDLE, PEPROCESS*);
 NTSTATUS PsCreateSystemThread(HANDLE*, ULONG, OBJECT_ATTRIBUTES*, PVOID, PVOID, PKSTART_ROUTINE, PVOID context);
-NTSTATUS PsTerminateSystemThread(NTSTATUS);  // comes back here: the caller has nothing more to do
+NTSTATUS PsTerminateSystemThread(NTSTATUS);  // returns here: the caller does nothing more
 NTSTATUS ZwOpenProcess(HANDLE*, ACCESS_MASK, OBJECT_ATTRIBUTES*, CLIENT_ID*);
 NTSTATUS ZwTerminateProcess(HANDLE, NTSTATUS);
 

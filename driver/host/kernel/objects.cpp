@@ -37,8 +37,8 @@ void ExFreePoolWithTag(PVOID memory, ULONG tag) {
     free(memory);
 }
 
-// Slow where the kernel does not wait for callbacks: it is the last that a held thread calls, so that an unload which
-// does not wait either is seen.
+// Slow where the kernel does not wait for callbacks: this is the last call of a held thread, so that a test sees an
+// unload that does not wait for it.
 void ExFreePool(PVOID memory) {
     if (!kernel.removal_waits) std::this_thread::sleep_for(std::chrono::milliseconds(30));
     ExFreePoolWithTag(memory, 0);
@@ -354,7 +354,7 @@ NTSTATUS RtlDowncaseUnicodeString(UNICODE_STRING* to, const UNICODE_STRING* from
 namespace {
 
 std::string printed(const char* format, va_list arguments) {
-    std::string plain = format;  // %I64x is the kernel's own
+    std::string plain = format;  // %I64x is the kernel's own format
     for (size_t at; (at = plain.find("%I64x")) != std::string::npos;) plain.replace(at, 5, "%lx");
     char line[200];
     vsnprintf(line, sizeof line, plain.c_str(), arguments);

@@ -121,7 +121,7 @@ NTSTATUS exit_status(PEPROCESS process) {
     return process->status;
 }
 void* section_base(PEPROCESS process) { return process->minimal() ? nullptr : process->image; }
-BOOLEAN is_terminating(PETHREAD) {  // always asked of the calling thread
+BOOLEAN is_terminating(PETHREAD) {  // the driver only asks about the calling thread
     const Guard guard(lock);
     const PEPROCESS process = find_process(current.pid);
     return process != nullptr && process->dying;

@@ -1,5 +1,5 @@
-// scenarios.cpp - driver/wdm on the made-up kernel. Without arguments it lists the scenarios; with a name it runs that
-// one, and ends with 1 and a reason if it does not hold.
+// scenarios.cpp - driver/wdm on the made-up kernel. Without arguments it lists the scenarios. With a name it runs that
+// scenario, and ends with 1 and a reason if a check fails.
 
 #include "scenarios.h"
 

@@ -1,4 +1,4 @@
-// scenarios.h - the list of scenarios, and what they are written with.
+// scenarios.h - the list of scenarios, and their helpers.
 #pragma once
 
 #include <stdio.h>
@@ -83,9 +83,9 @@ inline void check(bool holds, const char* condition, int line) {
 
 constexpr char16_t kPath[] = u"\\Device\\HarddiskVolume2\\Tools\\A.exe";
 constexpr uint32_t kController = 100;
-constexpr int kSoonMs = 60000;  // what should take a moment; never would be for ever
+constexpr int kSoonMs = 60000;  // for events that take a moment: a timeout instead of an endless wait
 
-// Waits until it holds, which it must soon.
+// Waits until the condition holds; false after kSoonMs.
 template <typename Condition>
 bool eventually(Condition holds) {
     for (int ms = kSoonMs; ms > 0; ms -= 2) {

@@ -9,7 +9,7 @@ void holds_a_process_until_it_is_allowed() {
     {
         Device device;
         device.become_controller();
-        CHECK(event_was_set(device.event, 0));  // for those that run already
+        CHECK(event_was_set(device.event, 0));  // for the processes that run already
         device.records(wire::kFetch);
         Started started(5000);
         CHECK(event_was_set(device.event, kSoonMs));
@@ -22,7 +22,7 @@ void holds_a_process_until_it_is_allowed() {
         CHECK(!started.returns_within(600));  // two slices and more
         const uint64_t looked = locks_taken - looks;
         const auto passed = std::chrono::steady_clock::now() - since;
-        // It does not run in circles.
+        // It does not spin.
         CHECK(looked <= 2 + static_cast<uint64_t>(passed / std::chrono::milliseconds(200)));
         CHECK(device.answer(wire::kAllow, fetched[0]) == wire::kResultDone);
         CHECK(started.returns_within(kSoonMs) && !started.dead_on_return);
@@ -198,7 +198,7 @@ void unload_waits_for_callbacks_where_the_kernel_does_not() {
     Started a(5000), b(5004), c(5008);
     device.held(5000), device.held(5004), device.held(5008);
     device.file.opened = false;
-    unload();  // code that is gone must have no thread in it
+    unload();  // no thread may be in code that is unloaded
     CHECK(leftovers() == "");
 }
 

@@ -1,4 +1,4 @@
-// scenarios_load.cpp - the driver comes and goes: in order, half way, on old kernels; what runs already; its device.
+// scenarios_load.cpp - load and unload: in order, half way, on old kernels; running processes; the device.
 
 #include "scenarios.h"
 
@@ -160,7 +160,7 @@ void what_starts_while_the_driver_loads_is_known_to_run() {
             const Shown shown = device.record(pid);
             CHECK(shown.header.pid == pid && shown.header.state == wire::kStateNamed);
             CHECK(shown.image == u"c:\\tools\\a.exe");
-            Extra extra(pid);  // it runs, so nothing is asked about one more thread of it
+            Extra extra(pid);  // it runs, so an extra thread of it is not held
             CHECK(extra.returns_within(kSoonMs));
             exit_process(pid, 0);
         }

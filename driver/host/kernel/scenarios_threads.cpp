@@ -1,4 +1,4 @@
-// scenarios_threads.cpp - threads that another process puts into one that is held.
+// scenarios_threads.cpp - threads that another process creates in a held process.
 
 #include "scenarios.h"
 
@@ -18,7 +18,7 @@ void an_extra_thread_waits_for_the_same_verdict() {
         CHECK(device.info().counters.foreign_threads == 1 && device.info().held_count == 1);
         CHECK(device.answer(wire::kAllow, shown) == wire::kResultDone);
         CHECK(started.returns_within(kSoonMs) && extra.returns_within(kSoonMs) && !started.dead_on_return);
-        Extra later(5000);  // the process runs: its threads are its own affair
+        Extra later(5000);  // the process runs: its threads are not held
         CHECK(later.returns_within(kSoonMs) && device.info().counters.foreign_threads == 1);
     }
     unload_driver();
@@ -107,7 +107,7 @@ void on_an_older_kernel_an_extra_thread_can_be_only_marked() {
         Started started(5000);
         device.held(5000);
         { Extra extra(5000); }
-        const Shown shown = device.held(5000);  // it is asked about like any other
+        const Shown shown = device.held(5000);  // the controller is asked about it like about any other
         CHECK(shown.header.flags & wire::kFlagForeignThread);
         CHECK(device.answer(wire::kAllow, shown) == wire::kResultDone);
         CHECK(started.returns_within(kSoonMs) && !started.dead_on_return);

@@ -1,4 +1,4 @@
-// scenarios_which.cpp - which process is held, refused or neither, and what its record says of it.
+// scenarios_which.cpp - which process is held, refused or neither, and what its record shows.
 
 #include "scenarios.h"
 
@@ -87,7 +87,7 @@ void refuses_a_creation_by_a_rule_so_that_no_process_comes_to_be() {
         CHECK(static_cast<uint32_t>(create_process(5000, 200, kPath, u"a")) == wire::kStatusBlocked);
         CHECK(create_process(5004, 200, u"\\Device\\HarddiskVolume21\\other.exe", u"b") == STATUS_SUCCESS);
         CHECK(device.info().counters.rule_blocked == 1);
-        // The first thread of what was refused comes by on its way out; nothing of that is news.
+        // The first thread of a refused creation passes the callbacks on its way out; the gate ignores it.
         CHECK(device.info().counters.image_without_create == 0 && device.info().counters.exit_without_create == 0);
         int shown = 0;
         for (const Shown& one : device.records(wire::kFetch)) {

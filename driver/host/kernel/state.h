@@ -1,4 +1,4 @@
-// state.h - what the made-up kernel consists of; inside of it only. Everything is guarded by `lock`.
+// state.h - the state of the made-up kernel; for its own sources only. `lock` guards everything.
 #pragma once
 
 #include <condition_variable>
@@ -17,7 +17,7 @@ struct _KPROCESS {
     uint32_t pid, parent;
     std::u16string path;
     bool exiting, terminated;
-    bool dying;  // its threads have been told to end
+    bool dying;  // its threads must end
     bool critical;
     bool first_thread_seen;
     NTSTATUS status;
@@ -67,7 +67,7 @@ extern int in_callbacks, threads_running;
 extern std::atomic<uint64_t> slept;       // in all, in units of 100 ns
 extern std::atomic<uint64_t> stopped_at;  // what the clock shows, when it has been stopped; 0 = it runs
 
-// Who the calling thread is, and what it is in.
+// The calling thread's identity and state.
 struct Context {
     uint32_t pid = 100, tid = 101;
     int fast_mutexes = 0;
@@ -81,8 +81,8 @@ using Guard = std::lock_guard<std::recursive_mutex>;
 
 [[noreturn]] void bugcheck(const std::string& why);
 void note(std::string what);        // into the trace
-bool fails(const char* call);       // shall this call fail?
-void passive(const char* call);     // it must not be made above PASSIVE_LEVEL
+bool fails(const char* call);       // must this call fail?
+void passive(const char* call);     // bugcheck above PASSIVE_LEVEL
 std::u16string text(const UNICODE_STRING* string);
 UNICODE_STRING unicode(const std::u16string& from);
 HANDLE id(uint32_t number);
@@ -92,7 +92,7 @@ void dereference(void* object);
 PEPROCESS find_process(uint32_t pid);
 void forget_process(uint32_t pid);
 
-// The routines as they are now, with a callback under way until the scope ends.
+// The routines registered now, with a callback in progress until the scope ends.
 class Routines {
    public:
     PCREATE_PROCESS_NOTIFY_ROUTINE create;
