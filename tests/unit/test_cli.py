@@ -475,8 +475,8 @@ def test_help_works_everywhere_and_fits_a_narrow_terminal(
     ("arguments", "advice"),
     [
         (["nonsense"], "nonsense"),
-        (["run"], "write one behind --, as in: procmon-gate run -- cmd /c hostname"),
-        (["run", "--"], "write one behind --"),
+        (["run"], "write one after --, as in: procmon-gate run -- cmd /c hostname"),
+        (["run", "--"], "write one after --"),
         (["run", "--hold", "-1", "x"], "-1 is not a number of seconds; 0 is no limit"),
         (["run", "--hold", "soon", "x"], "soon is not a number of seconds; 0 is no limit"),
         (["run", "--hold", "nan", "x"], "nan is not a number of seconds"),

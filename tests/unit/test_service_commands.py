@@ -110,7 +110,7 @@ def test_without_a_policy_it_is_refused() -> None:
 
 def test_a_policy_that_asks_needs_the_verdict_of_its_questions(asking: Path) -> None:
     manager = Manager("ProcMonGate")
-    with pytest.raises(ProcmonError, match="no terminal to ask on: say with --fail allow or"):
+    with pytest.raises(ProcmonError, match="no terminal to ask on: give their verdict with --fail allow or"):
         service(manager).install([asking], [], fail=None)
     assert NAME not in manager.services
     service(manager).install([asking], [], fail=Verdict.BLOCK)

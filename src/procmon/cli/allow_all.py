@@ -1,7 +1,7 @@
 r"""The emergency switch for a policy that locks the machine: the file ``%ProgramData%\procmon-gate\allow-all``.
 
-While it is there, `guard` lets every process run. Only administrators can make it: the folder is made by
-``procmon-gate service install`` with rights for them alone, and a file that others can write is ignored.
+While the file exists, `guard` lets every process run. Only administrators can create it: ``procmon-gate service
+install`` makes the folder with rights for them alone, and a file that others can write is ignored.
 """
 
 import sys
@@ -23,7 +23,7 @@ def folder() -> Path:
 
 
 class AllowAll:
-    """Whether the file is there, looked at once a second by `has_changed`; `note` gets a line for people."""
+    """Whether the file exists; `has_changed` checks it once a second. `note` gets a line for people."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class AllowAll:
         self.has_changed()
 
     def has_changed(self) -> bool:
-        """Look, at most once a second; True when `active` is another than before."""
+        """Check, at most once a second; True when `active` has changed."""
         if self._path is None or self._clock() < self._next:
             return False
         self._next = self._clock() + LOOK_EVERY_S

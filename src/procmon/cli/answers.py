@@ -1,4 +1,4 @@
-"""Answers that are kept: rules in a file of their own, which is asked before the policy.
+"""Kept answers: rules in a file of their own, which are asked before the policy.
 
 The file is an ordinary policy. A person may edit it, and `guard` reads it again when it changes.
 """
@@ -23,21 +23,21 @@ HEADER = """\
 HOUR = timedelta(hours=1)
 
 KINDS = {"p": "path", "s": "signer", "h": "hash"}
-"""The key, and what the program is known by."""
+"""The key of each answer, and the fact by which its rule identifies the program."""
 
 Inspect = Callable[[ProcessHelper], object]
 """Looks up the details of a process; the attributes ``signer`` and ``sha256`` are read."""
 
 
 def look_up(process: ProcessHelper) -> object:
-    """What Windows knows of a process; imported when it is first asked."""
+    """The details that Windows knows of a process; the module is imported at the first call."""
     from ..system.details import inspect
 
     return inspect(process)
 
 
 class Answers:
-    """The rules of ``--answers FILE``; the file is made when it is missing.
+    """The rules of ``--answers FILE``; a missing file is created.
 
     Raises: PolicyError when the file cannot be read or written, or has mistakes.
     """
@@ -49,7 +49,7 @@ class Answers:
             with path.open("x", encoding="utf-8") as new:
                 new.write(HEADER)
         except FileExistsError:
-            pass  # it is from a run before
+            pass  # an earlier run made it
         except OSError as error:
             raise PolicyError(f"{path}: it cannot be written: {error.strerror or error}; give another file") from error
         self.policy = Policy.load(path, details=inspect)
@@ -62,7 +62,7 @@ class Answers:
     def keep(
         self, process: ProcessHelper, verdict: Verdict, kind: str, *, at: datetime, lasts: timedelta | None = None
     ) -> str:
-        """Write a rule about the program, known by one of `KINDS`, and let it decide from now on; its name.
+        """Write a rule about the program, identified by one of `KINDS`, which decides from now on; return its name.
 
         Raises: PolicyError when the program has no such fact, or the file cannot be written or used.
         """
@@ -80,7 +80,7 @@ class Answers:
             text = f"\n{rule_text(rule)}\n"
         except ValueError as error:
             raise PolicyError(f"this answer cannot be kept: {error}; answer y or n") from error
-        Policy.parse(text)  # what would break the file is not written to it
+        Policy.parse(text)  # a rule that would break the file is not written
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(text)

@@ -1,4 +1,4 @@
-"""``procmon-gate doctor``: what keeps procmon from working on this machine, and what to do about it."""
+"""``procmon-gate doctor``: finds what keeps procmon from working on this machine, and gives advice."""
 
 import platform
 import struct
@@ -24,7 +24,7 @@ __all__ = ["Finding", "Machine", "examine"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was examined.
 
     >>> print(Finding("administrator", False, "no", "open the terminal with `Run as administrator`"))
     [!!] administrator   no
@@ -33,7 +33,7 @@ class Finding:
 
     topic: str
     good: bool | None
-    """False: something does not work because of it. None: it may be intended."""
+    """False: something does not work because of it. None: the state may be intended."""
     state: str
     advice: str = ""
     """What to do about it."""
@@ -48,11 +48,11 @@ class Finding:
 
 
 class Machine(Protocol):
-    """What `examine` asks. Failures are `ProcmonError` or `OSError`."""
+    """The questions of `examine`. Failures are `ProcmonError` or `OSError`."""
 
     @property
     def windows(self) -> str | None:
-        """Its name; None on another system."""
+        """The name of this Windows; None on another system."""
 
     @property
     def wine(self) -> bool: ...
@@ -76,19 +76,19 @@ class ThisMachine:
     pointer_bits = struct.calcsize("P") * 8
 
     def driver_architecture(self) -> str:
-        """The folder of the driver that this kernel can load."""
+        """The architecture of the drivers that this kernel can load."""
         return machine.driver_architecture()
 
     def elevated(self) -> bool:
-        """An administrator's full token."""
+        """Whether this process has an administrator's full token."""
         return machine.is_elevated()
 
     def integrity(self) -> machine.CodeIntegrity:
-        """What Windows demands of signatures."""
+        """The rules of Windows for signatures."""
         return machine.code_integrity()
 
     def driver_file(self) -> Path:
-        """Where the driver lies."""
+        """The path of the driver."""
         return find_driver()
 
     def service(self) -> DriverStatus:
@@ -96,7 +96,7 @@ class ThisMachine:
         return DriverService().status()
 
     def driver(self) -> DriverInfo:
-        """What the driver says of itself."""
+        """The driver's own report."""
         return driver_info()
 
     def image_of(self, pid: int) -> str:
@@ -105,12 +105,12 @@ class ThisMachine:
             return process.image_path(opened)
 
     def guard(self) -> GuardState | None:
-        """Which policy `guard` decides by."""
+        """The policy by which `guard` decides."""
         return read_guard_state()
 
 
 def examine(computer: Machine | None = None) -> list[Finding]:
-    """Look at everything that the gates need, in the order in which it matters; changes nothing."""
+    """Examine everything that the gates need, in order of importance; changes nothing."""
     computer = computer or ThisMachine()
     if computer.windows is None:
         advice = "here you can try out callbacks and policies: procmon.SimulatedGate, `procmon-gate policy`"
@@ -134,7 +134,7 @@ def _system(computer: Machine) -> Finding:
     kind = f"{computer.windows}{' (Wine)' if computer.wine else ''}"
     advice = ""
     if computer.pointer_bits == 32 and computer.driver_architecture() == "x64":
-        advice = "a 32-bit Python is fine; the driver must be the x64 one, for it is Windows that loads it"
+        advice = "a 32-bit Python is fine; the driver must be the x64 one, because Windows loads it"
     return Finding("system", True, f"{kind}, {python}", advice)
 
 
@@ -193,7 +193,7 @@ def _driver(computer: Machine) -> Iterator[Finding]:
     try:
         info = computer.driver()
     except (DriverNotInstalled, DriverNotRunning):
-        return  # the service has said so
+        return  # the finding of the service has this already
     except VersionMismatch as error:
         yield Finding(
             "version", False, f"not {protocol.version_text(protocol.VERSION)}, which this package speaks", str(error)
@@ -218,7 +218,7 @@ def _driver(computer: Machine) -> Iterator[Finding]:
     }  # fmt: skip
     if known := [f"{verdict.value} {case}" for case, verdict in verdicts.items() if verdict is not None]:
         yield Finding("failures", True, ", ".join(known))
-    with suppress(OSError, ValueError):  # then it is not known, and the controller need not be `guard`
+    with suppress(OSError, ValueError):  # then the policy is not known; the controller need not be `guard`
         guard = computer.guard()
         if guard is not None and guard.pid == info.controller_pid:
             yield Finding("policy", True, printable(f"{guard.policy}, since {guard.at}"))

@@ -36,7 +36,7 @@ if ($signed.SignerCertificate.Thumbprint -ne $cert.Thumbprint) { throw $signed.S
 """Makes a certificate for tests, unless there is one, and signs a file with it. ``{path}`` is the file."""
 
 QUOTES = re.compile("(['\u2018\u2019\u201a\u201b])")
-"""What PowerShell takes for a single quote; twice, each is itself: ``O\u2019Brien`` must not end the text."""
+"""What PowerShell reads as a single quote. Doubled, each is itself: ``O\u2019Brien`` must not end the text."""
 
 STATE = """\
 function Ask([scriptblock] $question) { try { & $question } catch { "unknown ($($_.Exception.Message))" } }
@@ -44,7 +44,7 @@ function Ask([scriptblock] $question) { try { & $question } catch { "unknown ($(
 "BitLocker: $(Ask { (Get-BitLockerVolume -MountPoint $env:SystemDrive -ErrorAction Stop).ProtectionStatus })"
 "Smart App Control: $(Ask { (Get-MpComputerStatus -ErrorAction Stop).SmartAppControlState })"
 """
-"""Prints what decides whether a driver with a test signature loads, and Windows has no other answer to."""
+"""Prints the settings that decide whether a test-signed driver loads, and that Windows reports in no other way."""
 
 ADVICE = {
     ("test signing", "off"): "`bcdedit /set testsigning on`, then restart (Shut down may not be enough)",
@@ -55,11 +55,11 @@ ADVICE = {
 }
 
 Run = Callable[[str], str]
-"""Runs PowerShell lines; what they printed. Raises: ProcmonError."""
+"""Runs PowerShell lines; returns their output. Raises: ProcmonError."""
 
 
 def driver(options: argparse.Namespace) -> int:
-    """Take one step with the service, and print its state."""
+    """Do one step of ``procmon-gate driver``, and print the state after it."""
     service = DriverService()
     step = options.command.removeprefix("driver ")
     if step == "install":
@@ -75,9 +75,9 @@ def driver(options: argparse.Namespace) -> int:
 
 
 def sign(options: argparse.Namespace, out: TextIO | None = None, run: Run | None = None) -> int:
-    """Sign the driver for a machine in test mode: show the PowerShell lines, ask, run them, and say what is next.
+    """Sign the driver for a machine in test mode: show the PowerShell lines, ask, run them, and print the next steps.
 
-    What was not tried: there is no PowerShell where this project is tested, so the lines were only parsed.
+    Untried: the project's tests have no PowerShell, so the lines were only parsed.
 
     Raises: AccessDenied without an administrator; ProcmonError when PowerShell fails; what `find_driver` raises.
     """
@@ -117,7 +117,7 @@ def _agreed(out: TextIO) -> bool:
 
 
 def powershell(lines: str) -> str:
-    """Run lines in the PowerShell that is part of Windows. Raises: ProcmonError, with what it said."""
+    """Run lines in the PowerShell that is part of Windows. Raises: ProcmonError, with its output."""
     if sys.platform != "win32":
         raise UnsupportedPlatform("driver sign needs Windows: the certificate belongs to the machine with the driver")
     program = Path(files.system_folder(), "WindowsPowerShell", "v1.0", "powershell.exe")
@@ -129,7 +129,7 @@ def powershell(lines: str) -> str:
                 [*command, "-EncodedCommand", encoded.decode()], capture_output=True, encoding="utf-8", errors="replace"
             )
     except OSError as error:
-        raise ProcmonError(f"{program} does not start ({error.strerror}): run the lines by hand") from error
+        raise ProcmonError(f"{program} does not start ({error.strerror}): run the lines yourself") from error
     if done.returncode:
         raise ProcmonError(f"PowerShell ended with status {done.returncode}:\n{(done.stderr or done.stdout).strip()}")
     return done.stdout

@@ -31,7 +31,7 @@ from .statuses import BROKEN_PIPE, INTERRUPTED
 __all__ = ["CommandNotFound", "Gates", "exit_status", "guard", "run", "watch"]
 
 WAIT_SLICE_S = 0.1
-"""One wait for the command: Ctrl+C does not interrupt it on Windows."""
+"""Longest single wait for the command: Ctrl+C does not interrupt the wait on Windows."""
 
 BUILT_INTO_CMD = frozenset(
     "assoc break call cd chdir cls color copy date del dir echo endlocal erase for ftype goto if md mkdir mklink move"
@@ -45,7 +45,7 @@ class CommandNotFound(ProcmonError):
 
 
 class RunsCommand(Gate, Protocol):
-    """A gate over a command that it has started."""
+    """A gate of a command that the gate has started."""
 
     @property
     def popen(self) -> "subprocess.Popen[bytes] | subprocess.Popen[str] | None":
@@ -54,7 +54,7 @@ class RunsCommand(Gate, Protocol):
 
 @runtime_checkable
 class TakesRules(Protocol):
-    """A gate that decides about exact paths by itself."""
+    """A gate that can decide about exact paths by itself."""
 
     def set_rules(self, rules: Iterable[tuple[str, Verdict]]) -> object: ...
 
@@ -89,7 +89,7 @@ def _driver_gate(*, hold_timeout: float | None, fail: Verdict | None, check_befo
 
 @dataclass(frozen=True)
 class Gates:
-    """Makes the gates; tests put their own here."""
+    """Makes the gates; tests give their own."""
 
     run: RunGate = _debug_gate
     driver: MachineGate = _driver_gate
@@ -98,7 +98,7 @@ class Gates:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run a command, and decide about each process of its tree; its exit status."""
+    """Run a command, and decide about each process of its tree; return its exit status."""
     screen = _screen(options, sys.stderr)
     policy = load_policy(options.policy, screen) if options.policy else None
     answers = _answers(options)
@@ -111,7 +111,7 @@ def run(options: argparse.Namespace) -> int:
         with closing(gate):
             keyboard = options.gates.keyboard(screen)
             session = _session(options, gate, policy, log, keyboard, answers, results=results, goes_on=True)
-            interrupted = _live(session, lambda: None, patience=1)  # the command has got the first Ctrl+C, too
+            interrupted = _live(session, lambda: None, patience=1)  # the command gets the first Ctrl+C, too
     if results is not None:
         for wanted, text in ((options.tree, results.tree), (options.summary, results.summary)):
             if wanted:
@@ -130,7 +130,7 @@ def guard(
     stop: threading.Event | None = None,
     sinks: Iterable[Sink] = (),
 ) -> int:
-    """Decide about each new process of the machine until Ctrl+C, or until `stop` is set; then it returns 0.
+    """Decide about each new process of the machine until Ctrl+C, or until `stop` is set, which returns 0.
 
     `ready` is called once processes are held; `sinks` get each decision, too.
     """
@@ -149,7 +149,7 @@ def guard(
                 try:
                     gate.set_rules(exact)
                 except (ProcmonError, ValueError):
-                    gate.set_rules([])  # those of an older policy must not contradict this one
+                    gate.set_rules([])  # the rules of an older policy must not contradict this one
                     raise
             screen.note(f"the driver itself decides about {len(exact):,} exact path{'s' * (len(exact) != 1)}")
 
@@ -176,7 +176,7 @@ def guard(
 
 
 def _rules_of_guard(options: argparse.Namespace, screen: Screen, keyboard: Keyboard | None) -> tuple[Policy, str]:
-    """Return the rules, and a line about them; without --policy every process is asked about."""
+    """Return the rules, and a line about them; without --policy the user is asked about every process."""
     if options.policy:
         policy = load_policy(options.policy, screen)
         return policy, f"{in_words(policy)}; {'all processes run; ' if options.audit else ''}Ctrl+C ends it"
@@ -207,7 +207,7 @@ def exit_status(status: int) -> int:
 
 
 def _not_found(argv: Sequence[str]) -> str:
-    """Say why Windows finds no such program, and what to write instead."""
+    """The reason why Windows finds no such program, and what to write instead."""
     name = argv[0]
     through_cmd = f"write: procmon-gate run -- cmd /c {subprocess.list2cmdline(argv)}"
     if name.lower() in BUILT_INTO_CMD:
@@ -244,7 +244,7 @@ def _log(options: argparse.Namespace) -> AbstractContextManager[AuditLog | None]
 
 @contextmanager
 def _event_log(options: argparse.Namespace) -> Iterator[list[Sink]]:
-    """Open the event log of Windows, where --event-log wants it."""
+    """Open the event log of Windows if --event-log is given."""
     if not options.event_log:
         yield []
         return
@@ -253,7 +253,7 @@ def _event_log(options: argparse.Namespace) -> Iterator[list[Sink]]:
 
 
 def _fail(options: argparse.Namespace) -> Verdict | None:
-    """Return the verdict of --fail, None where it is not given; in audit mode nothing is kept from running."""
+    """Return the verdict of --fail, None where it is not given; in audit mode ALLOW, because every process runs."""
     verdict: Verdict | None = Verdict.ALLOW if options.audit else options.fail
     return verdict
 
@@ -310,7 +310,7 @@ def _live(
     ready: Callable[[], None] = lambda: None,
     stop: threading.Event | None = None,
 ) -> bool:
-    """Run a session, and print its counts; True when Ctrl+C ended it, after the first `patience` of them."""
+    """Run a session, and print its counts; True when Ctrl+C ended it. The first `patience` Ctrl+C do not."""
     interrupted = False
     try:
         session.run(tick, patience=patience, ready=ready, stop=stop)

@@ -1,6 +1,6 @@
-r"""The policy of a live command: how it is loaded, how it follows its files, and which version decides.
+r"""The policy of a live command: loads it, reloads it when its files change, and records the version that decides.
 
-`guard` writes the version that decides to ``%ProgramData%\procmon-gate\guard.json``, where `doctor` finds it.
+`guard` writes that version to ``%ProgramData%\procmon-gate\guard.json``, where `doctor` finds it.
 """
 
 import json
@@ -42,10 +42,10 @@ def in_words(policy: Policy) -> str:
 
 
 class Reloader:
-    """Reads a policy again when its files have changed, in a thread of its own, because a read from a share may hang.
+    """Reloads a policy when its files have changed, in a thread of its own, because a read from a share may hang.
 
-    Call it a few times a second. `loaded` gets the policy after each change; if the files are broken or gone, the old
-    rules stay, and a line says so.
+    Call it a few times a second. `loaded` gets the policy after each change. If the files are broken or gone, the old
+    rules stay, and a line reports that.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class Reloader:
         self._looking = threading.Thread()
 
     def __call__(self) -> None:
-        """Begin to look, at most once a second; return at once."""
+        """Begin to check the files, at most once a second; returns at once."""
         if time.monotonic() >= self._next and not self._looking.is_alive():
             self._next = time.monotonic() + LOOK_EVERY_S
             self._looking = threading.Thread(target=self.look, name="procmon policy files", daemon=True)
             self._looking.start()
 
     def look(self) -> None:
-        """Look whether the files have changed, and read them again if so."""
+        """Check whether the files have changed, and read them again if so."""
         gone = [path for path in self._paths if not path.exists()]
         if gone != self._gone:
             self._gone = gone
@@ -94,7 +94,7 @@ class Reloader:
 
 @dataclass(frozen=True)
 class GuardState:
-    """Which policy the running `guard` decides by."""
+    """The policy by which the running `guard` decides."""
 
     pid: int
     version: str
@@ -105,7 +105,7 @@ class GuardState:
 
 
 def write_guard_state(policy: Policy, path: Path | None = None) -> None:
-    """Write which policy decides, for `doctor`. An error of the disk is ignored: the decisions do not depend on it."""
+    """Write the policy that decides, for `doctor`. A disk error is ignored: the decisions do not depend on it."""
     state = GuardState(os.getpid(), policy.version, in_words(policy), datetime.now(UTC).isoformat(timespec="seconds"))
     with suppress(OSError, ProcmonError):
         if path is None:
@@ -118,7 +118,7 @@ def write_guard_state(policy: Policy, path: Path | None = None) -> None:
 
 
 def read_guard_state(path: Path | None = None) -> GuardState | None:
-    """What the last `guard` has written; None where there is nothing to read.
+    """The state that the last `guard` wrote; None where there is no file.
 
     Raises: OSError, ValueError.
     """

@@ -24,7 +24,7 @@ __all__ = ["Gates", "main"]
 
 
 def main(arguments: Sequence[str] | None = None, gates: Gates | None = None) -> int:
-    """Run one command; the exit status, which ``procmon-gate --help`` explains."""
+    """Run one command; return its exit status, which ``procmon-gate --help`` explains."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name that the console cannot show must not end the guard
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None, gates: Gates | None = None) -> 
     options = argparse.Namespace(gates=gates or Gates(), screen=None, to_close=None)
     try:
         status = _run(arguments, options)
-        sys.stdout.flush()  # here, since what fails at the end of the interpreter cannot be reported
+        sys.stdout.flush()  # here: a failure at the end of the interpreter cannot be reported
     except KeyboardInterrupt:
         status = INTERRUPTED
     except (ProcmonError, OSError, ValueError) as error:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None, gates: Gates | None = None) -> 
     if status == BROKEN_PIPE:
         _drop_output()
     if options.screen is not None and options.screen.stuck:
-        os._exit(status)  # the interpreter would wait for what hangs, and then abort
+        os._exit(status)  # the interpreter would wait for the thread that hangs, and then abort
     return status
 
 
@@ -64,7 +64,7 @@ def _failed(error: Exception) -> int:
 
 
 def _reader_has_gone(error: Exception) -> bool:
-    """Whether a write to standard output failed since the reader of the pipe has gone; Windows calls it EINVAL."""
+    """Whether a write to standard output failed because the reader of the pipe has gone; on Windows that is EINVAL."""
     if isinstance(error, BrokenPipeError):
         return True
     broken = isinstance(error, OSError) and error.errno == errno.EINVAL and error.filename is None
@@ -72,7 +72,7 @@ def _reader_has_gone(error: Exception) -> bool:
 
 
 def _drop_output() -> None:
-    """Send what is left in the buffer of a broken stream nowhere: the interpreter would complain at its end."""
+    """Discard the buffer of a broken stream: otherwise the interpreter would report it at its end."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

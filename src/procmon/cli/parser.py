@@ -66,7 +66,7 @@ Never held: the critical processes of Windows, what procmon itself starts, and
 the console host of the terminal in which you are asked."""
 
 LEGEND = """\
-in brackets at the end of a line is who decided:
+the brackets at the end of a line show who decided:
   [rule NAME]      a rule of the policy
   [default]        no rule matched: the default of the policy
   [you]            you answered the question
@@ -82,11 +82,11 @@ in brackets at the end of a line is who decided:
                    changed its memory (--check-before-release): blocked, unless
                    --fail says otherwise
   [pico]           a process of WSL 1, which cannot be held
-What started before procmon was connected ([no controller] in a log) is counted
-in the summary, and has no line."""
+Processes that started before procmon was connected ([no controller] in a log)
+are counted in the summary, and have no line."""
 
 GUARD_MORE = f"""\
-Ctrl+C ends it; what is held then gets the verdict of --fail.
+Ctrl+C ends it; held processes then get the verdict of --fail.
 
 {LEGEND}
 
@@ -103,7 +103,7 @@ Show each new process of the machine, and let it run. Needs the driver and an
 administrator. Ctrl+C ends it."""
 
 REPORT = """\
-Make one page of HTML of audit logs: the process tree over time, what was
+Make one page of HTML from audit logs: the process tree over time, what was
 blocked and why, how long processes were held. The page needs no network
 and can be sent to others."""
 
@@ -122,7 +122,7 @@ example:
 
 
 REPLAY_MORE = """\
-A log is an audit log, of --log, or what another tool recorded: event 1 of
+A log is an audit log, written by --log, or a log of another tool: event 1 of
 Sysmon or event 4688 of the Security log, as JSON or JSON lines of Winlogbeat
 or evtx_dump, or as event XML. Nothing is looked up on this machine.
 
@@ -131,20 +131,21 @@ example:
       what would these rules have blocked last month?"""
 
 LEARN = """\
-Write a policy that allows what logs say has run: by signer and product where a
-program is signed, by folder where only administrators can write, else by hash.
-It logs what it would block until you write mode = "enforce" in it."""
+Write a policy that allows the programs that ran, according to logs: by signer
+and product where a program is signed, by folder where only administrators can
+write, otherwise by hash. The policy only logs what it would block until you
+write mode = "enforce" in it."""
 
 APPLOCKER = """\
-Write a policy of AppLocker's rules for executables: deny rules first, then
-allow rules, and what none allows is blocked. What a policy cannot say is an
-error that names the rule."""
+Write a policy from AppLocker's rules for executables: deny rules first, then
+allow rules; a program that no rule allows is blocked. A rule that a policy
+cannot express is an error that names the rule."""
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options of a command line; ``command`` is what to do: ``run``, ``policy check``...
+    """Return the options of a command line; ``command`` is ``run``, ``policy check``...
 
-    Raises: SystemExit, with 0 for ``--help`` and 2 for a mistake; either has been printed.
+    Raises: SystemExit, with 0 for ``--help`` and 2 for a mistake; the help or the mistake has been printed.
     """
     parser = Parser("procmon-gate", description=ABOUT, epilog=MORE, formatter_class=AsWritten)
     parser.set_defaults(parser=parser, command="")
@@ -154,7 +155,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_guard(commands)
     watch = _add(commands, "watch", "show each new process of the machine, and let it run", WATCH, LEGEND)
     watch.set_defaults(policy=[], audit=False, hold=HOLD_S, fail=Verdict.ALLOW, tree=False, summary=False)
-    _add_check(watch, "and say so where it is not")
+    _add_check(watch, "and report it where it does not")
     _add_output(watch)
     _add(commands, "ps", "list the running processes")
     _add(commands, "tree", "draw the running processes, each below its parent")
@@ -181,7 +182,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 class Parser(argparse.ArgumentParser):
-    """Suggests what may have been meant where a command or an option does not exist."""
+    """Suggests a similar command or option where the given one does not exist."""
 
     def error(self, message: str) -> NoReturn:
         if wrong := re.search(r"invalid choice: '([^']*)'", message):
@@ -192,9 +193,9 @@ class Parser(argparse.ArgumentParser):
         super().error(message)
 
     def print_help(self, file: "SupportsWrite[str] | None" = None) -> None:
-        """Print the help. Where that fails it raises; argparse would go on as if it were printed."""
+        """Print the help. Raises where that fails; argparse would ignore the failure."""
         out = file or sys.stdout
-        if out is not None:  # pythonw.exe has none
+        if out is not None:  # pythonw.exe has no standard output
             out.write(self.format_help())
 
     def _commands(self) -> "Commands | None":
@@ -224,7 +225,7 @@ class AsWritten(argparse.RawDescriptionHelpFormatter):
 def _add(
     commands: "Commands", name: str, what: str, about: str = "", more: str = "", *, of: str = "", usage: str = ""
 ) -> "Parser":
-    """Add one command, or one `of` another: `what` for the list of commands, `about` and `more` for its own help."""
+    """Add a command, or a subcommand `of` one: `what` is for the list of commands, `about` and `more` for its help."""
     parser = commands.add_parser(
         name,
         help=what,
@@ -257,14 +258,14 @@ def _add_run(commands: "Commands") -> None:
     run.add_argument("--tree", action="store_true", help=text)
     text = "at the end print a line for each program: starts, blocked, time; in place of a line for each process"
     run.add_argument("--summary", action="store_true", help=text)
-    run.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="what to run, behind --")
+    run.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="the command, after --")
 
 
 def _check_run(options: argparse.Namespace, parser: "Parser") -> None:
     if options.argv[:1] == ["--"]:
         del options.argv[0]
     if not options.argv:
-        parser.error("there is no command to run; write one behind --, as in: procmon-gate run -- cmd /c hostname")
+        parser.error("there is no command to run; write one after --, as in: procmon-gate run -- cmd /c hostname")
     if options.json and (options.tree or options.summary):
         parser.error("--tree and --summary are for people; with --json, `decision` and `exit` lines have all of it")
 
@@ -290,18 +291,18 @@ def _add_deciding(parser: "Parser", policy: str) -> None:
     parser.add_argument("--policy", metavar="FILE", type=Path, action="append", default=[], help=policy)
     text = "only show what would be done, and let everything run"
     parser.add_argument("--audit", action="store_true", help=text)
-    text = f"how long a process is held, and a question stays open, at most; 0 is no limit (default: {HOLD_S:.0f})"
+    text = f"the longest time that a process is held or a question stays open; 0 is no limit (default: {HOLD_S:.0f})"
     parser.add_argument("--hold", metavar="SECONDS", type=_seconds, default=HOLD_S, help=text)
     text = (
         "allow or block: the verdict for a process that was not decided in time, whose rules failed, or that is held"
         " at the end (default: allow)"
     )
     parser.add_argument("--fail", metavar="VERDICT", type=_verdict, help=text)
-    _add_check(parser, "and block it where it is not, unless --fail allow")
+    _add_check(parser, "and block it where it does not, unless --fail allow")
 
 
 def _add_check(parser: "Parser", otherwise: str) -> None:
-    text = f"look before a process runs whether its memory is that of its file, {otherwise}"
+    text = f"check before a process runs that its memory matches its file, {otherwise}"
     parser.add_argument("--check-before-release", action="store_true", help=text)
 
 
@@ -325,7 +326,7 @@ def _add_log_format(parser: "Parser") -> None:
 
 
 def _add_report(commands: "Commands") -> None:
-    report = _add(commands, "report", "make one page of HTML of audit logs", REPORT)
+    report = _add(commands, "report", "make one page of HTML from audit logs", REPORT)
     report.add_argument("log", metavar="LOG", nargs="+", type=Path, help="a file that --log has written")
     text = "where the page goes (default: report.html)"
     report.add_argument("-o", "--output", metavar="FILE", type=Path, default=Path("report.html"), help=text)
@@ -350,9 +351,9 @@ def _add_policy(commands: "Commands") -> None:
         return parser
 
     add("check", "print every mistake, with its place and what to write instead")
-    replay = add("replay", "say what it would have decided about the processes of logs", REPLAY_MORE)
+    replay = add("replay", "show what it would have decided about the processes of logs", REPLAY_MORE)
     replay.add_argument("log", metavar="LOG", nargs="+", type=Path, help="an audit log, or a log of another tool")
-    explain = add("explain", "say why it would allow or block a process, rule by rule", EXPLAIN_MORE)
+    explain = add("explain", "show why it would allow or block a process, rule by rule", EXPLAIN_MORE)
     explain.add_argument("image", metavar="IMAGE", help="the path of the executable, c:/tools/a.exe")
     explain.add_argument("--command-line", metavar="TEXT", help="the whole command line")
     text = "the path of the parent's executable; once more for the parent's parent, and so on"
@@ -367,10 +368,10 @@ def _add_policy(commands: "Commands") -> None:
     learn = _add(questions, "learn", "write a policy that allows what ran, by logs", LEARN, of="policy")
     learn.add_argument("log", metavar="LOG", nargs="+", type=Path, help="an audit log, or a log of another tool")
     learn.add_argument("-o", "--output", metavar="FILE", type=Path, help=output)
-    init = _add(questions, "init", "write a policy to begin with, which is safe to enforce", of="policy")
-    text = "where it goes; a file that is there stays (default: policy.toml)"
+    init = _add(questions, "init", "write a first policy, which is safe to enforce", of="policy")
+    text = "where it goes; an existing file is not changed (default: policy.toml)"
     init.add_argument("file", metavar="FILE", nargs="?", type=Path, default=Path("policy.toml"), help=text)
-    what = "make a policy of another tool's rules"
+    what = "make a policy from another tool's rules"
     tools = _add_group(questions, "import", what, f"{what.capitalize()}.", "TOOL")
     applocker = _add(tools, "applocker", "AppLocker's rules for executables", APPLOCKER, of="policy import")
     text = "what Get-AppLockerPolicy -Effective -Xml prints"
@@ -384,12 +385,12 @@ def _add_driver(commands: "Commands") -> None:
     install = _add(steps, "install", "make the driver's service, which runs a copy in System32\\drivers", of="driver")
     text = "the driver, procmon.sys; without it the one that came with this package is taken"
     install.add_argument("file", metavar="FILE", nargs="?", help=text)
-    text = "run the file from where it lies, if only administrators can change it there"
+    text = "run the file from where it is, if only administrators can change it there"
     install.add_argument("--no-copy", action="store_true", help=text)
     _add(steps, "start", "load the driver", of="driver")
-    _add(steps, "stop", "unload the driver; what it holds then runs", of="driver")
+    _add(steps, "stop", "unload the driver; held processes then run", of="driver")
     _add(steps, "delete", "remove the driver's service and its copy of the file", of="driver")
-    _add(steps, "status", "say whether the driver is installed, and whether it runs", of="driver")
+    _add(steps, "status", "show whether the driver is installed, and whether it runs", of="driver")
     what = "sign the driver for this machine in test mode, by PowerShell lines that are shown first"
     sign = _add(steps, "sign", what, of="driver")
     sign.add_argument(
@@ -419,9 +420,9 @@ def _add_service(commands: "Commands") -> None:
             summary=False,
         )
     _add(steps, "start", "start the service, and the driver before it", of="service")
-    _add(steps, "stop", "stop the service; what it holds gets the verdict of --fail", of="service")
+    _add(steps, "stop", "stop the service; held processes get the verdict of --fail", of="service")
     _add(steps, "delete", "stop and remove the service", of="service")
-    _add(steps, "status", "say whether the service is installed, and whether it runs", of="service")
+    _add(steps, "status", "show whether the service is installed, and whether it runs", of="service")
 
 
 def _seconds(text: str) -> float | None:

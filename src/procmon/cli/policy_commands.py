@@ -23,7 +23,7 @@ __all__ = ["check", "explain", "replay"]
 
 
 def check(options: argparse.Namespace, out: TextIO) -> int:
-    """Print every mistake as ``file:line:column: what; what instead``, as editors read it; 1 if there is one."""
+    """Print every mistake as ``file:line:column: what; what instead``, which editors read; 1 if there is a mistake."""
     file: Path = options.file
     try:
         problems = Policy.check_file(file)
@@ -44,11 +44,11 @@ def _located(file: Path, problem: Problem) -> str:
 
 
 OPTIONS = ("command_line", "user", "session", "sha256", "signer")
-"""Facts that have an option of their own; the others are given with --fact."""
+"""Facts that have an option of their own; --fact gives the others."""
 
 
 def _given_details(options: argparse.Namespace) -> SimpleNamespace:
-    """Details as the command line gives them, in place of a look-up, with what to add for those that are missing.
+    """Details from the command line, in place of a look-up; each missing detail has the option to add as its reason.
 
     Raises: ValueError for a --fact that is invalid.
     """
@@ -128,7 +128,7 @@ def _rehearsed(log: Path, policy: Policy) -> Rehearsal:
 
 
 def _rehearsal_events(result: Rehearsal) -> Iterator[dict[str, object]]:
-    """All that `Rehearsal` prints, as objects; docs/cli.md lists them."""
+    """The output of `Rehearsal` as objects; docs/cli.md lists them."""
     for decision in result.decisions:
         yield {"event": "match", "decision": decision.as_dict()}
     for fact, count in sorted(result.missing.items()):
@@ -140,7 +140,7 @@ def _rehearsal_events(result: Rehearsal) -> Iterator[dict[str, object]]:
 
 
 def _events(result: audit.Replay) -> Iterator[dict[str, object]]:
-    """All that `Replay` prints, as objects; docs/cli.md lists them."""
+    """The output of `Replay` as objects; docs/cli.md lists them."""
     for change in result.changes:
         yield {"event": "change", "then": change.then.as_dict(), "now": change.now.as_dict()}
     for fact, count in sorted(result.missing.items()):

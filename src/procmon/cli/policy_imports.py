@@ -24,7 +24,7 @@ __all__ = ["import_applocker", "init", "is_audit_log", "learn_policy"]
 
 
 def import_applocker(options: argparse.Namespace, out: TextIO) -> int:
-    """Write the policy of an exported AppLocker policy."""
+    """Write a policy from an exported AppLocker policy."""
     file: Path = options.file
     try:
         data = file.read_bytes()
@@ -38,7 +38,7 @@ def import_applocker(options: argparse.Namespace, out: TextIO) -> int:
 
 
 def learn_policy(options: argparse.Namespace, out: TextIO) -> int:
-    """Write a policy that allows what ran, by audit logs and by recordings of other tools."""
+    """Write a policy that allows the programs that ran, according to audit logs and recordings of other tools."""
     lesson = learn((seen for log in options.log for seen in _seen(log)), writable=_writable)
     if not lesson.starts:
         raise PolicyError(f"{options.log[0]}: it holds no start of a program that ran, so nothing can be learned")
@@ -51,7 +51,7 @@ def learn_policy(options: argparse.Namespace, out: TextIO) -> int:
 
 
 def init(options: argparse.Namespace, out: TextIO) -> int:
-    """Write a policy to begin with; what is there already stays."""
+    """Write a first policy; an existing file is not changed."""
     file: Path = options.file
     try:
         with file.open("x", encoding="utf-8") as new:
@@ -73,7 +73,7 @@ def init(options: argparse.Namespace, out: TextIO) -> int:
 def _deliver(
     options: argparse.Namespace, out: TextIO, text: str, counts: Mapping[str, object], remarks: list[str]
 ) -> None:
-    """Print a policy, or write it to ``--output`` and print what came of it."""
+    """Print a policy, or write it to ``--output`` and print the remarks about it."""
     if options.output is None:
         print(text, end="", file=out)
         return
@@ -92,14 +92,14 @@ def _deliver(
 
 
 def is_audit_log(path: Path) -> bool:
-    """The first line that says something is one of `audit.AuditLog`; a log that is not there counts as one."""
+    """Whether the first line that is not empty is from `audit.AuditLog`; a missing log counts as an audit log."""
     try:
         with path.open("rb") as file:
             first = next((line for line in file if line.strip()), b"")
         document = json.loads(first)
     except OSError:
         return True
-    except (ValueError, RecursionError):  # no JSON, or some that is nested too deeply
+    except (ValueError, RecursionError):  # no JSON, or JSON that is nested too deeply
         return not first
     if not isinstance(document, dict):
         return False
@@ -119,14 +119,14 @@ def _seen(log: Path) -> Iterator[Seen]:
 
 
 def _of_decision(decision: Decision) -> Seen:
-    """What the log holds of a file; where it does not say who signed it, what this machine says."""
+    """The facts of a file in the log; where the log has no signer, this machine is asked if the file is unchanged."""
     process, facts = decision.process, decision.facts
     at = process.created or decision.at
     signer, product, sha256 = (_text(facts.get(name)) for name in ("signer", "product", "sha256"))
     if signer is None and sys.platform == "win32" and _is_unchanged(process.image_name, at):
         from ..system.details import ProcessDetails
 
-        file = ProcessDetails(process, None)  # without a handle it knows what the path says
+        file = ProcessDetails(process, None)  # without a handle it has the facts of the file
         signer, product, sha256 = file.signer, file.product, sha256 or file.sha256
     return Seen(process.image_name, at, signer, product, sha256)
 
@@ -136,7 +136,7 @@ def _text(value: object) -> str | None:
 
 
 def _is_unchanged(path: str, since: datetime) -> bool:
-    """The file is there, and was last written to before it ran."""
+    """Whether the file exists, and was last written before it ran."""
     try:
         return os.stat(path).st_mtime <= since.timestamp()
     except OSError:
@@ -144,7 +144,7 @@ def _is_unchanged(path: str, since: datetime) -> bool:
 
 
 def _writable(folder: str) -> bool:
-    """Others than administrators can put programs into this folder, as far as this machine can say."""
+    """Whether users other than administrators can put programs into this folder, as far as this machine knows."""
     if sys.platform != "win32":
         return False
     from ..win32.access import writers
@@ -152,4 +152,4 @@ def _writable(folder: str) -> bool:
     try:
         return bool(writers(folder))
     except (ProcmonError, OSError):
-        return False  # it is not there, or not to be asked about: its name decides
+        return False  # it does not exist, or its rights cannot be read: its name decides

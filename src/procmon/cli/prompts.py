@@ -22,10 +22,10 @@ __all__ = ["Keyboard", "Questions", "open_keyboard"]
 TICK_S = 0.1
 
 KEY_DEBOUNCE_S = 0.4
-"""How long a new question ignores keys: they were pressed for the question before, or for no question."""
+"""How long a new question ignores keys: they were pressed for the previous question, or for none."""
 
 CONSOLE_HOSTS = {"conhost.exe", "openconsole.exe", "winpty-agent.exe"}
-"""What a terminal starts for each of its tabs, and may wait for."""
+"""Programs that a terminal starts for each of its tabs, and may wait for."""
 
 
 VERDICTS = {"y": Verdict.ALLOW, "n": Verdict.BLOCK, "a": Verdict.ALLOW, "v": Verdict.BLOCK, "1": Verdict.ALLOW}
@@ -34,25 +34,25 @@ VERDICTS = {"y": Verdict.ALLOW, "n": Verdict.BLOCK, "a": Verdict.ALLOW, "v": Ver
 HELP = """\
 y  let it run          a  always let it run     1  let it run, and for an hour whatever has its path
 n  block it            v  never let it run      i  signer, hash, user and parents
-a and v then ask by what it is known: p its path, s who signed it, h its hash"""
+a and v then ask how to identify it: p its path, s its signer, h its hash"""
 
 HELP_WITHOUT_ANSWERS = """\
 y  let it run          n  block it              i  signer, hash, user and parents
 With --answers FILE there are also a, always; v, never; 1, for an hour."""
 
 DETAILS = ("signer", "product", "sha256", "user", "integrity", "original_file_name", "origin")
-"""What ``i`` shows, where it is known."""
+"""The details that ``i`` shows, where they are known."""
 
 
 class Keyboard(Protocol):
-    """Where the keys come from."""
+    """The source of keys."""
 
     def key(self, timeout: float) -> str:
         """The next key within `timeout` seconds, or ""."""
 
 
 class ConsoleKeyboard:
-    """The keys of a Windows console; they are read only while there is a question."""
+    """The keys of a Windows console, which are read only while there is a question."""
 
     def key(self, timeout: float) -> str:
         """The next key within `timeout` seconds, or ""."""
@@ -60,7 +60,7 @@ class ConsoleKeyboard:
 
 
 def open_keyboard(screen: Screen) -> Keyboard | None:
-    """Return the console, or None where questions cannot be shown or answered; with JSON lines none are asked."""
+    """Return the console; None where questions cannot be shown or answered, and with JSON lines."""
     asks = screen.terminal and not screen.json_lines and is_console(sys.stdin)
     return ConsoleKeyboard() if asks and sys.platform == "win32" else None
 
@@ -84,10 +84,10 @@ class Questions:
         self._screen = screen
         self._keyboard = keyboard
         self._fail = fail
-        self._waiting: deque[tuple[ProcessHelper, str, str, float]] = deque()  # with rule, message, and since when
+        self._waiting: deque[tuple[ProcessHelper, str, str, float]] = deque()  # with rule, message, time of `add`
         self._above = _self_and_above(monitor.gate.snapshot())
         self.error: Exception | None = None
-        """Why no further question can be asked."""
+        """The error after which no further question can be asked."""
 
     def needs(self, process: ProcessHelper) -> bool:
         """Whether the terminal may have to wait for this process before it can show a question."""
@@ -95,7 +95,7 @@ class Questions:
         return process.name in CONSOLE_HOSTS and not self._above.isdisjoint(starters)
 
     def add(self, process: ProcessHelper, rule: str, message: str = "") -> None:
-        """Queue a question about a process; `message` is what the rule says to the person who is asked."""
+        """Queue a question about a process; `message` is the rule's message to the person who is asked."""
         self._waiting.append((process, rule, message, time.monotonic()))
 
     def run(self) -> None:
@@ -108,7 +108,7 @@ class Questions:
                     time.sleep(0.05)
         except GateClosed:
             pass  # there is nothing left to ask about
-        except Exception as error:  # the session ends with it: a session that cannot ask must not go on as if it could
+        except Exception as error:  # it ends the session, which must not go on when it cannot ask
             self.error = error
         self._screen.ask("")
 
@@ -141,7 +141,7 @@ class Questions:
             self._screen.note(f"too late: {error}")
 
     def _answered(self, process: ProcessHelper, key: str, always: str) -> tuple[str, Verdict | None]:
-        """What a key means, after ``a`` or ``v`` (`always`): what is asked next, and the verdict if there is one."""
+        """The effect of a key, after ``a`` or ``v`` (`always`): the next `always`, and the verdict if there is one."""
         if always:
             if key not in KINDS:
                 return "", None  # back to the question
@@ -172,7 +172,7 @@ class Questions:
         return True
 
     def _details(self, process: ProcessHelper) -> list[str]:
-        """What is known of the program, and which processes led to it."""
+        """The known details of the program, and its ancestors."""
         lines = []
         try:
             details = self._inspect(process)
@@ -189,7 +189,7 @@ class Questions:
         return [printable(line) for line in [*lines, f"  started by {' < '.join(parents) or 'nothing that is known'}"]]
 
     def _parents(self, process: ProcessHelper) -> list[ProcessHelper]:
-        """The processes above it, as far as the gate knows them, the nearest first."""
+        """The ancestors of a process, as far as the gate knows them, the nearest first."""
         above: list[ProcessHelper] = []
         running = {each.pid: each for each in self._monitor.gate.snapshot()}
         while (parent := running.get(process.parent_pid)) and parent not in above and can_be_parent(parent, process):

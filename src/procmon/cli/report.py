@@ -1,9 +1,9 @@
 """``procmon-gate report``: audit logs as one page of HTML that needs no network.
 
-The page is ``report.html`` with the decisions as JSON in it. 100,000 decisions have to stay small and quick there, so
-they travel as columns of numbers: texts stand once in a table, times are differences from the decision before, and
-what verdicts have in common (who decided, by which rule) is a table of *kinds*. The page itself joins siblings of one
-program and draws only the rows in sight.
+The page is ``report.html`` with the decisions as JSON in it. A page of 100,000 decisions must stay small and quick, so
+decisions are columns of numbers: each text is once in a table, a time is the difference from the previous decision, and
+the common parts of decisions (who decided, by which rule) are in a table of *kinds*. The page itself joins siblings of
+one program and draws only the visible rows.
 """
 
 import json
@@ -23,7 +23,7 @@ COMMAND_LINE_CHARACTERS = 400
 """A longer command line is cut in the page; the log keeps it."""
 
 COMMAND_LINES_BYTES = 4 * 2**20
-"""Of all command lines together. Beyond it only their processes are shown, and the page says so."""
+"""Limit of all command lines together. Beyond it the page shows only their processes, and has a note about that."""
 
 _EMPTY = datetime.fromtimestamp(0, UTC)
 
@@ -50,20 +50,20 @@ class Report:
         self._texts: dict[str, int] = {}
         self._commands: list[str] = []
         self._moments: list[datetime] = []
-        self._rows: dict[tuple[int, int], int] = {}  # of one log: where a process stands
-        self._latest: dict[int, int] = {}  # of one log: the row of the latest process of a pid
+        self._rows: dict[tuple[int, int], int] = {}  # of one log: the row of a process
+        self._latest: dict[int, int] = {}  # of one log: the row of the latest process with a pid
 
     def __len__(self) -> int:
         return len(self._moments)
 
     def begin_log(self, name: str) -> None:
-        """What follows comes from another log, perhaps of another machine: its pids are its own."""
+        """Begin another log, perhaps of another machine: its pids are its own."""
         self.logs.append(name)
         self._rows.clear()
         self._latest.clear()
 
     def add(self, decision: Decision) -> None:
-        """Add a decision. A second one about the same process tells what came of the first."""
+        """Add a decision. A second decision about the same process replaces the first: it has the result."""
         process = decision.process
         row = self._rows.get(process.identity)
         if row is not None and self._moments[row] <= decision.at:
@@ -72,7 +72,7 @@ class Report:
         row = len(self)
         parent = self._latest.get(process.parent_pid, -1)
         if parent >= 0 and 0 <= self.columns["exit"][parent]:
-            parent = -1  # that one had exited: the pid belonged to a process before it
+            parent = -1  # that process had exited, so it is not the parent
         self._moments.append(decision.at)
         self._commands.append((process.command_line or "")[:COMMAND_LINE_CHARACTERS])
         values = {
@@ -92,14 +92,14 @@ class Report:
         self._rows[process.identity] = self._latest[process.pid] = row
 
     def add_exit(self, process: ProcessHelper) -> None:
-        """Note when a process has ended, and how."""
+        """Add the time and the status of a process's exit."""
         row = self._rows.get(process.identity)
         if row is not None and process.exited_at is not None:
             self.columns["exit"][row] = max(0, _milliseconds(process.exited_at, self._moments[row]))
             self.columns["status"][row] = -1 if process.exit_status is None else process.exit_status
 
     def notes(self) -> Iterator[str]:
-        """What a reader has to know about the page."""
+        """Notes that the reader of the page needs."""
         if self.damaged:
             yield f"{self.damaged:,} damaged lines of the logs are left out."
         cut = sum(len(command) == COMMAND_LINE_CHARACTERS for command in self._commands)
@@ -141,7 +141,7 @@ class Report:
         return self._kinds.setdefault(kind, len(self._kinds))
 
     def _place_command_lines(self) -> None:
-        """Put the commonest into the table of texts, until their budget is used up."""
+        """Put the most common command lines into the table of texts, until their budget is used up."""
         kept: dict[str, int] = {"": -1}
         left = COMMAND_LINES_BYTES
         for command, _ in Counter(self._commands).most_common():
@@ -157,7 +157,7 @@ _KIND = ("verdict", "by", "who", "audited", "result", "shown")
 
 
 def _shown(decision: Decision) -> str:
-    """Which of the page's four groups a decision belongs to."""
+    """The one of the page's four groups to which a decision belongs."""
     if decision.result not in (None, VerdictResult.DONE):
         return "other"
     if decision.verdict is Verdict.ALLOW:
@@ -190,7 +190,7 @@ def read_logs(paths: Iterable[Path]) -> Report:
 
 
 def write_report(paths: Sequence[Path], output: Path) -> str:
-    """Write the page for these logs; returns what came of it, as one line.
+    """Write the page for these logs; return a summary of one line.
 
     Raises: AuditError when a log does not exist, ProcmonError when the page cannot be written.
     """

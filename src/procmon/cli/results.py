@@ -12,7 +12,7 @@ __all__ = ["Results"]
 
 @dataclass
 class Group:
-    """Processes of one program that came to the same end."""
+    """The counts of one program."""
 
     count: int = 0
     blocked: int = 0
@@ -30,7 +30,7 @@ class Results:
 
     def __init__(self) -> None:
         self._decisions: dict[ProcessHelper, Decision] = {}
-        self._records: dict[ProcessHelper, ProcessHelper] = {}  # the last of each process
+        self._records: dict[ProcessHelper, ProcessHelper] = {}  # the last record of each process
 
     def write(self, decision: Decision, /) -> None:
         """Keep a decision."""
@@ -42,7 +42,7 @@ class Results:
         self._records[process] = process
 
     def tree(self) -> str:
-        """Draw the tree; siblings of one program that came to the same end, and started nothing, share a line."""
+        """Draw the tree; siblings of one program that ended in the same way, and started nothing, share a line."""
         tree = ProcessTree(self._records[process] for process in self._decisions)
         shown: dict[ProcessHelper, str] = {}
         for siblings in [tree.roots, *(tree.children(process) for process in tree)]:
@@ -55,7 +55,7 @@ class Results:
         return repr(ProcessTree((process for process in tree if process in shown), label=shown.__getitem__))
 
     def summary(self) -> str:
-        """A table with a line for each program, the one that started most often first."""
+        """A table with a line for each program; the program with the most starts is first."""
         programs: defaultdict[str, Group] = defaultdict(Group)
         for process, decision in self._decisions.items():
             programs[process.image_name].add(self._records[process], decision)
@@ -65,7 +65,7 @@ class Results:
         return "\n".join(lines)
 
     def _end_of(self, process: ProcessHelper) -> str:
-        """``blocked by rule no games``, ``status 2``, or "" for what ran and ended well."""
+        """``blocked by rule no games``, ``status 2``, or "" for a process that ran and exited with 0."""
         decision = self._decisions[process]
         if decision.verdict is not Verdict.ALLOW:
             would = "would be " if decision.audited else ""

@@ -1,4 +1,4 @@
-"""What the command line prints while it runs: lines, in colour on a terminal only, and a question below them all."""
+"""The output of a running command: lines, in colour on a terminal only, and a question below all lines."""
 
 import json
 import os
@@ -20,14 +20,14 @@ __all__ = ["Screen", "decision_line", "exit_line", "question_lines"]
 COLOURS = {"allow": "32", "block": "31", "would": "33", "ask": "36", "exit": "2", "dim": "2", "question": "1;36"}
 
 LOCK_SLICE_S = 0.1
-"""One wait for another thread's line: Ctrl+C does not interrupt a lock on Windows."""
+"""Longest single wait for another thread's line: Ctrl+C does not interrupt a lock on Windows."""
 
 QUESTION_CHARACTERS = 1000
-"""How much of a command line a question shows."""
+"""Characters of a command line that a question shows."""
 
 
 class Screen:
-    """One stream that several threads write lines to, with a question that stays below them while it is asked."""
+    """One stream to which several threads write lines, with a question that stays below them until it is answered."""
 
     def __init__(
         self, stream: TextIO, *, json_lines: bool = False, environment: Mapping[str, str] = os.environ
@@ -38,15 +38,15 @@ class Screen:
         self._question = ""
         self.json_lines = json_lines
         self.show_default = True
-        """Show ``[default]`` where no rule decided; without rules that says nothing."""
+        """Show ``[default]`` where no rule decided; without a policy that has no meaning."""
         self.started_before = 0
-        """Processes that the gate reported, and that had started before it was connected."""
+        """Number of processes that started before the gate was connected."""
         self.broken = False
         """The reader of the stream has gone."""
         self.ending = False
         """Stop waiting for a thread whose write to the stream hangs."""
         self.stuck = False
-        """Something hangs for which the end of the interpreter would wait."""
+        """A thread hangs, and the end of the interpreter would wait for it."""
         self.verdict_columns = 5
         self.terminal = is_console(stream)
         can = self.terminal and not json_lines and environment.get("TERM") != "dumb"
@@ -55,7 +55,7 @@ class Screen:
 
     @property
     def columns(self) -> int | None:
-        """The longest line of a terminal (its width less one, since some wrap in the last column); None elsewhere."""
+        """The longest line of a terminal (its width less one: some wrap in the last column); None for other streams."""
         if not self.terminal:
             return None
         try:
@@ -71,16 +71,16 @@ class Screen:
                 self._write(self._blank() + text + "\n" + self._shown())
 
     def event(self, kind: str, text: str, data: Mapping[str, object]) -> None:
-        """Print what happened: ``text`` for people, or ``data`` as a line of JSON."""
+        """Print an event: ``text`` for people, or ``data`` as a line of JSON."""
         self.line(json.dumps({"event": kind, **data}, separators=(",", ":")) if self.json_lines else text)
 
     def note(self, text: str) -> None:
-        """Something about the run itself."""
+        """Print a note about the run itself."""
         text = "\n".join(map(printable, text.split("\n")))
         self.event("note", self.colour("dim", text), {"message": text})
 
     def ask(self, question: str) -> None:
-        """Show this question, or "" for none, in place of the one before."""
+        """Show this question, or "" for none, in place of the previous one."""
         with self._turn() as mine:
             if mine:
                 blank, self._question = self._blank(), question
@@ -93,7 +93,7 @@ class Screen:
     def write(self, decision: Decision, /) -> None:
         """Print a decision; `Monitor` calls it as a sink."""
         if decision.by is DecidedBy.NO_CONTROLLER:
-            self.started_before += 1  # it runs since before this session, which has decided nothing about it
+            self.started_before += 1  # it started before this session, which decided nothing about it
             return
         self.event("decision", decision_line(decision, self), decision.as_dict())
 
@@ -125,7 +125,7 @@ class Screen:
         except (OSError, ValueError):
             self.broken = True  # a pipe whose reader has gone; the session decides whether it ends
         except KeyboardInterrupt:
-            self.stuck = True  # the interpreter would try at its end to write what is left
+            self.stuck = True  # the interpreter would try at its end to write the rest
             raise
 
 
@@ -151,7 +151,7 @@ def decision_line(decision: Decision, screen: Screen) -> str:
 
 
 def _message_lines(message: str, margin: int, screen: Screen) -> list[str]:
-    """What the rule says to the person at the screen, below the process."""
+    """The rule's message to the person at the screen, below the process."""
     if not message:
         return []
     room = screen.columns - margin if screen.columns else None
@@ -170,7 +170,7 @@ def exit_line(process: ProcessHelper, at: datetime, screen: Screen) -> str:
 def question_lines(
     process: ProcessHelper, at: datetime, parent: str, who: str, screen: Screen, message: str = ""
 ) -> str:
-    """The lines above a question: what a line for a process has, in full, and which process started it.
+    """The lines above a question: the full contents of a process's line, and the process that started it.
 
     ::
 

@@ -1,4 +1,4 @@
-"""``procmon-gate selftest``: checks on this machine what procmon guarantees, with programs that every Windows has.
+"""``procmon-gate selftest``: checks the guarantees of procmon on this machine, with programs that every Windows has.
 
 The same checks run over the debug API and, with ``--driver``, over the driver. The result is a table, and a JSON file
 for a bug report.
@@ -32,7 +32,7 @@ __all__ = ["Check", "examine", "selftest"]
 
 @dataclass(frozen=True)
 class Check:
-    """What came of one check."""
+    """The result of one check."""
 
     gate: str
     name: str
@@ -41,7 +41,7 @@ class Check:
     """``ok``, ``FAILED`` or ``not tried``."""
     seconds: float
     detail: str = ""
-    """What was seen, or why it was not tried."""
+    """What the check saw, or why it was not tried."""
 
 
 def selftest(options: argparse.Namespace, out: TextIO) -> int:
@@ -71,7 +71,7 @@ def selftest(options: argparse.Namespace, out: TextIO) -> int:
 
 
 def examine(grounds: Sequence[Ground]) -> Iterator[Check]:
-    """Make every check on every ground. The driver is installed and started where it is not, and that is undone."""
+    """Make every check on every ground. The driver is installed and started if necessary, and that is undone."""
     for ground in grounds:
         if isinstance(ground, DriverGround):
             yield from _with_driver(ground)
@@ -105,7 +105,7 @@ def _with_driver(ground: "DriverGround") -> Iterator[Check]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """What a bug report needs to know of the machine; no names of users or computers."""
+    """The facts of the machine that a bug report needs; no names of users or computers."""
     return {
         "procmon": __version__,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -127,7 +127,7 @@ def _made(ground: Ground, check: Callable[[Ground, Path], str]) -> Check:
         result, detail = "not tried", str(error)
     except Failed as error:
         result, detail = "FAILED", str(error)
-    except Exception as error:  # whatever it is, the other checks are made, and the report has it
+    except Exception as error:  # the other checks are still made, and the report has the error
         result, detail = "FAILED", f"{type(error).__name__}: {error}"
     name = {"wow64": "32-bit"}.get(check.__name__, check.__name__)
     seconds = round(time.monotonic() - began, 2)

@@ -1,6 +1,7 @@
-"""The checks of ``procmon-gate selftest``: each starts real processes under a gate, and looks at what they did.
+"""The checks of ``procmon-gate selftest``: each starts real processes under a gate, and examines what they did.
 
-The docstring of a check is the promise that it tries. It returns what it saw, or raises `Failed` or `NotTried`.
+The docstring of a check is the promise that the check tests. A check returns what it saw, or raises `Failed` or
+`NotTried`.
 """
 
 import os
@@ -26,16 +27,16 @@ from ..win32.files import system_folder
 __all__ = ["CHECKS", "DebugGround", "DriverGround", "Failed", "Ground", "NotTried", "expect"]
 
 PATIENCE_S = 10.0
-"""How long a check waits for what takes milliseconds on an idle machine, such as a hold."""
+"""How long a check waits for an event, such as a hold, that takes milliseconds on an idle machine."""
 
 EXIT_TIMEOUT_S = 10.0
 """How long a check waits for a command to end."""
 
 CONTROLLER_TIMEOUT_S = 60.0
-"""How long the controller that is to be killed may take to start, and to hold a process."""
+"""How long the controller that a check kills may take to start, and to hold a process."""
 
 HELD_S = 0.3
-"""How long a process is held while it must not run."""
+"""How long a check holds a process to see that it does not run."""
 
 ENOUGH_TO_BLOCK_A_PIPE = 300_000  # bytes
 
@@ -76,11 +77,11 @@ class NotTried(Exception):
 
 
 class Expected(Exception):
-    """What the callback of a check raises."""
+    """The exception that the callback of a check raises."""
 
 
 class Ground(Protocol):
-    """Where the checks are made: it starts a command under a gate."""
+    """The environment of the checks: it starts a command under a gate."""
 
     name: str
     kind: str
@@ -103,7 +104,7 @@ class DebugGround:
 
 
 class DriverGround:
-    """Commands that the driver holds. `popen` starts them; under Wine it has to tell the driver of each process."""
+    """Commands that the driver holds. `popen` starts them; under Wine it must notify the driver of each process."""
 
     name, kind = "DriverGate", "driver"
 
@@ -112,7 +113,7 @@ class DriverGround:
         self.is_told = popen is not None or not kernel.is_wine()
 
     def start(self, command: Sequence[str], **options: Any) -> tuple[Gate, "Callable[[], subprocess.Popen[Any]]"]:
-        """Open the gate, and return what starts the command."""
+        """Open the gate, and return a function that starts the command."""
         gate = DriverGate(exempt_descendants=False, **options)
         return gate, lambda: self.spawn(command)
 
@@ -122,7 +123,7 @@ class DriverGround:
 
 
 class Scene:
-    """One command under a gate: its processes are decided about by `decide`, all others of the machine are allowed."""
+    """One command under a gate: `decide` decides about its processes; all others of the machine are allowed."""
 
     def __init__(self, folder: Path, decide: Decide) -> None:
         self.held: list[ProcessHelper] = []
@@ -132,7 +133,7 @@ class Scene:
 
     @contextmanager
     def running(self, ground: Ground, command: Sequence[str], **options: Any) -> "Iterator[Scene]":
-        """Start the command; at the end nothing of it is left held."""
+        """Start the command; at the end none of its processes is held."""
         gate, begin = ground.start(command, **options)
         self.monitor = Monitor(gate)
         self.monitor.subscribe(self._callback)
@@ -147,7 +148,7 @@ class Scene:
                     self.command.kill()
 
     def status(self) -> int:
-        """Wait for the command; its exit status."""
+        """Wait for the command; return its exit status."""
         return self.command.wait(EXIT_TIMEOUT_S) & 0xFFFFFFFF
 
     def decided(self, pid: int) -> tuple[Verdict, DecidedBy] | None:
@@ -289,7 +290,7 @@ def killed(ground: Ground, folder: Path) -> str:
         stack.callback(controller.kill)
         assert controller.stdout is not None
         stack.callback(controller.stdout.close)
-        killer = threading.Timer(CONTROLLER_TIMEOUT_S, controller.kill)  # which ends the reads below
+        killer = threading.Timer(CONTROLLER_TIMEOUT_S, controller.kill)  # ends the reads below
         stack.callback(killer.cancel)
         killer.start()
         expect(controller.stdout.readline() == "ready\n", "the controller did not start")
@@ -344,7 +345,7 @@ def expect(kept: bool, otherwise: str) -> None:
 
 
 def _until(found: Callable[[], Any], otherwise: str) -> Any:
-    """Wait until something is there, and return it."""
+    """Wait until `found` returns a true value, and return it."""
     end = time.monotonic() + PATIENCE_S
     while not (result := found()):
         expect(time.monotonic() < end, otherwise)

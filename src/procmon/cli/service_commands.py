@@ -44,7 +44,7 @@ STATES = {
 
 
 class Manager(Protocol):
-    """What the service needs of Windows: `procmon.win32.scm`, or a test's own. Failures are OSErrors."""
+    """The calls of Windows that the service needs: `procmon.win32.scm`, or a test's own. Failures are OSErrors."""
 
     def create_program(self, name: str, display: str, command: str, *, after: str, description: str) -> None: ...
     def start(self, name: str) -> None: ...
@@ -78,15 +78,15 @@ class GuardService:
         """Make the service, which runs ``guard`` with these policies and arguments.
 
         Raises: PolicyError; ProcmonError when a policy asks and there is no `fail`, when the driver is not installed,
-        when the service is there already, or when others can change what it runs; AccessDenied.
+        when the service exists already, or when others can change the files that it runs; AccessDenied.
         """
         if not policies:
             raise ProcmonError("a service decides by rules: give --policy FILE")
         policy = Policy.load(*policies)
         if policy.asks and fail is None:
             raise ProcmonError(
-                "the policy has rules that ask, and a service has no terminal to ask on: say with --fail allow or"
-                " --fail block what their verdict is"
+                "the policy has rules that ask, and a service has no terminal to ask on: give their verdict with"
+                " --fail allow or --fail block"
             )
         self._check_files([self._python, *_package_files(), *_policy_files(policies)])
         self._check_driver()
@@ -106,12 +106,12 @@ class GuardService:
         self._do(self._manager.start, "start")
 
     def stop(self) -> None:
-        """Stop it; what is held then gets the verdict of ``--fail``. Raises: ProcmonError, AccessDenied."""
+        """Stop it; held processes get the verdict of ``--fail``. Raises: ProcmonError, AccessDenied."""
         self._do(self._manager.stop, "stop")
 
     def delete(self) -> None:
-        """Remove it; one that runs is stopped first. Raises: ProcmonError, AccessDenied."""
-        with suppress(ProcmonError):  # it does not run, or is not there, which the next step says
+        """Remove it; a running service is stopped first. Raises: ProcmonError, AccessDenied."""
+        with suppress(ProcmonError):  # it does not run, or does not exist, which the next step reports
             self.stop()
         self._do(self._manager.delete, "delete")
 
@@ -156,7 +156,7 @@ class GuardService:
 
 
 def _package_files() -> Iterator[str]:
-    """The folders of the package: adding a module to one is as good as changing one."""
+    """The folders of the package: who can add a module to a folder can change what the package does."""
     root = Path(__file__).resolve().parents[1]
     yield str(root)
     yield from (str(path) for path in root.iterdir() if path.is_dir() and path.name != "__pycache__")
@@ -232,7 +232,7 @@ def _arguments(options: argparse.Namespace) -> list[str]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Be the service. What goes wrong is in the event log, for there is no terminal."""
+    """Run as the service. Errors are in the event log, because there is no terminal."""
     from .live import guard
 
     def body(ready: Callable[[], None], stop: threading.Event) -> int:

@@ -1,4 +1,4 @@
-"""A live session of the command line: a gate, what decides, the screen, and how it ends."""
+"""A live session of the command line: a gate, the deciders, the screen, and the end of the session."""
 
 import threading
 from collections import Counter
@@ -31,10 +31,10 @@ INTERRUPTED_STOP_S = 0.2
 class Session:
     """Runs a monitor over a gate until the gate has ended, the user stops it, or the reader of the output has gone.
 
-    `fail` is the verdict for what is not decided by then, or whose rules fail. It is the monitor's default as well: the
-    default is used at the stop alone, because every process gets a decision from here. With `results` there is no line
-    for each process; they are kept there. `goes_on` is for a gate whose processes must be decided about even if the
-    reader has gone. `answers` are asked before `policy`.
+    `fail` is the verdict for processes undecided at the end, and for failures of the rules. It is the monitor's default
+    as well, which is used only at the stop, because `rules` decides about every process. `results` keeps the decisions
+    instead of a line for each process. `goes_on` is for a gate whose processes must be decided even if the reader has
+    gone. `answers` are asked before `policy`.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Session:
         self._fail = fail
         self._goes_on = goes_on
         self._allow_all = allow_all
-        self._would: Counter[Verdict] = Counter()  # of what was only audited
+        self._would: Counter[Verdict] = Counter()  # of audited decisions
         self._noted: set[str] = set()
         if audit or (policy is not None and policy.mode == "audit"):
             screen.verdict_columns = len("would block")
@@ -93,9 +93,9 @@ class Session:
     ) -> None:
         """Run until the end, or until `stop` is set. `ready` is called when the monitor runs.
 
-        `tick` is called a few times a second. The first `patience` Ctrl+C do not end it.
+        `tick` is called a few times a second. The first `patience` Ctrl+C do not end the session.
 
-        Raises: what the gate or the keyboard failed with; KeyboardInterrupt.
+        Raises: the error of the gate or the keyboard; KeyboardInterrupt.
         """
         asker = None
         if self._questions is not None:
@@ -123,7 +123,7 @@ class Session:
     def _stop(self, timeout: float | None) -> None:
         """Stop the monitor. A log or a terminal that hangs may keep it longer than `timeout`.
 
-        What it has not answered by then, the gate releases when it is closed.
+        Processes not answered by then are released when the gate is closed.
         """
         threading.Thread(target=self.monitor.stop, name="procmon stop", daemon=True).start()
         if not self.monitor.wait(timeout):
@@ -164,7 +164,7 @@ class Session:
         self.screen.event("summary", self.screen.colour("dim", "; ".join(parts)), data)
 
     def rules(self, process: ProcessHelper) -> Decision:
-        """Decide; as the monitor's callback, its name is in the decisions about which it failed."""
+        """The monitor's callback; its name is in the decisions that follow from its failures."""
         if self._allow_all is not None and self._allow_all.active:
             return Decision(process=process, verdict=Verdict.ALLOW, by=DecidedBy.EXEMPT, who="allow-all")
         try:
@@ -215,20 +215,20 @@ class ReportingLog:
     def __init__(self, log: AuditLog, screen: Screen) -> None:
         self._log = log
         self._screen = screen
-        self.monitor: Monitor | None = None  # whose session has not begun in the log
+        self.monitor: Monitor | None = None  # until the log has the line that begins its session
         self._reported = ""
 
     def write(self, decision: Decision, /) -> None:
         """Write a decision, before its verdict is sent; the first one after the line that begins the session."""
         monitor, self.monitor = self.monitor, None
         if monitor is not None:
-            with suppress(OSError, ProcmonError):  # it is on the screen; the decision is tried all the same
+            with suppress(OSError, ProcmonError):  # the screen shows it; the decision is tried all the same
                 self._try(lambda: self._log.write_start(monitor))
         self._try(lambda: self._log.write(decision))
 
     def write_exit(self, process: ProcessHelper) -> None:
         """Write the exit of a process."""
-        with suppress(OSError, ProcmonError):  # it is on the screen
+        with suppress(OSError, ProcmonError):  # the screen shows it
             self._try(lambda: self._log.write_exit(process))
 
     def _try(self, write: Callable[[], None]) -> None:

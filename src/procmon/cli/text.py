@@ -14,12 +14,12 @@ GAP = "..."
 
 
 def width(text: str) -> int:
-    """The columns that a terminal gives it: two for an East Asian wide character, none for a combining one."""
+    """The columns of a text on a terminal: two for an East Asian wide character, none for a combining one."""
     return len(text) if text.isascii() else sum(map(_columns, text))
 
 
 def cut(text: str, columns: int) -> str:
-    """The text, or as much of its beginning as fits before dots.
+    """The text, or as much of its beginning as fits before three dots.
 
     >>> cut("cmd /c build.cmd", 11)
     'cmd /c b...'
@@ -30,7 +30,7 @@ def cut(text: str, columns: int) -> str:
 
 
 def wrap(text: str, columns: int | None) -> list[str]:
-    """The whole text, in lines of so many columns; None: in one."""
+    """The whole text, in lines of at most `columns`; None: in one line."""
     lines = []
     while columns is not None and width(text) > columns:
         end = max(1, _fitting(text, columns))
@@ -40,7 +40,7 @@ def wrap(text: str, columns: int | None) -> list[str]:
 
 
 def short_path(path: str, columns: int) -> str:
-    r"""The path, or its ends: the name, the first folder, and as many of the last as fit.
+    r"""The path, or its ends: the name, the first folder, and as many of the last folders as fit.
 
     >>> print(short_path(r"c:\users\ada\appdata\local\temp\is-4f2k1.tmp\setup.exe", 36))
     c:\users\...\is-4f2k1.tmp\setup.exe
@@ -57,12 +57,12 @@ def short_path(path: str, columns: int) -> str:
                 return short
     if width(name) <= columns:
         return name
-    end = name[-min(13, (columns - len(GAP)) // 2) :]  # with what kind of file it is
+    end = name[-min(13, (columns - len(GAP)) // 2) :]  # with the extension
     return name[: _fitting(name, columns - len(GAP) - width(end))] + GAP + end
 
 
 def fit(path: str, arguments: str, columns: int) -> tuple[str, str]:
-    """A path and arguments in so many columns, two between them; a long path leaves a third to the arguments."""
+    """A path and arguments in at most `columns`, two between them; a long path leaves a third to the arguments."""
     if not arguments:
         return short_path(path, columns), ""
     spare = columns - 2 - width(arguments)
@@ -71,14 +71,14 @@ def fit(path: str, arguments: str, columns: int) -> tuple[str, str]:
 
 
 _BLANKS = " \t"
-"""What separates arguments: Windows splits at nothing else, also not at other blanks of Unicode."""
+"""The separators of arguments: Windows splits at nothing else, not even at other blanks of Unicode."""
 
 _PROGRAM = re.compile(r"""(?:"[^"]*(?:"|\Z)|[^ \t"])*""")
 """The program's name in a command line. A quote that is not closed reaches to the end of the line."""
 
 
 def arguments_of(process: ProcessHelper) -> str:
-    r"""The command line; without the program's name, where that is the name of the image anyway.
+    r"""The command line, without the program's name if that is the name of the image.
 
     >>> from procmon import SimulatedGate
     >>> arguments_of(SimulatedGate().start("c:/windows/cmd.exe", command_line=r'"C:\Windows\CMD.EXE" /c build'))
@@ -89,7 +89,7 @@ def arguments_of(process: ProcessHelper) -> str:
     text = (process.command_line or "").strip(_BLANKS)
     path = len(process.image_name)
     if path and lowercase(text[:path]) == process.image_name and not text[path : path + 1].strip(_BLANKS):
-        return printable(text[path:].strip(_BLANKS))  # not in quotes, though it may hold blanks
+        return printable(text[path:].strip(_BLANKS))  # not in quotes, although it may have blanks
     first = _PROGRAM.match(text)
     if first is not None:
         program = ntpath.basename(lowercase(first[0].replace('"', "")))
