@@ -79,7 +79,7 @@ class AuditLog:
         if keep < 1:
             raise ValueError(f"keep is {keep}; give the number of old files to keep, at least 1")
         self.path = Path(path)
-        """Where the newest lines are."""
+        """The file with the newest lines."""
         self.max_bytes = max_bytes
         self.keep = keep
         self.fsync = fsync

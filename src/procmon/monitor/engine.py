@@ -9,8 +9,8 @@ wakes no other thread, and a callback that hangs keeps other processes from the 
 
 Coroutines run on an event loop, sinks in threads of their own. The *shutdown thread* waits for requests. It has helper
 threads run tasks. It handles a request to stop itself, whoever made it: all held processes are decided in one batch,
-then the gate is closed. It waits `STOP_TIMEOUT_S` for the gate to take that batch, and as long for the sinks. The only
-calls that could hang and that the shutdown thread makes itself are `close` of the gate and log lines.
+then the gate is closed. It waits at most `STOP_TIMEOUT_S` each for that batch, for other verdicts that are being sent,
+and for the sinks. The only calls that could hang and that it makes itself are `close` of the gate and log lines.
 
 What can interleave. The leader holds `_at_gate`; a thread becomes the leader if it acquires this lock without waiting.
 `_stands_by` is taken when the role `_stand_by` is queued, and released when a thread stops standing by. That thread
