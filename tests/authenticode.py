@@ -1,15 +1,15 @@
-"""Certificates, catalogues and a program to be listed in them, made by hand: for tests on systems without signtool.
+"""Certificates, catalogues, and a program to list in them, made without signtool, for tests on other systems.
 
     root = Authority("Test Root")
     signer = root.signer("Test Signer")
     program = small_program()
     catalogue = signer.catalogue(image_hash(program, "sha256"))
 
-tests/core/test_authenticode.py has osslsigncode say that they are what they look like. What is signed is signed by
-SHA-1: only then does Wine 8 look for a catalogue, and ask whether its signer is trusted.
+tests/core/test_authenticode.py verifies them with osslsigncode. Signatures use SHA-1: only then does Wine 8 search for
+a catalogue and check whether its signer is trusted.
 
 Sources: RFC 5280 (certificates), RFC 2315 (PKCS #7), Microsoft's "Windows Authenticode Portable Executable Signature
-Format", and for the content of a catalogue what `openssl asn1parse` shows of one that MakeCat has made.
+Format", and for the content of a catalogue the output of `openssl asn1parse` for one made by MakeCat.
 """
 
 import hashlib
@@ -22,13 +22,13 @@ from datetime import datetime
 __all__ = ["Authority", "Signer", "image_hash", "small_program"]
 
 LONG_AGO = datetime(1601, 1, 1)
-"""Wine 8 asks of a catalogue's signer whether he was valid at the beginning of FILETIME."""
+"""Wine 8 checks whether a catalogue's signer was valid at the beginning of FILETIME."""
 FAR_AWAY = datetime(2190, 1, 1)
 
 EXPONENT = 65537
 KEY_BITS = 1024
 SMALL_PRIMES = math.factorial(1000)
-"""Has them all as factors."""
+"""1000!, a multiple of all of them."""
 
 # ------------------------------------------------------------------------------------------------------ DER and OIDs
 
@@ -102,7 +102,7 @@ def attribute(kind: str, value: bytes) -> bytes:
 
 
 class Key:
-    """An RSA key for a test run, and for nothing else."""
+    """An RSA key for one test run only."""
 
     def __init__(self) -> None:
         p, q = _prime(KEY_BITS // 2), _prime(KEY_BITS // 2)
@@ -132,14 +132,14 @@ def _prime(bits: int) -> int:
 
 @dataclass(frozen=True)
 class Authority:
-    """One who vouches for signers, and who is trusted where his certificate is among the roots."""
+    """A certificate authority, trusted where its certificate is among the roots."""
 
     common: str
     key: Key = field(default_factory=Key, repr=False)
 
     @property
     def certificate(self) -> bytes:
-        """His certificate, by himself, in DER."""
+        """Its self-signed certificate, in DER."""
         extensions = [
             der(SEQUENCE, oid("2.5.29.19"), der(BOOLEAN, b"\xff"), der(OCTETS, der(SEQUENCE, der(BOOLEAN, b"\xff")))),
             der(SEQUENCE, oid("2.5.29.15"), der(BOOLEAN, b"\xff"), der(OCTETS, der(BITS, b"\1\6"))),  # signs those
@@ -147,7 +147,7 @@ class Authority:
         return self._certify(self.common, self.key, 1, LONG_AGO, extensions)
 
     def signer(self, common: str, *, since: datetime = LONG_AGO) -> "Signer":
-        """A signer of that name, who may sign code."""
+        """A code signer with that name."""
         key, serial = Key(), secrets.randbits(63)
         usage = der(SEQUENCE, oid("2.5.29.37"), der(OCTETS, der(SEQUENCE, oid("1.3.6.1.5.5.7.3.3"))))
         return Signer(self, key, serial, self._certify(common, key, serial, since, [usage]))
@@ -173,7 +173,7 @@ class Authority:
 
 @dataclass(frozen=True)
 class Signer:
-    """One who signs catalogues."""
+    """A signer of catalogues."""
 
     authority: Authority
     key: Key = field(repr=False)
@@ -214,7 +214,7 @@ class Signer:
 
 
 def tag(digest: bytes) -> bytes:
-    """How a catalogue writes by which hash it lists a member.
+    """A catalogue's spelling of the hash by which it lists a member.
 
     >>> tag(bytes([0xab])).decode("utf-16-le")
     'AB\\x00'
@@ -236,7 +236,7 @@ def _member(digest: bytes) -> bytes:
 
 
 def small_program(note: bytes = b"") -> bytes:
-    """About the smallest 64-bit program that runs: it ends with 0. No two notes make the same file."""
+    """Almost the smallest 64-bit program that runs: it ends with 0. Different notes make different files."""
     image = bytearray(0x400)
     image[:2] = b"MZ"
     header = 0x40
@@ -255,7 +255,7 @@ def small_program(note: bytes = b"") -> bytes:
 
 
 def image_hash(image: bytes, kind: str) -> bytes:
-    """The hash of an unsigned image: of all but its checksum and the entry that would lead to a signature."""
+    """The hash of an unsigned image, without its checksum and its signature's directory entry."""
     optional = struct.unpack_from("<I", image, 0x3C)[0] + 24
     is_wide = struct.unpack_from("<H", image, optional)[0] == 0x20B
     checksum, security = optional + 64, optional + (144 if is_wide else 128)

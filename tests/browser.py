@@ -1,4 +1,4 @@
-"""Headless Chromium over the WebDriver protocol (https://www.w3.org/TR/webdriver2/), by the standard library alone."""
+"""Headless Chromium over the WebDriver protocol (https://www.w3.org/TR/webdriver2/), with the standard library only."""
 
 import base64
 import json
@@ -65,11 +65,11 @@ class Browser:
             self._profile.cleanup()
 
     def open(self, page: Path) -> None:
-        """Load a file, and wait until it is there."""
+        """Load a file, and wait until it is loaded."""
         self._call("POST", "/url", {"url": page.resolve().as_uri()})
 
     def run(self, script: str, *arguments: object) -> Any:
-        """What a script returns; ``arguments[0]`` and so on are its arguments."""
+        """Run a script and return its result; ``arguments[0]`` and so on are its arguments."""
         return self._call("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
     def text(self, selector: str) -> str:
@@ -89,7 +89,7 @@ class Browser:
         self._call("POST", f"/element/{self._element(selector)}/click", {})
 
     def console(self) -> list[str]:
-        """What the page has complained of since the last call: errors of scripts, and what its policy refused."""
+        """The page's complaints since the last call: errors of scripts, and refusals by its policy."""
         return [entry["message"] for entry in self._call("POST", "/se/log", {"type": "browser"})]
 
     def media(self, **features: str) -> None:

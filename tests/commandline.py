@@ -1,4 +1,4 @@
-"""What the tests of the command line share: a gate over a real command, keys, and a scene that has both."""
+"""Shared by the tests of the command line: a gate over a real command, keys, and a scene with both."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ Script = Callable[["CommandGate"], None]
 
 
 class CommandGate(SimulatedGate):
-    """A gate over a real command; the processes that it is said to start come from a script."""
+    """A gate over a real command; a script invents the processes that the command starts."""
 
     def __init__(self, script: Script, before: Script, status: int, fail: Verdict | None) -> None:
         super().__init__("scripted", fail=fail)
@@ -33,11 +33,11 @@ class CommandGate(SimulatedGate):
                 self.end()
                 time.sleep(10)
             finally:
-                self.close()  # what is still held is released: the test is to fail, not to hang
+                self.close()  # releases held processes: the test must fail, not hang
 
 
 class Keys:
-    """A keyboard on which these keys are pressed, one at each look; afterwards none."""
+    """A keyboard that returns one of these keys at each poll, and then none."""
 
     def __init__(self, keys: str, looked: threading.Event) -> None:
         self._keys = iter(keys)
@@ -50,7 +50,7 @@ class Keys:
 
 
 class Scene:
-    """What a test of a live command sets up, and what it sees."""
+    """The set-up of a test of a live command, and what the test sees."""
 
     def __init__(self) -> None:
         self.gate: CommandGate | None = None
@@ -61,12 +61,12 @@ class Scene:
         self.questions = threading.Event()
         """A question is open."""
         self.left: list[int] = []
-        """The statuses with which procmon would have left without Python's own end, which waits for what hangs."""
+        """The statuses of exits that bypass Python's own end, which would wait for hanging threads."""
 
     def gates(
         self, script: Script, *, before: Script = lambda _: None, status: int = 0, keys: str | None = None
     ) -> main.Gates:
-        """Gates on which `script` plays, in a thread, what starts; `before` it, in none, what runs already."""
+        """Gates on which `script` starts processes in a thread; `before` first adds, without a thread, running ones."""
 
         def run(
             command: Sequence[str], *, hold_timeout: float | None, fail: Verdict | None, check_before_release: bool

@@ -1,4 +1,4 @@
-"""What every gate must do. A gate's own test module brings an `Adapter` and gets all of these tests:
+"""The tests that every gate must pass. A gate's test module provides an `Adapter` and gets all of these tests:
 
         from conformance import Adapter, GateConformance
 
@@ -8,8 +8,8 @@
             with MyAdapter() as adapter:
                 yield adapter
 
-Nothing here knows which gate it is. Waiting ends with the event that is waited for; `patience` is only how long a test
-waits before it calls a thing missing, and `settle` how long a process that is let run may take to show it.
+No test depends on the kind of gate. A wait ends with its event. `patience` is the time after which a test reports an
+event as missing; `settle` is the time that a released process may take to show that it runs.
 """
 
 import threading
@@ -32,31 +32,31 @@ STATUS_BLOCKED = 0xC0000364
 
 
 class Adapter(ABC):
-    """The outside of a gate: starts processes in its reach, and sees what becomes of them."""
+    """The outside of a gate: starts processes that it covers, and observes them."""
 
     gate: Gate
 
     @abstractmethod
     def start(self) -> int:
-        """Start one process in the gate's reach and return its pid at once, though it is held.
+        """Start one process that the gate covers and return its pid at once, although the process is held.
 
-        Whatever else the gate holds for that reason (the root of a tree, a console host) the adapter allows before.
+        The adapter first allows other processes that the gate holds because of it (the root of a tree, a console host).
         """
 
     @abstractmethod
     def ran(self, pid: int) -> bool:
-        """Whether the program has run an instruction. It goes on running until `end`."""
+        """Has the program run an instruction? It runs until `end`."""
 
     @abstractmethod
     def end(self, pid: int, status: int) -> None:
-        """Let a process that runs exit with `status`, or kill it with `status` while it is held."""
+        """Let a running process exit with `status`, or kill a held process with `status`."""
 
     @abstractmethod
     def exit_status(self, pid: int, timeout: float) -> int | None:
         """The exit status as its parent sees it; None when it still lives after `timeout` seconds."""
 
     def close(self) -> None:
-        """Close the gate and end all that was started."""
+        """Close the gate and end all started processes."""
         self.gate.close()
 
     def __enter__(self) -> Self:
@@ -85,7 +85,7 @@ class GateConformance:
     def record(
         self, gate: Gate, pid: int, wanted: Callable[[procmon.ProcessHelper], bool] = lambda record: record.paused
     ) -> procmon.ProcessHelper:
-        """The record of `pid` that is `wanted`; others that come first are passed over."""
+        """The record of `pid` that is `wanted`; earlier records of others are skipped."""
         end = time.monotonic() + self.patience
         while time.monotonic() < end:
             gate.wait(0.2)
@@ -213,7 +213,7 @@ class GateConformance:
         pid = adapter.start()
         record = self.record(adapter.gate, pid)
         adapter.end(pid, 9)
-        adapter.gate.allow(record)  # Windows ends a held process only when it is let go: either answer is right here
+        adapter.gate.allow(record)  # Windows ends a held process only when it is released: either result is right here
         self.record(adapter.gate, pid, lambda one: one.exited)
         assert adapter.gate.block(record)[0] in (VerdictResult.UNKNOWN, VerdictResult.STALE, VerdictResult.ANSWERED)
         assert not adapter.ran(pid)
@@ -221,7 +221,7 @@ class GateConformance:
     def test_wait_ends_with_its_timeout_with_wake_and_with_a_start(self, adapter: Adapter) -> None:
         gate = adapter.gate
         while gate.wait(0.05):
-            gate.fetch()  # what is left of the adapter's own beginnings
+            gate.fetch()  # records left over from the adapter's own start
         began = time.monotonic()
         assert not gate.wait(0.05)
         assert time.monotonic() - began < self.patience

@@ -1,4 +1,4 @@
-"""What holds for every ring: which system collects it, how Hypothesis searches, and that Ctrl+C is heard."""
+"""Settings of every ring: the system that collects it, Hypothesis' profile, and Ctrl+C."""
 
 import importlib.metadata
 import importlib.util
@@ -18,7 +18,7 @@ pytest.register_assert_rewrite("conformance", "monitoring", "commandline", "tree
 TESTS = Path(__file__).resolve().parent
 WINDOWS_RING = TESTS / "windows"
 
-# What a ring needs beside Python and the packages of the group "dev": programs, by package, and modules.
+# The needs of a ring besides Python and the packages of the group "dev": programs, by package, and modules.
 NEEDED_PROGRAMS = {
     "core": {
         "g++": "g++",
@@ -33,9 +33,9 @@ NEEDED_PROGRAMS = {
 }
 NEEDED_MODULES = {"examples": {"_tkinter": "python3-tk"}}
 OWN_ENVIRONMENT = {"sigma_backend": "pysigma", "fleet": "distributed"}
-"""Rings for which dev.py makes an environment with packages of their own, by one of these."""
+"""Rings that dev.py runs in an environment of their own, each with a package that only this environment has."""
 
-# No deadlines, since a busy machine is no fault of the code. The same examples in each run, but for the long tests.
+# No deadlines, because a busy machine is no fault of the code. The same examples in each run, except the long tests.
 hypothesis.settings.register_profile(
     "procmon",
     deadline=None,
@@ -47,7 +47,7 @@ hypothesis.settings.load_profile("procmon")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Refuse to run tests/windows elsewhere: its files make Windows calls as soon as they are imported."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell starts what runs in the background
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts background jobs like this
         signal.signal(signal.SIGINT, signal.default_int_handler)
     paths = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
     if sys.platform != "win32" and any(path.is_relative_to(WINDOWS_RING) for path in paths):
@@ -55,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put one test that fails in the place of a ring whose programs are not installed."""
+    """Replace a ring whose programs are not installed by one failing test."""
     if sys.platform == "win32":
         return
     for ring in sorted({ring_of(item.path) for item in items}):
@@ -66,13 +66,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """Take a file that cannot be imported for one test that fails."""
+    """Replace a file that cannot be imported by one failing test."""
     ring = ring_of(module_path)
     return NotImported.from_parent(parent, path=module_path, ring=ring) if missing_modules(ring) else None
 
 
 def ring_of(path: Path) -> str:
-    """The name of the folder below tests that a file lies in; empty elsewhere."""
+    """The name of a file's folder below tests; empty for other files."""
     return path.relative_to(TESTS).parts[0] if path.is_relative_to(TESTS) else ""
 
 
@@ -95,12 +95,12 @@ class NotImported(pytest.File):
         self._ring = ring
 
     def collect(self) -> Iterable[pytest.Item]:
-        """One test that fails."""
+        """A failing test."""
         yield Missing.from_parent(self, name=f"tests/{self._ring}", packages=sorted(missing_modules(self._ring)))
 
 
 class Missing(pytest.Item):
-    """A ring that cannot run here. It fails, since a ring that did not run has shown nothing."""
+    """A ring that cannot run here. It fails, because a ring that did not run has shown nothing."""
 
     def __init__(self, *, packages: list[str], **options: Any) -> None:
         super().__init__(**options)
@@ -119,12 +119,12 @@ class Missing(pytest.Item):
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave out the rings that this Python cannot import, where all of tests is asked for."""
+    """Leave out the rings that this Python cannot import, when all of tests is requested."""
     return True if collection_path.parent == TESTS and collection_path.name in left_out() else None
 
 
 def pytest_report_header() -> str | None:
-    """Say what a bare `pytest` leaves out."""
+    """Report the rings that a bare `pytest` leaves out."""
     return f"not collected here, but run by python3 dev.py test: {', '.join(left_out())}"
 
 
@@ -135,7 +135,7 @@ def left_out() -> list[str]:
 
 
 def is_installed(package: str) -> bool:
-    """Whether this Python has a distribution of that name."""
+    """Does this Python have a distribution with that name?"""
     try:
         importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,7 +1,7 @@
 """Ctrl+C in the main thread while something hangs: for the rings of both systems.
 
-`Scene` is a monitor on a gate with two held processes, in which one thing hangs. `ACTIONS` are all that a main thread
-can do with a monitor; `HANGS` all that can hang in it.
+`Scene` is a monitor on a gate with two held processes, in which one call hangs. `ACTIONS` has every action of a main
+thread on a monitor; `HANGS` has every call that can hang in it.
 """
 
 import _thread
@@ -23,17 +23,17 @@ from monitoring import until
 from procmon.monitor import engine
 
 SOON = 2.0
-"""Ctrl+C must be heard within this many seconds. All that waits or hangs in these tests does so for longer."""
+"""Ctrl+C must be heard within this many seconds. Every wait and every hang in these tests is longer."""
 
 ATTEMPTS = 3
-"""On a busy machine a thread may wait that long for its turn. A wait that does not hear Ctrl+C fails each time."""
+"""On a busy machine a thread may wait this long for its turn. A wait that does not hear Ctrl+C fails each time."""
 
 
 STRESS_SECONDS = 60.0 if os.environ.get("PROCMON_LONG") else 2.0
 
 
 def shorten(monkeypatch: pytest.MonkeyPatch, patience: float = 0.3) -> None:
-    """Shorten the limits of a stop, so that it goes on without what hangs after `patience` seconds."""
+    """Shorten the limits of a stop, so that it gives up hanging calls after `patience` seconds."""
     monkeypatch.setattr(engine, "STOP_TIMEOUT_S", patience)
 
 
@@ -73,7 +73,7 @@ class HangingGate(procmon.SimulatedGate):
 
 
 def locks_of(monitor: procmon.Monitor) -> ExitStack:
-    """All locks of a monitor, to be entered."""
+    """All locks of a monitor, as context managers."""
     stack, engine = ExitStack(), monitor._engine
     for lock in (engine._lock, engine.holds.lock, engine.workers._lock):
         stack.enter_context(lock)
@@ -81,7 +81,7 @@ def locks_of(monitor: procmon.Monitor) -> ExitStack:
 
 
 class Scene:
-    """A monitor that runs, with `a.exe` and `b.exe` held, one of which hangs where `hang` says."""
+    """A running monitor, with `a.exe` and `b.exe` held; `hang` names the call that hangs."""
 
     def __init__(self, hang: str) -> None:
         self.hang = hang
@@ -165,11 +165,11 @@ HANGS = ["callback", "callback that stops", "sink", "sink ahead", "fetch", "verd
 
 
 class Keyboard:
-    """Presses Ctrl+C in the main thread, from a thread of its own, until it is heard.
+    """Presses Ctrl+C in the main thread, from another thread, until it is heard.
 
     Python drops an interrupt that arrives in a callback of its garbage collector, in a ``__del__`` or in a callback of
-    a weak reference, as it drops every exception there, and reports it to `sys.unraisablehook`. Ctrl+C is then pressed
-    again. `pressed` has the time of each press.
+    a weak reference, like every exception there, and reports it to `sys.unraisablehook`. Ctrl+C is then pressed again.
+    `pressed` has the time of each press.
     """
 
     def __init__(self) -> None:
@@ -178,7 +178,7 @@ class Keyboard:
         self._original = sys.unraisablehook
 
     def press(self, when: threading.Event | None = None) -> None:
-        """Press Ctrl+C in a moment; with `when` a moment after that event is set."""
+        """Press Ctrl+C in a moment; with `when`, a moment after that event is set."""
         now = threading.Event()
         now.set()
         self._presses.put(when or now)
@@ -197,7 +197,7 @@ class Keyboard:
             when.wait(10)
             time.sleep(0.02)
             self.pressed.append(time.monotonic())
-            _thread.interrupt_main()  # does not wake a thread that waits for a lock: nor does Ctrl+C on Windows
+            _thread.interrupt_main()  # does not wake a thread that waits for a lock; Ctrl+C on Windows does not either
 
     def _press_again(self, dropped: "sys.UnraisableHookArgs") -> None:
         if dropped.exc_type is KeyboardInterrupt:
@@ -207,10 +207,10 @@ class Keyboard:
 
 
 def seconds_until_heard(action: Callable[[], object], what: str, begun: threading.Event | None = None) -> float:
-    """Run an action, press Ctrl+C in it, and return how many seconds later it was heard.
+    """Run an action, press Ctrl+C in it, and return after how many seconds it was heard.
 
-    With `begun`, Ctrl+C is pressed when the action has set that event. On a busy machine it may otherwise arrive before
-    the action; all from the request to press on is inside the ``try``.
+    With `begun`, Ctrl+C is pressed when the action has set that event; otherwise it may arrive before the action on a
+    busy machine. The ``try`` begins before the request to press.
 
     Raises: AssertionError when Ctrl+C is not heard within ten seconds.
     """
@@ -228,7 +228,7 @@ def seconds_until_heard(action: Callable[[], object], what: str, begun: threadin
 
 
 def check(hang: str, action: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl+C in an action is heard soon, and nothing stays held for all that."""
+    """Ctrl+C in an action is heard soon, and nothing stays held."""
     shorten(monkeypatch, patience=0.1)
     took: list[float] = []
     while len(took) < ATTEMPTS:
@@ -284,7 +284,7 @@ if {presses}:
 
 
 def program_ends(hang: str, *, stop_timeout: float, exit_timeout: float, presses: bool) -> dict[str, float]:
-    """Let a program end in which something hangs: what it said, and how many seconds before its end."""
+    """Let a program end in which a call hangs: its output lines, and how many seconds before its end each came."""
     root = Path(__file__).resolve().parents[1]
     code = PROGRAM.format(stop_timeout=stop_timeout, exit_timeout=exit_timeout, presses=presses)
     done = subprocess.run(
@@ -302,15 +302,15 @@ def program_ends(hang: str, *, stop_timeout: float, exit_timeout: float, presses
 
 
 def check_exit(hang: str) -> None:
-    """The end of a program lets go, and is not put off for long whatever hangs."""
-    ends = hang not in ("close", "lock")  # a stop does, although something hangs; else the program waits all the time
+    """The end of a program releases held processes, and no hang delays it for long."""
+    ends = hang not in ("close", "lock")  # a stop gives up on other hangs; with these the program waits
     said = program_ends(hang, stop_timeout=0.3, exit_timeout=50 if ends else 1.5, presses=False)
     assert "let go" in said or hang == "lock", "only the end of the process itself lets go"
     assert said["end"] < 40
 
 
 def check_real_ctrl_c(hang: str) -> None:
-    """The system's own Ctrl+C ends a stop that hangs; pressed once more, the end of the program, which hangs, too."""
+    """The system's own Ctrl+C ends a hanging stop; a second one ends the hanging end of the program."""
     limit = 20.0  # seconds; a stop that does not hear it takes longer, and so does the end of the program
     said = program_ends(hang, stop_timeout=2 * limit, exit_timeout=2 * limit, presses=True)
     heard, ended = said["pressed 1"] - said["heard"], said["pressed 2"]

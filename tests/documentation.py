@@ -1,14 +1,14 @@
-"""The documents as something to run: their Python blocks, their policies, their links, and the package's doctests.
+"""Runs the documents: their Python blocks, their policies, their links, and the package's doctests.
 
-A comment on the line before a fenced block says where it runs:
+A comment on the line before a fenced block tells where it runs:
 
     (nothing)                 on every system: with prompts (>>>) as a doctest, without them as a script
     <!-- windows -->          on Windows, with all blocks of the document before it
     <!-- pytest -->           as a test file of its own, on every system; its tests must pass
-    <!-- shown: WHY -->       nowhere (it needs the driver, say); it must still be Python, or TOML
+    <!-- shown: WHY -->       nowhere (for example because it needs the driver); it must still be Python, or TOML
 
-The blocks of one document share their names, in order, as a reader types them. A ```toml block with rules must be a
-policy without mistakes, or be marked ``<!-- wrong -->``.
+The blocks of one document run in order and share their names, as if a reader typed them. A ```toml block with rules
+must be a policy without mistakes, or be marked ``<!-- wrong -->``.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ class Block:
 
     document: Path
     line: int
-    """Of its first line, from 1."""
+    """The number of its first line, from 1."""
     language: str
     mark: str
     """``windows``, ``pytest``, ``shown: ...``, ``wrong`` or nothing."""
@@ -54,7 +54,7 @@ class Block:
 
 
 def documents() -> list[Path]:
-    """What is written for people."""
+    """The documents for people."""
     places = (ROOT.glob("*.md"), *((ROOT / folder).rglob("*.md") for folder in ("docs", "driver", "examples")))
     return sorted(path for place in places for path in place)
 
@@ -62,7 +62,7 @@ def documents() -> list[Path]:
 def blocks(document: Path, *languages: str) -> Iterator[Block]:
     """The fenced blocks of a document in these languages, in order.
 
-    Raises: ValueError when a block is marked with a word that means nothing.
+    Raises: ValueError when a block has an unknown mark.
     """
     text = document.read_text(encoding="utf-8")
     for match in FENCE.finditer(text):
@@ -75,9 +75,9 @@ def blocks(document: Path, *languages: str) -> Iterator[Block]:
 
 
 def run(document: Path, *, windows: bool) -> int:
-    """Run the Python of a document as a reader would, in the current folder; how many examples and scripts ran.
+    """Run the Python of a document as a reader would, in the current folder; return how many examples and scripts ran.
 
-    Raises: AssertionError with what was expected, what came, and where.
+    Raises: AssertionError with the place, the expected and the actual output.
     """
     count, names = 0, {"__name__": "__main__"}
     report = io.StringIO()
@@ -108,7 +108,7 @@ def source(block: Block) -> str:
 
 
 def policy_problems(block: Block) -> list[str]:
-    """What is wrong with a TOML block: as TOML, and where it has rules, as a policy."""
+    """The mistakes in a TOML block: as TOML, and if it has rules, as a policy."""
     try:
         has_rules = "rule" in tomllib.loads(block.text)
     except tomllib.TOMLDecodeError as error:
@@ -125,7 +125,7 @@ def prose(document: Path) -> str:
 
 
 def anchors(document: Path) -> set[str]:
-    """What a link may name in a document: its headings, as GitHub spells them in addresses."""
+    """The anchors of a document: its headings, as GitHub spells them in addresses."""
     headings = re.findall(r"^#+ +(.*)$", prose(document), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
@@ -149,7 +149,7 @@ def broken_links() -> list[str]:
 
 
 def orphans() -> list[str]:
-    """Documents that one cannot come to from the README by links."""
+    """Documents that no chain of links from the README reaches."""
     reached, new = set[Path](), {ROOT / "README.md"}
     while new:
         reached |= new
@@ -162,18 +162,18 @@ def orphans() -> list[str]:
 
 
 def module_doctests() -> list[str]:
-    """The modules of the package, by name. `__main__` is left out: to import it is to run it."""
+    """The modules of the package, by name, except `__main__`, which runs when it is imported."""
     names = [module.name for module in pkgutil.walk_packages(procmon.__path__, "procmon.")]
     return ["procmon", *(name for name in names if not name.endswith("__main__"))]
 
 
 def run_module(name: str, *, windows: bool) -> int:
-    """Run the doctests of a module; how many examples ran.
+    """Run the doctests of a module; return how many examples ran.
 
-    Raises: AssertionError with what was expected, what came, and where.
+    Raises: AssertionError with the place, the expected and the actual output.
     """
     module, report, count = importlib.import_module(name), io.StringIO(), 0
-    if module is procmon:  # public things are loaded when they are asked for, and then have their home here
+    if module is procmon:  # public names are loaded on first use, and then belong to this module
         for public in procmon.__all__:
             getattr(procmon, public)
     for test in doctest.DocTestFinder(exclude_empty=True).find(module, name):

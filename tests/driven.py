@@ -1,4 +1,4 @@
-"""Programs that the driver holds, and other programs that have its gate, for the tests under tests/windows."""
+"""Programs that the driver holds, and other programs that own its gate, for the tests under tests/windows."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ Run = Callable[..., "subprocess.Popen[Any]"]
 
 @contextmanager
 def telling_kernel() -> Iterator[Run]:
-    """What starts a process that the driver is told of."""
+    """Starts processes that are reported to the driver."""
     if is_wine():
         with WineKernel() as kernel:
             yield kernel.run
@@ -44,7 +44,7 @@ def telling_kernel() -> Iterator[Run]:
 
 
 class Programs:
-    """Starts programs that make a file when they run, and exit when they are told to."""
+    """Starts programs that create a file when they run, and exit on request."""
 
     def __init__(self, folder: Path, run: Run) -> None:
         self.folder, self._run = folder, run
@@ -87,7 +87,7 @@ class Programs:
 
 
 def opened(**options: Any) -> DriverGate:
-    """A gate that holds what the tests start, and has told of what is there already."""
+    """A gate that holds the processes of the tests, and has reported the running ones."""
     gate = DriverGate(**{"hold_timeout": None if is_wine() else 1.0, "exempt_descendants": False} | options)
     gate.fetch()
     return gate
@@ -125,7 +125,7 @@ sys.stdin.read()
 
 @contextmanager
 def controller(count: int) -> Iterator["subprocess.Popen[str]"]:
-    """Another program that has the gate and says when it holds so many processes."""
+    """Another program that owns the gate and prints when it holds `count` processes."""
     command = [sys.executable, "-c", CONTROLLER, str(count)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"

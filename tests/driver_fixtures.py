@@ -1,4 +1,4 @@
-"""Fixtures of tests over the driver: the loaded driver, and programs that it holds. A plugin for test_python32, too."""
+"""Fixtures of driver tests: the loaded driver, and programs that it holds. Also a plugin of test_python32."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ def service() -> Iterator[procmon.DriverService]:
 
 @pytest.fixture
 def programs(service: procmon.DriverService, tmp_path: Path) -> Iterator[Programs]:
-    """Made before a test's gate and closed after it, so that nothing of a test is held when its programs end."""
+    """Created before a test's gate and closed after it, so that no process is held when the programs end."""
     with telling_kernel() as run:
         programs = Programs(tmp_path, run)
         yield programs

@@ -1,4 +1,4 @@
-"""Portable executables made by hand: with imports, a version resource and a signature's place, as a test asks for.
+"""Makes portable executables with the imports, version resource and signature that a test needs.
 
     program = executable(imports={"ws2_32.dll": [115, "send"]}, version={"OriginalFilename": "certutil.exe"})
 
@@ -32,10 +32,10 @@ def executable(
     machine: int = 0,
     relocations: Mapping[int, Sequence[int]] | None = None,
 ) -> bytes:
-    """The bytes of a file. `imports` names functions by library, by name or number; `version` are the texts of a
-    version resource; `tail` is behind the last section, and `signature` behind that, as signing would put it. `code`
-    begins at TEXT; `relocations` has, by page, the entries of a block: kind << 12 | offset; `machine`, where it is not
-    0, is another than that of the bitness."""
+    """The bytes of a file. `imports` names functions by library, by name or number; `version` has the texts of a
+    version resource; `tail` follows the last section, and `signature` follows it, as after signing. `code` begins at
+    TEXT; `relocations` has, by page, the entries of a block: kind << 12 | offset; `machine`, if not 0, replaces the
+    machine of the bitness."""
     sections = [(b".text", TEXT, code, 0x60000020)]
     directories = [(0, 0)] * 16
     if imports is not None:
@@ -74,7 +74,7 @@ def executable(
 
 
 def _block_of(page: int, entries: Sequence[int]) -> bytes:
-    """A block of base relocations, filled up to a multiple of 4 bytes."""
+    """A block of base relocations, padded to a multiple of 4 bytes."""
     padded = [*entries, *[0] * (len(entries) % 2)]
     return struct.pack(f"<II{len(padded)}H", page, 8 + 2 * len(padded), *padded)
 
@@ -104,7 +104,7 @@ def _imports(imports: Mapping[str, Sequence[str | int]], wide: bool) -> bytes:
 
 
 def _resources(version: bytes) -> bytes:
-    """Three levels, of one entry each: the kind, the name, the language."""
+    """Three levels with one entry each: the kind, the name, the language."""
     level = 16 + 8
     data = b""
     for depth, identifier in enumerate((16, 1, LANGUAGE)):

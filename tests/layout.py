@@ -1,6 +1,6 @@
-"""What `dev.py check` holds true of the tree: its files, which module may import which, where a DLL is loaded.
+"""The rules of `dev.py check` for the tree: its files, the imports between modules, the loading of DLLs.
 
-Each rule is a function that takes the project's root and gives its findings as ``path:line: what is wrong``, so that
+Each rule is a function that takes the project's root and returns its findings as ``path:line: what is wrong``, so that
 an editor can jump to them. tests/unit/test_layout.py breaks every rule once.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 MAX_COLUMNS = 120
-LONG_FILE = 500  # lines; more is told, not forbidden
+LONG_FILE = 500  # lines; a longer file is reported, not forbidden
 
 TOP_LEVEL = {
     "README.md", "LICENSE", "CHANGELOG.md", "pyproject.toml", "dev.py", ".gitignore",
@@ -30,11 +30,11 @@ EXPECTED = [
 ]  # fmt: skip
 
 # The layers, from the top. A module imports from its own package and from packages of lower layers; packages in one
-# layer do not import each other. Every module stands in one.
+# layer do not import each other. Every module is in one layer.
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"__init__"},  # the public names; cli has its version from there
+    {"__init__"},  # the public names; cli gets its version from it
     {"audit"},
     {"monitor", "policy"},
     {"gates"},
@@ -50,25 +50,25 @@ LAYERS = [
 FORBIDDEN = ["TO" + "DO", "FIX" + "ME", "XX" + "X", "pytest." + "skip(", "mark." + "skip", "mark." + "xfail",
              "importor" + "skip", "raise NotImplemented" + "Error\n", "assert " + "True"]  # fmt: skip
 
-# A process has one of each: a prototype that one module sets counts for all.
+# A process has one of each: a prototype that one module sets applies to all modules.
 SHARED_LOADERS = {"windll", "oledll", "cdll", "pydll"}
 LOADERS = SHARED_LOADERS | {"WinDLL", "OleDLL", "CDLL", "PyDLL", "LoadLibrary"}
 
 
 def findings(root: Path) -> list[str]:
-    """All that is wrong with the tree below `root`."""
+    """All findings in the tree below `root`."""
     return [finding for rule in RULES for finding in rule(root)]
 
 
 def listed(root: Path, folder: str, *suffixes: str) -> list[str]:
-    """The files of a folder that git knows or would add, as paths from the root, with these suffixes."""
+    """The files of a folder that git tracks or would add, as paths from the root, with these suffixes."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", folder]
     names = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
     return sorted(name for name in set(names) if (not suffixes or name.endswith(suffixes)) and (root / name).is_file())
 
 
 def long_files(root: Path) -> list[str]:
-    """A line for each source file that is long enough to ask whether it still does one thing."""
+    """A line for each source file longer than LONG_FILE: it may do more than one thing."""
     lengths = {name: len(_text(root, name).splitlines()) for name in listed(root, ".", ".py", ".cpp", ".h")}
     return [f"{name}: {length} lines; does it do one thing?" for name, length in lengths.items() if length > LONG_FILE]
 
@@ -77,7 +77,7 @@ def long_files(root: Path) -> list[str]:
 
 
 def missing_files(root: Path) -> Iterator[str]:
-    """Files that the design names are there, and the top level holds nothing else."""
+    """The files of the design exist, and the top level has no others."""
     for name in EXPECTED:
         if not (root / name).is_file():
             yield f"{name}:1: is missing"
@@ -86,7 +86,7 @@ def missing_files(root: Path) -> Iterator[str]:
 
 
 def imports_upwards(root: Path) -> Iterator[str]:
-    """A module stands in a layer, and imports nothing from a layer above its own, nor from another package in it."""
+    """A module is in a layer, and imports nothing from a higher layer, nor from another package of its layer."""
     for module in _modules(root):
         layer, package = _layer(module), module.partition(".")[0]
         if layer is None:
@@ -101,12 +101,12 @@ def imports_upwards(root: Path) -> Iterator[str]:
 
 
 def circular_imports(root: Path) -> Iterator[str]:
-    """No module imports itself by way of others."""
+    """No module imports itself through others."""
     imports = {module: set(_imports(root, module)) for module in _modules(root)}
     for module in imports:
         for first in imports[module]:
             way = _reach(imports, first).get(module) if first != module else [module]
-            if way and module == min([module, *way]):  # each circle once
+            if way and module == min([module, *way]):  # each cycle once
                 yield f"{_path(root, module)}:1: imports itself: {' -> '.join([module, *way])}"
 
 
@@ -126,7 +126,7 @@ def dll_outside_win32(root: Path) -> Iterator[str]:
 
 
 def lines(root: Path) -> Iterator[str]:
-    """No line holds a promise, a skip or a path of this machine; lines of C++, which ruff does not read, fit."""
+    """No line has a to-do, a skip or a path of this machine, and no C++ line, which ruff ignores, is too long."""
     here = [f"{folder}{os.sep}" for folder in (root, Path.home()) if len(folder.parts) > 1]
     forbidden = FORBIDDEN + here
     for name in listed(root, ".", ".py", ".cpp", ".h", ".md", ".toml", ".txt", ".cmake", ".pml", ".ci/run"):
@@ -168,12 +168,12 @@ def _path(root: Path, module: str) -> str:
 
 
 def _layer(module: str) -> int | None:
-    """The number of a module's layer, from the top, or None where it stands in none."""
+    """The number of a module's layer, from the top; None if it is in no layer."""
     return next((number for number, layer in enumerate(LAYERS) if module.partition(".")[0] in layer), None)
 
 
 def _imports(root: Path, module: str) -> Iterator[str]:
-    """The modules of procmon that one of them imports when it runs; those for type checking alone do not count."""
+    """The modules of procmon that a module imports at run time, without imports for type checking only."""
     modules = _modules(root)
     is_package = modules[module].name == "__init__.py"
     parts = module.split(".") if module != "__init__" else []
@@ -204,7 +204,7 @@ def _at_run_time(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _reach(imports: dict[str, set[str]], start: str) -> dict[str, list[str]]:
-    """Every module that `start` reaches, each with a shortest way to it."""
+    """Every module that `start` reaches, each with a shortest path to it."""
     ways = {start: [start]}
     queue = [start]
     for module in queue:

@@ -1,4 +1,4 @@
-"""A page of docs that a script makes from the sources: the script writes it, or compares it with `--check`."""
+"""A docs page that a script makes from the sources: the script writes it, or with `--check` compares it."""
 
 import argparse
 from pathlib import Path
@@ -9,9 +9,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(script: str, page: Path, made: str) -> int:
-    """Write `made` to `page`; with ``--check``, write nothing, and return 1 where the page is another.
+    """Write `made` to `page`; with ``--check``, write nothing, and return 1 if the page differs.
 
-    `script` is the path of the calling script, which the message of a failed check names.
+    `script` is the path of the calling script, for the message of a failed check.
     """
     parser = argparse.ArgumentParser(description=f"Makes {page.relative_to(ROOT)} from the sources.")
     parser.add_argument("--check", action="store_true", help="compare the page with the sources, and write nothing")

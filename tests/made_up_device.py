@@ -1,4 +1,4 @@
-"""A device of the driver that a test makes up: it answers requests from a list of records."""
+"""A made-up device of the driver: it answers requests from a list of records."""
 
 import threading
 from dataclasses import replace

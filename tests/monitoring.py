@@ -1,4 +1,4 @@
-"""What the tests of the monitor share."""
+"""Shared by the tests of the monitor."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ def waits_for(event: threading.Event) -> Callable[[procmon.ProcessHelper], None]
 
 
 def until(condition: Callable[[], object], what: str, patience: float = 5.0) -> None:
-    """Wait for a condition; fail, naming `what`, when it does not come."""
+    """Wait for a condition; fail, naming `what`, if it does not become true."""
     end = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < end, f"{what}: not within {patience} s"
@@ -25,5 +25,5 @@ def until(condition: Callable[[], object], what: str, patience: float = 5.0) -> 
 
 
 def decided(monitor: procmon.Monitor) -> list[tuple[str, procmon.Verdict, procmon.DecidedBy, str]]:
-    """The history, as (name, verdict, by, who)."""
+    """The history as tuples (name, verdict, decided by, decider)."""
     return [(one.process.name, one.verdict, one.by, one.who) for one in monitor.history]

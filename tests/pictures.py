@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Makes the pictures in docs/: the report, from decisions that are made up here, and the window of the examples.
+"""Make the pictures in docs/: the report, from invented decisions, and the window of the examples.
 
     python3 tests/pictures.py [report] [window]
 
-It needs chromium-driver, Xvfb and python3-tk, which `python3 dev.py test` installs. Look at the pictures before you
+This needs chromium-driver, Xvfb and python3-tk, which `python3 dev.py test` installs. Look at the pictures before you
 commit them.
 """
 
@@ -28,7 +28,7 @@ FOLDERS = ["c:\\windows\\system32", "c:\\build\\bin", "c:\\users\\ada\\downloads
 
 
 def decisions(count: int) -> Iterator[Decision]:
-    """A machine at work: shells that start tools, one of them many times; some are blocked, some would be."""
+    """Invented activity: shells that start tools, one of them many times; some are blocked, some would be."""
     chance, at = random.Random(7), datetime(2026, 1, 31, 9, 30, tzinfo=UTC)
     shells, tool, folder = [996], TOOLS[0], FOLDERS[1]
     for number in range(count):
@@ -64,7 +64,7 @@ def decisions(count: int) -> Iterator[Decision]:
 
 
 def report(count: int) -> Report:
-    """A report of so many decisions, with the exits of the tools."""
+    """A report of `count` decisions, with the exits of the tools."""
     made, chance = Report(), random.Random(8)
     made.begin_log("guard.jsonl")
     for decision in decisions(count):
@@ -86,7 +86,7 @@ def take_window() -> None:
         with portrait.scene(screen) as view:
             portrait.save(screen, view, picture)
     print(picture.relative_to(ROOT), flush=True)
-    os._exit(0)  # at its own end Tk would wait for the screen, which has gone
+    os._exit(0)  # a normal exit would make Tk wait for the screen, which is gone
 
 
 def take_report() -> None:

@@ -1,4 +1,4 @@
-"""Texts of policies, and what is wrong with them: helpers of several files."""
+"""Texts of policies, and their problems: helpers of several test files."""
 
 from procmon import Policy
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Makes docs/reference.md, the page of the public names, from the docstrings and signatures in the sources.
+"""Make docs/reference.md, the page of the public names, from the docstrings and signatures in the sources.
 
     python3 tests/reference.py
 
-tests/unit/test_reference.py fails while the page is not what this makes. The sources are read, not the objects, so
-that every Python and every system makes the same page.
+tests/unit/test_reference.py fails while the page is outdated. This script reads the sources, not the objects, so that
+every Python and every system makes the same page.
 """
 
 import ast
@@ -29,9 +29,9 @@ PAGE = ROOT / "docs" / "reference.md"
 HEAD = """\
 # Reference
 
-Every public name, with its docstring. What is public is what `procmon` exports, and `procmon.audit`.
-This page is made from the sources by `python3 tests/reference.py`; edit the docstrings, not the page.
-The same text is in `help(procmon.Monitor)`.
+Every public name, with its docstring: the exports of `procmon`, and `procmon.audit`.
+`python3 tests/reference.py` makes this page from the sources; edit the docstrings, not the page.
+`help(procmon.Monitor)` shows the same text.
 
 """
 
@@ -69,7 +69,7 @@ def _kind(name: str) -> int:
 
 
 def _module_of(name: str) -> str | None:
-    """The module that defines a public name, below procmon; found in the imports of the package."""
+    """The module below procmon that defines a public name, from the imports of the package."""
     for found in _imports():
         if name == found[1]:
             return found[0]
@@ -122,7 +122,7 @@ def _class(node: ast.ClassDef, public: str) -> str:
     )
     if first is not None and not is_exception and not _is_made_elsewhere(node):
         parts.append(_signatures(first, public, drop_first=True, no_return=True))
-    elif bases not in ("", "AnswersHeard"):  # which is not public: how a gate of this package tells its monitor
+    elif bases not in ("", "AnswersHeard"):  # AnswersHeard is not public
         parts.append(f"\n{_bases(bases)}\n")
     parts.append(_text(ast.get_docstring(node)))
     rows = list(_fields(node))
@@ -137,14 +137,14 @@ def _class(node: ast.ClassDef, public: str) -> str:
 
 
 def _is_made_elsewhere(node: ast.ClassDef) -> bool:
-    """Made by a function or by another class, so that its constructor is no part of what is public."""
+    """Is the class made by a function or another class, so that its constructor is not public?"""
     return node.name in ("Starts", "Subscription", "DebugGate", "Policy", "AuditReader")
 
 
 def _bases(bases: str) -> str:
     if bases.startswith("Generic["):
         return f"Generic in `{bases[8:-1]}`."
-    bases = bases.replace("_ShortEnum", "enum.Enum")  # which only has another repr
+    bases = bases.replace("_ShortEnum", "enum.Enum")  # _ShortEnum only changes the repr
     return f"A kind of `{bases}`." if bases != "Protocol" else "A protocol: any object with these members is one."
 
 
@@ -180,7 +180,7 @@ def _signatures(
 
 
 def _arguments(arguments: ast.arguments) -> Iterator[str]:
-    """Each argument as it is written, with ``/`` and ``*`` between them."""
+    """Each argument as in the source, with ``/`` and ``*`` between them."""
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults = [*[None] * (len(positional) - len(arguments.defaults)), *arguments.defaults]
     for number, (argument, default) in enumerate(zip(positional, defaults, strict=True), 1):
@@ -207,7 +207,7 @@ def _argument(argument: ast.arg, default: ast.expr | None) -> str:
 
 
 def _fields(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    """The fields or members of a class, each with the string below it."""
+    """The fields or members of a class, each with its docstring."""
     is_record = any("dataclass" in ast.unparse(each) for each in node.decorator_list)
     is_enum = any("Enum" in ast.unparse(base) or "IntFlag" in ast.unparse(base) for base in node.bases)
     for before, after in zip(node.body, [*node.body[1:], ast.Pass()], strict=True):

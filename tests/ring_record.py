@@ -1,4 +1,4 @@
-"""A pytest plugin for dev.py: it writes down each test as it ends, so that a run that is cut off can be counted.
+"""A pytest plugin for dev.py: records each test as it ends, so that the tests of an interrupted run can be counted.
 
 One line each, the fields separated by tabs: ``collected N``, ``passed NODE``, ``failed NODE``, ``skipped NODE``,
 ``end STATUS``. A file that cannot be collected counts as failed.
@@ -21,7 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class Recorder:
-    """Writes a record, line by line. What is written reaches the file at once, for the process may be killed."""
+    """Writes a record, line by line. Each line reaches the file at once, because the process may be killed."""
 
     def __init__(self, path: Path) -> None:
         self._file: IO[str] = path.open("w", encoding="utf-8", newline="\n", buffering=1)
@@ -31,12 +31,12 @@ class Recorder:
         self._file.write(f"{what}\t{of}\n")
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Write down a file that could not be collected."""
+        """Record a file that could not be collected."""
         if report.failed:
             self._write("failed", report.nodeid)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Write down how many tests there are to run."""
+        """Record how many tests will run."""
         self._write("collected", len(session.items))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -44,11 +44,11 @@ class Recorder:
         self._outcomes.add(report.outcome)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        """Write down a test: failed if one of its phases failed."""
+        """Record a test: failed if one of its phases failed."""
         ended = next(outcome for outcome in ("failed", "skipped", "passed") if outcome in self._outcomes)
         self._write(ended, nodeid)
         self._outcomes.clear()
 
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        """Write down that the run has come to its end, and its status."""
+        """Record the end of the run, and its status."""
         self._write("end", int(exitstatus))

@@ -1,9 +1,9 @@
-"""The rings of tests, and how `dev.py test` runs them: in several processes side by side, each with some of the files.
+"""The rings of tests, and how `dev.py test` runs them: in parallel processes, each with some of the files.
 
-A ring is a folder below tests with what its tests need. The files of a large ring are dealt out to several jobs; a job
-is one pytest process. As many jobs run at once as there are processors. Which job has which file does not depend on
-the run, and no two jobs share anything: on Debian each of the Windows ring has a Wine prefix of its own. What a job
-prints goes to ``.dev/reports`` and is shown if something failed.
+A ring is a folder below tests with the needs of its tests. A large ring is divided among several jobs; a job is one
+pytest process. As many jobs run in parallel as there are processors. Each run gives a job the same files, and jobs
+share nothing: on Debian each job of the Windows ring has its own Wine prefix. A job's output goes to ``.dev/reports``
+and is shown if a test failed.
 """
 
 import os
@@ -28,17 +28,17 @@ OK, TESTS_FAILED, INTERRUPTED, NO_TESTS = 0, 1, 2, 5  # of pytest's statuses
 
 @dataclass(frozen=True)
 class Ring:
-    """A folder of tests and what runs them."""
+    """A folder of tests and how it is run."""
 
     name: str
     is_about: str
     drivers: tuple[str, ...] = ()
-    """What it needs of the driver."""
+    """The variants of the driver that its tests need."""
     in_windows: bool = False
     jobs: int = 1
-    """Among how many processes its files are divided."""
+    """The number of processes that share its files."""
     python: Callable[[], Path] = venv
-    """The Python of this machine that runs it, where it does not run in Windows."""
+    """The Python of this machine that runs it, if it does not run in Windows."""
 
     @property
     def folder(self) -> str:
@@ -68,12 +68,12 @@ RINGS = [
     Ring("fleet", "a policy replayed over many logs, on a cluster of Dask", python=fleet_venv),
     Ring("sigma_backend", "Sigma rules as a policy, with pySigma and sigma-cli", python=sigma_venv),
 ]
-"""Those that take longest come first."""
+"""The longest ones come first."""
 
 
 @dataclass
 class Count:
-    """How many tests ended how, and which did not pass."""
+    """The numbers of tests by result, and the tests that did not pass."""
 
     passed: int = 0
     failed: list[str] = field(default_factory=list)
@@ -83,7 +83,7 @@ class Count:
 
     @classmethod
     def read(cls, record: Path) -> "Count":
-        """Read a record of tests/ring_record.py; one that was cut off has less in it, and no end."""
+        """Read a record of tests/ring_record.py; that of an interrupted run is shorter and has no end."""
         count = cls()
         lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
         for what, _, of in (line.partition("\t") for line in lines):
@@ -101,7 +101,7 @@ class Count:
 
     @property
     def ran(self) -> int:
-        """How many tests came to an end."""
+        """How many tests ended."""
         return self.passed + len(self.failed) + len(self.skipped)
 
 
@@ -112,9 +112,9 @@ class Job:
     ring: Ring
     name: str
     arguments: tuple[str, ...]
-    """For pytest: the ring's folder, or its files, and what the user gave."""
+    """For pytest: the ring's folder, or its files, and the user's arguments."""
     is_selection: bool = False
-    """The user named some tests; there may be none of them in this ring."""
+    """The user named some tests; this ring may have none of them."""
 
     @property
     def record(self) -> Path:
@@ -123,18 +123,18 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """What the job prints, where it does not print to the terminal."""
+        """The job's output, if it does not go to the terminal."""
         return REPORTS / f"{self.name}.log"
 
     @property
     def wine_log(self) -> Path:
-        """What Wine itself writes on standard error: in tests of crashes, lines that look like one."""
+        """Wine's own standard error: tests of crashes have lines there that look like a crash."""
         return REPORTS / f"{self.name}.wine.log"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a job."""
+    """The result of a job."""
 
     job: Job
     count: Count
@@ -143,12 +143,12 @@ class Result:
 
     @property
     def cut_off(self) -> bool:
-        """Whether some of its tests never ran, although none of them was to stop the others."""
+        """Was the run interrupted, so that some of its tests never ran?"""
         return not self.count.ended or self.status not in (OK, TESTS_FAILED, NO_TESTS)
 
     @property
     def complaints(self) -> list[str]:
-        """What is wrong, a line each; empty when all is well."""
+        """The problems, one per line; empty when there are none."""
         count, name = self.count, self.job.name
         lines = [f"ring {name}: failed: {test}" for test in count.failed]
         lines += [f"ring {name}: skipped: {test}; a test runs, or it is not there" for test in count.skipped]
@@ -181,7 +181,7 @@ def jobs_for(given: Sequence[str]) -> list[Job]:
 
 
 def divided(ring: Ring) -> list[Job]:
-    """The jobs of a whole ring. Files go, from the largest to the smallest, to the job that has least so far."""
+    """The jobs of a whole ring. The files, from the largest to the smallest, go to the job with the least so far."""
     if ring.jobs == 1:
         return [Job(ring, ring.name, (ring.folder,))]
     hands: list[list[Path]] = [[] for _ in range(ring.jobs)]
@@ -193,7 +193,7 @@ def divided(ring: Ring) -> list[Job]:
 
 
 def arguments_for(ring: Ring, given: Sequence[str]) -> list[str] | None:
-    """What pytest gets for this ring, or None if the arguments name files, and none of this ring's."""
+    """The arguments of pytest for this ring, or None if the user's arguments name only files of other rings."""
     paths = [argument for argument in given if (ROOT / argument.partition("::")[0]).exists()]
     options = [argument for argument in given if argument not in paths]
     if not paths:
@@ -207,7 +207,7 @@ def arguments_for(ring: Ring, given: Sequence[str]) -> list[str] | None:
 
 
 def run(jobs: Sequence[Job], long: bool = False) -> list[Result]:
-    """Run jobs and report each as it ends. One job alone, and the long tests, have the terminal and the machine."""
+    """Run jobs and report each as it ends. A single job, and the long tests, run alone and print to the terminal."""
     prepare({job.ring for job in jobs})
     os.environ["PROCMON_LONG"] = "1" if long else ""
     at_once = 1 if long else min(os.cpu_count() or 1, 4, len(jobs))
@@ -232,14 +232,14 @@ def run(jobs: Sequence[Job], long: bool = False) -> list[Result]:
 
 
 def prepare(rings: set[Ring]) -> None:
-    """Make what the jobs share before the first of them starts."""
+    """Make the parts that the jobs share before the first job starts."""
     REPORTS.mkdir(parents=True, exist_ok=True)
     for ring in rings:
         if WINDOWS or not ring.in_windows:
             ring.python()
     if any(ring.in_windows for ring in rings) and not WINDOWS:
         windows_python()
-        windows_python32()  # some tests start it
+        windows_python32()  # some tests run it
         wine.shared_prefix()
 
 
@@ -249,7 +249,7 @@ def run_job(job: Job, stopped: threading.Event, output: Path | None) -> Result:
     # Paths from the project's root mean the same to a Windows program under Wine.
     record = job.record.relative_to(ROOT).as_posix()
     command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "ring_record", f"--ring-record={record}"]
-    if os.environ["PROCMON_LONG"]:  # longer than a search through every order of the handshake takes beside other work
+    if os.environ["PROCMON_LONG"]:  # longer than the search through every order of the handshake on a busy machine
         command += ["-o", "faulthandler_timeout=1800"]
     began = time.monotonic()
     timeout = 3600.0 if os.environ["PROCMON_LONG"] else 1200.0
@@ -267,7 +267,7 @@ def run_job(job: Job, stopped: threading.Event, output: Path | None) -> Result:
 
 
 def reported(result: Result) -> Result:
-    """Report a result in a line."""
+    """Report a result in one line."""
     report(str(result))
     if result.cut_off and result.job.wine_log.exists():
         sys.stderr.write(result.job.wine_log.read_text(encoding="utf-8", errors="replace"))
@@ -275,10 +275,10 @@ def reported(result: Result) -> Result:
 
 
 def summary(results: Sequence[Result], given: Sequence[str], line: Callable[[str], None] = report) -> int:
-    """Name what failed, print how many tests passed and failed, and return the exit status.
+    """Name the failures, print how many tests passed and failed, and return the exit status.
 
-    The run fails if a test failed or was skipped, if a job was cut off or ran no test. With arguments of the user it
-    is enough that one test ran.
+    The run fails if a test failed or was skipped, or if a job was interrupted or ran no test. With arguments of the
+    user, one test that ran is enough.
     """
     complaints = [complaint for result in results for complaint in result.complaints]
     if given and not any(result.count.ran for result in results):

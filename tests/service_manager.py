@@ -1,4 +1,4 @@
-"""A service manager and a Windows in memory, for tests of the driver's service and its file."""
+"""A service manager and a Windows installation in memory, for tests of the driver's service and its file."""
 
 import struct
 from dataclasses import dataclass, field
@@ -62,7 +62,7 @@ def version_information(version: str = VERSION) -> bytes:
 
 
 def executable(path: Path, machine: int = X64, information: bytes = version_information()) -> Path:
-    """A file that begins as a Windows program for that machine does, and says its version."""
+    """A file with the header of a Windows program for that machine, and a version resource."""
     head = b"MZ" + bytes(58) + (64).to_bytes(4, "little") + b"PE\0\0" + machine.to_bytes(2, "little")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(head + information)
@@ -71,13 +71,13 @@ def executable(path: Path, machine: int = X64, information: bytes = version_info
 
 @dataclass
 class Computer:
-    """A Windows in a folder: its kernel, its System32, and who may change what."""
+    """A Windows in a folder: its kernel, its System32, and its security descriptors."""
 
     folder: Path
     kernel: int = X64
     writers: dict[str, str] = field(
         default_factory=dict
-    )  # descriptors by the end of a path; else administrators' alone
+    )  # descriptors by the end of a path; otherwise only administrators have access
 
     @property
     def system32(self) -> Path:

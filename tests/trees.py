@@ -1,4 +1,4 @@
-"""Driving a real process tree through a gate, for the tests under tests/windows."""
+"""Runs a real process tree through a gate, for the tests under tests/windows."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from procmon.gates.base import Gate
 __all__ = ["BLOCKED", "SOON", "Decide", "drive", "eventually", "held", "next_held", "python"]
 
 BLOCKED = 0xC0000364
-SOON = 20.0  # seconds; far more than anything here takes, so that only a hang runs into it
+SOON = 20.0  # seconds; far more than any wait here takes, so that only a hang reaches it
 
 Decide = Callable[[ProcessHelper], Verdict | None]
 
@@ -18,7 +18,7 @@ Decide = Callable[[ProcessHelper], Verdict | None]
 def drive(
     gate: Gate, decide: Decide = lambda process: ALLOW, until: Callable[[], bool] | None = None
 ) -> list[ProcessHelper]:
-    """Answer what `gate` holds until it ends, or `until` holds; all records, in order."""
+    """Answer held processes until the gate ends or `until` returns true; return all records, in order."""
     records: list[ProcessHelper] = []
     deadline = time.monotonic() + SOON
     while not gate.ended and not (until is not None and until()):
@@ -39,7 +39,7 @@ def held(records: list[ProcessHelper]) -> list[str]:
 
 
 def next_held(gate: Gate) -> ProcessHelper:
-    """The next process that `gate` holds; others are neither expected nor answered."""
+    """The next process that `gate` holds; other processes are neither expected nor answered."""
     found: list[ProcessHelper] = []
 
     def keep(process: ProcessHelper) -> None:
@@ -54,7 +54,7 @@ def python(code: str) -> list[str]:
 
 
 def eventually(condition: Callable[[], object], patience: float = SOON) -> bool:
-    """Wait for a condition; False when it does not come."""
+    """Wait for a condition; False when it does not become true."""
     deadline = time.monotonic() + patience
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -1,8 +1,8 @@
-"""What dev.py needs on a machine and makes there: Debian packages, Python environments, Wine prefixes.
+"""The set-up of dev.py: Debian packages, Python environments, Wine prefixes.
 
-Everything lies in the ignored folder ``.dev`` and is made when a command first needs it. Each part carries a stamp,
-written last, with the hash of its recipe. A part that is incomplete, or made by an older recipe, is made again. procmon
-does not need any of this at run time. These modules need the standard library alone.
+Everything is in the ignored folder ``.dev`` and is made when a command first needs it. Each part has a stamp, written
+last, with the hash of its recipe. A part that is incomplete, or made by an older recipe, is made again. procmon needs
+none of this at run time. These modules need only the standard library.
 
     .dev/venv              pytest, hypothesis, mypy and ruff for this machine's Python      venv
     .dev/sigma             pySigma and sigma-cli, for the tests of examples/sigma           venv

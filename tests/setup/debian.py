@@ -57,7 +57,7 @@ def version(package: str) -> str:
 
 
 def installed_file(package: str, name: str) -> Path:
-    """The path of a file of an installed package, found by the end of that path.
+    """The path of a file of an installed package, found by the end of its path.
 
     Raises: Stop when the package has no such file.
     """

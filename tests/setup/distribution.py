@@ -1,7 +1,7 @@
 """The wheel and the source archive.
 
-The wheel is pure Python with the release drivers in it, for every Windows; pip needs no compiler. The source archive
-has what git has, and makes a wheel without drivers. The same tree gives the same bytes of both.
+The wheel is pure Python and contains the release drivers, for every Windows; pip needs no compiler. The source archive
+contains git's files, and makes a wheel without drivers. The same tree gives the same bytes for both.
 """
 
 import gzip
@@ -18,13 +18,13 @@ from .project import ROOT, Stop
 from .venv import venv
 
 MAX_WHEEL_BYTES = 1 << 20
-EPOCH = 1577836800  # 2020-01-01: what each file in them says about its age
+EPOCH = 1577836800  # 2020-01-01: the time stamp of each file in them
 
 
 def make(drivers: Mapping[str, Path], folder: Path) -> tuple[Path, Path]:
     """Make wheel and source archive in `folder`, with the driver for each architecture.
 
-    Raises: Stop when setuptools fails, or the wheel is too large for what it is.
+    Raises: Stop when setuptools fails, or the wheel is larger than MAX_WHEEL_BYTES.
     """
     with tempfile.TemporaryDirectory() as temporary:
         copy = Path(temporary, "tree")
@@ -42,7 +42,7 @@ def make(drivers: Mapping[str, Path], folder: Path) -> tuple[Path, Path]:
 
 
 def copy_tree(target: Path) -> None:
-    """Copy what git knows, or would add; nothing that a build has left behind."""
+    """Copy the files that git tracks or would add, without build output."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
     for name in sorted(filter(None, listed.split("\0"))):
@@ -52,7 +52,7 @@ def copy_tree(target: Path) -> None:
 
 
 def make_wheel(tree: Path, folder: Path) -> Path:
-    """The wheel of a source tree, made in a folder of its own."""
+    """Make the wheel of a source tree in a temporary folder, and move it to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as made:
         pip = [str(venv()), "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps"]
@@ -63,7 +63,7 @@ def make_wheel(tree: Path, folder: Path) -> Path:
 
 
 def _source_archive(tree: Path, folder: Path) -> Path:
-    """The archive that setuptools makes, with one date and one owner for everything in it."""
+    """Make setuptools' archive, with one date and one owner for all its members."""
     (tree / "MANIFEST.in").write_text("graft .\nglobal-exclude *.py[co] .stamp\nprune build\nprune dist\n", "utf-8")
     make = "import sys, setuptools.build_meta as backend; backend.build_sdist(sys.argv[1])"
     with tempfile.TemporaryDirectory() as made:
@@ -72,7 +72,7 @@ def _source_archive(tree: Path, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / archive.name
         with tarfile.open(archive) as given, open(target, "wb") as file:
-            # The header of gzip has a name and a time of its own.
+            # The gzip header has its own name and time.
             with (
                 gzip.GzipFile("", "wb", mtime=EPOCH, fileobj=file) as packed,
                 tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as out,

@@ -1,11 +1,11 @@
-"""A 32-bit CPython for Windows, out of the frozen program of a package on PyPI: where one comes from on Debian.
+"""A 32-bit CPython for Windows on Debian, from the frozen program of a package on PyPI.
 
-Python's own 32-bit files are on python.org alone. But msl-loadlib, which calls 32-bit DLLs from a 64-bit Python, brings
-a 32-bit server along, frozen by PyInstaller: the interpreter as the Python Software Foundation signed it, its extension
-modules, and the whole standard library, compiled. `unpack` takes these out and lays them as an embeddable Python is
-laid; only python.exe is not among them, and is compiled: it calls Py_Main.
+Python's own 32-bit files are only on python.org. But msl-loadlib, which calls 32-bit DLLs from a 64-bit Python,
+contains a 32-bit server, frozen by PyInstaller: the interpreter that the Python Software Foundation signed, its
+extension modules, and the whole standard library, compiled. `unpack` extracts them into the layout of an embeddable
+Python. Only python.exe is missing; it is compiled here, and calls Py_Main.
 
-The archive at the end of a frozen program: https://pyinstaller.org/en/stable/advanced-topics.html
+The format of the archive in a frozen program: https://pyinstaller.org/en/stable/advanced-topics.html
 """
 
 import marshal
@@ -34,7 +34,7 @@ _MODULE, _PACKAGE = 0, 1  # kinds in the archive of modules
 
 
 def unpack(program: Path, folder: Path) -> str:
-    """Lay the Python in a frozen `program` into `folder`, its library in a zip; answers the name of its DLL."""
+    """Extract the Python in a frozen `program` to `folder`, its library in a zip; return the name of its DLL."""
     data = program.read_bytes()
     at = data.rindex(_MARK)
     _, size, list_at, list_size, _, dll = _END.unpack_from(data, at)
@@ -49,7 +49,7 @@ def unpack(program: Path, folder: Path) -> str:
                 (folder / path).unlink()
             elif kind == b"z":
                 magic, more = content[4:8], dict(_modules(content))
-            elif path == "struct":  # the one that a frozen program needs before its archive
+            elif path == "struct":  # the module that a frozen program needs before its archive
                 early = content
             elif kind == b"b" and "\\" not in path and path != "_wmi.pyd":  # Wine's WMI is too small for it
                 (folder / path).write_bytes(content)

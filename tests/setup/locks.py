@@ -1,4 +1,4 @@
-"""Locks between processes: several dev.py may run at once, and one of them sets up while the others wait."""
+"""Locks between processes: several dev.py can run at once; one of them sets up while the others wait."""
 
 import contextlib
 import sys
@@ -13,7 +13,7 @@ from . import project
 
 
 class Lock:
-    """A lock file that one process holds at a time. The system releases it when that process ends, however it ends."""
+    """A lock file that one process holds at a time. The system releases it when that process ends, in any way."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ _in_process: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 @contextlib.contextmanager
 def locked(name: str, waiting_for: str) -> Iterator[None]:
-    """Hold a lock by name. Another dev.py that wants it reports what it is waiting for."""
+    """Hold a named lock. Another dev.py that waits for the lock reports `waiting_for`."""
     with _in_process[name]:
         lock = Lock(project.DEV / f"{name}.lock")
         lock.take(waiting_for)

@@ -1,4 +1,4 @@
-"""The stamps of the parts of ``.dev``: whether a part is complete, and made by the recipe of today."""
+"""The stamps of the parts of ``.dev``: a part with the current stamp is complete and made by the current recipe."""
 
 import contextlib
 import hashlib

@@ -20,7 +20,7 @@ PROGRESS_S = 15.0
 """A quiet step that takes longer shows the last line of its output this often."""
 
 TIMED_OUT = 124
-"""The exit status of a program that was ended because it took too long, as that of timeout(1)."""
+"""The exit status of a program that was killed because it took too long, as in timeout(1)."""
 
 # Looked up before any fork: between fork and exec a process with threads may call nothing that takes a lock.
 _prctl = None if sys.platform == "win32" else ctypes.CDLL(None).prctl
@@ -57,7 +57,7 @@ def run_quietly(
 
 
 def _lines(output: Path) -> list[str]:
-    """What a program has written so far."""
+    """The lines that a program has written so far."""
     return output.read_bytes().decode(errors="replace").strip().splitlines()
 
 
@@ -72,13 +72,13 @@ class Attachment:
     """How a program is attached to this process."""
 
     timeout: float | None = None
-    """Seconds, after which it is ended."""
+    """Seconds after which the program is killed."""
     stopped: threading.Event | None = None
-    """It is ended when this is set."""
+    """The program is killed when this is set."""
     silent_input: bool = False
     """It reads an empty input instead of this process' input."""
     output: Path | None = None
-    """The file for what it prints, instead of this process' standard output and standard error."""
+    """The file for its output, instead of this process' standard output and standard error."""
     errors: Path | None = None
     """The file for its standard error alone."""
     unix_lines: bool = False
@@ -153,7 +153,7 @@ def _end_with_parent() -> None:
 
 
 def _is_over(attachment: Attachment, end: float | None, command: Sequence[str]) -> bool:
-    """Whether a program is to be killed; the report says why."""
+    """Must the program be killed now? Reports a timeout."""
     if end is not None and time.monotonic() > end:
         report(f"not done in time, and killed: {' '.join(command)}")
         return True
@@ -162,15 +162,15 @@ def _is_over(attachment: Attachment, end: float | None, command: Sequence[str]) 
 
 @dataclass
 class _Copy:
-    """Where the output from one pipe goes."""
+    """The destination of the output from one pipe."""
 
     to: int
     unix_lines: bool
     held_back: bytes = b""
-    """A CR at the end of what was read: an LF may follow."""
+    """A CR at the end of the data read so far: an LF may follow."""
 
     def write(self, data: bytes) -> None:
-        """Write what was read; nothing at the end of the output."""
+        """Write `data`; empty `data` means the end of the output."""
         if self.unix_lines:
             is_end, data = not data, self.held_back + data
             self.held_back = b"\r" if data.endswith(b"\r") and not is_end else b""

@@ -1,4 +1,4 @@
-"""Where the project lies, and how the set-up reports progress and failure."""
+"""The project's folders, and the set-up's reports of progress and failure."""
 
 import sys
 from pathlib import Path

@@ -11,7 +11,7 @@ from .locks import set_up
 
 
 def base_python() -> str:
-    """The Python that the virtual environment is made from: on Debian its own, which python3-tk belongs to."""
+    """The Python for the virtual environment: on Debian the system's own, because python3-tk belongs to it."""
     system_python = "/usr/bin/python3"
     if sys.platform != "win32" and os.access(system_python, os.X_OK):
         probe = [system_python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
@@ -36,7 +36,7 @@ def fleet_venv() -> Path:
 
 
 def _made(name: str, pins: Sequence[str], contents: str) -> Path:
-    """The Python of a virtual environment in ``.dev``, made when it is not there as these lists pin it."""
+    """The Python of a virtual environment in ``.dev``; made first unless it exists with the packages in these lists."""
     debian.install(debian.VENV)
     folder = project.DEV / name
     python = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
@@ -53,7 +53,7 @@ def _made(name: str, pins: Sequence[str], contents: str) -> Path:
 
 
 def requirements(lists: Sequence[Path]) -> list[str]:
-    """The options by which pip takes what these lists pin, and nothing else."""
+    """The options that make pip accept only the packages that these lists pin."""
     return ["--require-hashes", *(f"--requirement={path}" for path in lists)]
 
 

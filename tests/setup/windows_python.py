@@ -1,4 +1,4 @@
-"""CPython for Windows in ``.dev/windows``, and how it is run: under Wine on Debian, as it is on Windows."""
+"""CPython for Windows in ``.dev/windows``, and running it: under Wine on Debian, directly on Windows."""
 
 import contextlib
 import dataclasses
@@ -12,13 +12,13 @@ from . import parts, programs, project, wine
 from .locks import set_up
 from .venv import pip, requirements, venv
 
-# An embeddable CPython reads its path from this file alone. The path is relative, so that the tree can be moved.
+# An embeddable CPython reads its path only from this file. The path is relative, so that the tree can be moved.
 PATH_FILE = "python313.zip\n.\nsite\n../../src\n../../tests\n../../examples\nimport site\n"
 WHEELS = ["--only-binary=:all:", "--platform=win_amd64", "--python-version=3.13", "--no-deps"]
 
 
 def windows_python() -> Path:
-    """CPython for Windows, to be run under Wine; on Windows the Python that runs this."""
+    """The path of CPython for Windows, which runs under Wine; on Windows that of the running Python."""
     if sys.platform == "win32":
         return Path(sys.executable)
     tool = venv()
@@ -38,7 +38,7 @@ def windows_python() -> Path:
 
 
 def _unpack(tool: Path, folder: Path) -> None:
-    """Unpack the pinned archive. pip compares its sha256 before it looks into it."""
+    """Unpack the pinned archive. pip verifies its sha256 before it opens it."""
     source = ["--no-deps", "--no-binary=:all:", "--no-build-isolation"]
     pip(tool, "download", *source, f"--dest={folder}", *requirements([project.PINS / "windows.txt"]))
     (archive,) = folder.glob("*.tar.gz")
@@ -54,7 +54,7 @@ def _unpack(tool: Path, folder: Path) -> None:
 
 
 def bench_packages() -> Path:
-    """The folder of psutil and PythonForWindows, which only benchmarks have on their path."""
+    """The folder of psutil and PythonForWindows, which is on the path of benchmarks only."""
     tool = venv()
     folder = project.DEV / "bench"
     pins = [project.PINS / "bench.txt"]
@@ -71,7 +71,7 @@ def bench_packages() -> Path:
 
 @contextlib.contextmanager
 def private_windows() -> Iterator[Path | None]:
-    """A Wine prefix that is new, and deleted at the end; None on Windows, where there is one Windows only."""
+    """A new Wine prefix, deleted at the end; None on Windows, which has no prefixes."""
     if sys.platform == "win32":
         yield None
     else:

@@ -10,7 +10,7 @@ from .windows_python import PATH_FILE, WHEELS
 
 
 def windows_python32() -> Path:
-    """CPython for 32-bit Windows, to be run under Wine. It uses the pytest of the 64-bit one."""
+    """The path of CPython for 32-bit Windows, which runs under Wine. It uses the pytest of the 64-bit one."""
     tool = venv()
     debian.install(debian.DRIVER)
     folder = project.DEV / "windows32"

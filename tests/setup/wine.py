@@ -14,8 +14,8 @@ from .wine32 import wine32
 
 _NEEDED = "system.reg", "drive_c/windows/system32/ntdll.dll"
 _SERVICE_TIMEOUT_S = 120
-"""How long Wine lets a service begin. Its own 10 s are too few for a Python on a busy machine. Wine reads a REG_SZ,
-Windows a REG_DWORD."""
+"""Wine's time limit for the start of a service. The default of 10 s is too short for a Python on a busy machine. Wine
+reads a REG_SZ, Windows a REG_DWORD."""
 
 
 def program(name: str) -> Path:
@@ -37,14 +37,14 @@ def environment(prefix: Path) -> dict[str, str]:
 
 
 def server(prefix: Path, *arguments: str) -> None:
-    """Run ``wineserver64`` on `prefix`. It is no error when no server runs there."""
+    """Run ``wineserver64`` on `prefix`. No error when no server runs there."""
     null = subprocess.DEVNULL
     command = [str(program("wineserver64")), *arguments]
     subprocess.run(command, env=environment(prefix), stdin=null, stdout=null, stderr=null)
 
 
 def shared_prefix() -> Path:
-    """The prefix of `dev.py wine`, which keeps the changes that are made in it."""
+    """The prefix of `dev.py wine`; it keeps its changes between runs."""
     debian.install(debian.WINE)
     pristine, prefix = project.DEV / "wine-pristine", project.DEV / "wine"
     wanted = parts.recipe("3", str(program("wine64")), wine32())
@@ -58,7 +58,7 @@ def shared_prefix() -> Path:
             key = r"HKLM\System\CurrentControlSet\Control"
             add: list[str | Path] = [program("wine64"), "reg", "add", key, *timeout]
             programs.run_quietly(add, "Wine sets no time limit for services", environment(pristine))
-            server(pristine, "-w")  # it writes the registry when its last process has ended
+            server(pristine, "-w")  # the server writes the registry after its last process has ended
             parts.stamp(pristine, wanted)
         if not parts.is_made(prefix, wanted, *_NEEDED):
             server(prefix, "-k")
@@ -69,9 +69,9 @@ def shared_prefix() -> Path:
 
 @contextlib.contextmanager
 def private_prefix() -> Iterator[Path]:
-    """A prefix for one run: it starts without leftovers, leaves none, and no other run uses it.
+    """A prefix for one run: new, deleted afterwards, and not used by any other run.
 
-    The prefixes of runs that were killed are deleted first, and the processes in them ended.
+    First deletes the prefixes of killed runs, and ends the processes in them.
     """
     shared_prefix()
     runs = project.DEV / "runs"
@@ -95,7 +95,7 @@ def private_prefix() -> Iterator[Path]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a Wine prefix in a moment: programs, nearly all of it, are linked, since no program writes to them."""
+    """Copy a Wine prefix quickly: programs, nearly all of its bytes, are hard links, because nothing writes to them."""
 
     def copy(old: str, new: str) -> None:
         if old.lower().endswith((".dll", ".exe")):

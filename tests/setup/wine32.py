@@ -12,7 +12,7 @@ from .project import Stop
 
 FILES = [
     "cmd.exe", "hostname.exe", "whoami.exe",
-    "rundll32.exe", "setupapi.dll", "atl100.dll",  # wineboot sets 32-bit Windows up by these
+    "rundll32.exe", "setupapi.dll", "atl100.dll",  # wineboot needs these to set up 32-bit Windows
     "advapi32.dll", "bcrypt.dll", "combase.dll", "crypt32.dll", "cryptnet.dll", "dbghelp.dll", "dnsapi.dll",
     "gdi32.dll", "imagehlp.dll", "imm32.dll", "iphlpapi.dll", "kernel32.dll", "kernelbase.dll", "msvcrt.dll", "nsi.dll",
     "ntdll.dll", "ole32.dll", "oleaut32.dll", "rpcrt4.dll", "rsaenh.dll", "sechost.dll", "secur32.dll", "shcore.dll",
@@ -21,14 +21,14 @@ FILES = [
 ]  # fmt: skip
 
 NEWER_FILES = ["coml2.dll"]
-"""What other files import in newer versions: Wine 8 does not have these (coml2.dll: a part of ole32.dll in Wine 10)."""
+"""Files that others import in newer versions; Wine 8 does not have them (coml2.dll: a part of ole32.dll in Wine 10)."""
 
 
 def wine32() -> str:
-    """Make ``.dev/wine32`` for the version of Wine that is installed. Returns its recipe.
+    """Make ``.dev/wine32`` for the installed version of Wine, and return its recipe.
 
-    Debian's Wine runs 32-bit programs in its 64-bit processes ("wow64 mode") once it has the Windows half of its 32-bit
-    package. Only those files are taken out of that package; no package or architecture is added to the system.
+    Debian's Wine runs 32-bit programs in its 64-bit processes ("wow64 mode") if it has the Windows half of its 32-bit
+    package. Only those files are extracted from that package; no package or architecture is added to the system.
     """
     version = debian.version("libwine:amd64")
     folder = project.DEV / "wine32"
@@ -68,7 +68,7 @@ def _unpack(version: str, folder: Path) -> None:
     library = debian.installed_file("libwine:amd64", "x86_64-unix/ntdll.so").parent
     (folder / library.name).symlink_to(library)  # the Linux half, which 32-bit and 64-bit programs share
     shutil.copy2(library.parent / target.name / "zlib1.dll", target)
-    # A debugged process stops in its loader at a breakpoint, and Wine 8 dies of any breakpoint in 32-bit code.
+    # A debugged process hits a breakpoint in its loader, and Wine 8 crashes at any breakpoint in 32-bit code.
     ntdll = target / "ntdll.dll"
     breakpoint_ = b"\xcc\xc3" + b"\x90" * 14  # int 3; ret: DbgBreakPoint and DbgUserBreakPoint
     ntdll.write_bytes(ntdll.read_bytes().replace(breakpoint_, b"\x90" + breakpoint_[1:]))
