@@ -1,4 +1,4 @@
-"""How a Windows function becomes a Python one: prototype, error rule, System32 only.
+"""Binds Windows functions: prototype, error rule, System32 only.
 
 A module of this package binds each function once, at its top, with the C prototype and the documentation's address
 above it::
@@ -7,8 +7,8 @@ above it::
     # BOOL CloseHandle(HANDLE hObject);
     _CloseHandle = bind(kernel32, "CloseHandle", BOOL, (HANDLE,), fail_on_zero)
 
-The error rule looks at the result and raises an `OSError` whose text begins with the function's name. Binding is lazy:
-nothing is loaded until the first call, so that this package imports on every operating system.
+The error rule checks the result and raises an `OSError` whose text begins with the function's name. Binding is lazy:
+nothing is loaded until the first call, so this package imports on every operating system.
 """
 
 import ctypes
@@ -71,9 +71,9 @@ ntdll = Library("ntdll.dll")
 
 
 def bind(library: Library, name: str, result: Any, arguments: Sequence[Any], rule: ErrorRule) -> Callable[..., Any]:
-    """A callable for one function. Each call looks at the result by `rule`.
+    """Return a callable for one function. Each call checks the result with `rule`.
 
-    Raises (when called): UnsupportedPlatform off Windows; OSError as the rule says.
+    Raises (when called): UnsupportedPlatform off Windows; OSError by the rule.
     """
     function: Any = None
 
@@ -98,7 +98,7 @@ def last_error() -> int:
 
 
 def windows_error(name: str, code: int) -> OSError:
-    """An `OSError` of the right subclass for a Windows error code, its text headed by the function's name."""
+    """An `OSError` of the right subclass for a Windows error code; its text begins with the function's name."""
     if sys.platform == "win32":
         return ctypes.WinError(code, f"{name}: {ctypes.FormatError(code).strip() or 'error'} ({code})")
     return OSError(code, f"{name}: Windows error {code}")
@@ -115,21 +115,21 @@ def fail_on_zero(name: str, result: Any, error: int) -> Any:
 
 
 def fail_on_invalid_handle(name: str, result: Any, error: int) -> int:
-    """For functions that answer INVALID_HANDLE_VALUE on failure (such as CreateFileW)."""
+    """For functions that return INVALID_HANDLE_VALUE on failure (such as CreateFileW)."""
     if result is None or result == INVALID_HANDLE_VALUE:
         raise windows_error(name, error)
     return int(result)
 
 
 def handle_or_none(name: str, result: Any, error: int) -> int:
-    """For functions that answer NULL on failure (OpenProcess, CreateEventW, OpenSCManagerW)."""
+    """For functions that return NULL on failure (OpenProcess, CreateEventW, OpenSCManagerW)."""
     if not result:
         raise windows_error(name, error)
     return int(result)
 
 
 def check_ntstatus(name: str, result: Any, error: int) -> int:
-    """For ntdll: a negative NTSTATUS is a failure; its `OSError` has the status in hex in its text."""
+    """For ntdll: a negative NTSTATUS is a failure; the `OSError` has the status in hex as a note."""
     status = int(result) & 0xFFFFFFFF
     if status >= 0x80000000:
         code = int(_RtlNtStatusToDosError(status))
@@ -140,7 +140,7 @@ def check_ntstatus(name: str, result: Any, error: int) -> int:
 
 
 def never_fails(name: str, result: Any, error: int) -> Any:
-    """The raw result; for what cannot fail, or where the caller knows better."""
+    """The raw result; for functions that cannot fail, and for callers that check the result themselves."""
     return result
 
 

@@ -1,6 +1,6 @@
-r"""Who but administrators can change a file: read from its security descriptor, and those of the folders above it.
+r"""Accounts besides administrators that can change a file, by the security descriptors of it and the folders above.
 
-What the kernel or a service of the system runs must not be replaceable by a user. The descriptor is read as text
+A user must not be able to replace a file that the kernel or a system service runs. The descriptor is read as text
 (SDDL), whose grammar is small and the same on every Windows.
 https://learn.microsoft.com/windows/win32/secauthz/security-descriptor-string-format
 https://learn.microsoft.com/windows/win32/secauthz/ace-strings
@@ -35,7 +35,7 @@ _NAMES = {
     "PU": "Power Users", "CO": "Creator Owner", "OW": "Owner Rights",
 }  # fmt: skip
 
-# Rights of files and folders (winnt.h), and the letters that SDDL writes for groups of them.
+# Rights of files and folders (winnt.h), and SDDL's letters for groups of them.
 _DELETE, _WRITE_DAC, _WRITE_OWNER = 0x10000, 0x40000, 0x80000
 _REPLACE = _DELETE | _WRITE_DAC | _WRITE_OWNER
 _WRITE_DATA, _APPEND_DATA, _DELETE_CHILD = 0x2, 0x4, 0x40
@@ -48,10 +48,10 @@ _LETTERS = {
 }  # fmt: skip
 
 CHANGE = _REPLACE | _WRITE_DATA | _APPEND_DATA | _GENERIC_WRITE | _GENERIC_ALL
-"""Of a file: to write it, or to put another in its place. Of a folder: to add files, or to replace it."""
+"""Of a file: to write or replace it. Of a folder: to add files, or to replace it."""
 
 RENAME = _REPLACE | _DELETE_CHILD | _GENERIC_ALL
-"""Of a folder further up: to put another folder in the place of the one below."""
+"""Of a folder further up: to replace the folder below it."""
 
 # https://learn.microsoft.com/windows/win32/api/aclapi/nf-aclapi-getnamedsecurityinfow
 # DWORD GetNamedSecurityInfoW(LPCWSTR name, SE_OBJECT_TYPE type, SECURITY_INFORMATION information, PSID *owner,
@@ -115,8 +115,8 @@ def descriptor(path: str) -> str:
 def others_in(sddl: str, rights: int = CHANGE, trusted: frozenset[str] = frozenset()) -> list[str]:
     """The accounts besides administrators and the system that own an object, or have some of these rights on it.
 
-    Entries that deny are not looked at: an account that one entry allows and another denies counts. Entries that only
-    children inherit do not count.
+    Deny entries are ignored: an account that one entry allows and another denies counts. Entries that only children
+    inherit do not count.
 
     >>> others_in("O:BAG:SYD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;0x1200a9;;;BU)")
     []
@@ -131,7 +131,7 @@ def others_in(sddl: str, rights: int = CHANGE, trusted: frozenset[str] = frozens
         found[_name(owner[1])] = None
     _, has_list, access = sddl.partition("D:")
     if not has_list or "NO_ACCESS_CONTROL" in access.partition("(")[0]:
-        found["Everyone"] = None  # no list at all grants everything to everyone; an empty one, nothing
+        found["Everyone"] = None  # a missing list grants everything to everyone; an empty list, nothing
         return list(found)
     for entry in _entries(access):
         kind, flags, granted, _, _, account = (entry.split(";") + [""] * 6)[:6]
@@ -142,11 +142,11 @@ def others_in(sddl: str, rights: int = CHANGE, trusted: frozenset[str] = frozens
 
 
 def writers(path: str) -> dict[str, list[str]]:
-    """By path, who but administrators can change the file or folder, or put another in its place.
+    """By path, the accounts besides administrators that can change or replace the file or folder.
 
-    The folder counts when others can add files to it, and folders further up when others can rename what is in them.
+    The folder counts when others can add files to it, and folders further up when others can rename their contents.
 
-    Raises: OSError, FileNotFoundError among them.
+    Raises: OSError, such as FileNotFoundError.
     """
     found = {}
     for each, rights in _to_check(path):
@@ -156,7 +156,7 @@ def writers(path: str) -> dict[str, list[str]]:
 
 
 def make_private_folder(path: str) -> None:
-    """Make a folder that users can read, and only administrators and the system can change. Raises: OSError."""
+    """Make a folder that users can read, and that only administrators and the system can change. Raises: OSError."""
     holder = c_void_p()
     _ConvertFromText(_PRIVATE, _SDDL_REVISION, byref(holder), None)
     try:
@@ -170,9 +170,9 @@ _PRIVATE = "O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;0x1200a9;;;BU)"
 
 
 def icacls_line(path: str, *, folder: bool) -> str:
-    """The command that leaves a file or folder to administrators, for a prompt of an administrator.
+    """The command, for an administrator's prompt, that lets only administrators change a file or folder.
 
-    /reset takes what was granted to other accounts; /grant:r alone would leave it.
+    /reset removes rights granted to other accounts; /grant:r alone would leave them.
     """
     inherit = "(OI)(CI)" if folder else ""
     grants = " ".join(f"*{sid}:{inherit}{right}" for sid, right in _GRANTS)
@@ -190,8 +190,8 @@ def _to_check(path: str) -> Iterator[tuple[str, int]]:
 
 
 def _entries(access: str) -> Iterator[str]:
-    """The entries of an access list, without their brackets. The condition of an entry has brackets of its own, and may
-    have some in its texts, which are in double quotes.
+    """The entries of an access list, without their brackets. An entry's condition has brackets of its own, and its
+    double-quoted texts can contain some, too.
     """
     depth = begin = 0
     for found in re.finditer(r'"[^"]*"|[()]', access):
@@ -205,7 +205,7 @@ def _entries(access: str) -> Iterator[str]:
 
 
 def _rights(text: str) -> int:
-    """The access mask of an entry; all rights where it has letters that are not known here."""
+    """The access mask of an entry; all rights if it has letters that are unknown here."""
     if re.fullmatch(r"0[xX][0-9a-fA-F]+|[0-9]+", text):
         return int(text, 0)
     rights = 0
@@ -219,7 +219,7 @@ def _name(account: str) -> str:
 
 
 def _own_account() -> frozenset[str]:
-    """Wine has one account and no administrators: everything belongs to it. Windows: none."""
+    """On Wine, which has no administrators, the one account, which owns everything. On Windows none."""
     if not is_wine():
         return frozenset()
     with open_process(os.getpid()) as process, open_token(process) as token:

@@ -15,10 +15,10 @@ _ENABLE_VIRTUAL_TERMINAL_PROCESSING = 0x4
 _KEY_EVENT = 0x1
 _STANDARD_INPUT = 0xFFFFFFF6
 _STANDARD = {0: _STANDARD_INPUT, 1: 0xFFFFFFF5, 2: 0xFFFFFFF4}
-_LOOK = 0.02  # seconds between two looks for a key
+_POLL_S = 0.02  # seconds between two polls for a key
 
 
-class _InputRecord(ctypes.Structure):  # INPUT_RECORD, as far as it is a key; the largest event has these 20 bytes, too
+class _InputRecord(ctypes.Structure):  # INPUT_RECORD of a key; the largest event has these 20 bytes, too
     _fields_ = [
         ("event_type", ctypes.c_uint16),
         ("padding", ctypes.c_uint16),
@@ -53,9 +53,9 @@ _ReadConsoleInputW = bind(kernel32, "ReadConsoleInputW", BOOL, (HANDLE, c_void_p
 
 
 def is_console(stream: TextIO | None) -> bool:
-    """Whether a person is behind the stream: `isatty`, and on Windows, where that is true of NUL as well, a console.
+    """Whether a person is behind the stream: `isatty`, and on Windows, where NUL has it too, also a console.
 
-    A program without a console, as pythonw.exe runs it, has None for its streams.
+    A program without a console, such as one under pythonw.exe, has None for its streams.
     """
     if stream is None:
         return False
@@ -70,9 +70,9 @@ def is_console(stream: TextIO | None) -> bool:
 
 
 def enable_escape_sequences(descriptor: int) -> bool:
-    """Make the console behind standard output (1) or error (2) understand them; True if it does.
+    """Make the console behind standard output (1) or error (2) interpret escape sequences; True if it does.
 
-    Wine's hands them to its terminal, but counts them as if they took columns, and so breaks lines too early.
+    Wine's console passes them to its terminal, but counts them as columns, and so breaks lines too early.
     """
     if sys.platform != "win32" or is_wine():
         return sys.platform != "win32"
@@ -87,10 +87,10 @@ def enable_escape_sequences(descriptor: int) -> bool:
 
 
 def read_key(timeout: float) -> str:
-    """The next key of the console on standard input, within `timeout` seconds; "" where none comes.
+    """Wait up to `timeout` seconds for the next key of the console on standard input; "" if there is none.
 
-    It leaves the input alone before and after the call. `msvcrt.kbhit` does not work on Wine, whose console reads its
-    terminal only after a peek. Raises: OSError where standard input is no console.
+    It takes input only during the call. `msvcrt.kbhit` does not work on Wine, whose console reads its terminal only
+    after a peek. Raises: OSError if standard input is no console.
     """
     console, record, count = _GetStdHandle(_STANDARD_INPUT), _InputRecord(), DWORD()
     end = time.monotonic() + timeout
@@ -103,4 +103,4 @@ def read_key(timeout: float) -> str:
         elif time.monotonic() >= end:
             return ""
         else:
-            time.sleep(_LOOK)
+            time.sleep(_POLL_S)

@@ -1,6 +1,6 @@
-"""The Windows debug API: one thread's debug object, its events, and how to wait for them and for a wake-up at once.
+"""The Windows debug API: one thread's debug object, its events, and one wait for events and wake-ups.
 
-Everything but `DebugPort.wake` belongs to the thread that made the `DebugPort`: Windows ties the object to a thread.
+Only the thread that made a `DebugPort` may use it, except for `DebugPort.wake`: Windows ties the object to a thread.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 DEBUG_PROCESS: Final = 0x1
-"""Creation flag: debug the new process and all that it starts, at any depth."""
+"""Creation flag: debug the new process and its descendants, at any depth."""
 
 EXCEPTION: Final = 1
 CREATE_PROCESS: Final = 3
@@ -45,7 +45,7 @@ _POLL_MS = 10
 
 
 class ExceptionInfo(ctypes.Structure):
-    """EXCEPTION_DEBUG_INFO, the EXCEPTION_RECORD spread out."""
+    """EXCEPTION_DEBUG_INFO, with the fields of its EXCEPTION_RECORD."""
 
     _fields_ = [
         ("code", DWORD),
@@ -62,7 +62,7 @@ class ExceptionInfo(ctypes.Structure):
 
 
 class CreateProcessInfo(ctypes.Structure):
-    """CREATE_PROCESS_DEBUG_INFO. The file handle is the receiver's to close; process and thread are the system's."""
+    """CREATE_PROCESS_DEBUG_INFO. The receiver closes the file handle; the system closes process and thread."""
 
     _fields_ = [
         ("file", HANDLE),
@@ -82,7 +82,7 @@ class CreateProcessInfo(ctypes.Structure):
 
 
 class LoadDllInfo(ctypes.Structure):
-    """LOAD_DLL_DEBUG_INFO. The file handle is the receiver's to close."""
+    """LOAD_DLL_DEBUG_INFO. The receiver closes the file handle."""
 
     _fields_ = [
         ("file", HANDLE),
@@ -106,7 +106,7 @@ class _Details(ctypes.Union):
 
 
 class DebugEvent(ctypes.Structure):
-    """DEBUG_EVENT: what happened, in which process and thread. Only the member that `code` names is valid."""
+    """DEBUG_EVENT: an event, its process and its thread. Only the member that `code` names is valid."""
 
     _anonymous_ = ("details",)
     _fields_ = [("code", DWORD), ("pid", DWORD), ("tid", DWORD), ("details", _Details)]
@@ -123,7 +123,7 @@ class DebugEvent(ctypes.Structure):
 
 
 def _refused_if_debugged(name: str, result: int, error: int) -> None:
-    """The caller has the process open, so that 87 is no missing one: it is what becomes of STATUS_PORT_ALREADY_SET."""
+    """Error 87 means STATUS_PORT_ALREADY_SET here, not a missing process: the caller has the process open."""
     if not result:
         raise windows_error(name, ERROR_ACCESS_DENIED if error == ERROR_INVALID_PARAMETER else error)
 
@@ -136,11 +136,11 @@ def _false_on_timeout(name: str, result: int, error: int) -> bool:
 
 _EVENT_POINTER = ctypes.POINTER(DebugEvent)
 DISPATCHER = "KiRaiseUserExceptionDispatcher"
-_DISPATCHER_BYTES = 0x100  # it is some 70 bytes long
+_DISPATCHER_BYTES = 0x100  # the function is some 70 bytes long
 
 # https://learn.microsoft.com/windows/win32/api/debugapi/nf-debugapi-waitfordebugevent
 # BOOL WaitForDebugEvent(LPDEBUG_EVENT lpDebugEvent, DWORD dwMilliseconds);
-# WaitForDebugEventEx, since Windows 10, differs in the text of OutputDebugString alone, which is not read here.
+# WaitForDebugEventEx, since Windows 10, differs only in the text of OutputDebugString, which is not read here.
 _WaitForDebugEvent = bind(kernel32, "WaitForDebugEvent", BOOL, (_EVENT_POINTER, DWORD), _false_on_timeout)
 
 # https://learn.microsoft.com/windows/win32/api/debugapi/nf-debugapi-continuedebugevent
@@ -160,7 +160,7 @@ _DebugActiveProcessStop = bind(kernel32, "DebugActiveProcessStop", BOOL, (DWORD,
 _DebugSetProcessKillOnExit = bind(kernel32, "DebugSetProcessKillOnExit", BOOL, (BOOL,), fail_on_zero)
 
 # NTSTATUS NtSetInformationProcess(HANDLE, PROCESSINFOCLASS, PVOID, ULONG) is undocumented; its ProcessDebugFlags are a
-# ULONG whose bit 0 says that children inherit the debugger. A debugger that attaches does not get the children without.
+# ULONG; with bit 0 children inherit the debugger. Without it, a debugger that attaches does not get the children.
 _NtSetInformationProcess = bind(
     ntdll,
     "NtSetInformationProcess",
@@ -180,9 +180,9 @@ _DbgUiSetThreadDebugObject = bind(ntdll, "DbgUiSetThreadDebugObject", None, (HAN
 
 @cache
 def _our_dispatcher() -> int:
-    """Where this process has the function of ntdll through which the kernel raises exceptions; 0 if it has none.
+    """Address in this process of the ntdll function through which the kernel raises exceptions; 0 if there is none.
 
-    Windows loads ntdll at one address in all processes of a kind until it is started again.
+    Until its next start, Windows loads ntdll at one address in all processes of the same bitness.
     """
     try:
         return ctypes.cast(ntdll.function(DISPATCHER), ctypes.c_void_p).value or 0
@@ -191,10 +191,10 @@ def _our_dispatcher() -> int:
 
 
 def is_raised_by_kernel(address: int | None, narrow_dispatcher: int = 0) -> bool:
-    """An exception at this address was raised by the kernel on a return from a call, and not by the program.
+    """Whether the kernel raised an exception at this address on a return from a call, and not the program.
 
-    `RaiseException` gives its own address to what a program raises. `narrow_dispatcher`: where a 32-bit process under
-    a 64-bit debugger has the function in its 32-bit ntdll, if that is known.
+    The exceptions of a program have the address of `RaiseException`. `narrow_dispatcher`: the address of the function
+    in the 32-bit ntdll of a 32-bit process under a 64-bit debugger, if known.
     """
     begins = (_our_dispatcher(), narrow_dispatcher)
     return address is not None and any(begin and begin <= address < begin + _DISPATCHER_BYTES for begin in begins)
@@ -216,10 +216,10 @@ def _let_children_inherit(process: Handle) -> None:
 
 
 class DebugPort:
-    """The calling thread's debug object, with a wake-up that other threads can ring.
+    """The calling thread's debug object, with a wake-up for other threads.
 
-    `polling` looks for events every 10 ms instead of waiting for the debug object and the wake-up together; it is
-    taken by itself where ntdll does not give out the debug object.
+    With `polling` it polls for events every 10 ms instead of waiting for the debug object and the wake-up together.
+    It also polls when ntdll does not export the debug object.
     """
 
     def __init__(self, polling: bool = False) -> None:
@@ -236,22 +236,22 @@ class DebugPort:
 
     @property
     def polling(self) -> bool:
-        """It looks for events every 10 ms rather than being told."""
+        """It polls for events every 10 ms instead of waiting for them."""
         return self._both is None
 
     def outlive_us(self) -> None:
         """Let the debugged processes live on, undebugged, when this process or thread ends. Windows' default is to
-        kill them. To be called when the first one has been started or attached."""
+        kill them. Call it after the first process was started or attached."""
         _DebugSetProcessKillOnExit(False)
 
     def wake(self) -> None:
-        """Make `wait` return. From any thread."""
+        """Make `wait` return. Thread-safe."""
         set_event(self._wake)
 
     def wait(self, timeout_ms: int | None = None) -> DebugEvent | None:
-        """The next event; None when `wake` was called or the time is over (or, rarely, for no reason).
+        """Wait for the next event; None when `wake` was called or the time is over (or, rarely, for no reason).
 
-        The event is overwritten by the next call. It stays open, and its process frozen, until `resume`.
+        The next call overwrites the event. It stays open, and its process frozen, until `resume`.
         """
         limit = INFINITE if timeout_ms is None else min(timeout_ms, INFINITE - 1)
         if self._both is None:
@@ -261,17 +261,17 @@ class DebugPort:
         return None
 
     def poll(self) -> DebugEvent | None:
-        """The next event if one is there already."""
+        """Return the next event if there is one already."""
         return self._event if _WaitForDebugEvent(self._event, 0) else None
 
     def resume(self, pid: int, tid: int, handled: bool = True) -> None:
-        """End the event of this thread. `handled` False passes an exception on to the program."""
+        """Continue the event of this thread. `handled` False passes an exception on to the program."""
         _ContinueDebugEvent(pid, tid, _DBG_CONTINUE if handled else _DBG_EXCEPTION_NOT_HANDLED)
 
     def attach(self, pid: int) -> None:
-        """Debug a running process, and all that it starts from now on.
+        """Debug a running process, and its descendants that start from now on.
 
-        Raises: OSError; UnsupportedPlatform where Windows (Wine, that is) does not let the children inherit.
+        Raises: OSError; UnsupportedPlatform where children cannot inherit the debugger (Wine).
         """
         with open_process(pid, _PROCESS_SET_INFORMATION | PROCESS_QUERY_INFORMATION) as process:
             _DebugActiveProcess(pid)
@@ -283,11 +283,11 @@ class DebugPort:
                 raise
 
     def detach(self, pid: int) -> None:
-        """Debug it no more; it goes on."""
+        """Stop debugging the process; it goes on."""
         _DebugActiveProcessStop(pid)
 
     def close(self) -> None:
-        """Give the debug object back. What is still debugged goes on if `outlive_us` was called."""
+        """Close the debug object. Processes still debugged go on if `outlive_us` was called."""
         if self._object is not None:
             _DbgUiSetThreadDebugObject(None)
             self._object.close()

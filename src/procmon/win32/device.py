@@ -24,13 +24,13 @@ _DeviceIoControl = bind(
 
 
 class Device:
-    r"""An open device. Requests of one Device run one after the other, from whatever thread.
+    r"""An open device. Thread-safe; requests of one Device run one after the other.
 
     Windows would serialise them anyway, since the handle is synchronous. The lock is for `close`: no request may use a
     handle value that Windows has given to another object. A request that stays pending blocks all others of its Device:
-    use a Device of its own for each such request.
+    use a separate Device for each such request.
 
-    Raises: OSError when it cannot be opened.
+    Raises: OSError when the device cannot be opened.
     """
 
     def __init__(self, path: str, *, write: bool = True) -> None:
@@ -50,7 +50,7 @@ class Device:
     def request(self, code: int, data: bytes = b"", reply_bytes: int = 0) -> bytes:
         """Send one request and read its reply, of at most `reply_bytes`.
 
-        Raises: OSError as the driver says; ValueError when the device is closed.
+        Raises: OSError with the driver's error; ValueError when the device is closed.
         """
         reply, returned = ctypes.create_string_buffer(max(reply_bytes, 1)), DWORD()
         with self._lock:
@@ -83,4 +83,4 @@ class Connection(Device):
         """End a `wait` in another thread, or the next one."""
         kernel.set_event(self._events[1])
 
-    # close() leaves the events alone: another thread may be waiting on them. They go with the last reference.
+    # close() does not close the events: another thread may be waiting for them. The last reference closes them.

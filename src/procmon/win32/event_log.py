@@ -1,9 +1,9 @@
-r"""Windows' event log: sources, and the events that they report.
+r"""The Windows event log: sources and their events.
 
 A source names a message file in the registry, below
 ``HKLM\SYSTEM\CurrentControlSet\Services\EventLog\Application``. Without one, readers show "The description for Event
-ID ... cannot be found". Every Windows has a file that fits: EventCreate.exe holds the messages 1 to 1000, and each of
-them is just its one insertion string.
+ID ... cannot be found". Every Windows has a suitable file: EventCreate.exe has the messages 1 to 1000, and each
+message consists only of one insertion string.
 https://learn.microsoft.com/windows/win32/eventlog/event-sources
 https://learn.microsoft.com/windows-server/administration/windows-commands/eventcreate
 """
@@ -47,7 +47,7 @@ _ReportEventW = bind(
 
 
 class EventSource(Handle):
-    """An open source; the name needs no entry in the registry to be opened. Raises: OSError."""
+    """An open source; its name needs no entry in the registry. Raises: OSError."""
 
     _close = staticmethod(_DeregisterEventSource)
     __slots__ = ()
@@ -65,7 +65,7 @@ class EventSource(Handle):
 
 
 def add_source(name: str) -> None:
-    """Register a source of the Application log with its message file. Needs an administrator; twice is no error.
+    """Register a source of the Application log with its message file. Needs an administrator. Idempotent.
 
     Raises: OSError; UnsupportedPlatform off Windows.
     """
@@ -79,7 +79,7 @@ def add_source(name: str) -> None:
 
 
 def remove_source(name: str) -> None:
-    """Remove what `add_source` made; one that is not there is no error.
+    """Remove the source that `add_source` registered; a missing one is no error.
 
     Raises: OSError; UnsupportedPlatform off Windows.
     """

@@ -48,8 +48,8 @@ _Wow64RevertWow64FsRedirection = bind(kernel32, "Wow64RevertWow64FsRedirection",
 
 @contextmanager
 def whole_system() -> Iterator[None]:
-    """For this thread System32 is System32: a 32-bit Python on a 64-bit Windows is else given the file of that name in
-    SysWOW64, another program."""
+    """Turn off the redirection of System32 for this thread. With it, a 32-bit Python on a 64-bit Windows gets the file
+    of the same name in SysWOW64, which is another program."""
     if sys.platform != "win32" or not kernel.is_wow64():
         yield
         return
@@ -74,21 +74,21 @@ def system_folder() -> str:
 
 
 def open_shared(path: str) -> BufferedReader:
-    r"""Open a file to read, by its DOS path, of any length, or its native one, ``\Device\...``. Raises: OSError."""
+    r"""Open a file to read, by its DOS path of any length or its native path, ``\Device\...``. Raises: OSError."""
     with whole_system():
         handle = kernel.open_existing(_full(path), kernel.GENERIC_READ, _FILE_SHARE_ALL, _FILE_FLAG_SEQUENTIAL_SCAN)
     if sys.platform == "win32":
         import msvcrt
 
         owner = Handle(handle)
-        descriptor = msvcrt.open_osfhandle(handle, os.O_RDONLY)  # which fails when a program has too many files open
+        descriptor = msvcrt.open_osfhandle(handle, os.O_RDONLY)  # fails when a program has too many files open
         owner.release()
         return open(descriptor, "rb")
     raise AssertionError("CreateFileW does not return anywhere else")
 
 
 def handle_of(file: BufferedReader) -> int:
-    """The handle behind an open file, which stays the file's own."""
+    """The handle behind an open file; the file still owns it."""
     if sys.platform == "win32":
         import msvcrt
 
@@ -97,12 +97,12 @@ def handle_of(file: BufferedReader) -> int:
 
 
 def changed_at(file: BufferedReader) -> int:
-    """When anything of the file was changed last, in the system's ticks. Raises: OSError.
+    """The time of the file's last change of any kind, in the system's ticks. Raises: OSError.
 
-    SetFileTime, which sets the time of writing back for whoever may write to the file, does not reach it.
+    SetFileTime, with which a writer of the file can set back the time of writing, does not change it.
     """
     if sys.platform != "win32":
-        return os.fstat(file.fileno()).st_ctime_ns  # the same to those who compare
+        return os.fstat(file.fileno()).st_ctime_ns  # as good for a comparison
     info = _BasicInfo()
     _GetFileInformationByHandleEx(handle_of(file), _FILE_BASIC_INFO, ctypes.byref(info), ctypes.sizeof(info))
     return int(info.changed)

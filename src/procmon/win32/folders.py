@@ -1,4 +1,4 @@
-"""Folders by Windows' own answer; environment variables do not count."""
+"""Folders as Windows reports them, independent of environment variables."""
 
 import ctypes
 import uuid

@@ -20,8 +20,8 @@ _CloseServiceHandle = bind(advapi32, "CloseServiceHandle", BOOL, (HANDLE,), fail
 class Handle:
     """Owns one kernel handle.
 
-    ``int(handle)`` is the value for a call; it raises ValueError once closed, so that a closed handle, whose value
-    Windows may have given to another object, never reaches a call.
+    ``int(handle)`` is the value for a call. It raises ValueError once the handle is closed: a closed handle, whose
+    value Windows may have given to another object, never reaches a call.
     """
 
     _close: Callable[..., object] = staticmethod(_CloseHandle)
@@ -42,7 +42,7 @@ class Handle:
 
     def close(self) -> None:
         """Close it. Idempotent."""
-        value, self._value = self._value, None  # marked first: whatever CloseHandle says, it is closed once
+        value, self._value = self._value, None  # marked first: it is closed once, even if CloseHandle fails
         if value is not None:
             type(self)._close(value)
 
@@ -62,7 +62,7 @@ class Handle:
     def __del__(self) -> None:
         try:
             self.close()
-        except (OSError, AttributeError, TypeError):  # half made, or the interpreter is going down
+        except (OSError, AttributeError, TypeError):  # half made, or the interpreter is shutting down
             pass
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Events, waits, processes, opening by name, and the names of drives: what the gates need of kernel32."""
+"""The part of kernel32 that the gates use: events, waits, processes, opening by name, and the names of drives."""
 
 import ctypes
 import sys
@@ -73,7 +73,7 @@ _CreateFileW = bind(
 
 
 def open_existing(path: str, access: int, share: int, flags: int = 0) -> int:
-    """A handle of something that exists: a file or a device. The caller owns it. Raises: OSError."""
+    """Open an existing file or device. The caller owns the handle. Raises: OSError."""
     handle: int = _CreateFileW(path, access, share, None, _OPEN_EXISTING, flags, None)
     return handle
 
@@ -103,24 +103,24 @@ _WaitForMultipleObjects = bind(
 
 
 def create_event(*, manual_reset: bool = False) -> Handle:
-    """A new event without a name, not set; child processes do not inherit it. Raises: OSError."""
+    """Make an event, unnamed and not set; child processes do not inherit it. Raises: OSError."""
     return Handle(_CreateEventW(None, manual_reset, False, None))
 
 
 def set_event(event: Handle) -> None:
-    """Set it. Raises: OSError; ValueError when it is closed."""
+    """Set an event. Raises: OSError; ValueError when it is closed."""
     _SetEvent(int(event))
 
 
 class WaitSet:
-    """At most 64 handles to wait for, all open as long as it is used. Raises: ValueError when one is closed."""
+    """At most 64 handles to wait for; they must stay open while it is used. Raises: ValueError when one is closed."""
 
     def __init__(self, handles: Sequence[Handle]) -> None:
         self._handles = handles  # keeps them from being collected
         self._values = (HANDLE * len(handles))(*map(int, handles))
 
     def wait(self, timeout_ms: int = INFINITE) -> int | None:
-        """The index of one that is set, or None when the time passed first.
+        """Wait for one handle that is set; return its index, or None when the time passed first.
 
         Ctrl+C does not end a wait: wait in slices. Raises: OSError.
         """
@@ -145,9 +145,9 @@ _TerminateProcess = bind(kernel32, "TerminateProcess", BOOL, (HANDLE, DWORD), fa
 
 
 def open_process(pid: int, access: int = PROCESS_QUERY_LIMITED_INFORMATION) -> Handle:
-    """The process `pid`. Raises: OSError: 87 when there is none, 5 when Windows refuses.
+    """Open the process `pid`. Raises: OSError: 87 when there is none, 5 when Windows refuses.
 
-    ctypes would cut a pid of more than 32 bits silently, and another process would be opened.
+    ctypes would silently truncate a pid of more than 32 bits and open another process.
     """
     if not 0 <= pid <= 0xFFFFFFFF:
         raise windows_error("OpenProcess", ERROR_INVALID_PARAMETER)
@@ -155,18 +155,18 @@ def open_process(pid: int, access: int = PROCESS_QUERY_LIMITED_INFORMATION) -> H
 
 
 def terminate_process(process: SupportsInt, status: int) -> None:
-    """End it with that exit status (unsigned 32 bits); it needs PROCESS_TERMINATE. Raises: OSError."""
+    """End a process with that exit status (unsigned 32 bits). Needs PROCESS_TERMINATE. Raises: OSError."""
     _TerminateProcess(int(process), status)
 
 
 # https://learn.microsoft.com/windows/win32/api/wow64apiset/nf-wow64apiset-iswow64process
 # BOOL IsWow64Process(HANDLE hProcess, PBOOL Wow64Process);
 _IsWow64Process = bind(kernel32, "IsWow64Process", BOOL, (HANDLE, ctypes.POINTER(BOOL)), fail_on_zero)
-_THIS_PROCESS = INVALID_HANDLE_VALUE  # what GetCurrentProcess answers, always
+_THIS_PROCESS = INVALID_HANDLE_VALUE  # the constant result of GetCurrentProcess
 
 
 def is_wow64(process: SupportsInt = _THIS_PROCESS) -> bool:
-    """Whether a process, or this one, is a 32-bit one on a 64-bit Windows; it needs
+    """Whether a process, by default this one, is a 32-bit process on a 64-bit Windows. Needs
     PROCESS_QUERY_LIMITED_INFORMATION. Raises: OSError.
     """
     answer = BOOL()
@@ -177,7 +177,7 @@ def is_wow64(process: SupportsInt = _THIS_PROCESS) -> bool:
 # https://learn.microsoft.com/windows/win32/api/winbase/nf-winbase-localfree
 # HLOCAL LocalFree(HLOCAL hMem);
 local_free = bind(kernel32, "LocalFree", HANDLE, (HANDLE,), never_fails)
-"""Free what a function of Windows has allocated for its caller; its documentation says so."""
+"""Free memory that a Windows function has allocated for its caller, where its documentation says so."""
 
 # -------------------------------------------------------------------------------------------- this machine's kernel
 
@@ -194,7 +194,7 @@ def native_drive(drive: str) -> str:
 
 
 def native_drives() -> dict[str, str]:
-    r"""Native name, lowercase, of each drive that there is: ``{"\device\harddiskvolume1": "c:"}``."""
+    r"""The drives by their native names, lowercase: ``{"\device\harddiskvolume1": "c:"}``."""
     drives: dict[str, str] = {}
     if sys.platform != "win32":
         return drives
@@ -205,7 +205,7 @@ def native_drives() -> dict[str, str]:
 
 
 def is_wine() -> bool:
-    """Whether this is Wine. It reports no processes to drivers, so the driver's test build is used there."""
+    """Whether this is Wine. Wine reports no processes to drivers, so it gets the driver's test build."""
     if sys.platform != "win32":
         return False
     try:

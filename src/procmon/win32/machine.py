@@ -1,4 +1,4 @@
-"""What this machine is, and what it allows: its kernel, an elevated token, test signing."""
+"""Properties of this machine: its kernel, an elevated token, test signing."""
 
 import ctypes
 from ctypes import byref, c_void_p, sizeof
@@ -13,7 +13,7 @@ __all__ = ["MACHINES", "CodeIntegrity", "code_integrity", "driver_architecture",
 # -------------------------------------------------------------------------------------------------------- the kernel
 
 MACHINES = {0x8664: "x64", 0x14C: "x86", 0xAA64: "arm64"}
-"""IMAGE_FILE_MACHINE_...: what a file is built for, and what a kernel is."""
+"""By IMAGE_FILE_MACHINE_...: the architecture of a file or a kernel."""
 
 # https://learn.microsoft.com/windows/win32/api/wow64apiset/nf-wow64apiset-iswow64process2
 # BOOL IsWow64Process2(HANDLE hProcess, USHORT *pProcessMachine, USHORT *pNativeMachine);   Windows 10 1511 and later
@@ -43,8 +43,8 @@ def native_machine() -> int:
 def driver_architecture() -> str:
     """The build of the driver that this kernel can load: ``x64``, ``x86``, ``arm64`` or, for tests, ``wine``.
 
-    It is the kernel's, not Python's: a 32-bit Python on a 64-bit Windows needs the x64 driver. No environment variable
-    has a say. Raises: UnsupportedPlatform off Windows.
+    It depends on the kernel, not on Python: a 32-bit Python on a 64-bit Windows needs the x64 driver. Environment
+    variables do not matter. Raises: UnsupportedPlatform off Windows.
     """
     machine = native_machine()
     return "wine" if is_wine() else MACHINES.get(machine, f"machine 0x{machine:X}")
@@ -72,18 +72,18 @@ class _CodeIntegrityInformation(ctypes.Structure):  # SYSTEM_CODEINTEGRITY_INFOR
 
 @dataclass(frozen=True, slots=True)
 class CodeIntegrity:
-    """What Windows demands of a driver's signature."""
+    """Windows' requirements for a driver's signature."""
 
     enforced: bool
-    """It checks signatures at all."""
+    """Windows checks signatures at all."""
     test_signing: bool
-    """It accepts test certificates: ``bcdedit /set testsigning on``."""
+    """Windows accepts test certificates: ``bcdedit /set testsigning on``."""
     memory_integrity: bool
     """The hypervisor guards kernel memory (HVCI): drivers must be built for it."""
 
 
 def code_integrity() -> CodeIntegrity:
-    """Windows' demands at this boot. Raises: OSError where it does not tell."""
+    """Windows' requirements since its last start. Raises: OSError if Windows does not report them."""
     information = _CodeIntegrityInformation(sizeof(_CodeIntegrityInformation))
     nt.query_system(nt.SYSTEM_CODE_INTEGRITY_INFORMATION, byref(information), sizeof(information))
     options = int(information.options)

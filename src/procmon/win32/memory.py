@@ -1,7 +1,7 @@
-"""The memory of another process: what is mapped where, from which file, and whether a page is still the file's.
+"""The memory of another process: its mappings, their files, and whether a page is still the file's.
 
-Every function takes an open process handle; the docstring names the access it needs. Where the address is one that the
-process has no memory at, Windows answers with an error or, for `region_at`, with a free region.
+Every function takes an open process handle; the docstring names the access it needs. For an address without memory the
+functions raise OSError; `region_at` returns a free region.
 """
 
 import ctypes
@@ -88,34 +88,34 @@ _QueryWorkingSetEx = bind(
 
 
 class Region(NamedTuple):
-    """Neighbouring pages that have been mapped in one step and have one protection."""
+    """Adjacent pages that were mapped in one step and have one protection."""
 
     base: int
     size: int
     """In bytes."""
     allocation_base: int
-    """Where the whole mapping begins: for an image, its base. 0 where nothing is mapped."""
+    """The start of the whole mapping: for an image, its base. 0 if nothing is mapped."""
     is_free: bool
     """Nothing is mapped here."""
     is_image: bool
-    """It is mapped from an executable (MEM_IMAGE), and not private memory or another file's."""
+    """It is mapped from an executable (MEM_IMAGE), and is not private memory or another file."""
     is_executable: bool
 
 
 def read(process: SupportsInt, address: int, size: int) -> bytes:
-    """So many bytes of its memory. Needs PROCESS_VM_READ. Raises: OSError, also where it has only a part of them."""
+    """Read `size` bytes of memory. Needs PROCESS_VM_READ. Raises: OSError, also if only a part of them exists."""
     buffer = ctypes.create_string_buffer(size)
     _ReadProcessMemory(int(process), address, buffer, size, None)
     return buffer.raw
 
 
 def write(process: SupportsInt, address: int, data: bytes) -> None:
-    """Change its memory. Needs PROCESS_VM_WRITE and PROCESS_VM_OPERATION. Raises: OSError."""
+    """Write memory. Needs PROCESS_VM_WRITE and PROCESS_VM_OPERATION. Raises: OSError."""
     _WriteProcessMemory(int(process), address, data, len(data), None)
 
 
 def region_at(process: SupportsInt, address: int) -> Region:
-    """What is mapped at an address. Needs PROCESS_QUERY_INFORMATION. Raises: OSError beyond the last address."""
+    """The region at an address. Needs PROCESS_QUERY_INFORMATION. Raises: OSError beyond the last address."""
     found = _BasicInformation()
     _VirtualQueryEx(int(process), address, found, ctypes.sizeof(found))
     free = found.state == _MEM_FREE
@@ -130,9 +130,9 @@ def region_at(process: SupportsInt, address: int) -> Region:
 
 
 def mapped_file(process: SupportsInt, address: int) -> str:
-    r"""Native path of the file that is mapped there, ``\Device\...``. Needs PROCESS_QUERY_INFORMATION.
+    r"""Native path of the file that is mapped at an address, ``\Device\...``. Needs PROCESS_QUERY_INFORMATION.
 
-    Raises: OSError where no file is.
+    Raises: OSError if no file is mapped there.
     """
     name = ctypes.create_unicode_buffer(_LONGEST_NAME)
     length: int = _GetMappedFileNameW(int(process), address, name, len(name))
@@ -140,10 +140,10 @@ def mapped_file(process: SupportsInt, address: int) -> str:
 
 
 def private_pages(process: SupportsInt, pages: Sequence[int]) -> list[int]:
-    """Those of the pages, by their addresses, that are in memory and cannot be shared: copies that were written to.
+    """Return the addresses of those pages that are in memory and cannot be shared: copies that were written to.
 
-    A page of a file that is as the file has it can be shared. Pages that are not in memory are not told of: reading
-    them brings them there. Needs PROCESS_QUERY_INFORMATION. Raises: OSError (87 on Wine, which looks into itself only).
+    An unchanged page of a file can be shared. Pages that are not in memory are not reported; reading a page brings it
+    into memory. Needs PROCESS_QUERY_INFORMATION. Raises: OSError (87 on Wine for any other process).
     """
     entries = (_WorkingSetEntry * len(pages))(*(_WorkingSetEntry(page, 0) for page in pages))
     _QueryWorkingSetEx(int(process), entries, ctypes.sizeof(entries))

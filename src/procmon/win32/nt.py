@@ -1,4 +1,4 @@
-"""NtQueryInformationProcess and NtQuerySystemInformation, and the kinds of information that procmon asks them for."""
+"""NtQueryInformationProcess and NtQuerySystemInformation, and the kinds of information that procmon queries."""
 
 import ctypes
 from typing import Any, Final, SupportsInt
@@ -53,12 +53,12 @@ _NtQuerySystemInformation = bind(
 
 
 def query_process(process: SupportsInt, kind: int, buffer: Any, size: int) -> None:
-    """Fill the buffer of `size` bytes with what the system says of an open process. Raises: OSError."""
+    """Fill the buffer of `size` bytes with information of this kind on an open process. Raises: OSError."""
     _NtQueryInformationProcess(int(process), kind, buffer, size, DWORD())
 
 
 def query_system(kind: int, buffer: Any, size: int) -> int:
-    """Fill the buffer of `size` bytes. Return 0, or where it is too small the bytes that were needed at that moment.
+    """Fill the buffer of `size` bytes. Return 0, or, if it is too small, the bytes that were needed at that moment.
 
     Raises: OSError.
     """

@@ -1,4 +1,4 @@
-"""A privilege of the calling thread alone: no other thread has it, and no program that is started inherits it."""
+"""A privilege of the calling thread alone: other threads do not get it, and new processes do not inherit it."""
 
 import ctypes
 import sys
@@ -58,9 +58,9 @@ _AdjustTokenPrivileges = bind(
 
 @contextmanager
 def debug_privilege() -> Iterator[None]:
-    """While it lasts, this thread may open every process that is not protected, if its user has SeDebugPrivilege.
+    """Let this thread open every process that is not protected, if its user has SeDebugPrivilege.
 
-    Where the user has not, or Windows refuses, the thread goes on with the rights that it has.
+    If the user does not have it, or Windows refuses, the thread keeps its own rights.
     """
     if sys.platform != "win32":
         yield
@@ -78,7 +78,7 @@ def debug_privilege() -> Iterator[None]:
 
 
 def _enable(name: str) -> None:
-    """Switch a privilege of the calling thread on; one that its user does not have stays missing, without an error."""
+    """Enable a privilege of the calling thread; a privilege that its user does not have is no error."""
     token = HANDLE()
     _OpenThreadToken(_GetCurrentThread(), _TOKEN_ADJUST_PRIVILEGES, True, token)
     with Handle(token.value or 0) as opened:

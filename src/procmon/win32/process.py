@@ -1,7 +1,7 @@
-"""Processes as Windows knows them: their names, times, parents and inner structures; the list of all that run.
+"""Names, times, parents and inner structures of processes; the list of all running processes.
 
 Every function takes an open process handle (`Handle` or a plain value) with the access named in its docstring, so that
-one open handle serves many questions and all are sure to be about the same process.
+one open handle serves many calls and all are certainly about the same process.
 """
 
 import ctypes
@@ -41,15 +41,15 @@ __all__ = [
 ]
 
 NARROW_END = 1 << 32
-"""Addresses below are those of a 32-bit process' half."""
+"""The end of the addresses of a 32-bit process."""
 
 _POINTER = ctypes.sizeof(ctypes.c_void_p)
 _PATH_SIZES = (512, 32768)
-"""Characters for which room is made, one after the other: to clear 64 KiB for each path costs more than the call."""
+"""Buffer sizes in characters, tried in order: to clear 64 KiB for each path costs more than the call."""
 _TOO_SMALL = (ERROR_BAD_LENGTH, ERROR_INSUFFICIENT_BUFFER, ERROR_MORE_DATA)
-"""What becomes of STATUS_INFO_LENGTH_MISMATCH, STATUS_BUFFER_TOO_SMALL and STATUS_BUFFER_OVERFLOW."""
+"""The error codes for STATUS_INFO_LENGTH_MISMATCH, STATUS_BUFFER_TOO_SMALL and STATUS_BUFFER_OVERFLOW."""
 _PARAMETERS, _CURRENT_DIRECTORY, _COMMAND_LINE = (0x20, 0x38, 0x70) if _POINTER == 8 else (0x10, 0x24, 0x40)
-"""Where the PEB has the address of the parameters, and these have the two texts."""
+"""Offsets: of the parameters' address in the PEB, and of two texts in the parameters."""
 
 # https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-getprocesstimes
 # BOOL GetProcessTimes(HANDLE hProcess, LPFILETIME created, LPFILETIME exited, LPFILETIME kernel, LPFILETIME user);
@@ -81,9 +81,9 @@ _NO_DATE = 2_650_467_744_000_000_000
 
 
 def created_at(process: SupportsInt) -> int:
-    """When it was created: a FILETIME, 100 ns since 1601-01-01 UTC. Needs PROCESS_QUERY_LIMITED_INFORMATION.
+    """The creation time as a FILETIME, 100 ns since 1601-01-01 UTC. Needs PROCESS_QUERY_LIMITED_INFORMATION.
 
-    0 where the system has none yet: Wine has nonsense for a process that is just starting.
+    0 if the system has none yet: Wine returns an invalid time for a process that is just starting.
     """
     created, other = ctypes.c_uint64(), ctypes.c_uint64()
     _GetProcessTimes(int(process), created, other, other, other)
@@ -91,7 +91,7 @@ def created_at(process: SupportsInt) -> int:
 
 
 def has_exited(process: SupportsInt) -> bool:
-    """It has ended, and only open handles keep it known. Needs PROCESS_QUERY_LIMITED_INFORMATION."""
+    """Whether it has ended, and only open handles keep its object. Needs PROCESS_QUERY_LIMITED_INFORMATION."""
     created, exited, other = ctypes.c_uint64(), ctypes.c_uint64(), ctypes.c_uint64()
     _GetProcessTimes(int(process), created, exited, other, other)
     return exited.value != 0
@@ -101,12 +101,12 @@ def has_exited(process: SupportsInt) -> bool:
 
 
 class Listed(NamedTuple):
-    """What the system's list has of each process, without opening it."""
+    """One entry of the system's list of processes; the process need not be opened."""
 
     pid: int
     parent_pid: int
     created: int
-    """A FILETIME; 0 for the idle process, and where there is none yet; see `created_at`."""
+    """A FILETIME; 0 for the idle process, and if there is none yet; see `created_at`."""
     name: str
     """Bare: ``cmd.exe``, ``System``."""
 
@@ -133,11 +133,11 @@ class _ListEntry(ctypes.Structure):
 
 
 def running() -> list[Listed]:
-    """Every process, at one moment, in the system's order."""
+    """All processes at one moment, in the system's order."""
     size = 1 << 18
     buffer = ctypes.create_string_buffer(size)
     while needed := nt.query_system(nt.SYSTEM_PROCESS_INFORMATION, buffer, size):
-        size = max(needed, size) + (1 << 16)  # some may start meanwhile
+        size = max(needed, size) + (1 << 16)  # other processes can start meanwhile
         buffer = ctypes.create_string_buffer(size)
     found, at = [], 0
     while True:
@@ -163,7 +163,7 @@ def image_path(process: SupportsInt) -> str:
         except OSError as error:
             if code_of(error) != ERROR_INSUFFICIENT_BUFFER or characters == _PATH_SIZES[-1]:
                 raise
-    # By its length: a NUL in it, which a file system may allow, does not end it.
+    # By its length: a NUL in the path, which a file system may allow, does not end it.
     return _without_prefix(ctypes.wstring_at(text, length.value))
 
 
@@ -173,7 +173,7 @@ def native_image_path(process: SupportsInt) -> str:
 
 
 def _text_information(process: SupportsInt, kind: int) -> str:
-    """What the system tells as a UNICODE_STRING. Most are short; the longest has 32,767 characters."""
+    """Information that the system returns as a UNICODE_STRING. Most are short; the longest has 32,767 characters."""
     for characters in _PATH_SIZES:
         buffer = ctypes.create_string_buffer(2 * _POINTER + 2 * characters)
         try:
@@ -186,7 +186,7 @@ def _text_information(process: SupportsInt, kind: int) -> str:
 
 
 def _unicode_string(raw: bytes) -> str:
-    """A UNICODE_STRING that has its text behind it in the same buffer."""
+    """The text of a UNICODE_STRING, which follows it in the same buffer."""
     length = int.from_bytes(raw[:2], "little")
     return _decode(raw[2 * _POINTER : 2 * _POINTER + length])
 
@@ -201,7 +201,7 @@ def _without_prefix(path: str) -> str:
 
 
 class ProcessBasics(NamedTuple):
-    """What PROCESS_BASIC_INFORMATION tells."""
+    """PROCESS_BASIC_INFORMATION."""
 
     peb: int
     """Address of the process environment block, in the process."""
@@ -219,9 +219,9 @@ def basics(process: SupportsInt) -> ProcessBasics:
 def command_line(process: SupportsInt) -> str:
     """Its command line, also before its first instruction and of a 32-bit process.
 
-    Windows 8.1 and later tell it of any process; where they do not (Wine), it is read from the PEB. A 32-bit process on
-    a 64-bit Windows has two PEBs: a 64-bit Python reads the 64-bit one, which is complete from the start, a 32-bit
-    Python can read the other alone. Needs PROCESS_QUERY_LIMITED_INFORMATION, and for the PEB PROCESS_VM_READ.
+    Windows 8.1 and later return it for any process; elsewhere (Wine) it is read from the PEB. A 32-bit process on a
+    64-bit Windows has two PEBs: a 64-bit Python reads the 64-bit PEB, which is complete from the start; a 32-bit Python
+    can read only the other. Needs PROCESS_QUERY_LIMITED_INFORMATION, and for the PEB PROCESS_VM_READ.
     """
     try:
         return _text_information(process, nt.PROCESS_COMMAND_LINE_INFORMATION)
@@ -232,25 +232,25 @@ def command_line(process: SupportsInt) -> str:
 
 
 def command_line_in_memory(process: SupportsInt, peb: int = 0) -> str:
-    """The same from its PEB, whose address may be known already. Needs PROCESS_VM_READ."""
+    """The command line from the PEB, whose address the caller may know already. Needs PROCESS_VM_READ."""
     return _parameter(process, _COMMAND_LINE, peb)
 
 
 def current_directory(process: SupportsInt) -> str:
-    """The folder in which it works at this moment, with a backslash at its end; a 32-bit process is as in
-    `command_line`. Needs PROCESS_QUERY_LIMITED_INFORMATION and PROCESS_VM_READ.
+    """Its current directory at this moment, with a backslash at its end; for a 32-bit process see `command_line`.
+    Needs PROCESS_QUERY_LIMITED_INFORMATION and PROCESS_VM_READ.
     """
     folder = _parameter(process, _CURRENT_DIRECTORY)
-    return folder if folder.endswith("\\") or not folder else folder + "\\"  # Wine leaves it out
+    return folder if folder.endswith("\\") or not folder else folder + "\\"  # Wine omits the backslash
 
 
 def _parameter(process: SupportsInt, text_at: int, peb: int = 0) -> str:
-    """A UNICODE_STRING of its RTL_USER_PROCESS_PARAMETERS, which its PEB names."""
+    """A UNICODE_STRING of its RTL_USER_PROCESS_PARAMETERS, to which its PEB points."""
     if _we_are_wow64() and not kernel.is_wow64(process):
         advice = "a 32-bit Python cannot read a 64-bit process: use a 64-bit Python"
         raise OSError(0, advice, None, ERROR_NOT_SUPPORTED)
     at = int.from_bytes(memory.read(process, (peb or basics(process).peb) + _PARAMETERS, _POINTER), "little")
-    # The texts stand behind the structure: what is left of its page, which is there for sure, has the short ones.
+    # The texts follow the structure: the rest of its page, which is certainly mapped, contains the short ones.
     page = memory.read(process, at, -at % memory.PAGE_BYTES or memory.PAGE_BYTES)
     head = page[text_at : text_at + 2 * _POINTER]
     if len(head) < 2 * _POINTER:
@@ -271,20 +271,20 @@ class Peb(NamedTuple):
 
     address: int
     pointer_bytes: int
-    """8 in the one of a 64-bit process, and in the first of a 32-bit process on a 64-bit Windows; else 4."""
+    """8 in the PEB of a 64-bit process, and in the first of a 32-bit process on a 64-bit Windows; else 4."""
 
 
 def pebs(process: SupportsInt, peb: int = 0, image: int = 0) -> list[Peb]:
-    """Its PEBs; a 32-bit Python is given the 32-bit one and has no other. `peb`: the address of the first, if known.
+    """Its PEBs; a 32-bit Python gets only the 32-bit PEB. `peb`: the address of the first, if known.
 
-    `image`: that of its executable, if known: a 32-bit one lies below 4 GiB, and above that there is no second PEB.
-    Needs PROCESS_QUERY_LIMITED_INFORMATION. Raises: OSError.
+    `image`: the address of its executable, if known. An executable above 4 GiB is no 32-bit one, so there is no second
+    PEB. Needs PROCESS_QUERY_LIMITED_INFORMATION. Raises: OSError.
     """
     found = [Peb(peb or basics(process).peb, _POINTER)]
     if _POINTER == 8 and image < NARROW_END:
         wow64 = ctypes.c_uint64()
         nt.query_process(process, nt.PROCESS_WOW64_INFORMATION, ctypes.byref(wow64), 8)
-        if wow64.value == 1:  # Wine's answer is no address, only that there is one: a page behind the other
+        if wow64.value == 1:  # Wine returns no address, only that there is a second PEB: a page after the first
             found.append(Peb(found[0].address + memory.PAGE_BYTES, 4))
         elif wow64.value:
             found.append(Peb(wow64.value, 4))
@@ -292,7 +292,7 @@ def pebs(process: SupportsInt, peb: int = 0, image: int = 0) -> list[Peb]:
 
 
 def image_base(process: SupportsInt, peb: Peb) -> int:
-    """Where its image is, by its PEB, which the process and its creator can change. Needs PROCESS_VM_READ.
+    """The base of its image in its PEB, which the process and its creator can change. Needs PROCESS_VM_READ.
 
     PEB.ImageBaseAddress is the second of the pointers that the documentation calls Reserved3:
     https://learn.microsoft.com/windows/win32/api/winternl/ns-winternl-peb
@@ -301,10 +301,10 @@ def image_base(process: SupportsInt, peb: Peb) -> int:
 
 
 def start_address(process: SupportsInt) -> int:
-    """The entry point of its image, where the kernel begins its first thread; 0 where Windows does not tell.
+    """The entry point of its image, where the kernel begins its first thread; 0 if Windows does not report it.
 
-    It is the kernel's own knowledge (SECTION_IMAGE_INFORMATION.TransferAddress), which nothing in the memory of the
-    process can change. Needs PROCESS_QUERY_LIMITED_INFORMATION.
+    The kernel itself keeps it (SECTION_IMAGE_INFORMATION.TransferAddress), and no change to the memory of the process
+    affects it. Needs PROCESS_QUERY_LIMITED_INFORMATION.
     """
     information = ctypes.create_string_buffer(64 if _POINTER == 8 else 48)
     try:
@@ -317,7 +317,7 @@ def start_address(process: SupportsInt) -> int:
 
 
 def clear_debugged_mark(process: SupportsInt, peb: int, image: int = 0) -> None:
-    """Take BeingDebugged out of its PEBs: its loader neither stops for a debugger nor sets up the slow debug heap.
+    """Clear BeingDebugged in its PEBs: its loader then neither stops for a debugger nor sets up the slow debug heap.
 
     `peb` and `image` are as in `pebs`. Needs PROCESS_VM_WRITE and PROCESS_VM_OPERATION.
     """
@@ -329,9 +329,9 @@ _PROCESS_STRICT_HANDLE_CHECK_POLICY = 3
 
 
 def has_strict_handle_checks(process: SupportsInt) -> bool:
-    """Windows raises an exception for each bad handle that it uses, debugger or not, because it asked for that.
+    """Whether the process requested strict handle checks: an exception for each bad handle, debugged or not.
 
-    False where Windows has no such policy (before Windows 8) or does not tell. Needs PROCESS_QUERY_INFORMATION.
+    False if Windows has no such policy (before Windows 8) or does not report it. Needs PROCESS_QUERY_INFORMATION.
     """
     flags = DWORD()
     try:
@@ -342,5 +342,5 @@ def has_strict_handle_checks(process: SupportsInt) -> bool:
 
 
 def _decode(text: bytes) -> str:
-    """UTF-16 as Windows has it: half a surrogate pair stays what it is, so that a file is found by its name."""
+    """UTF-16 as Windows has it: half a surrogate pair is kept, so that a file is found by its name."""
     return text.decode("utf-16-le", "surrogatepass")

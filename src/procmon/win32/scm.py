@@ -1,6 +1,6 @@
-"""The service control manager, as far as a driver service needs it. Each function opens what it needs and closes it.
+"""The part of the service control manager that a driver service needs. Each function opens and closes its handles.
 
-Every failure is an `OSError` with the Windows error code; `translate` makes the exceptions that users see.
+A failure raises `OSError` with the Windows error code; `translate` makes the exceptions that users see.
 """
 
 import ctypes
@@ -142,7 +142,7 @@ _CONFIG_BYTES = 8192  # "the maximum size of this array is 8K bytes"
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """What the manager says of a service."""
+    """The state of a service."""
 
     state: int
     """`STOPPED`, `RUNNING` ..."""
@@ -160,7 +160,7 @@ def _service(name: str, access: int) -> ServiceHandle:
 
 
 def create(name: str, display_name: str, path: str) -> None:
-    r"""Make a kernel driver service that is started on demand from `path`, ``C:\...\x.sys``. Raises: OSError."""
+    r"""Make a kernel driver service that starts on demand from `path`, ``C:\...\x.sys``. Raises: OSError."""
     with _manager(_SC_MANAGER_CONNECT | _SC_MANAGER_CREATE_SERVICE) as manager:
         service = _CreateServiceW(
             int(manager), name, display_name, _SERVICE_QUERY_STATUS, _SERVICE_KERNEL_DRIVER, _SERVICE_DEMAND_START,
@@ -170,10 +170,10 @@ def create(name: str, display_name: str, path: str) -> None:
 
 
 def create_program(name: str, display_name: str, command_line: str, *, after: str, description: str) -> None:
-    """Make a service that the system starts at boot, as itself (LocalSystem), once the service `after` runs.
+    """Make a service that Windows starts at boot, as LocalSystem, once the service `after` runs.
 
-    When it fails the manager starts it again: after a second, after ten, and then after a minute; a day without a
-    failure resets the count. Raises: OSError.
+    When it fails, the manager starts it again: after one second, after ten, then after a minute each time. A day
+    without a failure resets the count. Raises: OSError.
     """
     with _manager(_SC_MANAGER_CONNECT | _SC_MANAGER_CREATE_SERVICE) as manager:
         service = _CreateServiceW(
@@ -196,7 +196,7 @@ def start(name: str) -> None:
 
 
 def stop(name: str) -> ServiceState:
-    """Ask it to stop; what the manager says right after, which may be "still running". Raises: OSError."""
+    """Request a stop; return the state right after it, which can still be running. Raises: OSError."""
     status = ServiceStatus()
     with _service(name, _SERVICE_STOP) as service:
         _ControlService(int(service), _SERVICE_CONTROL_STOP, byref(status))
@@ -204,7 +204,7 @@ def stop(name: str) -> ServiceState:
 
 
 def query(name: str) -> ServiceState:
-    """Its state. Needs no administrator. Raises: OSError 1060 when there is no such service."""
+    """Return its state. Needs no administrator. Raises: OSError 1060 when there is no such service."""
     status = ServiceStatus()
     with _service(name, _SERVICE_QUERY_STATUS) as service:
         _QueryServiceStatus(int(service), byref(status))
@@ -220,6 +220,6 @@ def image_path(name: str) -> str:
 
 
 def delete(name: str) -> None:
-    """Remove the service; one that runs is removed when it has stopped and no handle to it is open. Raises: OSError."""
+    """Remove the service; a running one is removed once it has stopped and no handle to it is open. Raises: OSError."""
     with _service(name, _DELETE) as service:
         _DeleteService(int(service))

@@ -1,8 +1,8 @@
 """The process' side of a Windows service: it connects to the service control manager and reports its state.
 
 Threads: the caller's thread becomes the dispatcher and stays in StartServiceCtrlDispatcherW until the service has
-stopped. The manager has Windows call the handler on that thread, and ``ServiceMain`` on a thread of its own, where
-the body runs. The handler only sets an event and a state, so the dispatcher is always free for the next control.
+stopped. Windows calls the handler on that thread, and ``ServiceMain``, which runs the body, on another thread. The
+handler only sets an event and a state, so the dispatcher is always free for the next control.
 https://learn.microsoft.com/windows/win32/services/service-control-handler-function
 """
 
@@ -19,7 +19,7 @@ from .scm import RUNNING, START_PENDING, STOP_PENDING, STOPPED, ServiceStatus
 __all__ = ["Body", "serve"]
 
 Body = Callable[[Callable[[], None], threading.Event], int]
-"""``body(ready, stop)`` works until the event ``stop`` is set; it calls ``ready()`` when the service does its job, and
+"""``body(ready, stop)`` runs until the event ``stop`` is set. It calls ``ready()`` once the service is ready, and
 returns the exit code of the service, 0 for success."""
 
 _WIN32_OWN_PROCESS = 0x10
@@ -33,7 +33,7 @@ _WAIT_HINT_MS = 30_000
 if sys.platform == "win32":
     _FUNCTION = ctypes.WINFUNCTYPE
 else:
-    _FUNCTION = ctypes.CFUNCTYPE  # so that the module imports; no service is ever run there
+    _FUNCTION = ctypes.CFUNCTYPE  # so that the module imports; no service ever runs there
 
 # VOID ServiceMain(DWORD argument_count, LPWSTR *arguments);
 _ServiceMain = _FUNCTION(None, DWORD, c_void_p)
@@ -62,11 +62,11 @@ _SetServiceStatus = bind(advapi32, "SetServiceStatus", BOOL, (HANDLE, POINTER(Se
 
 
 def serve(name: str, body: Body) -> None:
-    """Be the service `name`, which the manager has started this process for; returns when it has stopped.
+    """Run this process as the service `name`, for which the manager has started it; returns when it has stopped.
 
-    What the body raises is raised here, after the manager has the report that the service stopped with an error.
+    An exception of the body is raised here, after the report to the manager that the service stopped with an error.
 
-    Raises: OSError: 1063 when the process was not started by the manager; UnsupportedPlatform off Windows.
+    Raises: OSError: 1063 when the manager did not start the process; UnsupportedPlatform off Windows.
     """
     if sys.platform != "win32":
         raise UnsupportedPlatform(f"a service needs Windows, this is {sys.platform}")
@@ -78,11 +78,11 @@ def serve(name: str, body: Body) -> None:
 
 
 class _Host:
-    """One service. The state and its reports are guarded by a lock: handler and body are two threads."""
+    """One service. A lock guards the state and its reports: handler and body are two threads."""
 
     def __init__(self, name: str, body: Body) -> None:
         self.error: BaseException | None = None
-        self.main = _ServiceMain(self._main)  # kept here: Windows calls them as long as the service lives
+        self.main = _ServiceMain(self._main)  # kept: Windows calls both callbacks as long as the service lives
         self._handler = _HandlerEx(self._control)
         self._name = name
         self._body = body

@@ -1,4 +1,4 @@
-"""Access tokens: on whose behalf a process runs, in which session, at which integrity level."""
+"""Access tokens: the account, the session and the integrity level of a process."""
 
 import ctypes
 from functools import lru_cache
@@ -106,7 +106,7 @@ def sid_text(sid: bytes) -> str:
         local_free(text)
 
 
-@lru_cache(maxsize=256)  # a domain's controller may be far away
+@lru_cache(maxsize=256)  # the domain controller can be far away
 def account_name(sid: bytes) -> str:
     r"""``DOMAIN\name`` of a security identifier. Raises: OSError (1332: no account has it)."""
     name, name_size = ctypes.create_unicode_buffer(1024), DWORD(1024)
@@ -116,14 +116,14 @@ def account_name(sid: bytes) -> str:
 
 
 def group_sids(token: SupportsInt) -> list[bytes]:
-    """The security identifiers of the groups that count: enabled ones.
+    """The security identifiers of the enabled groups.
 
-    Not those that are there to deny alone, as the administrators in the token of one who is not elevated.
+    Deny-only groups are left out, such as the administrators in a token that is not elevated.
     """
     buffer = _information(token, _TOKEN_GROUPS)
     count = int.from_bytes(buffer.raw[:4], "little")
     groups = []
-    for index in range(count):  # TOKEN_GROUPS: the count, filled up to a pointer's size, then SID_AND_ATTRIBUTES
+    for index in range(count):  # TOKEN_GROUPS: the count, padded to a pointer's size, then SID_AND_ATTRIBUTES
         at = _POINTER + 2 * _POINTER * index
         attributes = int.from_bytes(buffer.raw[at + _POINTER : at + _POINTER + 4], "little")
         if attributes & _SE_GROUP_ENABLED and not attributes & (_SE_GROUP_USE_FOR_DENY_ONLY | _SE_GROUP_INTEGRITY):
@@ -132,7 +132,7 @@ def group_sids(token: SupportsInt) -> list[bytes]:
 
 
 def logon_id(token: SupportsInt) -> int:
-    """The logon session, a LUID: 0x3e7 is that of the system."""
+    """The logon session, a LUID: 0x3e7 is the system's."""
     statistics = _information(token, _TOKEN_STATISTICS).raw  # TokenId, AuthenticationId, ...
     return int.from_bytes(statistics[8:16], "little")
 
@@ -144,13 +144,13 @@ def integrity_rid(token: SupportsInt) -> int:
 
 def is_elevated(token: SupportsInt) -> bool:
     """The token has been elevated: an administrator's full token."""
-    elevated = DWORD()  # its size is fixed, and Windows may refuse to be asked for it (ERROR_BAD_LENGTH)
+    elevated = DWORD()  # its size is fixed, and Windows may refuse to report it (ERROR_BAD_LENGTH)
     _GetTokenInformation(int(token), _TOKEN_ELEVATION, ctypes.byref(elevated), ctypes.sizeof(elevated), DWORD())
     return bool(elevated.value)
 
 
 def session_of(pid: int) -> int:
-    """The terminal services session of a process; 0 is that of the services."""
+    """The terminal services session of a process; 0 is the session of the services."""
     session = DWORD()
     _ProcessIdToSessionId(pid, session)
     return session.value
@@ -158,7 +158,7 @@ def session_of(pid: int) -> int:
 
 def _information(token: SupportsInt, kind: int) -> "ctypes.Array[ctypes.c_char]":
     needed, size = DWORD(), 0
-    for _ in range(_TRIES):  # the token may grow between two questions: a group is added
+    for _ in range(_TRIES):  # the token can grow between two calls: a group is added
         buffer = ctypes.create_string_buffer(size)
         _GetTokenInformation(int(token), kind, buffer, size, needed)
         if 0 < needed.value <= size:
@@ -168,12 +168,12 @@ def _information(token: SupportsInt, kind: int) -> "ctypes.Array[ctypes.c_char]"
 
 
 def _sid_of(token: SupportsInt, kind: int) -> bytes:
-    """The SID that a SID_AND_ATTRIBUTES heads."""
+    """The SID to which the first field of the information points."""
     return _sid_at(_information(token, kind), 0)
 
 
 def _sid_at(buffer: "ctypes.Array[ctypes.c_char]", offset: int) -> bytes:
-    """The SID to which the pointer at `offset` points; it lies in the same buffer."""
+    """The SID to which the pointer at `offset` points; it is in the same buffer."""
     raw = buffer.raw
     at = int.from_bytes(raw[offset : offset + _POINTER], "little") - ctypes.addressof(buffer)
     return raw[at : at + 8 + 4 * raw[at + 1]]  # revision, count of subauthorities, authority[6], subauthorities

@@ -1,8 +1,8 @@
-"""From a failed Windows call to the exception of procmon that says what to do next. The one place that does so.
+"""Translates a failed Windows call to the procmon exception that says what to do next. The only place that does so.
 
-Each operation has its table: Windows error code -> (exception, what is wrong and what to do). The caller gives the
-values for the names in braces, except for ``{steps}``, the page on the set-up. A code that is in no table becomes a
-plain `ProcmonError` with the text of Windows.
+Each operation has a table: Windows error code -> (exception, what is wrong and what to do). The caller gives the
+values for the names in braces, except for ``{steps}``, the page on the set-up. A code that is not in the table becomes
+a plain `ProcmonError` with Windows' text.
 """
 
 from collections.abc import Iterator
@@ -140,7 +140,7 @@ NOT_INSTALLED: Advice = {
 REQUEST: Advice = {
     1: (VersionMismatch, _OTHER_DRIVER),
     2: (DriverNotRunning, _STOPPED),
-    5: (DriverNotRunning, _STOPPED),  # so says Wine; our handles have the access that a request asks for
+    5: (DriverNotRunning, _STOPPED),  # from Wine; our handles have the access that the requests need
     6: (DriverNotRunning, _STOPPED),
     21: (DriverNotRunning, _STOPPED),
     22: (GateClosed, "this gate is not the controller of {path} any more: open a new one"),
@@ -172,7 +172,7 @@ ATTACH: Advice = {
 
 
 def translate(error: OSError, advice: Advice, **words: object) -> ProcmonError:
-    """The exception for `error` by the table `advice`, its braces filled with `words`.
+    """Return the exception for `error` from the table `advice`, its braces filled with `words`.
 
     >>> translate(OSError(1062, "ControlService: Windows error 1062"), STOP, name="ProcMonGate")
     DriverNotRunning('the driver service ProcMonGate is not running: there is nothing to stop')
@@ -185,7 +185,7 @@ def translate(error: OSError, advice: Advice, **words: object) -> ProcmonError:
 
 @contextmanager
 def translated(advice: Advice, **words: object) -> Iterator[None]:
-    """Turn an `OSError` of the body into our exception, with the call that failed as its cause."""
+    """Translate an `OSError` of the body to our exception, with the `OSError` as its cause."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Authenticode: whether Windows trusts a file's signature, in the file itself or in a catalogue, and who signed.
+"""Authenticode: whether Windows trusts a file's signature, in the file itself or in a catalogue, and its signer.
 
 Nothing here uses the network: no revocation list and no missing certificate is fetched.
 """
@@ -38,11 +38,11 @@ _WTD_CACHE_ONLY_URL_RETRIEVAL: Final = 0x1000
 _CERT_NAME_ATTR_TYPE: Final = 3
 _CERT_NAME_SIMPLE_DISPLAY_TYPE: Final = 4
 _PUBLISHER_PARTS = (("O", b"2.5.4.10"), ("L", b"2.5.4.7"), ("S", b"2.5.4.8"), ("C", b"2.5.4.6"))
-"""The parts of a subject that AppLocker calls the publisher, in its order, with their object identifiers (X.520)."""
+"""The parts of a subject that form AppLocker's publisher, in its order, with their object identifiers (X.520)."""
 _NOTHING_FOUND: Final = (0, 2, 18, 1168)
-"""The last error where no catalogue lists a file: Windows says ERROR_NOT_FOUND, Wine that there is no (more) file."""
+"""The last error if no catalogue lists a file: ERROR_NOT_FOUND on Windows, "no (more) files" on Wine."""
 _HASHES = ("SHA256", None)
-"""By what catalogues name their members: today's way, and SHA-1, the only one before Windows 8."""
+"""The hashes by which catalogues name their members: today's, and SHA-1, the only one before Windows 8."""
 
 
 class _Guid(ctypes.Structure):
@@ -192,7 +192,7 @@ _CryptCATAdminCalcHashFromFileHandle = bind(
 
 # https://learn.microsoft.com/windows/win32/api/mscat/nf-mscat-cryptcatadminenumcatalogfromhash
 # HCATINFO CryptCATAdminEnumCatalogFromHash(HCATADMIN, BYTE *hash, DWORD bytes, DWORD 0, HCATINFO *previous);
-# It frees the previous one, also if there is no other: https://github.com/microsoft/Windows-classic-samples/issues/101
+# It frees the previous one, even if there is no next: https://github.com/microsoft/Windows-classic-samples/issues/101
 _CryptCATAdminEnumCatalogFromHash = bind(
     wintrust,
     "CryptCATAdminEnumCatalogFromHash",
@@ -216,14 +216,15 @@ _CryptCATAdminReleaseContext = bind(wintrust, "CryptCATAdminReleaseContext", BOO
 
 
 class TrustAnswer(NamedTuple):
-    """What WinVerifyTrust said."""
+    """The result of WinVerifyTrust."""
 
     code: int
     """0 for a good signature; else its unsigned error code, such as 0x800B0100."""
     subject: str | None
-    """The simple display name of the signer's certificate, also when it is not trusted."""
+    """The simple display name of the signer's certificate, trusted or not."""
     publisher: str | None = None
-    """Organization, place, state and country of that certificate: ``O=..., L=..., S=..., C=...``, those it has."""
+    """Organization, place, state and country of that certificate, as far as it has them: ``O=..., L=..., S=..., C=...``
+    """
 
 
 def verify_embedded(path: str, file: SupportsInt) -> TrustAnswer:
@@ -233,9 +234,9 @@ def verify_embedded(path: str, file: SupportsInt) -> TrustAnswer:
 
 
 def verify_by_catalogs(path: str, file: SupportsInt) -> Generator[tuple[str, TrustAnswer], None, None]:
-    """Check an open file against each installed catalogue that lists it; gives the catalogue's path and the answer.
+    """Check an open file against each installed catalogue that lists it; yields the catalogue's path and the answer.
 
-    Looked for is its SHA-256 (where Windows can: from 8 on), then its SHA-1. Close the generator to end the search.
+    It searches by SHA-256 (Windows 8 and later), then by SHA-1. Close the generator to end the search.
     Raises: OSError when the catalogues cannot be searched, or the file has no hash.
     """
     for algorithm in _HASHES:
@@ -245,7 +246,7 @@ def verify_by_catalogs(path: str, file: SupportsInt) -> Generator[tuple[str, Tru
             except AttributeError:  # Windows 7 has no such function
                 continue
             except OSError as error:
-                if code_of(error) != ERROR_CALL_NOT_IMPLEMENTED:  # Wine has it, but it does nothing
+                if code_of(error) != ERROR_CALL_NOT_IMPLEMENTED:  # Wine has the function, but it does nothing
                     raise
                 continue
             for catalog in stack.enter_context(closing(_catalog_paths(admin, digest, algorithm))):
@@ -257,7 +258,7 @@ def verify_by_catalogs(path: str, file: SupportsInt) -> Generator[tuple[str, Tru
                     member_file=int(file),
                     hash=digest,
                     hash_size=len(digest),
-                    catalog_admin=admin,  # without it the hash is taken for a SHA-1
+                    catalog_admin=admin,  # without it Windows takes the hash for a SHA-1
                 )
                 yield catalog, _verify(_WTD_CHOICE_CATALOG, member)
 
@@ -309,9 +310,9 @@ def _name(certificate: int | None, kind: int, oid: bytes | None) -> str | None:
 
 @contextmanager
 def _catalog_admin(algorithm: str | None, file: SupportsInt) -> Iterator[tuple[int, bytes]]:
-    """A context in which to search the catalogues by one kind of hash, and that hash of the file.
+    """A context for searching the catalogues by one kind of hash, and that hash of the file.
 
-    It is of no subsystem in particular, as in Microsoft's sample (Windows-classic-samples, CodeSigning).
+    It names no subsystem, as in Microsoft's sample (Windows-classic-samples, CodeSigning).
     """
     admin, digest, size = HANDLE(), ctypes.create_string_buffer(64), DWORD(64)
     if algorithm is not None:
@@ -330,11 +331,11 @@ def _catalog_admin(algorithm: str | None, file: SupportsInt) -> Iterator[tuple[i
 
 def _catalog_paths(admin: int, digest: bytes, algorithm: str | None) -> Generator[str, None, None]:
     context = HANDLE(_CryptCATAdminEnumCatalogFromHash(admin, digest, len(digest), 0, HANDLE()))
-    # Its end and a failure look alike. What fails must not pass for "in no catalogue", which would be remembered; but
-    # once there was one, the last error may be that of whatever was called in between.
+    # The function returns NULL at the end and on a failure. A failure must not count as "in no catalogue", which would
+    # be cached. After the first catalogue the last error is not reliable: other calls may have set it in between.
     if not context.value and (error := last_error()) not in _NOTHING_FOUND:
         if error == ERROR_INVALID_PARAMETER and algorithm is not None:
-            return  # Wine 10 makes a SHA-256, but searches by SHA-1 alone
+            return  # Wine 10 computes a SHA-256, but searches only by SHA-1
         raise windows_error("CryptCATAdminEnumCatalogFromHash", error)
     try:
         while context.value:
