@@ -242,7 +242,7 @@ class TestMistakes:
             ("any = []", "an empty any says nothing"),
             ("any = [{image = 'a.exe'}, {}]", "column 27: an empty table matches every process; write facts in it"),
             ("any = [{verdict = 'ask'}]", 'any has no key "verdict"; it belongs to the rule: write it above the first'),
-            ("any = [{image = 'a.exe', foo = 1}]", 'any has no key "foo"; in any, all and unless stand facts'),
+            ("any = [{image = 'a.exe', foo = 1}]", 'any has no key "foo"; any, all and unless contain facts'),
             ("unless = [{any = [{image = 'c:/x/'}]}]", "column 28: no image ends in a slash"),
             (
                 "until = '2026-12-31'",

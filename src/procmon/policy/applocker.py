@@ -1,7 +1,7 @@
 """AppLocker's rules for executables as a policy.
 
-AppLocker asks its deny rules first, then its allow rules, and blocks what none allows. It does not control the SYSTEM
-account. Its paths have variables of its own, and ``*`` stands for any characters, backslashes too.
+AppLocker evaluates its deny rules first, then its allow rules, and blocks every other executable. It does not control
+the SYSTEM account. Its paths have variables of their own, and ``*`` stands for any characters, backslashes too.
 
 Sources: https://learn.microsoft.com/en-us/windows/client-management/mdm/applocker-csp (the schema),
 https://learn.microsoft.com/en-us/windows/security/application-security/application-control/app-control-for-business/applocker/understanding-the-path-rule-condition-in-applocker
@@ -29,7 +29,7 @@ VARIABLES = {
     "%SYSTEM32%": ("{drive}/windows/system32", "{drive}/windows/syswow64"),
     "%PROGRAMFILES%": ("{drive}/program files", "{drive}/program files (x86)"),
 }
-"""What stands for each variable."""
+"""The folders for each variable."""
 
 NO_COUNTERPART = {
     "%REMOVABLE%": "a policy does not know which drives are CDs and DVDs",
@@ -49,18 +49,18 @@ class Imported:
     rules: int
     """How many rules of the other tool it has."""
     left_out: tuple[str, ...]
-    """What it does not have because a policy does not control it."""
+    """The parts that it lacks because a policy does not control them."""
 
 
 class _Mistake(Exception):
-    """Something of a rule that has no counterpart."""
+    """A part of a rule that has no counterpart."""
 
 
 def read_applocker(data: bytes, source: str, *, drive: str = "c:") -> Imported:
-    """The policy of an exported AppLocker policy; ``drive`` is the one that Windows is on.
+    """Convert an exported AppLocker policy to a policy; ``drive`` is the drive of Windows.
 
     Raises: PolicyError, with the rule and the reason, when it is no AppLocker policy, has no rules for executables, or
-    something that a policy cannot say.
+    has a part that a policy cannot express.
     """
     root = _parse(data, source)
     collections = [root] if root.tag == "RuleCollection" else root.findall("RuleCollection")
@@ -89,7 +89,7 @@ def read_applocker(data: bytes, source: str, *, drive: str = "c:") -> Imported:
         *(["\n".join(comment(f"left out: {each}") for each in left_out)] if left_out else []),
     ]
     text = "\n\n".join(parts) + "\n"
-    Policy.parse(text, source)  # what no policy may say, such as a block of every program, is a mistake here, too
+    Policy.parse(text, source)  # finds rules that no policy may have, such as a block of every program
     return Imported(text, len(rules), left_out)
 
 
@@ -150,7 +150,7 @@ def _path(element: Element, drive: str) -> Table:
 
 
 def _expanded(path: str, drive: str) -> list[str]:
-    """The path without its variable, with slashes; several where the variable stands for several folders."""
+    """The path without its variable, with slashes; several paths if the variable stands for several folders."""
     path = path.replace("\\", "/")
     variable, rest = "", path
     if found := re.match("%[^%/]*%", path):
@@ -167,7 +167,7 @@ def _expanded(path: str, drive: str) -> list[str]:
 
 
 def _glob(path: str) -> str:
-    """AppLocker's pattern as one of a policy, where a star by itself between slashes is one part of the path.
+    """AppLocker's pattern as a policy's glob, in which a star alone between slashes is one part of the path.
 
     >>> _glob("c:/tools/*"), _glob("c:/*/a.exe"), _glob("*.scr")
     ('c:/tools/**', 'c:/*/**/a.exe', '**/**.scr')
@@ -182,7 +182,7 @@ def _glob(path: str) -> str:
         return glob
     if not glob.startswith("**"):
         raise _Mistake(f"the path {path} names no folder")
-    return f"**/{glob}"  # without a slash it would be compared with the last part alone
+    return f"**/{glob}"  # without a slash it would match only the last part
 
 
 def _publisher(element: Element, drive: str) -> Table:

@@ -16,17 +16,17 @@ BOUNDS = ("at_least", "at_most")
 GROUPS = ("any", "all", "unless")
 
 Key = tuple[str, bool, str]
-"""A fact, and a text that a value of it has: True, as the whole or the last part of it, False, anywhere."""
+"""A fact, and a text in one of its values: True: the text is the whole value or its last part; False: anywhere."""
 
 Clause = Sequence[Key]
-"""Keys of which a process that matches has at least one."""
+"""Keys; a process that matches has at least one of them."""
 
 
 # ------------------------------------------------------------------------------------------------ tests of one value
 
 
 class Glob:
-    """One pattern with wildcards. It is compiled when it is first compared, which most in a large policy never are."""
+    """One pattern with wildcards, compiled at its first comparison, which most in a large policy never reach."""
 
     __slots__ = ("_match", "form", "in_parts")
 
@@ -44,19 +44,19 @@ class Glob:
 
 @dataclass(frozen=True, slots=True)
 class Globs:
-    """``glob`` and ``glob_all``: patterns, of which one, or every one, matches the value.
+    """``glob`` and ``glob_all``: at least one pattern, or every one, matches the value.
 
-    There may be 100,000 conditions, and 100,000 patterns in one, so few are kept in a tuple and many in a set.
+    There can be 100,000 conditions, or 100,000 patterns in one, so a few are kept in a tuple and many in a set.
     """
 
     operator: str
     fact: str
     words: tuple[str, ...]
-    """As they are written in the policy."""
+    """The patterns as written in the policy."""
     plain: Collection[str]
-    """Those without wildcards, in the one spelling: each matches a whole value or, without a slash, a last part."""
+    """The patterns without wildcards, normalized: each matches a whole value or, without a slash, a last part."""
     globs: tuple[Glob, ...] = field(compare=False)
-    """The others."""
+    """The patterns with wildcards."""
     case_sensitive: bool = False
 
     @classmethod
@@ -64,7 +64,7 @@ class Globs:
         words = tuple(words)
         forms = tuple(_form(fact, word, case_sensitive) for word in words)
         if forms == words:
-            forms = words  # one text and one tuple, where they can be one
+            forms = words  # saves memory: equal texts are stored once
         globs = [Glob(form, fact in PATH_FACTS) for form in forms if WILDCARD.search(form)]
         plain = tuple(form for form in forms if not WILDCARD.search(form)) if globs else forms
         return cls(operator, fact, words, plain if len(plain) < 8 else frozenset(plain), tuple(globs), case_sensitive)
@@ -76,13 +76,13 @@ class Globs:
             return all(self._same(form, value) for form in self.plain) and all(g.match(value) for g in self.globs)
         if value in self.plain or (self.fact in PATH_FACTS and last_part(value) in self.plain):
             return True
-        for glob in self.globs:  # not any(): this is where large policies spend their time
+        for glob in self.globs:  # not any(), which is slower: large policies spend their time here
             if glob.match(value):
                 return True
         return False
 
     def word_for(self, value: str) -> str:
-        """The pattern that matches a value for which the test holds."""
+        """The pattern that matches `value`, for which the test holds."""
         return next(
             word for word in self.words if Globs.of("glob", self.fact, [word], self.case_sensitive).holds(value)
         )
@@ -100,7 +100,7 @@ class Globs:
         return (self.fact, self.fact != "current_directory", fold_case(form))
 
     def _glob_keys(self, form: str) -> list[Key]:
-        """Of these a value that matches has every one."""
+        """A value that matches has every one of these keys."""
         in_parts = self.fact in PATH_FACTS
         end = last_part(form)
         if in_parts and end and not WILDCARD.search(end):
@@ -128,7 +128,7 @@ class Words:
         return self.compare(self.forms, value)
 
     def word_for(self, value: str) -> str:
-        """The text by which the test holds for a value."""
+        """The text that makes the test hold for `value`."""
         return next(w for w, form in zip(self.words, self.forms, strict=True) if self.compare((form,), value))
 
     def clauses(self) -> list[Clause]:
@@ -168,7 +168,7 @@ _COMPARE: dict[str, Callable[[tuple[str, ...], str], bool]] = {
 }
 
 OPERATORS = ("glob", *_COMPARE, "glob_all")
-"""What compares texts."""
+"""The operators that compare texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,34 +222,34 @@ def _without_end(directory: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One key of a table: what holds for the fact."""
+    """One key of a table: the tests of one fact."""
 
     fact: str
     tests: tuple[Test, ...]
-    """All of them hold for one and the same value."""
+    """All must hold for the same value."""
     negated: "Condition | None" = None
-    """``not``: a condition on the same fact that does not hold."""
+    """``not``: a condition on the same fact that must not hold."""
     known: bool | None = None
-    """Whether the fact is known; None: it does not matter by itself."""
+    """Whether the fact must be known; None: no requirement."""
     case_sensitive: bool = False
     in_table: bool = field(default=False, compare=False)
-    """It is written as a table of operators, not as patterns alone."""
+    """It is written as a table of operators, not just as patterns."""
 
     @classmethod
     def of(cls, fact: str, patterns: Iterable[str]) -> "Condition":
-        """The condition that these patterns of the policy make."""
+        """The condition that consists of these patterns."""
         return cls(fact, (Globs.of("glob", fact, patterns),))
 
     @property
     def patterns(self) -> Globs | None:
-        """The patterns, where the condition is nothing else."""
+        """The patterns, if the condition consists only of them."""
         first = self.tests[0] if len(self.tests) == 1 else None
         if self.negated is not None or self.known is not None or self.case_sensitive:
             return None
         return first if isinstance(first, Globs) and first.operator == "glob" else None
 
     def values(self, facts: Facts) -> tuple[str, ...]:
-        """The values in the letter case in which they are compared."""
+        """The values in the letter case for the comparison."""
         return facts.written(self.fact) if self.case_sensitive else facts.values(self.fact)
 
     def holds(self, facts: Facts) -> bool:
@@ -281,13 +281,13 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """``any``, ``all`` or ``unless``: a list of tables of which at least one, every one, or none holds."""
+    """``any``, ``all`` or ``unless``: at least one, every one, or none of its tables must hold."""
 
     kind: str
     tables: tuple["Table", ...]
 
     def holds(self, facts: Facts) -> bool:
-        ends = self.kind != "all"  # a table that holds decides any and unless; one that does not, all
+        ends = self.kind != "all"  # any and unless end at the first table that holds, all at the first that does not
         for table in self.tables:
             if table.holds(facts) is ends:
                 return self.kind == "any"
@@ -312,7 +312,7 @@ Part = Condition | Group
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Conditions and groups that hold together."""
+    """Conditions and groups; all must hold."""
 
     parts: tuple[Part, ...]
 
@@ -334,21 +334,21 @@ _COST = {fact: cost for cost, fact in enumerate(FACTS)}
 
 
 def ordered(parts: Iterable[Part]) -> tuple[Part, ...]:
-    """The parts of a table, those first that need only cheap facts: their order changes no result."""
+    """The parts of a table, those that need only cheap facts first. The order changes no result."""
     return tuple(sorted(parts, key=lambda part: max(_COST[fact] for fact in part.facts)))
 
 
 # ------------------------------------------------------------------------------------------------- keys for the index
 
-_CHEAP = 6  # of FACTS come with the process
-_LOOKED_UP = 14  # are not read from the file
+_CHEAP = 6  # the first 6 of FACTS come with the process
+_LOOKED_UP = 14  # the first 14 are not read from the file
 
 
 def best_clause(clauses: Iterable[Clause], often: Mapping[Key, int] | None = None) -> Clause:
-    """The clause by which a rule is found with the least work; () where there is none.
+    """The clause that finds a rule with the least work; () if there is none.
 
-    Cheap facts come first. Then it counts how many rules share a key (`often`), and how rarely a text contains it:
-    long texts and whole names are rare.
+    Cheap facts come first. Then the number of rules that share a key (`often`) decides, and how rarely a text contains
+    it: long texts and whole names are rare.
     """
     return min(clauses, key=lambda clause: _work(clause, often or {}), default=())
 

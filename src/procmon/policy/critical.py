@@ -1,4 +1,4 @@
-"""The processes of Windows that no policy blocks, whatever its rules and its default say."""
+"""The Windows processes that no policy blocks, whatever its rules and its default are."""
 
 import sys
 
@@ -11,10 +11,11 @@ CRITICAL_NAMES = (
     "smss.exe", "csrss.exe", "wininit.exe", "winlogon.exe", "services.exe", "lsass.exe", "logonui.exe", "dwm.exe",
     "fontdrvhost.exe", "conhost.exe", "werfault.exe", "wermgr.exe",
 )  # fmt: skip
-"""Of the system directory: without these Windows, or every console program, stops. The driver never holds them."""
+"""In the system directory: without these programs Windows, or every console program, stops. The driver never holds
+them."""
 
 _SYSTEM32 = lowercase(system_folder()) if sys.platform == "win32" else r"c:\windows\system32"
-"""By Windows' own answer: an environment variable is for the user to set, and decides nothing that is spared."""
+"""As Windows reports it: a user can set an environment variable, so none decides which processes are spared."""
 
 CRITICAL_PATHS = [rf"{_SYSTEM32}\{name}" for name in sorted(CRITICAL_NAMES)]
 """Their images, in the spelling of `lowercase`."""
@@ -24,5 +25,5 @@ _SPARED = frozenset([*CRITICAL_PATHS, *(rf"{_TWINS}\{name}" for name in CRITICAL
 
 
 def is_critical(path: str) -> bool:
-    """The image, in the spelling of `lowercase`, is one that a policy must not block, or its 32-bit twin."""
+    """Whether a policy must not block the image, in the spelling of `lowercase`; its 32-bit twin counts, too."""
     return path in _SPARED

@@ -26,25 +26,25 @@ _FAILS = {
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One rule that was asked, and what came of it."""
+    """One rule that was evaluated, and its result."""
 
     rule: int
     """Its number, from 1."""
     name: str
     line: int
-    """Where it stands in the policy."""
+    """Its line in the policy."""
     matched: bool
     reasons: tuple[str, ...]
     """One for each condition, up to the first that does not hold; a group's own conditions follow it, indented."""
     fact: str = ""
-    """The fact or the group that does not hold; "" where all do."""
+    """The fact or the group that does not hold; "" if all hold."""
     decided: str = ""
-    """The first thing that decided against the rule; "" where it matches."""
+    """The first reason against the rule; "" if it matches."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What a policy says to one process, and why. It prints rule by rule.
+    """The decision of a policy about one process, and its reasons. It prints rule by rule.
 
     >>> import procmon
     >>> policy = procmon.Policy.parse('[[rule]]\\nname = "games"\\nimage = "**/games/*"\\nverdict = "block"')
@@ -59,7 +59,7 @@ class Explanation:
     source: str
     """The file of the rule that matched, or all files of the policy."""
     ending: str
-    """Why it came to this where no rule matched, or what audit mode makes of it; "" otherwise."""
+    """Why the decision was made if no rule matched, or the effect of audit mode; "" otherwise."""
 
     def __str__(self) -> str:
         decision, process = self.decision, self.decision.process
@@ -82,7 +82,7 @@ class Explanation:
 
 
 def explain(rules: RuleSet, facts: Facts, decision: Decision, ending: str) -> Explanation:
-    """Ask the rules in order, as far as the first that matches, and keep what each said."""
+    """Evaluate the rules in order, up to the first that matches, and keep the result of each."""
     steps: list[Step] = []
     source = rules.name
     for rule, line in zip(rules.rules, rules.lines, strict=True):
@@ -109,7 +109,7 @@ def _step(rule: Rule, line: int, facts: Facts) -> Step:
 
 @dataclass(frozen=True, slots=True)
 class _Report:
-    """Whether a part of a rule holds, in what lines that is said, and what decided it."""
+    """Whether a part of a rule holds, the lines that explain it, and the deciding reason."""
 
     holds: bool
     lines: list[str]
@@ -121,9 +121,9 @@ def _report(part: Part, facts: Facts) -> _Report:
 
 
 def _group(group: Group, facts: Facts) -> _Report:
-    """The group in one line, and below it its tables, each as far as its first part that does not hold.
+    """The group in one line, and below it its tables, each up to its first part that does not hold.
 
-    An `any` or `unless` goes no further than the first table that holds, an `all` than the first that does not.
+    An `any` or `unless` ends at the first table that holds, an `all` at the first that does not.
     """
     lines: list[str] = []
     decided = ""
@@ -192,7 +192,7 @@ def _holding(test: Test, word: str, value: str) -> str:
 
 
 def _failure(condition: Condition, word: str, values: tuple[str, ...]) -> str:
-    """The first test that no value meets; where each has one that does, that no value meets all."""
+    """The first test that no value meets; if every test is met by some value: that no value meets all."""
     shown = _shown(condition.fact, values)
     test = next((test for test in condition.tests if not any(map(test.holds, values))), None)
     if test is None:
@@ -213,7 +213,7 @@ def _shown(fact: str, values: tuple[str, ...]) -> str:
 
 
 def _common(fact: str) -> str:
-    """What a run of rules has in common that failed on the same fact."""
+    """The common reason of a run of rules that failed on the same fact."""
     groups = {"any": "none of its any holds", "all": "one of its all does not hold", "unless": "an unless holds"}
     if fact == "until":
         return "the time of each has passed"
@@ -221,7 +221,7 @@ def _common(fact: str) -> str:
 
 
 def _runs(steps: tuple[Step, ...]) -> Iterator[list[Step]]:
-    """Neighbours that failed on the same fact, together."""
+    """Groups adjacent steps that failed on the same fact."""
     run: list[Step] = []
     for step in steps:
         if run and (step.matched or run[-1].matched or run[-1].fact != step.fact):

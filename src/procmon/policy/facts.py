@@ -1,4 +1,4 @@
-"""The facts of one process that rules compare: looked up once, and only when a rule asks for them."""
+"""The facts of one process that rules compare: looked up once, and only when a rule needs them."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -15,12 +15,12 @@ __all__ = [
 ]  # fmt: skip
 
 FROM_THE_RECORD = ("image", "flags", "parent", "ancestor", "creator", "command_line")
-"""Facts that come with the process or from the records of others; most gates give the command line, too."""
+"""Facts that come with the process or from records of other processes; most gates give the command line, too."""
 
 OF_THE_PROCESS = (
     "parent_command_line", "session", "integrity", "logon_id", "user", "group", "parent_user", "current_directory",
 )  # fmt: skip
-"""Facts that Windows is asked for."""
+"""Facts that are queried from Windows."""
 
 ABOUT_THE_FILE = (
     "size", "origin", "original_file_name", "product", "company", "description", "file_version",
@@ -29,7 +29,7 @@ ABOUT_THE_FILE = (
 """Facts that are read from the executable."""
 
 FACTS = (*FROM_THE_RECORD, *OF_THE_PROCESS, *ABOUT_THE_FILE)
-"""What a rule can ask for, the cheapest first: a rule looks up no more than it needs to fail."""
+"""The facts of rules, the cheapest first: a rule looks up no more than it needs to fail."""
 
 PATH_FACTS = frozenset({"image", "parent", "ancestor", "creator", "current_directory", "user", "parent_user"})
 """Facts with parts: ``**/cmd.exe``, ``DESKTOP/alice``. In the others ``*`` stands for any characters."""
@@ -38,10 +38,10 @@ ORDERED = frozenset({"session", "integrity", "size", "file_version"})
 """Facts that ``at_least`` and ``at_most`` compare."""
 
 HASHES = {"md5": 32, "sha1": 40, "sha256": 64, "imphash": 32, "authenticode_sha256": 64}
-"""Hexadecimal digits of each."""
+"""The number of hexadecimal digits of each."""
 
 CASELESS = frozenset({"image", "parent", "ancestor", "creator", "flags", "integrity", "origin", "session", "size"})
-"""Facts without letter case: gates give image names in lower case."""
+"""Facts without letter case; gates give image names in lower case."""
 
 INTEGRITY = {
     "untrusted": 0x0000, "low": 0x1000, "medium": 0x2000, "medium_plus": 0x2100,
@@ -56,10 +56,10 @@ FLAG_NAMES = tuple(str(flag.name).lower() for flag in ProcessFlags)
 """``ProcessFlags`` as policies write them."""
 
 Details = object
-"""What a look-up finds: an object whose attributes are named like the policy's keys.
+"""The result of a look-up: an object whose attributes have the names of the policy's keys.
 
-One that is missing or None is not known. `procmon.ProcessDetails` is one. ``reasons``, if it has that too, maps
-attributes to why they are None, for explanations.
+A fact is not known if its attribute is missing or None. `procmon.ProcessDetails` is such an object. An optional
+attribute ``reasons`` maps attributes to the reasons why they are None, for explanations.
 """
 
 DetailsLookup = Callable[[ProcessHelper], Details]
@@ -69,11 +69,11 @@ _NUMBERS = frozenset({"session", "size"})
 _MANY = frozenset({"ancestor", "group", "user"})
 
 _ATTRIBUTES = {"session": ("session", "session_id"), "group": ("groups", "group")}
-"""The attributes of `Details` that hold a fact, where they are not called like it."""
+"""The attributes of `Details` for facts whose attribute has another name."""
 
 
 class Facts:
-    """The facts of one process, each as a tuple of the values it may be matched by; () where it is not known."""
+    """The facts of one process, each as a tuple of values, any of which can match; () if the fact is not known."""
 
     __slots__ = ("_ancestry", "_at", "_details", "_find_details", "_folded", "_noted", "_raw", "failures", "process")
 
@@ -97,20 +97,20 @@ class Facts:
 
     @property
     def at(self) -> datetime:
-        """The time for which the rules are asked."""
+        """The time for which the rules are evaluated."""
         if self._at is None:
             self._at = datetime.now(UTC)
         return self._at
 
     @property
     def noted(self) -> Noted:
-        """The parent and the ancestors; noted when this is first asked for."""
+        """The parent and the ancestors; noted at the first use."""
         if self._noted is None:
             self._noted = self._ancestry.note(self.process)
         return self._noted
 
     def values(self, fact: str) -> tuple[str, ...]:
-        """The values of one of `FACTS` in the form in which they are compared: lower case, paths with backslashes."""
+        """The values of one of `FACTS` in the form for comparisons: lower case, paths with backslashes."""
         folded = self._folded.get(fact)
         if folded is None:
             folded = self._folded[fact] = tuple(map(fold_case, self.written(fact)))
@@ -132,11 +132,11 @@ class Facts:
 
     @property
     def missing(self) -> frozenset[str]:
-        """The facts that were asked for and are not known."""
+        """The facts that were looked up and are not known."""
         return frozenset(fact for fact, values in self._raw.items() if not values)
 
     def looked_up(self) -> dict[str, object]:
-        """The facts that were asked for, are known, and do not stand in the record, as JSON types."""
+        """The facts that were looked up, are known, and are not in the record, as JSON types."""
         found: dict[str, object] = {}
         for fact, values in self._raw.items():
             if (
@@ -151,7 +151,7 @@ class Facts:
     # ------------------------------------------------------------------------------------------------- the look-ups
 
     def detail(self, fact: str, *names: str) -> object:
-        """The first of these attributes of the details that is known; else why not is noted, if they say it."""
+        """The first of these attributes of the details that is known. If none is, the details' reason is stored."""
         if self._details is None:
             if self._find_details is None:
                 raise ProcmonError("it is looked up on Windows, or by details=")
@@ -181,7 +181,7 @@ def _find_image(facts: Facts, fact: str) -> tuple[str, ...]:
 
 
 def _find_flags(facts: Facts, fact: str) -> tuple[str, ...]:
-    """The names of the flags that are set; one empty text where there are none, since that is known."""
+    """The names of the flags that are set; one empty text if no flag is set, since that is known."""
     flags = facts.process.flags
     return tuple(str(flag.name).lower() for flag in ProcessFlags if flag in flags) if flags else ("",)
 
@@ -205,7 +205,7 @@ def _find_creator(facts: Facts, fact: str) -> tuple[str, ...]:
 
 
 def _find_command_line(facts: Facts, fact: str) -> tuple[str, ...]:
-    """That of the record, or where it was cut, the whole one, so that no rule is evaded by padding."""
+    """The record's command line, or the whole one if the record's is cut, so that padding evades no rule."""
     given = facts.process.command_line
     if given is not None and ProcessFlags.COMMAND_LINE_TRUNCATED not in facts.process.flags:
         return (given,)
@@ -224,7 +224,7 @@ def _find_command_line(facts: Facts, fact: str) -> tuple[str, ...]:
 
 
 def _find_parent_command_line(facts: Facts, fact: str) -> tuple[str, ...]:
-    """That of the parent's record, which is there also when the parent has gone."""
+    """The command line in the parent's record, which outlives the parent."""
     parent = facts.noted.parent
     if (
         parent is not None
@@ -251,7 +251,7 @@ def _find_group(facts: Facts, fact: str) -> tuple[str, ...]:
 
 
 def _find_integrity(facts: Facts, fact: str) -> tuple[str, ...]:
-    """The name of the level, or its number where it has none, and its SID, as logs may have it."""
+    """The name of the level, or its number if it has no name, and its SID, which some logs use."""
     found = facts.detail(fact, "integrity")
     if found is None:
         return ()
@@ -283,7 +283,7 @@ _FINDERS: dict[str, Callable[[Facts, str], tuple[str, ...]]] = {
 
 
 def order_key(fact: str, text: str) -> int | tuple[int, ...] | None:
-    """What ``at_least`` and ``at_most`` compare of a value; None where it has no place in the order.
+    """The key of a value that ``at_least`` and ``at_most`` compare; None if the value has no place in the order.
 
     >>> order_key("file_version", "10.0.19041.1 (WinBuild.160101.0800)"), order_key("integrity", "high")
     ((10, 0, 19041, 1), 12288)

@@ -1,4 +1,4 @@
-"""The files of a policy: which they are, what is in them, and whether that has changed."""
+"""The files of a policy: their paths, their texts, and whether they have changed."""
 
 import os
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _UTF16 = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16 (big endian)"}
 
 
 def read_files(paths: Sequence[Path]) -> list[Source]:
-    """The texts of files and of the ``*.toml`` in folders, these by name.
+    """Read files, and the ``*.toml`` in folders in the order of their names.
 
     Raises: PolicyError when one is missing, cannot be read, or is no text.
     """
@@ -27,7 +27,7 @@ def read_files(paths: Sequence[Path]) -> list[Source]:
 
 
 def stamp(paths: Sequence[Path]) -> Stamp | None:
-    """What differs once a file was changed, added or removed; None where one is missing, or is at this moment."""
+    """A value that changes when a file is changed, added or removed; None if one is missing at this moment."""
     found: list[tuple[str, int, int]] = []
     try:
         for path in paths:
@@ -40,7 +40,7 @@ def stamp(paths: Sequence[Path]) -> Stamp | None:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of a policy at `path`: every ``*.toml`` of a folder, by name; else the file. Raises: PolicyError."""
+    """The files of a policy at `path`: the file, or every ``*.toml`` of a folder, by name. Raises: PolicyError."""
     if not path.is_dir():
         return [path]
     try:

@@ -1,4 +1,4 @@
-"""Finding the first rule that matches without asking each: most rules need a name or a text that few processes have."""
+"""Finds the first rule that matches without testing each: most rules need a name or a text that few processes have."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,17 +15,17 @@ __all__ = ["ByText", "ImageIndex", "RuleIndex"]
 
 
 class RuleIndex:
-    """Rules in order, and where to look for those that can match a process.
+    """Rules in order, with an index of the rules that can match a process.
 
-    A rule that cannot match without one of some keys (a path, a last part, a hash, a literal text in a command line)
-    stands under each of these. Only the other rules are tested one by one. A rule that is found is then tested as a
-    whole, so a key may match more than the rule does, and never less.
+    A rule that needs at least one of some keys (a path, a last part, a hash, a literal text in a command line) is
+    listed under each of these keys. All other rules are tested one by one. A rule that is found is then tested as a
+    whole, so a key can match more than the rule does, and never less.
     """
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.rules = tuple(rules)
         self.facts = frozenset[str]().union(*(rule.facts for rule in self.rules))
-        """The facts that some rule asks for."""
+        """The facts that at least one rule needs."""
         clauses = [rule.clauses() for rule in self.rules]
         often = Counter(key for each in clauses for clause in each for key in clause)
         self._by_fact: dict[str, ByText] = {}
@@ -51,13 +51,13 @@ class RuleIndex:
     def candidates(self, facts: Facts) -> Iterator[Rule]:
         """In order, the rules that can match, and few others.
 
-        A fact is looked up when the search has come to the first rule that is found by it.
+        A fact is looked up when the search reaches the first rule that is listed under it.
         """
         rules, order, rest = self.rules, self._order, self._rest
         found: list[int] = []  # descending, so that the next one is at the end
         end = len(rules)
         looked_up = at_rest = 0
-        ahead = order[0].first if order else end  # where the next fact has to be looked up
+        ahead = order[0].first if order else end  # the position at which the next fact must be looked up
         resting = rest[0] if rest else end
         last = -1
         while True:
@@ -84,7 +84,7 @@ class RuleIndex:
 
 
 class ImageIndex:
-    """The rules that say something of the image, found by a path: for questions about rules, not about processes."""
+    """The rules with a condition on the image, found by a path: for analysis of rules, not for processes."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._rules = rules
@@ -100,7 +100,7 @@ class ImageIndex:
         self._named.finish()
 
     def at(self, path: str) -> Iterator[Rule]:
-        """In order, the rules whose image condition this path meets, whatever else they ask."""
+        """In order, the rules whose image condition this path meets, whatever their other conditions are."""
         facts = Facts(ProcessHelper(pid=0, parent_pid=0, image_name=path), Ancestry(), None)
         for position in sorted({*self._rest, *self._named.find(facts.values("image"))}):
             condition = self._rules[position].condition("image")
@@ -109,13 +109,13 @@ class ImageIndex:
 
 
 def _better_asked(rule: Rule, key: Key) -> bool:
-    """The rule would be found by its file, which takes long to read, though it asks for something cheaper first."""
+    """The index would read the file, which takes long, for a rule that tests a cheaper fact first."""
     first = rule.conditions[0]
     return key[0] in ABOUT_THE_FILE and isinstance(first, Condition) and first.fact not in ABOUT_THE_FILE
 
 
 class ByText:
-    """Positions of rules by the texts that they need of one fact: whole values and last parts, or anywhere in it."""
+    """Positions of rules by the texts that they need in one fact: whole values and last parts, or anywhere in it."""
 
     def __init__(self, fact: str, first: int) -> None:
         self.fact = fact
@@ -133,13 +133,13 @@ class ByText:
             self._later.setdefault(text, []).append(position)
 
     def finish(self) -> None:
-        """Make what finds the texts, once all are there."""
+        """Build the search for texts, once all were added."""
         if self._written:
             self._literals = Literals(self._written)
         self._written = {}
 
     def find(self, values: Iterable[str]) -> list[int]:
-        """The positions under all texts that one of the values has."""
+        """The positions of all texts that occur in at least one of the values."""
         found: list[int] = []
         for value in values:
             for key in (value, last_part(value)) if self._in_parts else (value,):

@@ -1,8 +1,7 @@
-"""A policy of what was seen to run: by signer and product, by folder where users cannot write, by hash.
+"""A policy from observed starts: by signer and product, by folders in which users cannot write, by hash.
 
-A folder is trusted only directly below Windows' own and those of installed programs, and only for the files in it, not
-for those in its subfolders: some of those let users write (docs/policy.md lists them), and a program that a user can
-put there would be allowed, too.
+A folder is trusted only below Windows' folder and those of installed programs, and only for the files directly in it.
+Some subfolders let users write (docs/policy.md lists them), and a program that a user puts there would be allowed, too.
 """
 
 import re
@@ -30,7 +29,7 @@ WRITABLE = (
     "c:\\windows\\system32\\tasks\\", "c:\\windows\\syswow64\\com\\dmp\\", "c:\\windows\\syswow64\\fxstmp\\",
     "c:\\windows\\syswow64\\tasks\\", "c:\\windows\\tasks\\", "c:\\windows\\temp\\", "c:\\windows\\tracing\\",
 )  # fmt: skip
-"""Folders below Windows' own that let users write, or may do so."""
+"""Folders below Windows' own in which users can write, on some machines at least."""
 
 SHOWN = 6
 """Programs that a remark names."""
@@ -38,7 +37,7 @@ SHOWN = 6
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A program that ran, and what is known of its file."""
+    """A program that ran, and the known facts of its file."""
 
     image: str
     """Its path, in the driver's spelling."""
@@ -82,21 +81,21 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What was learned."""
+    """The result of `learn`."""
 
     text: str
     """The policy."""
     starts: int
-    """How many starts were seen."""
+    """The number of observed starts."""
     rules: int
     not_learned: dict[str, int]
-    """Programs for which there is no safe rule, with their starts: no signer, no hash, and users may write there."""
+    """Programs for which there is no safe rule, with their starts: no signer, no hash, and no trusted folder."""
 
 
 def learn(programs: Iterable[Seen], *, writable: Callable[[str], bool] = lambda folder: False) -> Lesson:
-    """A policy that allows what was seen; ``writable`` says whether users can write to a folder of this machine.
+    """Make a policy that allows the programs seen; ``writable`` returns whether users can write to a local folder.
 
-    It logs what it would block (``mode = "audit"``) until its reader changes that to ``enforce``.
+    The policy only logs what it would block (``mode = "audit"``) until its reader changes that to ``enforce``.
     """
     signed: dict[tuple[str, str], _Group] = {}
     folders: dict[str, _Group] = {}
@@ -125,8 +124,8 @@ def learn(programs: Iterable[Seen], *, writable: Callable[[str], bool] = lambda 
         *(_by_hash(image, group) for image, group in _most_first(hashed)),
     ]
     head = [
-        comment(f"Learned from {starts:,} starts. It blocks nothing yet: read it, replay logs with it, and then write"),
-        comment('mode = "enforce". What no rule allows is blocked then.'),
+        comment(f"Learned from {starts:,} starts. It blocks nothing yet: read it, replay logs with it, then write"),
+        comment('mode = "enforce". It then blocks every program that no rule allows.'),
         'mode = "audit"',
         'default = "block"',
     ]
@@ -141,12 +140,12 @@ def learn(programs: Iterable[Seen], *, writable: Callable[[str], bool] = lambda 
 
 def _is_protected(folder: str) -> bool:
     """Only administrators can put programs into this folder, as far as its name says."""
-    said = _can_be_written(folder) and re.search("[*?]", folder) is None
-    return said and folder.startswith(PROTECTED) and not folder.startswith(WRITABLE)
+    expressible = _can_be_written(folder) and re.search("[*?]", folder) is None
+    return expressible and folder.startswith(PROTECTED) and not folder.startswith(WRITABLE)
 
 
 def _can_be_written(*texts: str) -> bool:
-    """Whether a policy can say these texts: names of files and of products may have half a surrogate pair in them."""
+    """Whether a policy can contain these texts: names of files and products can have half a surrogate pair in them."""
     try:
         "".join(texts).encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Faults of valid rules: they would block critical processes, never decide, or probably do not do what was meant."""
+"""Faults of valid rules: they would block critical processes, never decide, or probably do not do what is intended."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,13 +21,13 @@ from .value_checks import doubt_about
 __all__ = ["lint"]
 
 MANY = 10_000
-"""Rules above which a load does not look for rules that never decide; ``procmon-gate policy check`` always does."""
+"""With more rules, a load does not search for rules that never decide; ``procmon-gate policy check`` always does."""
 
 
 def lint(rules: RuleSet, *, thorough: bool) -> list[Problem]:
-    """Rules that would block a critical process, that probably do not do what was meant, or that never decide.
+    """Rules that would block a critical process, that probably do not do what is intended, or that never decide.
 
-    The last are looked for in a large policy only if `thorough`.
+    In a large policy, rules that never decide are found only if `thorough`.
     """
     mistakes = [*_critical(rules), *_doubtful(rules)]
     if thorough or len(rules.rules) <= MANY:
@@ -55,7 +55,7 @@ def _critical(rules: RuleSet) -> Iterator[Mistake]:
         facts = Facts(ProcessHelper(pid=0, parent_pid=0, image_name=path), Ancestry(), None)
         for rule in by_image.at(path):
             if not all(part.holds(facts) for part in rule.conditions if part.facts == {"image"}):
-                continue  # it excepts this path
+                continue  # the rule excludes this path
             image = rule.condition("image")
             alone = len(rule.conditions) == 1
             if rule.verdict is Verdict.ALLOW and alone and rule.until is None:
@@ -76,7 +76,7 @@ def _critical(rules: RuleSet) -> Iterator[Mistake]:
 
 
 def _names(image: Condition, path: str) -> bool:
-    """The condition gives the program's name, not just a pattern that happens to match."""
+    """The condition names the program; it is not just a pattern that happens to match."""
     patterns = image.patterns
     if patterns is None:
         return False
@@ -122,7 +122,7 @@ def _unreachable(rules: RuleSet) -> Iterator[Mistake]:
     earlier = _Earlier(rules.rules)
     for position, rule in enumerate(rules.rules):
         first = next((other for other in earlier.candidates(position) if _covers(other, rule)), None)
-        if first is None:  # a covered rule covers nothing that the other one does not
+        if first is None:  # a covered rule covers no rule that its cover does not
             earlier.add(position)
             continue
         message = f"rule {rule.name} never decides: rule {first.name} matches all that it could"
@@ -131,7 +131,7 @@ def _unreachable(rules: RuleSet) -> Iterator[Mistake]:
 
 
 class _Earlier:
-    """Rules, found by what another one would have to say to be covered by them."""
+    """Rules, by the patterns that another rule needs to be covered by them."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._rules = rules
@@ -157,10 +157,10 @@ class _Earlier:
             self._odd_rest.setdefault(fact, []).append(position)
 
     def add(self, position: int) -> None:
-        """Keep a rule under that condition of which the fewest say the same."""
+        """List a rule under the condition that it shares with the fewest rules."""
         rule = self._rules[position]
         if rule.until is not None:
-            return  # one day it matches nothing
+            return  # it covers no rule for ever
         self._added.add(position)
         if not rule.conditions:
             self._all.append(position)
@@ -194,13 +194,13 @@ def _fact(part: Part) -> str:
 
 
 def _said(part: Part) -> list[object]:
-    """The patterns of a part in the one spelling in which they are compared; for any other part, itself."""
+    """The normalized patterns of a part; for a part that is not only patterns, the part itself."""
     patterns = part.patterns if isinstance(part, Condition) else None
     return [*_forms(patterns)] if patterns is not None else [part]
 
 
 def _covers(wide: Rule, narrow: Rule) -> bool:
-    """Whatever `narrow` matches, `wide` matches; False also where that is not certain."""
+    """`wide` matches every process that `narrow` matches; False also if that is not certain."""
     return all(
         any(part == other or _accepts_part(part, other) for other in narrow.conditions) for part in wide.conditions
     )
@@ -225,13 +225,13 @@ def _accepts(wide: Globs, narrow: Globs) -> bool:
 
 
 def _wider(fact: str, form: str) -> set[str]:
-    """Patterns that match all that `form` matches, as far as they can be listed."""
+    """Patterns that match every value that `form` matches, as far as they can be listed."""
     wider = {form, "*", "**"}
     if fact in PATH_FACTS:
         cuts = [i for i, char in enumerate(form) if char == "\\"]
         wider |= {"**\\" + form[i + 1 :] for i in (-1, *cuts)}
         wider |= {form[:i] + "\\**" for i in cuts if not WILDCARD.search(form[:i])}
-        if "**" not in last_part(form):  # or else it may be more than the last part
+        if "**" not in last_part(form):  # with ** it can be more than the last part
             wider.add(last_part(form))
     return wider
 
@@ -243,11 +243,11 @@ def _is_odd(fact: str, form: str) -> bool:
 
 
 def _sample(fact: str, form: str) -> str | None:
-    """A value such that a pattern which matches it matches all that `form` does; None if there is none."""
+    """A value such that every pattern that matches it matches all that `form` matches; None if there is none."""
     text = form if fact not in PATH_FACTS or not WILDCARD.search(form) else last_part(form)
     return None if WILDCARD.search(text) else text
 
 
 def _forms(patterns: Globs) -> list[str]:
-    """The patterns in the one spelling in which they are compared."""
+    """The normalized patterns."""
     return [*patterns.plain, *(glob.form for glob in patterns.globs)]

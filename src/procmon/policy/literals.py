@@ -1,4 +1,4 @@
-"""Finding which of many literal texts stand in one text, in a time that hardly depends on how many there are."""
+"""Finds which of many literal texts occur in one text, in a time that hardly depends on their number."""
 
 from array import array
 from collections import Counter
@@ -8,27 +8,27 @@ __all__ = ["Literals"]
 
 _GRAM = 4
 _LONG = 7
-"""A text of this length holds, wherever it stands, one piece of four characters that begins at a multiple of 4."""
+"""A text of this length contains, at any offset, one piece of four characters that begins at a multiple of 4."""
 
 _FEW = 16
 _FEW_SHORT = 128
-"""Up to so many literals, long and short ones, are sooner looked for one by one."""
+"""Up to these numbers of literals, long and short, a search one by one is faster."""
 
 _COMMON = (
     r'"c:\windows\system32\windowspowershell\v1.0\powershell.exe" -c:\program files (x86)\c:\users\appdata\local\temp'
     r"cmd.exe /c -command http://https://www. software\microsoft\windows\currentversion\ /add /create --"
 )
-"""What is often seen in command lines and paths, so that a literal is not looked for by a piece of this."""
+"""Frequent texts in command lines and paths; a literal is listed under other pieces if possible."""
 
 
 class Literals:
     r"""Literal texts, each with the positions of rules that need it.
 
-    A text is cut into pieces of four characters, one after the other. Each literal of seven characters or more is
-    listed under four successive pieces of its own, one of which the cut must hit, so that a set of a text's pieces
-    says which literals may be in it. Shorter ones are listed under one piece and looked up in all four cuts. Literals
-    below four characters, and a few of any length, are looked for one by one. What a piece hints at is compared with
-    the text itself.
+    A text is cut into consecutive pieces of four characters. Each literal of seven characters or more is listed under
+    four successive pieces of its own. If the text contains the literal, the cut hits one of them, so the set of the
+    text's pieces determines which literals it can contain. Shorter literals are listed under one piece and looked up in
+    all four cuts. Literals below four characters, and a few of any length, are searched one by one. Each candidate is
+    compared with the text itself.
 
     The time grows with the text and hardly with the number of literals. docs/rejected.md compares it with a regular
     expression made of a trie.
@@ -52,9 +52,9 @@ class Literals:
         ]
 
     def find(self, text: str) -> list[int]:
-        """The positions of every literal that stands in `text`; some may come more than once."""
+        """The positions of every literal that occurs in `text`, some of them possibly more than once."""
         data = _bytes_of(text)
-        narrow = text if text.isascii() else data.decode("latin-1")  # Python searches a wide text four times as long
+        narrow = text if text.isascii() else data.decode("latin-1")  # Python searches a wide text four times slower
         found = [literal for short, literal in self._single if short in narrow and literal in text]
         cut = data[: len(data) & -_GRAM]
         if self._long is not None:
@@ -67,10 +67,10 @@ class Literals:
 
 
 class _Pieces:
-    """Literals by some of their pieces, these as numbers."""
+    """Literals by some of their pieces, stored as numbers."""
 
     def __init__(self, literals: Iterable[str], stride: int, often: Mapping[str, int]) -> None:
-        """List each literal under so many successive pieces as `stride`: those that are the rarest together."""
+        """List each literal under `stride` successive pieces: the rarest sequence."""
         listed: dict[int, dict[tuple[int, int], list[str]]] = {}
         for literal in literals:
             pieces = _pieces(literal)
@@ -83,13 +83,13 @@ class _Pieces:
             number: tuple((at, length, frozenset(same)) for (at, length), same in places.items())
             for number, places in listed.items()
         }
-        """By number: where in a literal the piece stands, how long the literal is, and the literals of that kind."""
+        """By number: the piece's offset in a literal, the literal's length, and the literals of that kind."""
         self._numbers = frozenset(self._listed)
 
     def find(self, data: bytes, cuts: int, text: str) -> set[str]:
         """The literals that are in `text`. `data` is the text's bytes, cut into pieces once for each of `cuts` offsets.
 
-        A piece that is there is looked at in its place, so that a text made of near misses takes no longer.
+        A listed piece is compared only at its place, so a text made of near misses takes no longer.
         """
         numbers = array("I", data)
         found: set[str] = set()
@@ -107,7 +107,7 @@ class _Pieces:
 
 
 def _bytes_of(text: str) -> bytes:
-    """One byte for each character, "?" for an odd one, so that texts of all scripts are searched alike."""
+    """One byte for each character, "?" outside Latin-1, so that texts of all scripts are searched alike."""
     return text.encode("latin-1", "replace")
 
 

@@ -1,4 +1,4 @@
-"""From the texts of a policy to its rules, with every mistake on the way: where it is and what to write instead."""
+"""Reads the texts of a policy: its rules, and every mistake with its place and what to write instead."""
 
 import re
 from array import array
@@ -30,13 +30,13 @@ RULE_KEYS = dict.fromkeys(("name", *TABLE_KEYS, *ONLY_IN_RULES[1:])).keys()
 _FACTS = frozenset(FACTS)
 
 MAX_DEPTH = 16
-"""How many ``any``, ``all``, ``unless`` and ``not`` may stand in each other."""
+"""Levels to which ``any``, ``all``, ``unless`` and ``not`` can be nested."""
 
 DEEP_KEY = re.compile(r"\n(?:[^\s.=\"'#]*+\.){30}")
-"""A line that begins with a key of too many parts; `tomllib` takes memory by the square of that."""
+"""A line that begins with a key of too many parts; `tomllib` takes memory by the square of their number."""
 
 NEGATED = re.compile(r"(?:not|no|except|exclude)_?(\w+)|(\w+?)_?(?:not|except|excluded?)")
-"""How other languages negate a key."""
+"""Negated keys of other languages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +49,20 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A `Problem` before its place is looked for, which takes a second in a large text: most texts have none."""
+    """A `Problem` without its place. The search for places takes a second in a large text, and most texts need none."""
 
     path: Path
     message: str
     advice: str
     fatal: bool = True
     at_key: bool = False
-    """It is about the key, not the value."""
+    """It concerns the key, not the value."""
     file: int = 0
 
 
 @dataclass(frozen=True)
 class RuleSet:
-    """A policy as read: nothing in it changes, so that a reload can put another in its place at once."""
+    """A policy as read. It is immutable, so that a reload can replace it atomically."""
 
     sources: tuple[Source, ...]
     mode: str = "enforce"
@@ -71,12 +71,12 @@ class RuleSet:
 
     @property
     def name(self) -> str:
-        """What it was read from."""
+        """The names of its sources."""
         return ", ".join(source.name for source in self.sources)
 
     @cached_property
     def version(self) -> str:
-        """What differs where the texts do: the beginning of their SHA-256."""
+        """Differs where the texts differ: the beginning of their SHA-256."""
         import hashlib  # here, since `import procmon` needs none of it
 
         digest = hashlib.sha256()
@@ -146,7 +146,7 @@ def _document(text: str) -> dict[str, object] | Problem:
 
 
 class _Reader:
-    """Goes through the documents once, takes their rules, and notes what is wrong."""
+    """Goes through the documents once, and collects their rules and mistakes."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.mistakes: list[Mistake] = []
@@ -162,7 +162,7 @@ class _Reader:
         self.mistakes.append(Mistake(path, message, advice, at_key=at_key, file=self._file))
 
     def read(self, file: int, document: dict[str, object]) -> None:
-        """Take what one file says; `file` is its place among them."""
+        """Read one file; `file` is its index."""
         self._file = file
         for key in document.keys() - set(TOP_KEYS):
             advice = f"a policy has {listed(TOP_KEYS, 'and')}"
@@ -186,7 +186,7 @@ class _Reader:
                 self.rules.append(rule)
 
     def once(self, key: str, value: object) -> bool:
-        """No earlier file says something else."""
+        """No earlier file has another value."""
         said, file = self._said.setdefault(key, (value, self._file))
         if said == value:
             return True
@@ -207,12 +207,12 @@ class _Reader:
         note = self.note(path, table, log)
         parts = self.parts(path, table, RULE_KEYS, 0)
         verdict = VERDICTS.get(str(table.get("verdict")), Verdict.ALLOW)
-        table.clear()  # of 100,000 rules not all are held twice
+        table.clear()  # so that 100,000 rules are not in memory twice
         if len(self.mistakes) > before:
             return None
         return Rule(i + 1, name, parts, verdict, audit, until, note, self._file)
 
-    # ------------------------------------------------------------------------------------- what a rule says of itself
+    # -------------------------------------------------------------------------------------- names, times and notes
 
     def name(self, i: int, name: object) -> str:
         path: Path = ("rule", i, "name")
@@ -276,11 +276,11 @@ class _Reader:
         return ordered(parts) if len(parts) > 1 else tuple(parts)
 
     def unknown(self, path: Path, key: str, keys: KeysView[str]) -> None:
-        """A key that no rule has, or none in this place."""
+        """Note a key that no rule has, or none in this place."""
         inside = len(path) > 2
         advice = f"a rule has {listed(RULE_KEYS, 'and')}"
         if inside:
-            advice = "in any, all and unless stand facts and any, all, unless"
+            advice = "any, all and unless contain facts and any, all, unless"
         if key in ("mode", "default"):
             advice = "write it above the first [[rule]]"
         elif inside and key in ONLY_IN_RULES:
@@ -372,7 +372,7 @@ class _Reader:
         return kind.of(operator, fact, words, case_sensitive)
 
     def words(self, path: Path, fact: str, operator: str, value: object, *, plain: bool = False) -> list[str] | None:
-        """The texts of one operator, or None where one of them is wrong; `plain` are those without a table."""
+        """The texts of one operator, or None if one of them is wrong; `plain`: written without a table."""
         found = value if isinstance(value, list) else [value]
         if not found:
             self.mistake(path, f"an empty list of {fact} matches nothing", "name some, or leave the key out")
@@ -387,7 +387,7 @@ class _Reader:
         return words if len(words) == len(found) else None
 
     def choice(self, path: Path, what: str, value: object, choices: Iterable[str]) -> bool:
-        """A value is one of the few that are allowed."""
+        """The value is one of the choices."""
         if isinstance(value, str) and value in choices:
             return True
         word = meant(value, choices) if isinstance(value, str) else None

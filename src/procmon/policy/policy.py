@@ -1,7 +1,7 @@
 """Rules from a TOML file that decide about processes: load, check, decide, explain, reload.
 
-mode = "enforce"                        # "audit": log what would have been done, and let it pass
-default = "allow"                       # for what no rule matches; left out: the next callback decides
+mode = "enforce"                        # "audit": only log the decisions; every process runs
+default = "allow"                       # for processes that no rule matches; left out: the next callback decides
 
 [[rule]]
 name = "no shell from a document"
@@ -43,9 +43,9 @@ _RECORDED = frozenset({"parent", "ancestor", "creator", "parent_command_line"})
 class Policy:
     r"""Rules that decide about processes; itself a callback for `Monitor.subscribe`.
 
-    Parents and ancestors come from the processes that the policy has been asked about, and from ``lookup`` for older
-    ones; users, sessions, hashes and signers come from ``details``, and only when a rule needs them. On Windows both
-    have a default that asks Windows. A fact that is not available matches no pattern.
+    Parents and ancestors come from the processes that the policy was asked about before, and from ``lookup`` for older
+    ones. Users, sessions, hashes and signers come from ``details``, and only when a rule needs them. On Windows both
+    default to look-ups in Windows. A fact that is not available matches no pattern.
 
     >>> import procmon
     >>> policy = procmon.Policy.parse('[[rule]]\nimage = "c:/games/**"\nverdict = "block"')
@@ -55,7 +55,7 @@ class Policy:
     <Verdict.BLOCK>
     """
 
-    if TYPE_CHECKING:  # set by the class methods that make one
+    if TYPE_CHECKING:  # set by `_make`
         _rules: RuleSet
         _paths: tuple[Path, ...]
         _stamp: "Stamp | None"
@@ -64,7 +64,7 @@ class Policy:
         _lock: threading.Lock
         _hits: dict[str, int]
     warnings: tuple[Problem, ...]
-    """What loads but probably does not do what was meant, and rules that never decide."""
+    """Valid rules that probably do not do what is intended, and rules that never decide."""
 
     def __init__(self, *arguments: object, **options: object) -> None:
         raise TypeError("make a Policy by Policy.load(path, ...) from files, or by Policy.parse(text)")
@@ -95,10 +95,11 @@ class Policy:
     def load(
         cls, *paths: str | os.PathLike[str], lookup: Lookup | None = None, details: DetailsLookup | None = None
     ) -> "Policy":
-        """The policy of a file, or of several files and folders: their rules in this order.
+        """Load the policy of a file, or of several files and folders: their rules in this order.
 
-        Of a folder, such as ``rules.d``, it is every ``*.toml``, in the order of their names. Rules that probably do
-        not do what was meant are in `warnings`, logged, and given to Python's ``warnings`` as a `PolicyWarning`.
+        A folder, such as ``rules.d``, stands for every ``*.toml`` in it, in the order of their names. Rules that
+        probably do not do what is intended are in `warnings`, logged, and reported to Python's ``warnings`` as a
+        `PolicyWarning`.
 
         Raises: PolicyError when a file cannot be read or has mistakes; its ``problems`` lists them all.
 
@@ -110,7 +111,7 @@ class Policy:
         files = tuple(map(Path, paths))
         if not files:
             raise TypeError("Policy.load takes at least one path; Policy.parse takes a text")
-        before = stamp(files)  # first: a change while they are read is one that comes after
+        before = stamp(files)  # first: a change during the read counts as a later change
         policy = cls._make(*_accept(read_files(files)), paths=files, lookup=lookup, details=details)
         policy._stamp = before
         policy._warn()
@@ -120,7 +121,7 @@ class Policy:
     def parse(
         cls, text: str, source: str = "<text>", *, lookup: Lookup | None = None, details: DetailsLookup | None = None
     ) -> "Policy":
-        """The policy of a TOML text; ``source`` names it in messages. It warns like `load`.
+        """Make the policy of a TOML text; ``source`` is its name in messages. Warns like `load`.
 
         Raises: PolicyError when it has mistakes.
         """
@@ -130,7 +131,7 @@ class Policy:
 
     @staticmethod
     def check(text: str) -> list[Problem]:
-        """Every mistake of a policy's text, in its order, also those that do not keep it from loading.
+        """Return every mistake in a policy's text, in order, including those with which it would load.
 
         >>> for problem in Policy.check('mode = "audits"'):
         ...     print(problem)
@@ -140,7 +141,7 @@ class Policy:
 
     @staticmethod
     def check_file(*paths: str | os.PathLike[str]) -> list[Problem]:
-        """Every mistake of a policy's files and folders; see `check`.
+        """Return every mistake in a policy's files and folders; see `check`.
 
         Raises: PolicyError when one cannot be read, or is not a text.
         """
@@ -158,12 +159,12 @@ class Policy:
 
     @property
     def default(self) -> Verdict | None:
-        """The verdict where no rule matches; None: it has no opinion then."""
+        """The verdict if no rule matches; None: the policy has no opinion then."""
         return self._rules.default
 
     @property
     def version(self) -> str:
-        """Twelve hexadecimal digits that differ where the texts of two policies differ, whatever their files' names.
+        """Twelve hexadecimal digits that differ if the texts of two policies differ; file names do not matter.
 
         >>> Policy.parse('default = "ask"').version
         '24e4748882d4'
@@ -178,15 +179,15 @@ class Policy:
 
     @property
     def hits(self) -> dict[str, int]:
-        """How often each rule decided, by name or number in the order of the rules, and ``"default"``."""
+        """The number of decisions of each rule, by name or number in the order of the rules, and of ``"default"``."""
         names = [*(rule.name for rule in self._rules.rules), "default"]
         with self._lock:
             return {name: self._hits.get(name, 0) for name in names}
 
     def decide(self, process: ProcessHelper) -> Decision:
-        """The verdict of the first rule that matches, or the default; ALLOW where there is none. ``ask`` is DEFER.
+        """Return the verdict of the first rule that matches, or the default; ALLOW without one. ``ask`` is DEFER.
 
-        Critical Windows processes are always allowed. In audit mode the decision says what would have been done.
+        Critical Windows processes are always allowed. In audit mode it is the verdict that would have been enforced.
         """
         rules = self._rules
         decision = self._decide(rules, self._facts(rules, process))
@@ -194,7 +195,7 @@ class Policy:
         return decision
 
     def __call__(self, process: ProcessHelper) -> Decision | None:
-        """As a callback: `decide`, or None where no rule matches and there is no default."""
+        """As a callback: `decide`, or None if no rule matches and there is no default."""
         rules = self._rules
         decision = self._decide(rules, self._facts(rules, process))
         if decision.by is DecidedBy.DEFAULT and rules.default is None:
@@ -203,7 +204,7 @@ class Policy:
         return decision
 
     def explain(self, process: ProcessHelper) -> Explanation:
-        """Why `decide` would say what it says, rule by rule; counts nothing."""
+        """Explain the result of `decide`, rule by rule; counts nothing."""
         rules = self._rules
         facts = self._facts(rules, process)
         decision = self._decide(rules, facts)
@@ -221,10 +222,10 @@ class Policy:
     def for_the_past(
         self, details: DetailsLookup | None = None
     ) -> Callable[[ProcessHelper], tuple[Decision, frozenset[str]]]:
-        """The same rules for processes of the past, oldest first: nothing is looked up here, nothing counted.
+        """Return a function that decides about recorded processes, oldest first; it looks up and counts nothing.
 
-        ``details`` gives what was recorded about each. Each gets its decision, and the facts that rules asked for and
-        that are not recorded; see `audit.replay`. A rule's ``until`` is compared with the time of the process.
+        ``details`` returns the recorded facts of a process. The function returns the decision, and the facts that rules
+        need and that are not recorded; see `audit.replay`. A rule's ``until`` is compared with the process' time.
         """
         rules, ancestry = self._rules, Ancestry()
 
@@ -236,9 +237,9 @@ class Policy:
         return judge
 
     def reload(self) -> None:
-        """Read the files again. From the next decision on all new rules hold; if a file is broken, all old ones do.
+        """Read the files again. The next decision uses the new rules, or, if a file is broken, all of the old ones.
 
-        Raises: PolicyError when the files cannot be used; the old rules stay, and the log says so.
+        Raises: PolicyError when the files cannot be used; the old rules stay in force, and the error is logged.
         """
         if not self._paths:
             raise PolicyError(f"{self.source}: it was not loaded from a file; make a new one with Policy.parse")
@@ -255,7 +256,7 @@ class Policy:
         logger.info("%r: reloaded", self)
 
     def has_changed(self) -> bool:
-        """Whether its files differ from those last read. It reads the disk; a missing file is no change.
+        """Whether its files differ from those last read. Reads the disk; a missing file is no change.
 
         >>> Policy.parse('default = "ask"').has_changed()
         False
@@ -266,9 +267,9 @@ class Policy:
     def driver_rules(self) -> list[tuple[str, Verdict]]:
         r"""The rules that a driver can apply by itself, as lowercase paths with their verdicts.
 
-        These are paths without wildcards and without further conditions, up to the first that an earlier rule of
-        another kind might have decided. In audit mode there are none. Native paths are not among them, for the driver
-        would match them where a process also has a drive letter; nor are letters whose case only Windows' table knows.
+        These are paths without wildcards and without further conditions, up to the first path that an earlier rule of
+        another kind can match. In audit mode there are none. Native paths are left out, because the driver would match
+        them even if a process has a drive letter; so are letters whose case only Windows' table knows.
 
         >>> Policy.parse('[[rule]]\nimage = "C:/games/chess.exe"\nverdict = "block"').driver_rules()
         [('c:\\games\\chess.exe', <Verdict.BLOCK>)]
@@ -278,18 +279,18 @@ class Policy:
         exact: dict[str, Verdict] = {}
         for rule in rules.rules if rules.mode == "enforce" else ():
             if rule.condition("image") is None:
-                break  # it may match any path, so no later rule is certain
+                break  # it can match any path, so no later rule is certain to decide
             for path in sorted(filter(_driver_knows, _exact_paths(rule))):
                 if next(by_image.at(path)) is rule and not is_critical(path):
                     exact[path] = rule.verdict
         return list(exact.items())
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle the rules as their texts. Look-ups are not pickled: a copy has those of the process it is made in."""
+        """Pickle the rules as their texts. Look-ups are not pickled: a copy uses the defaults where it is made."""
         return _copied, (self._rules.sources, self._paths)
 
     def __len__(self) -> int:
-        """How many rules it has."""
+        """The number of rules."""
         return len(self._rules.rules)
 
     def __repr__(self) -> str:
@@ -307,7 +308,7 @@ class Policy:
     def _facts(self, rules: RuleSet, process: ProcessHelper) -> Facts:
         facts = Facts(process, self._ancestry, self._details)
         if rules.index.facts & _RECORDED:
-            facts.noted  # noqa: B018 - now, while its parent's pid is certainly its parent's
+            facts.noted  # noqa: B018 - now, while the parent's pid certainly belongs to the parent
         return facts
 
     def _decide(self, rules: RuleSet, facts: Facts) -> Decision:
@@ -337,7 +338,7 @@ class Policy:
 
 
 def _accept(sources: list[Source]) -> tuple[RuleSet, list[Problem]]:
-    """The rules, if nothing is wrong with them, and what is to be warned of."""
+    """Return the rules and the warnings. Raises: PolicyError when the rules have mistakes."""
     rules, problems = read_policy(sources)
     problems += lint(rules, thorough=False)
     fatal = [problem for problem in problems if problem.fatal]
@@ -351,7 +352,7 @@ def _accept(sources: list[Source]) -> tuple[RuleSet, list[Problem]]:
 
 
 def _copied(sources: tuple[Source, ...], paths: tuple[Path, ...]) -> Policy:
-    """Make a policy of pickled texts, which were accepted before."""
+    """Make a policy of pickled texts, which were valid before."""
     return Policy._make(*_accept(list(sources)), paths=paths, lookup=None, details=None)
 
 
@@ -368,7 +369,7 @@ def _driver_knows(path: str) -> bool:
 
 
 def _exact_paths(rule: Rule) -> list[str]:
-    """The paths of a rule that says nothing but these and a verdict."""
+    """The paths of a rule that has only paths and a verdict."""
     image = rule.condition("image")
     patterns = image.patterns if image is not None and len(rule.conditions) == 1 else None
     says_more = rule.audit or rule.until is not None or rule.note is not None or rule.verdict is Verdict.DEFER

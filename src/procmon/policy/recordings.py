@@ -1,8 +1,8 @@
 """Process creations that other tools recorded, and what a policy would have decided about them.
 
-Read are event 1 of Sysmon and event 4688 of the Security log, as
+It reads event 1 of Sysmon and event 4688 of the Security log, as
 
-- JSON or JSON lines of Winlogbeat (``winlog.event_data``, or ECS fields where its modules have moved them) and of
+- JSON or JSON lines of Winlogbeat (``winlog.event_data``, or ECS fields if its modules have moved them) and of
   evtx_dump (``Event.EventData``), also one document over several lines, or all in one list;
 - event XML: of ``Get-WinEvent ... | ForEach-Object { $_.ToXml() }``, ``wevtutil qe /f:xml`` or evtx_dump.
 
@@ -41,7 +41,7 @@ _NAMESPACE = re.compile(r"\{[^}]*\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedDetails:
-    """What a recording says beyond image, command line and pids, named like the keys of a policy."""
+    """The facts of a recording beyond image, command line and pids, with the names of a policy's keys."""
 
     parent: str | None = None
     parent_command_line: str | None = None
@@ -68,10 +68,10 @@ class Recording:
     """One recorded process creation."""
 
     process: ProcessHelper
-    """Its image in the driver's spelling; start keys ascend in the order of the log."""
+    """Its image is in the driver's spelling; start keys ascend in the order of the log."""
     details: RecordedDetails
     computer: str
-    """The machine, as the log names it; pids are those of this machine."""
+    """The machine's name in the log; the pids are this machine's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class Recordings(Iterator[Recording]):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.unread: list[Unread] = []
-        """What could not be read so far."""
+        """The parts that could not be read so far."""
         self.others = 0
         """Events of other kinds so far."""
         self._recordings = self._read()
@@ -128,7 +128,7 @@ class Recordings(Iterator[Recording]):
 
 
 def read(path: str | os.PathLike[str]) -> Recordings:
-    """The process creations that a log of Sysmon or of the Security log holds.
+    """Read the process creations in a log of Sysmon, or in the Security log.
 
     Raises: PolicyError when there is no such file, or it cannot be read.
     """
@@ -151,7 +151,7 @@ class _Event:
 
 
 def _open(path: Path) -> TextIO:
-    """The text of a log: UTF-8, or UTF-16 with its mark, as PowerShell writes it."""
+    """The text of a log: UTF-8, or UTF-16 with a byte order mark, as PowerShell writes it."""
     try:
         with path.open("rb") as file:
             begin = file.read(2)
@@ -172,7 +172,7 @@ def _events(file: TextIO, unread: Callable[[int, str], None]) -> Iterator[tuple[
 
 
 def _texts(file: TextIO, unread: Callable[[int, str], None]) -> Iterator[tuple[int, str]]:
-    """The lines that hold an event each; lines that hold one together are joined."""
+    """The texts of single events; the lines of an event that spans several are joined."""
     parts: list[str] = []
     began = length = 0
     for number, line in enumerate(file, 1):
@@ -203,7 +203,7 @@ def _texts(file: TextIO, unread: Callable[[int, str], None]) -> Iterator[tuple[i
 
 
 def _is_whole(first: str, line: str, stripped: str) -> bool:
-    """An event that begins with the line `first` ends with this one."""
+    """The event that begins with the line `first` ends with this line."""
     if first[0] == "<":
         return "</Event>" in line
     if first is stripped:  # a document in one line, or the first line of several
@@ -257,7 +257,7 @@ def _from_winlogbeat(document: Mapping[str, object]) -> _Event:
 
 
 def _from_ecs(document: Mapping[str, object]) -> dict[str, object]:
-    """The fields of Sysmon's event 1 that Winlogbeat's modules have moved to those of the Elastic Common Schema."""
+    """The fields of Sysmon's event 1 that Winlogbeat's modules have moved to fields of the Elastic Common Schema."""
     process = _table(document, "process")
     parent, version = _table(process, "parent"), _table(process, "pe")
     user, hashes = _table(document, "user"), {**_table(process, "hash"), "imphash": version.get("imphash")}
@@ -284,13 +284,13 @@ def _from_ecs(document: Mapping[str, object]) -> dict[str, object]:
 
 
 def _table(of: Mapping[str, object], name: str) -> Mapping[str, object]:
-    """An inner object; an empty one where there is none."""
+    """An inner object; an empty one if there is none."""
     inner = of.get(name)
     return inner if isinstance(inner, Mapping) else {}
 
 
 def _from_xml(text: str) -> Iterator[_Event]:
-    """The events of a text; what is around them, such as a document type, is not read."""
+    """The events of a text; the text around them, such as a document type, is not read."""
     fragments = _EVENT.findall(text)
     if not fragments:
         raise ValueError("it is XML without an event")
@@ -315,7 +315,7 @@ def _from_xml(text: str) -> Iterator[_Event]:
 
 
 def _recording(event: _Event, number: int) -> Recording | None:
-    """The process creation that an event is; None where it is another event."""
+    """The process creation that an event records; None for any other event."""
     if (event.provider, event.number) == (SYSMON, 1):
         return _sysmon(event, number)
     if (event.provider, event.number) == (SECURITY, 4688):
@@ -360,7 +360,7 @@ def _sysmon(event: _Event, number: int) -> Recording:
 
 
 def _security(event: _Event, number: int) -> Recording:
-    """The creator's pid stands in ``ProcessId``; the new process has the target's account, where there is one."""
+    """``ProcessId`` is the creator's pid. The new process has the target's account, if there is a target."""
     known = _known(event.data)
     account = "Target" if known.get("TargetUserSid", "S-1-0-0") != "S-1-0-0" else "Subject"
     name = "\\".join(filter(None, (known.get(f"{account}DomainName"), known.get(f"{account}UserName"))))
@@ -376,7 +376,7 @@ def _security(event: _Event, number: int) -> Recording:
         pid=int(known["NewProcessId"], 0),
         parent_pid=int(known.get("ProcessId", "0"), 0),
         image_name=lowercase(known.get("NewProcessName", "")),
-        command_line=known.get("CommandLine") or None,  # empty where Windows is not set up to record it
+        command_line=known.get("CommandLine") or None,  # empty unless Windows is set up to record it
         created=_time(event.time),
         start_key=number,
     )
@@ -384,7 +384,7 @@ def _security(event: _Event, number: int) -> Recording:
 
 
 def _known(data: Mapping[str, object]) -> dict[str, str]:
-    """The fields that have a value: ``-`` is how these logs write that there is none."""
+    """The fields that have a value; in these logs ``-`` means no value."""
     return {key: str(value) for key, value in data.items() if value is not None and value != "-"}
 
 
@@ -411,24 +411,24 @@ class Rehearsal:
     processes: int = 0
     allowed: int = 0
     decisions: list[Decision] = field(default_factory=list)
-    """Those that block, ask, or would do so without audit mode, in the order of the logs."""
+    """Decisions that block, ask, or would do so without audit mode, in the order of the logs."""
     missing: dict[str, int] = field(default_factory=dict)
-    """Facts that rules asked for and the logs do not hold, with the number of processes."""
+    """Facts that rules need and the logs do not have, with the number of processes."""
     unread: tuple[Unread, ...] = ()
 
     @property
     def blocked(self) -> int:
-        """How many would be blocked."""
+        """The number of processes that would be blocked."""
         return sum(each.verdict is Verdict.BLOCK and not each.audited for each in self.decisions)
 
     @property
     def asked(self) -> int:
-        """How many a person would be asked about."""
+        """The number of processes about which a person would be asked."""
         return sum(each.verdict is Verdict.DEFER and not each.audited for each in self.decisions)
 
     @property
     def audited(self) -> int:
-        """How many would run and be logged as what the rule would do."""
+        """The number of processes that would run, with the rule's verdict only logged."""
         return sum(each.audited for each in self.decisions)
 
     def __str__(self) -> str:
@@ -476,10 +476,10 @@ def rehearse(recordings: Iterable[Recording], policy: Policy) -> Rehearsal:
 
 
 class _Family:
-    """Links recorded processes to their parents by pids of its own.
+    """Links recorded processes to their parents by unique pids.
 
-    Pids of a log come again, and those of several machines meet in one. A parent is the process that last had the pid
-    on that machine, if its image is the one that the recording names; else the recording's own word stands.
+    The pids of a log repeat, and one log can have the pids of several machines. A parent is the process that last had
+    the pid on that machine, if its image is the one that the recording names. If not, the name in the recording counts.
     """
 
     def __init__(self) -> None:
@@ -487,7 +487,7 @@ class _Family:
         self._count = 0
 
     def placed(self, recording: Recording) -> ProcessHelper:
-        """The process with pids under which a policy finds its parent, and no other."""
+        """The process with unique pids, by which a policy finds its parent and no other process."""
         process, computer = recording.process, recording.computer
         self._count += 1
         parent, image = self._last.get((computer, process.parent_pid), (0, ""))

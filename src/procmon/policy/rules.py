@@ -1,4 +1,4 @@
-"""What a rule is: conditions on the facts of a process, a verdict, and what else it says."""
+"""A rule: conditions on the facts of a process, a verdict, and notes."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,21 +17,21 @@ class Rule:
     number: int
     """From 1, in the order of its file."""
     name: str
-    """Its name, or else its number; in a policy of several files, with the name of its file."""
+    """Its name, or its number without one; in a policy of several files, the number with the name of its file."""
     conditions: tuple[Part, ...]
     """The cheapest first. All must hold; a rule without any matches every process."""
     verdict: Verdict
     audit: bool = False
-    """It is logged, and the process is let pass."""
+    """Its verdict is only logged, and the process runs."""
     until: datetime | None = None
     """From this time on it matches nothing."""
     note: RuleNote | None = None
-    """What it says of itself."""
+    """Its message, reference and tags."""
     file: int = 0
-    """The place of its file in the policy, from 0."""
+    """The index of its file in the policy."""
 
     def matches(self, facts: Facts) -> bool:
-        """All conditions hold, and its time has not run out."""
+        """All conditions hold, and `until` has not passed."""
         if self.until is not None and facts.at >= self.until:
             return False
         for part in self.conditions:
@@ -40,7 +40,7 @@ class Rule:
         return True
 
     def condition(self, fact: str) -> Condition | None:
-        """The condition on `fact` that stands in the rule itself, if there is one."""
+        """The condition on `fact` in the rule itself, outside its groups, if there is one."""
         return next((part for part in self.conditions if isinstance(part, Condition) and part.fact == fact), None)
 
     def clauses(self) -> list[Clause]:
@@ -49,7 +49,7 @@ class Rule:
 
     @property
     def facts(self) -> frozenset[str]:
-        """The facts that it asks for."""
+        """The facts that it needs."""
         return frozenset[str]().union(*(part.facts for part in self.conditions))
 
 

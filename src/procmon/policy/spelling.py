@@ -24,7 +24,7 @@ SYNONYMS = {
     "equals", "like": "glob", "matches": "glob", "or": "any", "and": "all", "any_of": "any", "one_of": "any",
     "all_of": "all", "min": "at_least", "max": "at_most", "gte": "at_least", "lte": "at_most",
 }  # fmt: skip
-"""What other tools call our words."""
+"""Words of other tools, and the policy's words for them."""
 
 _SYNTAX = (
     (r"^(unescaped|invalid hex|escaped)", r"write paths with slashes, c:/windows, or in single quotes, 'c:\windows'"),
@@ -40,13 +40,13 @@ _SYNTAX = (
     ("^exceeds", "a policy needs no such number"),
     ("", 'a line is key = value, [[rule]], or # and a remark; several values are a list: ["a.exe", "b.exe"]'),
 )  # fmt: skip
-"""What to write instead, by `tomllib`'s message and, after a line's end, the line that it is about."""
+"""What to write instead. The patterns match `tomllib`'s message, a line's end, and the line with the mistake."""
 
 _NEW_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\[xe]")
 
 
 def meant(word: str, choices: Iterable[str]) -> str | None:
-    """The word that was probably meant: a synonym, or one that differs by a slip. A wrong guess is worse than none.
+    """The intended word, probably: a synonym, or a choice that differs by a slip. A wrong guess is worse than none.
 
     >>> meant("comand-line", ["command_line", "user"]), meant("issuer", ["user"])
     ('command_line', None)
@@ -63,7 +63,7 @@ def meant(word: str, choices: Iterable[str]) -> str | None:
 
 
 def _slips(one: str, other: str) -> int:
-    """How many letters were left out, put in, changed, or swapped with the next."""
+    """The number of letters that were omitted, inserted, changed, or swapped with the next."""
     rows = [list(range(len(other) + 1))]
     for i, a in enumerate(one, 1):
         row = [i]
@@ -88,18 +88,18 @@ def listed(words: Iterable[str], last: str) -> str:
 
 
 def syntax_problem(text: str, error: ValueError) -> Problem:
-    """What `tomllib` refused, with its place, which Python 3.11 to 3.13 have in the message only."""
+    """The `Problem` for an error of `tomllib`, with its place, which Python 3.11 to 3.13 have only in the message."""
     message, (line, column) = _placed(text, error)
-    told = f"{message}\n{text.split(chr(10))[line - 1]}"
-    advice = next((advice for sign, advice in _SYNTAX if re.search(sign, told, re.IGNORECASE)), _SYNTAX[-1][1])
+    context = f"{message}\n{text.split(chr(10))[line - 1]}"
+    advice = next((advice for sign, advice in _SYNTAX if re.search(sign, context, re.IGNORECASE)), _SYNTAX[-1][1])
     return Problem(line, column, message[:1].lower() + message[1:], advice)
 
 
 def new_escape_at(text: str) -> Problem | None:
-    r"""The first escape that TOML has from 1.1 on: ``\x64`` or ``\e``. Python 3.15 reads them, older ones refuse them.
+    r"""The first escape that is new in TOML 1.1: ``\x64`` or ``\e``. Python 3.15 reads them, older versions do not.
 
-    They are refused everywhere, since a policy means the same on each Python, and in ``"d:\x64\tool.exe"`` the
-    backslash was not meant.
+    They are refused everywhere, since a policy must mean the same on each Python, and in ``"d:\x64\tool.exe"`` the
+    escape is not intended.
     """
     if not _NEW_ESCAPE.search(text):
         return None
@@ -112,7 +112,7 @@ def new_escape_at(text: str) -> Problem | None:
 
 
 def invisible_at(text: str, error: ValueError) -> Problem | None:
-    """The invisible character because of which `tomllib` refused the text, if it was one."""
+    """The invisible character that made `tomllib` refuse the text, if there is one."""
     _, (number, column) = _placed(text, error)
     line = text.split("\n")[number - 1]
     for i, char in enumerate(line[:column]):
@@ -123,7 +123,7 @@ def invisible_at(text: str, error: ValueError) -> Problem | None:
 
 
 def invisible_in(text: str) -> Iterator[Problem]:
-    """Invisible characters that are written in values: what was copied from a page matches nothing."""
+    """Invisible characters in values: a text with one, copied from a page, matches nothing."""
     if text.isascii() or not any(map(_invisible, set(text))):
         return
     for offset, token in tokens(text):

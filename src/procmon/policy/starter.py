@@ -5,13 +5,13 @@ __all__ = ["STARTER"]
 STARTER = """\
 # A policy for procmon-gate. The first rule that matches decides; docs/policy.md explains the language.
 #
-#   procmon-gate policy check policy.toml                      is it written well?
-#   procmon-gate guard --policy policy.toml --audit            what would it do? everything runs
-#   procmon-gate guard --policy policy.toml                    enforced
+#   procmon-gate policy check policy.toml                      find mistakes
+#   procmon-gate guard --policy policy.toml --audit            only log; every process runs
+#   procmon-gate guard --policy policy.toml                    enforce
 #
-# There is no default, so whatever no rule matches runs.
+# There is no default, so a process that no rule matches runs.
 
-# Your exceptions stand first. An example, to be changed and to lose its # signs:
+# Put your exceptions first. An example; change it and remove its # signs:
 #
 # [[rule]]
 # name = "our own tools"
@@ -51,7 +51,7 @@ image = ["cscript.exe", "mshta.exe", "powershell.exe", "pwsh.exe", "regsvr32.exe
 parent = ["excel.exe", "onenote.exe", "outlook.exe", "powerpnt.exe", "winword.exe"]
 verdict = "block"
 
-# These only log: they find much that is harmful, and some things that are not.
+# These rules only log: they match many harmful programs, and some harmless ones.
 
 [[rule]]
 name = "hidden PowerShell with an encoded command"

@@ -1,6 +1,6 @@
-"""Where in a TOML text keys and values stand, which `tomllib` does not say.
+"""The positions of keys and values in a TOML text, which `tomllib` does not report.
 
-The text has been accepted by `tomllib` before, so this reads tokens and nesting and judges nothing.
+`tomllib` has accepted the text before, so this reads tokens and nesting and checks nothing.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 __all__ = ["Path", "TomlPlaces", "tokens"]
 
 Path = tuple[str | int, ...]
-"""What names a value, as Python would index it: ``("rule", 0, "image", 1)``."""
+"""The path of a value, as Python would index it: ``("rule", 0, "image", 1)``."""
 
 _TOKEN = re.compile(
     r'"""(?:[^\\]|\\.)*?"{3,5}'  # multi-line strings first: they begin like the short ones
@@ -34,8 +34,8 @@ def tokens(text: str) -> Iterator[tuple[int, str]]:
 class TomlPlaces:
     """Line and column, both from 1, of some keys and values of a valid TOML text.
 
-    Only what is asked for is kept, since a large text has many places. Where a part of a path is not in the text, the
-    place of the nearest thing around it is given.
+    Only the places of `paths` are kept, since a large text has many. If a part of a path is not in the text, its place
+    is that of the nearest part around it.
 
     >>> text = 'mode = "audit"\\n[[rule]]\\nimage = ["a.exe",\\n  {"b" = 1}]'
     >>> places = TomlPlaces(text, [("mode",), ("rule", 0, "image", 1, "b")])
@@ -59,11 +59,11 @@ class TomlPlaces:
             before = offset
 
     def key(self, *path: str | int) -> tuple[int, int]:
-        """Where the key that ends `path` is written."""
+        """The place of the last key of `path`."""
         return self._lines[self._nearest(path)[0]]
 
     def value(self, *path: str | int) -> tuple[int, int]:
-        """Where the value at `path` begins; for a table with a header, that."""
+        """The start of the value at `path`; for a table with a header, the header."""
         return self._lines[self._nearest(path)[1]]
 
     def _nearest(self, path: Path) -> tuple[int, int]:
@@ -81,7 +81,7 @@ class _Tokens:
         self.step()
 
     def step(self) -> str:
-        """Go to the next token; the one before."""
+        """Go to the next token; return the one before it."""
         before = self.now
         self.offset, self.now = next(self._rest, (self.offset, ""))
         return before
@@ -129,7 +129,7 @@ def _pair(cursor: _Tokens, table: Path) -> Iterator[tuple[Path, int, int]]:
 
 
 def _value(cursor: _Tokens, path: Path) -> Iterator[tuple[Path, int, int]]:
-    """What is inside one value."""
+    """The keys and elements inside one value."""
     opening = cursor.now
     if opening not in ("[", "{"):
         while cursor.now not in ("", "\n", ",", "]", "}"):

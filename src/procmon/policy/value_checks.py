@@ -1,4 +1,4 @@
-"""Faults of one value of a rule: it can never match, or it probably does not do what was meant."""
+"""Faults of one value of a rule: it can never match, or it probably does not do what is intended."""
 
 import re
 from itertools import pairwise
@@ -19,21 +19,21 @@ from .spelling import listed, meant, shown
 __all__ = ["bound_mistake", "doubt_about", "mistake_in", "several_in", "word_mistake"]
 
 CONTROL = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r", "\b": r"\b", "\f": r"\f", "\x1b": r"\e"})
-"""What Windows paths become between double quotes, and what was meant."""
+"""The control characters that Windows paths become in double quotes, and the intended text."""
 
 IMAGES = frozenset({"image", "parent", "ancestor", "creator"})
 ACCOUNTS = frozenset({"user", "parent_user"})
 LINES = frozenset({"command_line", "parent_command_line"})
 NUMBERS = frozenset({"session", "size"})
 CHOICES = {"flags": FLAG_NAMES, "origin": ORIGINS, "integrity": tuple(INTEGRITY)}
-"""Facts of a few values."""
+"""Facts with few possible values."""
 
 LEGAL_FORM = re.compile(
     r"\b(inc|incorporated|ltd|limited|llc|l\.l\.c|corp|corporation|gmbh|ag|co|company|plc|bv|b\.v|srl|s\.r\.l|sa|s\.a"
     r"|oy|ab|pty|a/s)\b",
     re.IGNORECASE,
 )
-"""What ends the names of companies, also after a comma: ``Example, Inc.``"""
+"""The ends of company names, also after a comma: ``Example, Inc.``"""
 
 
 def mistake_in(fact: str, value: object) -> tuple[str, str] | None:
@@ -55,7 +55,7 @@ def mistake_in(fact: str, value: object) -> tuple[str, str] | None:
 
 
 def word_mistake(fact: str, operator: str, value: object) -> tuple[str, str] | None:
-    """The same for a literal text: an operator sees it as it is, so few are wrong."""
+    """The same for a literal text: operators compare it as it is, so few texts are wrong."""
     if fact in NUMBERS:
         if operator == "equals":
             return _number_mistake(fact, value)
@@ -63,7 +63,7 @@ def word_mistake(fact: str, operator: str, value: object) -> tuple[str, str] | N
     if operator == "equals" and value == "":
         return None
     if isinstance(value, str) and value and not value.strip():
-        return None  # a blank is something to contain
+        return None  # a value can contain a blank
     if wrong := _text_mistake(fact, value):
         return wrong
     assert isinstance(value, str)
@@ -143,7 +143,7 @@ def _several_names(fact: str, several: list[str]) -> tuple[str, str]:
 
 
 def _path_mistake(fact: str, form: str) -> tuple[str, str] | None:
-    """A way of writing, here with slashes, that no path and no account has."""
+    """A spelling, here with slashes, that no path and no account has."""
     if fact in IMAGES:
         return mistake_in_path(fact, form)
     if fact in ACCOUNTS and (several := several_in(fact, form)):
@@ -162,7 +162,7 @@ def _path_mistake(fact: str, form: str) -> tuple[str, str] | None:
 
 
 def several_in(fact: str, value: str) -> list[str] | None:
-    """The values, where several seem to stand in one text: each would have to be a list's element.
+    """The values, if one text seems to contain several, which belong in a list.
 
     >>> several_in("image", "a.exe; b.exe"), several_in("signer", "Example, Inc.")
     (['a.exe', 'b.exe'], None)
@@ -179,7 +179,7 @@ def several_in(fact: str, value: str) -> list[str] | None:
 
 
 def _are_values(fact: str, separator: str, parts: list[str]) -> bool:
-    """The parts look like values of the fact, and its values do not have the separator in them."""
+    """The parts look like values of the fact, and values of this fact do not contain the separator."""
     if fact == "current_directory":
         return all(re.match(r"[a-zA-Z?]:[\\/]|\*|[\\/]", part) for part in parts)
     if fact in ACCOUNTS:
@@ -203,10 +203,10 @@ def _list(words: list[str]) -> str:
 
 
 def doubt_about(fact: str, operator: str, value: str, *, plain: bool = True) -> tuple[str, str] | None:
-    """Why a value can match, but probably does not do what was meant, and what to write instead.
+    """Why a value can match, but probably does not do what is intended, and what to write instead.
 
-    Not `plain` is one in a table of operators: who writes one knows that ``|`` in a command line is a pipe. There a
-    glob that no path matches is a doubt only, since an imported rule must not keep a whole policy from loading.
+    A value in a table of operators is not `plain`: its author knows that ``|`` in a command line is a pipe. There a
+    glob that no path matches is only a doubt, since an imported rule must not keep a whole policy from loading.
     """
     if not plain and operator in ("glob", "glob_all") and (wrong := mistake_in(fact, value)):
         return wrong

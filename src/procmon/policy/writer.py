@@ -1,4 +1,4 @@
-"""Rules as the text of a policy, for importers and for answers that are kept."""
+"""Rules as the text of a policy, for importers and for answers that are saved."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
