@@ -169,20 +169,20 @@ def _sentence(condition: Condition, facts: Facts) -> tuple[bool, str]:
             return True, f"{word} {_shown(condition.fact, values)} is known" if values else unknown
     if condition.tests and not values:
         return False, unknown
-    said: list[str] = []
+    sentences: list[str] = []
     if condition.tests:
         value = next((value for value in values if condition.meets(value)), None)
         if value is None:
             return False, f"{_failure(condition, word, values)}; {why}".removesuffix("; ")
-        said = [_holding(test, word, value) for test in condition.tests]
+        sentences = [_holding(test, word, value) for test in condition.tests]
     if condition.negated is None:
-        return True, " and ".join(said)
+        return True, " and ".join(sentences)
     inner, text = _sentence(condition.negated, facts)
     if inner:
         return False, f"{text}, which its not excludes"
     if not values:
         text = f"{text}, so its not holds"
-    return True, " and ".join([*said, text])
+    return True, " and ".join([*sentences, text])
 
 
 def _holding(test: Test, word: str, value: str) -> str:

@@ -137,7 +137,7 @@ class _Earlier:
         self._rules = rules
         self._added: set[int] = set()
         self._all: list[int] = []
-        self._saying: dict[tuple[str, object], list[int]] = {}
+        self._by_pattern: dict[tuple[str, object], list[int]] = {}
         self._odd: dict[str, ByText] = {}
         self._odd_rest: dict[str, list[int]] = {}
         for position, rule in enumerate(rules):
@@ -165,23 +165,23 @@ class _Earlier:
         if not rule.conditions:
             self._all.append(position)
             return
-        said = [[(_fact(part), said) for said in _said(part)] for part in rule.conditions]
-        rarest = min(said, key=lambda keys: max(len(self._saying.get(key, ())) for key in keys))
+        patterns = [[(_fact(part), each) for each in _patterns_of(part)] for part in rule.conditions]
+        rarest = min(patterns, key=lambda keys: max(len(self._by_pattern.get(key, ())) for key in keys))
         for key in rarest:
-            self._saying.setdefault(key, []).append(position)
+            self._by_pattern.setdefault(key, []).append(position)
 
     def candidates(self, position: int) -> list[Rule]:
         """In order, every rule before this one that can cover it, and some that cannot."""
         found = set(self._all)
         for part in self._rules[position].conditions:
-            form = _said(part)[0]
+            form = _patterns_of(part)[0]
             fact = _fact(part)
             if not isinstance(form, str):
-                found.update(self._saying.get((fact, form), ()))
+                found.update(self._by_pattern.get((fact, form), ()))
                 continue
             for wide in {fact, "ancestor" if fact == "parent" else fact}:
                 for wider in _wider(wide, form):
-                    found.update(self._saying.get((wide, wider), ()))
+                    found.update(self._by_pattern.get((wide, wider), ()))
                 sample = _sample(wide, form)
                 if sample is not None:
                     found.update(self._odd_rest.get(wide, ()))
@@ -193,7 +193,7 @@ def _fact(part: Part) -> str:
     return part.fact if isinstance(part, Condition) else part.kind
 
 
-def _said(part: Part) -> list[object]:
+def _patterns_of(part: Part) -> list[object]:
     """The normalized patterns of a part; for a part that is not only patterns, the part itself."""
     patterns = part.patterns if isinstance(part, Condition) else None
     return [*_forms(patterns)] if patterns is not None else [part]

@@ -155,7 +155,7 @@ class _Reader:
         self.default: Verdict | None = None
         self._sources = sources
         self._file = 0
-        self._said: dict[str, tuple[object, int]] = {}
+        self._settings: dict[str, tuple[object, int]] = {}
         self._named: dict[str, tuple[int, int]] = {}
 
     def mistake(self, path: Path, message: str, advice: str, *, at_key: bool = False) -> None:
@@ -187,10 +187,10 @@ class _Reader:
 
     def once(self, key: str, value: object) -> bool:
         """No earlier file has another value."""
-        said, file = self._said.setdefault(key, (value, self._file))
-        if said == value:
+        earlier, file = self._settings.setdefault(key, (value, self._file))
+        if earlier == value:
             return True
-        message = f"{self._sources[file].name} says {key} = {shown(said)}"
+        message = f"{self._sources[file].name} says {key} = {shown(earlier)}"
         self.mistake((key,), message, f"let one file say {key}, or all the same")
         return False
 
