@@ -143,7 +143,7 @@ def test_a_driver_that_goes_ends_the_gate(code: int, caplog: pytest.LogCaptureFi
         with pytest.raises(procmon.GateClosed, match="was stopped: start it") as caught:
             call()
         assert isinstance(caught.value.__cause__, procmon.DriverNotRunning)
-    assert caplog.text.count("was stopped") == 1
+    until(lambda: caplog.text.count("was stopped") == 1, "the log line")
     assert repr(gate) == r"<DriverGate \\.\Test whose driver was stopped>"
 
 
@@ -188,7 +188,8 @@ def test_a_look_for_the_driver_that_fails_otherwise_is_no_end(caplog: pytest.Log
     device.errors[protocol.INFO] = 1450
     with caplog.at_level("DEBUG", "procmon"):
         assert not gate.wait(0)
-    assert "no memory left" in caplog.text and not gate.ended
+        until(lambda: "no memory left" in caplog.text, "the log line")
+    assert not gate.ended
 
 
 def test_a_closed_gate_says_so_and_close_twice_is_no_error() -> None:

@@ -5,13 +5,18 @@ import gc
 import logging
 import threading
 import warnings
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import procmon
+from made_up_device import Device
 from monitoring import until, waits_for
 from procmon import ALLOW, BLOCK, DEFER
+from procmon.driver import protocol
+from procmon.monitor import engine
 from procmon.records import DecidedBy
 from procmon.util import threads
 
@@ -71,27 +76,85 @@ def test_a_loop_of_the_users_that_is_closed_under_the_callbacks_leaves_nothing_h
     monitor.stop()
 
 
-def test_a_handler_of_the_log_that_hangs_delays_no_process(gate: procmon.SimulatedGate) -> None:
-    release, told = threading.Event(), threading.Event()
+@pytest.fixture
+def hanging_log() -> Iterator[threading.Event]:
+    """The log of procmon hangs until the test ends; the event is set when a line has come.
+
+    Windows blocks every write to a console in which a user selects text.
+    """
+    release, came = threading.Event(), threading.Event()
 
     class Console(logging.Handler):
-        """One in which a line is marked, for example: then Windows blocks every write."""
-
         def emit(self, record: logging.LogRecord) -> None:
-            told.set()
-            release.wait(10)
+            came.set()
+            release.wait(30)
 
     logger, console = logging.getLogger("procmon"), Console()
     logger.addHandler(console)
-    try:
-        with procmon.Monitor(gate, deadline=0.05, on_deadline=BLOCK) as monitor:
-            monitor.subscribe(waits_for(release), match="hang.exe")
-            assert gate.verdict_of(gate.start("hang.exe"), timeout=5) is BLOCK
-            assert told.wait(5)
-            assert gate.verdict_of(gate.start("fine.exe"), timeout=5) is ALLOW
-    finally:
-        release.set()
-        logger.removeHandler(console)
+    yield came
+    release.set()
+    logger.removeHandler(console)
+
+
+def test_a_handler_of_the_log_that_hangs_delays_no_process(
+    gate: procmon.SimulatedGate, hanging_log: threading.Event
+) -> None:
+    release = threading.Event()
+    with procmon.Monitor(gate, deadline=0.05, on_deadline=BLOCK) as monitor:
+        monitor.subscribe(waits_for(release), match="hang.exe")
+        assert gate.verdict_of(gate.start("hang.exe"), timeout=5) is BLOCK
+        assert hanging_log.wait(5)
+        assert gate.verdict_of(gate.start("fine.exe"), timeout=5) is ALLOW
+    release.set()
+
+
+def test_a_log_that_hangs_keeps_no_other_process_from_the_gate_when_one_cannot_be_terminated(
+    hanging_log: threading.Event,
+) -> None:
+    class Undying(procmon.SimulatedGate):
+        def fetch(self) -> list[procmon.ProcessHelper]:
+            failed = procmon.ProcessFlags.TERMINATE_FAILED
+            return [replace(one, flags=one.flags | failed) if one.name == "b.exe" else one for one in super().fetch()]
+
+    gate = Undying()
+    with procmon.Monitor(gate):
+        gate.start("b.exe")
+        assert hanging_log.wait(5)
+        assert gate.verdict_of(gate.start("fine.exe"), timeout=5) is ALLOW
+
+
+def test_a_gate_that_hangs_is_closed_although_the_log_hangs_too(
+    hanging_log: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "STOP_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(engine, "LOG_TIMEOUT_S", 0.05)
+    hangs = threading.Event()
+
+    class Hanging(procmon.SimulatedGate):
+        def allow(self, *processes: procmon.ProcessHelper) -> list[procmon.VerdictResult]:
+            hangs.wait(30)
+            return super().allow(*processes)
+
+    gate = Hanging()
+    monitor = procmon.Monitor(gate, default=procmon.DEFER)
+    monitor.start()
+    gate.start("a.exe")
+    until(lambda: monitor.pending, "the process, held")
+    monitor._engine.begin_stop()
+    assert monitor.wait(5)
+    assert gate.closed and hanging_log.wait(5)
+    hangs.set()
+
+
+def test_a_driver_that_goes_ends_the_gate_although_the_log_hangs(hanging_log: threading.Event) -> None:
+    device = Device()
+    gate = procmon.DriverGate(device)
+    device.errors[protocol.INFO] = 21
+    waiting = threading.Thread(target=gate.wait, args=(30,))
+    waiting.start()
+    waiting.join(10)
+    assert not waiting.is_alive() and gate.closed and device.closed
+    assert hanging_log.wait(5)
 
 
 def test_a_handler_of_the_log_that_raises_costs_no_process_its_answer(gate: procmon.SimulatedGate) -> None:

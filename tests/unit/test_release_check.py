@@ -66,7 +66,7 @@ def test_what_differs_is_blocked_and_the_others_are_allowed(caplog: pytest.LogCa
     gate = gate_that(finds(8), device)
     assert gate.allow(target(4), target(8), target(12)) == [DONE, TAMPERED, DONE]
     assert (targets_of(device, protocol.BLOCK), targets_of(device, protocol.ALLOW)) == ([8], [4, 12])
-    assert "process 8 (a.exe) was blocked (on_tamper): it has other code" in caplog.text
+    until(lambda: "process 8 (a.exe) was blocked (on_tamper): it has other code" in caplog.text, "the log line")
 
 
 def test_it_comes_once_more_with_the_flag_and_the_gates_verdict() -> None:
@@ -110,7 +110,7 @@ def test_with_on_tamper_allow_it_runs_and_is_marked(caplog: pytest.LogCaptureFix
     assert (targets_of(device, protocol.BLOCK), sorted(targets_of(device, protocol.ALLOW))) == ([], [4, 8])
     [again] = gate.fetch()
     assert (again.pid, again.verdict, again.decided_by) == (8, ALLOW, DecidedBy.TAMPER)
-    assert "process 8 (a.exe) runs all the same (on_tamper): it has other code" in caplog.text
+    until(lambda: "process 8 (a.exe) runs all the same (on_tamper): it has other code" in caplog.text, "the log line")
 
 
 def test_a_block_is_not_checked() -> None:
@@ -201,7 +201,7 @@ def test_what_cannot_be_looked_into_is_taken_for_tampered(caplog: pytest.LogCapt
 
     gate = gate_that(look, Device())
     assert gate.allow(target(8)) == [TAMPERED]
-    assert "it could not be looked into: " in caplog.text and "access is denied" in caplog.text
+    until(lambda: "it could not be looked into: " in caplog.text and "access is denied" in caplog.text, "the log line")
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ def test_a_look_that_hangs_holds_the_gate_up_for_a_while_and_no_other_process(
     gate = gate_that(look, Device())
     assert gate.allow(target(8), target(4), target(12), target(16)) == [TAMPERED, DONE, DONE, DONE]
     assert began.is_set()
-    assert "it could not be looked into within 2.4 seconds" in caplog.text
+    until(lambda: "it could not be looked into within 2.4 seconds" in caplog.text, "the log line")
 
 
 def test_what_was_not_begun_in_time_is_not_looked_into_later(
@@ -333,6 +333,7 @@ def test_a_tampered_process_is_a_failure_in_the_logs_of_others() -> None:
 
 def test_the_log_is_that_of_procmon(caplog: pytest.LogCaptureFixture) -> None:
     gate_that(finds(8), Device()).allow(target(8))
+    until(lambda: caplog.records, "the log line")
     assert [(one.name, one.levelno) for one in caplog.records] == [("procmon", logging.WARNING)]
 
 

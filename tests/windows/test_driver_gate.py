@@ -286,7 +286,7 @@ def test_a_monitor_ends_with_its_driver_and_says_why(
         if is_wine():
             service.stop()
             assert monitor.wait(SOON)
-            assert "was stopped: start it" in caplog.text
+            assert eventually(lambda: "was stopped: start it" in caplog.text)
         else:  # an NT kernel keeps a driver whose device is open
             with pytest.raises(procmon.DriverRunning, match="has its device open"):
                 service.stop(timeout=0.1)

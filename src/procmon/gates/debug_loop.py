@@ -19,7 +19,7 @@ from ..system.describe import asked, describe
 from ..system.wow64 import narrow_dispatcher
 from ..util.answered import answered
 from ..util.arguments import check_seconds
-from ..util.log import logger
+from ..util.log import DEBUG, ERROR, WARNING, log_soon
 from ..util.threads import Call, wait_for
 from ..win32 import debug, kernel
 from ..win32 import process as win32_process
@@ -67,8 +67,8 @@ def _end(process: _Process) -> None:
 def _blocked(process: _Process, else_it: str) -> bool:
     try:
         _end(process)
-    except OSError:  # a process that cannot be ended must not cost the others their gate
-        logger.exception("%r could not be ended; it %s", process.record, else_it)
+    except OSError as error:  # a process that cannot be ended must not cost the others their gate
+        log_soon(ERROR, "%r could not be ended; it %s", process.record, else_it, error=error)
         return False
     return True
 
@@ -77,7 +77,7 @@ def _unmark(info: debug.CreateProcessInfo, peb: int) -> bool:
     try:
         win32_process.clear_debugged_mark(info.process, peb, info.image_base or 0)
     except OSError as error:
-        logger.debug("clear_debugged_mark: %s", error)
+        log_soon(DEBUG, "clear_debugged_mark: %s", error)
         return False
     return True
 
@@ -93,8 +93,9 @@ def _command_line(handle: int, peb: int) -> str:
 def _resume(port: debug.DebugPort, pid: int, tid: int, handled: bool = True) -> None:
     try:
         port.resume(pid, tid, handled)
-    except OSError:  # one lost process must not cost the others their gate
-        logger.warning("process %d could not be continued: it has probably been ended by others", pid, exc_info=True)
+    except OSError as error:  # one lost process must not cost the others their gate
+        text = "process %d could not be continued: it has probably been ended by others"
+        log_soon(WARNING, text, pid, error=error)
 
 
 class DebugLoop:
@@ -446,4 +447,4 @@ class DebugLoop:
         try:
             port.detach(pid)
         except OSError as error:  # the process has just exited
-            logger.debug("%s: %s", pid, error)
+            log_soon(DEBUG, "%s: %s", pid, error)

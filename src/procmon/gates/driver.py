@@ -16,7 +16,7 @@ from ..errors import DriverNotRunning, GateClosed, ProcmonError, UnsupportedPlat
 from ..records import DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from ..system.terminate import terminate
 from ..util.arguments import check_process, check_seconds
-from ..util.log import logger
+from ..util.log import DEBUG, WARNING, log_soon
 from ..util.threads import run_in_thread
 from ..win32 import kernel
 from ..win32.device import Connection
@@ -313,7 +313,7 @@ class DriverGate(AnswersHeard):
             raise problem from error
 
     def _lose_driver(self, problem: ProcmonError) -> None:
-        logger.warning("%s: %s", self.name, problem)
+        log_soon(WARNING, "%s: %s", self.name, problem)
         self._lost = problem
         self.close()  # an NT kernel keeps the driver loaded until its last handle is closed
 
@@ -364,7 +364,7 @@ class DriverGate(AnswersHeard):
         try:
             self._request(protocol.INFO, reply_bytes=INFO_BYTES)
         except ProcmonError as problem:  # if the driver has gone, `ended` is true now; other failures are harmless
-            logger.debug("%s: %s", self.name, problem)
+            log_soon(DEBUG, "%s: %s", self.name, problem)
 
     def _check_version(self) -> None:
         try:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from ..records import DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from ..system.tamper import find_tampering
 from ..util.answered import answered
-from ..util.log import logger
+from ..util.log import WARNING, log_soon
 from ..util.threads import submit
 
 __all__ = ["ReleaseCheck"]
@@ -98,7 +98,7 @@ class ReleaseCheck:
 
     def _log(self, process: ProcessHelper, reason: str) -> None:
         done = "was blocked" if self._on_tamper is Verdict.BLOCK else "runs all the same"
-        logger.warning("process %d (%s) %s (on_tamper): %s", process.pid, process.image_name, done, reason)
+        log_soon(WARNING, "process %d (%s) %s (on_tamper): %s", process.pid, process.image_name, done, reason)
 
     def _note(self, process: ProcessHelper) -> ProcessHelper:
         """Return the record that the process has after the verdict, and remember it for `mark`."""

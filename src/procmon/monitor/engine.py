@@ -41,7 +41,7 @@ from ..errors import GateClosed, ProcmonError
 from ..gates.base import Gate, hear_answers
 from ..records import DecidedBy, Verdict
 from ..util.at_exit import last_steps
-from ..util.log import ERROR, WARNING, log
+from ..util.log import ERROR, WARNING, log, log_soon
 from ..util.threads import Call, OwnThread, Signal, is_own, run_in_thread, run_in_thread_async, submit
 from .cases import Case
 from .holds import BATCH_S, HoldTable
@@ -53,9 +53,11 @@ from .workers import Options, Workers
 STOP_TIMEOUT_S = 2.0
 """How long a stop waits for the gate to take the last verdicts, and for the sinks to write the last decisions."""
 
-EXIT_TIMEOUT_S = 6.0
-"""How long the end of the program waits for its monitors: longer than a stop takes, unless closing the gate hangs."""
+LOG_TIMEOUT_S = 1.0
+"""How long a stop waits for its lines to be logged: a handler of the log may hang."""
 
+EXIT_TIMEOUT_S = 3 * STOP_TIMEOUT_S + 2 * LOG_TIMEOUT_S
+"""How long the end of the program waits for its monitors: longer than a stop takes, unless closing the gate hangs."""
 
 STAND_BY_LOOKS = 10
 """Checks without a new case after which a thread stops standing by. On Windows a check takes up to 16 ms."""
@@ -94,7 +96,7 @@ class Engine:
         self._begun = -1  # `Workers.begun` at the leader's last check
         self._pause = BATCH_S  # until the leader's next check, while cases are queued
         self._shutdown_thread: threading.Thread | None = None
-        self._logging: Call[None] | None = None  # logs a failure; a handler of the log may hang
+        self._log_lines: list[Call[None]] = []  # about the stop, which waits for them
         self._requests: SimpleQueue[Callable[[], object] | bool] = SimpleQueue()  # a task; to stop: True if dropped
         self.drop = partial(self._requests.put, True)
         """Stop soon: the `Monitor` is gone. A finalizer keeps a reference to its function, so this function refers to
@@ -220,7 +222,7 @@ class Engine:
         try:
             released = not has_run or submit(self._release).done.wait(STOP_TIMEOUT_S)
             if not released:
-                log(ERROR, "%s: the gate hangs; it is closed now, which releases its processes", self.gate.name)
+                self._log(ERROR, "%s: the gate hangs; it is closed now, which releases its processes", self.gate.name)
             try:
                 self.gate.close()
             except BaseException as error:
@@ -231,11 +233,12 @@ class Engine:
             self.state = State.STOPPED
             self.workers.close()
             if not self.sinks.wait(STOP_TIMEOUT_S):
-                log(ERROR, "a sink hangs: %d decisions are not written", self.sinks.unwritten)
+                self._log(ERROR, "a sink hangs: %d decisions are not written", self.sinks.unwritten)
             if was_dropped and has_run:
-                log(WARNING, "%s: the Monitor was dropped, so it stopped; keep a reference to it", self.gate.name)
-            if self._logging is not None:
-                self._logging.done.wait(1.0)
+                self._log(WARNING, "%s: the Monitor was dropped, so it stopped; keep a reference to it", self.gate.name)
+            end = time.monotonic() + LOG_TIMEOUT_S
+            for line in self._log_lines:
+                line.done.wait(max(0.0, end - time.monotonic()))
         finally:
             _running.discard(self)
             if has_run:
@@ -273,8 +276,11 @@ class Engine:
         if self.error is None:
             self.error = error if isinstance(error, Exception) else ProcmonError(f"{doing} raised {error!r}")
         text = "%s: %s failed, so the monitor stops and releases its processes"
-        self._logging = submit(log, ERROR, text, self.gate.name, doing, error=error)
+        self._log(ERROR, text, self.gate.name, doing, error=error)
         self.begin_stop()
+
+    def _log(self, level: int, message: str, *args: object, error: BaseException | None = None) -> None:
+        self._log_lines.append(log_soon(level, message, *args, error=error))
 
     # ---------------------------------------------------------------------------------------------- subscriptions
 

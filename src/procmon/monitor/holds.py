@@ -16,12 +16,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from logging import ERROR
 
 from ..errors import AlreadyAnswered, GateClosed, NotHeld, ProcessTampered, StaleProcess
 from ..gates.base import Gate
 from ..records import DecidedBy, Decision, ProcessFlags, ProcessHelper, Verdict, VerdictResult
-from ..util.log import log
+from ..util.log import ERROR, log_soon
 from ..util.recent import Recent
 from ..util.threads import run_in_thread
 from .cases import Case
@@ -76,7 +75,7 @@ class HoldTable:
         for record in records:
             if record.flags and ProcessFlags.TERMINATE_FAILED in record.flags and not record.exited:
                 text = "process %d (%s) was blocked and cannot be terminated yet: it stays held, tried every second"
-                log(ERROR, text, record.pid, record.image_name)
+                log_soon(ERROR, text, record.pid, record.image_name)
         self._sinks.start()  # for the decisions of the gate itself
         return cases
 

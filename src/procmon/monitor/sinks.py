@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Protocol, runtime_checkable
 
 from ..records import Decision, VerdictResult
-from ..util.log import ERROR, log
+from ..util.log import ERROR, log, log_soon
 from ..util.threads import submit
 from .cases import Case
 
@@ -119,13 +119,13 @@ class _SinkQueue:
 
     def check(self) -> None:
         if self.dropped and not self._is_full:
-            submit(log, ERROR, "the sink %r is too slow: decisions are dropped, and counted", self.sink)
+            log_soon(ERROR, "the sink %r is too slow: decisions are dropped, and counted", self.sink)
         self._is_full = self.dropped > 0
         since = self._since
         seconds = 0.0 if since is None else time.monotonic() - since
         if seconds > SLOW_S and not self._is_slow:
             text = "the sink %r has not returned for %.0f s: %d decisions are not written"
-            submit(log, ERROR, text, self.sink, seconds, len(self.waiting))
+            log_soon(ERROR, text, self.sink, seconds, len(self.waiting))
         self._is_slow = seconds > SLOW_S
 
 

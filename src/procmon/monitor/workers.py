@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from ..records import DecidedBy, Verdict
-from ..util.log import ERROR, WARNING, log
-from ..util.threads import OwnThread, submit
+from ..util.log import ERROR, WARNING, log, log_soon
+from ..util.threads import OwnThread
 from .cases import Case
 from .event_loop import Awaiting, LoopThread, close
 from .holds import HoldTable
@@ -130,7 +130,7 @@ class Workers:
                 if role() is False:
                     return  # it was given up, and another thread has its place
             except BaseException as error:
-                log(ERROR, "a worker failed; it goes on", error=error)
+                log_soon(ERROR, "a worker failed; it goes on", error=error)
         self._roles.put(None)  # for the next thread
 
     # -------------------------------------------------------------------------------------------------- the cases
@@ -290,7 +290,7 @@ class Workers:
         for case in late:
             self._cancel(case)
             named = (case.name, case.process, self._hanging)
-            submit(log, WARNING, "%s has not returned for %r in time; %d hang now", *named)
+            log_soon(WARNING, "%s has not returned for %r in time; %d hang now", *named)
             if not case.process.exited:
                 self._holds.decide(case, Ruling(self.options.on_deadline, DecidedBy.DEADLINE, case.name))
 

@@ -1,10 +1,12 @@
-"""The logger "procmon", and the function by which the engine logs."""
+"""The logger "procmon", and the functions by which threads log that held processes depend on."""
 
 import logging
 from contextlib import suppress
-from logging import ERROR, WARNING
+from logging import DEBUG, ERROR, WARNING
 
-__all__ = ["ERROR", "WARNING", "log", "logger"]
+from .threads import Call, submit
+
+__all__ = ["DEBUG", "ERROR", "WARNING", "log", "log_soon", "logger"]
 
 logger = logging.getLogger("procmon")
 
@@ -13,3 +15,12 @@ def log(level: int, message: str, *args: object, error: BaseException | None = N
     """Log a line, and the traceback of `error`. An exception of a handler is dropped: no verdict depends on it."""
     with suppress(Exception):
         logger.log(level, message, *args, exc_info=error, stacklevel=2)
+
+
+def log_soon(level: int, message: str, *args: object, error: BaseException | None = None) -> Call[None]:
+    """Have a helper thread log a line. Returns at once, also where a handler hangs.
+
+    A handler hangs while a user selects text in its console, for example. Use this in each thread that other processes
+    wait for: the one at the gate, the debug loop, the shutdown thread.
+    """
+    return submit(log, level, message, *args, error=error)
