@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Breaks the core on purpose, one line at a time, in a copy of the tree, and sees whether the tests notice.
+"""Break the core on purpose, one line at a time, in a copy of the tree, and check that the tests fail.
 
     python3 tests/core/breaks.py [NAME ...]
 
     the verdict for one pid reaches the next   test_handshake.py -k does_not_reach     red, as it should be
     ...
 
-They are in breaks/*.toml: `old` becomes `new` in one file, and each test of `seen_by` must then fail.
+The breaks are in breaks/*.toml: `old` becomes `new` in one file, and each test of `seen_by` must then fail.
 
-Exit status 0 only if every break was seen by every test that should see it, and the tests are green without one. It
-takes some minutes. test_breaks.py, which is quick, checks that each break still fits the sources.
+The exit status is 0 only if each test of `seen_by` fails for its break and passes without one. This takes some minutes.
+test_breaks.py, which is quick, checks that each break still fits the sources.
 """
 
 import os
@@ -40,7 +40,7 @@ TESTS = {
     "KERNEL": "test_kernel_side.py -k address",
     "SCALING": "test_scaling.py",
 }
-"""What a break names as `seen_by`, and the arguments of pytest."""
+"""The names in `seen_by`, and their arguments of pytest."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ BREAKS = tuple(item for path in sorted((PROJECT / "tests/core/breaks").glob("*.t
 
 
 def broken(item: Break, text: str) -> str:
-    """The file's text with the break in it. Raises: ValueError when it does not fit any more."""
+    """The file's text with the break in it. Raises: ValueError when the break no longer fits."""
     if text.count(item.old) != 1:
         raise ValueError(f"{item.file} has {text.count(item.old)} places for the break {item.name!r}; it needs one")
     return text.replace(item.old, item.new)
 
 
 def is_green(copy: Path, test: str) -> bool:
-    """Does this test pass in the copy? What it needs is built before: a break that does not compile is no break."""
+    """Does this test pass in the copy? The code is built first: a break that does not compile is an error."""
     variants = ["kernel-address-undefined"] if test == TESTS["KERNEL"] else ["host"]
     built = subprocess.run([sys.executable, "driver/build.py", *variants], cwd=copy, capture_output=True, text=True)
     if built.returncode != 0:

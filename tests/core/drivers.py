@@ -1,4 +1,4 @@
-"""A driver's file, read back: as much of the format as the tests of the build ask about."""
+"""Reads a driver's file: the parts of the format that the tests of the build check."""
 
 import struct
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ class Section:
 
 @dataclass(frozen=True)
 class LoadConfig:
-    """As much of IMAGE_LOAD_CONFIG_DIRECTORY as a driver has."""
+    """The part of IMAGE_LOAD_CONFIG_DIRECTORY that a driver has."""
 
     size: int
     security_cookie: int
@@ -31,7 +31,7 @@ class LoadConfig:
 
 
 class PortableExecutable:
-    """As much of a PE file as these tests ask about."""
+    """The parts of a PE file that these tests check."""
 
     def __init__(self, path: Path) -> None:
         self.data = path.read_bytes()
@@ -73,12 +73,12 @@ class PortableExecutable:
         raise AssertionError(f"no section holds {address:#x}")
 
     def offset(self, address: int) -> int:
-        """Where in the file an address is, relative to the image."""
+        """The file offset of an address relative to the image."""
         section = self.section_of(address)
         return address - section.address + section.offset
 
     def debug(self) -> dict[int, bytes]:
-        """What each entry of the debug directory points to, by type."""
+        """The data of each entry of the debug directory, by type."""
         address, size = self.directories[DEBUG]
         entries = [struct.unpack_from("<IIHHIIII", self.data, self.offset(address) + 28 * i) for i in range(size // 28)]
         return {kind: self.data[raw : raw + size] for *_, kind, size, _, raw in entries}
@@ -114,7 +114,7 @@ class PortableExecutable:
             at += 20
 
     def computed_checksum(self) -> int:
-        """The sum that the kernel's loader compares with the header."""
+        """The checksum that the kernel's loader compares with the header."""
         words = bytearray(self.data + b"\0" * (len(self.data) % 2))
         field = self._int(0x3C) + 24 + 64
         words[field : field + 4] = b"\0\0\0\0"

@@ -1,4 +1,4 @@
-"""The driver's core as a Python object, by way of build/driver/host/: for the tests of this folder.
+"""The driver's core as a Python object, through the library in build/driver/host/, for the tests of this folder.
 
     >>> with Core() as core:
     ...     controller = core.controller()
@@ -8,8 +8,8 @@
     ...     controller.allow(record)
     ...     thread.verdict()
 
-Notifications and requests go in one by one, time stands still until `advance`, and `close` fails the test if the core
-left anything behind or did what driver/core/port.h forbids.
+Notifications and requests run one by one. Only `advance` moves the clock. `close` fails the test if the core left
+anything behind or made a call that driver/core/port.h forbids.
 """
 
 import ctypes
@@ -40,11 +40,11 @@ DEVICE_NOT_READY = 0xC00000A3
 INVALID_DEVICE_STATE = 0xC0000184
 
 FAILED, DIED, CRITICAL = range(3)
-"""What becomes of an attempt to terminate."""
+"""The result of an attempt to terminate."""
 
 SYSTEM_DIRECTORY = "C:\\Windows\\System32"
 VOLUMES = {"\\Device\\HarddiskVolume1": "D", "\\Device\\HarddiskVolume2": "C"}
-"""What `Core` starts with."""
+"""The options with which `Core` starts."""
 
 TOOL = "\\Device\\HarddiskVolume2\\Tools\\A.exe"
 SYSTEM32 = "\\Device\\HarddiskVolume2\\Windows\\System32\\"
@@ -63,7 +63,7 @@ def build() -> ModuleType:
 
 @cache
 def library() -> ctypes.CDLL:
-    """The host library, built if it is not up to date."""
+    """The host library, built first if it is out of date."""
     dll = ctypes.CDLL(str(build().build(["host"])["host"]))
     u32, u64, size, pointer, number = (
         ctypes.c_uint32, ctypes.c_uint64, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_int,
@@ -119,7 +119,7 @@ def _utf16(text: str) -> tuple[bytes, int]:
 
 
 class Held:
-    """A held thread: it waits, in steps that the test takes."""
+    """A held thread: the test runs its wait step by step."""
 
     def __init__(self, core: "Core", pid: int, pointer: int) -> None:
         self.core, self.pid, self._pointer = core, pid, pointer
@@ -131,41 +131,41 @@ class Held:
 
     @property
     def slice_ms(self) -> int:
-        """How long the thread may wait before it looks again."""
+        """How long the thread may wait before it checks again."""
         return int(self.core.dll.hold_slice_ms(self._pointer))
 
     def waits(self, *, dying: bool = False) -> bool:
-        """What the thread sees when it looks again after a slice, itself told to end or not."""
+        """The result of the thread's check after a slice; `dying`: the thread itself has been terminated."""
         return bool(self.core.dll.hold_still_held(self._pointer, dying))
 
     def end(self) -> int:
-        """Leaves the hold, which must be over; the verdict."""
+        """Leave the hold, which must be over, and return the verdict."""
         pointer, self._pointer = self._pointer, 0
         assert pointer, "this hold has ended before"
         self.core.holds.remove(self)
         return int(self.core.dll.hold_end(pointer))
 
     def verdict(self) -> int:
-        """Looks again, which must end the hold, and leaves it."""
+        """Check again, which must end the hold, and leave it."""
         assert not self.waits(), f"process {self.pid} is still held"
         assert self.signaled, f"process {self.pid} was not woken"
         return self.end()
 
 
 class Caller:
-    """An open handle of the device and the process that has it."""
+    """An open handle of the device, and its process."""
 
     def __init__(self, core: "Core", owner: int, pid: int) -> None:
         self.core, self.owner, self.pid = core, owner, pid
         self.event = 0
 
     def request(self, code: int, data: bytes = b"", room: int = 0, *, overlap: bool = True) -> tuple[int, bytes]:
-        """(status, reply). Input and output are one buffer, as METHOD_BUFFERED has it, unless told otherwise."""
+        """(status, reply). Input and output are one buffer, as with METHOD_BUFFERED, unless `overlap` is false."""
         size = max(len(data), room, 1)
         buffer = (ctypes.c_uint64 * (size // 8 + 1))()
         ctypes.memmove(buffer, data, len(data))
         output = buffer if overlap else (ctypes.c_uint64 * (size // 8 + 1))(*[0xAAAAAAAAAAAAAAAA] * (size // 8 + 1))
-        if overlap:  # what lies behind the input is noise too
+        if overlap:  # the bytes after the input are noise too
             ctypes.memset(ctypes.addressof(buffer) + len(data), 0xAA, ctypes.sizeof(buffer) - len(data))
         written = ctypes.c_size_t(12345)
         status = self.core.dll.gate_dispatch(
@@ -192,7 +192,7 @@ class Caller:
         return protocol.decode_records(self.must(protocol.LIST, protocol.encode_list(after_key), room))
 
     def records(self) -> dict[int, protocol.Record]:
-        """What LIST shows, by pid; of two for one pid the later."""
+        """The records of LIST by pid; of two for one pid the later."""
         return {record.pid: record for record in self.listing().records}
 
     def answer(self, code: int, targets: Sequence[protocol.Record | tuple[int, int]]) -> list[int]:
@@ -216,7 +216,7 @@ class Caller:
         return protocol.decode_rules(reply)
 
     def info(self) -> dict[str, int]:
-        """INFO, with the counters among the rest."""
+        """INFO, with its counters in the same dictionary."""
         reply = self.must(protocol.INFO, room=protocol.INFO_REPLY.size)
         return protocol.INFO_REPLY.unpack(reply) | protocol.COUNTERS.unpack(
             reply, protocol.INFO_REPLY.offsets["counters"]
@@ -243,7 +243,7 @@ class Core:
             assert self.start() == SUCCESS
 
     def start(self, features: int = protocol.FEATURE_CREATE_EX) -> int:
-        """`Gate::start`, then the volumes and the system directory; the first status that is no success."""
+        """`Gate::start`, then the volumes and the system directory; return the first status that is no success."""
         status = self.dll.gate_start(self.host, features)
         return status or self.set_volumes(self._volumes) or self.set_system_directory(SYSTEM_DIRECTORY)
 
@@ -266,7 +266,7 @@ class Core:
             self.close()
 
     def close(self) -> None:
-        """Stops, lets every held thread leave, frees, and looks for what was left behind."""
+        """Stop, let every held thread leave, free everything, and fail if anything was left behind."""
         self.stop()
         self.work()
         for held in list(self.holds):
@@ -295,11 +295,11 @@ class Core:
         self.dll.host_advance(self.host, milliseconds)
 
     def fail_allocation(self, n: int, *, forever: bool = False) -> None:
-        """The n-th allocation from now fails; 0 = none any more."""
+        """The n-th allocation from now fails; 0 = none fails."""
         self.dll.host_fail_allocation(self.host, n, forever)
 
     def use_up_the_reserve(self) -> None:
-        """Processes come to be while there is no memory, until the reserve is empty."""
+        """Create processes without memory until the reserve is empty."""
         self.fail_allocation(1, forever=True)
         for pid in range(100_000, 100_000 + 4 * protocol.RESERVE_RECORDS, 4):
             self.create(pid, native_name="\\Device\\HarddiskVolume2\\Tools\\A.exe")
@@ -309,7 +309,7 @@ class Core:
         self.dll.gate_stop(self.host)
 
     def quiesce(self) -> None:
-        """What the driver does when Windows shuts down; the request does the same."""
+        """The driver's action at a shutdown of Windows; the request does the same."""
         self.dll.gate_quiesce(self.host)
 
     def opened(self, pid: int = 1000) -> Caller:
@@ -358,7 +358,7 @@ class Core:
         dying: bool = False,
         own: bool = False,
     ) -> Held | None:
-        """The image notification; None = its thread has nothing to wait for."""
+        """The image notification; None = its thread must not wait."""
         options = protected | dying << 1 | own << 2
         return self._held(pid, self.dll.hold_begin(self.host, pid, *_utf16(native_name), *_utf16(mapped_name), options))
 
@@ -392,7 +392,7 @@ class Core:
         return self.ask_worker()[0]
 
     def ask_worker(self) -> tuple[tuple[int, int] | None, int]:
-        """Which process the worker has to terminate, or None and after how many ms it has to ask again."""
+        """The process that the worker must terminate, or None and the ms until it must ask again."""
         pid, start_key, wait_ms = ctypes.c_uint32(), ctypes.c_uint64(), ctypes.c_uint32()
         if not self.dll.gate_next_to_terminate(self.host, pid, start_key, wait_ms):
             return None, wait_ms.value
@@ -402,7 +402,7 @@ class Core:
         self.dll.gate_terminated(self.host, *to_terminate, outcome)
 
     def work(self, outcome: int = DIED) -> list[int]:
-        """The worker: every process that is due dies, or does not; their pids."""
+        """The worker: terminate every process that is due, with this outcome; return their pids."""
         pids = []
         while to_terminate := self.next_to_terminate():
             self.terminated(to_terminate, outcome)

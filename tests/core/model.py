@@ -1,6 +1,6 @@
-"""What the gate should do, said once more and simply: lists and loops, no lock, no memory, no speed.
+"""A simple model of the gate: lists and loops, without locks, memory management or speed.
 
-`test_model` drives this and the C++ core with the same steps, and compares everything that can be seen after each.
+`test_model` drives this and the C++ core with the same steps, and compares all observable state after each step.
 """
 
 from core.harness import (
@@ -35,7 +35,7 @@ class Model(ModelState):
         if not memory:
             self.counters["allocation_failures"] += 1
         if not running and self.controller and self.controller.pid == pid:
-            self.disconnect()  # its pid is free, so it has gone
+            self.disconnect()  # its pid is free, so it has exited
         if pid in self.alive:
             if running:
                 return False
@@ -97,7 +97,7 @@ class Model(ModelState):
     def image(
         self, pid: int, native_name: str, *, mapped_name: str, protected: bool, dying: bool, own: bool, memory: bool
     ) -> Process | None:
-        """The process, if its thread waits now."""
+        """The process if its thread waits now, else None."""
         if self.stopped or pid in (0, 4):
             return None
         process = self.alive.get(pid)
@@ -217,7 +217,7 @@ class Model(ModelState):
         return process
 
     def is_held(self, process: Process) -> bool:
-        """Do threads of it wait, and are to wait on?"""
+        """Do threads of the process wait, and must continue to wait?"""
         return bool(process.threads) and not process.woken
 
     def exit(self, pid: int, status: int) -> None:
@@ -232,11 +232,11 @@ class Model(ModelState):
     # ------------------------------------------------------------------------------------- held threads, the worker
 
     def look(self, process: Process, dying: bool = False) -> bool:
-        """A held thread looks again; does it still wait?"""
+        """A held thread checks again; does it still wait?"""
         controller = self.controller
         if dying and process.threads - process.leaving > 1 and not process.woken:
             process.leaving += 1
-            return False  # it goes alone
+            return False  # it leaves alone
         if process.state == protocol.STATE_HELD and dying:
             self.counters["died_held"] += 1
             process.state, process.held_ms = protocol.STATE_ANSWERED, self.now - process.held_since
@@ -265,7 +265,7 @@ class Model(ModelState):
         return None
 
     def worker_waits_ms(self) -> int:
-        """After how long the worker asks again, when there is nothing to do now."""
+        """The time until the worker asks again, when nothing is due now."""
         return min((process.retry_at - self.now for process in self.to_terminate), default=protocol.UNLIMITED)
 
     def terminated(self, process: Process, outcome: int) -> None:
@@ -385,7 +385,7 @@ class Model(ModelState):
             self.end_controller(protocol.VERDICT_ALLOW, protocol.BY_STOP)
 
     def info(self) -> dict[str, int]:
-        """INFO, but for its size, its version and its features."""
+        """INFO without its size, its version and its features."""
         controller = self.controller
         return self.counters | {
             "controller_pid": controller.pid if controller else 0,

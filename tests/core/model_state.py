@@ -1,4 +1,4 @@
-"""What the model of the gate consists of: processes, the controller, names, and the steps between states."""
+"""The state of the gate's model: processes, the controller, names, and the steps between states."""
 
 from dataclasses import dataclass, field
 
@@ -21,7 +21,7 @@ IN_SYSWOW64 = ("svchost", "werfault", "wermgr")
 
 
 def program_of(image_name: str) -> str:
-    """The program of Windows that this path means; "" = another one."""
+    """The Windows program that this path names; "" = another program."""
     folder, _, name = image_name.rpartition("\\")
     stem = name.removesuffix(".exe")
     folders = ["c:\\windows\\system32", *(["c:\\windows\\syswow64"] if stem in IN_SYSWOW64 else [])]
@@ -71,16 +71,16 @@ class Process:
     listed: bool = False
     image_seen: bool = False
     thread_seen: bool = False
-    threads: int = 0  # that wait
-    named_by: int = 0  # the number of the map of volumes that its name was made by
-    leaving: int = 0  # of them, those that were ended alone
+    threads: int = 0  # waiting threads
+    named_by: int = 0  # the number of the map of volumes that made its name
+    leaving: int = 0  # waiting threads that were ended alone
     retry_at: int = 0
     last_try: bool = False
 
 
 @dataclass(eq=False)
 class Registration:
-    """A controller, from REGISTER until it goes."""
+    """A controller, from REGISTER until its end."""
 
     owner: int
     pid: int
@@ -95,12 +95,12 @@ class Registration:
 
 
 class ModelState:
-    """What the gate consists of, and the steps that change it."""
+    """The gate's state, and the steps that change it."""
 
     def __init__(self) -> None:
         self.now = 0
         self.key = START_FILETIME
-        self.processes: list[Process] = []  # by key; with those that have gone and are still to be fetched
+        self.processes: list[Process] = []  # by key; also exited ones that are not fetched yet
         self.alive: dict[int, Process] = {}
         self.unseen: list[Process] = []
         self.to_terminate: list[Process] = []
@@ -114,7 +114,7 @@ class ModelState:
         self.shown = 0  # how often something became fetchable: the event is set at least then
 
     def held(self) -> list[Process]:
-        """Who waits for a verdict, the longest first."""
+        """The processes that wait for a verdict, the longest first."""
         held = [process for process in self.processes if process.state == protocol.STATE_HELD]
         return sorted(held, key=lambda process: process.hold_number)
 
@@ -219,7 +219,7 @@ class ModelState:
         self.controller = None
 
     def record(self, process: Process) -> protocol.Record:
-        """What FETCH or LIST would give for it now."""
+        """The process as FETCH or LIST would return it now."""
         held = process.state == protocol.STATE_HELD
         waited = self.now - process.held_since
         timeout = self.controller.timeout_ms if self.controller else 0

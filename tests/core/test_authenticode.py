@@ -1,4 +1,4 @@
-"""What tests/authenticode.py makes is what it looks like: osslsigncode, which was not asked before, thinks so, too."""
+"""osslsigncode, an independent program, accepts the files that tests/authenticode.py makes."""
 
 import doctest
 import subprocess
@@ -21,7 +21,7 @@ def signer(root: Authority) -> Signer:
 
 
 def verified(folder: Path, program: bytes, catalogue: bytes, root: Authority) -> tuple[int, str]:
-    """What osslsigncode says of a program, a catalogue and whom to trust: its status and its words."""
+    """Verify a program, a catalogue and trusted roots with osslsigncode; return its status and output."""
     for name, data in (("a.exe", program), ("a.cat", catalogue), ("root.der", root.certificate)):
         (folder / name).write_bytes(data)
     convert = ["openssl", "x509", "-inform", "DER", "-in", "root.der", "-out", "root.pem"]

@@ -1,4 +1,4 @@
-"""The breaks of breaks.py still fit the sources, so that they can be tried at any time."""
+"""The breaks of breaks.py still fit the sources, so that breaks.py can run at any time."""
 
 import pytest
 

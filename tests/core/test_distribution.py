@@ -1,4 +1,4 @@
-"""The wheel and the source archive: what is in them, and that the same tree gives the same bytes."""
+"""The wheel and the source archive: their contents, and that the same tree gives the same bytes."""
 
 import email.parser
 import re

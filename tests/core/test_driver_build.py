@@ -1,4 +1,4 @@
-"""The files that driver/build.py makes: what they import, how they are linked, and that the same sources give them."""
+"""The files that driver/build.py makes: their imports, their linkage, and that the same sources give the same bytes."""
 
 import importlib.util
 import re
@@ -26,7 +26,7 @@ NATIVE = 1  # IMAGE_SUBSYSTEM_NATIVE
 SECTION_EXECUTES, SECTION_WRITES, SECTION_DISCARDABLE = 0x20000000, 0x80000000, 0x02000000
 CODEVIEW, REPRODUCIBLE = 2, 16  # IMAGE_DEBUG_TYPE_...
 GUARD_INSTRUMENTED, GUARD_TABLE_PRESENT = 0x100, 0x400  # IMAGE_GUARD_CF_...
-UNSEEDED = {8: 0x00002B992DDFA232, 4: 0xBB40E64E}  # what the loader takes for a cookie that nothing has seeded
+UNSEEDED = {8: 0x00002B992DDFA232, 4: 0xBB40E64E}  # the cookie values that the loader treats as not seeded
 
 
 def load_builder(path: Path) -> ModuleType:
@@ -43,7 +43,7 @@ builder = load_builder(PROJECT / "driver" / "build.py")
 
 @pytest.fixture(scope="module")
 def built() -> dict[str, Path]:
-    """Every variant. A warning is an error, so this passing says that there is none."""
+    """Every variant. A warning is an error, so a pass shows that there is none."""
     return {variant: builder.build([variant])[variant] for variant in builder.VARIANTS}
 
 
@@ -54,12 +54,12 @@ def driver(request: pytest.FixtureRequest, built: dict[str, Path]) -> tuple[str,
 
 @pytest.fixture(params=RELEASE)
 def release(request: pytest.FixtureRequest, built: dict[str, Path]) -> tuple[str, PortableExecutable]:
-    """A driver that people load."""
+    """A release driver."""
     return request.param, PortableExecutable(built[request.param])
 
 
 def allowed_imports(variant: str) -> set[tuple[str, str]]:
-    """What driver/imports.txt grants a variant."""
+    """The names that driver/imports.txt grants to a variant."""
     return {(file, builder.bare_name(name)) for file, names in builder.imports(variant).items() for name in names}
 
 
@@ -101,13 +101,13 @@ def test_a_driver_is_a_native_executable_that_can_be_moved_and_whose_data_never_
 
 
 def test_a_driver_names_the_oldest_windows_that_it_is_for(driver: tuple[str, PortableExecutable]) -> None:
-    """A kernel leaves a driver "for NT 4" out of a protection of its image."""
+    """A kernel does not protect the image of a driver "for NT 4"."""
     variant, image = driver
     assert image.system_version == image.subsystem_version == OLDEST_WINDOWS[variant]
 
 
 def test_forced_integrity_is_asked_for_where_drivers_are_signed_anyhow(built: dict[str, Path]) -> None:
-    """PsSetCreateProcessNotifyRoutineEx wants it; on 32-bit Windows it would keep an unsigned driver from loading."""
+    """PsSetCreateProcessNotifyRoutineEx requires it; on 32-bit Windows it would stop unsigned drivers from loading."""
     flags = {name: PortableExecutable(built[name]).dll_characteristics & FORCE_INTEGRITY for name in RELEASE}
     assert flags == {"x64": FORCE_INTEGRITY, "x86": 0, "arm64": FORCE_INTEGRITY}
 
@@ -175,7 +175,7 @@ def test_the_pointers_of_control_flow_guard_are_read_only_and_lead_into_the_driv
 def test_the_stack_cookie_is_where_the_loader_finds_it_with_the_value_that_it_seeds(
     release: tuple[str, PortableExecutable],
 ) -> None:
-    """Windows 8 and later give it a random value; on older ones the driver's entry does."""
+    """Windows 8 and later seed it with a random value; on older systems the driver's entry does."""
     variant, image = release
     cookie = image.load_config().security_cookie - image.base
     assert image.section_of(cookie).flags & SECTION_WRITES
@@ -211,14 +211,14 @@ def test_the_pdb_beside_a_release_driver_is_its_own_and_has_the_names_of_its_fun
 
 
 def test_the_time_of_a_release_driver_is_a_hash_of_its_bytes(release: tuple[str, PortableExecutable]) -> None:
-    """As /Brepro has it: symbol servers tell files by it, and two builds do not differ."""
+    """A hash, as with /Brepro: symbol servers identify files by it, and two builds have the same."""
     _, image = release
     assert REPRODUCIBLE in image.debug()
     assert image.timestamp != 0
 
 
 def test_the_x86_driver_leaves_the_floating_point_state_alone(built: dict[str, Path]) -> None:
-    """A callback runs on the thread of another program, and x86 kernels do not save that state for it."""
+    """A callback runs on the thread of another program, and x86 kernels do not save its floating-point state."""
     code = run("i686-w64-mingw32-objdump", "-d", built["x86"]).stdout
     assert code.count("\tcall ") > 100
     assert not re.findall(r"%xmm\d|%mm\d|%st\b", code)
@@ -236,7 +236,7 @@ def test_a_driver_says_its_version_which_is_the_packages(driver: tuple[str, Port
 
 @pytest.mark.parametrize("variant", DRIVERS)
 def test_nothing_has_to_run_before_driver_entry(variant: str, built: dict[str, Path]) -> None:
-    """There is no start-up code to call a constructor of a global."""
+    """A driver has no start-up code that calls constructors of globals."""
     objects = sorted((builder.OUTPUT / "objects" / variant).rglob("*.o"))
     assert len(objects) >= len(builder.sources(variant))
     sections = run("llvm-objdump", "-h", *objects).stdout
@@ -349,7 +349,7 @@ static_assert(offsetof(KUSER_SHARED_DATA, InterruptTime) == 8 && offsetof(KUSER_
 
 @pytest.mark.parametrize("variant", RELEASE)
 def test_what_a_real_kernel_fills_in_lies_where_windows_has_it(variant: str, tmp_path: Path) -> None:
-    """The offsets of Windows' public symbols; the DDK headers at hand are not Microsoft's."""
+    """The offsets of Windows' public symbols: the DDK headers here are not Microsoft's."""
     recipe = builder._driver(variant, debug=False)
     source = tmp_path / "layouts.cpp"
     source.write_text(LAYOUTS, "utf-8")
@@ -367,8 +367,8 @@ def test_what_a_real_kernel_fills_in_lies_where_windows_has_it(variant: str, tmp
     ids=lambda path: f"{path.parent.name}/{path.stem}",
 )
 def test_the_sources_parse_as_msvc_reads_them(source: Path) -> None:
-    """clang in MSVC mode. The core needs no more; the kernel side reads mingw's DDK headers for want of the WDK's,
-    and those want to be told that they are at home."""
+    """clang in MSVC mode. The core needs nothing else. The kernel side needs mingw's DDK headers in place of the WDK's,
+    and those need mingw's own macros."""
     ddk = builder._ddk()
     headers = ["-isystem", ddk.parent] if source.parent.name == "core" else [
         "-isystem", ddk, "-isystem", ddk.parent, "-fgnuc-version=12", "-D__MINGW32__", "-D_WIN32_WINNT=0x0600"

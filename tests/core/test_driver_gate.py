@@ -1,7 +1,7 @@
 """DriverGate over the driver's real core, in one process: the conformance suite, and both ends of the protocol at once.
 
-Between them lies what Windows adds (the I/O manager, the notifications), and only that is missing here: tests/windows
-has it. So whatever the two do not mean alike is found on any system.
+Only Windows' part between the two ends (the I/O manager, the notifications) is missing here; tests/windows has it. So
+every misunderstanding between the two ends is found on any system.
 """
 
 import random
@@ -21,7 +21,7 @@ from procmon.win32._bind import windows_error
 
 BLOCKED = 0xC0000364
 
-# As RtlNtStatusToDosError has it.
+# As RtlNtStatusToDosError maps them.
 WINDOWS_ERRORS = {
     harness.INVALID_DEVICE_REQUEST: 1,
     harness.INVALID_HANDLE: 6,
@@ -37,7 +37,7 @@ WINDOWS_ERRORS = {
 
 
 class Connection:
-    """What an open device is to the gate: requests go straight into the core."""
+    """An open device for the gate: requests go straight into the core."""
 
     path = "the core"
 
@@ -80,11 +80,11 @@ class Connection:
 
 
 class Machine:
-    """A core with its worker, and processes whose first threads wait in it."""
+    """A core with its worker, and processes whose first threads wait in the core."""
 
     def __init__(self) -> None:
         self.core = Core()
-        self.statuses: dict[int, int] = {}  # of what has exited
+        self.statuses: dict[int, int] = {}  # of exited processes
         self.running: set[int] = set()
         self._killed: dict[int, int] = {}
         self._threads: list[threading.Thread] = []
@@ -105,7 +105,7 @@ class Machine:
         return pid
 
     def _first_thread(self, pid: int, native_name: str) -> None:
-        """Of a new process: it waits in the image notification, and then runs, or does not."""
+        """The first thread of a new process: waits in the image notification, and then runs or dies."""
         name, units = harness._utf16(native_name)
         verdict = self.core.dll.hold_through(self.core.host, pid, name, units, 50)
         if verdict == protocol.VERDICT_BLOCK or pid in self._killed:
@@ -118,7 +118,7 @@ class Machine:
         self.core.exit(pid, status)
 
     def kill(self, pid: int, status: int) -> None:
-        """A process that is held dies only when its thread is let go."""
+        """A held process dies only when its thread is released."""
         if pid in self.running:
             self.exit(pid, status)
         else:
@@ -176,7 +176,7 @@ class TestDriverGateOverTheCore(GateConformance):
 def fetched(
     gate: DriverGate, count: int, wanted: Callable[[ProcessHelper], object] = lambda process: process.paused
 ) -> list[ProcessHelper]:
-    """The next so many records that are wanted."""
+    """The next `count` wanted records."""
     found: list[ProcessHelper] = []
     end = time.monotonic() + 10
     while len(found) < count and time.monotonic() < end:

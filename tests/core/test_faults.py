@@ -1,4 +1,4 @@
-"""The rows of the table of faults that the core itself shows, on a machine whose clock and memory are set by hand."""
+"""The rows of the table of faults for the core itself, on a system whose clock and memory the test controls."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The handshake of docs/design.md, points 1 to 7, as far as they are the core's: one class for each point."""
+"""The core's part of points 1 to 7 of the handshake in docs/design.md: one class for each point."""
 
 import pytest
 
@@ -281,7 +281,7 @@ class Test05Fetch:
             page = reader.listing(after, room=1000)
             got += [record.pid for record in page.records]
             after, pages = page.next_key, pages + 1
-            core.exit(got[-1])  # where the paging stopped
+            core.exit(got[-1])  # the record at which the paging stopped
         assert got == list(range(8, 1008, 4)) and pages > 40
 
     def test_exits_are_given_once_more_if_asked_for(self, core: Core) -> None:

@@ -1,4 +1,4 @@
-"""The handshake of docs/design.md, points 8 to 10, as far as they are the core's: one class for each point."""
+"""The core's part of points 8 to 10 of the handshake in docs/design.md: one class for each point."""
 
 import threading
 
@@ -216,7 +216,7 @@ class Test10NeverHeld:
         assert core.create(60, creator_pid=40, native_name=path, refusable=True)
 
     def test_a_creator_must_be_genuine_itself(self, core: Core) -> None:
-        """A svchost that was started by another program, and allowed, may hold other code: it spares nothing."""
+        """A svchost that another program started, and that was allowed, may contain other code: it spares no child."""
         controller = core.controller()
         core.create(40, native_name=TOOL, running=True)
         svchost = SYSTEM32 + "svchost.exe"
@@ -306,7 +306,7 @@ class Test10NeverHeld:
         assert controller.records()[44].flags == protocol.FLAG_CONTROLLER_DESCENDANT
 
     def test_a_pid_that_was_the_controllers_own_before_makes_no_descendant(self, core: Core) -> None:
-        """On a desktop the explorer's parent is always dead, and the controller can have its pid now."""
+        """On a desktop the explorer's parent has always exited, and the controller can have its pid now."""
         core.create(3000, parent_pid=1000, creator_pid=1000, running=True)
         core.create(1000, parent_pid=4)
         core.image(1000, TOOL)

@@ -1,4 +1,4 @@
-"""The handshake of docs/design.md, points 11 to 13, as far as they are the core's: one class for each point."""
+"""The core's part of points 11 to 13 of the handshake in docs/design.md: one class for each point."""
 
 import pytest
 
@@ -111,7 +111,7 @@ class Test11Unusual:
         assert controller.info()["limit_blocked"] == 1
 
     def test_behind_the_reserve_a_new_process_is_ended_without_a_record(self, core: Core) -> None:
-        """Its creation could not be refused, on an old kernel or without a controller."""
+        """Its creation could not be refused: an old kernel, or no controller."""
         controller = core.controller(on_limit=Verdict.BLOCK)
         core.use_up_the_reserve()
         core.fail_allocation(1, forever=True)
@@ -179,7 +179,7 @@ class Test11Unusual:
         held = core.held(44)
         [record] = controller.fetch().records
         assert held.waits()
-        assert held.waits(dying=True)  # until the worker has seen to it that all of the process ends
+        assert held.waits(dying=True)  # until the worker has terminated the whole process
         assert controller.allow(record) == [protocol.RESULT_ANSWERED]
         assert core.work() == [44]
         assert not held.waits(dying=True)
@@ -193,7 +193,7 @@ class Test11Unusual:
         controller = core.controller()
         core.create(44)
         held = core.image(44, TOOL, dying=True)
-        assert held is not None  # a second thread could go on alone: the worker ends the process
+        assert held is not None  # a second thread could run on alone: the worker ends the process
         [record] = controller.fetch().records
         assert (record.state, record.verdict) == (protocol.STATE_ANSWERED, protocol.VERDICT_NONE)
         assert core.work() == [44]

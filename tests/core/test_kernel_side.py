@@ -1,7 +1,7 @@
-"""driver/wdm, as it is, on a made-up kernel (driver/host/kernel), under sanitizers: load, hold, block, unload.
+"""The unchanged driver/wdm on a made-up kernel (driver/host/kernel), under sanitizers: load, hold, block, unload.
 
 The made-up kernel punishes what a real one would: waits with a lock held, a process terminated from within a callback,
-references and handles that nobody gives back, code that is unloaded with somebody in it.
+leaked references and handles, code that is unloaded while a thread is in it.
 """
 
 import re
@@ -22,7 +22,7 @@ SCENARIOS = re.findall(
 
 @cache
 def program(kernel: str) -> Path:
-    """The scenarios, built; nothing is done when they are up to date."""
+    """The program of the scenarios, built first if it is out of date."""
     path: Path = build().build([kernel])[kernel]
     return path
 

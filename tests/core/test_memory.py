@@ -1,4 +1,4 @@
-"""Memory: when it runs out at any moment, how much a process costs, and that nothing is ever left behind."""
+"""Memory: failures at any moment, the cost of a process, and that nothing is ever left behind."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from procmon.records import Verdict
 
 
 def scenario(core: Core, started: int) -> set[str]:
-    """A bit of everything. Answers what failed; whatever fails, nobody stays held and nothing is left behind."""
+    """Some of every call. Return the failures. Whatever fails, no process stays held and nothing is left behind."""
     if started != SUCCESS:
         return {"start"}
     failed = set()
@@ -72,7 +72,7 @@ def test_each_allocation_in_turn_fails_and_each_failure_is_seen_and_harmless(for
 
 
 def test_a_process_costs_its_record_and_its_names_and_no_more() -> None:
-    """docs/testing.md states it: at most 360 bytes for a process, and two for each code unit of its texts."""
+    """As in docs/testing.md: at most 360 bytes for a process, and two for each code unit of its texts."""
     with Core() as core:
         reader = core.opened()
         before = reader.info()["memory_bytes"]
@@ -89,7 +89,7 @@ def test_a_process_costs_its_record_and_its_names_and_no_more() -> None:
 
 
 def test_processes_that_share_a_bucket_are_told_apart() -> None:
-    """Every fourth pid has a bucket of its own, until the limit of records is reached; then they begin anew."""
+    """Every fourth pid has its own bucket, up to the limit of records; then the buckets repeat."""
     with Core() as core:
         controller = core.controller()
         pids = [first + 4 * protocol.MAX_RECORDS * turn for turn in range(5) for first in range(4000, 4016)]

@@ -1,7 +1,7 @@
-"""The core and the Python model of it, driven by the same steps: all that can be seen stays the same.
+"""The core and its Python model, driven by the same steps: all observable state stays equal.
 
-Many ways through notifications, requests, a clock set by hand, memory that runs out and controllers that die at
-any moment. ``PROCMON_LONG=1`` takes more. Hypothesis prints the shortest way to a difference.
+Random sequences of notifications, requests, clock steps, allocation failures, and controllers that die at any moment.
+``PROCMON_LONG=1`` runs more. Hypothesis prints the shortest sequence that shows a difference.
 """
 
 import os
@@ -27,7 +27,7 @@ from procmon.driver import protocol
 from procmon.records import Verdict
 
 LONG = os.environ.get("PROCMON_LONG") == "1"
-SHRINK = os.environ.get("PROCMON_SHRINK") != "0"  # breaks.py wants to know that there is a difference, not which
+SHRINK = os.environ.get("PROCMON_SHRINK") != "0"  # breaks.py needs only the fact of a difference
 
 CONTROLLER_PIDS = (1000, 2000)
 pids = st.sampled_from([44, 48, 52, 56, *CONTROLLER_PIDS])
@@ -60,7 +60,7 @@ CODES = {Verdict.ALLOW: protocol.VERDICT_ALLOW, Verdict.BLOCK: protocol.VERDICT_
 
 
 class CoreAndModel(RuleBasedStateMachine):
-    """Steps of the world, of held threads, of the worker and of controllers."""
+    """Steps of the system, of held threads, of the worker and of controllers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class CoreAndModel(RuleBasedStateMachine):
         registered=mostly, timeout_ms=st.sampled_from([100, 100, 0]), flags=st.sampled_from([0, 2]), verdict=verdicts
     )
     def open_two(self, registered: bool, timeout_ms: int, flags: int, verdict: Verdict) -> None:
-        """Most stories begin with a controller."""
+        """Most sequences begin with a controller."""
         self.callers = [self.core.opened(pid) for pid in CONTROLLER_PIDS]
         if registered:
             self.register(0, flags, timeout_ms, verdict, verdict)
@@ -132,7 +132,7 @@ class CoreAndModel(RuleBasedStateMachine):
     @precondition(lambda self: self.model.held())
     @rule(data=st.data(), image=st.booleans())
     def one_more_thread(self, data: st.DataObject, image: bool) -> None:
-        """Another thread of a process that is held comes by."""
+        """Another thread of a held process arrives."""
         pid = data.draw(st.sampled_from(self.model.held())).pid
         if image:
             self.image(pid, "", "", False, False, True, True)
@@ -141,7 +141,7 @@ class CoreAndModel(RuleBasedStateMachine):
 
     @rule(pid=st.sampled_from([44, 48]), name=ordinary_names)
     def start_with_an_extra_thread(self, pid: int, name: str) -> None:
-        """Its creator puts a second thread into it before the first runs."""
+        """Its creator creates a second thread in it before the first runs."""
         self.create(pid, 44, 44, 0, "", "", 0, False, False, False, True)
         self.any_thread(pid)
         self.any_thread(pid)
@@ -154,7 +154,7 @@ class CoreAndModel(RuleBasedStateMachine):
 
     @rule(pid=st.sampled_from([44, 48, 52, 56]), name=ordinary_names, fetched=st.booleans())
     def start(self, pid: int, name: str, fetched: bool) -> None:
-        """The usual way: created, then its image, and then perhaps it is fetched."""
+        """The usual sequence: creation, image, and perhaps a fetch."""
         self.create(pid, 44, 44, 0, "", "", 0, False, False, False, True)
         self.image(pid, name, "", False, False, True, True)
         if fetched and self.model.controller:
@@ -173,7 +173,7 @@ class CoreAndModel(RuleBasedStateMachine):
     @precondition(lambda self: self.model.controller and self.model.controller.timeout_ms and self.model.held())
     @rule(data=st.data(), early=st.integers(0, 1))
     def the_time_comes(self, data: st.DataObject, early: int) -> None:
-        """The clock goes to the end of a hold, or to one tick before it, and the thread looks."""
+        """The clock moves to the end of a hold, or one tick before it, and the thread checks."""
         assert self.model.controller
         waiting = [(held, p) for held, p in self.holds if p.state == protocol.STATE_HELD]
         held, process = data.draw(st.sampled_from(waiting))
@@ -212,7 +212,7 @@ class CoreAndModel(RuleBasedStateMachine):
     @precondition(lambda self: any(process.threads > 1 for _, process in self.holds))
     @rule(data=st.data())
     def threads_are_ended_at_once(self, data: st.DataObject) -> None:
-        """All threads of a process that is held look before one of them has left."""
+        """All threads of a held process check before one of them has left."""
         of = data.draw(st.sampled_from([process for _, process in self.holds if process.threads > 1]))
         pairs = [pair for pair in self.holds if pair[1] is of]
         woken = of.woken
@@ -252,7 +252,7 @@ class CoreAndModel(RuleBasedStateMachine):
     @precondition(lambda self: self.model.to_terminate)
     @rule(outcome=st.sampled_from([DIED, FAILED, FAILED]))
     def try_for_long(self, outcome: int) -> None:
-        """The worker tries until it would do so every second."""
+        """The worker tries until it retries only every second."""
         for _ in range(21):
             if (process := self.model.next_to_terminate()) is None:
                 break
@@ -286,12 +286,12 @@ class CoreAndModel(RuleBasedStateMachine):
     @precondition(lambda self: not self.model.controller and not self.model.stopped)
     @rule(verdict=verdicts)
     def a_controller_comes(self, verdict: Verdict) -> None:
-        """Most of the time there is a controller."""
+        """Usually a controller is registered."""
         self.register(0, protocol.REPORT_EXITS, 100, verdict, verdict)
 
     @rule(who=st.sampled_from([1, 1, 1, 0]))
     def close(self, who: int) -> None:
-        """Its handle goes; a new one is opened. The second controller's mostly, who seldom is one."""
+        """A handle is closed and a new one opened, usually that of the second caller, rarely the controller."""
         caller = self.callers[who]
         caller.close()
         self.model.close(caller.owner)
@@ -310,14 +310,14 @@ class CoreAndModel(RuleBasedStateMachine):
     @precondition(lambda self: self.model.controller)
     @rule()
     def fetch_all(self) -> None:
-        """The usual way: the one who is registered fetches whatever there is."""
+        """The usual case: the registered controller fetches all records."""
         assert self.model.controller
         self.fetch(self.controller_index(), 1 << 16)
 
     @precondition(lambda self: self.model.controller and self.model.held())
     @rule(verdict=verdicts, data=st.data())
     def answer_one(self, verdict: Verdict, data: st.DataObject) -> None:
-        """The usual way: it answers one that is held."""
+        """The usual case: the controller answers one held process."""
         process = data.draw(st.sampled_from(self.model.held()))
         code = protocol.ALLOW if verdict is Verdict.ALLOW else protocol.BLOCK
         caller = self.callers[self.controller_index()]
@@ -327,7 +327,7 @@ class CoreAndModel(RuleBasedStateMachine):
     @precondition(lambda self: self.model.controller and self.model.controller.timeout_ms and self.model.held())
     @rule()
     def all_wait_in_vain(self) -> None:
-        """It fetches all that is held and does not answer."""
+        """The controller fetches all held processes and does not answer."""
         assert self.model.controller
         self.fetch_all()
         self.time_passes(self.model.controller.timeout_ms)
@@ -337,7 +337,7 @@ class CoreAndModel(RuleBasedStateMachine):
     @precondition(lambda self: self.model.controller and self.model.held())
     @rule(data=st.data())
     def block_one_and_take_it(self, data: st.DataObject) -> None:
-        """It blocks one, and the worker takes what is next."""
+        """The controller blocks one process, and the worker takes the next one."""
         self.answer_one(Verdict.BLOCK, data)
         self.work()
 
@@ -375,7 +375,7 @@ class CoreAndModel(RuleBasedStateMachine):
 
     @rule(who=st.integers(0, 3))
     def reset(self, who: int) -> None:
-        caller = self.callers[min(who, 1)]  # mostly the second's, who seldom is one
+        caller = self.callers[min(who, 1)]  # usually the second, which is rarely the controller
         expected = self.model.may(caller.owner)
         assert caller.request(protocol.RESET)[0] == expected
         if expected == SUCCESS:
@@ -386,7 +386,7 @@ class CoreAndModel(RuleBasedStateMachine):
         data=st.binary(max_size=40), room=st.integers(0, 300),
     )  # fmt: skip
     def noise(self, who: int, function: int, method: int, data: bytes, room: int) -> None:
-        """Requests that are refused change nothing; those that read change nothing either."""
+        """Refused requests change nothing; requests that only read change nothing either."""
         code = protocol.request_code(function, protocol.ACCESS_WRITE) | method
         assert self.callers[who].request(code, data, room)[0] != SUCCESS
         assert self.reader.request(protocol.LIST, data[:7], room)[0] in (INFO_LENGTH_MISMATCH, *self.stopped_status())

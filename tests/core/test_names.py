@@ -1,4 +1,4 @@
-"""Odd names: what the driver writes into a record, and what a rule with the plain path says of it.
+"""Odd names: the driver's record of each, and the result of a rule with the plain path.
 
 docs/security.md has the table of them, "Names"; tests/windows/test_names.py has DebugGate's part.
 """
@@ -77,7 +77,7 @@ CASES = {
 
 
 def record_of(native: str) -> ProcessHelper:
-    """What a controller is given of a process whose image has this native name."""
+    """The controller's record of a process whose image has this native name."""
     with Core() as core:
         controller = core.controller()
         held = core.held(44, native)

@@ -1,7 +1,8 @@
-"""What no single test shows: the core under many threads, under any bytes, and the handshake in every order.
+"""Searches that no single test replaces: the core under many threads, under random bytes, and the handshake in every
+order.
 
-Each runs for a few seconds, or with ``PROCMON_LONG=1`` for a minute. docs/testing.md tells what each has been seen to
-catch. A tool that is missing is a failure that says how to install it.
+Each runs for a few seconds, or with ``PROCMON_LONG=1`` for a minute. docs/testing.md lists the faults that each has
+caught. A missing tool is a failure whose message says how to install it.
 """
 
 import importlib.util
@@ -23,7 +24,7 @@ HANDSHAKE = PROJECT / "driver" / "model" / "handshake.pml"
 
 
 def run(command: list[str], *, timeout: float, cwd: Path | None = None) -> str:
-    """What it printed. Fails with the whole of it when the exit status is not 0 or it does not end in time."""
+    """Run a command and return its output. Fails with all output on a status other than 0, or a timeout."""
     result = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=timeout, cwd=cwd
     )
@@ -83,7 +84,7 @@ def test_every_order_of_the_handshake_keeps_its_promises(tmp_path: Path, timeout
 
 
 def trail(folder: Path, timeout: int, processes: int) -> str:
-    """The shortest way to the error that the checker wrote down, for people."""
+    """The shortest path to the error that the checker recorded, as text."""
     if not (folder / "handshake.pml.trail").exists():
         return ""
     command = ["spin", f"-DPROCESSES={processes}", f"-DTIMEOUT={timeout}", "-t", "-p", "-k", "handshake.pml.trail"]

@@ -1,6 +1,6 @@
-"""driver/protocol.h and src/procmon/protocol.py say the same: every constant, every struct, every offset.
+"""driver/protocol.h and src/procmon/driver/protocol.py agree: every constant, every struct, every offset.
 
-The names are read from the header's text, the values come from a compiler that has read the header.
+The names are read from the header's text; a compiler computes the values from the header.
 """
 
 import json
@@ -34,7 +34,7 @@ def wire_name(name: str) -> str:
 
 @cache
 def compiled(folder: Path) -> dict[str, dict[str, int]]:
-    """What the compiler makes of the header: {"constants": ..., struct name: offsets and "sizeof"}."""
+    """The header's values from the compiler: {"constants": ..., struct name: offsets and "sizeof"}."""
     lines = [f'constant("k{name}", k{name});' for name in CONSTANTS]
     for name, fields in STRUCTS.items():
         lines.append(f'structure("{name}", sizeof({name}));')
@@ -49,7 +49,7 @@ def compiled(folder: Path) -> dict[str, dict[str, int]]:
         'int main() {\nprintf("{\\"constants\\": {\\"sizeof\\": 0");\n' + "\n".join(lines) + '\nputs("}}");\n}\n'
     )
     program = folder / "protocol"
-    build()._version("g++")  # says what to install when there is none
+    build()._version("g++")  # its error says what to install
     subprocess.run(["g++", "-std=c++17", "-Wno-unused", str(source), "-o", str(program)], check=True)
     values: dict[str, dict[str, int]] = json.loads(subprocess.check_output([str(program)]))
     return values
@@ -88,7 +88,7 @@ def test_struct(header: dict[str, dict[str, int]], name: str) -> None:
 
 @pytest.mark.parametrize("name", ["REGISTER", "ALLOW", "BLOCK", "RESET", "SET_RULES", "QUIESCE", "NOTE_CREATED"])
 def test_a_request_that_changes_something_asks_for_write_access_in_its_code(name: str) -> None:
-    """The I/O manager compares the code with the handle; the driver has no other check."""
+    """The I/O manager checks the code against the handle's access; the driver has no other check."""
     assert getattr(protocol, name) >> 14 & 3 == protocol.ACCESS_BOTH
 
 

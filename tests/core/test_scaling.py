@@ -1,7 +1,7 @@
-"""What a process costs does not depend on how many others live: 100,000 against 1,000.
+"""The cost of a process does not depend on the number of live processes: 100,000 against 1,000.
 
-Measured by driver/host/costs.cpp on two tables side by side, by turns, once with warm caches and once with cold ones;
-and since a shared machine can spoil even that, a few attempts may be made.
+driver/host/costs.cpp measures two tables side by side, in turn, once with warm and once with cold caches. Because other
+load can spoil even that, a few attempts are allowed.
 """
 
 import subprocess

@@ -1,6 +1,6 @@
-"""src/procmon/win32/trust.py and mingw-w64's headers say the same: structures, constants, functions, on x64 and x86.
+"""src/procmon/win32/trust.py and mingw-w64's headers agree: structures, constants, functions, on x64 and x86.
 
-Nothing is run: what procmon takes for true is written as static assertions, which a compiler for Windows then reads.
+Nothing is run: procmon's assumptions become static assertions, which a compiler for Windows checks.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ STRUCTURES = {
     trust._ProviderCert: "CRYPT_PROVIDER_CERT: cbStruct pCert",
     trust._CatalogInfo: "CATALOG_INFO: cbStruct wszCatalogFile",
 }
-# pSignatureSettings came with Windows 8, and mingw-w64 10 does not have it.
+# Windows 8 added pSignatureSettings; mingw-w64 10 does not have it.
 NEWER: dict[type[ctypes.Structure], int] = {trust._TrustData: 1}
 HEAD_ONLY = {trust._ProviderCert}
 
@@ -112,7 +112,7 @@ def of_constants() -> list[str]:
 
 
 def of_functions(pointer: int) -> list[str]:
-    """As they are bound: how many bytes the result has, and each parameter."""
+    """The functions as procmon binds them: the size of the result and of each parameter."""
     claims = []
     for function in vars(trust).values():
         bound = inspect.getclosurevars(function).nonlocals if inspect.isfunction(function) else {}
@@ -128,10 +128,10 @@ def source_of(module: Any) -> str:
 
 
 def refused(claims: list[str], pointer: int, folder: Path) -> list[str]:
-    """Those of the claims that the compiler does not agree with."""
+    """The claims that the compiler rejects."""
     source = folder / "claims.cpp"
     source.write_text(SOURCE + "".join(f'static_assert({claim}, R"({claim})");\n' for claim in claims))
-    build()._version(COMPILERS[pointer])  # says what to install when there is none
+    build()._version(COMPILERS[pointer])  # its error says what to install
     command = [COMPILERS[pointer], "-std=c++17", "-fsyntax-only", str(source)]
     said = subprocess.run(command, capture_output=True, text=True)
     wrong = re.findall(r"error: static assertion failed: (.*)", said.stderr)
@@ -153,7 +153,7 @@ def test_a_claim_that_does_not_hold_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("structure", [one for one in STRUCTURES if one is not trust._CatalogInfo])
 def test_ctypes_lays_them_out_in_the_same_way(structure: Any) -> None:
-    """But for CATALOG_INFO, whose characters are wider off Windows; tests/windows/wintrust.py looks at it."""
+    """Except CATALOG_INFO, whose characters are wider off Windows; tests/windows/wintrust.py checks it."""
     size, _, offsets = layout(structure, ctypes.sizeof(ctypes.c_void_p))
     assert ctypes.sizeof(structure) == size
     assert [getattr(structure, name).offset for name, *_ in structure._fields_] == offsets

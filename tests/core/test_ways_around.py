@@ -1,7 +1,7 @@
 """Ways around the gate that need more than one notification: extra threads, suspended processes, WSL 1, renamed files.
 
-docs/gates/driver.md has the table of all ways. Those by descent, by exempt programs and by limits are in
-test_handshake_ends.py and test_handshake_limits.py, those that need a kernel among the scenarios of driver/host/kernel.
+docs/gates/driver.md has the table of all ways. Tests of ways by descent, exempt programs and limits are in
+test_handshake_ends.py and test_handshake_limits.py; those that need a kernel are scenarios of driver/host/kernel.
 """
 
 import pytest
@@ -37,7 +37,7 @@ class TestExtraThreads:
         controller = core.controller()
         threads = [core.held(44), some(core.own_thread(44)), some(core.own_thread(44))]
         controller.block(controller.records()[44])
-        threads.append(some(core.own_thread(44)))  # it comes late, and must not run either
+        threads.append(some(core.own_thread(44)))  # it arrives late, and must not run either
         assert all(thread.waits() for thread in threads)
         assert core.work() == [44]
         assert [thread.verdict() for thread in threads] == [protocol.VERDICT_BLOCK] * 4
@@ -68,7 +68,7 @@ class TestExtraThreads:
         assert not first.waits(dying=True)
         first.end()
         assert extra.waits() and controller.info()["died_held"] == 0
-        assert extra.waits(dying=True)  # the last one: now the whole process is to end
+        assert extra.waits(dying=True)  # the last one: now the whole process must end
         assert core.work() == [44]
         extra.verdict()
 
@@ -76,7 +76,7 @@ class TestExtraThreads:
         core.controller()
         first = core.held(44)
         extra = some(core.own_thread(44))
-        assert not first.waits(dying=True)  # it is on its way out when the other looks
+        assert not first.waits(dying=True)  # it is leaving when the other one checks
         assert extra.waits(dying=True)
         first.end()
         third = some(core.own_thread(44))  # one that was suspended meanwhile must not run either
@@ -140,7 +140,7 @@ class TestSuspendedBefore:
         assert core.image(44, TOOL, own=True) is None, "it has run"
 
     def test_a_listed_program_of_windows_must_be_one_that_is_always_exempt(self, core: Core) -> None:
-        """What started it is not known."""
+        """Its creator is not known."""
         system32 = "\\Device\\HarddiskVolume2\\Windows\\System32\\"
         core.create(44, running=True, native_name=system32 + "svchost.exe")
         core.create(48, running=True, native_name=system32 + "csrss.exe")

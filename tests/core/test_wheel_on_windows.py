@@ -1,6 +1,6 @@
 """The wheel in a bare CPython for Windows, as a user has it after `pip install`: no sources, no dev.py, no pytest.
 
-On Debian it is the embeddable CPython, under Wine. What is missing there, tkinter say, must be said.
+On Debian it is the embeddable CPython, under Wine. A message must name a part that is missing there, such as tkinter.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ PATIENCE = 100
 
 @dataclass(frozen=True)
 class Python:
-    """A Python for Windows that has the wheel, and how to run it."""
+    """A Python for Windows with the wheel installed, and a way to run it."""
 
     executable: Path
     site: Path
@@ -44,7 +44,7 @@ class Python:
     environment: Mapping[str, str]
 
     def run(self, *arguments: object, folder: Path, status: int = 0) -> str:
-        """What it prints, standard error included; it must end with `status`, of which Wine passes on 8 bits."""
+        """Its output, with standard error; it must end with `status`, of which Wine passes on 8 bits."""
         output = folder / "printed"
         command = [*self.before, str(self.executable), "-X", "utf8", *map(str, arguments)]
         attachment = programs.Attachment(PATIENCE, silent_input=True, output=output, unix_lines=True)
@@ -56,7 +56,7 @@ class Python:
 
 
 def bare(folder: Path, wheel: Path) -> tuple[Path, Path]:
-    """Lay a Python with the wheel and nothing else into a folder: its program, and where its packages are."""
+    """Make a Python with only the wheel in a folder; return its program and its packages' folder."""
     python, site = folder / "python.exe", folder / "site"
     if sys.platform == "win32":
         programs.run_quietly([sys.executable, "-m", "venv", folder], "no environment was made")
@@ -78,7 +78,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Python]:
         yield Python(executable, site, (), os.environ)
         return
     with wine.private_prefix() as prefix, contextlib.ExitStack() as stack:
-        wine.server(prefix, "-p")  # it stays until the end, so that not each program starts a Windows
+        wine.server(prefix, "-p")  # it stays until the end, so that the programs do not each start Wine anew
         stack.callback(wine.server, prefix, "-k")
         yield Python(executable, site, (str(wine.program("wine64")),), wine.environment(prefix))
 
