@@ -1,4 +1,4 @@
-"""The fixtures that several files of this ring use."""
+"""The shared fixtures of this ring."""
 
 import functools
 import os
@@ -16,7 +16,7 @@ from service_manager import Computer, Manager, executable
 
 @pytest.fixture(scope="session", autouse=True)
 def patience() -> Iterator[None]:
-    """`verdict_of` waits a second unless a test says otherwise; on a busy machine a verdict may take longer."""
+    """`verdict_of` waits one second by default; on a busy machine a verdict may take longer."""
     verdict_of = procmon.SimulatedGate.verdict_of
 
     @functools.wraps(verdict_of)
@@ -32,7 +32,7 @@ def patience() -> Iterator[None]:
 
 @pytest.fixture
 def gate() -> Iterator[procmon.SimulatedGate]:
-    """A gate. Its test ends with the monitor stopped, so that nothing is left held."""
+    """A gate. The test must stop its monitor, so that nothing stays held."""
     gate = procmon.SimulatedGate()
     yield gate
     assert gate.closed, "every test ends with its monitor stopped"
@@ -72,7 +72,7 @@ def manager() -> Manager:
 
 @pytest.fixture
 def computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Computer:
-    """One with the x64 driver in the package."""
+    """A computer with the x64 driver in the package."""
     computer = Computer(tmp_path)
     (computer.system32 / "drivers").mkdir(parents=True)
     executable(computer.packaged)

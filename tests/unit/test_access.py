@@ -1,4 +1,4 @@
-"""Who can change a file, as its security descriptor has it."""
+"""The accounts that can change a file, by its security descriptor."""
 
 import pytest
 

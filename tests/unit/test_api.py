@@ -30,7 +30,7 @@ def modules() -> list[str]:
 
 
 def public() -> Iterator[tuple[str, Any]]:
-    """(name, object) of everything that `procmon` exports, and below it of what its public modules export."""
+    """(name, object) of every export of `procmon` and of its public modules."""
     for name in procmon.__all__:
         thing = getattr(procmon, name)
         if isinstance(thing, types.ModuleType):
@@ -41,7 +41,7 @@ def public() -> Iterator[tuple[str, Any]]:
 
 
 def members(owner: type) -> Iterator[tuple[str, Any]]:
-    """(name, function or property) of everything public that a class of ours has, inherited things too."""
+    """(name, function or property) of every public member of our classes, with inherited members."""
     for name in dir(owner):
         if name.startswith("_") and name not in ("__init__", "__enter__", "__exit__", "__aenter__", "__aexit__"):
             continue
@@ -140,7 +140,7 @@ def test_its_help_shows_it_at_work(name: str) -> None:
 @pytest.mark.parametrize("name", MEMBERS)
 def test_a_member_says_what_it_is(name: str) -> None:
     if name.rpartition(".")[2].startswith("__"):
-        return  # what they are for, Python says
+        return  # Python documents them
     assert inspect.getdoc(MEMBERS[name]), f"{name} has no docstring"
 
 
@@ -180,7 +180,7 @@ def definition(name: str) -> ast.ClassDef:
 
 @pytest.mark.parametrize("name", [name for name, thing in CLASSES.items() if hasattr(thing, "__dataclass_fields__")])
 def test_every_field_of_a_record_is_explained(name: str) -> None:
-    """A docstring under the field. Elsewhere than in the records, counters (``timeouts: int = 0``) may do without."""
+    """A docstring under the field. Outside of the records, counters (``timeouts: int = 0``) need none."""
     thing = CLASSES[name]
     node = definition(name)
     explained = {
@@ -204,7 +204,7 @@ def test_members_of_enums_show_their_names(name: str) -> None:
 
 
 def test_every_module_imports_on_every_system() -> None:
-    """A Windows-only object says so when it is made, not when its module is imported."""
+    """A Windows-only object fails when it is created, not when its module is imported."""
     failed = []
     for name in modules():
         try:
@@ -239,7 +239,7 @@ def test_help_shows_the_public_home_and_nothing_from_inside() -> None:
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_methods_have_the_home_of_their_class(name: str) -> None:
-    """Since Python 3.13 `help` names any other home: "close(self) from procmon.monitor.starts.Starts"."""
+    """Since Python 3.13 `help` names a different module: "close(self) from procmon.monitor.starts.Starts"."""
     functions = []
     for member in vars(CLASSES[name]).values():
         found = (member, getattr(member, "__func__", None), getattr(member, "fget", None))

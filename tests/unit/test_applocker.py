@@ -1,4 +1,4 @@
-"""AppLocker's exported policies become policies that decide alike."""
+"""AppLocker's exported policies become policies that decide the same."""
 
 import tomllib
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def publisher(product: str = "*", binary: str = "*", low: str = "*", high: str =
 
 
 def exported(*rules: str, mode: str = "Enabled", more: str = "") -> bytes:
-    """What ``Get-AppLockerPolicy -Effective -Xml`` prints."""
+    """The output of ``Get-AppLockerPolicy -Effective -Xml``."""
     collection = f'<RuleCollection Type="Exe" EnforcementMode="{mode}">{"".join(rules)}\n  </RuleCollection>'
     return f'<AppLockerPolicy Version="1">\n  {collection}{more}\n</AppLockerPolicy>'.encode()
 

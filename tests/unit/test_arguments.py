@@ -1,4 +1,4 @@
-"""The checks at the door of public functions."""
+"""The argument checks of public functions."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The audit log: nothing lost, nothing glued together, read back as it was, replayed with another policy."""
+"""The audit log: no line lost or merged, read back unchanged, replayed with another policy."""
 
 import errno
 import json
@@ -98,7 +98,7 @@ def test_closing_does_not_wait_for_a_write_that_hangs(path: Path, monkeypatch: p
     assert log.closed
     goes_on.set()
     writer.join(10)
-    assert log._file.closed  # the write has done it
+    assert log._file.closed  # closed by the write
     assert numbers(path) == [1]
 
 
@@ -197,7 +197,7 @@ def test_a_log_that_rotates_while_it_is_read_loses_nothing(
         reader = audit.read(path)
         monkeypatch.setattr(Path, "open", open_and_rotate)
         found = [int(each.who) for each in reader]
-    assert found[:5] == [0, 1, 2, 3, 4]  # the one that came meanwhile may be among them, or not
+    assert found[:5] == [0, 1, 2, 3, 4]  # a line written meanwhile may be among them
 
 
 def test_a_torn_last_line_is_left_out_and_reported(path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -299,7 +299,7 @@ def test_ahead_a_verdict_that_came_too_late_has_a_second_line(path: Path, monkey
     assert answers[:2] == [("a.exe", None), ("a.exe", procmon.VerdictResult.STALE)]
     assert [name for name, _ in answers[2:]] == [
         "exempt.exe"
-    ]  # the gate decided that, and the monitor did not know before
+    ]  # the gate decided it, and the monitor learns it only now
 
 
 def test_a_monitor_writes_to_it_after_the_verdict(path: Path) -> None:
@@ -363,7 +363,7 @@ class TestReplay:
 
 
 def test_a_log_that_was_removed_is_begun_anew(tmp_path: Path) -> None:
-    """As a log rotation by another program does; Windows lets none remove or rename what is open here."""
+    """Rotate like another program; Windows lets no program remove or rename a file that is open here."""
     path = tmp_path / "audit.jsonl"
     with audit.AuditLog(path) as log:
         log.write(decision(1))
@@ -383,7 +383,7 @@ def test_a_log_that_was_removed_is_begun_anew(tmp_path: Path) -> None:
 def test_a_log_that_rotates_while_it_is_opened_is_read_in_order_and_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At each step of the opening the log rotates twice."""
+    """The log rotates twice at each step of the opening."""
     log = audit.AuditLog(tmp_path / "audit.jsonl", max_bytes=1, keep=100)
     for number in range(1, 6):
         log.write(decision(number))
@@ -394,7 +394,7 @@ def test_a_log_that_rotates_while_it_is_opened_is_read_in_order_and_whole(
         nonlocal opens
         file = whole(path, *args, **options)
         opens += 1
-        if opens <= 8 and sys.platform != "win32":  # Windows renames nothing that is open
+        if opens <= 8 and sys.platform != "win32":  # Windows renames no open file
             for _ in range(2):
                 written.append(written[-1] + 1)
                 log.write(decision(written[-1]))

@@ -1,4 +1,4 @@
-"""dev.py bench: what it can be asked for, and how a row is made. What it measures is no matter of tests."""
+"""dev.py bench: its arguments, and how it makes a row. Measured values are not tested."""
 
 import re
 import subprocess

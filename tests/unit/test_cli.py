@@ -1,4 +1,4 @@
-"""procmon-gate: what it prints, what it answers, and how it ends. The gates are simulated, the rest is real."""
+"""procmon-gate: its output, its verdicts and its exit statuses. The gates are simulated, the rest is real."""
 
 import json
 import os
@@ -156,7 +156,7 @@ class TestAsking:
             verdicts.append(gate.verdict_of(gate.start("c:/tools/a.exe"), timeout=5.0))
 
         def key(keys: object, timeout: float) -> str:
-            """Time passes by the keys alone: three of them while the question ignores keys, and one after that."""
+            """Only keys move the clock: three while the question ignores keys, and one after that."""
             now.append(now[-1] + 0.125)
             return "nnny"[len(now) - 2] if len(now) < 6 else ""
 
@@ -234,7 +234,7 @@ class TestGuardWithoutRules:
         assert out.endswith("2 held: 2 allowed, 0 blocked; 0 would have been blocked, 2 asked about\n")
 
     def test_its_own_terminal_is_never_kept_waiting(self, scene: Scene) -> None:
-        """A terminal may wait for the console host of a new tab, and would show no question meanwhile."""
+        """A terminal may wait for the console host of a new tab, and then shows no question."""
         verdicts: list[Verdict | None] = []
         terminal, shell, other = 500, 504, 508
 

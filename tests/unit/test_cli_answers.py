@@ -1,4 +1,4 @@
-"""Answers that are kept: the keys beyond yes and no, and the file of ``--answers``."""
+"""Remembered answers: the keys beyond yes and no, and the file of ``--answers``."""
 
 import threading
 import tomllib
@@ -253,7 +253,7 @@ def test_the_driver_cannot_decide_what_answers_may_decide(
 
 
 def test_a_name_that_no_policy_can_say_ends_no_questions(scene: Scene, policy: Path, file: Path) -> None:
-    """Half a surrogate pair: Windows takes it in the name of a file, and TOML has no way to write it."""
+    """A lone surrogate: Windows accepts it in a file name, and TOML cannot write it."""
     verdicts = Asked(scene, policy, file)("apxyn", "c:/tools/\ud800.exe", "c:/tools/b.exe")
     assert verdicts == [ALLOW, BLOCK]
     assert kept(file) == []

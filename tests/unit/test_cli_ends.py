@@ -1,4 +1,4 @@
-"""How run, guard and watch end: Ctrl+C is heard at once, whatever hangs, and what is held then gets its verdict."""
+"""The ends of run, guard and watch: Ctrl+C is heard at once, whatever hangs, and held processes get their verdict."""
 
 import io
 import re
@@ -21,11 +21,11 @@ from procmon.cli.session import Session
 from procmon.monitor import engine
 
 SOON = 10.0
-"""Seconds that Ctrl+C may take on a busy machine. A stop that waits for what hangs takes twice as long."""
+"""Seconds that Ctrl+C may take on a busy machine. A stop that waits for a hanging call takes twice as long."""
 
 
 class Interrupts:
-    """A script that starts two processes, waits for all of `first`, and then presses Ctrl+C as often as it takes."""
+    """A script that starts two processes, waits for all events of `first`, and presses Ctrl+C until it is heard."""
 
     def __init__(self, *first: threading.Event) -> None:
         self.first = list(first)
@@ -54,7 +54,7 @@ def ends(scene: Scene, arguments: list[str], interrupts: Interrupts, keys: str |
 
 
 class Hang:
-    """What hangs until the end of the test; `began` when something waits for it."""
+    """A call that hangs until the end of the test; `began` is set when it is entered."""
 
     def __init__(self) -> None:
         self.began, self._over = threading.Event(), threading.Event()
@@ -99,7 +99,7 @@ class TestControlC:
         assert ends(scene, [command, "--policy", str(policy)], Interrupts(), keys="") < SOON
         shown = "".join(capsys.readouterr())
         assert "let a.exe (1000) run?" in shown
-        assert re.match("[^\n]*\r +\r", shown[shown.rindex("[y/n/i/?]") :])  # the question has gone
+        assert re.match("[^\n]*\r +\r", shown[shown.rindex("[y/n/i/?]") :])  # the question is erased
 
     @pytest.mark.parametrize("command", ["run", "guard", "watch"])
     def test_with_a_log_that_hangs(
@@ -131,7 +131,7 @@ class TestControlC:
         self, scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(subprocess.Popen, "wait", None)  # the command may go on for hours: it is not waited for
+            patch.setattr(subprocess.Popen, "wait", None)  # the command may run for hours: nothing may wait for it
             ends(scene, ["run"], Interrupts())
         assert "Ctrl+C went to the command; press it again to end procmon" in capsys.readouterr().err
         assert scene.gate is not None and scene.gate.closed
@@ -139,7 +139,7 @@ class TestControlC:
     def test_the_end_of_the_command_is_waited_for_in_slices(
         self, scene: Scene, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """On Windows Ctrl+C interrupts no wait for a process."""
+        """On Windows Ctrl+C does not interrupt a wait for a process."""
         slices: list[float | None] = []
 
         def wait(command: "subprocess.Popen[bytes]", timeout: float | None = None) -> int:
@@ -154,7 +154,7 @@ class TestControlC:
         assert slices == [live.WAIT_SLICE_S] * 3
 
     def test_in_the_middle_of_a_line_that_no_reader_takes(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What is not written stays in Python's buffer, and Python's own end would try again."""
+        """Unwritten output stays in Python's buffer, and Python's own end would try again."""
 
         class Full(io.StringIO):
             def write(self, text: str) -> int:
@@ -167,7 +167,7 @@ class TestControlC:
 
 @pytest.mark.parametrize("fail", [ALLOW, BLOCK])
 class TestWhatIsHeldAtTheEnd:
-    """It gets what ``--fail`` says, whenever it comes."""
+    """It gets the verdict of ``--fail``, whenever it starts."""
 
     def check(self, scene: Scene, arguments: list[str], fail: Verdict, late: list[procmon.ProcessHelper]) -> None:
         """One process is asked about until Ctrl+C; another may come `late`."""

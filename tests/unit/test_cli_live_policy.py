@@ -1,4 +1,4 @@
-"""The policies of `guard`: several are one, they follow their files, and the version that decides has a name."""
+"""The policies of `guard`: several act as one, they follow their files, and a decision names the policy's version."""
 
 import io
 import threading

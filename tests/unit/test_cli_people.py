@@ -1,4 +1,4 @@
-"""procmon-gate as a person meets it: typing mistakes, files for what it prints, pipes that end, what a run came to."""
+"""procmon-gate for its users: typing mistakes, output to files, closed pipes, the summary of a run."""
 
 import json
 import os
@@ -178,7 +178,7 @@ class TestResults:
 
 
 class Closed:
-    """A stream whose reader has gone, as Windows has it when it is not buffered."""
+    """A stream whose reader has closed, like an unbuffered one on Windows."""
 
     def write(self, text: str) -> int:
         raise BrokenPipeError(32, "broken pipe")
@@ -190,7 +190,7 @@ class Closed:
 
 
 class TestBrokenPipes:
-    """The reader of the output goes away: no traceback, no message, one status."""
+    """The reader of the output closes: no traceback, no message, one status."""
 
     def end(self, *arguments: str) -> tuple[int, bytes]:
         reading, writing = os.pipe()

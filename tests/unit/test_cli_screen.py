@@ -1,4 +1,4 @@
-"""What procmon-gate prints: fitted to a terminal, whole elsewhere, in colour where it may be, and never harmful."""
+"""The output of procmon-gate: fitted to a terminal, unshortened elsewhere, in colour where allowed, never harmful."""
 
 import io
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture(autouse=True)
 def consoles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On Windows a StringIO is no console, whatever it says."""
+    """On Windows a StringIO is no console, whatever its isatty returns."""
     monkeypatch.setattr("procmon.cli.screen.is_console", lambda stream: stream.isatty())
     monkeypatch.setattr("procmon.cli.screen.enable_escape_sequences", lambda _: True)
 
@@ -151,10 +151,10 @@ class TestArguments:
             ("c:/tools/make.exe  all ", "all"),
             ("C:/tools/make.exe -j2", "-j2"),
             ("C:/tools/make.exe-j2", "C:/tools/make.exe-j2"),
-            ("gmake -j2", "gmake -j2"),  # it is not what it says it is
+            ("gmake -j2", "gmake -j2"),  # not the program it claims to be
             ('"C:\\Tools\\Make.exe"-j2', '"C:\\Tools\\Make.exe"-j2'),
             ('"unclosed make', '"unclosed make'),
-            ('"c:\\tools\\make.exe -j2', '"c:\\tools\\make.exe -j2'),  # all of it is the name, to Windows
+            ('"c:\\tools\\make.exe -j2', '"c:\\tools\\make.exe -j2'),  # Windows takes all of it as the name
             ('"c:\\tools\\make.exe', ""),
             ("make\u00a0-j2", "make\\xa0-j2"),  # Windows splits at blank and tab only
             ("c:\\tools\\make.exe\u00a0-j2", "c:\\tools\\make.exe\\xa0-j2"),

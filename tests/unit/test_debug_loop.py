@@ -1,4 +1,4 @@
-"""Which exceptions of a debugged program its DebugGate keeps from it, on any system: events as Windows sends them."""
+"""The exceptions that DebugGate hides from a debugged program, on any system: events as Windows sends them."""
 
 from types import SimpleNamespace
 from typing import Any, cast
@@ -27,11 +27,11 @@ def known_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 STRICT = 0x5C
-"""The handle of a process that asked for strict handle checks."""
+"""The handle of a process that has strict handle checks enabled."""
 
 
 class Debugged:
-    """A loop with one process, and what became of each exception that it ran into."""
+    """A loop with one process, and the result of each of its exceptions."""
 
     def __init__(self, breakpoints: tuple[int, ...]) -> None:
         self.loop = debug_loop.DebugLoop(None, ALLOW, include_first=True)
@@ -45,7 +45,7 @@ class Debugged:
         self.loop._handle(cast(Any, SimpleNamespace(resume=lambda pid, tid, handled: None)), event)
 
     def raises(self, code: int, first_chance: bool = True, address: int = OWN_CODE) -> bool:
-        """The exception arrives; whether the program gets to see it."""
+        """Deliver the exception; return whether the program sees it."""
         event = debug.DebugEvent(code=debug.EXCEPTION, pid=PID, tid=45)
         event.exception.code, event.exception.first_chance = code, first_chance
         event.exception.address = address
@@ -57,7 +57,7 @@ class Debugged:
 
 
 def test_the_loaders_two_breakpoints_in_a_32_bit_program_are_kept_from_it_once_each() -> None:
-    """Its 64-bit half stops first, then its 32-bit one, where the mark of a debugger could not be taken out."""
+    """Its 64-bit half stops first, then its 32-bit one, if the debugger's mark could not be removed."""
     process = Debugged(debug_loop._LOADER_BREAKPOINTS)
     assert not process.raises(BREAKPOINT)
     assert not process.raises(WX86_BREAKPOINT)
@@ -87,7 +87,7 @@ def test_the_same_exception_raised_by_the_program_itself_reaches_it(code: int, a
 
 
 def test_a_program_with_strict_handle_checks_gets_the_kernels_exceptions_too() -> None:
-    """Windows raises them in it without a debugger as well."""
+    """Windows raises them without a debugger, too."""
     process = Debugged(())
     process.loop._living[PID].handle = STRICT
     assert process.raises(INVALID_HANDLE, address=DISPATCHER)

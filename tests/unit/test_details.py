@@ -1,4 +1,4 @@
-"""What details.py does without Windows: its words, its cache, its answers where nothing can be had."""
+"""details.py without Windows: its texts, its cache, its answers when nothing is available."""
 
 import functools
 import os

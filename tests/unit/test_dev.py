@@ -1,4 +1,4 @@
-"""dev.py and what it stands on: a set-up that was cut off is repaired, a run that tested nothing is no success."""
+"""dev.py and its set-up: an interrupted set-up is repaired, and a run without tests is no success."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What is written for people is true: documents run as a reader types them, links lead somewhere, doctests pass."""
+"""The documentation is true: documents run as a reader types them, links have targets, doctests pass."""
 
 import ast
 import re
@@ -127,7 +127,7 @@ def test_a_policy_with_a_mistake_is_found(as_root: Path) -> None:
 
 
 def test_the_pages_that_messages_name_are_there() -> None:
-    """The texts of the program name pages of docs/, which the wheel has."""
+    """Messages of the program name pages of docs/, which the wheel contains."""
     named: set[str] = set()
     for path in (ROOT / "src" / "procmon").rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""doctor: what it finds on machines that are well, and ill in one way each."""
+"""doctor: its findings on a healthy machine, and on machines with one fault each."""
 
 import os
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from procmon.win32.machine import CodeIntegrity
 
 
 class Computer:
-    """A machine on which all is well; tests make it ill."""
+    """A healthy machine; tests add faults."""
 
     windows: str | None = "Windows-10"
     wine = False

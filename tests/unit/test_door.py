@@ -1,4 +1,4 @@
-"""Wrong arguments are refused at the door of every public function: by a sentence, before anything has begun."""
+"""Every public function refuses wrong arguments before it does anything, with a sentence that explains them."""
 
 import asyncio
 import inspect
@@ -16,7 +16,7 @@ BAD_PROCESSES: list[object] = ["cmd.exe", b"4", 4.5, 2**32 + 4, -4, True]
 
 
 def subjects() -> Iterator[tuple[str, object]]:
-    """What has public methods to be called, on any system."""
+    """The objects with public methods to call, on any system."""
     gate = procmon.SimulatedGate()
     monitor = procmon.Monitor(gate)
     yield "SimulatedGate()", gate
@@ -115,7 +115,7 @@ def test_a_wrong_verdict_is_refused_by_every_gate(make: Callable[..., object], n
     ("pid", "error", "text"),
     [
         ("notepad.exe", TypeError, r"procmon\.processes\(\) lists them"),
-        (4097, ValueError, "multiples of 4"),  # Windows would take it for 4096, and hold that very process
+        (4097, ValueError, "multiples of 4"),  # Windows would treat it as 4096, and hold that process
         (2**32 + 4, ValueError, "from 0 to 4294967295"),
         (os.getpid() & ~3 if os.getpid() % 4 else os.getpid(), None, ""),
     ],
@@ -123,7 +123,7 @@ def test_a_wrong_verdict_is_refused_by_every_gate(make: Callable[..., object], n
 def test_a_process_that_cannot_be_attached_to_is_refused(pid: int, error: type[Exception] | None, text: str) -> None:
     if error is None:
         if pid != os.getpid():
-            return  # only Windows has nothing but multiples of 4
+            return  # only Windows has multiples of 4 alone
         error, text = ValueError, "a program cannot debug itself"
     with pytest.raises(error, match=text):
         procmon.DebugGate.attach(pid)

@@ -1,4 +1,4 @@
-"""procmon-gate driver sign: what it shows, runs and says of the machine. PowerShell is the test's own."""
+"""procmon-gate driver sign: its plan, its commands and its report on the machine. PowerShell is a stand-in."""
 
 import argparse
 import io
@@ -16,7 +16,7 @@ STATE = "Secure Boot: True\nBitLocker: On\nSmart App Control: Off\n"
 
 
 class PowerShell:
-    """Records the lines that it is given, and answers as Windows' would."""
+    """Records its lines, and answers like Windows' PowerShell."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -119,7 +119,7 @@ def test_a_file_that_is_not_this_packages_driver_is_not_signed(
 
 
 def test_no_line_needs_more_than_one_store_or_restarts_the_machine() -> None:
-    """In test mode the kernel asks no store; and a restart is the user's to choose."""
+    """In test mode the kernel checks no certificate store; and the user chooses when to restart."""
     assert "Restart-Computer" not in driver_commands.SIGN
     assert "Cert:\\LocalMachine\\Root" not in driver_commands.SIGN
     assert driver_commands.SIGN.count("$cert") > 3, "the certificate that was made is the one that signs"
@@ -160,7 +160,7 @@ def test_install_copies_unless_there_is_no_copy(
 
 @pytest.mark.parametrize("quote", ["'", "\u2018", "\u2019", "\u201a", "\u201b"])
 def test_no_quote_in_a_path_ends_the_text_of_the_lines(file: Path, quote: str) -> None:
-    """PowerShell takes the typographic ones for single quotes, too."""
+    """PowerShell also treats typographic quotes as single quotes."""
     odd, powershell = file.parent / f"o{quote}; Remove-Item x" / "procmon.sys", PowerShell()
     driver_commands.sign(options(odd, yes=True), io.StringIO(), powershell)
     assert f"o{quote * 2}; Remove-Item x" in powershell.lines[0]

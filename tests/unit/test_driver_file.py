@@ -1,4 +1,4 @@
-"""The driver's file: where it is looked for, what is checked of it, and its copy in System32."""
+"""The driver's file: where procmon searches for it, what it checks, and its copy in System32."""
 
 import os
 import re
@@ -38,7 +38,7 @@ def test_a_driver_for_another_machine_is_reported_before_windows_does(service: D
 def test_the_packaged_driver_for_this_kernel_is_taken(
     service: DriverService, computer: Computer, kernel: int, folder: str
 ) -> None:
-    """The kernel's, not Python's: what a 32-bit Python on a 64-bit Windows needs is the x64 one."""
+    """The kernel's architecture counts, not Python's: a 32-bit Python on 64-bit Windows needs the x64 driver."""
     computer.kernel = kernel
     for name, machine in (("x64", X64), ("x86", X86), ("arm64", ARM64)):
         executable(computer.packaged.parents[1] / name / "procmon.sys", machine)
@@ -140,7 +140,7 @@ def test_a_copy_that_cannot_be_written_installs_nothing(
 def test_a_copy_that_is_not_what_was_written_is_reported(
     service: DriverService, manager: Manager, computer: Computer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An antivirus may put something else there, or nothing."""
+    """An antivirus may replace or remove the copy."""
     replace = os.replace
 
     def meddle(source: str, target: str) -> None:
@@ -200,7 +200,7 @@ def test_without_a_copy_a_file_that_others_can_change_is_refused_with_what_mends
     (line,) = str(caught.value).splitlines()[1:]
     assert re.match(rf' +icacls ".*{place}" /setowner \*S-1-5-32-544 && icacls .* /grant:r \*S-1-5-18:\S*F ', line)
     assert ("(OI)(CI)" in line) == (place != "procmon.sys")
-    service.install()  # a copy: whoever can change the file, what was read is what runs
+    service.install()  # a copy: the bytes that were checked are those that run, even if others can change the file
 
 
 def test_without_a_copy_a_driver_on_the_network_is_refused(

@@ -1,6 +1,6 @@
-"""DriverGate against a device of the test's own: what it makes of short buffers, crowds, failures and strangers.
+"""DriverGate over a made-up device: short buffers, many processes, failures, and foreign devices.
 
-What the driver itself does is tested in tests/core, and both together in tests/windows.
+tests/core tests the driver itself, and tests/windows both together.
 """
 
 import threading
@@ -238,7 +238,7 @@ def test_ctrl_c_ends_a_wait_while_the_device_does_not_close_and_the_device_close
 
 
 def test_a_monitor_counts_and_logs_a_blocked_process_that_would_not_die(caplog: pytest.LogCaptureFixture) -> None:
-    """The driver shows it again; it has been decided, so nothing is asked or noted twice."""
+    """The driver returns the record again; it is decided, so nothing is asked or recorded twice."""
     device = Device()
     monitor = procmon.Monitor(DriverGate(device), default=BLOCK)
     failed = protocol.FLAG_TERMINATE_FAILED | protocol.FLAG_SEEN
@@ -258,7 +258,7 @@ def test_a_monitor_counts_and_logs_a_blocked_process_that_would_not_die(caplog: 
 
 
 def test_a_held_process_that_is_shown_again_is_not_asked_about_twice() -> None:
-    """A foreign thread was put into it. Its verdict may be on its way by then."""
+    """Another process created a thread in it. Its verdict may be on its way by then."""
     device = Device(record(4))
     asked = []
     monitor = procmon.Monitor(DriverGate(device))
@@ -312,7 +312,7 @@ def test_terminate_ends_what_is_held_by_a_verdict() -> None:
 
 
 def test_a_volume_that_came_later_has_its_drive_letter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library resolves what the driver could not, and has the driver look at the letters again."""
+    """The library resolves the name that the driver could not, and makes the driver read the drive letters again."""
     drives = {"\\device\\cdrom0": "e:"}
     monkeypatch.setattr("procmon.gates.driver.with_drive_letter", partial(with_drive_letter, drives=lambda: drives))
     native = protocol.FLAG_NAME_NATIVE

@@ -1,4 +1,4 @@
-"""Decisions and exits in the Elastic Common Schema: every field is one of the schema, of its type and its values."""
+"""Decisions and exits in the Elastic Common Schema: every field is in the schema, with its type and allowed values."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -53,7 +53,7 @@ def leaves(document: Mapping[str, object], prefix: str = "") -> Iterator[tuple[s
 
 
 def check(document: dict[str, object]) -> dict[str, object]:
-    """Hold a document to the schema; what is procmon's own stands below ``procmon``."""
+    """Check a document against the schema; procmon's own fields are below ``procmon``."""
     found = dict(leaves(json.loads(json.dumps(document))))
     for name, value in found.items():
         if name.startswith("procmon."):

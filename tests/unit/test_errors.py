@@ -1,4 +1,4 @@
-"""The exceptions: their families, and what each carries."""
+"""The exceptions: their base classes and attributes."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""EventLogSink: which decisions become which events, and that no name can forge a line."""
+"""EventLogSink: the event of each decision, and that no name can forge a line."""
 
 import sys
 from dataclasses import dataclass, field
@@ -110,7 +110,7 @@ def test_a_name_that_windows_would_refuse_is_refused(name: str) -> None:
 
 
 def test_off_windows_it_says_so() -> None:
-    if sys.platform == "win32":  # tests/windows/test_event_log.py says what happens here
+    if sys.platform == "win32":  # tests/windows/test_event_log.py covers Windows
         return
     with pytest.raises(procmon.UnsupportedPlatform, match="needs Windows"):
         EventLogSink()

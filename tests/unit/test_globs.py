@@ -1,4 +1,4 @@
-"""compile_glob: what a pattern for image names means."""
+"""compile_glob: the meaning of a pattern for image names."""
 
 import re
 import time
@@ -108,7 +108,7 @@ def test_it_agrees_with_the_definition(pattern: str, name: str) -> None:
 )
 def test_no_name_takes_long_to_compare(pattern: str, name: str) -> None:
     """An attacker chooses the names, and a comparison delays all other threads."""
-    begin = time.thread_time()  # of the processor, whatever else it does
+    begin = time.thread_time()  # CPU time of this thread, whatever else the machine does
     assert not compile_glob(pattern)(name)
     assert time.thread_time() - begin < 5
 

@@ -1,4 +1,4 @@
-"""docs/guarantees.md is what tests/guarantees.py makes of the marks, and a mark that is wrong is an error."""
+"""docs/guarantees.md is the output of tests/guarantees.py, and a malformed mark is an error."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Which of two records is older, and whether two are of one process."""
+"""Comparing two records: which is older, and whether both describe one process."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ def test_equal_keys_do_not_contradict_the_link() -> None:
 
 
 def test_keys_of_two_makes_are_not_compared() -> None:
-    """The list of running processes has times for keys, a driver counts."""
+    """The list of running processes uses times as keys; a driver uses counters."""
     listed = replace(PARENT, start_key=TICKS)
     assert not can_be_parent(listed, CHILD)
     assert can_be_parent(listed, replace(CHILD, created=NOON))

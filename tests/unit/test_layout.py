@@ -1,4 +1,4 @@
-"""Each rule of layout.py finds what it is there to find, and nothing in a tree that keeps it."""
+"""Each rule of layout.py finds its violation, and nothing in a tree that follows the rule."""
 
 import subprocess
 from pathlib import Path
@@ -10,7 +10,7 @@ import layout
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A small project that keeps every rule but `missing_files`."""
+    """A small project that follows every rule except `missing_files`."""
     root = tmp_path / "project"
     subprocess.run(["git", "init", "-q", root], check=True)
     _write(root, "errors", "")

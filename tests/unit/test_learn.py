@@ -1,4 +1,4 @@
-"""A policy of what was seen: by signer, by folder where users cannot write, by hash; and the policy to begin with."""
+"""A policy learned from a log: by signer, by folder where users cannot write, by hash; and the starter policy."""
 
 import tomllib
 from datetime import UTC, datetime, timedelta
@@ -20,7 +20,7 @@ def rules(*programs: Seen) -> list[dict[str, object]]:
 
 
 def decide(text: str, image: str, **facts: object) -> bool:
-    """Whether the policy lets the program run."""
+    """Does the policy let the program run?"""
     policy = Policy.parse(
         text.replace('mode = "audit"', 'mode = "enforce"'), details=lambda _: SimpleNamespace(**facts)
     )
@@ -101,7 +101,7 @@ ORDINARY = [
 
 
 def started(image: str, parent: str = r"c:\windows\explorer.exe", **facts: object) -> tuple[bool, str]:
-    """Whether the starter lets it run, and which rule decided."""
+    """Does the starter policy let it run, and by which rule?"""
     details = SimpleNamespace(parent=parent, **facts)
     line = facts.get("command_line")
     process = ProcessHelper(pid=8, parent_pid=0, image_name=image, command_line=None if line is None else str(line))
@@ -143,7 +143,7 @@ def test_the_starter_only_logs_what_may_be_meant() -> None:
 
 
 HALF = "\ud800"
-"""Half a surrogate pair, which a name of Windows may have in it and a TOML text may not."""
+"""A lone surrogate, which a Windows file name may contain and a TOML text may not."""
 
 
 @pytest.mark.parametrize(

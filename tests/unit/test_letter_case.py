@@ -1,4 +1,4 @@
-"""Letter case: characters that Windows keeps apart are kept apart by gates, patterns and policies."""
+"""Letter case: gates, patterns and policies distinguish the characters that Windows distinguishes."""
 
 import pytest
 from hypothesis import given
@@ -17,7 +17,7 @@ APART = dict(
 @pytest.mark.parametrize(("apart", "letter"), APART.items())
 def test_two_files_for_windows_are_two_files(apart: str, letter: str) -> None:
     gate = procmon.SimulatedGate()
-    assert apart.lower() == letter  # or this test would show nothing
+    assert apart.lower() == letter  # otherwise this test would show nothing
     assert lowercase(f"C:/{apart}") == f"c:\\{apart}"
     for pattern in (f"c:/{letter}it/**", f"c:/{letter}it/evil.exe", f"**/{letter}it/*"):
         assert not compile_glob(pattern)(f"c:/{apart}it/evil.exe")

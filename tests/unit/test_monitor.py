@@ -1,4 +1,4 @@
-"""Monitor: who decides, what is deferred, what is told. Faults, life and threads have files of their own."""
+"""Monitor: deciders, deferred processes, reports. Faults, life and threads have their own files."""
 
 import logging
 import os
@@ -413,7 +413,7 @@ def test_what_a_callback_starts_and_waits_for_does_not_wait_for_the_callback(
 @pytest.mark.parametrize(
     "creator, is_own",
     [
-        ({"creator_pid": os.getpid()}, True),  # the gate does not know the thread: better let run than deadlocked
+        ({"creator_pid": os.getpid()}, True),  # the gate does not know the thread: a release is better than a deadlock
         ({"parent_pid": os.getpid(), "creator_pid": 8}, True),
         ({"parent_pid": os.getpid(), "creator_pid": 8, "creator_tid": 12}, False),
         ({"creator_pid": 8}, False),

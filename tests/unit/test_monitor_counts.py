@@ -1,4 +1,4 @@
-"""Monitor: what a start costs, counted. A time depends on the machine and on what else it does; a count does not."""
+"""Monitor: the cost of a start as counts. A time depends on the machine and its load; a count does not."""
 
 import sys
 import threading
@@ -29,7 +29,7 @@ class CountingLock(threading.Condition):
 
 
 class Decided:
-    """A monitor over a gate that gives all starts in one fetch, with everything counted."""
+    """A monitor over a gate that returns all starts in one fetch, with everything counted."""
 
     def __init__(self, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[int] = []
@@ -73,8 +73,8 @@ def test_the_starts_of_one_fetch_take_one_call_of_the_gate(decided: Decided) -> 
 
 
 def test_a_start_takes_at_most_two_locks(decided: Decided) -> None:
-    """One to be taken from the queue, one to be decided."""
-    beyond = 60  # of the start and the stop, and the looks of the leader
+    """One lock entry to take it from the queue, one to decide it."""
+    beyond = 60  # for the start, the stop, and the leader's polls
     assert sum(lock.taken for lock in decided.locks) <= 2 * STARTS + beyond
 
 
@@ -86,12 +86,12 @@ def test_no_decision_is_made_until_it_is_read(decided: Decided) -> None:
 
 
 def test_the_starts_of_one_fetch_are_given_to_one_thread(decided: Decided) -> None:
-    """One role for the leader, one for the thread that asks: no thread is woken for each start."""
+    """One thread leads and one asks the callbacks: no thread is woken for each start."""
     assert decided.roles["ask"] + decided.roles["_lead"] + decided.roles["_stand_by"] <= 3
 
 
 def test_one_start_alone_wakes_no_thread_where_one_stands_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread that fetched it asks; the first start wakes the one that stands by, and it has not gone to sleep."""
+    """The thread that fetched it asks; the first start wakes the standby thread, which has not gone to sleep yet."""
     monkeypatch.setattr("procmon.monitor.engine.STAND_BY_LOOKS", sys.maxsize)
     gate = procmon.SimulatedGate()
     woken: list[str] = []
@@ -121,7 +121,7 @@ def test_a_start_imports_no_module(gate: procmon.SimulatedGate) -> None:
 def test_what_is_queued_is_not_looked_at_again_for_each_that_is_decided(
     gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The gate has ended, so each decision may be the last; only cases that could be due are looked at."""
+    """The gate has ended, so each decision may be the last; the monitor checks only cases that can be due."""
     looks = 0
 
     def counted(case: Case | None, now: float) -> bool:

@@ -150,7 +150,7 @@ def test_async_for_that_is_cancelled_goes_on_with_what_it_has_not_given(gate: pr
                     async with asyncio.timeout(random.random() * longest):
                         given.append(await anext(starts))
                 except TimeoutError:
-                    longest *= 1.05  # so that it comes to an end on a machine that takes long to give one
+                    longest *= 1.05  # so that the loop ends on a slow machine, too
                     await asyncio.sleep(0.001)
             assert sorted(given, key=lambda process: process.pid) == processes
 
@@ -158,7 +158,7 @@ def test_async_for_that_is_cancelled_goes_on_with_what_it_has_not_given(gate: pr
 
 
 def test_at_any_instruction_it_leaves_the_monitor_at_work() -> None:
-    """Another thread starts processes all the time; each is decided, whatever the main thread is thrown out of."""
+    """Another thread starts processes all the time; each is decided, whatever call of the main thread ends."""
     gate = procmon.SimulatedGate()
     monitor = procmon.Monitor(gate, history=10)
     monitor.subscribe(lambda process: ALLOW if process.start_key % 2 else DEFER)

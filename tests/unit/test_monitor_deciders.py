@@ -1,4 +1,4 @@
-"""Monitor: one answer to who decided, in decisions and in exits, also where the gate was answered beside it."""
+"""Monitor: decisions and exits name the same decider, also when another caller answers the gate directly."""
 
 import json
 import threading
@@ -164,10 +164,10 @@ def test_a_verdict_before_the_monitor_has_the_record_is_its_decision_too(gate: S
 
 
 class BesideTheFetch(SimulatedGate):
-    """Answered beside its monitor while that has the record, and has not yet looked at it."""
+    """Answered directly while its monitor has the record, and has not processed it yet."""
 
     def fetch(self) -> list[ProcessHelper]:
-        """What is new; what is held of it is allowed before the caller has it."""
+        """The new records; held processes among them are allowed before the caller gets them."""
         records = super().fetch()
         for record in records:
             if record.paused:
@@ -187,7 +187,7 @@ def test_a_verdict_while_the_record_is_on_its_way_to_the_monitor_leaves_nothing_
 
 
 class UnheardGate(SimulatedGate):
-    """A gate whose verdicts no monitor hears of."""
+    """A gate that reports its verdicts to no monitor."""
 
     def _notify(
         self, processes: Sequence[ProcessHelper], verdict: procmon.Verdict, results: list[VerdictResult]

@@ -1,4 +1,4 @@
-"""Monitor: what an exit function of the program starts is stopped by the end of the program, too."""
+"""Monitor: the end of the program also stops a monitor that an exit function starts."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Monitor: one word says whether it fails open or closed."""
+"""Monitor: one argument chooses whether it fails open or closed."""
 
 import threading
 from typing import Any

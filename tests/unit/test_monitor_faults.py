@@ -1,4 +1,4 @@
-"""Monitor: callbacks that misbehave, verdicts that go nowhere, gates that act by themselves or fail."""
+"""Monitor: failing callbacks, undeliverable verdicts, gates that act by themselves or fail."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""Monitor: which thread waits at the gate, and how soon another takes its place there. The clock is set by hand."""
+"""Monitor: which thread waits at the gate, and how soon another takes its place. The tests control the clock."""
 
 import asyncio
 import sys
@@ -34,7 +34,7 @@ class Hanging:
         return ALLOW
 
     def fetched(self, count: int) -> None:
-        """Wait until so many processes were fetched."""
+        """Wait until `count` processes were fetched."""
         until(lambda: self.monitor.statistics.fetched == count, f"{count} processes, fetched")
 
 
@@ -75,7 +75,7 @@ def test_another_thread_takes_the_place_at_the_gate_after_one_look(
 def test_a_leader_that_leaves_as_the_other_thread_goes_to_sleep_is_replaced(
     hanging: Hanging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It still believes that one stands by."""
+    """It still believes that a thread stands by."""
     sleepy, go_to_sleep = threading.Event(), threading.Event()
 
     class Lock:
@@ -103,7 +103,7 @@ def test_a_leader_that_leaves_as_the_other_thread_goes_to_sleep_is_replaced(
 def test_a_leader_that_leaves_after_the_other_thread_went_to_sleep_wakes_it(
     hanging: Hanging, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other one stands by until the leader is about to leave the gate, and sleeps when it has left."""
+    """The other thread stands by until the leader is about to leave the gate, and sleeps when it has left."""
     asleep, leaves_last = threading.Event(), threading.Event()
 
     class Lock:
@@ -144,7 +144,7 @@ def test_a_leader_that_leaves_after_the_other_thread_went_to_sleep_wakes_it(
 def test_a_thread_that_stands_by_asks_when_a_coroutine_has_returned(
     gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is the only thread left, the other one waits at the gate; and it does not wait for its next look."""
+    """It is the only thread left: the other one waits at the gate. It does not wait for its next poll."""
     monkeypatch.setattr("procmon.monitor.engine.BATCH_S", 3600.0)
 
     async def decide(process: procmon.ProcessHelper) -> procmon.Verdict:

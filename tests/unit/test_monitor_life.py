@@ -1,4 +1,4 @@
-"""Monitor: how it begins and ends, and that nothing is left held however it ends."""
+"""Monitor: its start and its end, and that nothing stays held however it ends."""
 
 import gc
 import os
@@ -187,7 +187,7 @@ def test_a_monitor_that_is_dropped_releases_whatever_hangs(monkeypatch: pytest.M
 
 
 def test_a_stop_during_a_collection_inside_a_lock_of_the_monitors_does_not_wait(gate: procmon.SimulatedGate) -> None:
-    """A finalizer of the user's may run in any of its threads, at any instruction."""
+    """A finalizer of the user may run in any of the monitor's threads, at any instruction."""
     release = threading.Event()
     with procmon.Monitor(gate, default=DEFER) as monitor:
 
@@ -302,7 +302,7 @@ if hasattr(os, "fork"):
 def test_the_history_is_read_while_other_threads_add_to_it(
     gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without the GIL a deque that grows while it is copied raises; here it does so each time outside of the lock."""
+    """Without the GIL a deque that grows during a copy raises; here it raises for every copy outside of the lock."""
 
     class Growing(deque[Any]):
         def __iter__(self) -> Iterator[Any]:

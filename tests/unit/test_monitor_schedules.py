@@ -1,4 +1,4 @@
-"""Monitor: whatever callbacks, users and the gate do at the same time, and however the threads take turns.
+"""Monitor: concurrent actions of callbacks, users and the gate, under any schedule of the threads.
 
 A hypothesis state machine over a `Monitor` and a `SimulatedGate` with real threads. In half of its runs Python switches
 threads after every microsecond instead of every 5 ms. Its invariants are those of docs/guarantees.md: each process is
@@ -32,7 +32,7 @@ BEHAVIOURS = [
 
 
 class Schedules(RuleBasedStateMachine):
-    """What a process is called says what its callback does."""
+    """The name of a process tells what its callback does."""
 
     @initialize(
         fast=st.booleans(),
@@ -107,7 +107,7 @@ class Schedules(RuleBasedStateMachine):
 
     @rule(names=st.lists(st.sampled_from(BEHAVIOURS), min_size=1, max_size=12))
     def start_from_another_thread(self, names: list[str]) -> None:
-        """Processes start while other things happen."""
+        """Processes start during other actions."""
         self._spawn(self.start_some, names)
 
     @rule(
@@ -116,7 +116,7 @@ class Schedules(RuleBasedStateMachine):
         elsewhere=st.booleans(),
     )
     def answer(self, index: int, does: str, elsewhere: bool) -> None:
-        """The user or the gate answers a process, or it exits, whatever state it is in."""
+        """The user or the gate answers a process, or it exits, in any state."""
         if processes := list(self.processes):
             process = processes[index % len(processes)]
             if elsewhere:
@@ -140,12 +140,12 @@ class Schedules(RuleBasedStateMachine):
     def subscribe_anew(self) -> None:
         """The callback is cancelled, and subscribed again."""
         self.subscription.cancel()
-        with suppress(procmon.ProcmonError):  # where it has stopped, or is about to
+        with suppress(procmon.ProcmonError):  # the monitor has stopped, or is stopping
             self.subscription = self.monitor.subscribe(self.decide)
 
     @rule(count=st.integers(0, 3), name=st.sampled_from(BEHAVIOURS))
     def iterate(self, count: int, name: str) -> None:
-        """An iteration takes some starts, answers every other one, and is left."""
+        """An iteration takes some starts, answers every other one, and ends."""
         self._spawn(self._iterate, count)
         self.start_some([name])
 
@@ -160,7 +160,7 @@ class Schedules(RuleBasedStateMachine):
 
     @rule(how=st.sampled_from(["monitor", "gate", "end"]))
     def end_it(self, how: str) -> None:
-        """The monitor is stopped, or its gate closed or ended, while the rest goes on."""
+        """The monitor is stopped, or its gate closed or ended, during the other actions."""
         self._spawn({"monitor": self.monitor.stop, "gate": self.gate.close, "end": self.gate.end}[how])
 
     def _spawn(self, target: object, *args: object) -> None:
@@ -169,7 +169,7 @@ class Schedules(RuleBasedStateMachine):
         self.threads.append(thread)
 
     def teardown(self) -> None:
-        """Stop, and look at what has come of it."""
+        """Stop, and check the results."""
         try:
             if hasattr(self, "monitor"):
                 self._end()

@@ -1,4 +1,4 @@
-"""Monitor: where decisions are written. No sink delays a verdict or another sink, and a stop leaves none unwritten."""
+"""Monitor: its sinks. No sink delays a verdict or another sink, and a stop leaves no decision unwritten."""
 
 import threading
 from collections.abc import Callable
@@ -65,7 +65,7 @@ def test_what_a_sink_has_no_room_for_is_dropped_counted_and_logged_and_delays_no
 def test_when_stop_returns_all_is_written_also_what_was_noted_just_before(
     gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thread that has noted a decision, and has not yet seen to its writing, when the stop asks whether all is."""
+    """A thread has recorded a decision, but not queued it for writing, when the stop checks that all is written."""
     sink, noted, go_on = Recorder(), threading.Event(), threading.Event()
     monitor = procmon.Monitor(gate, audit=sink)
     start = monitor._engine.sinks.start
@@ -91,7 +91,7 @@ def test_when_stop_returns_all_is_written_also_what_was_noted_just_before(
 )
 @pytest.mark.parametrize("fails", ["raises", "hangs"])
 def test_what_a_stop_abandons_is_in_history_statistics_and_sinks(monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
-    """The gate fails in answering, and a callback hangs."""
+    """The gate fails when it answers, and a callback hangs."""
     shorten(monkeypatch)
     sink, go_on = Recorder(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""Monitor: what would end a thread of its own, keep it, or leave it without another, and ends nothing."""
+"""Monitor: faults that could end or block one of its threads, or prevent a new one, and must not."""
 
 import asyncio
 import gc
@@ -216,7 +216,7 @@ def test_a_monitor_that_gets_no_threads_does_not_start_and_releases_what_is_held
 def test_a_worker_that_cannot_be_replaced_stops_the_monitor_which_releases_what_is_held(
     gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So it is when the main thread has ended and others go on: Python starts no thread then."""
+    """As when the main thread has ended and others go on: Python then starts no thread."""
     release = threading.Event()
     monitor = procmon.Monitor(gate, deadline=0.05, on_deadline=BLOCK)
     monitor.subscribe(waits_for(release))
@@ -236,7 +236,7 @@ def test_a_worker_that_cannot_be_replaced_stops_the_monitor_which_releases_what_
 def test_where_no_thread_can_be_started_any_more_everything_is_done_all_the_same(
     gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As at the end of a program; in the calling thread then."""
+    """As at the end of a program: the work is then done in the calling thread."""
 
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -277,11 +277,11 @@ def test_a_gate_that_raises_what_ends_a_thread_stops_the_monitor_and_releases_wh
 
 @pytest.mark.parametrize("meets", ["before", "on the way", "awaiting"])
 def test_a_coroutine_that_a_stop_meets_is_closed(gate: procmon.SimulatedGate, meets: str) -> None:
-    """Python would warn of one that was never awaited."""
+    """Python would warn about a coroutine that was never awaited."""
     release, asked = threading.Event(), threading.Event()
 
     async def opinion(process: procmon.ProcessHelper) -> None:
-        if meets == "on the way":  # what comes after it cannot begin
+        if meets == "on the way":  # later work cannot begin
             asked.set()
             release.wait(10)
         await asyncio.sleep(60)

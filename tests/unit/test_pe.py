@@ -1,4 +1,4 @@
-"""What a portable executable says of itself, read from files made by hand, and what broken ones cost."""
+"""Facts read from portable executables that the tests make, and the cost of broken ones."""
 
 import hashlib
 import io
@@ -51,7 +51,7 @@ def test_an_executable_without_resources_has_no_version_and_no_imphash() -> None
 
 @pytest.mark.parametrize("wide", [True, False])
 def test_the_imphash_is_the_md5_of_the_imported_names(wide: bool) -> None:
-    """By name and by number; the library without its usual ending, all lowercase."""
+    """By name and by number; the library without its usual suffix, all lowercase."""
     imports: dict[str, list[str | int]] = {
         "KERNEL32.dll": ["CreateFileW", 7],
         "WS2_32.DLL": [115, 999],

@@ -1,4 +1,4 @@
-"""What travels to other processes: records, decisions and policies pickle, and mean the same there."""
+"""Data for other processes: records, decisions and policies pickle, and are equal there."""
 
 import pickle
 import subprocess

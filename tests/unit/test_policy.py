@@ -1,4 +1,4 @@
-"""Policies: which rule decides, and what is looked up for it."""
+"""Policies: which rule decides, and the facts looked up for it."""
 
 import time
 from dataclasses import dataclass, field, replace
@@ -27,7 +27,7 @@ def process(image: str, *, parent: ProcessHelper | None = None, command_line: st
 
 @dataclass
 class FakeDetails:
-    """What a look-up finds, and how often it was asked."""
+    """The results of look-ups, and how often each was asked for."""
 
     command_line: str | None = None
     user: str | None = None
@@ -136,7 +136,7 @@ class TestParents:
         assert policy.decide(orphan).verdict is ALLOW
 
     def test_a_parent_that_was_not_asked_about_is_not_taken_for_the_one_before_it(self) -> None:
-        """Rules in the driver, exemptions and earlier callbacks keep processes from a policy; their pids may be old."""
+        """Rules in the driver, exemptions and earlier callbacks keep processes from a policy; pids may be reused."""
         noon = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
         def at(minute: int, pid: int, parent_pid: int, image: str) -> ProcessHelper:
@@ -154,7 +154,7 @@ class TestParents:
         child = at(3, 80, 77, "child.exe")
         running[77] = at(2, 77, 4, "evil.exe")
         assert policy.decide(child).by is DecidedBy.DEFAULT
-        running[77] = at(4, 77, 4, "later.exe")  # than the child: the pid's owner of then is the known one
+        running[77] = at(4, 77, 4, "later.exe")  # than the child: the known process had the pid then
         assert policy.decide(at(3, 84, 77, "child.exe")).by is DecidedBy.RULE
         del running[77]
         assert policy.decide(at(3, 88, 77, "child.exe")).by is DecidedBy.RULE
@@ -309,12 +309,12 @@ def test_a_hash_in_capitals_is_the_same_hash() -> None:
 
 
 def test_a_command_line_that_was_cut_is_looked_up() -> None:
-    """Else a rule could be evaded by padding."""
+    """Otherwise padding could evade a rule."""
     cut = replace(process("c:/a.exe", command_line="a    "), flags=ProcessFlags.COMMAND_LINE_TRUNCATED)
     text = "[[rule]]\ncommand_line = '*/evil'\nverdict = 'block'"
     whole = FakeDetails(command_line="a    /evil")
     assert Policy.parse(text, details=lambda _: whole).decide(cut).verdict is BLOCK
-    ends_in_spaces = "[[rule]]\ncommand_line = '* '\nverdict = 'block'"  # what is known must do where nothing more is
+    ends_in_spaces = "[[rule]]\ncommand_line = '* '\nverdict = 'block'"  # the known part must suffice
     assert Policy.parse(ends_in_spaces, details=lambda _: FakeDetails()).decide(cut).verdict is BLOCK
     assert Policy.parse(ends_in_spaces, details=lambda _: whole).decide(cut).verdict is ALLOW
 
@@ -329,7 +329,7 @@ def test_a_command_line_that_was_cut_is_looked_up() -> None:
 def test_no_command_line_takes_long_to_compare() -> None:
     """An attacker chooses it, and a comparison delays all other threads."""
     policy = rules("command_line = '*-enc*-nop*bypass*'\nverdict = 'block'")
-    begin = time.thread_time()  # of the processor, whatever else it does
+    begin = time.thread_time()  # CPU time of this thread, whatever else the machine does
     assert policy.decide(process("c:/a.exe", command_line="-enc -nop " * 3_200)).verdict is ALLOW
     assert policy.decide(process("c:/a.exe", command_line="-enc -nop " * 3_200 + "[BYPASS]")).verdict is BLOCK
     assert time.thread_time() - begin < 5
@@ -366,7 +366,7 @@ class TestExactRules:
 
     @pytest.mark.parametrize("image", ["/device/harddiskvolume2/a.exe", "**/a.exe", "/?/c:/a.exe", "c:/\u0130.exe"])
     def test_paths_that_a_driver_compares_in_another_way_stay_here(self, image: str) -> None:
-        """A native path would match there though the process has a drive letter, by which the policy goes."""
+        """A native path would match there although the process has a drive letter, which the policy uses."""
         assert rules(block(image)).driver_rules() == []
 
     def test_letters_of_any_script_are_handed_over(self) -> None:

@@ -1,4 +1,4 @@
-"""Mistakes in the text of a policy: where they are, and what to write instead."""
+"""Mistakes in the text of a policy: their places, and the text to write instead."""
 
 import re
 import tomllib

@@ -82,7 +82,7 @@ def toml(value: object) -> str:
 
 
 def naive_table(table: dict[str, object], process: dict[str, object]) -> bool:
-    """docs/policy.md, word by word, with no thought of speed."""
+    """docs/policy.md, sentence by sentence, without regard to speed."""
     for key, value in table.items():
         if key in ("any", "all", "unless"):
             assert isinstance(value, list)

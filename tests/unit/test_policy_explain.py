@@ -1,4 +1,4 @@
-"""Why a policy decides as it does, rule by rule."""
+"""The reasons for a policy's decision, rule by rule."""
 
 from policies import rule
 from procmon import Policy, ProcessHelper

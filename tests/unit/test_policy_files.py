@@ -1,4 +1,4 @@
-"""Policies as files: read, read again while they decide, broken, and large."""
+"""Policies as files: read, reloaded while they decide, broken, and large."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""The index of a policy: it finds what asking each rule finds, and asks few. Rules are counted, never time."""
+"""The index of a policy: it finds the same rules as a test of each rule, and tests few. Rules are counted, not time."""
 
 import json
 from dataclasses import replace
@@ -104,7 +104,7 @@ LETTERS = st.text("ab\u00e9\u4e00", min_size=1, max_size=12)
 class TestLiterals:
     @pytest.fixture(autouse=True)
     def cut_even_few(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Or the tests would need thousands of literals before texts are cut."""
+        """Otherwise the tests would need thousands of literals before texts are cut."""
         monkeypatch.setattr("procmon.policy.literals._FEW", 3)
         monkeypatch.setattr("procmon.policy.literals._FEW_SHORT", 3)
 
@@ -115,7 +115,7 @@ class TestLiterals:
         st.data(),
     )
     def test_every_literal_that_is_in_a_text_is_found(self, words: list[str], text: str, data: st.DataObject) -> None:
-        words += [f"{word}{i:07}" for i, word in enumerate(words)]  # enough that they are not sought one by one
+        words += [f"{word}{i:07}" for i, word in enumerate(words)]  # too many to be sought one by one
         if words:
             text += "".join(data.draw(st.lists(st.sampled_from(words), max_size=4)))
         literals = Literals({word: [i] for i, word in enumerate(words)})

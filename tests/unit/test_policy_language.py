@@ -1,4 +1,4 @@
-"""What rules can say: operators, groups, what is not known, and what a rule says of itself."""
+"""The language of rules: operators, groups, unknown facts, and a rule's own description."""
 
 from datetime import UTC, datetime
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Rules that are well written and harm Windows, or never decide."""
+"""Valid rules that harm Windows, or never decide."""
 
 import re
 from pathlib import Path as FilePath
@@ -85,7 +85,7 @@ PIECES = st.lists(st.sampled_from(["a", "b", "/", "*", "**", "?", "/**/", "**/",
 def test_whatever_a_covered_pattern_matches_the_other_one_matches(
     wide: list[str], narrow: list[str], images: list[str]
 ) -> None:
-    """Or else a rule that decides would be said never to."""
+    """Otherwise a rule that decides would be reported as one that never does."""
     one, other = Globs.of("glob", "image", ["".join(wide)]), Globs.of("glob", "image", ["".join(narrow)])
     if _accepts(one, other):
         for image in [*images, "".join(narrow).replace("**", "a/b").replace("*", "b").replace("?", "a")]:

@@ -1,4 +1,4 @@
-"""Policies as people write them, and whether they do what was meant: each with starts and what becomes of them."""
+"""Policies as people write them, and whether they do what was meant: each with starts and their verdicts."""
 
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ OURS, THEIRS = "ab" * 32, "cd" * 32
 
 @dataclass
 class Machine:
-    """A gate, a policy, and what a look-up would find about the next process."""
+    """A gate, a policy, and the facts that a look-up finds about the next process."""
 
     policy: Policy
     gate: procmon.SimulatedGate

@@ -1,4 +1,4 @@
-"""ProcessTree, from records of any source: which process is below which, and how it is drawn."""
+"""ProcessTree, from records of any source: its parents and children, and its drawing."""
 
 import dataclasses
 import sys

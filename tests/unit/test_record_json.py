@@ -1,4 +1,4 @@
-"""Records as JSON for audit logs: what `as_dict` gives, field by field, whatever is in them."""
+"""Records as JSON for audit logs: the result of `as_dict`, field by field, for any value."""
 
 import json
 from dataclasses import dataclass, fields
@@ -18,7 +18,7 @@ plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, a
 
 
 def whole(record: type, **known: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Records with a value in every field that there is, also in one that is new."""
+    """Records with a value in every field, also in fields added later."""
     by_type: dict[Any, st.SearchStrategy[Any]] = {datetime: times, datetime | None: st.none() | times}
     types: dict[str, Any] = {field.name: field.type for field in fields(record)}
     values = {name: by_type.get(kind, st.from_type(kind)) for name, kind in types.items()}
@@ -54,7 +54,7 @@ def test_equal_times_of_two_zones_are_each_written_as_they_are() -> None:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Tagged(ProcessHelper):
-    """A process with a field more."""
+    """A process with an additional field."""
 
     tag: str = "night shift"
 

@@ -312,9 +312,9 @@ WORD, CMD, TOOL = r"C:\word.exe", r"C:\cmd.exe", r"C:\tool.exe"
     ("events", "blocked"),
     [
         ([(8, 4, WORD, "-"), (12, 8, CMD, WORD), (16, 12, TOOL, CMD)], 2),  # through recorded processes
-        ([(12, 8, CMD, WORD)], 1),  # by what the recording itself says
-        ([(8, 4, WORD, "-"), (12, 8, CMD, TOOL)], 0),  # the pid was used again by a process that is not recorded
-        ([(8, 4, WORD, "-"), (8, 4, TOOL, "-"), (12, 8, CMD, TOOL)], 0),  # and by one that is
+        ([(12, 8, CMD, WORD)], 1),  # from the recording itself
+        ([(8, 4, WORD, "-"), (12, 8, CMD, TOOL)], 0),  # the pid was reused by a process that is not recorded
+        ([(8, 4, WORD, "-"), (8, 4, TOOL, "-"), (12, 8, CMD, TOOL)], 0),  # and by a recorded one
         ([(8, 4, WORD, "-", "other"), (12, 8, CMD, "-", "pc")], 0),  # the pid of another machine
     ],
 )

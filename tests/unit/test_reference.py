@@ -1,4 +1,4 @@
-"""docs/reference.md is what the sources say, and has every public name with a text."""
+"""docs/reference.md matches the sources, and has a text for every public name."""
 
 import re
 

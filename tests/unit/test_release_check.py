@@ -1,6 +1,6 @@
-"""The check before a release: what gates and monitors make of what a look into a process finds.
+"""The check before a release: what gates and monitors do with the findings.
 
-What is looked at is in test_tamper.py; real processes are in tests/windows/test_tamper.py.
+test_tamper.py tests the check itself; tests/windows/test_tamper.py has real processes.
 """
 
 import logging
@@ -28,12 +28,12 @@ Look = Callable[[ProcessHelper], str]
 
 
 def finds(*pids: int) -> Look:
-    """A look that finds something in these processes."""
+    """A check that finds a difference in these processes."""
     return lambda process: "it has other code" if process.pid in pids else ""
 
 
 def notes(looked: list[int]) -> Look:
-    """A look that notes what it is asked about, and finds nothing."""
+    """A check that records its processes, and finds nothing."""
 
     def look(process: ProcessHelper) -> str:
         looked.append(process.pid)
@@ -222,7 +222,7 @@ def hang() -> Iterator[threading.Event]:
 def test_a_look_that_hangs_holds_the_gate_up_for_a_while_and_no_other_process(
     hang: threading.Event, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A page of a program can come from a share whose server does not answer."""
+    """A program's page can be on a share whose server does not answer."""
     began = threading.Event()
 
     def look(process: ProcessHelper) -> str:

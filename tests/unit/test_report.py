@@ -1,4 +1,4 @@
-"""The data of a report: parents and children, counts, what is left out, and that no name can break out of its place."""
+"""The data of a report: parents and children, counts, omissions, and that no name can break out of its place."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The rings of dev.py: a run that was cut off, or that tested nothing, is no success and says so."""
+"""The rings of dev.py: an interrupted run, or a run without tests, fails and says so."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ UNIT, CORE = (next(ring for ring in rings.RINGS if ring.name == name) for name i
 
 
 def ran(tmp_path: Path, source: str, *options: str) -> tuple[Count, int]:
-    """What a record says of a pytest run on `source`, and the exit status of that run."""
+    """The record of a pytest run on `source`, and the exit status of that run."""
     (tmp_path / "test_it.py").write_text(source)
     record = tmp_path / "record"
     command = [sys.executable, "-m", "pytest", "-p", "ring_record", f"--ring-record={record}", *options, str(tmp_path)]
@@ -141,7 +141,7 @@ def test_every_folder_of_tests_is_a_ring() -> None:
 def test_jobs_run_side_by_side_and_the_log_of_one_that_fails_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Each waits for the other one to begin."""
+    """Each job waits until the other one begins."""
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     meeting = "import pathlib, time\ndef test_it():\n    folder = pathlib.Path(__file__).parent\n"
     meeting += "    (folder / '{me}').touch()\n    while not (folder / '{other}').exists(): time.sleep(0.01)\n"

@@ -1,4 +1,4 @@
-"""procmon.run and procmon.guard: what they do around a gate. tests/windows/test_run.py has the real processes."""
+"""procmon.run and procmon.guard over invented processes. tests/windows/test_run.py has real ones."""
 
 import subprocess
 import sys
@@ -47,7 +47,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Command:
 
 
 def test_type_checkers_know_what_was_captured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`dev.py check` has mypy look at these; at run time they say nothing."""
+    """mypy checks these in `dev.py check`; at run time they do nothing."""
     monkeypatch.setattr(procmon.DebugGate, "run", lambda argv, **options: Command())
     assert_type(procmon.run(["make"]), procmon.RunResult[None])
     assert_type(procmon.run(["make"], text=True).stdout, None)
@@ -96,7 +96,7 @@ def test_whatever_goes_wrong_nothing_is_left_of_the_tree(command: Command, monke
 
 
 class Service:
-    """The driver's service, and what was done with it."""
+    """The driver's service, and the calls made to it."""
 
     steps: ClassVar[list[str]] = []
 

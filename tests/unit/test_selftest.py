@@ -1,4 +1,4 @@
-"""The checks of selftest end, whatever a gate does: here without one. tests/windows/test_selftest.py makes them all."""
+"""The checks of selftest end, whatever a gate does: here without one. tests/windows/test_selftest.py runs all."""
 
 from pathlib import Path
 from types import SimpleNamespace

@@ -95,7 +95,7 @@ def test_an_error_has_the_failed_call_as_its_cause(service: DriverService) -> No
 def test_each_windows_error_says_what_to_do_and_the_same_call_works_once_it_is_mended(
     service: DriverService, manager: Manager, call: str, code: int, kind: type[Exception], advice: str
 ) -> None:
-    """577 and most of these cannot be had from Wine; this is their test."""
+    """Wine never returns 577 and most of these; this is their only test."""
     steps = {"create": service.install, "start": service.start, "stop": service.stop, "delete": service.delete}
     for before in list(steps)[: list(steps).index(call)]:
         if (before, call) != ("start", "delete"):
@@ -126,7 +126,7 @@ def test_every_advice_can_be_written_out_and_says_what_to_do(table: str) -> None
 def test_a_driver_whose_device_is_open_stays_until_it_is_closed_and_stop_is_called_again(
     service: DriverService, manager: Manager
 ) -> None:
-    """As seen on an NT kernel: the stop succeeds, and the service goes on running."""
+    """As on an NT kernel: the stop succeeds, and the service goes on running."""
     service.install()
     service.start()
     manager.held_open = True
@@ -142,7 +142,7 @@ def test_a_driver_whose_device_is_open_stays_until_it_is_closed_and_stop_is_call
 def test_a_stop_first_has_the_driver_release_what_it_holds(
     service: DriverService, manager: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """NT unloads no driver whose device is open: the controller has to learn of the stop, and to close it."""
+    """NT unloads no driver whose device is open: the controller must learn of the stop and close the device."""
     service.install()
     service.start()
     manager.held_open = True
@@ -196,7 +196,7 @@ def test_a_file_that_has_gone_since_is_reported_whatever_code_windows_gives(
     service.install()
     file = Path(service.status().path or "")
     file.unlink()
-    manager.errors["start"] = 1114  # as Wine says
+    manager.errors["start"] = 1114  # as Wine returns
     with pytest.raises(procmon.DriverFileMissing, match="not at .*ProcMonGate.sys any more"):
         service.start()
 

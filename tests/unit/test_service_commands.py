@@ -1,4 +1,4 @@
-"""The service of guard: what it is installed with, what is refused and why, and the file that lets everything run."""
+"""The service of guard: its installation, refusals with their reasons, and the file that lets everything run."""
 
 from collections.abc import Callable
 from pathlib import Path

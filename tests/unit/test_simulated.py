@@ -1,4 +1,4 @@
-"""SimulatedGate: the conformance suite, and what only it can do."""
+"""SimulatedGate: the conformance suite, and its own features."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ from procmon.records import STATUS_BLOCKED, DecidedBy, VerdictResult
 
 
 class SimulatedAdapter(Adapter):
-    """What a simulated process "does": it has run once it was let go, and lives until it is ended."""
+    """A simulated process "runs" once it was released, and lives until it is ended."""
 
     def __init__(self) -> None:
         self.gate = self.simulated = procmon.SimulatedGate()

@@ -1,6 +1,6 @@
-"""What of a held process' memory is not as its file has it: told from a made-up memory, and the code that a file says.
+"""Differences between a held process' memory and its file, in made-up memory, and the code that a file contains.
 
-tests/windows/test_tamper.py has it with real processes.
+tests/windows/test_tamper.py has real processes.
 """
 
 import io
@@ -26,7 +26,7 @@ OTHER = "\\Device\\HarddiskVolume1\\Temp\\B.exe"
 
 
 class Held:
-    """A made-up process: one executable, mapped as Windows maps it, and what a test changes of that."""
+    """A made-up process: one executable, mapped as by Windows, for tests to change."""
 
     def __init__(self, file: bytes | None = None, base: int = BASE) -> None:
         self.file = executable() if file is None else file
@@ -127,7 +127,7 @@ def test_another_executable_mapped_in_its_place_is_found() -> None:
 
 
 def test_a_decoy_does_not_hide_where_it_begins() -> None:
-    """The PEB names a second, whole view of the file, and the first one has other code."""
+    """The PEB names a second, complete view of the file, and the first one has other code."""
     held = Held()
     held.map(0x500000, NAME, held.file)
     held.bases = [0x500000]
@@ -135,7 +135,7 @@ def test_a_decoy_does_not_hide_where_it_begins() -> None:
 
 
 def test_an_image_that_windows_has_moved_is_none() -> None:
-    """Where nothing is mapped nothing begins: Windows tells where it would have begun, had it not been moved."""
+    """Windows reports the entry point at its address before the move, where nothing is mapped."""
     held = Held()
     held.start = 0x400000 + TEXT
     assert describe_difference(held) == ""
@@ -201,7 +201,7 @@ def test_a_memory_that_cannot_be_read_is_an_error() -> None:
 
 
 class Opens:
-    """Stands for Windows where a process is opened: `error` is what the opening fails with, and `look` what follows."""
+    """A stand-in for Windows when a process is opened: `error` is the failure of the open, and `look` the next call."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.error: OSError | None = None
@@ -274,7 +274,7 @@ def code_of(file: bytes, base: int, pages: int = 2) -> bytes:
 
 @pytest.mark.parametrize(("wide", "kind", "form"), [(True, 10, "<Q"), (False, 3, "<I")])
 def test_addresses_in_the_code_move_with_the_image(wide: bool, kind: int, form: str) -> None:
-    """Also one that lies on two pages, and one that begins before the page and reaches into it."""
+    """Also a relocation across two pages, and one that begins before the page and extends into it."""
     preferred, base = (0x140000000, 0x7FF600000000) if wide else (0x400000, 0x660000)
     places = [0x10, 0xFFE, 0x1FFE]
     code = bytearray(b"\xcc" * 0x3000)

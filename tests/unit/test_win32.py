@@ -1,4 +1,4 @@
-"""What lies under every Windows call, as far as it needs no Windows: binding, error rules, handle owners."""
+"""The base of every Windows call, without Windows: binding, error rules, handle owners."""
 
 import ast
 import ctypes
@@ -21,7 +21,7 @@ SOURCE = Path(procmon.__file__).parents[1]
 
 
 class Counted(Handle):
-    """Closes nothing, and keeps count."""
+    """Closes nothing, and counts the calls."""
 
     closed_values: ClassVar[list[int]] = []
     _close = staticmethod(closed_values.append)
@@ -116,7 +116,7 @@ def test_a_windows_function_says_where_it_needs_windows() -> None:
 
 
 def test_a_token_is_asked_for_its_elevation_in_the_size_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows may answer ERROR_BAD_LENGTH to any other size of a fixed one, nought included."""
+    """Windows may return ERROR_BAD_LENGTH for any other size of a fixed-size result, also for 0."""
 
     def answer(handle: int, kind: int, into: object, size: int, needed: object) -> None:
         assert (handle, kind, size) == (0x44, 20, 4)
@@ -190,7 +190,7 @@ def test_a_pid_of_more_than_32_bits_is_refused_before_windows_cuts_it(pid: int) 
 
 
 def test_attaching_to_a_process_that_has_a_debugger_is_refused_whatever_windows_calls_it() -> None:
-    """NT has a status of its own for it, which Win32 turns into 87; Wine says 5 at once."""
+    """NT has its own status for it, which Win32 maps to 87; Wine returns 5."""
     for code, told in ((87, 5), (5, 5), (50, 50)):
         with pytest.raises(OSError, match="DebugActiveProcess") as caught:
             debug._refused_if_debugged("DebugActiveProcess", 0, code)
@@ -210,5 +210,5 @@ def test_a_service_stops_though_its_report_fails(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_program_without_a_console_has_none() -> None:
-    """pythonw.exe has None for sys.stdin and its kin."""
+    """pythonw.exe has None for sys.stdin, sys.stdout and sys.stderr."""
     assert not is_console(None)

@@ -1,4 +1,4 @@
-"""protocol.py: what is written can be read back, and nothing that can be read does worse than a ValueError."""
+"""protocol.py: encoded data decodes to the same values, and no input causes worse than a ValueError."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
@@ -16,7 +16,7 @@ from procmon.util.paths import lowercase
 
 u32 = st.integers(0, 2**32 - 1)
 u64 = st.integers(0, 2**64 - 1)
-# What any UTF-16 buffer of the kernel can hold, lone surrogates too, as Python reads it.
+# The content of any UTF-16 buffer of the kernel, lone surrogates too, as Python reads it.
 kernel_text = st.binary(max_size=60).map(lambda data: data[: len(data) // 2 * 2].decode("utf-16-le", "surrogatepass"))
 numbers = dict.fromkeys(protocol._RECORD_NUMBERS, u32) | {
     "start_key": u64,
