@@ -1,4 +1,4 @@
-"""What the tests of the examples share: a screen."""
+"""Shared by the tests of the examples: a screen."""
 
 import sys
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ collect_ignore = ["test_off_windows.py"] if sys.platform == "win32" else []
 
 @pytest.fixture(scope="session")
 def screen() -> Iterator[Screen | None]:
-    """A screen of our own, one for all, as Tk hangs when one goes; None on Windows, which has one."""
+    """One virtual screen for all tests, because Tk hangs when a screen ends; None on Windows, which has a screen."""
     if sys.platform == "win32":
         yield None
     else:

@@ -18,12 +18,12 @@ from procmon.driver.service import DriverService, DriverState
 __all__ = ["save", "scene"]
 
 SETTLED_S = 1.5
-"""How long the windows stand still before a picture is taken."""
+"""How long the windows must be unchanged before a picture is taken."""
 
 
 @contextmanager
 def scene(screen: Screen) -> Iterator[View]:
-    """Play the scene, answer two of its questions, and wait until the others stand still. `DISPLAY` is the screen's."""
+    """Play the scene, answer two of its questions, and wait until the others are unchanged. `DISPLAY` must be set."""
     service = Service()
     service.state = DriverState.RUNNING
     made = window.make(["--simulate"])

@@ -1,9 +1,9 @@
-"""The sample output in an example's docstring, taken as what it is: a promise that can be checked.
+"""Checks the sample output in the docstrings of examples.
 
     $ python examples/NAME.py ...       runs on any system
     > python examples/NAME.py ...       runs on Windows
 
-What follows, up to the end of the indented text, is the output; ``...`` stands for anything. What stands behind a
+The following lines, up to the end of the indented text, are the output; ``...`` matches anything. The text after a
 prompt (``[Y/n] y``) is typed.
 """
 
@@ -21,7 +21,7 @@ __all__ = ["EXAMPLES", "Sample", "check", "names", "run", "samples"]
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
-# As `python FILE ...` does it; an embeddable Python for Windows would leave the folder of FILE out of the path.
+# As `python FILE ...` does; an embeddable Python for Windows would leave the folder of FILE out of the path.
 AS_SCRIPT = "import os, runpy, sys; del sys.argv[0]; sys.path.insert(0, os.path.dirname(sys.argv[0])); "
 AS_SCRIPT += "runpy.run_path(sys.argv[0], run_name='__main__')"
 PROMPT = re.compile(r"(\[Y/n\] ?)(.*)\n")
@@ -29,7 +29,7 @@ PROMPT = re.compile(r"(\[Y/n\] ?)(.*)\n")
 
 @dataclass(frozen=True)
 class Sample:
-    """One command, and what is to be seen."""
+    """One command, and its expected output."""
 
     name: str
     system: str
@@ -42,7 +42,7 @@ class Sample:
 
 
 def names() -> list[str]:
-    """The examples, without what they share."""
+    """The examples, without their shared modules."""
     return sorted(path.stem for path in EXAMPLES.glob("*.py") if not path.stem.startswith("_"))
 
 
@@ -61,7 +61,7 @@ def samples(name: str) -> list[Sample]:
 
 
 def run(name: str, *arguments: str, typed: str = "", status: int = 0, folder: Path = ROOT, timeout: float = 60) -> str:
-    """What an example prints, standard error included; it must end with `status`."""
+    """An example's output, with standard error; it must end with `status`."""
     process = subprocess.run(
         [sys.executable, "-c", AS_SCRIPT, str(EXAMPLES / f"{name}.py"), *arguments], cwd=folder, input=typed, text=True,
         encoding="utf-8", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout,
@@ -72,7 +72,7 @@ def run(name: str, *arguments: str, typed: str = "", status: int = 0, folder: Pa
 
 
 def check(expected: str, got: str) -> None:
-    """Fail unless the output is as promised."""
+    """Fail unless the output matches."""
     flags = doctest.ELLIPSIS
     checker = doctest.OutputChecker()
     expected, got = expected.rstrip() + "\n", got.rstrip() + "\n"

@@ -1,4 +1,4 @@
-"""A virtual screen: Xvfb, and what is on it as a PNG, without any package for pictures.
+"""A virtual screen: Xvfb, with screenshots as PNG, without an image package.
 
 Xvfb keeps its frame buffer in a file in the XWD format (X11/XWDFile.h: 25 big-endian words, a name, a colour map of
 12 bytes each, then the lines), so a screenshot is a read of that file.
@@ -17,9 +17,9 @@ __all__ = ["Screen"]
 
 
 class Screen:
-    """An X server of one's own with one true-colour screen; `display` is what DISPLAY must be.
+    """A private X server with one true-colour screen; `display` is the value for DISPLAY.
 
-    Raises: FileNotFoundError where there is no Xvfb.
+    Raises: FileNotFoundError when there is no Xvfb.
     """
 
     def __init__(self, width: int = 1440, height: int = 900, dpi: int = 96) -> None:
@@ -69,7 +69,7 @@ class Screen:
         return width, height, b"".join(lines)
 
     def save(self, path: Path, height: int) -> None:
-        """Write so many lines of what is on the screen as a PNG."""
+        """Write the top `height` lines of the screen as a PNG."""
         width, _, rgb = self.pixels()
 
         def chunk(kind: bytes, data: bytes) -> bytes:

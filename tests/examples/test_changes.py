@@ -1,4 +1,4 @@
-"""What an example does when something changes while it runs, which its sample output cannot show."""
+"""The reactions of examples to changes while they run, which their sample output cannot show."""
 
 import threading
 from collections.abc import Callable, Iterator

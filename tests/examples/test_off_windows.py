@@ -1,4 +1,4 @@
-"""What the examples say where there is no Windows, and the picture in docs/; conftest.py leaves it out on Windows."""
+"""The examples' messages off Windows, and the picture in docs/; conftest.py leaves this file out on Windows."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from examples.screen import Screen
 from examples.tool import KEPT
 
 PICTURE = Path(__file__).resolve().parents[2] / "build" / "window.png"
-"""The window as this run saw it; docs/window.png is such a picture."""
+"""A picture of the window in this run; docs/window.png is made the same way."""
 
 
 def test_an_example_on_a_gate_that_is_not_here_says_so() -> None:

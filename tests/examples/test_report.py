@@ -1,4 +1,4 @@
-"""The report in a browser: what a person sees, types and clicks, by mouse and by keyboard, in light and in dark."""
+"""The report in a browser: views, typing and clicks, by mouse and by keyboard, in light and in dark."""
 
 from collections.abc import Iterator
 from dataclasses import replace

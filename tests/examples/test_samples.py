@@ -1,4 +1,4 @@
-"""Each example does what its docstring shows, and none is without a test."""
+"""Each example prints the output in its docstring, and each has a test."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""The examples for log servers: what arrives, and what no name can do to a line."""
+"""The examples for log servers: the data that arrives, and that no name can break a line."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def test_no_name_can_break_out_of_a_syslog_line(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_ocsf_event_has_what_its_class_requires(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Process Activity of https://schema.ocsf.io/1.3.0/classes/process_activity: what is required, of which type."""
+    """Process Activity of https://schema.ocsf.io/1.3.0/classes/process_activity: required fields and types."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     import siem_ocsf
 

@@ -1,4 +1,4 @@
-"""The article's tool, driven on a screen of its own: real windows, real events, a simulated gate."""
+"""The article's tool on a virtual screen: real windows, real events, a simulated gate."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The window of the examples as a test drives it: the simulated gate below it, a stand-in for the driver's service."""
+"""The window of the examples, driven by tests: over a simulated gate, with a stand-in for the driver's service."""
 
 import time
 import tkinter as tk
@@ -14,7 +14,7 @@ from procmon.driver.service import DriverService, DriverState, DriverStatus
 __all__ = ["KEPT", "Service", "Tool"]
 
 KEPT: list[tk.Tk] = []
-"""Tcl ends the program when a garbage collector, in whatever thread it runs, deletes what another thread made."""
+"""Tcl ends the program when a garbage collection in one thread deletes an object that another thread made."""
 
 
 class Service:
@@ -36,7 +36,7 @@ class Service:
 
 
 class Tool:
-    """The window under test, with what it stands on."""
+    """The window under test, with its gate and service."""
 
     def __init__(self) -> None:
         self.gates: list[procmon.SimulatedGate] = []
@@ -48,7 +48,7 @@ class Tool:
         self.root.report_callback_exception = self.report
 
     def report(self, kind: object, error: BaseException, trace: object) -> None:
-        """As the window does it; what is no ProcmonError is a mistake."""
+        """As the window does; any error other than ProcmonError is a fault."""
         if not isinstance(error, procmon.ProcmonError):
             self.errors.append(error)
         self.view.say(error)
@@ -69,7 +69,7 @@ class Tool:
         return self.window.view
 
     def until(self, condition: Callable[[], object], timeout: float = 10) -> None:
-        """Let Tk go on until something is so."""
+        """Run Tk until a condition holds."""
         end = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < end, "it did not come to be so in time"
@@ -79,7 +79,7 @@ class Tool:
         assert not self.errors
 
     def start(self, count: int = 0) -> list[procmon.ProcessHelper]:
-        """Start the monitoring, and so many processes; wait for their windows."""
+        """Start the monitoring and `count` processes; wait for their windows."""
         self.view.monitoring.buttons["Start"].invoke()
         self.until(lambda: self.window.monitor and self.window.monitor.running)
         processes = [self.gate.start(f"c:/tools/tool-{n}.exe", command_line=f"tool-{n} --fast") for n in range(count)]
@@ -91,7 +91,7 @@ class Tool:
         return self.view.questions
 
     def hidden(self) -> list[procmon.ProcessHelper]:
-        """The processes whose clock or buttons are not wholly to be seen."""
+        """The processes whose clock or buttons are not completely visible."""
         self.root.update()
         return [
             process
@@ -104,17 +104,17 @@ class Tool:
 
     @property
     def rows(self) -> list[list[str]]:
-        """Verdict, image and who of each row, newest first."""
+        """Verdict, image and decider of each row, newest first."""
         table = self.view.table
         return [[str(table.set(key, column)) for column in ("Verdict", "Image", "Who")] for key in table.get_children()]
 
     def give_keyboard(self, question: Question) -> None:
-        """As a click of the user would, and long enough ago for keys to be meant for it."""
+        """As after a click of the user, long enough ago that the question accepts keys."""
         question.focus_force()
         self.root.update()
         question.ignored_until = 0.0
 
     @property
     def note(self) -> str:
-        """The message that is on show, if any."""
+        """The message that is shown, if any."""
         return str(self.view.note_text.cget("text")) if self.view.note.winfo_ismapped() else ""

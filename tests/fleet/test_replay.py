@@ -1,4 +1,4 @@
-"""examples/fleet on a real cluster of Dask, of two processes on this machine."""
+"""examples/fleet on a real Dask cluster of two processes on this machine."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What the tests of the Sigma backend share: pySigma finds the backend, and rules become policies."""
+"""Shared by the tests of the Sigma backend: pySigma finds the backend, and rules become policies."""
 
 import sys
 import tarfile

@@ -1,4 +1,4 @@
-"""Imported rules decide as an independent evaluator of Sigma does, for every rule and every recorded process."""
+"""Imported rules decide like an independent evaluator of Sigma, for every rule and every recorded process."""
 
 import json
 import ntpath
@@ -25,7 +25,7 @@ MOST_LEFT_OUT = 16
 
 @pytest.fixture(scope="module")
 def imported(rules: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """The policy of all rules, and what convert.py printed."""
+    """The policy of all rules, and the output of convert.py."""
     policy = tmp_path_factory.mktemp("policy") / "policy.toml"
     command = [sys.executable, str(BACKEND / "convert.py"), str(rules), "-o", str(policy)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -34,7 +34,7 @@ def imported(rules: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str
 
 
 def details(event: Recorded) -> SimpleNamespace:
-    """What Sysmon recorded, named like the facts of a policy; ``-`` is Sysmon's word for what it does not know."""
+    """Sysmon's record, with the names of a policy's facts; ``-`` is Sysmon's mark for an unknown fact."""
     known = {field: value for field, value in event.items() if value != "-"}
     hashes = dict(each.split("=", 1) for each in str(known["Hashes"]).split(","))
     return SimpleNamespace(

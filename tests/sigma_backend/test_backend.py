@@ -1,4 +1,4 @@
-"""What the backend makes of single rules: names, verdicts, order, fields, and what it leaves out."""
+"""The backend's conversion of single rules: names, verdicts, order, fields, and omissions."""
 
 import tomllib
 

@@ -26,7 +26,7 @@ def convert(*arguments: object) -> "subprocess.CompletedProcess[str]":
 
 @pytest.fixture
 def two_rules(tmp_path: Path) -> Path:
-    """A folder with a rule that can be said and one that cannot."""
+    """A folder with a rule that a policy can express and one that it cannot."""
     folder = tmp_path / "rules"
     folder.mkdir()
     (folder / "a.yml").write_text(rule("a: {Image|endswith: a.exe}\ncondition: a", level="critical"), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Tables of a policy say the same as the conditions that they are made of."""
+"""Tables of a policy mean the same as their source conditions."""
 
 from collections.abc import Callable, Mapping
 
@@ -38,7 +38,7 @@ processes = st.fixed_dictionaries({name: st.none() | st.text("aAb", max_size=3) 
 
 
 def holds(condition: Condition, process: Process) -> bool:
-    """The condition, read directly."""
+    """The condition, evaluated directly."""
     match condition:
         case All(parts):
             return all(holds(part, process) for part in parts)

@@ -1,4 +1,4 @@
-"""Imported rules, enforced on real processes: by what they run, and by whose copy they are."""
+"""Imported rules, enforced on real processes: by their command line, and by the original name of their program."""
 
 import shutil
 import subprocess
@@ -41,7 +41,7 @@ END
 
 @pytest.fixture(scope="module")
 def windows() -> Iterator[Path | None]:
-    """A Windows of this module's own, which is Wine's on Debian."""
+    """A Windows for this module alone; under Wine on Debian."""
     with private_windows() as prefix:
         yield prefix
 

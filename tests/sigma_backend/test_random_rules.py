@@ -1,6 +1,6 @@
-"""Random Sigma rules and processes: the imported policy decides as Sigma's own terms say.
+"""Random Sigma rules and processes: the imported policy decides as Sigma defines.
 
-The reading of Sigma here is another one than the backend's: each value becomes a regular expression, each condition is
+This evaluation of Sigma is independent of the backend's: each value becomes a regular expression, each condition is
 evaluated as pySigma parsed it.
 """
 
@@ -101,7 +101,7 @@ def test_a_random_rule_decides_as_sigma_says(
     rule = SigmaRule.from_dict({"title": "A rule", "logsource": source, "detection": made})
     backend = ProcmonBackend(collect_errors=True)
     text = backend.convert(SigmaCollection([rule]))
-    assume(not backend.errors)  # it was left out, which other tests are about
+    assume(not backend.errors)  # left-out rules have other tests
     parsed: ConditionItem | object = rule.detection.parsed_condition[0].parsed
     now = SimpleNamespace()
     policy = Policy.parse(text, lookup=lambda _: None, details=lambda _: now)

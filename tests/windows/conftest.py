@@ -1,4 +1,4 @@
-"""What the tests of this folder need in a Windows of Wine's: a signer that it trusts."""
+"""Shared by the tests of this folder: under Wine, a trusted signer."""
 
 import ctypes
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from driver_fixtures import programs as programs
 from driver_fixtures import service as service
 from procmon.win32.kernel import is_wine
 
-# A Windows that people use gets no authority of ours, nor catalogues. Its own ones are asked in test_details.py.
+# A real Windows gets no test authority and no test catalogues. test_details.py uses its own ones.
 collect_ignore = [] if is_wine() else ["test_catalogues.py", "test_wine_kernel.py"]
 
 SYSTEM_STORE, CURRENT_USER, X509, REPLACE_EXISTING, FIND_EXISTING = 10, 0x10000, 1, 3, 0xD0000
@@ -19,7 +19,7 @@ SYSTEM_STORE, CURRENT_USER, X509, REPLACE_EXISTING, FIND_EXISTING = 10, 0x10000,
 
 @pytest.fixture(scope="session", autouse=True)
 def authority() -> Iterator[Authority]:
-    """The signer that Wine trusts while these tests run. Wine looks once in each process, so this comes first."""
+    """The signer that Wine trusts during these tests. Wine reads its store once per process, so this runs first."""
     authority = Authority("Trusted by these tests")
     if not is_wine():
         yield authority
@@ -45,7 +45,7 @@ def roots() -> Iterator[ctypes.c_void_p]:
 
 
 def crypt32(name: str, *arguments: object) -> ctypes.c_void_p:
-    """Call a function of crypt32.dll; these all answer nought when they fail."""
+    """Call a function of crypt32.dll; all of them return 0 on failure."""
     function = ctypes.WinDLL("crypt32.dll", use_last_error=True)[name]
     function.restype = ctypes.c_void_p
     result = function(*arguments)

@@ -1,6 +1,6 @@
-"""What an attacker does to a process that he has created and that has not run: its memory is changed from outside.
+"""Attacks on a new process by its creator: they change its memory from outside before it has run.
 
-Each attack takes the pid, and a folder of its own. The code that is put in ends the process with status HOLLOWED.
+Each attack takes the pid, and a folder of its own. The injected code ends the process with status HOLLOWED.
 """
 
 import ctypes
@@ -53,14 +53,14 @@ def unmap(opened: Handle, base: int) -> None:
 
 
 def overwrite(opened: Handle, at: int, data: bytes) -> None:
-    """Write to what cannot be written to, and leave it as it was."""
+    """Write to read-only memory, and restore its protection."""
     old = protect(opened, at, len(data), READ_WRITE_EXECUTE)
     memory.write(opened, at, data)
     protect(opened, at, len(data), old)
 
 
 def image_of(opened: Handle) -> tuple[int, bytes]:
-    """Where its image is, and all of it."""
+    """The address of its image, and all of its bytes."""
     base = process.image_base(opened, process.pebs(opened)[0])
     data, at = b"", base
     while (region := memory.region_at(opened, at)).allocation_base == base:
@@ -91,7 +91,7 @@ def change_entry(pid: int, folder: Path | None = None) -> None:
 
 
 def replace_image(pid: int, folder: Path) -> None:
-    """The image is unmapped, and private memory takes its place: process hollowing as it is known best."""
+    """The image is unmapped, and private memory takes its place: the best-known form of process hollowing."""
     with opened(pid) as target:
         base, image = changed_image(target)
         unmap(target, base)
@@ -100,7 +100,7 @@ def replace_image(pid: int, folder: Path) -> None:
 
 
 def move_image(pid: int, folder: Path) -> None:
-    """The image is put elsewhere, and the PEBs name that place."""
+    """The image is copied elsewhere, and the PEBs name that address."""
     with opened(pid) as target:
         _, image = changed_image(target)
         copy = allocate(target, None, len(image))

@@ -1,4 +1,4 @@
-"""Security descriptors of real files. Wine makes them of the modes of Unix files, and its one account owns them all."""
+"""Security descriptors of real files. Wine derives them from Unix file modes, and its one account owns all files."""
 
 import os
 import subprocess

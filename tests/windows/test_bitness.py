@@ -1,7 +1,7 @@
-"""32-bit programs (WOW64) under this Python, and a 32-bit controller of the driver: nothing differs but the bits.
+"""32-bit programs (WOW64) under this Python, and a 32-bit controller of the driver: only the bitness differs.
 
-The same program is built for both bitnesses (driver/client); it tells its bitness and its command line, may run
-another one, and ends with a status that says how deep the tree below it was.
+The same program is built for both bitnesses (driver/client). It prints its bitness and its command line, may run
+another one, and ends with a status that tells how deep the tree below it was.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from trees import BLOCKED, SOON, drive, held, next_held
 ROOT = Path(__file__).resolve().parents[2]
 
 CLIENTS = {32: ROOT / "build/driver/client-x86/client.exe", 64: ROOT / "build/driver/client-x64/client.exe"}
-# On Windows they are built by hand: python driver/build.py client-x64 client-x86
+# On Windows the user builds them: python driver/build.py client-x64 client-x86
 __test__ = kernel.is_wine() or all(path.exists() for path in CLIENTS.values())
 STATUS_BREAKPOINT, STATUS_WX86_BREAKPOINT = 0x80000003, 0x4000001F
 LEAF = 10  # the status of one that runs no other
@@ -48,7 +48,7 @@ def lines(output: str | bytes) -> list[str]:
 
 @pytest.mark.parametrize("bits", [32, 64])
 def test_all_facts_of_a_held_program_and_of_the_same_one_running(bits: int, tmp_path: Path) -> None:
-    """Held, it has run nothing: what of it lies in its memory was put there by whoever made it."""
+    """A held process has run nothing: its creator wrote the facts in its memory."""
     command = chain(bits, end="\u00fc \u4e2d\u6587 \U0001f600 " + "x" * 20_000 + " run cmd /q /k")
     output = tmp_path / "output"
     with open(output, "wb") as stdout, procmon.DebugGate.run(command, stdin=subprocess.PIPE, stdout=stdout) as gate:
@@ -87,7 +87,7 @@ def known_facts(pid: int, command: str) -> dict[str, object]:
 
 
 def test_a_32_bit_program_of_windows_is_not_taken_for_its_64_bit_namesake() -> None:
-    """They bear one name; where a 32-bit program asks for System32 it is given SysWOW64."""
+    """Both have one name; Windows redirects System32 to SysWOW64 for a 32-bit program."""
     found = {}
     for folder in ("system32", "syswow64"):
         path = rf"c:\windows\{folder}\hostname.exe"
@@ -141,7 +141,7 @@ def test_a_blocked_process_of_a_mixed_tree_never_runs(bits: tuple[int, ...], blo
 
 @pytest.mark.parametrize("code", ["0xC0000005", "0xE0001234", "0x4000001F", "0x4000001E"])
 def test_an_exception_of_a_32_bit_program_that_nobody_handles_ends_it_as_ever(code: str) -> None:
-    """0x4000001F and 0x4000001E are what Windows makes of a 32-bit program's breakpoint and of its single step."""
+    """Windows reports a 32-bit program's breakpoint as 0x4000001F and its single step as 0x4000001E."""
     command = chain(32, end=f"raise {code}")
     free = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=SOON).returncode & 0xFFFFFFFF
     with procmon.DebugGate.run(command, stdout=subprocess.DEVNULL) as gate:
@@ -149,7 +149,7 @@ def test_an_exception_of_a_32_bit_program_that_nobody_handles_ends_it_as_ever(co
 
 
 def status_of_a_breakpoint() -> int:
-    """With what a 32-bit program ends at a breakpoint. Under Wine 8 it ends at any, with 0."""
+    """The exit status of a 32-bit program at a breakpoint. Under Wine 8 any breakpoint ends it, with 0."""
     done = subprocess.run(chain(32, end="break"), stdout=subprocess.DEVNULL, timeout=SOON)
     return done.returncode & 0xFFFFFFFF
 
@@ -162,7 +162,7 @@ def test_a_breakpoint_in_a_32_bit_program_ends_it_as_ever() -> None:
 
 
 def test_a_breakpoint_of_the_loader_is_kept_from_a_32_bit_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It runs into one for each half that has it, where it is left marked as debugged."""
+    """Each half of the process has one, which it hits while it is marked as debugged."""
     taken: list[int] = []
     is_ours = DebugLoop._is_ours
 
@@ -176,7 +176,7 @@ def test_a_breakpoint_of_the_loader_is_kept_from_a_32_bit_program(monkeypatch: p
     with procmon.DebugGate.run(chain(32, end="mark"), stdout=subprocess.PIPE) as gate:
         assert drive(gate)[-1].exit_status == LEAF
         assert gate.popen is not None and lines(gate.popen.communicate(timeout=SOON)[0])[1:] == ["debugged"]
-    survives = status_of_a_breakpoint() == STATUS_BREAKPOINT  # else .dev/wine32 has a loader without one
+    survives = status_of_a_breakpoint() == STATUS_BREAKPOINT  # otherwise .dev/wine32 has a loader without one
     assert bool(taken) == survives and set(taken) <= {STATUS_BREAKPOINT, STATUS_WX86_BREAKPOINT}
     assert len(taken) == len(set(taken))
 
@@ -192,7 +192,7 @@ def test_procmon_run_shows_a_mixed_tree_and_returns_its_status() -> None:
 
 
 def test_a_32_bit_program_is_not_marked_as_debugged_in_either_of_its_halves() -> None:
-    """Else the loader of one half, or of the other, would stop at a breakpoint of its own."""
+    """Otherwise the loader of one of the halves would stop at its own breakpoint."""
     with procmon.DebugGate.run(chain(32, end="mark"), stdout=subprocess.PIPE) as gate:
         process, popen = next_held(gate), gate.popen
         assert popen is not None
@@ -206,7 +206,7 @@ def test_a_64_bit_program_that_a_32_bit_python_may_not_debug_is_refused_with_adv
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(*arguments: object, **options: object) -> None:
-        raise OSError(22, "The request is not supported", None, 50)  # so Windows answers; Wine debugs anything
+        raise OSError(22, "The request is not supported", None, 50)  # Windows' error; Wine debugs any process
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
     with pytest.raises(OSError, match="not supported") as refused:
@@ -218,9 +218,9 @@ def test_a_64_bit_program_that_a_32_bit_python_may_not_debug_is_refused_with_adv
 
 
 def controlled(bits: int, tree: tuple[int, ...]) -> tuple[list[str], int]:
-    """What a controller in C++ of this bitness tells of a tree whose last process it blocks, and the tree's status.
+    """The output of a C++ controller of this bitness for a tree whose last process it blocks, and the tree's status.
 
-    Pids differ from run to run: they are told by their order.
+    Pids differ from run to run: their order numbers replace them.
     """
     command = [str(CLIENTS[bits]), "control", str(len(tree) + 1), "hostname.exe"]
     with procmon.DriverService(), subprocess.Popen(command, stdout=subprocess.PIPE) as popen, WineKernel() as wine:

@@ -59,7 +59,7 @@ def no_catalogues() -> Iterator[None]:
 
 @pytest.fixture(params=[Wine, Windows8, Wine10], ids=["before Windows 8", "from Windows 8 on", "Wine 10"])
 def wintrust(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
-    """The bindings of procmon, made anew over a DLL that looks at how it is used, and has the last word."""
+    """procmon's bindings, bound again to a DLL that checks each call and can replace its result."""
     spec = importlib.util.find_spec("procmon.win32.trust")
     assert spec is not None and spec.loader is not None
     trust = importlib.util.module_from_spec(spec)
@@ -78,7 +78,7 @@ def program(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 
 def install(name: str, signer: Signer, program: Path, *, is_signed: bool = True) -> Path:
-    """A catalogue that lists the program by what is to be hashed of an image, and by all of it, as Wine 8 does."""
+    """A catalogue that lists the program by its image hash, and, as for Wine 8, by the hash of the whole file."""
     image = program.read_bytes()
     catalog = CATALOGS / f"{name}.cat"
     hashes = image_hash(image, "sha1"), image_hash(image, "sha256"), hashlib.sha1(image).digest()
@@ -122,7 +122,7 @@ def test_as_it_is_wine_finds_the_catalogue_by_its_sha_1(signer: Signer, program:
 def test_as_it_is_wine_has_no_sha_256_or_ours_and_finds_the_catalogue_by_it_or_refuses_the_search(
     signer: Signer, program: Path
 ) -> None:
-    """Wine 8 computes none. Wine 10 computes one, and searches by SHA-1 alone."""
+    """Wine 8 computes no SHA-256. Wine 10 computes it, but searches only by SHA-1."""
     catalog = install("good", signer, program)
     with files.open_shared(str(program)) as file:
         try:
@@ -270,7 +270,7 @@ def test_a_hundred_look_ups_leave_nothing_open(wintrust: Watched, signer: Signer
 
 
 def handles() -> int:
-    """How many handles this process has open."""
+    """The number of open handles of this process."""
     count = ctypes.c_uint32()
     kernel32 = ctypes.WinDLL("kernel32.dll")
     assert kernel32.GetProcessHandleCount(ctypes.c_void_p(-1), ctypes.byref(count))

@@ -131,7 +131,7 @@ def test_the_drivers_life_on_the_command_line(capsys: pytest.CaptureFixture[str]
 
 
 def run_under_the_driver(command: str) -> tuple[bytes, int]:
-    """What a command prints, and its exit status; under Wine it is the tests that tell the driver of it."""
+    """A command's output and exit status; under Wine the tests report it to the driver."""
     with WineKernel() if is_wine() else nullcontext() as kernel:
         started = (subprocess.Popen if kernel is None else kernel.run)(command, stdout=subprocess.PIPE)
         output, _ = started.communicate(timeout=20)
@@ -194,7 +194,7 @@ sys.exit(main.main(sys.argv[2:]))
 
 
 def on_a_console(code: str, *arguments: object) -> list[str]:
-    """The command of a Python program that is to have a hidden console of its own."""
+    """The command of a Python program with a hidden console of its own."""
     return [sys.executable, "-c", TYPING + code, *map(str, arguments)]
 
 
@@ -229,7 +229,7 @@ def test_guard_without_rules_asks_about_what_starts(service: procmon.DriverServi
 
 
 def test_without_a_console_guard_has_no_place_for_questions() -> None:
-    """NUL says that it is a terminal, and is none."""
+    """NUL claims to be a terminal, and is none."""
     code = "import sys; from procmon.cli import main; sys.exit(main.main(['guard']))"
     ended = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,4 +1,4 @@
-"""DebugGate on real process trees: what it holds, what passes, and that nothing stays held."""
+"""DebugGate on real process trees: held and passed processes, and that nothing stays held."""
 
 import ctypes
 import functools
@@ -24,7 +24,7 @@ from trees import BLOCKED, SOON, drive, eventually, held, next_held, python
 
 @pytest.fixture(params=["waiting", "polling"])
 def each_port(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways to wait for the debug object, the second being that of an ntdll which does not give it out."""
+    """Both ways to wait for the debug object; the second is for an ntdll that does not return it."""
     if request.param == "polling":
         monkeypatch.setattr(win32_debug, "DebugPort", functools.partial(win32_debug.DebugPort, polling=True))
 
@@ -173,7 +173,7 @@ def test_a_held_process_has_run_nothing_even_if_its_parent_resumes_it(tmp_path: 
 def test_a_detached_process_in_a_group_of_its_own_is_held_too() -> None:
     code = "import subprocess as s; s.Popen('hostname', creationflags=s.DETACHED_PROCESS | s.CREATE_NEW_PROCESS_GROUP)"
     with procmon.DebugGate.run(python(code), stdout=subprocess.DEVNULL) as gate:
-        records = drive(gate)  # the gate lives on after the command itself has gone
+        records = drive(gate)  # the gate goes on after the command itself has exited
     assert held(records) == ["python.exe", "hostname.exe"]
     assert [record.name for record in records if record.exited][-1] in ("python.exe", "hostname.exe")
 
@@ -356,7 +356,7 @@ def test_a_failure_of_the_debug_api_ends_the_gate_and_says_so(monkeypatch: pytes
             raise broken
 
         monkeypatch.setattr(win32_debug.DebugPort, "wait", fail)
-        gate._loop._ring()  # out of the wait that is under way
+        gate._loop._ring()  # ends the wait in progress
         assert gate.wait(SOON)
         assert not gate.ended
         with pytest.raises(procmon.ProcmonError, match="the debug loop failed") as told:

@@ -1,4 +1,4 @@
-"""DebugGate on a process that runs already: its children are held, where its Windows lets them inherit the debugger."""
+"""DebugGate on a running process: its children are held if this Windows lets them inherit the debugger."""
 
 import ctypes
 import subprocess
@@ -14,7 +14,7 @@ from trees import SOON, drive, eventually, held, next_held, python
 
 
 def lets_children_inherit(pid: int) -> bool:
-    """Whether a debugger that attaches to a process can have its children, too. Windows can; a Wine is asked."""
+    """Can a debugger that attaches to a process also get its children? Windows: yes; Wine: tested here."""
     if not is_wine():
         return True
     flags = ctypes.c_uint32(1)
@@ -46,7 +46,7 @@ def test_attach_holds_the_children_and_not_the_process_itself() -> None:
 def test_an_attached_process_is_reported_and_never_held() -> None:
     with subprocess.Popen(python("input()"), stdin=subprocess.PIPE) as running:
         loop = DebugLoop(None, ALLOW, include_first=True, attached_pid=running.pid)
-        loop.begin(lambda port: win32_debug._DebugActiveProcess(running.pid))  # as attach does, less the inheritance
+        loop.begin(lambda port: win32_debug._DebugActiveProcess(running.pid))  # as attach does, without the inheritance
         assert eventually(lambda: bool(loop.snapshot()))
         (itself,) = loop.fetch()
         assert itself.pid == running.pid and not itself.paused and ProcessFlags.RUNNING_BEFORE in itself.flags

@@ -1,4 +1,4 @@
-"""DebugGate passes what every gate must, on a real tree."""
+"""DebugGate passes the conformance suite on a real tree."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ while True:
 
 
 class DebugAdapter(Adapter):
-    """The gate's tree is a Python that starts one cmd for each order; a cmd that runs makes a file first."""
+    """The gate's tree is a Python that starts one cmd per request; a cmd that runs first creates a file."""
 
     def __init__(self, folder: Path) -> None:
         self.gate = self.debug = procmon.DebugGate.run(

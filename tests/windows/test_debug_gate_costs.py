@@ -1,4 +1,4 @@
-"""What a DebugGate costs while it holds, and what it leaves behind: no processor time, no handle."""
+"""DebugGate uses no CPU time while it holds, and leaves no handle behind."""
 
 import ctypes
 import gc

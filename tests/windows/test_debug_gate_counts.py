@@ -1,4 +1,4 @@
-"""What DebugGate asks Windows for each new process: calls are counted, since times depend on the machine."""
+"""DebugGate's calls to Windows for each new process: counted, because times depend on the machine."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def counted(function: Callable[..., Any], name: str, calls: Counter[str]) -> Cal
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """The calls from now on that look into a process, by name."""
+    """The calls from now on that read a process, by name."""
     found: Counter[str] = Counter()
     for name, module in QUESTIONS.items():
         monkeypatch.setattr(module, name, counted(getattr(module, name), name, found))
@@ -38,7 +38,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def started(command: list[str]) -> int:
-    """How many processes the tree of a command had."""
+    """The number of processes in the tree of a command."""
     starts = 0
 
     def count(process: procmon.ProcessHelper) -> procmon.Verdict:

@@ -20,7 +20,7 @@ from trees import SOON, drive, eventually, next_held, python
 
 
 def test_a_process_that_the_gate_has_left_is_beyond_terminate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its handle was the debugger's: the value may be another process' by now."""
+    """The debugger owned its handle: the value may belong to another process by now."""
     with subprocess.Popen(python("input()"), stdin=subprocess.PIPE) as running:
         loop = debug_loop.DebugLoop(None, procmon.ALLOW, include_first=True, attached_pid=running.pid)
         loop.begin(lambda port: win32_debug._DebugActiveProcess(running.pid))
@@ -68,14 +68,14 @@ def test_one_that_will_not_die_costs_the_others_nothing(
 
 @pytest.mark.parametrize("status", [0xC0000008, 0xC0000235])
 def test_an_exception_that_the_program_raises_itself_ends_it_as_without_a_gate(status: int) -> None:
-    """These are also what the kernel raises for a bad handle in a debugged process, which a program must not see."""
+    """The kernel raises the same codes for a bad handle in a debugged process, and the program must not see those."""
     code = f"import ctypes; ctypes.WinDLL('kernel32').RaiseException(ctypes.c_uint32({status}), 0, 0, None)"
     free = subprocess.run(python(code), stderr=subprocess.DEVNULL, check=False)
     with procmon.DebugGate.run(python(code), stderr=subprocess.DEVNULL) as gate:
         drive(gate)
         assert gate.popen is not None
         assert gate.popen.wait(SOON) == free.returncode
-    assert free.returncode != 0  # ctypes makes an OSError of it; hidden by a debugger, it would never have been there
+    assert free.returncode != 0  # ctypes turns it into an OSError; if the debugger hid it, there would be none
 
 
 @pytest.mark.parametrize("verdict", [procmon.ALLOW, procmon.BLOCK])
@@ -108,7 +108,7 @@ def test_a_hold_timeout_that_no_clock_can_keep() -> None:
 
 @pytest.mark.parametrize("command", [b"hostname", [b"hostname"]])
 def test_a_command_that_cannot_be_named_by_text_leaves_nothing_held(command: list[str]) -> None:
-    """Popen takes bytes; our types do not, and yet nothing may be started first and refused then."""
+    """Popen accepts bytes, our types do not: the call must fail before it starts a process."""
     with procmon.DebugGate.run(command, stdout=subprocess.DEVNULL) as gate:
         assert repr(gate).startswith("<DebugGate hostname (pid ")
         assert drive(gate)[-1].exit_status == 0
@@ -135,7 +135,7 @@ def test_ctrl_c_while_the_command_starts_leaves_nothing_held() -> None:
 
 @pytest.mark.parametrize("where", ["run", "close"])
 def test_ctrl_c_ends_a_call_while_windows_does_not_return(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program on a drive that is gone, say. What it holds is let go as soon as Windows does return."""
+    """For example a program on a missing drive. Its held processes are released as soon as Windows returns."""
     go_on = threading.Event()
     popen, detach = subprocess.Popen, win32_debug.DebugPort.detach
 
@@ -168,7 +168,7 @@ def test_ctrl_c_ends_a_call_while_windows_does_not_return(where: str, monkeypatc
 
 
 def test_a_dropped_gate_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A collection may happen anywhere, under a lock that the thread of the gate wants, too: a handler's, say."""
+    """A collection may happen anywhere, also under a lock that the gate's thread needs, such as a log handler's."""
     monkeypatch.setattr(debug_gate, "_STOP_TIMEOUT_S", 0.2)
     lock, detach = threading.Lock(), win32_debug.DebugPort.detach
 

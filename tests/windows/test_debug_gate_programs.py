@@ -9,7 +9,7 @@ from trees import SOON, drive, python
 
 
 def run_through(code: str) -> tuple[str, int]:
-    """What the program printed under a gate, and its exit status."""
+    """The program's output under a gate, and its exit status."""
     with procmon.DebugGate.run(python(code), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as gate:
         drive(gate)
         assert gate.popen is not None

@@ -80,7 +80,7 @@ def test_the_facts_of_the_file_are_those_of_its_bytes(tmp_path: Path) -> None:
 
 
 def windows_hash(path: Path) -> str:
-    """The hash by which Windows looks for a file in its catalogues, as it computes it."""
+    """The hash by which Windows searches for a file in its catalogues, computed by Windows."""
     digest, size = ctypes.create_string_buffer(64), ctypes.c_uint32(64)
     with open_shared(str(path)) as file:
         trust._CryptCATAdminCalcHashFromFileHandle(handle_of(file), size, digest, 0)
@@ -88,7 +88,7 @@ def windows_hash(path: Path) -> str:
 
 
 def hashes_all_bytes(folder: Path) -> bool:
-    """Whether this Windows takes a program for any file, as Wine 8 does: a checksum in its header counts."""
+    """Does this Windows hash a program like any other file, with the checksum in its header, as Wine 8 does?"""
     hashes = set()
     for name, checksum in (("a.exe", b"\0\0\0\0"), ("b.exe", b"\1\2\3\4")):
         program = bytearray(small_program())
@@ -140,7 +140,7 @@ def test_facts_of_the_parent() -> None:
 
 
 def test_the_origin_is_that_of_the_mark_of_the_web(tmp_path: Path) -> None:
-    """Under Wine a stream is a file of its own with a colon in its name; NTFS itself is untried there."""
+    """Under Wine a stream is a separate file with a colon in its name; NTFS itself is not tested there."""
     image = tmp_path / "a.exe"
     image.write_bytes(executable())
     with held(str(image)) as process:
@@ -212,7 +212,7 @@ def test_a_rule_on_a_looked_up_fact_matches_a_held_process(condition: str) -> No
 
 
 def test_the_command_line_from_memory_is_the_same() -> None:
-    """What Windows before 8.1 (and Wine) need, and what the later ones do not use."""
+    """The way for Windows before 8.1 (and Wine); later versions do not use it."""
     with held(["hostname", "a b"]) as process, win32_process_handle(process.pid) as handle:
         assert win32_process.command_line_in_memory(handle) == 'hostname "a b"'
 
@@ -309,7 +309,7 @@ def test_a_file_without_a_signature_is_unsigned(tmp_path: Path) -> None:
 
 
 def test_a_program_of_windows_is_signed_by_catalogue() -> None:
-    """Wine signs none of its programs and keeps no catalogues: there the same look-up finds that it is unsigned."""
+    """Wine signs no programs and has no catalogues: there the same look-up reports an unsigned program."""
     with held("hostname") as process:
         signature = procmon.inspect(process).signature
         assert signature is not None
@@ -335,7 +335,7 @@ def test_a_file_is_not_kept_from_being_renamed_or_deleted(tmp_path: Path) -> Non
 
 
 def test_a_file_that_was_rewritten_is_hashed_anew_though_its_time_was_set_back(tmp_path: Path) -> None:
-    """Else whoever may write to an allowed program could make another one of it, and be taken for the first."""
+    """Otherwise a user who can write to an allowed program could replace it and keep its cached identity."""
     from procmon.system.file_facts import file_hash
 
     path = tmp_path / "a.exe"

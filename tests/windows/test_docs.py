@@ -1,4 +1,4 @@
-"""On Windows the documents run whole: the blocks that only Windows can run, in their place among the others."""
+"""On Windows the documents run completely, with the blocks that only Windows can run in their place."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
 """DriverGate on the real driver with real processes. Under Wine driver/wine/kernel.py plays the kernel's part.
 
-On Windows the gate would hold every process of the machine, so that tests let what is not theirs go after a second.
+On Windows the gate holds every new process of the machine, so the tests release processes of others after a second.
 """
 
 import gc
@@ -334,7 +334,7 @@ def test_no_handle_is_lost(service: procmon.DriverService) -> None:
 
 @pytest.mark.promise("No request, whatever its bytes, stops the driver from answering", gate="DriverGate")
 def test_the_device_refuses_noise_and_goes_on_answering(service: procmon.DriverService) -> None:
-    """Through the real DeviceIoControl; the core's fuzzer does it more thoroughly, without the I/O manager."""
+    """Through the real DeviceIoControl; the core's fuzzer is more thorough, without the I/O manager."""
     noise = random.Random(4)
     codes = [
         protocol.FETCH,
@@ -352,7 +352,7 @@ def test_the_device_refuses_noise_and_goes_on_answering(service: procmon.DriverS
             code = noise.choice([*codes, protocol.request_code(noise.randrange(0x800, 0x1000), protocol.ACCESS_BOTH)])
             data = noise.randbytes(noise.choice([0, 1, 7, 8, 15, 16, 31, 32, 33, 100]))
             if code == protocol.NOTE_CREATED:
-                data = data[: protocol.NOTE_CREATED_REQUEST.size - 1]  # a whole one would make a process of it
+                data = data[: protocol.NOTE_CREATED_REQUEST.size - 1]  # a complete note would create a process record
             try:
                 connection.request(code, data, noise.choice([0, 3, 4, 15, 16, 64, 4096]))
             except OSError:

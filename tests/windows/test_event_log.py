@@ -1,4 +1,4 @@
-"""The event log of Windows. Wine takes the calls and keeps no events, so their arguments are what can be seen."""
+"""The event log of Windows. Wine accepts the calls and keeps no events, so the tests check the arguments."""
 
 import winreg
 

@@ -14,8 +14,8 @@ from procmon.win32.kernel import is_wine
 COMMAND = ["cmd", "/c", "hostname & whoami & hostname"]
 COUNTS = "<Monitor stopped on {gate}: 3 allowed, 1 blocked, 0 pending>"
 
-# What each prints, in this order, between what else is there: the output of the programs, on Windows' driver gate
-# all processes of the machine.
+# The output of each, in this order, between other lines: the output of the programs, and on Windows' driver gate all
+# processes of the machine.
 PRINTED = {
     "block_by_name": [r"allow  c:\windows\system32\cmd.exe", r"block  c:\windows\system32\whoami.exe", "{counts}"],
     "hold_and_release": ["hostname.exe runs", "whoami.exe is held", "whoami.exe was held for 1.0 s", "hostname.exe"],
@@ -30,7 +30,7 @@ PRINTED = {
 
 
 def check(name: str, printed: str, counts: str) -> None:
-    """Whether all of it is there, in order."""
+    """Are all lines there, in order?"""
     at = 0
     for part in PRINTED[name]:
         part = part.format(counts=counts)
@@ -56,7 +56,7 @@ def test_the_same_example_runs_on_the_drivers_gate(name: str, capsys: pytest.Cap
     from kernel import WineKernel
 
     with procmon.DriverService(), WineKernel() as kernel:
-        gate = procmon.DriverGate(exempt_descendants=False)  # it is this process that starts them
+        gate = procmon.DriverGate(exempt_descendants=False)  # this process starts them
 
         def build() -> None:
             try:

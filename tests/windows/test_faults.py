@@ -82,7 +82,7 @@ def test_a_process_held_by_the_driver_can_be_ended_from_outside(programs: Progra
         (process,) = held(gate, pid)
         programs.end(pid, 9)
         assert programs.exit_status(pid, SOON) == 9
-        assert len(gate.allow(process)) == 1  # on NT its record may be gone; where the kernel is played, it is not yet
+        assert len(gate.allow(process)) == 1  # on NT its record may be gone; with kernel.py it is still there
         assert eventually(lambda: driver_info().held_count == 0)
         other = programs.start()
         assert gate.allow(*held(gate, other)) == [VerdictResult.DONE]

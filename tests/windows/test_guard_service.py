@@ -1,4 +1,4 @@
-"""guard as a real Windows service: it blocks by its policy, and stops when it is asked to."""
+"""guard as a real Windows service: it blocks by its policy, and stops on request."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from procmon.cli.service_commands import NAME, GuardService
 from procmon.driver.info import driver_info
 from procmon.win32.kernel import is_wine
 
-SOON = 60.0  # seconds; only a hang runs into it
+SOON = 60.0  # seconds; only a hang reaches it
 BLOCKED = 0xC0000364
 
 
@@ -28,7 +28,7 @@ def driver() -> Iterator[procmon.DriverService]:
 
 @pytest.fixture
 def guard(driver: procmon.DriverService, tmp_path: Path) -> Iterator[tuple[GuardService, Path]]:
-    """The service, installed with a policy that blocks whoami. The files of the tests belong to users, too."""
+    """The service, installed with a policy that blocks whoami. Users can write the files of the tests."""
     policy, log = tmp_path / "office.toml", tmp_path / "guard.jsonl"
     policy.write_text('[[rule]]\nname = "no questions"\nimage = "whoami.exe"\nverdict = "block"\n')
     service = GuardService(others=lambda _: {})
@@ -75,7 +75,7 @@ def test_a_policy_that_is_gone_makes_it_stop_with_an_error(driver: procmon.Drive
 
 
 def test_a_user_cannot_be_given_the_run_of_the_system(tmp_path: Path, driver: procmon.DriverService) -> None:
-    """Here for real: the folder of temporary files is one that users can write."""
+    """A real case: users can write to the folder of temporary files."""
     policy = Path("Z:\\tmp" if is_wine() else tmp_path) / f"procmon-{tmp_path.name}.toml"
     policy.write_text("")
     try:

@@ -1,4 +1,4 @@
-"""Letter case: what Windows takes for one file name, so do the library, its patterns and its policies."""
+"""Letter case: the library, its patterns and its policies treat names as equal exactly when Windows does."""
 
 import ctypes
 

@@ -1,4 +1,4 @@
-"""Many real starts, many held at once, with verdicts and delays by chance: each is decided once, and nothing is left.
+"""Many real starts, many held at once, with random verdicts and delays: each is decided once, and nothing is left.
 
 200 starts in every run, 2,000 with `dev.py test --long`.
 """
@@ -28,7 +28,7 @@ STARTS = 2000 if os.environ.get("PROCMON_LONG") else 200
 AT_ONCE = 32
 Opened = Callable[[int], AbstractContextManager[tuple[procmon.Gate, Callable[[], str]]]]
 
-LONG = 600.0  # seconds; only a hang runs into it
+LONG = 600.0  # seconds; only a hang reaches it
 
 TREE = f"""
 import subprocess, sys
@@ -48,15 +48,15 @@ for number in range(STARTS):
 statuses += [process.wait() for process in running]
 print(failed, *(status & 0xFFFFFFFF for status in statuses))
 """
-"""Prints how many creations failed, and the exit statuses of the others. Wine's CreateProcess fails now and then on a
-busy machine: before there is a process, or, as it waits for the first steps of one, because that was blocked."""
+"""Prints how many creations failed, and the exit statuses of the others. Wine's CreateProcess sometimes fails on a busy
+machine: before the process exists, or while it waits for the first steps of a process that was blocked."""
 
 
 class Decider:
-    """Decides by chance: at once, or later by another thread; remembers what it said."""
+    """Decides at random: at once, or later from another thread; remembers its verdicts."""
 
     def __init__(self, starts: int) -> None:
-        self.first = min(AT_ONCE, starts)  # so many are held before the first is answered
+        self.first = min(AT_ONCE, starts)  # this many are held before the first is answered
         self.monitor: procmon.Monitor | None = None
         self.said: dict[int, Verdict] = {}
         self.most_held = 0
@@ -89,7 +89,7 @@ class Decider:
         return DEFER
 
     def answer_some(self) -> None:
-        """Answer all that wait, in an order by chance."""
+        """Answer all waiting processes, in random order."""
         with self._lock:
             some, self._later = self._later, []
             self._chance.shuffle(some)
@@ -97,7 +97,7 @@ class Decider:
         for process, verdict in some:
             try:
                 (self.monitor.allow if verdict is ALLOW else self.monitor.block)(process)
-            except procmon.NotHeld:  # its DEFER has not come through yet
+            except procmon.NotHeld:  # its DEFER has not arrived yet
                 with self._lock:
                     self._later.append((process, verdict))
 
@@ -122,7 +122,7 @@ def driver_gate(starts: int) -> Iterator[tuple[procmon.Gate, Callable[[], str]]]
 
 
 def handles() -> int:
-    """How many handles this process has: counted in the list of all, as Wine's counts are the sizes of its tables."""
+    """The number of this process' handles, counted in the list of all: Wine's counts are sizes of its tables."""
     ntdll = ctypes.WinDLL("ntdll")
     extended_handle_information, width = 64, ctypes.sizeof(ctypes.c_void_p)
     buffer = ctypes.create_string_buffer(64 * 2**20)
@@ -136,14 +136,14 @@ def handles() -> int:
 
 
 def memory_left() -> float:
-    """MiB that are allocated since the tracing began, and are still in use."""
+    """MiB allocated since the tracing began and still in use."""
     gc.collect()
     return tracemalloc.get_traced_memory()[0] / 2**20
 
 
 @dataclass
 class Outcome:
-    """What a load came to; it holds nothing of what was running."""
+    """The result of a load; it keeps no reference to the objects of the run."""
 
     gate: str
     failed: int
@@ -157,7 +157,7 @@ class Outcome:
 
 
 def load(opened: Opened, starts: int) -> Outcome:
-    """Run the tree over a gate, and decide by chance."""
+    """Run the tree over a gate, and decide at random."""
     decider = Decider(starts)
     with opened(starts) as (gate, output):
         monitor = decider.monitor = procmon.Monitor(gate, workers=4, deadline=None, history=10 * STARTS)
@@ -165,7 +165,7 @@ def load(opened: Opened, starts: int) -> Outcome:
         over = threading.Event()
 
         def answer_the_rest() -> None:
-            """When no more come, the tree waits for those that are held."""
+            """When no more start, the tree waits for the held ones."""
             came = -1
             while not over.wait(0.2):
                 if came == decider.came >= decider.first:
@@ -204,7 +204,7 @@ def load(opened: Opened, starts: int) -> Outcome:
 def test_each_of_many_real_starts_is_decided_once_and_nothing_is_left(
     opened: Opened, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    load(opened, 8)  # what is imported and cached at the first use is no growth
+    load(opened, 8)  # imports and caches of the first use are no growth
     tracemalloc.start()
     before = handles()
     outcome = load(opened, STARTS)
@@ -212,7 +212,7 @@ def test_each_of_many_real_starts_is_decided_once_and_nothing_is_left(
     while (growth := memory_left()) >= 1 and time.monotonic() < end:
         time.sleep(0.1)  # threads of the monitor end after its stop, and have it until then
     tracemalloc.stop()
-    unborn = len(outcome.said) - STARTS  # that were held, and blocked, and so never came to be
+    unborn = len(outcome.said) - STARTS  # held and blocked, so that their creation failed
     with capsys.disabled():
         print(f"\n{outcome.gate}: {STARTS} starts, {outcome.decided} decided, {max(0, -unborn)} missed, ", end="")
         print(f"{outcome.most_held} held at most, {growth:.1f} MiB left")

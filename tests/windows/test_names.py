@@ -1,7 +1,7 @@
-"""Odd names on real files: what DebugGate's record shows, and what decides which files are trusted or spared.
+"""Odd names on real files: DebugGate's record of them, and which files are trusted or spared.
 
-docs/security.md has the table of names. Where Wine does another thing than Windows, the test holds both; what Wine
-cannot make at all has no test here, and the table says so.
+docs/security.md has the table of names. Where Wine differs from Windows, the test accepts both. Names that Wine cannot
+create have no test here, and the table says so.
 """
 
 import ctypes
@@ -29,21 +29,21 @@ PROGRAM, OTHER = "hostname.exe", "whoami.exe"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with A.exe, by its one long name."""
+    """A folder with A.exe, under its long name."""
     folder = tmp_path.resolve()
     shutil.copy(Path(system_folder(), PROGRAM), folder / "A.exe")
     return folder
 
 
 def copy(path: str, program: str = OTHER) -> None:
-    """Make a file whose name may be one that only the prefix allows."""
+    """Make a file whose name may need the prefix."""
     kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
     source = ctypes.c_wchar_p(str(Path(system_folder(), program)))
     assert kernel32.CopyFileW(source, ctypes.c_wchar_p(path), 0), ctypes.WinError(ctypes.get_last_error())
 
 
 def record_of(path: str | Path) -> ProcessHelper:
-    """The record of a process that is made from this path, which Windows is given as it is."""
+    """The record of a process created from this path, which Windows gets unchanged."""
     with procmon.DebugGate.run("x", executable=str(path), stdout=subprocess.PIPE) as gate:
         records = drive(gate)
         assert gate.popen is not None
@@ -70,7 +70,7 @@ def test_a_name_that_ends_in_a_dot_or_blank_is_shown_with_it(folder: Path, end: 
     path = f"\\\\?\\{folder}\\A.exe{end}"
     copy(path)
     process = record_of(path)
-    # Wine cuts the end off and starts A.exe: what the record shows is what runs, there, too.
+    # Wine cuts the end off and starts A.exe: there, too, the record shows the program that runs.
     assert process.image_name == lowercase(f"{folder}\\a.exe") + ("" if is_wine() else end)
     assert matched(process, folder / "A.exe") == is_wine()
 
@@ -92,7 +92,7 @@ def test_a_hard_link_is_shown_by_the_name_that_was_opened(folder: Path) -> None:
 
 
 def make_folder_link(link: Path, target: Path) -> None:
-    """A junction. Wine makes none, but follows the links of its host, whose programs it runs without a handle."""
+    """A junction. Wine makes none, but follows links of its host, and runs their programs without a handle."""
     import _winapi
 
     if is_wine():

@@ -1,4 +1,4 @@
-"""``procmon-gate policy learn`` on the machine of the log: what the log does not hold, the files say."""
+"""``procmon-gate policy learn`` on the machine of the log: facts that the log lacks come from the files."""
 
 import hashlib
 import os

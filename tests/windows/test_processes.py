@@ -1,4 +1,4 @@
-"""The list of the running processes, and single ones of it."""
+"""The list of running processes, and look-ups of single ones."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ def test_one_process_by_its_pid(child: "subprocess.Popen[bytes]") -> None:
     assert found.image_name == r"c:\windows\system32\cmd.exe"
     child.kill()
     child.wait()
-    assert lookup(child.pid) is None  # although our Popen keeps the pid from being used again
+    assert lookup(child.pid) is None  # although our Popen keeps the pid from being reused
     assert lookup(0) is None
     assert lookup(0x7FFFFFF0) is None
 

@@ -1,4 +1,4 @@
-"""procmon on a 32-bit Python (WOW64). dev.py makes one for Wine; on Windows run the other tests with one's own."""
+"""procmon on a 32-bit Python (WOW64). dev.py makes one for Wine; on Windows run the other tests with your own."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ def run(*words: str) -> "subprocess.CompletedProcess[str]":
 
 
 def tell(code: str) -> Mapping[str, Any]:
-    """What the 32-bit Python's `code` has put into `told`."""
+    """The value that `code` assigns to `told` in the 32-bit Python."""
     done = run("-c", f"import json, procmon\ntold = {{}}\n{code}\nprint(json.dumps(told))")
     assert done.returncode == 0, done.stderr
     told: Mapping[str, Any] = json.loads(done.stdout)
@@ -87,7 +87,7 @@ def test_it_refuses_to_look_into_all_processes_of_the_machine_before_their_relea
 
 @pytest.mark.parametrize("folder", ["system32", "syswow64"])
 def test_it_tells_of_a_held_program_what_a_64_bit_python_tells(folder: str) -> None:
-    """Its own System32 is SysWOW64: by the path alone it would hash, and check, another program."""
+    """Its own System32 is SysWOW64: with the path alone it would hash and check another program."""
     with procmon.DebugGate.run([rf"c:\windows\{folder}\hostname.exe", "\u00fc"], stdout=subprocess.DEVNULL) as gate:
         process = next_held(gate)
         # Ours first: who first makes a window under Wine, as a look at a signature does, leaves an explorer.exe behind

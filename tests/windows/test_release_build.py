@@ -1,7 +1,7 @@
-"""What clang and lld make of the driver, run: the entry that seeds the cookie, indirect calls, guarded buffers.
+"""Runs the driver as built by clang and lld: the entry that seeds the cookie, indirect calls, guarded buffers.
 
 build/driver/wine-release has the compiler, flags and loader data of the x64 driver, and Wine's part of the sources.
-Wine checks no signature, enforces no control flow guard and seeds no cookie; here the driver's own entry has to.
+Wine checks no signature, enforces no control flow guard and seeds no cookie, so the driver's own entry must seed it.
 """
 
 import subprocess
@@ -46,7 +46,7 @@ def no_whoami(process: procmon.ProcessHelper) -> procmon.Verdict:
 
 
 def statuses(*commands: str) -> list[int]:
-    """The exit statuses of commands that the driver holds, one after the other."""
+    """The exit statuses of commands that the driver holds, in order."""
     ended = []
     with WineKernel() as wine:
         for command in commands:
@@ -69,7 +69,7 @@ def test_the_release_build_loads_holds_allows_blocks_and_unloads_twice(service: 
 
 
 def test_its_guarded_functions_return_from_requests_of_every_size(service: procmon.DriverService) -> None:
-    """They compare the cookie as they return: one that had changed would end the process that drivers run in."""
+    """They compare the cookie on return: a changed one would end the process that runs the drivers."""
     device = Device(DEVICE)
     answered = 0
     try:

@@ -107,7 +107,7 @@ def test_guard_installs_what_is_missing_and_undoes_it() -> None:
     assert service.status().state is procmon.DriverState.NOT_INSTALLED
     with procmon.guard(no_whoami) as monitor:
         assert service.status().running
-        # What this process starts is never held; a descendant whose parent the driver does not know is.
+        # Processes that this one starts are never held; a descendant whose parent the driver does not know is held.
         whoami = [sys.executable, str(KERNEL), "--", "whoami"] if is_wine() else ["whoami"]
         status = subprocess.run(whoami, stdout=subprocess.DEVNULL, timeout=SOON, check=False).returncode
         assert status & 0xFFFFFFFF == (BLOCKED if is_wine() else 0)

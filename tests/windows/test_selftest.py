@@ -1,4 +1,4 @@
-"""``procmon-gate selftest``: all is well here, and a promise that is not kept is seen."""
+"""``procmon-gate selftest``: it passes here, and it reports a broken promise."""
 
 import json
 import subprocess

@@ -1,7 +1,7 @@
 """DriverService against the real service control manager, with the real driver.
 
 Not here: a driver that Windows refuses for its signature (error 577). Wine loads any driver, and a Windows where these
-tests run has to load this one. The manager below puts the error in where Windows would; tests/unit/test_service.py has
+tests run must load this one. The manager below returns the error where Windows would; tests/unit/test_service.py does
 the same for every other code.
 """
 
@@ -28,14 +28,14 @@ Result = TypeVar("Result")
 
 
 def in_system32(call: Callable[[], Result]) -> Result:
-    """Do something with a file of the real System32: these tests run on a 32-bit Python, too (test_python32.py)."""
+    """Use a file of the real System32: these tests also run on a 32-bit Python (test_python32.py)."""
     with files.whole_system():
         return call()
 
 
 @pytest.fixture
 def service() -> Iterator[DriverService]:
-    """The machine's driver service; every test has to leave it as it found it: not there."""
+    """The machine's driver service; every test must leave it as it found it: not installed."""
     service = DriverService()
     assert service.status().state is NOTHING, f"{service.status()}: stop and delete it, the tests need it"
     yield service
@@ -141,7 +141,7 @@ def test_a_file_that_goes_after_the_install_is_reported_at_the_start_and_can_be_
 def test_a_file_that_users_can_change_is_not_run_where_it_lies_and_a_copy_of_it_is(
     service: DriverService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under Wine each file is the one user's own, who counts as an administrator there; here they do not."""
+    """Under Wine the one user owns all files and counts as an administrator; here the user does not count as one."""
     file = tmp_path / "procmon.sys"
     shutil.copy(procmon.find_driver(), file)
     if kernel.is_wine():
@@ -156,7 +156,7 @@ def test_a_file_that_users_can_change_is_not_run_where_it_lies_and_a_copy_of_it_
 
 
 def test_a_file_that_only_administrators_can_change_runs_where_it_lies(service: DriverService) -> None:
-    """In the folder of drivers, by another name than that of a copy."""
+    """In the folder of drivers, under a name that no copy has."""
     file = COPY.with_name("elsewhere.sys")
     in_system32(lambda: shutil.copy(procmon.find_driver(), file))
     try:
@@ -222,7 +222,7 @@ def test_with_installs_and_starts_and_leaves_nothing(service: DriverService) -> 
 
 
 def test_a_stop_with_a_gate_open_is_done_or_reported(service: DriverService) -> None:
-    """Wine unloads a driver that is open; an NT kernel keeps it, which stop() has to tell."""
+    """Wine unloads a driver that is open; an NT kernel keeps it, and stop() must report that."""
     service.install()
     service.start()
     gate = procmon.DriverGate()
@@ -239,7 +239,7 @@ def test_a_stop_with_a_gate_open_is_done_or_reported(service: DriverService) -> 
 
 
 def test_a_stop_ends_the_gate_of_a_monitor_and_needs_no_second_one(service: DriverService) -> None:
-    """The monitor learns of it by its event, and closes the device, without which NT would not unload the driver."""
+    """The monitor learns of it through its event, and closes the device; otherwise NT would not unload the driver."""
     service.install()
     service.start()
     gate = procmon.DriverGate()
@@ -262,5 +262,5 @@ def test_the_driver_for_this_kernel_is_found() -> None:
 
 
 def test_the_kernels_architecture_is_reported_to_a_python_of_any() -> None:
-    """tests/windows/test_bitness.py asks a 32-bit one."""
+    """tests/windows/test_bitness.py uses a 32-bit one."""
     assert machine.native_machine() in machine.MACHINES

@@ -1,7 +1,7 @@
 """The check before a release, on real processes whose memory was changed from outside before they ran.
 
-Under Wine driver/wine/kernel.py plays the kernel's part for DriverGate, and pages of other processes cannot be told
-private, so that code is compared at the entry point alone.
+Under Wine driver/wine/kernel.py plays the kernel's part for DriverGate. Wine does not report which pages of another
+process are private, so the check compares only the code at the entry point.
 """
 
 import ctypes
@@ -30,7 +30,7 @@ from windows.hollowing import ATTACKS, HOLLOWED, change_entry
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = {32: ROOT / "build/driver/client-x86/client.exe", 64: ROOT / "build/driver/client-x64/client.exe"}
-# On Windows they are built by hand: python driver/build.py client-x64 client-x86
+# On Windows the user builds them: python driver/build.py client-x64 client-x86
 __test__ = is_wine() or all(path.exists() for path in CLIENTS.values())
 RAN = 10  # the status of a client that runs
 
@@ -59,7 +59,7 @@ def run(service: procmon.DriverService) -> Iterator[Run]:
 
 @pytest.fixture(params=["DebugGate", "DriverGate"])
 def hold(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Holds a command by a gate that checks, as a context: the gate, the record, the program."""
+    """A context in which a checking gate holds a command: the gate, the record, the program."""
     if request.param == "DebugGate":
         yield debugged
         return
@@ -76,7 +76,7 @@ def hold(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 def again(gate: Any, process: ProcessHelper) -> ProcessHelper:
-    """The next record of a process that was held."""
+    """The next record of a held process."""
     found: list[ProcessHelper] = []
 
     def look() -> bool:
@@ -140,7 +140,7 @@ def test_a_program_that_nothing_was_done_to_runs(hold: Any, command: str) -> Non
 
 
 def test_one_that_was_created_suspended_changed_and_resumed_is_blocked() -> None:
-    """The whole attack, by a program of the tree; the gate sees nothing of it but the memory."""
+    """The whole attack, by a program of the tree; the gate sees only the changed memory."""
     call = f"hollowing.start_suspended_and_hollow({str(CLIENTS[64])!r})"
     code = f"from windows import hollowing; raise SystemExit({call} & 0xFF)"
     command = [sys.executable, "-c", code]
@@ -186,7 +186,7 @@ def test_one_that_has_gone_is_no_attack(hold: Any) -> None:
 
 @pytest.mark.parametrize("name", ["python3.dll", f"python3{sys.version_info.minor}.dll", "_ctypes.pyd"])
 def test_code_is_predicted_for_the_place_where_windows_has_put_it(name: str) -> None:
-    """They want to be at one place, so that Windows has moved all but one; and they run."""
+    """Their preferred address is the same, so Windows has moved all but one; and they run."""
     kernel32 = ctypes.WinDLL("kernel32")
     kernel32.GetModuleHandleW.restype = ctypes.c_void_p
     base = kernel32.GetModuleHandleW(name)
@@ -201,8 +201,8 @@ def test_code_is_predicted_for_the_place_where_windows_has_put_it(name: str) -> 
 
 
 def test_pages_that_were_written_to_are_told_of_this_process() -> None:
-    """Of this one Wine tells, too. Of others only Windows does."""
-    own = (1 << 8 * ctypes.sizeof(ctypes.c_void_p)) - 1  # what GetCurrentProcess answers
+    """Wine reports this for the current process only; Windows also for others."""
+    own = (1 << 8 * ctypes.sizeof(ctypes.c_void_p)) - 1  # the result of GetCurrentProcess
     kernel32 = ctypes.WinDLL("kernel32")
     kernel32.GetModuleHandleW.restype = ctypes.c_void_p
     code = kernel32.GetModuleHandleW("kernel32.dll") + memory.PAGE_BYTES
@@ -215,7 +215,7 @@ def test_pages_that_were_written_to_are_told_of_this_process() -> None:
 def test_a_privilege_is_that_of_one_thread_for_a_while() -> None:
     advapi32 = ctypes.WinDLL("advapi32", use_last_error=True)
     token = ctypes.c_void_p()
-    thread = ctypes.c_void_p(-2)  # what GetCurrentThread answers
+    thread = ctypes.c_void_p(-2)  # the result of GetCurrentThread
 
     def impersonates() -> bool:
         query = 0x0008

@@ -1,4 +1,4 @@
-"""driver/wine/kernel.py as a command: a controller elsewhere decides, and hears of every exit."""
+"""driver/wine/kernel.py as a command: a separate controller decides, and gets every exit."""
 
 import subprocess
 import sys

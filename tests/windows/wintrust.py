@@ -1,8 +1,8 @@
-"""A wintrust.dll for tests, put below procmon's bindings: prototypes, structures and error rules are the true ones.
+"""A wintrust.dll for tests, below procmon's bindings: prototypes, structures and error rules are the real ones.
 
-`Watched(dll)` looks closely at how a DLL is used: each argument is checked, and each thing that is handed out has to
-come back, once and in order. `Wine()` is Wine's own, which searches catalogues by SHA-1 alone; `Windows8(folder)` has
-besides what Windows has from 8 on. In both it is Wine's WinVerifyTrust that checks the signatures.
+`Watched(dll)` checks the use of a DLL: each argument, and that each handle is released once and in order. `Wine()` is
+Wine's own DLL, which searches catalogues only by SHA-1; `Windows8(folder)` adds the functions of Windows 8 and later.
+In both, Wine's WinVerifyTrust checks the signatures.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ VERIFY, CLOSE = 1, 2
 OFFLINE = 0x10 | 0x1000  # no revocation is checked, and nothing is fetched
 MAX_PATH = 260
 
-# Results and parameters as in mscat.h and wintrust.h; what is pointed to comes as an address.
+# Results and parameters as in mscat.h and wintrust.h; pointers are passed as addresses.
 PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "CryptCATAdminAcquireContext": (BOOL, HANDLE, HANDLE, DWORD),
     "CryptCATAdminAcquireContext2": (BOOL, HANDLE, HANDLE, ctypes.c_wchar_p, HANDLE, DWORD),
@@ -40,13 +40,13 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
 
 
 def failed(error: int) -> int:
-    """Nought, the result of a function that failed, and why."""
+    """0, the result of a failed function, with its last error."""
     ctypes.set_last_error(error)
     return 0
 
 
 class Wine:
-    """Wine's own, as on Windows before 8: what Wine 8 has for a search by SHA-256 only fails, and is left out."""
+    """Wine's own, as on Windows before 8: Wine 8's functions for a search by SHA-256 only fail, and are left out."""
 
     has_sha256 = False
 
@@ -55,7 +55,7 @@ class Wine:
         self._dll = ctypes.WinDLL("wintrust.dll", use_last_error=True)
 
     def __getitem__(self, name: str) -> Any:
-        """As GetProcAddress gives it. Raises: AttributeError where there is none."""
+        """The function, as from GetProcAddress. Raises: AttributeError when there is none."""
         if name.endswith("2"):
             raise AttributeError(f"function {name!r} not found")
         function = self._dll[name]
@@ -73,7 +73,7 @@ class Search:
 
 
 class Windows8(Wine):
-    """Wine's with a search by SHA-256 besides, whose handles are made up: no two are the same."""
+    """Wine's DLL with an added search by SHA-256, whose invented handles are all different."""
 
     has_sha256 = True
 
@@ -135,7 +135,7 @@ class Windows8(Wine):
 
 
 class Wine10(Windows8):
-    """Makes a SHA-256, but searches by SHA-1 alone."""
+    """Makes a SHA-256, but searches only by SHA-1."""
 
     has_sha256 = False
 
@@ -148,16 +148,16 @@ class Wine10(Windows8):
 
 
 class Watched:
-    """Looks at each call, and passes it on."""
+    """Checks each call, and passes it on."""
 
     def __init__(self, dll: Wine) -> None:
         self.dll = dll
         self.open: list[tuple[str, int]] = []
-        """What was handed out and is not back yet, the oldest first: its kind and its handle."""
+        """The handles not released yet, the oldest first, each with its kind."""
         self.wrong: list[str] = []
-        """What was wrong with the calls."""
+        """The mistakes in the calls."""
         self.failing: dict[str, int] = {}
-        """Functions that fail, and with which last error."""
+        """Functions that fail, each with its last error."""
         self.verified: list[str] = []
         """The catalogues that WinVerifyTrust was asked about."""
         self._digest = b""  # of the file, by the context that is open
@@ -175,7 +175,7 @@ class Watched:
                 return failed(self.failing[name])
             try:
                 return check(function, *arguments)
-            except Exception as error:  # it would be lost: there is C between this and the test
+            except Exception as error:  # it would be lost: C code is between this and the test
                 self.wrong.append(f"{name}{arguments}: {error!r}")
                 return failed(87)
 
@@ -274,7 +274,7 @@ class Watched:
         return code
 
     def _look_at(self, member: trust._CatalogMember) -> None:
-        """A member of a catalogue is asked about while both contexts are open, by the hash that found it."""
+        """A catalogue's member is verified while both contexts are open, by the hash that found it."""
         [(_, admin), (_, _)] = self.open
         digest = HANDLE.from_address(ctypes.addressof(member) + trust._CatalogMember.hash.offset)
         assert member.size == ctypes.sizeof(member) and member.version == 0 and not member.catalog_context
@@ -287,7 +287,7 @@ class Watched:
 
 
 def content_of(file: int) -> bytes:
-    """All of an open file, wherever it stands."""
+    """All bytes of an open file, whatever its position."""
     name = ctypes.create_unicode_buffer(1024)
     assert ctypes.WinDLL("kernel32.dll").GetFinalPathNameByHandleW(HANDLE(file), name, len(name), 0)
     return Path(name.value).read_bytes()
