@@ -29,7 +29,7 @@ std::wstring text(const uint8_t* bytes, uint32_t count) {
     return std::wstring(reinterpret_cast<const wchar_t*>(bytes), count / sizeof(wchar_t));
 }
 
-void tell_info() {
+void print_info() {
     wire::Info info = {};
     DWORD received = request(L"INFO", wire::kInfo, nullptr, 0, &info, sizeof info);
     say(L"info %lu of %u bytes, protocol %u.%u, timeout %u ms, %ls, held %llu, allowed %llu, blocked %llu", received,
@@ -102,9 +102,9 @@ int control(int exits, const char* blocked) {
         say(L"open: %lu", GetLastError());
         return 1;
     }
-    tell_info();
+    print_info();
     register_event(event);
-    tell_info();
+    print_info();
     const std::wstring ending(blocked, blocked + strlen(blocked));
     while (exits > 0) {
         if (WaitForSingleObject(event, kPatience) != WAIT_OBJECT_0) {
@@ -113,7 +113,7 @@ int control(int exits, const char* blocked) {
         }
         exits -= take_records(ending);
     }
-    tell_info();
+    print_info();
     return 0;
 }
 

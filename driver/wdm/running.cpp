@@ -47,7 +47,7 @@ _IRQL_requires_(PASSIVE_LEVEL) Text path_of(HANDLE pid, UNICODE_STRING* buffer) 
 bool has_image(PEPROCESS process) { return section_base == nullptr || section_base(process) != nullptr; }
 
 // The reference keeps the pid from being reused.
-_IRQL_requires_(PASSIVE_LEVEL) void tell(const RunningProcess& running, UNICODE_STRING* path_buffer) {
+_IRQL_requires_(PASSIVE_LEVEL) void report(const RunningProcess& running, UNICODE_STRING* path_buffer) {
     PAGED_CODE();
     const ProcessReference process(running.pid);
     if (process.get() == nullptr) return;  // it has exited since the list was made
@@ -88,7 +88,7 @@ NTSTATUS list_running(DRIVER_OBJECT*) {
         for (auto* at = list.get<uint8_t>();;) {
             const auto* running = reinterpret_cast<const RunningProcess*>(at);
             const bool lives = running->pid != nullptr && running->thread_count != 0;  // neither Idle nor a zombie
-            if (lives) tell(*running, path_buffer.get<UNICODE_STRING>());
+            if (lives) report(*running, path_buffer.get<UNICODE_STRING>());
             if (running->next_offset == 0) return STATUS_SUCCESS;
             at += running->next_offset;
         }
