@@ -273,7 +273,7 @@ class Core:
             held.verdict()
         assert self.holds_in_flight == 0
         self.dll.gate_destroy(self.host)
-        assert self.breaches == 0, "memory or an event's object was handled under the lock"
+        assert self.breaches == 0, "memory or an event's object was acquired or released under the lock"
         assert self.dll.host_delete(self.host) == 0, "the core left something behind"
 
     @property

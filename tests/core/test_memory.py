@@ -67,7 +67,7 @@ def test_each_allocation_in_turn_fails_and_each_failure_is_seen_and_harmless(for
     assert failed == set() and allocations > 20
     for n in range(1, allocations + 1):
         failed, _ = run(n, forever=forever)
-        assert failed, f"allocation {n} failed and nobody was told"
+        assert failed, f"allocation {n} failed without an error"
     assert run(allocations + 1, forever=forever)[0] == set()
 
 
@@ -85,7 +85,7 @@ def test_a_process_costs_its_record_and_its_names_and_no_more() -> None:
         for pid in range(count):
             core.exit(pid)
         after = reader.info()["memory_bytes"]
-        assert after - before <= 4 * 4096, f"{after - before} bytes are kept for processes that are gone"
+        assert after - before <= 4 * 4096, f"{after - before} bytes are kept for exited processes"
 
 
 def test_processes_that_share_a_bucket_are_told_apart() -> None:

@@ -72,7 +72,7 @@ class Tool:
         """Run Tk until a condition holds."""
         end = time.monotonic() + timeout
         while not condition():
-            assert time.monotonic() < end, "it did not come to be so in time"
+            assert time.monotonic() < end, "the condition did not become true in time"
             self.root.update()
             time.sleep(0.01)
         self.root.update()

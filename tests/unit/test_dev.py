@@ -157,7 +157,7 @@ if sys.platform != "win32":  # there packages come from nowhere, and programs ge
         update, download = asked.read_text().splitlines()
         assert update.endswith("update") and download.endswith("download libwine:i386=8.0-4")
         own = f"Dir::State::lists={tmp_path / 'dev'}"
-        assert own in update and own in download, "the system's own lists would be changed"
+        assert own in update and own in download, "this would change the system's own lists"
         assert not (tmp_path / "dev" / "wine32" / ".stamp").exists()
 
     # ------------------------------------------------------------------------------------- streams and statuses

@@ -137,7 +137,7 @@ def test_a_driver_that_goes_ends_the_gate(code: int, caplog: pytest.LogCaptureFi
     gate = DriverGate(device)
     assert not gate.wait(0)
     device.errors[protocol.INFO] = code
-    assert gate.wait(10), "it looks for its driver while it waits"
+    assert gate.wait(10), "it checks for its driver while it waits"
     assert gate.ended and gate.closed and device.closed
     for call in (gate.fetch, gate.snapshot, gate.info, gate.allow, lambda: gate.block(target(1))):
         with pytest.raises(procmon.GateClosed, match="was stopped: start it") as caught:

@@ -69,7 +69,7 @@ def test_another_thread_takes_the_place_at_the_gate_after_one_look(
     assert hanging.monitor.statistics.fetched == 1, "the thread that asks has left the gate"
     looks.release()
     hanging.fetched(2)
-    assert waits.empty(), "one look was enough"
+    assert waits.empty(), "one poll was enough"
 
 
 def test_a_leader_that_leaves_as_the_other_thread_goes_to_sleep_is_replaced(

@@ -180,7 +180,7 @@ class Schedules(RuleBasedStateMachine):
     def _end(self) -> None:
         self.monitor.stop()
         history, written, statistics = self.monitor.history, list(self.written), self.monitor.statistics
-        assert written == history, "when stop returns, all is written"
+        assert written == history, "stop returns after all is written"
         self.release.set()
         for thread in self.threads:
             thread.join(30)

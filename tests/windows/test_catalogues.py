@@ -136,7 +136,7 @@ def test_as_it_is_wine_has_no_sha_256_or_ours_and_finds_the_catalogue_by_it_or_r
                 assert found == ([] if refused else [str(catalog)])
         except OSError as error:
             assert code_of(error) == ERROR_CALL_NOT_IMPLEMENTED
-    assert signature_of(program) == good(catalog), "whatever it can do, procmon finds the catalogue"
+    assert signature_of(program) == good(catalog), "procmon finds the catalogue in any case"
 
 
 def test_a_program_in_no_catalogue_is_unsigned(wintrust: Watched, signer: Signer, program: Path) -> None:

@@ -52,7 +52,7 @@ def test_every_example_that_takes_a_gate_is_run() -> None:
 @pytest.mark.parametrize("name", ["block_by_name", "hold_and_release", "asyncio_service", "policy_with_reload"])
 def test_the_same_example_runs_on_the_drivers_gate(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     if not is_wine():
-        pytest.fail("written for Wine, where the driver hears of no other processes than ours")
+        pytest.fail("written for Wine, where only the test's processes are reported to the driver")
     from kernel import WineKernel
 
     with procmon.DriverService(), WineKernel() as kernel:

@@ -213,7 +213,7 @@ def test_every_library_comes_from_the_system_directory(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     libraries, ours, usual = run.stdout.splitlines()
     assert "kernel32.dll" in libraries
-    assert (ours, usual) == (NOT_FOUND, NO_LIBRARY), "the usual way of loading does find what was planted"
+    assert (ours, usual) == (NOT_FOUND, NO_LIBRARY), "the ordinary search does find the planted library"
 
 
 @pytest.mark.promise("No environment variable decides which processes are spared", gate="all")

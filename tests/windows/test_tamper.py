@@ -84,7 +84,7 @@ def again(gate: Any, process: ProcessHelper) -> ProcessHelper:
         found.extend(one for one in gate.fetch() if one.pid == process.pid)
         return bool(found)
 
-    assert eventually(look), "it was not given once more"
+    assert eventually(look), "its record was not returned again"
     return found[0]
 
 
