@@ -1,4 +1,4 @@
-"""The gate that a command line asks for, so that each example runs unchanged on all three.
+"""Makes the gate that the command line names, so that each example runs unchanged on all three gates.
 
 python examples/NAME.py                               simulated: cmd /c "hostname & whoami & hostname", invented
 python examples/NAME.py --gate debug COMMAND ...      every process of that command (Windows, nothing else)
@@ -23,10 +23,10 @@ SCENE = [
 
 
 def run(main: Callable[[procmon.Gate], object], description: str | None) -> None:
-    """Call `main` with the gate that the command line asks for. Ctrl+C ends it, and releases what is held."""
+    """Call `main` with the gate that the command line names. Ctrl+C ends it, and releases all held processes."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gate", choices=["simulated", "debug", "driver"], default="simulated")
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="what to run, with --gate debug")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="the command to run, with --gate debug")
     options = parser.parse_args()
     if (options.gate == "debug") != bool(options.command):
         parser.error("--gate debug needs a command to run, and the other gates take none")

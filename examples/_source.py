@@ -1,4 +1,4 @@
-"""Imported first by the examples: finds procmon in this source tree where it is not installed."""
+"""The examples import this first: it finds procmon in this source tree if it is not installed."""
 
 import importlib.util
 import sys

@@ -1,4 +1,4 @@
-r"""Ask on the console about each process; Enter allows. While you think, the others wait, too, each for its own answer.
+r"""Ask on the console about each process; Enter allows. Meanwhile the other processes wait, each for its own answer.
 
 Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver the driver and an administrator. On the
 driver's gate the driver itself releases a process that waits too long, and the answer is "too late".
@@ -18,7 +18,7 @@ driver's gate the driver itself releases a process that waits too long, and the 
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent))  # where an embeddable Python does not look
+sys.path.append(str(Path(__file__).parent))  # an embeddable Python does not search here by itself
 import _gate
 import procmon
 

@@ -1,4 +1,4 @@
-r"""Decide in asyncio: each process gets a task of its own, which may ask other services and take its time.
+r"""Decide in asyncio: each process gets a task of its own, which can query other services and take its time.
 
 Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver the driver and an administrator.
 
@@ -13,13 +13,13 @@ import asyncio
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent))  # where an embeddable Python does not look
+sys.path.append(str(Path(__file__).parent))  # an embeddable Python does not search here by itself
 import _gate
 import procmon
 
 
 async def reputation(process: procmon.ProcessHelper) -> int:
-    """What another service thinks of an image; here one that thinks for a while, and knows few."""
+    """Return the points of an image from another service; here a slow one that knows few images."""
     known = {"hostname.exe": (0.1, 90), "cmd.exe": (0.5, 70)}
     seconds, points = known.get(process.name, (1.0, 0))
     await asyncio.sleep(seconds)
@@ -27,12 +27,12 @@ async def reputation(process: procmon.ProcessHelper) -> int:
 
 
 async def decide(monitor: procmon.Monitor, process: procmon.ProcessHelper) -> None:
-    """Answer for one process, while others are being thought about."""
+    """Answer for one process, while other tasks decide about others."""
     verdict = monitor.allow if await reputation(process) >= 50 else monitor.block
     try:
         decision = await asyncio.to_thread(verdict, process)
         print(f"{decision.verdict.value:6} {process.name}")
-    except procmon.ProcmonError as error:  # it died meanwhile, say; what ends a task of a group ends the others, too
+    except procmon.ProcmonError as error:  # it died meanwhile, say; an uncaught error would end the whole group
         print(f"too late: {error}")
 
 

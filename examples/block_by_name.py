@@ -1,4 +1,4 @@
-r"""Block programs by their name, let everything else run.
+r"""Block programs by their name, and allow all others.
 
 Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver the driver and an administrator.
 
@@ -13,7 +13,7 @@ Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver t
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent))  # where an embeddable Python does not look
+sys.path.append(str(Path(__file__).parent))  # an embeddable Python does not search here by itself
 import _gate
 import procmon
 
@@ -21,7 +21,7 @@ BLOCKED = {"whoami.exe", "mshta.exe"}
 
 
 def main(gate: procmon.Gate) -> None:
-    """Block until the gate has ended, which the driver's never does."""
+    """Decide until the gate has ended; the driver's gate never ends."""
     monitor = procmon.Monitor(gate)
 
     @monitor.subscribe

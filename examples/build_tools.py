@@ -1,7 +1,7 @@
 r"""Which tools does a build start, how often, and from which tool? Nothing is blocked, and no process is missed.
 
-A list of running processes that is read again and again misses those that live for a few milliseconds. A gate does not:
-each process waits until it has been counted.
+Polling the list of running processes misses those that live for a few milliseconds. A gate misses none: each process
+waits until it was counted.
 
 Needs: Windows, for a real build: python examples/build_tools.py --gate debug cmd /c build.bat
 
@@ -19,7 +19,7 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent))  # where an embeddable Python does not look
+sys.path.append(str(Path(__file__).parent))  # an embeddable Python does not search here by itself
 import _gate
 import procmon
 
@@ -28,7 +28,7 @@ def main(gate: procmon.Gate) -> None:
     """Watch until the last process of the build has ended."""
     started: list[procmon.ProcessHelper] = []
     monitor = procmon.Monitor(gate, history=0)
-    monitor.subscribe(started.append)  # it returns None: no opinion, so the default counts, and that is ALLOW
+    monitor.subscribe(started.append)  # it returns None: no opinion, so the default decides, which is ALLOW
     with monitor:
         monitor.wait()
     tools = Counter(process.name for process in started)
@@ -36,7 +36,7 @@ def main(gate: procmon.Gate) -> None:
     for name, count in tools.most_common():
         print(f"{count:4}  {name}")
 
-    kinds: dict[int, tuple[str, ...]] = {}  # of each pid: its name, and those of its ancestors before it
+    kinds: dict[int, tuple[str, ...]] = {}  # by pid: the names of its ancestors, then its own
     for process in started:
         kinds[process.pid] = (*kinds.get(process.parent_pid, ()), process.name)
     children: defaultdict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
@@ -47,7 +47,7 @@ def main(gate: procmon.Gate) -> None:
 
 
 def show(children: dict[tuple[str, ...], Counter[str]], above: tuple[str, ...]) -> None:
-    """Print the tree below one place."""
+    """Print the tree below the tools `above`."""
     for name, count in children.get(above, Counter()).items():
         print("  " * len(above) + name + (f" x{count}" if count > 1 else ""))
         show(children, (*above, name))

@@ -1,7 +1,7 @@
-r"""Embed the monitor in a tool that has its own logging: decisions go there, and so does what procmon itself reports.
+r"""Embed the monitor in a tool with its own logging: it gets the decisions, and procmon's own log records.
 
-procmon logs to the logger "procmon" and configures nothing. An error in a callback is logged with its traceback and
-answered by `on_error`; here a callback that has a mistake shows it.
+procmon logs to the logger "procmon" and configures nothing. An error in a callback is logged with its traceback, and
+the process gets `on_error`; here a faulty callback shows it.
 
 Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver the driver and an administrator.
 
@@ -17,7 +17,7 @@ import logging
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent))  # where an embeddable Python does not look
+sys.path.append(str(Path(__file__).parent))  # an embeddable Python does not search here by itself
 import _gate
 import procmon
 
@@ -27,7 +27,7 @@ log = logging.getLogger("tool")
 class DecisionLog:
     """An audit that writes decisions to the tool's own log."""
 
-    write_ahead = True  # each line before its verdict is sent; without it a line may come after what the program does
+    write_ahead = True  # each line is written before its verdict is sent; without it the program may run first
 
     def write(self, decision: procmon.Decision) -> None:
         """Called for each decision."""

@@ -1,7 +1,7 @@
 r"""Hold a process for as long as you like, and release it later; no other process waits for it.
 
-Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver the driver and an administrator (and its
-own time limit lifted, or long enough: see docs/gates/driver.md).
+Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver the driver and an administrator (and a
+hold timeout that is long enough or off: see docs/gates/driver.md).
 
     $ python examples/hold_and_release.py
     hostname.exe runs
@@ -15,7 +15,7 @@ import sys
 import threading
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent))  # where an embeddable Python does not look
+sys.path.append(str(Path(__file__).parent))  # an embeddable Python does not search here by itself
 import _gate
 import procmon
 
@@ -33,11 +33,11 @@ def main(gate: procmon.Gate) -> None:
     @monitor.subscribe(match=HELD)
     def hold(process: procmon.ProcessHelper) -> procmon.Verdict:
         print(f"{process.name} is held")
-        threading.Timer(SECONDS, release, [process]).start()  # or a click, a message, another process' end
+        threading.Timer(SECONDS, release, [process]).start()  # or a click, a message, the end of another process
         return procmon.DEFER
 
     @monitor.subscribe(match="hostname.exe")
-    def tell(process: procmon.ProcessHelper) -> None:
+    def report(process: procmon.ProcessHelper) -> None:
         print(f"{process.name} runs")
 
     with monitor:

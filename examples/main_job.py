@@ -1,7 +1,7 @@
-r"""The main job on real processes: each is held before its first instruction, Python decides, it runs or it does not.
+r"""The main job on real processes: each is held before its first instruction, and runs or ends as Python decides.
 
 Needs: Windows; or Debian, where `python3 dev.py demo` runs it under Wine. Part two needs the driver, built and, on
-Windows, test-signed, and an administrator. It ends with status 0 only if everything went as it says it should.
+Windows, test-signed, and an administrator. It exits with status 0 only if all results are as expected.
 
     part one: DebugGate, no driver
        0.02 s  allow  cmd.exe         704 from main_job
@@ -12,7 +12,7 @@ Windows, test-signed, and an administrator. It ends with status 0 only if everyt
        1.17 s  allow  python.exe      740 after 0.56 s
                hostname.exe printed 'VM'
                whoami.exe printed nothing, and its parent saw the status 0xC0000364
-               the deferred python.exe ran when it was let go, and not before
+               the deferred python.exe ran after its release, and not before
                4 programs say that they ran; the build ended with 0
                nothing is left held
     part two: DriverGate, <DriverStatus ProcMonGate running, C:\procmon\procmon.sys>
@@ -29,7 +29,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
 
-sys.path.append(str(Path(__file__).parent))  # where an embeddable Python does not look
+sys.path.append(str(Path(__file__).parent))  # an embeddable Python does not search here by itself
 import _source  # noqa: F401 - comes before procmon
 import procmon
 from procmon.win32.codes import code_of
@@ -37,15 +37,15 @@ from procmon.win32.kernel import is_wine
 
 HERE = Path(__file__).resolve()
 PYTHON = getattr(sys, "_base_executable", sys.executable)  # not a virtual environment's, which starts a second one
-BUILD = f'cmd /c ""{PYTHON}" "{HERE}" builder"'  # the tree that is held; cmd takes the outermost quotes away
+BUILD = f'cmd /c ""{PYTHON}" "{HERE}" builder"'  # the tree that is held; cmd removes the outermost quotes
 BLOCKED = 0xC0000364
 CREATION_FAILED = 1359  # ERROR_INTERNAL_ERROR: Wine on a busy machine, before there is a process to hold
 LATER = 0.5  # seconds from the last other verdict to the deferred one's
-PATIENCE = 60.0  # seconds for a whole part, and then something hangs
+PATIENCE = 60.0  # seconds for a whole part; after that it counts as hanging
 
 
 def builder() -> None:
-    """Play a build: starts three programs, and reports what became of each. One that printed has run."""
+    """Play a build: start three programs, and report the result of each. A program that printed has run."""
     print("ran", os.getppid())  # the cmd that started this one has run, too
     print("ran", os.getpid(), flush=True)
     late = start([PYTHON, "-c", "import time; print(time.time())"])
@@ -58,7 +58,7 @@ def builder() -> None:
 
 
 def start(argv: str | list[str], tries: int = 3) -> "subprocess.Popen[str]":
-    """Start a program and listen to it."""
+    """Start a program with a pipe to its output."""
     try:
         return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     except OSError as error:
@@ -68,12 +68,12 @@ def start(argv: str | list[str], tries: int = 3) -> "subprocess.Popen[str]":
 
 
 class Part:
-    """One run of the build on one gate: what was held and decided, what the programs themselves reported."""
+    """One run of the build on one gate: the processes held, the verdicts, and the reports of the programs."""
 
     def __init__(self, title: str) -> None:
         print(title)
         self.began = time.monotonic()
-        self.names = {os.getpid(): "main_job"}  # of this program and of all that it started
+        self.names = {os.getpid(): "main_job"}  # by pid, of this program and its descendants
         self.verdicts: dict[int, procmon.Verdict] = {}  # the last of each process
         self.deferred: procmon.ProcessHelper | None = None
         self.gone: set[int] = set()
@@ -82,7 +82,7 @@ class Part:
         self.as_expected = True
 
     def decide(self, process: procmon.ProcessHelper) -> procmon.Verdict:
-        """Block whoami, put off a Python that a Python started, allow the rest."""
+        """Block whoami, defer a Python that a Python started, and allow the rest."""
         if process.parent_pid not in self.names:
             return procmon.ALLOW  # the driver holds all processes of the machine; the demo shows its own
         parent = self.names[process.parent_pid]
@@ -97,17 +97,17 @@ class Part:
         return verdict
 
     def line(self, verdict: procmon.Verdict, process: procmon.ProcessHelper, why: str) -> None:
-        """One process, as a line."""
+        """Print one process, as a line."""
         passed = time.monotonic() - self.began
         print(f"  {passed:6.2f} s  {verdict.value}  {process.name:13} {process.pid:5} {why}", flush=True)
 
     def expect(self, holds: bool, text: str) -> None:
-        """Say what was found, or what should have been."""
+        """Print an expected result, and whether it holds."""
         print(f"{'            ' if holds else '  NOT SO:   '}{text}")
         self.as_expected &= holds
 
     def run(self, gate: procmon.Gate, build: "subprocess.Popen[str]") -> None:
-        """Decide on each process of the build, and compare with what should come of it."""
+        """Decide on each process of the build, and compare the results with the expected ones."""
         monitor = procmon.Monitor(gate)
         monitor.subscribe(self.decide)
         monitor.on_exit(lambda process: self.gone.add(process.pid))
@@ -129,12 +129,12 @@ class Part:
                 time.sleep(0.01)
             self.compare(build.wait(), released)
             self.expect(monitor.error is None and not monitor.pending, "nothing is left held")
-            if isinstance(gate, procmon.DriverGate):  # which counts all processes of the machine
+            if isinstance(gate, procmon.DriverGate):  # the driver counts all processes of the machine
                 held, blocked = gate.info().counters.held, gate.info().counters.blocked
                 self.expect(held >= len(self.verdicts) and blocked >= 1, f"the driver held {held}, blocked {blocked}")
 
     def take(self, line: str) -> None:
-        """One line of the build's report."""
+        """Read one line of the build's report."""
         kind, _, rest = line.strip().partition(" ")
         if kind == "ran":
             self.ran.add(int(rest))
@@ -145,19 +145,19 @@ class Part:
             self.expect(False, f"the build should not have printed {line!r}")
 
     def compare(self, status: int, released: float) -> None:
-        """Hold what the programs reported against what was decided."""
+        """Compare the reports of the programs with the verdicts."""
         hostname, whoami, late = (self.children.get(name, (-1, "")) for name in ("hostname.exe", "whoami.exe", "late"))
         self.expect(hostname[0] == 0 and hostname[1] != "", f"hostname.exe printed {hostname[1]!r}")
         printed = f"whoami.exe printed {repr(whoami[1]) if whoami[1] else 'nothing'}"
         self.expect(whoami == (BLOCKED, ""), f"{printed}, and its parent saw the status 0x{whoami[0]:X}")
         on_time = late[0] == 0 and released > 0 and float(late[1] or 0) > released - 0.1
-        self.expect(on_time, "the deferred python.exe ran when it was let go, and not before")
+        self.expect(on_time, "the deferred python.exe ran after its release, and not before")
         ran = len(self.ran)
         self.expect(ran == 4 and status == 0, f"{ran} programs say that they ran; the build ended with {status}")
 
     @property
     def missed(self) -> int:
-        """Processes that ran, as they or their parents say themselves, without having been held."""
+        """The number of processes that ran, by their own or their parents' reports, without being held."""
         return len(self.ran - set(self.verdicts))
 
 
@@ -179,7 +179,7 @@ def part_two() -> Part:
         undo.callback(service.stop)
         part = Part(f"part two: DriverGate, {service.status()}")
         gate = undo.enter_context(procmon.DriverGate(hold_timeout=PATIENCE, exempt_descendants=False))
-        if is_wine():  # whose kernel tells no driver of a new process: a helper has to
+        if is_wine():  # Wine's kernel notifies no driver of a new process, so a helper does
             sys.path.insert(0, str(HERE.parents[1] / "driver" / "wine"))
             from kernel import WineKernel
 
@@ -191,7 +191,7 @@ def part_two() -> Part:
 
 
 def main() -> int:
-    """Both parts; the exit status."""
+    """Run both parts; return the exit status."""
     try:
         parts = [part_one(), part_two()]
     except procmon.ProcmonError as error:

@@ -1,11 +1,11 @@
-r"""A pytest fixture that forbids a test to start processes, be it in Python, in a library in C, or by a child.
+r"""A pytest fixture that forbids a test to start processes, whether in Python, in a C library, or through a child.
 
-pytest is run under a `DebugGate`, which holds each process that the tests start. While a test with the fixture runs,
-such a process is blocked before its first instruction, and the test fails with its name. Put this file beside your
-tests, write ``from no_processes import no_processes`` into conftest.py, and run the tests by it.
+pytest runs under a `DebugGate`, which holds each process that the tests start. While a test with the fixture runs, such
+a process is blocked before its first instruction, and the test fails with its name. Put this file beside your tests,
+write ``from no_processes import no_processes`` into conftest.py, and run the tests with it.
 
-Needs: Windows. It is one process at a time, so no pytest-xdist. On other systems, and where it is enough to see what
-Python code starts, `sys.addaudithook` can do it within the process.
+Needs: Windows. It works only for tests in one process, so not with pytest-xdist. On other systems, or if only starts
+by Python code matter, `sys.addaudithook` can do it within the process.
 
     > python examples/no_processes.py -q --no-header test_shop.py
     .E..                                                                     [100%]
@@ -38,14 +38,14 @@ def no_processes() -> Iterator[None]:
 
 
 def tell(word: str) -> list[str]:
-    """Tell the gate by a process that it always blocks (it asks in the order of starts). What it blocked before."""
+    """Send a word to the gate by a process that it blocks (it asks in the order of starts); return what was started."""
     if subprocess.call([sys.executable, word]) != BLOCKED:
         pytest.fail("there is no gate: run the tests by `python no_processes.py`", pytrace=False)
     return Path(os.environ["NO_PROCESSES"]).read_text(encoding="utf-8").splitlines()
 
 
 def main() -> int:
-    """Run pytest under the gate; its exit status."""
+    """Run pytest under the gate; return its exit status."""
     with tempfile.TemporaryDirectory() as folder:
         started, forbidden = Path(folder, "started"), False
         command = [sys.executable, "-m", "pytest", *sys.argv[1:]]

@@ -1,4 +1,4 @@
-r"""Let the rules of a file decide, and follow its changes: edit examples/policy.toml while this runs.
+r"""Decide by the rules of a file, and follow its changes: edit examples/policy.toml while this runs.
 
 A file with mistakes changes nothing: each mistake is printed with its place, and the old rules stay in force.
 
@@ -15,13 +15,13 @@ Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver t
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent))  # where an embeddable Python does not look
+sys.path.append(str(Path(__file__).parent))  # an embeddable Python does not search here by itself
 import _gate
 import procmon
 
 
 class Printer:
-    """An audit that prints. `procmon.AuditLog` is the one that writes JSON lines to a file."""
+    """An audit that prints. `procmon.AuditLog` writes JSON lines to a file."""
 
     def write(self, decision: procmon.Decision) -> None:
         """Called for each decision, once its verdict was sent."""

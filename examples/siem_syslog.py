@@ -1,7 +1,7 @@
 r"""Send decisions to a syslog server: a sink of ten lines over the standard library's SysLogHandler.
 
-A monitor writes to sinks in threads of its own, so a server that is slow or gone delays no verdict. Blocks are
-warnings, failures are errors. Without --server the lines are printed, so that you see what would be sent.
+A monitor writes to sinks in threads of its own, so a slow or missing server delays no verdict. Blocks are warnings,
+failures are errors. Without the environment variable SYSLOG_SERVER (HOST:PORT) the lines are printed.
 
 Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver the driver and an administrator.
 
@@ -18,7 +18,7 @@ import sys
 from logging.handlers import SysLogHandler
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent))  # where an embeddable Python does not look
+sys.path.append(str(Path(__file__).parent))  # an embeddable Python does not search here by itself
 import _gate
 import procmon
 
@@ -38,13 +38,13 @@ class SyslogSink:
             severity = SysLogHandler.LOG_ERR
         priority = SysLogHandler.LOG_USER << 3 | severity
         process = decision.process
-        name, who = (ascii(text)[1:-1] for text in (process.name, decision.who))  # neither can break out of its line
+        name, who = (ascii(text)[1:-1] for text in (process.name, decision.who))  # so that neither has a line break
         who = f"{decision.by.value} {who}".rstrip()
         text = f"{decision.verdict.value} {name} pid={process.pid} parent={process.parent_pid} by={who}"
         self.send(f"<{priority}>procmon: {text}")
 
     def send(self, line: str) -> None:
-        """Send it, or print it where there is no server."""
+        """Send the line, or print it without a server."""
         if not SERVER:
             print(line)
             return

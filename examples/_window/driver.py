@@ -10,7 +10,7 @@ __all__ = ["state_of"]
 def state_of(
     make_service: Callable[[], procmon.DriverService], file: str | None
 ) -> tuple[procmon.DriverState | None, str]:
-    """Return the state and its text; None where no button of the driver does anything. `file` is what to install."""
+    """Return the state and its text; None if no driver button can work. `file` is the driver to install."""
     try:
         state = make_service().status().state
         if state is procmon.DriverState.NOT_INSTALLED and file is None:

@@ -1,4 +1,4 @@
-"""What the window looks like: colours, fonts and ttk styles."""
+"""The look of the window: colours, fonts and ttk styles."""
 
 import ctypes
 import sys
@@ -15,11 +15,11 @@ BUTTONS = {  # style: ink, fill, fill under the pointer, ink then
     "Block.TButton": (RED, "#f8dedb", RED, CARD),
 }
 ROWS = {"held": (AMBER, CREAM), "allowed": (INK, CARD), "blocked": (RED, CARD), "gone": (FAINT, CARD)}
-"""Ink and fill of a row, by what became of its process."""
+"""Ink and fill of a row, by the state of its process."""
 
 
 def root() -> tuple[tk.Tk, Callable[[float], int]]:
-    """Return a styled main window, and a function from pixels of a 96-dpi screen to those of this one."""
+    """Return a styled main window, and a function from pixels at 96 dpi to pixels of this screen."""
     sans, mono = "sans-serif", "monospace"
     if sys.platform == "win32":
         sans, mono = "Segoe UI", "Consolas"
@@ -58,5 +58,5 @@ def root() -> tuple[tk.Tk, Callable[[float], int]]:
     style.configure("TScrollbar", background=LINE, troughcolor=CARD, bordercolor=CARD, arrowcolor=FAINT, gripcount=0)
     style.map(
         "TScrollbar", None, **{part: [("disabled", CARD)] for part in ("arrowcolor", *faces)}
-    )  # when all is in sight
+    )  # when all rows are visible
     return window, px

@@ -11,7 +11,7 @@ from _window import look
 STRIP = 66
 """Height of the strip with the name and the buttons, in pixels at 96 dpi."""
 IGNORE_KEYS_S = 0.5
-"""How long a question ignores keys after it appeared or got the keyboard: they were meant for another window."""
+"""Seconds in which a question ignores keys after it appeared or got the focus: they were meant for another window."""
 
 
 class Question(tk.Toplevel):
@@ -98,6 +98,6 @@ def clock(value: float) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """Return the text, without its middle where it is longer: the ends of a path say most."""
+    """Return the text, without its middle if it is longer: the ends of a path matter most."""
     half = (length - 3) // 2
     return text if len(text) <= length else f"{text[:half]}...{text[-half:]}"

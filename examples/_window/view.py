@@ -1,4 +1,4 @@
-"""The main window, and the places of the questions: records come in by methods, clicks go out by callbacks."""
+"""The main window, and the places of the questions. Methods receive records; callbacks receive clicks."""
 
 import queue
 import threading
@@ -15,7 +15,7 @@ from procmon import DriverState
 
 MAX_ROWS = 2000
 COLUMNS = {"Time": 78, "Verdict": 66, "Pid": 58, "Image": 400, "Who": 92}
-STEPS = {  # what can be done with the driver in which state
+STEPS = {  # the buttons that can work in each state of the driver
     DriverState.NOT_INSTALLED: {"Install"}, DriverState.STOPPED: {"Start", "Delete"}, DriverState.STARTING: {"Stop"},
     DriverState.RUNNING: {"Stop"}, DriverState.STOPPING: {"Stop"},
 }  # fmt: skip
@@ -38,7 +38,7 @@ class Group(ttk.Frame):
             button.grid(row=1, column=column, sticky="ew", padx=(px(6) if column else 0, 0), pady=(px(10), 0))
 
     def show(self, text: str, good: bool, offered: Collection[str]) -> None:
-        """Show its state, and enable the buttons that do something."""
+        """Show its state, and enable the offered buttons."""
         self.state_label.configure(text=f"\u25cf  {text}", foreground=look.GREEN if good else look.FAINT)
         for word, button in self.buttons.items():
             button.configure(state="normal" if word in offered else "disabled")
@@ -55,9 +55,9 @@ class View:
         self.inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self.worker = threading.Thread()
         self.names: dict[int, str] = {}  # of parents
-        self.held: dict[procmon.ProcessHelper, float] = {}  # since when, by time.monotonic; oldest first
+        self.held: dict[procmon.ProcessHelper, float] = {}  # time.monotonic() of its start; oldest first
         self.questions: dict[procmon.ProcessHelper, Question] = {}
-        self.corners: list[tuple[int, int]] = []  # where questions have their places
+        self.corners: list[tuple[int, int]] = []  # the places of questions
         self.root.title("procmon")
         self.root.geometry("+48+48")
         self.root.protocol("WM_DELETE_WINDOW", close)
@@ -66,7 +66,7 @@ class View:
         self.every(0.1, self.tick)
 
     def build(self, driver: Callable[[str], object], start: Callable[[], object], stop: Callable[[], object]) -> None:
-        """Put the widgets where they belong."""
+        """Build and lay out the widgets."""
         px = self.px
         page = ttk.Frame(self.root, style="Paper.TFrame", padding=px(22))
         page.pack(fill="both", expand=True)
@@ -110,16 +110,16 @@ class View:
     # -------------------------------------------------------------------------------------------------- its clock
 
     def later(self, function: Callable[..., object], *arguments: object) -> None:
-        """Call a function in Tk's thread; from any thread."""
+        """Call a function in Tk's thread. Thread-safe."""
         self.inbox.put(partial(function, *arguments))
 
     def every(self, seconds: float, function: Callable[[], object]) -> None:
-        """Call a function now, and again every so many seconds."""
+        """Call a function now, and then every `seconds`."""
         self.root.after(round(1000 * seconds), self.every, seconds, function)
         function()
 
     def tick(self) -> None:
-        """Run what other threads have sent, open windows where there is room, and update the clocks."""
+        """Run the functions from other threads, open windows while there is room, and update the clocks."""
         while not self.inbox.empty():
             self.inbox.get()()
         self.open_windows()
@@ -127,7 +127,7 @@ class View:
             question.tick()
 
     def in_thread(self, job: Callable[[], object]) -> None:
-        """Run what may take a while, such as loading the driver, in a thread; show what it raises."""
+        """Run a long job, such as loading the driver, in a thread; show its exception."""
 
         def work() -> None:
             try:
@@ -139,7 +139,7 @@ class View:
         self.worker.start()
 
     def close(self) -> None:
-        """End it."""
+        """Close the window and cancel its timers."""
         for timer in self.root.tk.splitlist(self.root.tk.call("after", "info")):
             self.root.after_cancel(timer)
         self.root.destroy()
@@ -147,7 +147,7 @@ class View:
     # ----------------------------------------------------------------------------------------------- what is shown
 
     def say(self, error: BaseException) -> None:
-        """Show what went wrong; the text of a ProcmonError also says what to do next."""
+        """Show an error; the text of a ProcmonError also says what to do next."""
         ours = isinstance(error, procmon.ProcmonError)
         self.note_text.configure(text=str(error) if ours else f"{type(error).__name__}: {error}")
         self.note.grid()
@@ -155,7 +155,7 @@ class View:
             traceback.print_exception(error)
 
     def show_driver(self, state: DriverState | None, text: str) -> None:
-        """Show the state of the driver, and what can be done with it; nothing, where there is no state."""
+        """Show the state of the driver, and enable the buttons that can work; none without a state."""
         busy = self.worker.is_alive()
         steps = () if busy or state is None else STEPS[state]
         self.driver.show("working ..." if busy else text, state is DriverState.RUNNING, steps)
@@ -168,7 +168,7 @@ class View:
         self.monitoring.show(text, running, ("Stop" if running else "Start", *answers))
 
     def know(self, processes: Iterable[procmon.ProcessHelper]) -> None:
-        """Remember the names of processes, which may be parents of others."""
+        """Remember the names of processes, which can be parents of others."""
         self.names |= {process.pid: process.name for process in processes}
 
     def ask(self, process: procmon.ProcessHelper) -> None:
@@ -178,14 +178,14 @@ class View:
         self.row(process, "held")
 
     def decided(self, decision: procmon.Decision) -> None:
-        """Show the verdict of a process; one that came too late says nothing about what became of it."""
+        """Show the verdict of a process, unless the verdict came too late and had no effect."""
         if decision.result in (None, procmon.VerdictResult.DONE):
             who = "you" if decision.by is procmon.DecidedBy.USER else decision.by.value
             self.row(decision.process, "blocked" if decision.verdict is procmon.BLOCK else "allowed", who)
         self.forget(decision.process)
 
     def exited(self, process: procmon.ProcessHelper) -> None:
-        """Note that a process has ended; if it was held, there is nothing more to decide."""
+        """Note that a process has ended; a held process then needs no decision any more."""
         row = row_of(process)
         if self.table.exists(row) and self.table.set(row, "Verdict") == "held":
             self.row(process, "gone")
@@ -223,7 +223,7 @@ class View:
                 question.focus_force()
 
     def cascade(self) -> list[tuple[int, int]]:
-        """Places right of the main window, in which no window hides another's strip.
+        """Places right of the main window, at which no question hides another question's strip.
 
         On a narrow screen they are over the main window, below its buttons.
         """
@@ -256,5 +256,5 @@ class View:
 
 
 def row_of(process: procmon.ProcessHelper) -> str:
-    """Return the key of a process in the table; with the time, because the keys of another gate may be the same."""
+    """Return the key of a process in the table; with the time, because another gate can have the same start keys."""
     return f"{process.identity} {process.created}"

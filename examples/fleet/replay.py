@@ -1,10 +1,10 @@
 r"""What would this policy have done to last month, on all machines? A replay of many audit logs on Dask.
 
-Each worker replays whole logs; only counts come back, so the logs may be as many as the disk holds. Without --scheduler
-it starts a cluster on this machine; with it, the same script uses a real one, whose workers see the logs by the same
-paths (a share) and have procmon-gate installed.
+Each worker replays whole logs and returns only counts, so the number of logs has no limit but the disk. Without
+--scheduler the script starts a cluster on this machine. With it, it uses a real one, whose workers must see the logs by
+the same paths (a share) and have procmon-gate installed.
 
-Needs: this folder's own requirements (`pip install examples/fleet`: dask and distributed). procmon itself needs none.
+Needs: this folder's own requirements (`pip install examples/fleet`: dask and distributed). procmon itself has none.
 
     $ python examples/fleet/replay.py POLICY LOGS...
     3 logs, 3,000 decisions: 412 would change, 2,588 would not
@@ -30,7 +30,7 @@ from procmon import audit
 
 @dataclass
 class Outcome:
-    """What came of some logs; outcomes add up."""
+    """The results of some logs; they can be added."""
 
     logs: int = 0
     decisions: int = 0
@@ -39,7 +39,7 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
 
     def add(self, other: "Outcome") -> None:
-        """Add what came of other logs."""
+        """Add the results of other logs."""
         self.logs += other.logs
         self.decisions += other.decisions
         self.changes += other.changes
@@ -48,7 +48,7 @@ class Outcome:
 
 
 def replay_one(path: Path, policy: procmon.Policy) -> Outcome:
-    """Replay one log; this runs on a worker. A log that cannot be read is a line of the result, and no end."""
+    """Replay one log; this runs on a worker. A log that cannot be read becomes a line of the result, not an error."""
     try:
         found = audit.replay(path, policy)
     except procmon.ProcmonError as error:
@@ -66,13 +66,13 @@ def replay(client: Client, paths: Iterable[Path], policy: procmon.Policy) -> Out
 
 
 def logs_in(places: Iterable[Path]) -> Iterator[Path]:
-    """The logs: files as they are, and every *.jsonl below a folder. Older files of a log come with it."""
+    """The logs: the given files, and every *.jsonl below a folder. A log's older files are read with it."""
     for place in places:
         yield from sorted(place.rglob("*.jsonl")) if place.is_dir() else [place]
 
 
 def lines(total: Outcome, most: int) -> Iterator[str]:
-    """What came of it, for people."""
+    """The results, for people."""
     changed = total.changes.total()
     same = total.decisions - changed
     yield f"{total.logs:,} logs, {total.decisions:,} decisions: {changed:,} would change, {same:,} would not"
@@ -84,7 +84,7 @@ def lines(total: Outcome, most: int) -> Iterator[str]:
 
 
 def main() -> int:
-    """Replay, and print what came of it."""
+    """Replay, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("policy", type=Path)
     parser.add_argument("logs", type=Path, nargs="+", help="audit logs, and folders of them")

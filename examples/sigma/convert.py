@@ -31,7 +31,7 @@ def options() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Convert, and say on standard error what came of it; 1 where nothing could be converted."""
+    """Convert, and print a summary on standard error; 1 if no rule could be converted."""
     chosen = options()
     for path in chosen.rules:
         if not path.exists():

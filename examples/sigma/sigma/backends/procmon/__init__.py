@@ -1,4 +1,4 @@
-"""The pySigma backend ``procmon``: Sigma rules for process creations become a policy of procmon-gate."""
+"""The pySigma backend ``procmon``: converts Sigma rules for process creations to a policy of procmon-gate."""
 
 from .backend import ProcmonBackend
 

@@ -1,4 +1,4 @@
-"""From pySigma's parsed rules to the text of a policy; what a policy cannot say is an error of that one rule."""
+"""Converts pySigma's parsed rules to the text of a policy; each rule that a policy cannot express is one error."""
 
 from dataclasses import dataclass
 from typing import Any as Anything
@@ -35,7 +35,7 @@ HEADER = """\
 
 @dataclass(frozen=True)
 class Converted:
-    """One condition of a rule; a rule may have several."""
+    """One condition of a rule; a rule can have several."""
 
     rule: SigmaRule
     condition: Condition
@@ -44,8 +44,8 @@ class Converted:
 class ProcmonBackend(Backend):
     """Converts Sigma rules for Windows process creations to a policy.
 
-    Options: ``block`` and ``ask``, each a level. Rules of the level ``block`` and above are enforced as blocks, those
-    of the level ``ask`` and above otherwise as questions. The others log what they would block.
+    Options: ``block`` and ``ask``, each a level. Rules of the level ``block`` and above block. Other rules of the level
+    ``ask`` and above ask. The rest only log what they would block.
     """
 
     name: ClassVar[str] = "procmon-gate policy"
@@ -66,12 +66,12 @@ class ProcmonBackend(Backend):
         super().__init__(processing_pipeline, collect_errors)
         self._enforced = {"block": block, "ask": ask}
         self.counts: dict[str, int] = {}
-        """How many rules of the last policy block, ask, and only log."""
+        """The numbers of rules of the last policy that block, ask, and only log."""
 
     # -------------------------------------------------------------------------------------------------- whole rules
 
     def convert_rule(self, rule: SigmaRule, *arguments: Anything, **options: Anything) -> list[Anything]:
-        """The conditions of a rule, or none and an error in `errors`."""
+        """Return the conditions of a rule, or none, with an error in `errors`."""
         try:
             if rule.errors:
                 raise rule.errors[0]
@@ -84,7 +84,7 @@ class ProcmonBackend(Backend):
     def convert_correlation_rule(
         self, rule: SigmaCorrelationRule, *arguments: Anything, **options: Anything
     ) -> list[Anything]:
-        """Nothing and an error: a policy decides about one process creation, and counts no others."""
+        """Return nothing, and add an error: a policy decides about one process creation, and counts no others."""
         self._left_out(rule, _unsupported("it correlates several events; a policy decides about one at a time"))
         return []
 
@@ -102,7 +102,7 @@ class ProcmonBackend(Backend):
     def finish_query(
         self, rule: SigmaRule | SigmaCorrelationRule, query: Condition, state: ConversionState
     ) -> Converted:
-        """Check what cannot be said of the condition as a whole."""
+        """Check that a policy can express the condition as a whole."""
         assert isinstance(rule, SigmaRule)
         condition = simplified(query)
         if (levels := depth(table(condition))) > DEEPEST:
@@ -110,7 +110,7 @@ class ProcmonBackend(Backend):
         return Converted(rule, condition)
 
     def finalize_output_default(self, queries: list[Converted]) -> str:
-        """The text of the policy: enforced blocks first, then questions, then what only logs."""
+        """Return the text of the policy: rules that block, then rules that ask, then rules that only log."""
         levels = {verdict: _level(verdict, level) for verdict, level in self._enforced.items()}
         rules: dict[str, list[Converted]] = {}
         for query in queries:
@@ -132,7 +132,7 @@ class ProcmonBackend(Backend):
     def _left_out(self, rule: SigmaRuleBase, error: SigmaError) -> None:
         if not self.collect_errors:
             raise error
-        self.errors.append((rule, error))  # type: ignore[arg-type]  # correlations stand among errors, too
+        self.errors.append((rule, error))  # type: ignore[arg-type]  # correlations are among the errors, too
 
     # --------------------------------------------------------------------------------------------------- conditions
 
@@ -269,7 +269,7 @@ def _unsupported(reason: str) -> SigmaFeatureNotSupportedByBackendError:
 
 
 def _reason(error: SigmaError) -> str:
-    """Without the path of the rule's file, which pySigma adds."""
+    """The reason without the path of the rule's file, which pySigma adds."""
     return str(error.args[0]) if error.args else str(error)
 
 
@@ -307,7 +307,7 @@ def _name(rule: SigmaRuleBase) -> str:
 
 
 def _rule_text(same: list[Converted], verdict: str) -> str:
-    """One ``[[rule]]``; where a Sigma rule has several conditions, any of them is enough."""
+    """One ``[[rule]]``; if a Sigma rule has several conditions, any of them is enough."""
     rule = same[0].rule
     level = rule.level.name.lower() if rule.level is not None else "none"
     author = " ".join(rule.author.split()) if rule.author else "an author that the rule does not name"

@@ -1,7 +1,7 @@
-"""Boolean expressions over the facts of a process, and the tables of a policy that say the same.
+"""Boolean expressions over the facts of a process, and the equivalent tables of a policy.
 
 A policy's table holds if all of its facts hold, at least one table of ``any``, every table of ``all`` and no table of
-``unless``. Each function keeps the meaning of the expression exactly.
+``unless``. No function changes the meaning of an expression.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ LISTS = frozenset({"glob", "equals", "contains", "starts_with", "ends_with"})
 """Operators that take several values, any of which is enough."""
 
 EVERY = {"glob": "glob_all", "contains": "contains_all"}
-"""Operators of which another takes several values, every one of which must hold."""
+"""Operators, and the operator that requires every one of several values."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ Condition = Fact | All | Any | Not
 
 
 def simplified(condition: Condition) -> Condition:
-    """The same with nested groups of one kind joined, and alternatives for one fact and operator in one list."""
+    """The condition with nested groups of one kind joined, and alternatives for one fact and operator in one list."""
     match condition:
         case Not(Not(part)):
             return simplified(part)
@@ -81,7 +81,7 @@ def _one_or(kind: type[All] | type[Any], parts: Sequence[Condition]) -> Conditio
 
 
 def _joined(parts: list[Condition]) -> list[Condition]:
-    """Alternatives, with those for one fact and operator joined where the first of them stands."""
+    """Alternatives, with those for one fact and operator joined at the place of the first."""
     joined: dict[object, Condition] = {}
     for part in parts:
         key: object = part
@@ -94,7 +94,7 @@ def _joined(parts: list[Condition]) -> list[Condition]:
 
 
 def table(condition: Condition) -> Table:
-    """The table of a policy that holds exactly where a `simplified` condition does."""
+    """The table of a policy that holds exactly when a `simplified` condition does."""
     match condition:
         case Fact():
             return _facts([condition])[0]
@@ -125,7 +125,7 @@ def table(condition: Condition) -> Table:
 
 
 def _facts(facts: Sequence[Fact]) -> list[Table]:
-    """Tables, usually one, that together say that every one of these facts holds."""
+    """Tables, usually one, that all hold exactly when every one of these facts does."""
     tables: list[Table] = [{}]
     for fact in _every(facts):
         operators = _operators(fact)
@@ -141,7 +141,7 @@ def _facts(facts: Sequence[Fact]) -> list[Table]:
 
 
 def _every(facts: Sequence[Fact]) -> list[Fact]:
-    """Conditions of one value each on one fact, such as ``contains``, as one of ``contains_all``."""
+    """Joins conditions of one value each on one fact, such as ``contains``, to one of ``contains_all``."""
     joined: dict[object, Fact] = {}
     for fact in facts:
         key: object = fact
@@ -161,7 +161,7 @@ def _operators(fact: Fact) -> Operators:
 
 
 def _fit(there: Operators, added: Operators) -> bool:
-    """Both can stand in one table of operators: a policy takes no ``known = false`` beside others, nor one twice."""
+    """Both fit in one table of operators: a policy takes no ``known = false`` beside others, and no operator twice."""
     case = "case_sensitive"
     if "known" in there or "known" in added:
         return False
@@ -169,6 +169,6 @@ def _fit(there: Operators, added: Operators) -> bool:
 
 
 def depth(of: Table) -> int:
-    """How deep tables are nested in this one; 0 where none is."""
+    """How deep tables are nested in this one; 0 if it has no inner tables."""
     inner = [each for value in of.values() if isinstance(value, list) for each in value]
     return 1 + max(map(depth, inner)) if inner else 0

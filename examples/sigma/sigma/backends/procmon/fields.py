@@ -1,8 +1,8 @@
-r"""Which fact of a policy a field of Sigma is, and how its values are compared.
+r"""The policy's fact for each field of Sigma, and the comparison of its values.
 
 Sigma's fields for process creations are those of Sysmon's event 1. Its texts have wildcards, ``*`` and ``?``, which
-stand for any characters, backslashes too. A policy has operators for the usual places of stars; else the text becomes
-a glob, and in a path's glob ``*`` must be written in another way, since there it stays in one part of the path.
+stand for any characters, backslashes too. A policy has operators for the usual places of stars. Any other text becomes
+a glob; in a path's glob ``*`` is written differently, since there it matches within one part of the path.
 """
 
 import re
@@ -35,10 +35,10 @@ FACTS = {
     "sha256": "sha256",
     "Imphash": "imphash",
 }
-"""Fact by field; ``Hashes`` holds several facts and is read by itself."""
+"""Fact by field; ``Hashes`` has several facts and is read separately."""
 
 HASHES = {"MD5": ("md5", 32), "SHA1": ("sha1", 40), "SHA256": ("sha256", 64), "IMPHASH": ("imphash", 32)}
-"""Fact and hexadecimal digits by what stands before ``=`` in the field ``Hashes``."""
+"""Fact and number of hexadecimal digits, by the name before ``=`` in the field ``Hashes``."""
 
 PATHS = frozenset({"image", "parent", "current_directory", "user", "parent_user"})
 """Facts whose globs have parts, and in which a slash is a backslash."""
@@ -59,11 +59,11 @@ MOST_MARKS = 4
 
 
 class CannotSay(Exception):
-    """A policy cannot say this; the message is the reason."""
+    """A policy cannot express this; the message is the reason."""
 
 
 def known(field: str, known: bool) -> Condition:
-    """The field has a value, or has none."""
+    """The condition that the field has a value, or has none."""
     if field == "Hashes":
         facts = [Fact(fact, "known", (True,)) for fact, _ in HASHES.values()]
         return Any(tuple(facts)) if known else All(tuple(Fact(f.fact, "known", (False,)) for f in facts))
@@ -71,7 +71,7 @@ def known(field: str, known: bool) -> Condition:
 
 
 def compared(field: str, text: SigmaString, *, case_sensitive: bool) -> Condition:
-    """The field matches the text."""
+    """The condition that the field matches the text."""
     if field == "Hashes":
         return _hash(text)
     fact = _fact(field)
@@ -81,13 +81,13 @@ def compared(field: str, text: SigmaString, *, case_sensitive: bool) -> Conditio
     if fact in PATHS and any(_CONTROL.search(part) for part in parts if isinstance(part, str)):
         raise CannotSay(f"it asks for a control character in {fact}, where Windows allows none")
     condition = _text(fact, parts, case_sensitive)
-    if text.s == ["-"]:  # as Sysmon writes a value that it does not know
+    if text.s == ["-"]:  # Sysmon's text for an unknown value
         return Any((condition, Fact(fact, "known", (False,))))
     return condition
 
 
 def keyword(text: SigmaString) -> Condition:
-    """Some field contains the text."""
+    """The condition that at least one field contains the text."""
     parts = [STAR, *_parts(text), STAR]
     slash = any("/" in part for part in parts if isinstance(part, str))  # no path of Windows has one
     return Any(tuple(_text(fact, parts, False) for fact in KEYWORD_FACTS if not (slash and fact in PATHS)))
@@ -170,9 +170,9 @@ def _wildcard(part: Part) -> str:
 def _path_glob(pieces: list[str]) -> str:
     r"""A glob whose stars cross the parts of a path.
 
-    ``**`` does, but for one that is a part by itself with a backslash behind it: that stands for any folders or none.
-    So such a star becomes ``*\**``, one part and any further ones. A glob without a backslash would be compared with
-    the last part alone, so one that begins with a star gets ``**\`` in front: any folders or none.
+    ``**`` does, unless it is a part by itself and a backslash follows: then it stands for any folders or none. So such
+    a star becomes ``*\**``, one part and any further ones. A glob without a backslash would be compared only with the
+    last part, so if it begins with a star it gets ``**\`` in front: any folders or none.
     """
     glob = ""
     for i, piece in enumerate(pieces):

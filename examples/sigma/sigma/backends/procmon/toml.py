@@ -1,7 +1,7 @@
 """A policy's rules as TOML text that a person can read.
 
-procmon.policy.writer does the same for procmon's own importers. A backend of pySigma is a package by itself that runs
-without procmon, so each has a writer of its own; the tests read back what both write.
+procmon.policy.writer does the same for procmon's own importers. A pySigma backend is a separate package that runs
+without procmon, so each has a writer of its own; the tests read the output of both.
 """
 
 import re
