@@ -4,13 +4,14 @@ import sys
 import time
 from collections.abc import Callable
 
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, ProcessHelper, Verdict, VerdictResult
 from procmon.gates.base import Gate
 
 __all__ = ["BLOCKED", "SOON", "Decide", "drive", "eventually", "held", "next_held", "python"]
 
 BLOCKED = 0xC0000364
-SOON = 20.0  # seconds; far more than any wait here takes, so that only a hang reaches it
+SOON = PATIENCE / 2  # seconds; only a hang reaches it
 
 Decide = Callable[[ProcessHelper], Verdict | None]
 

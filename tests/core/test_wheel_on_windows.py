@@ -18,6 +18,7 @@ import pytest
 import procmon
 from examples import samples
 from examples.samples import Sample
+from patience import PATIENCE
 from setup import distribution, programs, wine
 from setup.project import ROOT
 from setup.venv import venv
@@ -31,7 +32,6 @@ TYPED = "import io, runpy, sys; sys.stdin = io.StringIO(sys.argv.pop(1)); del sy
 TYPED += "runpy.run_path(sys.argv[0], run_name='__main__')"
 COMMANDS = "run guard watch ps tree report selftest doctor policy driver service".split()
 HELP = "import sys; from procmon.cli.main import main; [main([each, '--help']) for each in sys.argv[1:]]"
-PATIENCE = 100
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
+from patience import PATIENCE
+
 __all__ = ["EXAMPLES", "Sample", "check", "names", "run", "samples"]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +62,9 @@ def samples(name: str) -> list[Sample]:
     ]  # fmt: skip
 
 
-def run(name: str, *arguments: str, typed: str = "", status: int = 0, folder: Path = ROOT, timeout: float = 60) -> str:
+def run(
+    name: str, *arguments: str, typed: str = "", status: int = 0, folder: Path = ROOT, timeout: float = PATIENCE
+) -> str:
     """An example's output, with standard error; it must end with `status`."""
     process = subprocess.run(
         [sys.executable, "-c", AS_SCRIPT, str(EXAMPLES / f"{name}.py"), *arguments], cwd=folder, input=typed, text=True,

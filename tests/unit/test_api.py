@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 import procmon
+from patience import PATIENCE
 
 SOURCE = Path(procmon.__file__).parent
 
@@ -91,7 +92,7 @@ def modules_of(program: str) -> set[str]:
     """The modules that a program has loaded at its end."""
     command = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(SOURCE.parent)!r})\n{program}"]
     command[-1] += "\nprint(*sorted(sys.modules))"
-    return set(subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.split())
+    return set(subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout.split())
 
 
 def test_the_import_is_light() -> None:

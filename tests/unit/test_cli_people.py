@@ -11,6 +11,7 @@ import pytest
 
 import procmon
 from commandline import CommandGate, Scene, two, without_time
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DecidedBy, audit
 from procmon.cli import main, statuses
 from procmon.cli.results import Results
@@ -197,7 +198,12 @@ class TestBrokenPipes:
         os.close(reading)
         try:
             ended = subprocess.run(
-                [*PROCMON, *arguments], stdout=writing, stderr=subprocess.PIPE, env=ENVIRONMENT, timeout=60, check=False
+                [*PROCMON, *arguments],
+                stdout=writing,
+                stderr=subprocess.PIPE,
+                env=ENVIRONMENT,
+                timeout=PATIENCE,
+                check=False,
             )
         finally:
             os.close(writing)

@@ -10,6 +10,7 @@ import pytest
 
 import documentation
 from documentation import ROOT, Block
+from patience import PATIENCE
 from procmon.util import pages
 
 WINDOWS = sys.platform == "win32"
@@ -31,7 +32,7 @@ def test_a_test_file_in_a_document_passes(block: Block, tmp_path: Path) -> None:
     options = ["-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(file)],
-        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60,
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout
 

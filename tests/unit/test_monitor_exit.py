@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from patience import PATIENCE
+
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 PROGRAM = """
@@ -35,7 +37,7 @@ def test_a_monitor_that_an_exit_function_starts_is_stopped_by_the_end_of_the_pro
         env=os.environ | {"PYTHONPATH": str(SOURCE)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1:] == ["closed allow"], done.stdout + done.stderr

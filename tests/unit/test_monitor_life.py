@@ -17,6 +17,7 @@ import pytest
 import ctrl_c
 import procmon
 from monitoring import until
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.records import DecidedBy
 
@@ -226,7 +227,7 @@ def test_the_end_of_the_program_releases_what_is_held(last: str) -> None:
         env=os.environ | {"PYTHONPATH": str(SOURCE)},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE,
     )
     assert done.stdout.strip() == "['allow']", done.stderr
 
@@ -262,7 +263,7 @@ def run_program(code: str) -> str:
         env=os.environ | {"PYTHONPATH": str(SOURCE)},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import rings
+from patience import PATIENCE
 from rings import Count, Job, Result, Ring
 from setup import programs
 from setup.project import ROOT
@@ -20,7 +21,7 @@ def ran(tmp_path: Path, source: str, *options: str) -> tuple[Count, int]:
     (tmp_path / "test_it.py").write_text(source)
     record = tmp_path / "record"
     command = [sys.executable, "-m", "pytest", "-p", "ring_record", f"--ring-record={record}", *options, str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, env=programs.with_paths(), timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, env=programs.with_paths(), timeout=PATIENCE)
     return Count.read(record), done.returncode
 
 
@@ -165,7 +166,7 @@ def test_jobs_run_side_by_side_and_the_log_of_one_that_fails_is_shown(
 def test_a_ring_without_its_programs_fails_with_one_line_that_names_the_command(tmp_path: Path) -> None:
     environment = programs.with_paths() | {"PATH": str(tmp_path)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/core/test_scaling.py"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1
     assert "spin: python3 dev.py test tests/core installs" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("1 failed in ")
@@ -176,7 +177,7 @@ def test_a_ring_without_its_modules_fails_with_one_line_that_names_the_command(t
     environment = programs.with_paths()
     environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment["PYTHONPATH"]])
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/examples"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1
     assert "python3-tk: python3 dev.py test tests/examples installs" in done.stdout.replace(", xvfb", "")
     assert done.stdout.splitlines()[-1].startswith("1 failed in ")

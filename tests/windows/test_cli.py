@@ -12,6 +12,7 @@ import pytest
 from kernel import WineKernel
 
 import procmon
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, Verdict
 from procmon.cli import main, statuses
 from procmon.driver.info import driver_info
@@ -40,7 +41,7 @@ def gate(*arguments: object) -> "subprocess.CompletedProcess[str]":
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -134,7 +135,7 @@ def run_under_the_driver(command: str) -> tuple[bytes, int]:
     """A command's output and exit status; under Wine the tests report it to the driver."""
     with WineKernel() if is_wine() else nullcontext() as kernel:
         started = (subprocess.Popen if kernel is None else kernel.run)(command, stdout=subprocess.PIPE)
-        output, _ = started.communicate(timeout=20)
+        output, _ = started.communicate(timeout=PATIENCE)
     return output, started.returncode & 0xFFFFFFFF
 
 
@@ -200,7 +201,7 @@ def on_a_console(code: str, *arguments: object) -> list[str]:
 
 def test_single_keys_are_read_from_a_console(tmp_path: Path) -> None:
     read = tmp_path / "read"
-    subprocess.run(on_a_console(READING, read), creationflags=subprocess.CREATE_NO_WINDOW, timeout=60, check=True)
+    subprocess.run(on_a_console(READING, read), creationflags=subprocess.CREATE_NO_WINDOW, timeout=PATIENCE, check=True)
     assert read.read_text() == "['y', 'N', '']"
 
 
@@ -209,7 +210,7 @@ def test_a_key_on_the_console_answers(key: str, status: int, verdict: Verdict, p
     log = tmp_path / "audit.jsonl"
     policy.write_text("[[rule]]\nimage = 'hostname.exe'\nverdict = 'ask'\n", encoding="utf-8")
     command = on_a_console(ANSWERING, key, "run", "--policy", policy, "--log", log, "--", "hostname")
-    ended = subprocess.run(command, creationflags=subprocess.CREATE_NO_WINDOW, timeout=60, check=False)
+    ended = subprocess.run(command, creationflags=subprocess.CREATE_NO_WINDOW, timeout=PATIENCE, check=False)
     assert ended.returncode & 0xFFFFFFFF == status
     assert [(each.verdict, each.by) for each in procmon.audit.read(log)] == [(verdict, DecidedBy.USER)]
 
@@ -237,7 +238,7 @@ def test_without_a_console_guard_has_no_place_for_questions() -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert ended.returncode == statuses.FAILED

@@ -19,6 +19,7 @@ import pytest
 import procmon
 from authenticode import image_hash, small_program
 from executables import executable
+from patience import PATIENCE
 from procmon import Integrity, ProcessDetails, SignatureKind, SignatureStatus
 from procmon.system.pe import PortableExecutable
 from procmon.win32 import kernel, trust
@@ -191,7 +192,7 @@ def test_a_callback_looks_up_what_it_decides_on() -> None:
     with procmon.Monitor(gate) as monitor:
         monitor.subscribe(decide)
         assert gate.popen is not None
-        assert gate.popen.communicate(timeout=20)[0].strip()
+        assert gate.popen.communicate(timeout=PATIENCE)[0].strip()
     gate.close()
 
 

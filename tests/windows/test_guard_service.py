@@ -11,12 +11,13 @@ from kernel import WineKernel
 
 import procmon
 from monitoring import until
+from patience import PATIENCE
 from procmon.cli.main import main
 from procmon.cli.service_commands import NAME, GuardService
 from procmon.driver.info import driver_info
 from procmon.win32.kernel import is_wine
 
-SOON = 60.0  # seconds; only a hang reaches it
+SOON = PATIENCE  # seconds; only a hang reaches it
 BLOCKED = 0xC0000364
 
 

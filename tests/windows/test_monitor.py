@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import ctrl_c
+from patience import PATIENCE
 
 
 @pytest.mark.parametrize("action", ctrl_c.ACTIONS)
@@ -42,7 +43,7 @@ while not monitor.pending:
 @pytest.mark.parametrize("default", ["allow", "block"])
 def test_the_end_of_a_program_gives_what_a_debug_gate_holds_the_default(tmp_path: Path, default: str) -> None:
     mark = tmp_path / "it-ran.txt"
-    subprocess.run([sys.executable, "-c", PROGRAM, default, str(mark)], timeout=60, check=True)
+    subprocess.run([sys.executable, "-c", PROGRAM, default, str(mark)], timeout=PATIENCE, check=True)
     end = time.monotonic() + (10 if default == "allow" else 1)
     while not mark.exists() and time.monotonic() < end:
         time.sleep(0.05)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import procmon
+from patience import PATIENCE
 from procmon import ProcessHelper
 from procmon.util.globs import compile_glob
 from procmon.util.paths import fold_case, lowercase
@@ -208,7 +209,12 @@ def test_every_library_comes_from_the_system_directory(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"no library")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     run = subprocess.run(
-        [sys.executable, "-c", LIBRARIES], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", LIBRARIES],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert run.returncode == 0, run.stderr
     libraries, ours, usual = run.stdout.splitlines()
@@ -227,5 +233,7 @@ def test_the_environment_does_not_say_where_critical_processes_are() -> None:
         "print(is_critical(r'c:\\planted\\system32\\lsass.exe'))\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
-    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert run.stdout.split() == ["True", "False"], run.stderr

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE
 from procmon.cli import main
 from procmon.win32.kernel import is_wine
 
@@ -19,7 +20,7 @@ def test_what_ran_is_learned_from_the_log_and_from_the_files(
     program, log, policy = tmp_path / "tool.exe", tmp_path / "audit.jsonl", tmp_path / "learned.toml"
     program.write_bytes(Path(os.environ["SystemRoot"], "System32", "hostname.exe").read_bytes())
     command = [sys.executable, "-m", "procmon", "run", "--log", str(log), "--", str(program)]
-    subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=60, check=True)
+    subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=PATIENCE, check=True)
     assert main.main(["policy", "learn", str(log), "-o", str(policy)]) == 0
     [rule] = tomllib.loads(policy.read_text(encoding="utf-8"))["rule"]
     if is_wine():  # whose programs are not signed

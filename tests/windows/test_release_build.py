@@ -13,6 +13,7 @@ import pytest
 from kernel import WineKernel
 
 import procmon
+from patience import PATIENCE
 from procmon.driver import protocol
 from procmon.driver.info import DEVICE, driver_info
 from procmon.win32.device import Device
@@ -21,7 +22,7 @@ from procmon.win32.kernel import is_wine
 ROOT = Path(__file__).resolve().parents[2]
 DRIVER = ROOT / "build" / "driver" / "wine-release" / "procmon.sys"
 BLOCKED = 0xC0000364
-SOON = 20.0
+SOON = PATIENCE / 2
 REQUESTS = (protocol.INFO, protocol.FETCH, protocol.LIST, protocol.ALLOW, protocol.BLOCK, protocol.SET_RULES)
 
 __test__ = is_wine()  # Windows runs the x64 driver itself, in every test of the driver
