@@ -5,7 +5,9 @@ import subprocess
 import pytest
 
 import procmon
-from trees import SOON, drive, python
+from procmon.gates import debug_loop
+from procmon.win32 import debug, memory, process
+from trees import SOON, drive, next_held, python
 
 
 def run_through(code: str) -> tuple[str, int]:
@@ -39,3 +41,22 @@ def test_a_program_sees_no_debugger_and_may_write_debug_output() -> None:
         "print(k.IsDebuggerPresent(), k.CloseHandle(ctypes.c_void_p(0x5554)), k.GetLastError())\n"
     )
     assert run_through(code)[0].split()[:2] == ["0", "0"]
+
+
+def test_a_creator_that_gives_a_command_line_an_odd_number_of_bytes_ends_no_gate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On Windows a creator writes into its suspended child before the debugger hears of it; here the test does."""
+    prepare = debug_loop._unmark
+
+    def shorten(info: debug.CreateProcessInfo, peb: int) -> bool:
+        parameters = int.from_bytes(memory.read(info.process, peb + process._PARAMETERS, process._POINTER), "little")
+        memory.write(info.process, parameters + process._COMMAND_LINE, (2 * 3 + 1).to_bytes(2, "little"))
+        return prepare(info, peb)
+
+    monkeypatch.setattr(debug_loop, "_unmark", shorten)
+    with procmon.DebugGate.run("hostname", stdout=subprocess.DEVNULL) as gate:
+        held = next_held(gate)
+        assert held.command_line == "hos"
+        assert procmon.inspect(held).command_line == "hos"
+        assert gate.block(held) == [procmon.VerdictResult.DONE]

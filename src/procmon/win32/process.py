@@ -342,5 +342,8 @@ def has_strict_handle_checks(process: SupportsInt) -> bool:
 
 
 def _decode(text: bytes) -> str:
-    """UTF-16 as Windows has it: half a surrogate pair is kept, so that a file is found by its name."""
-    return text.decode("utf-16-le", "surrogatepass")
+    """UTF-16 as Windows has it: half a surrogate pair is kept, so that a file is found by its name.
+
+    A creator can give a command line an odd number of bytes; the last one is left out.
+    """
+    return text[: len(text) & ~1].decode("utf-16-le", "surrogatepass")
