@@ -45,6 +45,20 @@ def test_it_is_one_on_a_64_bit_windows_and_its_structures_have_the_sizes_of_the_
     assert told == {"bits": 32, "wow64": True, **sizes}
 
 
+def test_its_python_that_evaluates_annotations_late_takes_one_that_names_what_does_not_exist() -> None:
+    """Python 3.14. A name that is imported for type checkers alone is such a one."""
+    told = tell(
+        "import sys\n"
+        "monitor = procmon.Monitor(procmon.SimulatedGate())\n"
+        "def decide(process: ProcessHelper) -> Verdict: pass\n"
+        "def neither() -> Verdict: pass\n"
+        "told['late'], told['one'] = sys.version_info >= (3, 14), repr(monitor.subscribe(decide))\n"
+        "try: monitor.subscribe(neither)\n"
+        "except TypeError as error: told['none'] = 'called with one' in str(error)\n"
+    )
+    assert told == {"late": True, "one": "<Subscription decide>", "none": True}
+
+
 @pytest.mark.parametrize(
     ("file", "but"),
     [

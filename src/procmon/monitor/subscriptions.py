@@ -1,6 +1,7 @@
 """Callbacks: which objects can be subscribed, which processes they are asked about, and what they may return."""
 
 import inspect
+import sys
 import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -13,6 +14,9 @@ from ..records import DecidedBy, Decision, ProcessHelper, Verdict, VerdictResult
 from ..util.globs import compile_glob
 from ..util.log import logger
 from ..util.path_checks import doubt_about_match
+
+if sys.version_info >= (3, 14):
+    import annotationlib
 
 __all__ = ["Callback", "Decider", "ExitCallback", "Match", "Opinion", "Ruling", "Subscription", "read_opinion"]
 
@@ -123,13 +127,21 @@ class Subscription:
 def _check_takes_one(ask: Callable[..., object], callback: object) -> None:
     """Refuse at once a callback that cannot take one argument: otherwise it would fail for each process."""
     try:
-        signature = inspect.signature(ask)
+        signature = _signature(ask)
     except (TypeError, ValueError):  # some builtins have no signature
         return
     try:
         signature.bind(None)
     except TypeError as error:
         raise TypeError(f"a callback is called with one ProcessHelper; {callback!r} cannot be: {error}") from None
+
+
+def _signature(function: Callable[..., object]) -> inspect.Signature:
+    """Its signature. Annotations are not evaluated: Python 3.14 does that late, and a name that is imported for type
+    checkers alone does not exist at run time."""
+    if sys.version_info >= (3, 14):
+        return inspect.signature(function, annotation_format=annotationlib.Format.STRING)
+    return inspect.signature(function)
 
 
 class Ruling(NamedTuple):
