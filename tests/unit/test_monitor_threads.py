@@ -222,6 +222,31 @@ def test_async_with_runs_coroutines_on_the_users_loop(gate: procmon.SimulatedGat
     asyncio.run(main())
 
 
+def test_async_with_a_monitor_that_runs_leaves_it_its_loop_and_the_users_loop_running(
+    gate: procmon.SimulatedGate,
+) -> None:
+    async def main() -> None:
+        loops = []
+
+        async def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
+            loops.append(asyncio.get_running_loop())
+            return BLOCK
+
+        monitor = procmon.Monitor(gate)
+        monitor.subscribe(decide)
+        monitor.start()
+        assert gate.verdict_of(gate.start("a.exe"), timeout=5) is BLOCK
+        with pytest.raises(procmon.ProcmonError, match="runs already"):
+            await monitor.__aenter__()
+        assert gate.verdict_of(gate.start("b.exe"), timeout=5) is BLOCK
+        await monitor._engine.stop_async()
+        await asyncio.sleep(0)  # the loop would have been stopped by now
+        assert loops[0] is loops[1] is not asyncio.get_running_loop()
+
+    asyncio.run(main())
+    until(lambda: "procmon loop" not in [thread.name for thread in threading.enumerate()], "the loop, ended")
+
+
 def test_the_end_of_async_with_cancels_callbacks_on_the_users_loop(gate: procmon.SimulatedGate) -> None:
     async def main() -> None:
         began, cancelled = asyncio.Event(), asyncio.Event()

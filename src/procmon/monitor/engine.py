@@ -122,8 +122,12 @@ class Engine:
             run_in_thread(self._start)
 
     async def start_async(self) -> None:
+        """The same for a coroutine; coroutines of callbacks run on its loop."""
+        import asyncio  # here: a program without coroutines does not need it
+
+        use_loop = partial(self.workers.loops.use, asyncio.get_running_loop(), threading.get_native_id())
         with self._stop_if_interrupted():
-            await run_in_thread_async(self._start)
+            await run_in_thread_async(self._start, use_loop)
 
     @contextmanager
     def _stop_if_interrupted(self) -> Iterator[None]:
@@ -135,7 +139,7 @@ class Engine:
             self.begin_stop()
             raise
 
-    def _start(self) -> None:
+    def _start(self, use_loop: Callable[[], None] = lambda: None) -> None:
         with self._lock:
             if self.state is not State.READY:
                 if self.state is State.RUNNING:
@@ -146,6 +150,7 @@ class Engine:
             if self.gate.closed:
                 raise GateClosed("the gate was closed before the monitor started; make a new gate")
             self.state = State.RUNNING
+            use_loop()  # not before: a monitor that runs keeps its loop
         try:
             self._start_shutdown_thread()
             _running.add(self)

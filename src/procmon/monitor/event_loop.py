@@ -97,9 +97,9 @@ class LoopThread:
         self._ours = False
         self._closed = False
 
-    def use(self, loop: "asyncio.AbstractEventLoop") -> None:
-        """Run coroutines on `loop`, whose thread is the calling one."""
-        self._loop, self._thread_id = loop, threading.get_native_id()
+    def use(self, loop: "asyncio.AbstractEventLoop", thread_id: int) -> None:
+        """Run coroutines on `loop`, which runs in the thread of that native id."""
+        self._loop, self._thread_id = loop, thread_id
 
     def is_here(self) -> bool:
         """Whether the calling thread is that of the user's loop, and the loop is running."""

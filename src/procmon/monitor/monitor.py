@@ -195,9 +195,6 @@ class Monitor:
         self.stop()
 
     async def __aenter__(self) -> Self:
-        import asyncio  # here: a program without coroutines does not need it
-
-        self._engine.workers.loops.use(asyncio.get_running_loop())
         await self._engine.start_async()
         return self
 
