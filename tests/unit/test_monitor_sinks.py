@@ -208,6 +208,44 @@ def test_a_sink_that_takes_several_gets_each_decision_once_and_in_order(
     assert [one.process for one in sink.written] == processes
 
 
+@pytest.mark.parametrize("write_ahead", [False, True])
+@pytest.mark.parametrize("answer", [None, 0, -1, 1000, "all"])
+def test_a_sink_that_does_not_say_how_many_it_wrote_gets_each_decision_by_itself_from_then_on(
+    gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture, answer: object, write_ahead: bool
+) -> None:
+    calls: list[int] = []
+
+    class Vague(Recorder):
+        def write_some(self, decisions: list[procmon.Decision]) -> object:
+            calls.append(len(decisions))
+            return answer
+
+    sink = Vague()
+    sink.write_ahead = write_ahead  # type: ignore[attr-defined]
+    processes = [gate.start("a.exe") for _ in range(20)]
+    with procmon.Monitor(gate, audit=sink):
+        assert {gate.verdict_of(process, timeout=5) for process in processes} == {ALLOW}
+    assert [one.process for one in sink.written] == processes
+    assert len(calls) <= 1
+    assert caplog.text.count(f"write_some returned {answer!r}, not how many of") == len(calls)
+
+
+@pytest.mark.parametrize("write_ahead", [False, True])
+def test_whatever_a_sink_that_takes_several_raises_each_decision_is_written_by_itself(
+    gate: procmon.SimulatedGate, write_ahead: bool
+) -> None:
+    class Exiting(Recorder):
+        def write_some(self, decisions: list[procmon.Decision]) -> int:
+            raise SystemExit
+
+    sink = Exiting()
+    sink.write_ahead = write_ahead  # type: ignore[attr-defined]
+    processes = [gate.start("a.exe") for _ in range(20)]
+    with procmon.Monitor(gate, audit=sink):
+        assert {gate.verdict_of(process, timeout=5) for process in processes} == {ALLOW}
+    assert [one.process for one in sink.written] == processes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Derived(procmon.Decision):
     """A decision that `dataclasses.replace` cannot copy."""

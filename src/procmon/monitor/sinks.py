@@ -102,8 +102,13 @@ class _SinkQueue:
     def write(self, decisions: list[Decision]) -> int:
         """Write at least the first of these, and return how many."""
         if self._write_some is not None and len(decisions) > 1:
-            with suppress(Exception):
-                return self._write_some(decisions)
+            with suppress(BaseException):  # see the comment below
+                written = self._write_some(decisions)
+                if isinstance(written, int) and 0 < written <= len(decisions):
+                    return written
+                self._write_some = None
+                text = "%r: write_some returned %r, not how many of %d it wrote; each is written by itself from here on"
+                log(ERROR, text, self.sink, written, len(decisions))
         decision = decisions[0]
         try:
             self.sink.write(decision)
