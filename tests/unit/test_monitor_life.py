@@ -19,6 +19,7 @@ import procmon
 from monitoring import until
 from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DEFER
+from procmon.monitor.cases import Case
 from procmon.records import DecidedBy
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
@@ -202,6 +203,30 @@ def test_a_stop_during_a_collection_inside_a_lock_of_the_monitors_does_not_wait(
         assert release.wait(5)
         assert monitor.wait(5)
     assert gate.verdict_of(process) is ALLOW
+
+
+def test_a_finalizer_that_answers_one_process_while_a_stop_decides_leaves_the_others_their_verdict(
+    gate: procmon.SimulatedGate,
+) -> None:
+    """The garbage collector may run it in the thread that stops the monitor, under the lock."""
+    monitor = procmon.Monitor(gate, default=BLOCK)
+    monitor.subscribe(lambda process: DEFER)
+    monitor.start()
+    processes = [gate.start("a.exe") for _ in range(3)]
+    until(lambda: monitor.pending == processes, "all, held")
+
+    class Collecting(list[Case]):
+        def append(self, case: Case) -> None:
+            super().append(case)
+            if case.process == processes[0]:
+                monitor.allow(processes[2])
+
+    monitor._engine.holds._batch = Collecting()
+    monitor.stop()
+    assert [gate.verdict_of(process, timeout=0) for process in processes] == [BLOCK, BLOCK, ALLOW]
+    assert {one.process: one.by for one in monitor.history} == {
+        processes[0]: DecidedBy.STOP, processes[1]: DecidedBy.STOP, processes[2]: DecidedBy.USER,
+    }  # fmt: skip
 
 
 PROGRAM = """

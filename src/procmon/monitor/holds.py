@@ -231,7 +231,7 @@ class HoldTable:
     def release(self, ruling: Ruling) -> None:
         """Decide all undecided cases, and send all verdicts that wait, because the monitor stops."""
         with self.lock:
-            for case in self.held.values():
+            for case in list(self.held.values()):  # a finalizer may answer one meanwhile
                 if case.ruling is None:
                     case.ruling = ruling
                     self._batch.append(case)
@@ -368,8 +368,8 @@ class HoldTable:
 
     def _find(self, pid: int) -> ProcessHelper:
         with self.lock:
-            held = [case.process for case in self.held.values() if case.process.pid == pid]
-            answered = [case.process for case in self.history if case.process.pid == pid]
+            held = [case.process for case in list(self.held.values()) if case.process.pid == pid]
+            answered = [case.process for case in list(self.history) if case.process.pid == pid]
         if held:
             return held[-1]
         running = [] if self._gate.closed else [process for process in self._gate.snapshot() if process.pid == pid]
@@ -383,7 +383,7 @@ class HoldTable:
             case = self.held.get(process.identity)
             if case is not None and case.ruling is not None:
                 return _in_words(case.ruling)
-            for case in reversed(self.history):
+            for case in reversed(list(self.history)):
                 if case.identity == process.identity and case.result in (VerdictResult.DONE, None):
                     return _in_words(case.decision)
         return ""
