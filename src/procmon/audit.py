@@ -225,24 +225,28 @@ class AuditReader(Iterator[Decision]):
                     if not line.strip():
                         continue
                     try:
-                        data = json.loads(line)
-                        if data.get("event") == "start":
-                            continue
-                        if data.get("event") == "exit":
-                            self._report_exit(data)
-                        elif "ecs" in data:
-                            raise ValueError("it is in the Elastic Common Schema; read a log of the format json")
-                        else:
-                            yield Decision.from_dict(data)
+                        found = self._parse(json.loads(line))
                     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
                         self._damage(path, number, line, error)
+                        continue
+                    if isinstance(found, Decision):
+                        yield found
+                    elif found is not None and self._on_exit is not None:
+                        self._on_exit(found)
 
-    def _report_exit(self, data: dict[str, object]) -> None:
-        if self._on_exit is not None:
+    def _parse(self, data: dict[str, object]) -> Decision | ProcessHelper | None:
+        """The decision of a line, or the process of an exit; None where no caller wants it."""
+        event = data.get("event")
+        if event == "start" or (event == "exit" and self._on_exit is None):
+            return None
+        if event == "exit":
             process = data.get("process")
             if not isinstance(process, dict):
                 raise ValueError("the process of the exit is missing")
-            self._on_exit(ProcessHelper.from_dict(process))
+            return ProcessHelper.from_dict(process)
+        if "ecs" in data:
+            raise ValueError("it is in the Elastic Common Schema; read a log of the format json")
+        return Decision.from_dict(data)
 
     def _damage(self, path: Path, number: int, line: bytes, error: Exception) -> None:
         reason = str(error) if line.endswith(b"\n") else "it ends in the middle"

@@ -72,6 +72,19 @@ def test_a_line_is_on_its_way_when_write_returns(path: Path) -> None:
     assert len(list(audit.read(path))) == 1
 
 
+def test_what_a_readers_on_exit_raises_is_the_callers_and_no_damage(path: Path) -> None:
+    with AuditLog(path) as log:
+        log.write_exit(decision(1).process)
+
+    def fail(process: procmon.ProcessHelper) -> None:
+        raise KeyError("of the caller's own table")
+
+    reader = audit.read(path, on_exit=fail)
+    with pytest.raises(KeyError, match="own table"):
+        next(reader)
+    assert reader.damaged == []
+
+
 def test_a_second_run_appends(path: Path) -> None:
     for number in range(2):
         with AuditLog(path, fsync=True) as log:
