@@ -134,6 +134,28 @@ def test_a_line_larger_than_a_file_is_kept_whole(path: Path) -> None:
     assert numbers(path) == [0, 1, 2]
 
 
+def test_where_renaming_is_refused_and_a_handler_of_the_log_raises_each_line_is_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise ValueError("no such window")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "it is open in another program")
+
+    logger, broken = logging.getLogger("procmon"), Broken()
+    monkeypatch.setattr(os, "replace", refuse)
+    logger.addHandler(broken)
+    try:
+        with AuditLog(path, max_bytes=10) as log:
+            for number in range(3):
+                log.write(decision(number))
+    finally:
+        logger.removeHandler(broken)
+    assert numbers(path) == [0, 1, 2]
+
+
 def test_where_renaming_is_refused_the_file_grows_on(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

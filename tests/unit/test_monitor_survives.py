@@ -157,10 +157,13 @@ def test_a_driver_that_goes_ends_the_gate_although_the_log_hangs(hanging_log: th
     assert hanging_log.wait(5)
 
 
-def test_a_handler_of_the_log_that_raises_costs_no_process_its_answer(gate: procmon.SimulatedGate) -> None:
+@pytest.mark.parametrize("error", [ValueError("no such window"), SystemExit(1)], ids=["error", "exit"])
+def test_a_handler_of_the_log_that_raises_costs_no_process_its_answer(
+    gate: procmon.SimulatedGate, error: BaseException
+) -> None:
     class Broken(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            raise ValueError("no such window")
+            raise error
 
     class Sink:
         def write(self, decision: procmon.Decision) -> None:

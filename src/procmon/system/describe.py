@@ -5,7 +5,7 @@ from typing import SupportsInt, TypeVar
 
 from ..records import ProcessFlags, ProcessHelper
 from ..util.filetime import from_filetime
-from ..util.log import logger
+from ..util.log import DEBUG, log_soon
 from ..util.paths import lowercase
 from ..win32 import process as win32_process
 
@@ -56,5 +56,5 @@ def asked(question: Callable[..., _T], *arguments: object) -> _T | None:
     try:
         return question(*arguments)
     except OSError as error:
-        logger.debug("%s: %s", question.__name__, error)
+        log_soon(DEBUG, "%s: %s", question.__name__, error)
         return None

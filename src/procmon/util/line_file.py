@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import AuditError
-from .log import logger
+from .log import WARNING, log
 
 __all__ = ["LineFile", "open_all", "paths_of"]
 
@@ -114,7 +114,7 @@ class LineFile:
             self._rotation_failed = False
         except OSError as error:
             if not self._rotation_failed:
-                logger.warning("%s is over its size and cannot be renamed, so it grows on: %s", self._path, error)
+                log(WARNING, "%s is over its size and cannot be renamed, so it grows on: %s", self._path, error)
             self._rotation_failed = True
         finally:
             self._file = self._open()

@@ -13,7 +13,7 @@ logger = logging.getLogger("procmon")
 
 def log(level: int, message: str, *args: object, error: BaseException | None = None) -> None:
     """Log a line, and the traceback of `error`. An exception of a handler is dropped: no verdict depends on it."""
-    with suppress(Exception):
+    with suppress(Exception, SystemExit):
         logger.log(level, message, *args, exc_info=error, stacklevel=2)
 
 
