@@ -95,7 +95,7 @@ def test_a_driver_that_is_being_stopped_ends_the_gate_at_once() -> None:
 def test_a_stranger_behind_the_device_is_a_version_mismatch(reply: bytes) -> None:
     device = Device()
     device.replies[protocol.INFO] = reply
-    with pytest.raises(procmon.VersionMismatch, match="not this package's driver"):
+    with pytest.raises(procmon.VersionMismatch, match="is not this package's"):
         DriverGate(device)
     assert device.closed
 
@@ -115,7 +115,7 @@ def test_another_major_version_is_refused_and_a_newer_minor_one_is_not() -> None
     ("code", "kind", "text"),
     [
         (32, procmon.ControllerBusy, "process 77 controls"),
-        (1306, procmon.VersionMismatch, "another driver, or one of another version"),
+        (1306, procmon.VersionMismatch, "another one, or has another version"),
         (21, procmon.DriverNotRunning, "was stopped"),
         (1, procmon.VersionMismatch, "install the one"),
         (4242, procmon.ProcmonError, "doctor"),

@@ -130,7 +130,7 @@ def test_a_driver_whose_device_is_open_stays_until_it_is_closed_and_stop_is_call
     service.install()
     service.start()
     manager.held_open = True
-    with pytest.raises(procmon.DriverRunning, match=r"has its device open: close that, then stop\(\) again"):
+    with pytest.raises(procmon.DriverRunning, match=r"has its device open: close that program, then stop\(\) again"):
         service.stop(timeout=0.05)
     with pytest.raises(procmon.DriverRunning, match="stop"):
         service.delete()

@@ -61,7 +61,7 @@ class DriverFeatures(enum.IntFlag):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverCounters:
-    """What the driver has counted since it was loaded, or since RESET.
+    """The driver's counters since it was loaded, or since RESET.
 
     >>> import procmon
     >>> procmon.DriverCounters(held=41, allowed=40, blocked=1).as_dict()["blocked"]
@@ -140,7 +140,7 @@ class DriverInfo:
     hold_timeout_ms: int = protocol.NO_TIMEOUT
     """In force; 0 = held for ever, or no controller."""
     on_timeout: Verdict | None = None
-    """In force, when the hold timeout passes; None where there is no controller."""
+    """In force, when the hold timeout passes; None without a controller."""
     on_disconnect: Verdict | None = None
     """The same, when the controller disconnects."""
     on_limit: Verdict | None = None
@@ -256,5 +256,5 @@ def _installed() -> bool:
 
 def foreign_driver(path: str, error: ValueError) -> VersionMismatch:
     return VersionMismatch(
-        f"what answers at {path} is not this package's driver ({error}): stop and delete it, then install the right one"
+        f"the driver at {path} is not this package's ({error}): stop and delete it, then install the right one"
     )

@@ -216,7 +216,7 @@ class Record:
     native_name: str = ""
     command_line: str = ""
     creation_name: str = ""
-    """Native name at creation, where it differs from `native_name`."""
+    """Native name at creation, if it differs from `native_name`."""
     signature_level: int = UNKNOWN_LEVEL
     exited: int = 0
 

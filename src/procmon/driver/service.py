@@ -41,7 +41,7 @@ Step = Callable[[], None]
 
 
 class DriverState(enum.Enum):
-    """What a driver service is doing.
+    """The state of a driver service.
 
     >>> DriverStatus("ProcMonGate", DriverState.STOPPED, r"C:\\Tools\\procmon.sys").state is DriverState.STOPPED
     True
@@ -74,7 +74,7 @@ class DriverStatus:
     name: str
     """Of the service."""
     state: DriverState
-    """What the service is doing."""
+    """Its state."""
     path: str | None = None
     """Of the .sys file; None if no service is installed."""
     exit_code: int = 0
@@ -186,8 +186,8 @@ class DriverService:
         close that program, then call again. Until then the driver stays in memory, and holds nothing.
         """
         still_open = (
-            f"the driver of {self.name} was told to stop and holds nothing any more, but stays in memory while a "
-            f"program has its device open{self._holder()}: close that, then stop() again"
+            f"the driver of {self.name} is stopping and holds nothing any more, but stays in memory while a "
+            f"program has its device open{self._holder()}: close that program, then stop() again"
         )
         end = time.monotonic() + timeout
         with translated(STOP, name=self.name, still_open=still_open):
@@ -218,7 +218,7 @@ class DriverService:
             remove_copy(status.path)
 
     def status(self) -> DriverStatus:
-        """Return what the service is doing at this moment; a service that is not installed is no error."""
+        """Return the state of the service at this moment; a service that is not installed is no error."""
         try:
             with translated(QUERY, name=self.name):
                 service = self._manager.query(self.name)

@@ -1,1 +1,1 @@
-"""The gates: sources of held process starts. See `procmon.gates.base.Gate` for what they have in common."""
+"""The gates: sources of held process starts. `procmon.gates.base.Gate` is their protocol."""

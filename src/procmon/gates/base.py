@@ -1,4 +1,4 @@
-"""What a gate is: a source of held process starts.
+"""The protocol of a gate: a source of held process starts.
 
 Three classes are gates: `DriverGate`, `DebugGate`, `SimulatedGate`. A `Monitor` uses only this protocol of a gate. The
 conformance suite (tests/conformance.py) tests each class against the protocol.

@@ -286,7 +286,7 @@ class Policy:
         return list(exact.items())
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle the rules as their texts. Look-ups are not pickled: a copy uses the defaults where it is made."""
+        """Pickle the rules as their texts. Look-ups are not pickled: a copy uses its platform's defaults."""
         return _copied, (self._rules.sources, self._paths)
 
     def __len__(self) -> int:

@@ -24,7 +24,7 @@ class Noted:
 
     @property
     def parent(self) -> ProcessHelper | None:
-        """None where it is not known."""
+        """None if it is not known."""
         return self.ancestors[0] if self.ancestors else None
 
     @property
@@ -72,7 +72,7 @@ class Ancestry:
         return noted
 
     def creator(self, process: ProcessHelper) -> ProcessHelper | None:
-        """The process that called the system to create it; None where that is not known."""
+        """The process that called the system to create it; None if unknown."""
         pid = process.creator_pid
         if pid is None or pid == process.parent_pid:
             return None if pid is None else self.note(process).parent

@@ -130,7 +130,7 @@ class ProcessDetails:
 
     @property
     def path(self) -> str | None:
-        """DOS path of the executable, spelled as on the disk; its native path where it has no drive letter."""
+        """DOS path of the executable, spelled as on the disk; its native path if it has no drive letter."""
         return self._once("path", self._find_path)
 
     @property

@@ -52,11 +52,11 @@ class VersionInfo:
     company: str | None = None
     description: str | None = None
     file_version: str | None = None
-    """The text FileVersion; where that is missing, the four numbers of the fixed part: ``10.0.19041.1``."""
+    """The text FileVersion; without it the four numbers of the fixed part: ``10.0.19041.1``."""
 
 
 class EntryCode(NamedTuple):
-    """The code around an entry point, as it is in memory before it runs."""
+    """The code around an entry point, as in memory before it runs."""
 
     address: int
     """Of the first byte, relative to the base of the image."""

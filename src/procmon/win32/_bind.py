@@ -55,7 +55,7 @@ class Library:
         return f"<Library {self.name}{'' if self._dll else ' (not loaded)'}>"
 
     def function(self, name: str) -> Any:
-        """The foreign function `name`. Raises: UnsupportedPlatform off Windows; AttributeError where it is missing."""
+        """The foreign function `name`. Raises: UnsupportedPlatform off Windows; AttributeError if it is missing."""
         if sys.platform != "win32":
             raise UnsupportedPlatform(
                 f"{name} of {self.name} needs Windows; on {sys.platform} use procmon.SimulatedGate to try things out"

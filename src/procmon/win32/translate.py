@@ -38,8 +38,8 @@ _INSTALL_FIRST = (
 )
 _ELEVATE = "run this as administrator (right click the terminal, Run as administrator)"
 _BEING_DELETED = (
-    "the service {name} is marked for deletion, and goes when the last program has closed it: stop the driver, close "
-    "services.msc and what else has it open, then try again; a restart of Windows removes it, too"
+    "the service {name} is marked for deletion, and exists until no program has it open: stop the driver, close "
+    "services.msc and other programs that have it open, then try again; a restart of Windows removes it, too"
 )
 _INSTALL_ANEW = "delete() the service {name}, then install(path) the right file"
 _WRONG_MACHINE = (
@@ -76,18 +76,18 @@ COPY: Advice = {
 START: Advice = _SERVICE | {
     2: (DriverFileMissing, f"the driver is not at {{path}} any more: {_INSTALL_ANEW}"),
     3: (DriverFileMissing, f"the driver is not at {{path}} any more, there is no such folder: {_INSTALL_ANEW}"),
-    21: (DriverRunning, "the driver of {name} is still being stopped: close what has it open, then start() again"),
+    21: (DriverRunning, "the driver of {name} is still stopping: close the program that uses it, then start() again"),
     31: (ProcmonError, "the driver at {path} was loaded and gave up as it started: the System event log says why"),
-    32: (DriverFileMissing, "another program has {path} open for itself (an antivirus?): close it, then start() again"),
+    32: (DriverFileMissing, "a program has {path} open exclusively (an antivirus?): close it, then start() again"),
     123: (DriverFileMissing, f"Windows cannot read the path {{path}}: {_INSTALL_ANEW}"),
     127: (UnsupportedPlatform, "this Windows lacks a kernel function that {path} needs: update it to 7 or later"),
     170: (DriverRunning, _BUSY),
     183: (DriverRunning, "a service of another name has this driver loaded: stop that one, then start() again"),
     193: (DriverNotSigned, _WRONG_MACHINE),
     216: (DriverNotSigned, _WRONG_MACHINE),
-    225: (ProcmonError, "an antivirus keeps {path} from being loaded: tell it to trust this file, then start() again"),
+    225: (ProcmonError, "an antivirus blocks {path}: configure it to trust this file, then start() again"),
     577: (DriverNotSigned, _NOT_SIGNED.format("error 577")),
-    654: (DriverRunning, "an earlier driver is still in memory: close what has it open, or restart Windows"),
+    654: (DriverRunning, "an earlier driver is still in memory: close the program that uses it, or restart Windows"),
     1053: (ProcmonError, "the driver at {path} did not come up in time: the System event log says why"),
     1056: (DriverRunning, "the driver service {name} is running already: stop() it first to start it anew"),
     1058: (DriverNotRunning, "the service {name} is disabled: `sc config {name} start= demand`, then start() again"),
@@ -114,8 +114,8 @@ _STOPPED = (
     "open a new gate"
 )
 _OTHER_DRIVER = (
-    "what answers at {path} is another driver, or one of another version: stop and delete it, then install the one "
-    "that came with this package"
+    "the driver at {path} is another one, or has another version: stop and delete it, then install the one that came "
+    "with this package"
 )
 _NO_DEVICE_NAME = (DriverNotRunning, r"{path} is no device's name: it should look like \\.\ProcMonGate")
 
@@ -124,7 +124,7 @@ OPEN: Advice = {
     3: _NO_DEVICE_NAME,
     5: (AccessDenied, f"only administrators may open {{path}}: {_ELEVATE}"),
     21: (DriverNotRunning, _STOPPED),
-    32: (ControllerBusy, "another program has {path} open for itself: close it, then try again"),
+    32: (ControllerBusy, "another program has {path} open exclusively: close it, then try again"),
     53: _NO_DEVICE_NAME,
     123: _NO_DEVICE_NAME,
     433: (DriverNotRunning, _STOPPED),
@@ -150,7 +150,7 @@ REQUEST: Advice = {
     122: (VersionMismatch, _OTHER_DRIVER),
     433: (DriverNotRunning, _STOPPED),
     1167: (DriverNotRunning, _STOPPED),
-    1450: (ProcmonError, "the kernel has no memory left for this request: what was in force before still is"),
+    1450: (ProcmonError, "the kernel has no memory left for this request: the driver's state is unchanged"),
     1617: (DriverNotRunning, _STOPPED),
 }
 _BUSY_CONTROLLER = (ControllerBusy, "{controller} controls {path}, and there can be one: close that gate first")
