@@ -37,8 +37,8 @@ struct Creation {
     uint32_t creator_pid = 0;
     uint32_t creator_tid = 0;
     int64_t created = 0;     // FILETIME; 0 = take the port's clock
-    Text native_name;        // only where PsSetCreateProcessNotifyRoutineEx gives it
-    Text command_line;       // the same
+    Text native_name;        // where the system keeps it: Windows Vista and later
+    Text command_line;       // only where PsSetCreateProcessNotifyRoutineEx gives it
     uint32_t file_flags = 0; // kFlagWriteOpen, kFlagDeletePending, kFlagTransacted: the state of its file
     uint32_t signature_level = wire::kUnknownLevel;
     bool running = false;    // from the initial list: it was running before the driver was loaded

@@ -65,7 +65,7 @@ bool decide_first_image(GateState& state, Record* record, const Image& image, Pr
     const bool may_run = record->flags & kFlagCreateMissed && !image.own;
     // No rule and no callback can judge a process whose name was lost. When the system gave no name, the callbacks are
     // asked all the same.
-    const bool unnamed = !record->names && image.native_name.length;
+    const bool unnamed = record->flags & kFlagNameMissing && image.native_name.length;
     if (may_run || (unnamed && controller.limit_verdict == kVerdictAllow)) {
         ++counters.limit_allowed;
         state.release_unasked(record, kByLimit);
@@ -76,7 +76,7 @@ bool decide_first_image(GateState& state, Record* record, const Image& image, Pr
         block_unasked(state, record, hold, kVerdictBlock, kByLimit);
         return true;
     }
-    if (const Rule* rule = state.rule_for(record->names, record->creation_names)) {
+    if (const Rule* rule = state.rule_for(record)) {
         if (rule->verdict == kVerdictAllow) {
             ++counters.rule_allowed;
             state.release_unasked(record, kByRule);
@@ -215,13 +215,13 @@ bool decide_prepared(GateState& state, const Image& image, const ImageName& name
     if (name.text.length && !prepared.names) ++counters.allocation_failures;
     Names* names = state.fit_names(prepared.names, prepared.head, name.text, deferred);
     if (names) {
-        if (name.is_changed && record->names) record->flags |= kFlagNameChanged;
+        if (name.is_changed) record->flags |= kFlagNameChanged;
         state.set_names(record, names, deferred);
     }
-    if (!record->names) {
-        record->flags |= kFlagNameMissing;
-        if (!name.text.length) ++counters.missing_name;
-    }
+    record->flags &= ~kFlagNameMissing;
+    // The name at creation does not stand for another one.
+    if (!record->names || (name.is_changed && !names)) record->flags |= kFlagNameMissing;
+    if (!record->names && !name.text.length) ++counters.missing_name;
     return decide_first_image(state, record, image, program, hold);
 }
 

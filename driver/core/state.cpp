@@ -116,11 +116,15 @@ void GateState::find_head(Text native_name, NameHead* head) const {
     head->program = program_of(port, system_directory_text(), parts.head, parts.tail);
 }
 
-const Rule* GateState::rule_for(Names* names, Names* creation_names) {
+const Rule* GateState::rule_for(Names* names) {
     if (!rules || !names) return nullptr;
-    const Rule* rule = rules->find(port, names->native(), names->native_hash, names->image(), names->image_hash);
-    if (!creation_names || (rule && rule->verdict == kVerdictBlock)) return rule;
-    rule = rule_for(creation_names);
+    return rules->find(port, names->native(), names->native_hash, names->image(), names->image_hash);
+}
+
+const Rule* GateState::rule_for(const Record* record) {
+    const Rule* rule = rule_for(record->names);
+    if (!(record->flags & kFlagNameChanged) || (rule && rule->verdict == kVerdictBlock)) return rule;
+    rule = rule_for(record->creation_names);
     return rule && rule->verdict == kVerdictBlock ? rule : nullptr;
 }
 

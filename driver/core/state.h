@@ -129,9 +129,10 @@ struct GateState : Block {
     // The head of a name's DOS path, and the program that the path names. Without a known drive letter the native name
     // is the path.
     void find_head(Text native_name, NameHead* head) const;
-    // The rule that decides a process with these names. When the name has changed since the creation, no allowing rule
-    // applies, and a blocking rule applies if it matches either name.
-    [[nodiscard]] const Rule* rule_for(Names* names, Names* creation_names = nullptr);
+    [[nodiscard]] const Rule* rule_for(Names* names);
+    // The rule that decides a process. When its name has changed since the creation, no allowing rule applies, and a
+    // blocking rule applies if it matches either name.
+    [[nodiscard]] const Rule* rule_for(const Record* record);
     // Did the controller start it, directly or not? Follows the creators, because a parent can be claimed. Each creator
     // must have a record that is older than its child's; otherwise the creator's pid has been reused.
     [[nodiscard]] bool descends(uint32_t creator_pid, uint64_t younger_key) const;

@@ -59,7 +59,8 @@ class CallbackScope {
 class LocatedName {
    public:
     explicit LocatedName(PEPROCESS process) {
-        if (locate_image_name == nullptr || !NT_SUCCESS(locate_image_name(process, &name_))) name_ = nullptr;
+        if (locate_image_name == nullptr || process == nullptr) return;
+        if (!NT_SUCCESS(locate_image_name(process, &name_))) name_ = nullptr;
     }
     ~LocatedName() {
         if (name_ != nullptr) ExFreePool(name_);
@@ -134,12 +135,14 @@ _IRQL_requires_(PASSIVE_LEVEL) _IRQL_requires_same_ void NTAPI on_create(HANDLE 
     if (!callback) return;
     const ProcessReference process(pid);
     if (!created) return process_exited(process.get(), id_of(pid));
+    const LocatedName name(process.get());
     Creation creation;
     creation.pid = id_of(pid);
     creation.parent_pid = id_of(parent);
     creation.creator_pid = id_of(PsGetCurrentProcessId());
     creation.creator_tid = id_of(PsGetCurrentThreadId());
     creation.created = create_time != nullptr && process.get() != nullptr ? create_time(process.get()) : 0;
+    creation.native_name = name.text();
     (void)gate.on_create(creation);  // not refusable
 }
 
@@ -194,7 +197,7 @@ on_image(UNICODE_STRING* name, HANDLE process_id, IMAGE_INFO* info) {
     image.pid = pid;
     image.protected_process = is_protected != nullptr && is_protected(process);
     image.dying = is_dying();
-    const LocatedName located(process);  // the same name that on_create_ex gave, if it gave one
+    const LocatedName located(process);  // the same name that the creation had, if it had one
     image.native_name = located.text().length != 0 ? located.text() : text_of(name);
     if (located.text().length != 0) image.mapped_name = text_of(name);
     image.own = section_base != nullptr;  // compared above

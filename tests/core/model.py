@@ -122,10 +122,11 @@ class Model(ModelState):
         if name and not kept and not memory:
             self.counters["allocation_failures"] += 1
         if name:
-            if renamed and process.native_name:
+            if renamed:
                 process.flags |= protocol.FLAG_NAME_CHANGED
                 process.creation_name, process.creation_image = process.native_name, process.image_name
             self.name(process, name)
+        process.flags &= ~protocol.FLAG_NAME_MISSING
         if not process.native_name:
             process.flags |= protocol.FLAG_NAME_MISSING
             self.counters["missing_name"] += not name

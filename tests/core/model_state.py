@@ -161,7 +161,7 @@ class ModelState:
 
     def rule(self, process: Process) -> int | None:
         verdict = self.rule_for(process.native_name, process.image_name)
-        if not process.creation_name or verdict == protocol.VERDICT_BLOCK:
+        if not process.flags & protocol.FLAG_NAME_CHANGED or verdict == protocol.VERDICT_BLOCK:
             return verdict
         blocked = self.rule_for(process.creation_name, process.creation_image) == protocol.VERDICT_BLOCK
         return protocol.VERDICT_BLOCK if blocked else None

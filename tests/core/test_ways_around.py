@@ -193,6 +193,33 @@ class TestNames:
         assert core.work(DIED) == [48]
         held.verdict()
 
+    @pytest.mark.parametrize("path", ["c:\\tools\\a.exe", "c:\\tools\\b.exe"])
+    def test_no_rule_allows_a_renamed_file_whose_name_at_creation_is_not_known(self, core: Core, path: str) -> None:
+        controller = core.controller()
+        controller.set_rules((path, Verdict.ALLOW))
+        core.create(44)
+        assert some(core.image(44, TOOL, mapped_name=OTHER)).waits()
+        [record] = controller.fetch().records
+        assert record.flags == protocol.FLAG_NAME_CHANGED
+        assert (record.native_name, record.creation_name) == (OTHER, "")
+
+    @pytest.mark.parametrize("on_limit", [Verdict.ALLOW, Verdict.BLOCK])
+    def test_without_room_for_its_new_name_the_limit_verdict_decides_and_no_rule(
+        self, core: Core, on_limit: Verdict
+    ) -> None:
+        """The name at creation does not stand for the new one, which is too long for the reserve."""
+        controller = core.controller(on_limit=on_limit)
+        controller.set_rules(("c:\\tools\\a.exe", Verdict.ALLOW))
+        core.create(44, native_name=TOOL)
+        core.fail_allocation(1, forever=True)
+        held = core.image(44, TOOL, mapped_name="\\Device\\HarddiskVolume2\\" + "x" * 2000)
+        core.fail_allocation(0)
+        record = controller.records()[44]
+        assert record.decided_by == protocol.BY_LIMIT and record.flags == protocol.FLAG_NAME_MISSING
+        assert core.work(DIED) == ([44] if on_limit is Verdict.BLOCK else [])
+        if held:
+            held.verdict()
+
     @pytest.mark.parametrize("mapped", [TOOL.upper(), "\\Tools\\A.exe", ""])
     def test_another_spelling_is_no_other_name(self, core: Core, mapped: str) -> None:
         controller = core.controller()

@@ -56,6 +56,7 @@
     SCENARIO(a_critical_process_is_not_terminated_but_stays_held) \
     SCENARIO(the_record_says_what_the_file_was_like) \
     SCENARIO(the_record_says_that_the_file_was_renamed_before_it_ran) \
+    SCENARIO(the_first_routine_too_gives_the_name_at_creation) \
     SCENARIO(lists_wsl_1_processes_and_refuses_them_if_asked) \
     SCENARIO(a_stop_while_the_device_is_open_releases_nothing_by_itself) \
     SCENARIO(quiesce_releases_all_so_that_a_stop_can_follow) \

@@ -190,6 +190,29 @@ void the_record_says_that_the_file_was_renamed_before_it_ran() {
     unload_driver();
 }
 
+void the_first_routine_too_gives_the_name_at_creation() {
+    kernel.refuses_ex = true;
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        CHECK(create_process(5000, 200, kPath, u"") == STATUS_SUCCESS);
+        CHECK(device.record(5000).image == u"c:\\tools\\a.exe");
+        std::thread first([] {
+            Mapping mapping;
+            mapping.name = u"\\Device\\HarddiskVolume2\\Tools\\B.exe";
+            map_image(5000, mapping);
+        });
+        const Shown shown = device.held(5000);
+        CHECK(shown.header.flags & wire::kFlagNameChanged);
+        CHECK(shown.image == u"c:\\tools\\b.exe" && shown.creation == kPath);
+        device.answer(wire::kAllow, shown);
+        first.join();
+        exit_process(5000, 0);
+    }
+    unload_driver();
+}
+
 void lists_wsl_1_processes_and_refuses_them_if_asked() {
     load_driver();
     {
