@@ -2,6 +2,7 @@
 
 import errno
 import os
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 import procmon
 from monitoring import until
 from procmon import ALLOW, BLOCK, DEFER, AuditLog, DecidedBy, Policy, SimulatedGate, VerdictResult, audit
+from procmon.gates import simulated
 from procmon.gates.base import Gate
+from procmon.monitor import holds, subscriptions
 
 
 class Broken(SimulatedGate):
@@ -246,3 +249,37 @@ def test_a_verdict_reaches_the_process_it_was_meant_for_or_none() -> None:
     again = gate.start("b.exe", pid=first.pid)
     assert gate.block(first) == [VerdictResult.STALE]
     assert gate.allow(again) == [VerdictResult.DONE]
+
+
+@pytest.mark.fault(
+    "the date is set forward or back",
+    gate="Monitor, SimulatedGate",
+    held="stays held; its timeout and the deadline are unchanged",
+    told="-",
+    counted="-",
+    written="a line with the new date; `held_for` is unchanged",
+)
+def test_a_date_that_is_set_changes_no_hold(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    year = timedelta(days=365)
+
+    class Moved(datetime):
+        ahead = timedelta(0)
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Moved":
+            return cls.fromtimestamp((datetime.now(tz) + cls.ahead).timestamp(), tz)
+
+    for module in (holds, simulated, subscriptions):
+        monkeypatch.setattr(module, "datetime", Moved)
+    gate = SimulatedGate(hold_timeout=600)
+    with AuditLog(tmp_path / "audit.jsonl") as log:
+        with procmon.Monitor(gate, default=DEFER, deadline=500, audit=log) as monitor:
+            for ahead in (year, -year):
+                process = gate.start("a.exe")
+                until(lambda: monitor.pending, "it is held")
+                Moved.ahead = ahead
+                assert gate.verdict_of(process, timeout=0.05) is None
+                decision = monitor.allow(process)
+                assert 0 <= decision.held_for < 100
+                assert abs(decision.at - datetime.now(UTC)) > year / 2
+        assert [decision.by for decision in audit.read(log.path)] == [DecidedBy.USER] * 2

@@ -41,6 +41,7 @@ PCREATE_PROCESS_NOTIFY_ROUTINE_EX create_routine_ex;
 PLOAD_IMAGE_NOTIFY_ROUTINE image_routine;
 PCREATE_THREAD_NOTIFY_ROUTINE thread_routine, own_thread_routine;
 int in_callbacks, threads_running;
+std::atomic<int64_t> system_time_ahead;
 std::atomic<uint64_t> slept, stopped_at;
 thread_local Context current;
 
@@ -293,6 +294,7 @@ void add_link(const char16_t* name, const char16_t* target) {
 void stop_clock() { stopped_at = KeQueryInterruptTime() - slept; }
 void pass_time(uint32_t ms) { stopped_at += ms * uint64_t{10000}; }
 void sleep_machine(uint32_t ms) { slept += ms * uint64_t{10000}; }
+void set_system_time(int64_t ahead_ms) { system_time_ahead = ahead_ms * 10000; }
 
 void end_all_processes() {
     const Guard guard(lock);

@@ -83,6 +83,7 @@ void add_link(const char16_t* name, const char16_t* target);
 void stop_clock();            // only the next two functions move the clock now; waits still end by real time
 void pass_time(uint32_t ms);
 void sleep_machine(uint32_t ms);  // the machine sleeps for `ms`
+void set_system_time(int64_t ahead_ms);  // the date is set: so far ahead of the real one, or behind it
 void end_all_processes();  // at the very end, without notifications
 bool terminated(uint32_t pid, NTSTATUS* status);
 

@@ -144,7 +144,7 @@ uint64_t KeQueryInterruptTime() {
 }
 
 void KeQuerySystemTime(LARGE_INTEGER* now) {
-    now->QuadPart = 134000000000000000 + static_cast<LONGLONG>(KeQueryInterruptTime());
+    now->QuadPart = 134000000000000000 + static_cast<LONGLONG>(KeQueryInterruptTime()) + system_time_ahead;
 }
 
 NTSTATUS ObReferenceObjectByHandle(HANDLE handle, ACCESS_MASK access, POBJECT_TYPE type, KPROCESSOR_MODE mode,

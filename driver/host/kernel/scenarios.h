@@ -28,6 +28,7 @@
     SCENARIO(a_process_that_would_not_die_is_tried_again) \
     SCENARIO(a_timeout_answers_one_process_and_no_other) \
     SCENARIO(a_hold_does_not_run_out_while_the_machine_sleeps) \
+    SCENARIO(a_date_that_is_set_changes_no_hold) \
     SCENARIO(a_process_that_another_ends_while_it_is_held_leaves_at_once) \
     SCENARIO(no_question_is_asked_about_a_process_that_another_ended_before_it_runs) \
     SCENARIO(releases_all_at_once_when_the_controllers_handle_is_closed) \

@@ -44,6 +44,7 @@ void a_blocked_process_is_dead_before_its_thread_goes_on() {
     unload_driver();
 }
 
+// fault: a blocked process cannot be terminated | stays held; tried again | its record again | terminate_failures | -
 void a_process_that_would_not_die_is_tried_again() {
     kernel.terminate_fails = true;
     load_driver();
@@ -64,6 +65,7 @@ void a_process_that_would_not_die_is_tried_again() {
     unload_driver();
 }
 
+// fault: the hold timeout passes | gets on_timeout; no other process does | its record again | timeouts | -
 void a_timeout_answers_one_process_and_no_other() {
     load_driver();
     {
@@ -85,6 +87,7 @@ void a_timeout_answers_one_process_and_no_other() {
     unload_driver();
 }
 
+// fault: the machine sleeps | stays held; the time asleep does not count | - | - | -
 void a_hold_does_not_run_out_while_the_machine_sleeps() {
     load_driver();
     {
@@ -102,6 +105,28 @@ void a_hold_does_not_run_out_while_the_machine_sleeps() {
     unload_driver();
 }
 
+// fault: the date is set forward or back | stays held; its timeout is unchanged | - | - | -
+void a_date_that_is_set_changes_no_hold() {
+    constexpr int64_t kYearMs = int64_t{365} * 24 * 3600 * 1000;
+    load_driver();
+    {
+        Device device;
+        stop_clock();
+        device.become_controller({2000});
+        Started started(5000);
+        device.held(5000);
+        for (const int64_t ahead_ms : {kYearMs, -kYearMs}) {
+            set_system_time(ahead_ms);
+            CHECK(!started.returns_within(600));  // two slices and more
+            CHECK(device.held(5000).header.hold_left_ms == 2000);
+        }
+        pass_time(2000);
+        CHECK(started.returns_within(kSoonMs) && started.dead_on_return);
+    }
+    unload_driver();
+}
+
+// fault: another process ends the held process | ends, and never ran | ANSWERED for a verdict | died_held | -
 void a_process_that_another_ends_while_it_is_held_leaves_at_once() {
     load_driver();
     {
@@ -134,6 +159,7 @@ void no_question_is_asked_about_a_process_that_another_ended_before_it_runs() {
     unload_driver();
 }
 
+// fault: the gate is closed | gets on_disconnect at once | - | disconnects | -
 void releases_all_at_once_when_the_controllers_handle_is_closed() {
     load_driver();
     {
@@ -148,6 +174,7 @@ void releases_all_at_once_when_the_controllers_handle_is_closed() {
     unload_driver();
 }
 
+// fault: the controller is killed | gets on_disconnect at once | - | disconnects | -
 void releases_all_at_once_when_the_controllers_process_ends() {
     load_driver();
     {
@@ -164,6 +191,7 @@ void releases_all_at_once_when_the_controllers_process_ends() {
     unload_driver();
 }
 
+// fault: the driver is unloaded while processes are held | runs at once | DEVICE_NOT_READY for each request | - | -
 void unloads_at_once_while_three_are_held() {
     load_driver();
     Started a(5000), b(5004), c(5008);  // there is no controller, so they are not held
@@ -202,6 +230,7 @@ void unload_waits_for_callbacks_where_the_kernel_does_not() {
     CHECK(leftovers() == "");
 }
 
+// fault: the driver is unloaded while a blocked process is to be terminated | ends, and never ran | - | - | -
 void unloads_while_a_blocked_process_is_about_to_die() {
     load_driver();
     Device device;
@@ -244,6 +273,7 @@ void many_starts_verdicts_and_exits_at_once() {
     unload_driver();
 }
 
+// fault: a critical process is blocked | stays held while it is critical | TERMINATE_FAILED | critical_refused | -
 void a_critical_process_is_not_terminated_but_stays_held() {
     load_driver();
     {

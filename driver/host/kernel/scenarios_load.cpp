@@ -26,6 +26,7 @@ void loads_in_order_and_unloads_in_reverse() {
     CHECK(place(all, "-image routine") < place(all, "-device"));
 }
 
+// fault: a kernel call fails while the driver loads | none is held yet | the error of the start | - | -
 void unwinds_whatever_kernel_call_fails() {
     uint64_t n = 1;
     int refused = 0;
@@ -212,6 +213,7 @@ void long_names_are_copied_by_turns_with_others() {
     unload_driver();
 }
 
+// fault: two handles send REGISTER | stays with the first controller | SHARING_VIOLATION for the second | - | -
 void a_second_controller_is_told_that_there_is_one() {
     load_driver();
     {
@@ -226,6 +228,7 @@ void a_second_controller_is_told_that_there_is_one() {
     unload_driver();
 }
 
+// fault: the driver is stopped without QUIESCE while its device is open | stays held, and gets its verdict | - | - | -
 void a_stop_while_the_device_is_open_releases_nothing_by_itself() {
     load_driver();
     {
@@ -245,6 +248,7 @@ void a_stop_while_the_device_is_open_releases_nothing_by_itself() {
     CHECK(leftovers() == "");
 }
 
+// fault: QUIESCE is sent | gets on_disconnect at once | its event is set; DEVICE_NOT_READY for FETCH | - | -
 void quiesce_releases_all_so_that_a_stop_can_follow() {
     load_driver();
     {
@@ -279,6 +283,7 @@ void quiesce_releases_all_so_that_a_stop_can_follow() {
     unload_driver();
 }
 
+// fault: Windows shuts down | gets on_disconnect at once | - | - | -
 void a_shutdown_of_windows_releases_what_is_held() {
     load_driver();
     {

@@ -4,6 +4,7 @@
 
 namespace scenarios {
 
+// fault: a thread is put into a held process | stays held, the thread too | FOREIGN_THREAD | foreign_threads | -
 void an_extra_thread_waits_for_the_same_verdict() {
     load_driver();
     {
@@ -63,6 +64,7 @@ void an_extra_thread_dies_with_what_is_blocked() {
     unload_driver();
 }
 
+// fault: a thread is put into a held process, before Windows 10 | gets on_tamper | FOREIGN_THREAD | foreign_threads | -
 void on_an_older_kernel_an_extra_thread_has_the_process_blocked() {
     kernel.absent = {"PsSetCreateThreadNotifyRoutineEx"};
     load_driver();
