@@ -257,12 +257,13 @@ def test_what_was_not_begun_in_time_is_not_looked_into_later(
     assert len(looked) <= 4
 
 
-def test_it_remembers_the_latest_thousand() -> None:
+def test_it_remembers_the_latest_thousand(caplog: pytest.LogCaptureFixture) -> None:
     check = ReleaseCheck(BLOCK, lambda process: "other")
     processes = [target(4 * number) for number in range(1, 1031)]
     check.release(processes, lambda some, verdict, tampered: [DONE] * len(some))
     assert ProcessFlags.TAMPERED not in check.mark(processes[0]).flags
     assert ProcessFlags.TAMPERED in check.mark(processes[-1]).flags
+    until(lambda: len(caplog.records) == len(processes), "the log lines, which other tests would find")
 
 
 # -------------------------------------------------------------------------------------------------------- the monitor
