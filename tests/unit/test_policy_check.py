@@ -244,6 +244,9 @@ class TestMistakes:
             ("any = [{verdict = 'ask'}]", 'any has no key "verdict"; it belongs to the rule: write it above the first'),
             ("any = [{image = 'a.exe', foo = 1}]", 'any has no key "foo"; any, all and unless contain facts'),
             ("unless = [{any = [{image = 'c:/x/'}]}]", "column 28: no image ends in a slash"),
+            ("image = 'a.exe'\nany = [{imge = 'b'}]", 'line 3, column 9: any has no key "imge"; write image'),
+            ("image = 'a.exe'\nany = []", "line 3, column 7: an empty any says nothing"),
+            ("image = 'a.exe'\nall = [{}]", "line 3, column 8: an empty table matches every process"),
             (
                 "until = '2026-12-31'",
                 'until is a time, not "2026-12-31"; write until = 2026-12-31T12:00:00Z, no quotes',

@@ -335,7 +335,7 @@ _COST = {fact: cost for cost, fact in enumerate(FACTS)}
 
 def ordered(parts: Iterable[Part]) -> tuple[Part, ...]:
     """The parts of a table, those that need only cheap facts first. The order changes no result."""
-    return tuple(sorted(parts, key=lambda part: max(_COST[fact] for fact in part.facts)))
+    return tuple(sorted(parts, key=lambda part: max((_COST[fact] for fact in part.facts), default=0)))
 
 
 # ------------------------------------------------------------------------------------------------- keys for the index
