@@ -285,6 +285,27 @@ def test_a_full_disk_leaves_no_half_line(path: Path, monkeypatch: pytest.MonkeyP
     assert ([each.who for each in reader], reader.damaged) == (["1", "3"], [])
 
 
+def test_a_log_with_half_a_line_on_a_full_disk_cannot_be_opened_and_the_error_names_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    class FullDisk(FileIO):
+        def __init__(self, path: Path, mode: str) -> None:
+            super().__init__(path, mode)
+            opened.append(self)
+
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+    path.write_bytes(b'{"process": {"pid": 8,')
+    monkeypatch.setattr(line_file, "FileIO", FullDisk)
+    with pytest.raises(AuditError, match="it cannot be written: no space left on device") as caught:
+        AuditLog(path)
+    assert str(path) in str(caught.value)
+    assert [file.closed for file in opened] == [True]
+
+
 def test_errors_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(AuditError, match="there is no such audit log"):
         audit.read(tmp_path / "none")

@@ -60,17 +60,19 @@ class LineFile:
 
     def _open(self) -> FileIO:
         try:
-            file = FileIO(self._path, "a+")
+            with ExitStack() as on_failure:
+                file = on_failure.enter_context(FileIO(self._path, "a+"))
+                if file.seek(0, os.SEEK_END):  # a pipe cannot seek
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":
+                        file.write(b"\n")  # the last writer died inside a line: end that line
+                status = os.fstat(file.fileno())
+                self._identity = (status.st_dev, status.st_ino)
+                on_failure.pop_all()
+                return file
         except OSError as error:
             reason = error.strerror or error
             raise AuditError(f"{self._path}: it cannot be written: {reason}; give the path of a file") from error
-        if file.seek(0, os.SEEK_END):
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")  # the last writer died inside a line: end that line
-        status = os.fstat(file.fileno())
-        self._identity = (status.st_dev, status.st_ino)
-        return file
 
     def _size(self) -> int:
         """The size of the file. Opens the file again if it is closed, or if another program removed or renamed it.
