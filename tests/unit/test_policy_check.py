@@ -44,11 +44,20 @@ class TestMistakes:
                 'line 3, column 8: a name is a text of some letters; write name = "..."',
             ),
             (rule("verdict = 'ask'\naudit = 'yes'"), "line 3, column 9: audit is true or false; write audit = true"),
+            (rule("verdict = 'ask'\naudit = 'no'"), "audit is true or false; write audit = false"),
+            (rule("verdict = 'ask'\nlog = 1"), "log is true or false; write log = true"),
+            (rule("verdict = 'ask'\nsigner = {known = 'false'}"), "known is true or false; write known = false"),
             (rule("verdict = 'ask'\nimage = []"), "line 3, column 9: an empty list of image matches nothing"),
             (rule("verdict = 'ask'\nimage = ['a',\n  5]"), "line 4, column 3: image is a text, not 5; write image ="),
             (rule("verdict = 'ask'\nimage = ''"), "an empty image matches nothing"),
             (rule("verdict = 'ask'\nsession = 'console'"), 'a session is a number, not "console"; write session = 1'),
             (rule("verdict = 'ask'\nsession = true"), "a session is a number, not True"),
+            (rule("verdict = 'ask'\nsession = '>0'"), "write session = {at_least = 1}, say"),
+            (rule("verdict = 'ask'\nsize = '< 5 MB'"), "write size = {at_most = 1000000}, say"),
+            (rule("verdict = 'ask'\nsigner = false"), "signer is a text, not False; write signer = {known = false}"),
+            (rule("verdict = 'ask'\nimage = [{contains = 'a'}]"), "not a table in a list; write any = [{image = ...}"),
+            (rule("verdict = 'ask'\ngroup = 'Administrators'"), 'a group is a SID, not "Administrators"; write "S-1-'),
+            (rule("verdict = 'ask'\nlogon_id = '999'"), 'a logon_id is hexadecimal, not "999"; write "0x3e7", say'),
             (rule("verdict = 'ask'\nsha256 = 'abc'"), "a SHA-256 is 64 hexadecimal digits, and this is 3 characters"),
             (
                 rule('verdict = "ask"\nimage = "c:\\temp\\new.exe"'),
@@ -152,6 +161,15 @@ class TestMistakes:
             ("command_line = 'mimikatz'", 'write "*mimikatz*" for a part'),
             ("signer = 'CN=Example Ltd, O=Example'", 'a signer is a name alone; write "Example Ltd"'),
             ("user = 'ann@example.com'", "users are named DOMAIN\\name; write what whoami prints"),
+            ("user = {equals = 'ann'}", 'equals sees the domain, too; write user = "ann" for any domain'),
+            ("image = {equals = 'cmd.exe'}", 'equals sees the whole path; write image = "cmd.exe"'),
+            ("parent = {not = {starts_with = 'cmd'}}", 'starts_with sees the whole path; write parent = "cmd*"'),
+            ("group = {equals = 'Users'}", 'a group is a SID, not "Users"'),
+            ("image = '.scr'", '".scr" would have to be the whole name; write "*.scr"'),
+            ("image = '**/temp/.scr'", 'write "**/temp/*.scr"'),
+            ("command_line = {contains = '*-enc*'}", 'in contains * and ? are themselves; write "-enc", or glob'),
+            ("command_line = '.*-enc.*'", 'in ".*-enc.*" only * and ? stand for others; write * for .*, and no ^'),
+            ("product = '^Example'", 'in "^Example" only * and ? stand for others'),
         ],
     )
     def test_doubtful_values_are_warned_of(self, text: str, said: str) -> None:
@@ -211,6 +229,10 @@ class TestMistakes:
             ("comandline", "write command_line"),
             ("parent_cmdline", "write parent_command_line"),
             ("original_filename", "write original_file_name"),
+            ("ParentImage", "write parent"),
+            ("NewProcessName", "write image"),
+            ("enabled", "put # before each line of the rule to switch it off"),
+            ("priority", "the first rule that matches decides: move it"),
             ("cwd", "write current_directory"),
             ("contains", "it belongs to a fact: write command_line = {contains = ...}"),
             ("verdct", "write verdict"),
@@ -274,6 +296,15 @@ class TestMistakes:
         [problem] = problems(text)
         assert advice in problem
 
+    def test_a_comma_before_a_brace_is_named_or_read(self) -> None:
+        """TOML 1.1 has it, too."""
+        try:
+            tomllib.loads("a = {b = 1,}")
+        except tomllib.TOMLDecodeError:
+            assert "delete the comma before }" in problems(rule("verdict = 'ask'\nimage = {glob = 'a.exe', }"))[0]
+        else:
+            assert problems(rule("verdict = 'ask'\nimage = {glob = 'a.exe', }")) == []
+
     @pytest.mark.parametrize("escape", [r"\x64", r"\e"])
     def test_an_escape_that_only_newer_pythons_read_is_refused(self, escape: str) -> None:
         said = r"unescaped '\' in a string; write paths with slashes, c:/windows, or in single quotes"
@@ -308,7 +339,11 @@ parent_command_line = {{contains = "b\{escape}"}}"""
             )),
             "image = 'c:\\a.exe'", "image = '\\Device\\Mup\\x\\a.exe'", "image = 'c:/{9-a}/a.exe'",
             "image = '\\\\nas\\x\\a.exe'",
-            "parent = 'System'", "user = 'NT AUTHORITY/SYSTEM'", "user = 'S-1-5-18'", "user = 'DESKTOP\\ann'",
+            "parent = 'System'", "parent = {equals = 'MemCompression'}", "group = 'S-1-5-21-*'",
+            "image = {starts_with = 'c:'}",
+            "image = {equals = '/device/mup/x/a.exe'}", "image = {starts_with = 'd'}", "user = {equals = 'S-1-5-18'}",
+            "command_line = {contains = '*.*'}", "command_line = {contains = '*'}", "logon_id = '0x3E7'",
+            "command_line = '*.*'", "user = 'NT AUTHORITY/SYSTEM'", "user = 'S-1-5-18'", "user = 'DESKTOP\\ann'",
             "command_line = '*\"c:\\x y\\a.exe\" /c*'", "command_line = 'cmd /c x.cmd'", "signer = 'Example, Inc.'",
             "publisher = 'O=Example Ltd, L=X, S=Y, C=DE'", "command_line = {contains = 'a;b'}",
             "command_line = {glob = '*ipconfig*|*find*'}", "command_line = '*/c a.exe;b.exe*'",

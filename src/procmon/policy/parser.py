@@ -38,6 +38,13 @@ DEEP_KEY = re.compile(r"\n(?:[^\s.=\"'#]*+\.){30}")
 NEGATED = re.compile(r"(?:not|no|except|exclude)_?(\w+)|(\w+?)_?(?:not|except|excluded?)")
 """Negated keys of other languages."""
 
+OFF = "put # before each line of the rule to switch it off"
+NO_KEYS = {"enabled": OFF, "disabled": OFF, "active": OFF, "priority": "the first rule that matches decides: move it"}
+"""Keys of other tools without a key of ours."""
+
+YES, NO = ("yes", "on", "true", "1"), ("no", "off", "false", "0")
+"""How people write true and false."""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -231,9 +238,9 @@ class _Reader:
 
     def flag(self, path: Path, key: str, value: object) -> bool:
         if not isinstance(value, bool):
-            self.mistake(
-                (*path, key), f"{key} is true or false", f"write {key} = {'false' if key == 'log' else 'true'}"
-            )
+            said = str(value).lower()
+            word = "false" if said in NO or (key == "log" and said not in YES) else "true"
+            self.mistake((*path, key), f"{key} is true or false", f"write {key} = {word}")
         return value is True
 
     def until(self, path: Path, value: object) -> datetime | None:
@@ -291,6 +298,8 @@ class _Reader:
             advice = f"write {fact} = {{not = {{glob = ...}}}}, or unless = [{{{fact} = ...}}]"
         elif word := meant(key, keys):
             advice = f"write {word}"
+        elif not inside and key.lower() in NO_KEYS:
+            advice = NO_KEYS[key.lower()]
         where = f"{path[-2] if isinstance(path[-1], int) and inside else 'a rule'} has no key {quoted(key)}"
         self.mistake((*path, key), where, advice, at_key=True)
 

@@ -23,13 +23,19 @@ SYNONYMS = {
     "starts_with", "begins_with": "starts_with", "endswith": "ends_with", "is": "equals", "eq": "equals", "equal":
     "equals", "like": "glob", "matches": "glob", "or": "any", "and": "all", "any_of": "any", "one_of": "any",
     "all_of": "all", "min": "at_least", "max": "at_most", "gte": "at_least", "lte": "at_most",
+    "new_process_name": "image", "parent_process_name": "parent", "user_name": "user", "level": "tags",
+    "severity": "tags",
 }  # fmt: skip
 """Words of other tools, and the policy's words for them."""
+
+_JOINED = {word.replace("_", ""): ours for word, ours in SYNONYMS.items()}
+"""The same, where ``ParentImage`` is ``parent_image``."""
 
 _SYNTAX = (
     (r"^(unescaped|invalid hex|escaped)", r"write paths with slashes, c:/windows, or in single quotes, 'c:\windows'"),
     ("^cannot overwrite", 'a key stands once in a rule; several values are a list: image = ["a.exe", "b.exe"]'),
     (r"^(cannot declare \('rule',\)|expected '\]\]')", "write [[rule]], with two brackets, above each rule"),
+    (r"^invalid initial[^\n]*\n.*,\s*\}", "delete the comma before }"),
     (r"^(invalid initial|unclosed inline)[^\n]*\n.*\{", "an inline table stands on one line: write [[rule.any]]"),
     (r"^((illegal|found invalid) character '\\n'|unterminated|expected \"'+\")", "end the text with its quote"),
     ("[“”„‘’]", "write straight quotes"),
@@ -53,7 +59,7 @@ def meant(word: str, choices: Iterable[str]) -> str | None:
     """
     choices = list(choices)
     form = word.lower().replace("-", "_")
-    synonym = SYNONYMS.get(form)
+    synonym = _JOINED.get(form.replace("_", ""))
     if synonym and (synonym in choices or (synonym == "[[rule]]" and "rule" in choices)):
         return synonym
     allowed = 2 if len(form) > 8 else 1 if len(form) > 3 else 0

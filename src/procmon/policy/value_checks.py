@@ -24,7 +24,15 @@ CONTROL = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r", "\b": r"\b", "\f
 IMAGES = frozenset({"image", "parent", "ancestor", "creator"})
 ACCOUNTS = frozenset({"user", "parent_user"})
 LINES = frozenset({"command_line", "parent_command_line"})
-NUMBERS = frozenset({"session", "size"})
+NUMBERS = {"session": "1", "size": "1000000"}
+"""Facts that are numbers, each with a likely one."""
+
+FORMS = {
+    "group": (r"s-1(-\d+)+", "a group is a SID", 'write "S-1-5-32-544", say: `whoami /groups` prints them'),
+    "logon_id": (r"0x[\da-f]+", "a logon_id is hexadecimal", 'write "0x3e7", say'),
+}
+"""Facts that Windows writes in one form only, each with what to say of another one."""
+
 CHOICES = {"flags": FLAG_NAMES, "origin": ORIGINS, "integrity": tuple(INTEGRITY)}
 """Facts with few possible values."""
 
@@ -47,6 +55,8 @@ def mistake_in(fact: str, value: object) -> tuple[str, str] | None:
         return _hash_mistake(fact, value)
     if fact in CHOICES and not WILDCARD.search(value):
         return _choice_mistake(fact, value)
+    if fact in FORMS and not WILDCARD.search(value):
+        return _form_mistake(fact, value)
     if (stripped := value.strip()) != value.strip(" ") and stripped.translate(CONTROL) == stripped:
         return f"{fact} begins or ends with a line's end", f"write {quoted(stripped)}"
     if fact in PATH_FACTS:
@@ -90,12 +100,22 @@ def bound_mistake(fact: str, operator: str, value: object) -> tuple[str, str] | 
 def _number_mistake(fact: str, value: object, form: str = "#") -> tuple[str, str] | None:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return None
-    digits = re.findall(r"\d+", value) if isinstance(value, str) else []
-    number = digits[0] if len(digits) == 1 and value == digits[0] else f"[{', '.join(digits)}]" if digits else "1, say"
-    return f"a {fact} is a number, not {shown(value)}", f"write {fact} = {form.replace('#', number)}"
+    text = value if isinstance(value, str) else ""
+    if re.fullmatch(r"\d+", text):
+        advice = form.replace("#", text)
+    elif form == "#" and re.fullmatch(r"\d+([\s;|,]+\d+)+", text):
+        advice = str([int(number) for number in re.findall(r"\d+", text)])
+    else:
+        form = f"{{at_{'most' if '<' in text else 'least'} = #}}" if re.search("[<>]", text) else form
+        advice = form.replace("#", NUMBERS[fact]) + ", say"
+    return f"a {fact} is a number, not {shown(value)}", f"write {fact} = {advice}"
 
 
 def _text_mistake(fact: str, value: object) -> tuple[str, str] | None:
+    if isinstance(value, bool):
+        return f"{fact} is a text, not {shown(value)}", f"write {fact} = {{known = {str(value).lower()}}}"
+    if isinstance(value, dict):
+        return f"{fact} is a text, not a table in a list", f"write any = [{{{fact} = ...}}, {{{fact} = ...}}]"
     if not isinstance(value, str):
         return f"{fact} is a text, not {shown(value)}", f'write {fact} = "..." or a list of texts'
     if not value.strip():
@@ -127,6 +147,11 @@ def _choice_mistake(fact: str, value: str) -> tuple[str, str] | None:
     word = meant(value, choices)
     advice = f"write {quoted(word)}" if word else f"write {listed(map(quoted, choices), 'or')}"
     return f"there is no {fact} {quoted(value)}", advice
+
+
+def _form_mistake(fact: str, value: str) -> tuple[str, str] | None:
+    form, message, advice = FORMS[fact]
+    return None if re.fullmatch(form, value, re.IGNORECASE) else (f"{message}, not {quoted(value)}", advice)
 
 
 def _escape_mistake(fact: str, value: str) -> tuple[str, str] | None:
@@ -216,7 +241,13 @@ def doubt_about(fact: str, operator: str, value: str, *, plain: bool = True) -> 
     if operator not in ("glob", "glob_all"):
         if WILDCARD.search(value) and fact in IMAGES:
             return f"in {operator} * and ? are themselves, and no image has one", "write glob"
-        return None
+        if operator == "equals" and fact in FORMS:
+            return _form_mistake(fact, value)
+        if value[0] == value[-1] == "*" and re.search(r"\w", value):
+            return f"in {operator} * and ? are themselves", f"write {quoted(value.strip('*'))}, or glob"
+        return _doubt_about_whole(fact, operator, value.replace("\\", "/"))
+    if plain and fact not in PATH_FACTS and re.match(r"\.\*|\^", value):
+        return f"in {quoted(value)} only * and ? stand for others", "write * for .*, and no ^"
     if fact in LINES:
         if WILDCARD.search(value) or (value[0] not in "-/" and " " in value.strip()):
             return None
@@ -229,3 +260,16 @@ def doubt_about(fact: str, operator: str, value: str, *, plain: bool = True) -> 
     if fact in ACCOUNTS:
         return ("users are named DOMAIN\\name", "write what whoami prints") if "@" in form and end == form else None
     return doubt_about_path(fact, form) if fact in IMAGES else None
+
+
+def _doubt_about_whole(fact: str, operator: str, form: str) -> tuple[str, str] | None:
+    """A name alone, where the operator sees a whole path or account."""
+    if fact in ACCOUNTS and operator == "equals" and "/" not in form and not re.match("s-1-", form, re.IGNORECASE):
+        return "equals sees the domain, too", f"write {fact} = {quoted(form)} for any domain, or DOMAIN\\name"
+    if fact not in IMAGES or form[:1] == "/" or form[1:2] in ("", ":"):
+        return None
+    if operator == "equals" and re.search(r"\.\w+$", form):
+        return "equals sees the whole path", f"write {fact} = {quoted(form)}"
+    if operator == "starts_with":
+        return "starts_with sees the whole path", f"write {fact} = {quoted(form + '*')}"
+    return None

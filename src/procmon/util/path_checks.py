@@ -106,4 +106,6 @@ def doubt_about_path(fact: str, form: str) -> tuple[str, str] | None:
         program = quoted(form + ".exe")
         advice = f"write {program}" if form == end else f"write {program}, or {quoted(form + '/**')} for a folder"
         return f"{quoted(end)} would have to be the whole name", advice
+    if end.rfind(".") == 0:
+        return f"{quoted(end)} would have to be the whole name", f"write {quoted(form[: -len(end)] + '*' + end)}"
     return None
