@@ -1,6 +1,7 @@
 """The data of a report: parents and children, counts, omissions, and that no name can break out of its place."""
 
 import json
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -158,6 +159,15 @@ def test_the_command_writes_one_page_for_several_logs(tmp_path: Path, capsys: py
     assert main(["report", *map(str, logs), "-o", str(output)]) == 0
     assert capsys.readouterr().out.startswith(f"{output}: 2 decisions, ")
     assert '"logs":["one.jsonl","two.jsonl"]' in output.read_text("utf-8")
+
+
+def test_what_is_no_line_of_a_log_is_counted_where_the_command_ends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    no_log = tmp_path / "policy.toml"
+    no_log.write_text("[[rule]]\nverdict = 'ask'\n", encoding="utf-8")
+    assert main(["report", str(no_log), "-o", str(tmp_path / "report.html")]) == 0
+    assert re.search(r"0 decisions, [1-9]\d* KiB; 2 damaged lines of the logs are left out\n", capsys.readouterr().out)
 
 
 def test_a_log_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

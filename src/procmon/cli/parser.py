@@ -72,6 +72,8 @@ the brackets at the end of a line show who decided:
   [you]            you answered the question
   [error]          the rules failed: --fail decided
   [deadline]       the rules took too long: --fail decided
+  [no terminal to ask]
+                   a rule says `ask`, and there is no terminal: --fail decided
   [gate timeout]   --hold passed without an answer: --fail decided
   [gate rule]      a rule in the driver (--driver-rules)
   [stop]           it was held when procmon ended: --fail decided
@@ -109,8 +111,8 @@ and can be sent to others."""
 
 SELFTEST = """\
 Start programs that every Windows has, hold, allow and block them, and check
-what they did. Prints a table, and writes a JSON file for bug
-reports, without names of users or computers."""
+what they did. Prints a table, and writes a JSON file for bug reports, without
+names of users or computers."""
 
 EXPLAIN_MORE = """\
 Nothing is looked up on this machine: a fact without its option is not known,
@@ -222,6 +224,10 @@ class AsWritten(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=26)
 
 
+def _sentence(what: str) -> str:
+    return f"{what[0].upper()}{what[1:]}."
+
+
 def _add(
     commands: "Commands", name: str, what: str, about: str = "", more: str = "", *, of: str = "", usage: str = ""
 ) -> "Parser":
@@ -229,7 +235,7 @@ def _add(
     parser = commands.add_parser(
         name,
         help=what,
-        description=about or f"{what[0].upper()}{what[1:]}.",
+        description=about or _sentence(what),
         epilog=more,
         usage=usage or None,
         formatter_class=AsWritten,
@@ -343,7 +349,7 @@ def _add_selftest(commands: "Commands") -> None:
 
 def _add_policy(commands: "Commands") -> None:
     what = "check a file of rules, or ask what it would decide"
-    questions = _add_group(commands, "policy", what, f"{what.capitalize()}. Nothing is held or started.", "QUESTION")
+    questions = _add_group(commands, "policy", what, f"{_sentence(what)} Nothing is held or started.", "QUESTION")
 
     def add(name: str, what: str, more: str = "") -> "Parser":
         parser = _add(questions, name, what, more=more, of="policy")
@@ -372,7 +378,7 @@ def _add_policy(commands: "Commands") -> None:
     text = "where it goes; an existing file is not changed (default: policy.toml)"
     init.add_argument("file", metavar="FILE", nargs="?", type=Path, default=Path("policy.toml"), help=text)
     what = "make a policy from another tool's rules"
-    tools = _add_group(questions, "import", what, f"{what.capitalize()}.", "TOOL")
+    tools = _add_group(questions, "import", what, _sentence(what), "TOOL")
     applocker = _add(tools, "applocker", "AppLocker's rules for executables", APPLOCKER, of="policy import")
     text = "what Get-AppLockerPolicy -Effective -Xml prints"
     applocker.add_argument("file", metavar="FILE.xml", type=Path, help=text)
@@ -381,7 +387,7 @@ def _add_policy(commands: "Commands") -> None:
 
 def _add_driver(commands: "Commands") -> None:
     what = "install, start, stop, delete or sign the driver, or show its state"
-    steps = _add_group(commands, "driver", what, f"{what.capitalize()}.", "STEP")
+    steps = _add_group(commands, "driver", what, _sentence(what), "STEP")
     install = _add(steps, "install", "make the driver's service, which runs a copy in System32\\drivers", of="driver")
     text = "the driver, procmon.sys; without it the one that came with this package is taken"
     install.add_argument("file", metavar="FILE", nargs="?", help=text)
@@ -392,7 +398,8 @@ def _add_driver(commands: "Commands") -> None:
     _add(steps, "delete", "remove the driver's service and its copy of the file", of="driver")
     _add(steps, "status", "show whether the driver is installed, and whether it runs", of="driver")
     what = "sign the driver for this machine in test mode, by PowerShell lines that are shown first"
-    sign = _add(steps, "sign", what, of="driver")
+    about = "Sign the driver for this machine in test mode, by\nPowerShell lines that are shown first."
+    sign = _add(steps, "sign", what, about, of="driver")
     sign.add_argument(
         "file", metavar="FILE", nargs="?", help="the driver; without it the one that came with this package"
     )
@@ -401,7 +408,7 @@ def _add_driver(commands: "Commands") -> None:
 
 def _add_service(commands: "Commands") -> None:
     what = "let guard run as a Windows service"
-    steps = _add_group(commands, "service", what, f"{what.capitalize()}. See {page('service.md')}.", "STEP")
+    steps = _add_group(commands, "service", what, f"{_sentence(what)}\n{page('service.md')} describes it.", "STEP")
     install = _add(steps, "install", "make the service, which decides by a policy from the next start on", of="service")
     run = _add(steps, "run", "what the service runs; Windows starts it", of="service")
     for parser in (install, run):

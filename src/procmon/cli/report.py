@@ -200,4 +200,6 @@ def write_report(paths: Sequence[Path], output: Path) -> str:
         output.write_bytes(content)
     except OSError as error:
         raise ProcmonError(f"{output}: the report cannot be written: {error.strerror}; give --output FILE") from error
-    return f"{output}: {len(report):,} decisions, {len(content) / 2**20:.1f} MiB"
+    size = f"{len(content) / 2**20:,.1f} MiB" if len(content) >= 2**20 else f"{len(content) // 2**10} KiB"
+    damaged = f"; {report.damaged:,} damaged lines of the logs are left out" if report.damaged else ""
+    return f"{output}: {len(report):,} decisions, {size}{damaged}"

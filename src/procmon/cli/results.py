@@ -3,9 +3,10 @@
 from collections import defaultdict
 from dataclasses import dataclass
 
-from ..records import DecidedBy, Decision, ProcessHelper, Verdict, status_text
+from ..records import Decision, ProcessHelper, Verdict, status_text
 from ..system.tree import ProcessTree
 from ..util.printable import printable
+from .text import authority
 
 __all__ = ["Results"]
 
@@ -69,7 +70,7 @@ class Results:
         decision = self._decisions[process]
         if decision.verdict is not Verdict.ALLOW:
             would = "would be " if decision.audited else ""
-            return f"{would}{_PAST[decision.verdict]} by {_authority(decision)}"
+            return f"{would}{_PAST[decision.verdict]} by {authority(decision)}"
         status = process.exit_status
         return f"status {status_text(status)}" if status else ""
 
@@ -79,12 +80,6 @@ _PAST = {Verdict.BLOCK: "blocked", Verdict.DEFER: "asked about"}
 
 def _is_blocked(decision: Decision) -> bool:
     return decision.verdict is Verdict.BLOCK and not decision.audited
-
-
-def _authority(decision: Decision) -> str:
-    if decision.by is DecidedBy.RULE:
-        return f"rule {decision.who}"
-    return "you" if decision.by is DecidedBy.USER else decision.by.value
 
 
 def _line(alike: list[ProcessHelper], end: str) -> str:

@@ -13,7 +13,7 @@ from ..policy.rules import verdict_word
 from ..records import DecidedBy, Decision, ProcessHelper, VerdictResult
 from ..util.printable import printable
 from ..win32.console import enable_escape_sequences, is_console
-from .text import arguments_of, cut, fit, width, wrap
+from .text import arguments_of, authority, cut, fit, width, wrap
 
 __all__ = ["Screen", "decision_line", "exit_line", "question_lines"]
 
@@ -135,12 +135,8 @@ def decision_line(decision: Decision, screen: Screen) -> str:
     colour = verdict
     if decision.audited:
         verdict, colour = f"would {verdict}", "would"
-    who = decision.by.value
-    if decision.by is DecidedBy.RULE:
-        who = f"rule {decision.who}"
-    elif decision.by is DecidedBy.USER:
-        who = "you"
-    elif decision.by is DecidedBy.DEFAULT and not screen.show_default:
+    who = authority(decision)
+    if who == DecidedBy.DEFAULT.value and not screen.show_default:
         who = ""
     if decision.result is VerdictResult.TAMPERED:  # a line of the gate's own follows, or is above
         who = f"{who}, not done".lstrip(", ")

@@ -4,13 +4,26 @@ import ntpath
 import re
 import unicodedata
 
-from ..records import ProcessHelper
+from ..audit import NO_TERMINAL
+from ..records import DecidedBy, Decision, ProcessHelper
 from ..util.paths import lowercase
 from ..util.printable import printable
 
-__all__ = ["arguments_of", "cut", "fit", "short_path", "width", "wrap"]
+__all__ = ["arguments_of", "authority", "cut", "fit", "short_path", "width", "wrap"]
 
 GAP = "..."
+
+
+def authority(decision: Decision) -> str:
+    """Who decided, as lines and trees show it."""
+    if decision.by is DecidedBy.RULE:
+        return f"rule {decision.who}"
+    if decision.by is DecidedBy.USER:
+        return "you"
+    if decision.by is DecidedBy.DEFAULT and decision.reason == NO_TERMINAL:
+        return NO_TERMINAL
+    by: str = decision.by.value
+    return by
 
 
 def width(text: str) -> int:
