@@ -45,7 +45,9 @@ def root() -> tuple[tk.Tk, Callable[[float], int]]:
     faces = ("background", "lightcolor", "darkcolor", "focuscolor", "bordercolor")
     for name, (ink, fill, over, ink_over) in BUTTONS.items():
         fills = [("disabled", "#f4f6f8"), ("active", over)]
-        style.configure(name, foreground=ink, relief="flat", anchor="center", padding=(px(6), px(5)))
+        style.configure(
+            name, foreground=ink, relief="raised", anchor="center", padding=(px(6), px(5))
+        )  # flat has no border
         style.configure(name, **dict.fromkeys(faces, fill))
         style.map(name, None, **dict.fromkeys(faces, fills))
         style.map(name, bordercolor=[*fills, ("focus", ink)])

@@ -106,6 +106,8 @@ class View:
         self.table.pack(fill="both", expand=True)
         self.invitation = ttk.Label(card, text=INVITATION, style="Small.TLabel", justify="center")
         self.invitation.place(relx=0.5, rely=0.45, anchor="center")
+        self.root.update_idletasks()
+        self.root.minsize(self.root.winfo_reqwidth(), px(400))
 
     # -------------------------------------------------------------------------------------------------- its clock
 

@@ -8,6 +8,7 @@ from tkinter.ttk import Style
 import pytest
 
 import procmon
+from _window import look
 from _window.question import IGNORE_KEYS_S
 from examples.screen import Screen
 from examples.tool import Tool
@@ -315,3 +316,24 @@ def test_without_a_driver_file_there_is_nothing_to_install(tool: Tool, monkeypat
     monkeypatch.setattr(procmon, "find_driver", missing)
     tool.until(lambda: "no driver file" in tool.view.driver.state_label.cget("text"))
     assert str(tool.view.driver.buttons["Install"].cget("state")) == "disabled"
+
+
+def test_the_button_with_the_keyboard_has_a_border(tool: Tool, screen: Screen | None) -> None:
+    if screen is None:
+        return  # only a virtual screen can be read
+    [process] = tool.start(1)
+    block = tool.questions[process].buttons[procmon.BLOCK]
+
+    def edge() -> str:
+        width, _, rgb = screen.pixels()
+        at = 3 * ((block.winfo_rooty() + block.winfo_height() // 2) * width + block.winfo_rootx())
+        return f"#{rgb[at : at + 3].hex()}"
+
+    tool.until(lambda: edge() == look.BUTTONS["Block.TButton"][1])
+    block.focus_force()
+    tool.until(lambda: edge() == look.RED)
+
+
+def test_the_main_window_does_not_get_too_narrow_for_its_buttons(tool: Tool) -> None:
+    needed = max(tool.view.driver.winfo_reqwidth(), tool.view.monitoring.winfo_reqwidth())
+    assert tool.root.minsize()[0] > 2 * needed
