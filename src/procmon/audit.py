@@ -345,6 +345,8 @@ def replay(path: str | os.PathLike[str], policy: Policy) -> Replay:
 
     Raises: AuditError when there is no such file.
     """
+    if not isinstance(policy, Policy):
+        raise TypeError(f"policy is a Policy; not {policy!r}; Policy.load(path) makes one of a file")
     reader = read(path)
     changes, missing, count = [], Counter[str](), 0
     logged = SimpleNamespace()

@@ -1,6 +1,7 @@
 """The argument checks of public functions."""
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -62,3 +63,17 @@ def test_fail_is_allow_or_block(value: procmon.Verdict, error: type[Exception]) 
         resolve_failures(value, on_timeout=None)
     with pytest.raises(error, match="is ALLOW or BLOCK; not "):
         resolve_failures(None, on_timeout=value)
+
+
+def test_a_path_is_no_policy_and_a_name_is_no_process(tmp_path: Path) -> None:
+    policy = procmon.Policy.parse("")
+    for ask in (policy.decide, policy.explain):
+        with pytest.raises(TypeError, match="process is a ProcessHelper.*not 'cmd.exe'"):
+            ask("cmd.exe")  # type: ignore[arg-type]
+    for read in (procmon.Policy.parse, procmon.Policy.check):
+        with pytest.raises(TypeError, match="text is the text of a policy; not None; Policy.load"):
+            read(None)  # type: ignore[arg-type]
+    with pytest.raises(procmon.PolicyError, match="Policy.load\\(path\\) reads a file"):
+        procmon.Policy.parse("c:/policies/office.toml")
+    with pytest.raises(TypeError, match="policy is a Policy; not 'office.toml'; Policy.load"):
+        procmon.audit.replay(tmp_path / "audit.jsonl", "office.toml")  # type: ignore[arg-type]

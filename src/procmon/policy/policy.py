@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from ..errors import PolicyError, PolicyWarning, Problem
 from ..records import DecidedBy, Decision, ProcessHelper, Verdict
 from ..system.ancestry import Ancestry, Lookup
+from ..util.arguments import check_process
 from ..util.log import logger
 from ..util.paths import lowercase
 from .critical import is_critical
@@ -125,7 +126,7 @@ class Policy:
 
         Raises: PolicyError when it has mistakes.
         """
-        policy = cls._make(*_accept([Source(text, source)]), paths=(), lookup=lookup, details=details)
+        policy = cls._make(*_accept([Source(_check_text(text), source)]), paths=(), lookup=lookup, details=details)
         policy._warn()
         return policy
 
@@ -137,7 +138,7 @@ class Policy:
         ...     print(problem)
         line 1, column 8: there is no mode "audits"; write "audit"
         """
-        return _check([Source(text, "<text>")])
+        return _check([Source(_check_text(text), "<text>")])
 
     @staticmethod
     def check_file(*paths: str | os.PathLike[str]) -> list[Problem]:
@@ -190,7 +191,7 @@ class Policy:
         Critical Windows processes are always allowed. In audit mode it is the verdict that would have been enforced.
         """
         rules = self._rules
-        decision = self._decide(rules, self._facts(rules, process))
+        decision = self._decide(rules, self._facts(rules, check_process("process", process)))
         self._count(decision)
         return decision
 
@@ -206,7 +207,7 @@ class Policy:
     def explain(self, process: ProcessHelper) -> Explanation:
         """Explain the result of `decide`, rule by rule; counts nothing."""
         rules = self._rules
-        facts = self._facts(rules, process)
+        facts = self._facts(rules, check_process("process", process))
         decision = self._decide(rules, facts)
         ending = ""
         if decision.by is DecidedBy.EXEMPT:
@@ -335,6 +336,12 @@ class Policy:
             name = decision.who or "default"
             with self._lock:
                 self._hits[name] = self._hits.get(name, 0) + 1
+
+
+def _check_text(text: str) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"text is the text of a policy; not {text!r}; Policy.load(path) reads a file")
+    return text
 
 
 def _accept(sources: list[Source]) -> tuple[RuleSet, list[Problem]]:

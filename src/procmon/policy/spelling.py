@@ -42,6 +42,7 @@ _SYNTAX = (
     (r"\n\s*audit\s*=", "write audit = true"),
     (r"^invalid value\n.*=\s*[A-Za-z*]", "put texts in quotes"),
     (r"^invalid value\n\s*[\w-]+\s*=\s*[\"'\[]", "close the list above this line with ]"),
+    (r"^expected '='[^\n]*\n\S+\.toml$", "Policy.load(path) reads a file"),
     ("^unclosed array", 'write commas between the texts, and ] behind them: ["a.exe", "b.exe"]'),
     ("^exceeds", "a policy needs no such number"),
     ("", 'a line is key = value, [[rule]], or # and a remark; several values are a list: ["a.exe", "b.exe"]'),
