@@ -5,6 +5,7 @@ import ctypes
 import os
 import selectors
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -88,9 +89,9 @@ class Attachment:
 def run_attached(command: Sequence[str], environment: Mapping[str, str], attachment: Attachment = Attachment()) -> int:
     """Run a program on this process' standard streams and return its exit status (128 + n after signal n).
 
-    A terminal is passed on as it is. Anything else is written through a pipe: Wine's Python cannot write to a file,
-    and a program that it leaves running must not keep the reader of our own output waiting. A program that takes too
-    long, or that is stopped, is killed and has the status TIMED_OUT.
+    A terminal is passed on as it is. A file is read through a pipe, and anything else is written through one: Wine's
+    Python can neither read nor write a file, and a program that it leaves running must not keep the reader of our own
+    output waiting. A program that takes too long, or that is stopped, is killed and has the status TIMED_OUT.
     """
     sys.stdout.flush()
     with contextlib.ExitStack() as files:
@@ -123,10 +124,13 @@ def _run_on_linux(
     pipes: list[int | None] = [None if os.isatty(stream) else subprocess.PIPE for stream in outer]
     if None not in pipes and os.path.sameopenfile(*outer):
         pipes[1] = subprocess.STDOUT  # both go to one file: keep their order
+    silent = attachment.silent_input or not sys.stdin
+    is_file = not silent and stat.S_ISREG(os.fstat(0).st_mode)
+    reader = subprocess.Popen(["cat"], stdout=subprocess.PIPE) if is_file else None
     process = subprocess.Popen(
         command,
         env=environment,
-        stdin=subprocess.DEVNULL if attachment.silent_input or not sys.stdin else None,
+        stdin=reader.stdout if reader else subprocess.DEVNULL if silent else None,
         stdout=pipes[0],
         stderr=pipes[1],
         preexec_fn=_end_with_parent,
@@ -134,6 +138,8 @@ def _run_on_linux(
         process_group=None if os.isatty(0) else 0,
     )
     try:
+        if reader is not None and reader.stdout is not None:
+            reader.stdout.close()  # so that `cat` ends with the program
         with selectors.DefaultSelector() as selector:
             for pipe, to in ((process.stdout, outer[0]), (process.stderr, outer[1])):
                 if pipe is not None:
@@ -143,6 +149,9 @@ def _run_on_linux(
         if process.poll() is None:
             process.kill()
             process.wait()
+        if reader is not None:
+            reader.kill()
+            reader.wait()
 
 
 def _end_with_parent() -> None:

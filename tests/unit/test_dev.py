@@ -189,6 +189,14 @@ if sys.platform != "win32":  # there packages come from nowhere, and programs ge
         done = subprocess.run(_attached("cat"), input=b"x" * 300_000, capture_output=True, env=programs.with_paths())
         assert done.stdout == b"x" * 300_000
 
+    def test_a_file_is_read_through_a_pipe(tmp_path: Path) -> None:
+        source = tmp_path / "in"
+        source.write_bytes(b"x" * 300_000)
+        for script, output in (("[ -p /dev/stdin ] && cat", source.read_bytes()), ("true", b"")):
+            with open(source, "rb") as file:
+                done = subprocess.run(_attached(script), stdin=file, capture_output=True, env=programs.with_paths())
+            assert (done.returncode, done.stdout, done.stderr) == (0, output, b"")
+
     def test_what_a_program_leaves_running_delays_nothing() -> None:
         done = subprocess.run(_attached("sleep 600 & echo $!"), capture_output=True, env=programs.with_paths())
         left = int(done.stdout)
