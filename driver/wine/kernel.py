@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from procmon import DebugGate, GateClosed, ProcessHelper
-from procmon.driver import notes, protocol
+from procmon.driver import protocol, wine_notes
 from procmon.driver.info import DEVICE
 from procmon.util.filetime import to_filetime
 from procmon.win32.codes import code_of
@@ -88,14 +88,14 @@ class WineKernel:
                         self._started(gate, process)
                     elif process.exited:
                         self._note(
-                            protocol.NOTE_EXITED, notes.encode_note_exited(process.pid, process.exit_status or 0)
+                            protocol.NOTE_EXITED, wine_notes.encode_note_exited(process.pid, process.exit_status or 0)
                         )
         except GateClosed:
             pass  # by close(): nothing is held any more
 
     def _started(self, gate: DebugGate, process: ProcessHelper) -> None:
         native = native_name(process.image_name)
-        created = notes.encode_note_created(
+        created = wine_notes.encode_note_created(
             process.pid,
             process.parent_pid,
             creator_pid=process.creator_pid or process.parent_pid,
@@ -105,7 +105,7 @@ class WineKernel:
             native_name=native,
         )
         reply = self._note(protocol.NOTE_CREATED, created, 4)
-        if reply is not None and notes.decode_note_created(reply):
+        if reply is not None and wine_notes.decode_note_created(reply):
             gate.block(process)  # a real kernel would have refused the creation; this is the closest here
             return
         threading.Thread(target=self._image, args=(gate, process, native), daemon=True).start()
@@ -113,9 +113,9 @@ class WineKernel:
     def _image(self, gate: DebugGate, process: ProcessHelper, native: str) -> None:
         """Play the new process' own thread in its image notification: wait, then die or go on."""
         reply = self._note(
-            protocol.NOTE_IMAGE, notes.encode_note_image(process.pid, native), protocol.NOTE_VERDICT.size
+            protocol.NOTE_IMAGE, wine_notes.encode_note_image(process.pid, native), protocol.NOTE_VERDICT.size
         )
-        verdict = notes.decode_note_image(reply)[0] if reply is not None else protocol.VERDICT_ALLOW
+        verdict = wine_notes.decode_note_image(reply)[0] if reply is not None else protocol.VERDICT_ALLOW
         try:
             (gate.block if verdict == protocol.VERDICT_BLOCK else gate.allow)(process)
         except GateClosed:

@@ -54,10 +54,10 @@ if TYPE_CHECKING:
     from .monitor.subscriptions import Callback, Decider, ExitCallback, Match, Subscription
     from .policy.policy import Policy
     from .records import DecidedBy, Decision, ProcessFlags, ProcessHelper, RuleNote, Verdict, VerdictResult
+    from .system.decision_list import DecisionList
     from .system.details import Integrity, ProcessDetails, inspect
     from .system.listing import ProcessList, processes
     from .system.signature import Signature, SignatureKind, SignatureStatus
-    from .system.tables import DecisionList
     from .system.tree import ProcessTree, tree
 
 __all__ = [
@@ -170,7 +170,7 @@ _HOMES = {
     "system.details": "Integrity ProcessDetails inspect",
     "system.listing": "ProcessList processes",
     "system.signature": "Signature SignatureKind SignatureStatus",
-    "system.tables": "DecisionList",
+    "system.decision_list": "DecisionList",
     "system.tree": "ProcessTree tree",
 }
 """The module of each public name. The first access to a name imports its module, so `import procmon` stays light."""

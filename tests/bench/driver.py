@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import procmon
-from procmon.driver import notes, protocol
+from procmon.driver import protocol, wine_notes
 from procmon.driver.info import DEVICE
 from procmon.win32.device import Device
 
@@ -94,12 +94,12 @@ def _holds(notifier: Device) -> float:
     """Median seconds from the image notification of an invented process to the end of its hold."""
     delays = []
     for pid in range(500_000, 500_400, 4):
-        notifier.request(protocol.NOTE_CREATED, notes.encode_note_created(pid, 4), 4)
-        image = notes.encode_note_image(pid, r"\Device\HarddiskVolume1\tools\tool.exe")
+        notifier.request(protocol.NOTE_CREATED, wine_notes.encode_note_created(pid, 4), 4)
+        image = wine_notes.encode_note_image(pid, r"\Device\HarddiskVolume1\tools\tool.exe")
         begin = time.perf_counter()
         notifier.request(protocol.NOTE_IMAGE, image, protocol.NOTE_VERDICT.size)
         delays.append(time.perf_counter() - begin)
-        notifier.request(protocol.NOTE_EXITED, notes.encode_note_exited(pid, 0))
+        notifier.request(protocol.NOTE_EXITED, wine_notes.encode_note_exited(pid, 0))
     return statistics.median(delays)
 
 

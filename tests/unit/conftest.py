@@ -79,8 +79,8 @@ def computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Computer:
     monkeypatch.setattr("procmon.win32.machine.is_wine", lambda: False)
     monkeypatch.setattr("procmon.win32.machine.native_machine", lambda: computer.kernel)
     monkeypatch.setattr("procmon.win32.files.system_folder", lambda: str(computer.system32))
-    monkeypatch.setattr("procmon.win32.access.descriptor", computer.descriptor)
-    monkeypatch.setattr("procmon.win32.access.PureWindowsPath", Path)
+    monkeypatch.setattr("procmon.win32.file_access.descriptor", computer.descriptor)
+    monkeypatch.setattr("procmon.win32.file_access.PureWindowsPath", Path)
     monkeypatch.setattr("procmon.driver.driver_file._package", lambda: tmp_path / "package")
     return computer
 

@@ -16,7 +16,7 @@ import procmon
 from commandline import ASKING, CommandGate, Scene, two, without_time
 from monitoring import until
 from procmon import ALLOW, BLOCK, Verdict, audit
-from procmon.cli import live, main, prompts, statuses
+from procmon.cli import hold_commands, main, prompts, statuses
 
 
 class TestRun:
@@ -96,8 +96,8 @@ class TestRun:
         assert "there is no command nonsense" in capsys.readouterr().err
 
     def test_a_status_of_windows_fits_into_sys_exit(self) -> None:
-        assert live.exit_status(0xC0000364) == 0xC0000364 - 2**32
-        assert live.exit_status(7) == 7
+        assert hold_commands.exit_status(0xC0000364) == 0xC0000364 - 2**32
+        assert hold_commands.exit_status(7) == 7
 
 
 class TestAsking:

@@ -16,7 +16,7 @@ from commandline import ASKING, CommandGate, Scene
 from ctrl_c import Keyboard
 from monitoring import until
 from procmon import ALLOW, BLOCK, Verdict
-from procmon.cli import live, main, statuses
+from procmon.cli import hold_commands, main, statuses
 from procmon.cli.session import Session
 from procmon.monitor import engine
 
@@ -151,7 +151,7 @@ class TestControlC:
         with monkeypatch.context() as patch:
             patch.setattr(subprocess.Popen, "wait", wait)
             assert main.main(["run", "make"], scene.gates(lambda _: None)) == 7
-        assert slices == [live.WAIT_SLICE_S] * 3
+        assert slices == [hold_commands.WAIT_SLICE_S] * 3
 
     def test_in_the_middle_of_a_line_that_no_reader_takes(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         """Unwritten output stays in Python's buffer, and Python's own end would try again."""

@@ -16,7 +16,7 @@ from made_up_device import Device, info, record, target
 from monitoring import until
 from procmon import ALLOW, BLOCK, DriverGate, ProcessFlags, VerdictResult
 from procmon.driver import protocol
-from procmon.driver.volumes import with_drive_letter
+from procmon.driver.drive_letters import with_drive_letter
 from procmon.gates.base import Gate
 
 

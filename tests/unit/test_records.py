@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import procmon
 from procmon import Statistics
 from procmon.records import DecidedBy, Decision, ProcessFlags, ProcessHelper, Verdict, VerdictResult
-from procmon.util.answered import answered
+from procmon.util.after_verdict import after_verdict
 
 pids = st.integers(0, 2**32 - 1)
 times = st.datetimes(timezones=st.just(UTC))
@@ -217,7 +217,7 @@ def test_flags_are_written_by_their_names_and_read_by_names_or_number() -> None:
 def test_a_record_after_its_verdict_differs_in_four_fields_alone(
     process: ProcessHelper, verdict: Verdict, by: DecidedBy
 ) -> None:
-    after = answered(process, verdict, by)
+    after = after_verdict(process, verdict, by)
     expected = replace(process, paused=False, verdict=verdict, decided_by=by, hold_left=None)
     assert after.as_dict() == expected.as_dict()
     assert after == process and type(after) is ProcessHelper

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from procmon import ALLOW, BLOCK, DEFER, DecidedBy, ProcessFlags, VerdictResult
-from procmon.driver import notes, protocol
+from procmon.driver import protocol, wine_notes
 from procmon.driver.info import DriverCounters, DriverFeatures, DriverInfo
 from procmon.driver.layout import Layout
 from procmon.util.filetime import from_filetime, to_filetime
@@ -93,8 +93,8 @@ def test_a_reply_cut_at_any_byte_is_refused(reply: protocol.Records) -> None:
         protocol.decode_records,
         protocol.Record.unpack,
         protocol.decode_version,
-        notes.decode_note_created,
-        notes.decode_note_image,
+        wine_notes.decode_note_created,
+        wine_notes.decode_note_image,
         protocol.decode_rules,
         DriverInfo.unpack,
         lambda data: protocol.decode_answers(data, 2),
@@ -125,7 +125,7 @@ def test_a_wrong_size_names_both_sizes() -> None:
     with pytest.raises(ValueError, match="3 results need 12 bytes, and 8 are there"):
         protocol.decode_answers(bytes(8), 3)
     with pytest.raises(ValueError, match="8 bytes, and 7 are there"):
-        notes.decode_note_image(bytes(7))
+        wine_notes.decode_note_image(bytes(7))
     record = protocol.Record(pid=4, start_key=1, image_name="c:\\a.exe").pack()
     with pytest.raises(ValueError, match=f"needs {len(record)} bytes, and {len(record) - 1} are there"):
         protocol.Record.unpack(record[:-1])
@@ -279,12 +279,12 @@ def test_lowercase_keeps_the_length(path: str) -> None:
 
 @given(u32, kernel_text, kernel_text)
 def test_notes_carry_their_texts(pid: int, line: str, name: str) -> None:
-    data = notes.encode_note_created(pid, 4, command_line=line, native_name=name)
+    data = wine_notes.encode_note_created(pid, 4, command_line=line, native_name=name)
     fields = protocol.NOTE_CREATED_REQUEST.unpack(data)
     texts = data[protocol.NOTE_CREATED_REQUEST.size :]
     assert texts[: fields["command_line_bytes"]].decode("utf-16-le", "surrogatepass") == line
     assert texts[fields["command_line_bytes"] :].decode("utf-16-le", "surrogatepass") == name
-    image = notes.encode_note_image(pid, name)
+    image = wine_notes.encode_note_image(pid, name)
     assert image[protocol.NOTE_IMAGE_REQUEST.size :].decode("utf-16-le", "surrogatepass") == name
 
 

@@ -23,8 +23,8 @@ from ctrl_c import seconds_until_heard
 from driven import AT_ONCE, BLOCKED, SOON, Programs, controller, held, opened, records_of, telling_kernel
 from procmon import ALLOW, BLOCK, DecidedBy, DriverGate, ProcessHelper, VerdictResult
 from procmon.driver import protocol
+from procmon.driver.drive_letters import with_drive_letter
 from procmon.driver.info import DEVICE, driver_info, quiesce
-from procmon.driver.volumes import with_drive_letter
 from procmon.win32.device import Connection
 from procmon.win32.kernel import is_wine, native_drive, native_drives
 from trees import eventually

@@ -145,7 +145,7 @@ def test_a_file_that_users_can_change_is_not_run_where_it_lies_and_a_copy_of_it_
     file = tmp_path / "procmon.sys"
     shutil.copy(procmon.find_driver(), file)
     if kernel.is_wine():
-        monkeypatch.setattr("procmon.win32.access._own_account", frozenset)
+        monkeypatch.setattr("procmon.win32.file_access._own_account", frozenset)
     else:
         subprocess.run(["icacls", file, "/grant", "*S-1-5-32-545:M"], check=True)
     with pytest.raises(procmon.DriverFileUnsafe, match=r"can change .*procmon.sys.*\n    icacls"):

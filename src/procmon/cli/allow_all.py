@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ..win32.access import writers
+from ..win32.file_access import writers
 from ..win32.folders import program_data
 
 __all__ = ["AllowAll", "folder"]

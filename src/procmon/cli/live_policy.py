@@ -16,7 +16,7 @@ from pathlib import Path
 from ..errors import ProcmonError
 from ..policy.policy import Policy
 from ..util.printable import printable
-from ..win32.access import make_private_folder
+from ..win32.file_access import make_private_folder
 from .allow_all import folder
 from .screen import Screen
 

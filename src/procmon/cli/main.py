@@ -12,10 +12,10 @@ from typing import TextIO
 
 from ..errors import PolicyWarning, ProcmonError, UnsupportedPlatform
 from ..util.printable import printable
-from .live import CommandNotFound, Gates, guard, run, watch
+from .hold_commands import CommandNotFound, Gates, guard, run, watch
 from .parser import parse
 from .policy_commands import check, explain, replay
-from .policy_imports import import_applocker, init, learn_policy
+from .policy_writers import import_applocker, init, learn_policy
 from .screen import Screen
 from .statuses import BROKEN_PIPE, FAILED, FOUND, INTERRUPTED, NEEDS_WINDOWS, NOT_FOUND
 from .text import short_path

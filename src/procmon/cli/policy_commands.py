@@ -17,7 +17,7 @@ from ..policy.recordings import Rehearsal
 from ..records import ProcessHelper
 from ..util.paths import lowercase
 from ..util.printable import printable
-from .policy_imports import is_audit_log
+from .policy_writers import is_audit_log
 
 __all__ = ["check", "explain", "replay"]
 

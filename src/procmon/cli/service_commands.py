@@ -22,9 +22,9 @@ from ..policy.files import files_of
 from ..policy.policy import Policy
 from ..records import Verdict
 from ..win32 import codes, scm, service_host
-from ..win32.access import icacls_line, make_private_folder, writers
 from ..win32.codes import code_of
 from ..win32.event_log import ERROR, EventSource
+from ..win32.file_access import icacls_line, make_private_folder, writers
 from .allow_all import folder
 
 __all__ = ["NAME", "GuardService", "service"]
@@ -233,7 +233,7 @@ def _arguments(options: argparse.Namespace) -> list[str]:
 
 def _run(options: argparse.Namespace) -> int:
     """Run as the service. Errors are in the event log, because there is no terminal."""
-    from .live import guard
+    from .hold_commands import guard
 
     def body(ready: Callable[[], None], stop: threading.Event) -> int:
         try:

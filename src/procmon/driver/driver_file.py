@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import DriverFileMissing, DriverFileUnsafe, DriverNotSigned, VersionMismatch
 from ..util.log import WARNING, log
 from ..util.version import VERSION
-from ..win32 import access, files, machine
+from ..win32 import file_access, files, machine
 from ..win32.translate import COPY, translated
 
 __all__ = [
@@ -172,9 +172,9 @@ def safe_path(path: str) -> str:
     if path.startswith("\\\\"):
         raise ValueError(f"Windows loads no driver from the network ({path}): leave out copy=False")
     with files.whole_system():
-        if not (found := access.writers(path)):
+        if not (found := file_access.writers(path)):
             return path
-    lines = [f"    {access.icacls_line(place, folder=place != path)}" for place in found]
+    lines = [f"    {file_access.icacls_line(place, folder=place != path)}" for place in found]
     who = "; ".join(f"{', '.join(others)} can change {place}" for place, others in found.items())
     raise DriverFileUnsafe(
         "\n".join([f"{who}: install a copy (without copy=False), or mend it in an administrator's prompt:", *lines])

@@ -17,7 +17,7 @@ from ..errors import ProcmonError, StaleProcess
 from ..records import STATUS_BLOCKED, DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from ..system.describe import asked, describe
 from ..system.wow64 import narrow_dispatcher
-from ..util.answered import answered
+from ..util.after_verdict import after_verdict
 from ..util.arguments import check_seconds
 from ..util.log import DEBUG, ERROR, WARNING, log_soon
 from ..util.threads import Call, wait_for
@@ -243,7 +243,7 @@ class DebugLoop:
     def _decide(self, process: _Process, verdict: Verdict, by: DecidedBy, fact: ProcessFlags = ProcessFlags(0)) -> None:
         """Store the verdict for the thread to carry out, and in the record, even if that is not fetched yet."""
         waiting = process.record
-        decided = answered(waiting, verdict, by)
+        decided = after_verdict(waiting, verdict, by)
         if fact:
             decided = replace(decided, flags=decided.flags | fact)
         process.record = decided

@@ -10,8 +10,8 @@ from types import MappingProxyType, TracebackType
 from typing import Protocol, Self
 
 from ..driver import protocol
+from ..driver.drive_letters import with_drive_letter
 from ..driver.info import DEVICE, INFO_BYTES, DriverInfo, foreign_driver, open_device
-from ..driver.volumes import with_drive_letter
 from ..errors import DriverNotRunning, GateClosed, ProcmonError, UnsupportedPlatform, VersionMismatch
 from ..records import DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from ..system.terminate import terminate

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ..records import DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from ..system.tamper import find_tampering
-from ..util.answered import answered
+from ..util.after_verdict import after_verdict
 from ..util.log import WARNING, log_soon
 from ..util.threads import submit
 
@@ -103,7 +103,7 @@ class ReleaseCheck:
     def _note(self, process: ProcessHelper) -> ProcessHelper:
         """Return the record that the process has after the verdict, and remember it for `mark`."""
         flags = process.flags | ProcessFlags.TAMPERED | ProcessFlags.SEEN
-        noted = replace(answered(process, self._on_tamper, DecidedBy.TAMPER), seen=True, flags=flags)
+        noted = replace(after_verdict(process, self._on_tamper, DecidedBy.TAMPER), seen=True, flags=flags)
         self._noted[process.identity] = noted
         while len(self._noted) > _REMEMBERED:
             self._noted.popitem(last=False)

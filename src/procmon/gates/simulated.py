@@ -15,7 +15,7 @@ from typing import Self
 
 from ..errors import GateClosed, StaleProcess
 from ..records import STATUS_BLOCKED, DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
-from ..util.answered import answered
+from ..util.after_verdict import after_verdict
 from ..util.arguments import check_pid, check_process, check_process_or_pid, check_seconds
 from ..util.paths import lowercase
 from ..util.threads import wait_for
@@ -478,7 +478,7 @@ class SimulatedGate(AnswersHeard):
             raise ValueError("DEFER is no verdict for a gate: it is ALLOW or BLOCK")
         self._verdicts[process.identity] = verdict
         self._deadlines.pop(process.identity, None)
-        decided = answered(process, verdict, by)
+        decided = after_verdict(process, verdict, by)
         self._processes[process.pid] = decided
         unfetched = () if process.seen else self._records
         for index, record in enumerate(unfetched):  # it is returned once, with its verdict

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..records import DecidedBy, Decision, ProcessHelper, Verdict, VerdictResult
-from ..util.answered import answered
+from ..util.after_verdict import after_verdict
 from .event_loop import Awaiting
 from .subscriptions import Ruling, Subscription
 
@@ -58,17 +58,17 @@ class Case:
     def decision(self) -> Decision:
         """The decision with its result; valid once the case is over."""
         if self.made is None:
-            self.made = self.decide(self.result)
+            self.made = self.make_decision(self.result)
         return self.made
 
-    def decide(self, result: VerdictResult | None) -> Decision:
+    def make_decision(self, result: VerdictResult | None) -> Decision:
         """The decision, with this result."""
         ruling, process = self.ruling, self.process
         assert ruling is not None, "it is decided"
         if result is VerdictResult.DONE and process.paused:
-            process = answered(process, Verdict.BLOCK if ruling.blocks else Verdict.ALLOW, ruling.by)
+            process = after_verdict(process, Verdict.BLOCK if ruling.blocks else Verdict.ALLOW, ruling.by)
         elif result is VerdictResult.TAMPERED:
-            process = answered(process, Verdict.BLOCK, DecidedBy.TAMPER)
+            process = after_verdict(process, Verdict.BLOCK, DecidedBy.TAMPER)
         return ruling.decision(process, self.held_for, result, self.at)
 
     @property

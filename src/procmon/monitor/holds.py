@@ -226,7 +226,7 @@ class HoldTable:
             case.ruling = ruling
             self._stamp([case])
             self._sending += 1
-        return case.decide(self._send([case]).get(case))
+        return case.make_decision(self._send([case]).get(case))
 
     def release(self, ruling: Ruling) -> None:
         """Decide all undecided cases, and send all verdicts that wait, because the monitor stops."""
@@ -247,7 +247,7 @@ class HoldTable:
     def _send(self, batch: list[Case]) -> dict[Case, VerdictResult]:
         """Send verdicts, with one call of the gate for each kind; then note the decisions. Return the results."""
         if self._sinks.writes_ahead:
-            self._sinks.write_ahead([case.decide(None) for case in batch if case.is_for_sinks])
+            self._sinks.write_ahead([case.make_decision(None) for case in batch if case.is_for_sinks])
             for case in batch:
                 case.written_ahead = True
         results: dict[Case, VerdictResult] = {}

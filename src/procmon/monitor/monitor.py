@@ -13,8 +13,8 @@ from ..errors import ProcmonError
 from ..gates.base import Gate
 from ..records import Decision, ProcessHelper, Verdict
 from ..system.ancestry import Ancestry
+from ..system.decision_list import DecisionList
 from ..system.listing import lookup
-from ..system.tables import DecisionList
 from ..util.arguments import allow_or_block, check_count, check_process, check_process_or_pid, check_seconds
 from ..util.log import WARNING, log
 from ..util.threads import run_in_thread, run_in_thread_async

@@ -6,7 +6,7 @@ from ..records import ProcessFlags, ProcessHelper
 from ..util.arguments import check_pid
 from ..util.filetime import from_filetime
 from ..util.globs import compile_glob
-from ..util.html import html_table
+from ..util.html_table import html_table
 from ..util.paths import lowercase
 from ..util.printable import printable
 from ..win32 import kernel

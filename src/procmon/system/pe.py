@@ -157,7 +157,7 @@ class PortableExecutable:
         return hashlib.md5(names.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
 
     def _imports(self) -> Iterator[str]:
-        from .ordinals import name_of
+        from .import_ordinals import name_of
 
         address, size = self._directory(_IMPORT_DIRECTORY)
         left = _MAX_IMPORTS

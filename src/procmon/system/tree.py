@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ..errors import StaleProcess
 from ..records import Decision, ProcessHelper, Verdict, status_text
-from ..util.answered import answered
+from ..util.after_verdict import after_verdict
 from ..util.arguments import check_process_or_pid
-from ..util.html import html_table
+from ..util.html_table import html_table
 from ..util.printable import printable
 from .identity import can_be_parent, same_process
 from .listing import processes
@@ -157,7 +157,7 @@ def _record(given: ProcessHelper | Decision) -> ProcessHelper:
         return given
     if not given.process.paused or given.verdict is Verdict.DEFER:
         return given.process
-    return answered(given.process, Verdict.ALLOW if given.audited else given.verdict, given.by)
+    return after_verdict(given.process, Verdict.ALLOW if given.audited else given.verdict, given.by)
 
 
 def _label(process: ProcessHelper) -> str:

@@ -2,7 +2,7 @@
 
 from ..records import DecidedBy, ProcessHelper, Verdict
 
-__all__ = ["answered"]
+__all__ = ["after_verdict"]
 
 _CHANGED = ("paused", "verdict", "decided_by", "hold_left")
 _SLOTS = {name: vars(ProcessHelper)[name] for name in ProcessHelper.__dataclass_fields__}
@@ -10,7 +10,7 @@ _KEPT = [slot for name, slot in _SLOTS.items() if name not in _CHANGED]
 _PAUSED, _VERDICT, _DECIDED_BY, _HOLD_LEFT = (_SLOTS[name] for name in _CHANGED)
 
 
-def answered(process: ProcessHelper, verdict: Verdict, by: DecidedBy) -> ProcessHelper:
+def after_verdict(process: ProcessHelper, verdict: Verdict, by: DecidedBy) -> ProcessHelper:
     """The record of a held process after its gate has carried out a verdict.
 
     Each line of an audit log needs one. `dataclasses.replace` returns the same and takes five times as long.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from procmon.win32.access import CHANGE, RENAME, icacls_line, others_in
+from procmon.win32.file_access import CHANGE, RENAME, icacls_line, others_in
 
 # As `icacls /save` and Get-Acl show them on a Windows 10: a file of System32, C:\\, C:\\ProgramData, a file of a user.
 SYSTEM32 = (

@@ -147,7 +147,7 @@ def _writable(folder: str) -> bool:
     """Whether users other than administrators can put programs into this folder, as far as this machine knows."""
     if sys.platform != "win32":
         return False
-    from ..win32.access import writers
+    from ..win32.file_access import writers
 
     try:
         return bool(writers(folder))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from procmon.win32.access import descriptor, writers
+from procmon.win32.file_access import descriptor, writers
 from procmon.win32.kernel import is_wine
 
 

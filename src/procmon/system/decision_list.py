@@ -1,7 +1,7 @@
 """Decisions that show themselves as a table in a notebook."""
 
 from ..records import Decision
-from ..util.html import html_table
+from ..util.html_table import html_table
 from ..util.printable import printable
 
 __all__ = ["DecisionList"]
