@@ -329,6 +329,23 @@ def test_what_every_call_would_fail_is_refused_when_it_is_subscribed() -> None:
         monitor.subscribe(print, match=matches)  # type: ignore[arg-type]
 
 
+class _IsOurs:
+    async def __call__(self, process: procmon.ProcessHelper) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("match", [_IsOurs(), lambda process: _IsOurs()(process)], ids=["object", "function"])
+def test_a_match_that_returns_a_coroutine_is_an_error_and_matches_no_process(
+    gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture, match: Any
+) -> None:
+    with procmon.Monitor(gate, on_error=DEFER) as monitor:
+        monitor.subscribe(lambda process: BLOCK, match=match)
+        process = gate.start("a.exe")
+        until(lambda: monitor.statistics.callback_errors == 1, "the error")
+        assert monitor.pending == [process]
+    assert "TypeError: match is not awaited" in caplog.text
+
+
 @pytest.mark.parametrize("option, value, said", [
     ("workers", 2.5, "whole number"), ("workers", None, "whole number"), ("deadline", "30", "number of seconds"),
     ("audit", sys.stdout, "text file"), ("audit", 5, "method write"), ("audit", [5], "method write"),

@@ -28,6 +28,9 @@ Match = str | Callable[[ProcessHelper], bool] | None
 """Which processes a callback is asked about: a glob on `image_name`, a predicate, or None for all."""
 
 
+_NOT_AWAITED = "match is not awaited, so it cannot be a coroutine function; look up in the callback"
+
+
 @runtime_checkable
 class Decider(Protocol):
     """An object that decides, as `Policy` does; `Monitor.subscribe` takes it like a callback.
@@ -91,7 +94,7 @@ class Subscription:
                 logger.warning("match=%r: %s", match, doubt)
                 warnings.warn(f"match={match!r}: {doubt}", PolicyWarning, stacklevel=4)
         elif inspect.iscoroutinefunction(match):
-            raise TypeError("match is not awaited, so it cannot be a coroutine function; look up in the callback")
+            raise TypeError(_NOT_AWAITED)
         elif callable(match):
             self._concerns = match
         else:
@@ -112,7 +115,13 @@ class Subscription:
         >>> subscription.concerns(procmon.ProcessHelper(pid=8, parent_pid=4, image_name="b.exe"))
         False
         """
-        return not self.cancelled and (self._concerns is None or bool(self._concerns(process)))
+        if self.cancelled or self._concerns is None:
+            return not self.cancelled
+        matched: object = self._concerns(process)
+        if matched is not True and inspect.iscoroutine(matched):  # as an object, it would match every process
+            matched.close()
+            raise TypeError(_NOT_AWAITED)
+        return bool(matched)
 
     def ask(self, process: ProcessHelper) -> object:
         """What the callback returns; None where it is not asked about this process."""
