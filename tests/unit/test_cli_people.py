@@ -1,5 +1,6 @@
 """procmon-gate for its users: typing mistakes, output to files, closed pipes, the summary of a run."""
 
+import io
 import json
 import os
 import subprocess
@@ -158,6 +159,25 @@ class TestResults:
             "└─ ld.exe 1020",
         ]
         assert lines[4] == "├─ chess.exe 1016 (blocked by rule no games)"
+
+    def test_where_the_output_has_no_lines_for_a_tree_they_are_ascii(
+        self, scene: Scene, policy: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Windows writes files and pipes in a code page of 256 characters."""
+
+        def start(gate: CommandGate) -> None:
+            parent_pid = 4
+            for name in ("make", "\u65e5", "ld"):
+                process = gate.start(f"c:/tools/{name}.exe", parent_pid=parent_pid)
+                parent_pid = 1000
+                gate.verdict_of(process)
+
+        written = io.BytesIO()
+        monkeypatch.setattr("sys.stderr", io.TextIOWrapper(written, "cp1252", newline="\n"))
+        main.main(["run", "--tree", "--policy", str(policy), "make"], scene.gates(start))
+        sys.stderr.flush()
+        lines = written.getvalue().decode("ascii").splitlines()
+        assert [line.partition(" (")[0] for line in lines[-2:]] == ["+- \\u65e5.exe 1004", "+- ld.exe 1008"]
 
     def test_summary_has_a_line_for_each_program(
         self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]

@@ -1,6 +1,7 @@
 """procmon-gate: runs a command, and turns its failures into one line and an exit status."""
 
 import argparse
+import codecs
 import errno
 import json
 import os
@@ -23,11 +24,24 @@ from .text import short_path
 __all__ = ["Gates", "main"]
 
 
+_DRAWN = {"├": "+", "└": "+", "─": "-", "│": "|"}
+
+
+def _as_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Replace characters that an output cannot encode: the lines of a tree by ASCII, others by escapes."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lost = error.object[error.start : error.end]
+    text = "".join(_DRAWN.get(char) or char.encode("ascii", "backslashreplace").decode() for char in lost)
+    return text, error.end
+
+
 def main(arguments: Sequence[str] | None = None, gates: Gates | None = None) -> int:
     """Run one command; return its exit status, which ``procmon-gate --help`` explains."""
+    codecs.register_error("procmon.ascii", _as_ascii)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a name that the console cannot show must not end the guard
+            stream.reconfigure(errors="procmon.ascii")  # a name that the console cannot show must not end the guard
     warnings.simplefilter("ignore", PolicyWarning)  # the commands show them, in lines of their own
     options = argparse.Namespace(gates=gates or Gates(), screen=None, to_close=None)
     try:
