@@ -92,6 +92,7 @@ def test_a_second_decision_about_a_process_says_what_came_of_the_first() -> None
         (decision(8), "allow"),
         (decision(8, verdict=BLOCK), "block"),
         (decision(8, verdict=BLOCK, audited=True), "would"),
+        (decision(8, verdict=procmon.DEFER, audited=True), "ask"),
         (decision(8, verdict=procmon.DEFER, result=None), "other"),
         (decision(8, verdict=BLOCK, result=None), "block"),
     ],

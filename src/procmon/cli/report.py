@@ -157,13 +157,13 @@ _KIND = ("verdict", "by", "who", "audited", "result", "shown")
 
 
 def _shown(decision: Decision) -> str:
-    """The one of the page's four groups to which a decision belongs."""
+    """The one of the page's five groups to which a decision belongs."""
     if decision.result not in (None, VerdictResult.DONE):
         return "other"
     if decision.verdict is Verdict.ALLOW:
         return "allow"
     if decision.audited:
-        return "would"
+        return "would" if decision.verdict is Verdict.BLOCK else "ask"
     return "block" if decision.verdict is Verdict.BLOCK else "other"
 
 
