@@ -375,3 +375,7 @@ def _logged_details(decision: Decision) -> SimpleNamespace:
 def _outcome(decision: Decision) -> str:
     word = verdict_word(decision.verdict)
     return f"{word} (audit)" if decision.audited else word
+
+
+def __dir__() -> list[str]:
+    return __all__

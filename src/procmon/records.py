@@ -400,9 +400,9 @@ def status_text(status: int) -> str:
     """An exit status as text: decimal when it is small, hexadecimal when it is an NTSTATUS.
 
     >>> status_text(1), status_text(0xC0000364)
-    ('1', '0xc0000364')
+    ('1', '0xC0000364')
     """
-    return str(status) if status < 0x10000 else f"0x{status:08x}"
+    return str(status) if status < 0x10000 else f"0x{status:08X}"
 
 
 def _optional(data: Mapping[str, object], key: str, kind: "type[T]") -> "T | None":

@@ -74,6 +74,7 @@ def mentions_any(annotation: object) -> bool:
 
 def test_dir_shows_the_public_names_and_nothing_else() -> None:
     assert dir(procmon) == sorted(procmon.__all__)
+    assert dir(procmon.audit) == sorted(procmon.audit.__all__)
     assert len(procmon.__all__) == len(set(procmon.__all__))
     assert not [name for name in procmon.__all__ if name.startswith("_")]
 

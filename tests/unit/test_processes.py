@@ -172,6 +172,6 @@ def test_what_became_of_a_process_is_drawn() -> None:
         (dataclasses.replace(made, paused=True), "a.exe 8 (paused)"),
         (dataclasses.replace(gone, verdict=procmon.BLOCK), "a.exe 8 (blocked)"),
         (gone, "a.exe 8 (1.50 s)"),
-        (dataclasses.replace(gone, exit_status=0xC0000005), "a.exe 8 (status 0xc0000005, 1.50 s)"),
+        (dataclasses.replace(gone, exit_status=0xC0000005), "a.exe 8 (status 0xC0000005, 1.50 s)"),
     ):
         assert repr(ProcessTree([record])) == drawn

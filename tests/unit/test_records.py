@@ -102,7 +102,7 @@ def test_records_do_not_change() -> None:
     ({}, "<ProcessHelper 8 'a.exe' parent 4>"),
     ({"paused": True, "seen": True}, "<ProcessHelper 8 'a.exe' parent 4, paused, seen>"),
     ({"exited": True, "exit_status": 0}, "<ProcessHelper 8 'a.exe' parent 4, exited with 0>"),
-    ({"exited": True, "exit_status": 0xC0000364}, "<ProcessHelper 8 'a.exe' parent 4, exited with 0xc0000364>"),
+    ({"exited": True, "exit_status": 0xC0000364}, "<ProcessHelper 8 'a.exe' parent 4, exited with 0xC0000364>"),
     ({"exited": True}, "<ProcessHelper 8 'a.exe' parent 4, exited>"),
     ({"flags": ProcessFlags.RUNNING_BEFORE}, "<ProcessHelper 8 'a.exe' parent 4, running before>"),
     ({"verdict": Verdict.BLOCK}, "<ProcessHelper 8 'a.exe' parent 4, block>"),

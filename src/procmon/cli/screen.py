@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TextIO
 
 from ..policy.rules import verdict_word
-from ..records import DecidedBy, Decision, ProcessHelper, VerdictResult
+from ..records import DecidedBy, Decision, ProcessHelper, VerdictResult, status_text
 from ..util.printable import printable
 from ..win32.console import enable_escape_sequences, is_console
 from .text import arguments_of, authority, cut, fit, width, wrap
@@ -157,7 +157,7 @@ def _message_lines(message: str, margin: int, screen: Screen) -> list[str]:
 def exit_line(process: ProcessHelper, at: datetime, screen: Screen) -> str:
     """``10:22:09 exit    4711 c:\\games\\chess.exe  [status 0, 2.41 s]``"""
     status, lifetime = process.exit_status, process.lifetime
-    shown = [] if status is None else [f"status {status if status < 0x80000000 else f'0x{status:08X}'}"]
+    shown = [] if status is None else [f"status {status_text(status)}"]
     if lifetime is not None:
         shown.append(f"{lifetime:,.2f} s")
     return _line(at, "exit", "exit", process, ", ".join(shown), screen, command_line=False)
