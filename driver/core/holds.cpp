@@ -301,7 +301,7 @@ void Gate::on_thread(uint32_t pid) {
     record->flags |= kFlagForeignThread;
     if (record->state != kStateHeld) return;  // New: decided when its image arrives
     if (state.controller.tamper_verdict == kVerdictBlock) state.decide(record, kVerdictBlock, kByTamper);
-    if (record->fetched) state.queue_for_fetch(record);
+    if (state.is_seen(record)) state.queue_for_fetch(record);
 }
 
 bool Gate::still_held(Hold* hold, bool dying) {
@@ -320,7 +320,7 @@ bool Gate::still_held(Hold* hold, bool dying) {
                state.waited_ms(record) >= state.controller.hold_timeout_ms) {
         ++state.counters.timeouts;
         state.decide(record, state.controller.timeout_verdict, kByTimeout);
-        if (record->fetched) state.queue_for_fetch(record);  // its controller believes that it is held
+        if (state.is_seen(record)) state.queue_for_fetch(record);  // its controller believes that it is held
     }
     hold->slice_ms = state.slice_ms(record);
     return !record->done;

@@ -78,7 +78,7 @@ void write_record(Request& request, size_t offset, const Record& record, const T
     header.creator_pid = record.creator_pid;
     header.creator_tid = record.creator_tid;
     header.state = record.state;
-    header.flags = record.flags | (record.fetched ? kFlagSeen : 0);
+    header.flags = record.flags | (request.state.is_seen(&record) ? kFlagSeen : 0);
     header.verdict = record.verdict;
     header.decided_by = record.decided_by;
     header.exit_status = record.exit_status;
@@ -188,7 +188,6 @@ Status register_controller(Request& request) {
         for (Record* record = state.table.records.first; record; record = state.table.records.next(record)) {
             if (record->state == kStateNew || record->state == kStateExiting) continue;
             record->flags |= kFlagRunningBefore;
-            record->fetched = false;
             state.unseen.append(record);
         }
     }
@@ -210,7 +209,7 @@ Status fetch(Request& request) {
             more = record && add_record(request, &header, *record);
             if (!more) break;
             state.unseen.remove(record);
-            record->fetched = true;
+            record->fetched_by = state.registrations;
             state.drop_if_done(record, deferred);
         }
     }

@@ -299,7 +299,7 @@ void GateState::join_foreign(Record* record, Hold* hold) {
     ++counters.foreign_threads;
     record->flags |= kFlagForeignThread;
     join(record, hold);
-    if (record->state == kStateHeld && record->fetched) queue_for_fetch(record);
+    if (record->state == kStateHeld && is_seen(record)) queue_for_fetch(record);
 }
 
 uint32_t GateState::waited_ms(const Record* record) const {

@@ -136,6 +136,10 @@ struct GateState : Block {
     // Did the controller start it, directly or not? Follows the creators, because a parent can be claimed. Each creator
     // must have a record that is older than its child's; otherwise the creator's pid has been reused.
     [[nodiscard]] bool descends(uint32_t creator_pid, uint64_t younger_key) const;
+    // Has a FETCH of the current controller returned it?
+    [[nodiscard]] bool is_seen(const Record* record) const {
+        return controller.owner && record->fetched_by == registrations;
+    }
     [[nodiscard]] bool spares_descendants() const {
         return controller.owner && controller.flags & wire::kExemptDescendants;
     }

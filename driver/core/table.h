@@ -61,13 +61,13 @@ struct Record : Block {
     uint32_t held_ms;
     uint32_t signature_level;
     uint32_t descends_from;    // the registration whose controller started it, 0 = none
+    uint32_t fetched_by;       // the registration whose FETCH has returned it, 0 = none
     uint32_t terminate_tries;  // failed attempts
     Program program;           // its row in exempt.cpp, if its creator is in that row, or it was listed as running
     Program creator_program;   // the same of its creator
     bool listed;               // in the initial list
     bool image_seen;           // its own image has been notified
     bool thread_seen;          // its first thread has been notified
-    bool fetched;              // an earlier FETCH has returned it
     bool in_worker;            // named by next_to_terminate, and terminated() not called yet
     bool last_try;             // the gate is stopping: released after this attempt
     bool done;                 // the holds are over: their signals are set

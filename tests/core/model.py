@@ -310,7 +310,6 @@ class Model(ModelState):
             for process in self.processes:
                 if process.state not in (protocol.STATE_NEW, protocol.STATE_EXITING):
                     process.flags |= protocol.FLAG_RUNNING_BEFORE
-                    process.fetched = False
                     self.unseen.append(process)
         self.shown += bool(self.unseen or self.held())
         return SUCCESS

@@ -216,6 +216,8 @@ class ModelState:
         unseen, self.unseen = self.unseen, []
         for process in unseen:
             self.forget_if_done(process)
+        for process in self.processes:
+            process.fetched = False
         self.controller = None
 
     def record(self, process: Process) -> protocol.Record:

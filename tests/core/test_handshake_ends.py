@@ -80,6 +80,18 @@ class Test08ControllerGone:
         core.exit(44)
         assert core.opened().info() == before | {"exited": 1}
 
+    @pytest.mark.parametrize("how", ["reset", "close"])
+    def test_the_seen_marks_go_with_the_controller(self, core: Core, how: str) -> None:
+        core.create(44, running=True, native_name=TOOL)
+        controller = core.controller()
+        controller.fetch()
+        assert controller.records()[44].flags & protocol.FLAG_SEEN
+        if how == "reset":
+            controller.must(protocol.RESET)
+        else:
+            controller.close()
+        assert core.opened().records()[44].flags == protocol.FLAG_RUNNING_BEFORE
+
 
 class Test09Stop:
     def test_every_waiter_is_released_and_nobody_is_held_after(self, core: Core) -> None:
