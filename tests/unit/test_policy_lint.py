@@ -1,6 +1,7 @@
 """Valid rules that harm Windows, or never decide."""
 
 import re
+from dataclasses import replace
 from pathlib import Path as FilePath
 
 import pytest
@@ -8,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from policies import problems, rule
-from procmon import ALLOW, Policy, PolicyError, ProcessHelper
+from procmon import ALLOW, BLOCK, Policy, PolicyError, ProcessFlags, ProcessHelper
 from procmon.policy.conditions import Condition, Globs
-from procmon.policy.critical import CRITICAL_NAMES, is_critical
+from procmon.policy.critical import INDISPENSABLE, SYSTEM_PROGRAMS, is_critical, is_indispensable
 from procmon.policy.lint import _accepts, _covers, _Earlier
 from procmon.policy.rules import Rule
 from procmon.util.paths import lowercase
@@ -109,7 +110,7 @@ def test_none_that_covers_is_overlooked(written: list[tuple[list[str], str]]) ->
 class TestCriticalProcesses:
     @pytest.mark.parametrize(
         "image",
-        ["lsass.exe", "c:/windows/system32/csrss.exe", "c:/windows/**", "**/WERFAULT.exe", "**", "*.exe", "s*.exe"],
+        ["lsass.exe", "c:/windows/system32/csrss.exe", "c:/windows/**", "**", "*.exe", "s*.exe"],
     )
     def test_a_rule_that_would_block_one_is_refused(self, image: str) -> None:
         with pytest.raises(
@@ -137,15 +138,54 @@ class TestCriticalProcesses:
     )
     def test_what_spares_them_is_accepted(self, text: str) -> None:
         policy = Policy.parse(text)
-        for name in CRITICAL_NAMES:
+        for name in INDISPENSABLE + SYSTEM_PROGRAMS:
             process = ProcessHelper(pid=8, parent_pid=4, image_name=f"c:\\windows\\system32\\{name}")
             assert policy.decide(process).verdict is ALLOW
 
     def test_the_driver_exempts_each_below_its_usual_creators(self) -> None:
         source = (ROOT / "driver/core/exempt.cpp").read_text(encoding="utf-8")
         exempt = dict(re.findall(r'literal\(u"([\w.]+\.exe)"\), (\w+)', source))
-        assert exempt.keys() >= set(CRITICAL_NAMES)
-        assert {name for name, creators in exempt.items() if creators == "kAnyCreator"} <= set(CRITICAL_NAMES)
+        assert exempt.keys() >= set(INDISPENSABLE + SYSTEM_PROGRAMS)
+        assert {name for name, creators in exempt.items() if creators == "kAnyCreator"} == set(INDISPENSABLE)
         assert is_critical("c:\\windows\\system32\\lsass.exe")
         assert is_critical("c:\\windows\\syswow64\\werfault.exe")
         assert not is_critical("c:\\windows\\lsass.exe")
+        assert is_indispensable("c:\\windows\\system32\\lsass.exe")
+        assert not is_indispensable("c:\\windows\\system32\\werfault.exe")
+
+    @pytest.mark.parametrize("name", SYSTEM_PROGRAMS)
+    @pytest.mark.parametrize(
+        "conditions",
+        [
+            "image = '{name}'",
+            "image = '**/{name}'",
+            "image = 'C:/Windows/System32/{name}'",
+            "image = ['a.exe', '{name}']\ncommand_line = '*'",
+            "image = {{ends_with = '\\{name}'}}",
+            "[[rule.any]]\nimage = '{name}'\n[[rule.any]]\nimage = 'a.exe'",
+        ],
+    )
+    def test_a_rule_that_names_a_system_program_blocks_it(self, name: str, conditions: str) -> None:
+        """An attacker can start one suspended and replace its code; the driver holds it below such a creator."""
+        policy = Policy.parse(rule("verdict = 'block'\n" + conditions.format(name=name)))
+        path = f"c:\\windows\\system32\\{name}"
+        process = ProcessHelper(pid=8, parent_pid=4, image_name=path, command_line="x")
+        assert policy.decide(process).verdict is BLOCK
+
+    def test_a_system_program_that_runs_already_is_spared_by_every_rule(self) -> None:
+        """A sweep would end it. One that was suspended before the driver was loaded is held, and has not run."""
+        policy = Policy.parse(rule("image = 'winlogon.exe'\nverdict = 'block'"))
+        path = "c:\\windows\\system32\\winlogon.exe"
+        running = ProcessHelper(pid=8, parent_pid=4, image_name=path, flags=ProcessFlags.RUNNING_BEFORE)
+        assert policy.decide(running).verdict is ALLOW
+        assert policy.decide(replace(running, paused=True)).verdict is BLOCK
+
+    def test_a_rule_that_names_a_system_program_goes_to_the_driver(self) -> None:
+        path = "c:\\windows\\system32\\werfault.exe"
+        assert Policy.parse(rule(f"image = '{path.replace(chr(92), '/')}'\nverdict = 'block'")).driver_rules() == [
+            (path, BLOCK)
+        ]
+
+    def test_explain_says_that_only_a_rule_that_names_it_blocks_a_system_program(self) -> None:
+        process = ProcessHelper(pid=8, parent_pid=4, image_name="c:\\windows\\system32\\conhost.exe")
+        assert "only a rule that names it blocks it" in str(Policy.parse("default = 'block'").explain(process))

@@ -9,7 +9,7 @@ from ..records import ProcessHelper, Verdict
 from ..system.ancestry import Ancestry
 from ..util.globs import WILDCARD, last_part
 from .conditions import Bound, Condition, Globs, Group, Part, best_clause
-from .critical import CRITICAL_PATHS
+from .critical import CRITICAL_PATHS, is_indispensable
 from .facts import PATH_FACTS, Facts
 from .index import ByText, ImageIndex
 from .parser import Mistake, RuleSet, located
@@ -60,7 +60,8 @@ def _critical(rules: RuleSet) -> Iterator[Mistake]:
             alone = len(rule.conditions) == 1
             if rule.verdict is Verdict.ALLOW and alone and rule.until is None:
                 break
-            if rule.verdict is Verdict.BLOCK and not rule.audit and image and (alone or _names(image, path)):
+            harms = is_indispensable(path) if rule.names(path) else alone
+            if rule.verdict is Verdict.BLOCK and not rule.audit and image and harms:
                 harmed.setdefault(id(rule), (rule, path, image.patterns is not None))
     for rule, path, fatal in harmed.values():
         message = f"rule {rule.name} would block {path}, which Windows cannot do without"
@@ -73,15 +74,6 @@ def _critical(rules: RuleSet) -> Iterator[Mistake]:
             message = f"rule {rule.name} would block every process, also those that Windows cannot do without"
             advice = 'write default = "block" at the top: it spares critical processes'
             yield Mistake(_place(rule), message, advice, file=rule.file)
-
-
-def _names(image: Condition, path: str) -> bool:
-    """The condition names the program; it is not just a pattern that happens to match."""
-    patterns = image.patterns
-    if patterns is None:
-        return False
-    ends = {last_part(glob.form) for glob in patterns.globs}
-    return path in patterns.plain or last_part(path) in patterns.plain or last_part(path) in ends
 
 
 # ------------------------------------------------------------------------------------------- values that are doubtful

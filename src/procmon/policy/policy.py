@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import PolicyError, PolicyWarning, Problem
-from ..records import DecidedBy, Decision, ProcessHelper, Verdict
+from ..records import DecidedBy, Decision, ProcessFlags, ProcessHelper, Verdict
 from ..system.ancestry import Ancestry, Lookup
 from ..util.arguments import check_process
 from ..util.log import logger
 from ..util.paths import lowercase
-from .critical import is_critical
+from .critical import is_critical, is_indispensable
 from .explain import Explanation, Step, explain
 from .facts import Details, DetailsLookup, Facts
 from .files import Stamp, read_files, stamp
@@ -212,6 +212,8 @@ class Policy:
         ending = ""
         if decision.by is DecidedBy.EXEMPT:
             ending = "a critical Windows process: it is allowed whatever a rule or the default says"
+            if not is_indispensable(lowercase(process.image_name)):
+                ending = "a critical Windows process: only a rule that names it blocks it"
         elif decision.by is DecidedBy.DEFAULT:
             ending = (
                 f"no rule matches; the default is {verdict_word(rules.default)}" if rules.default else "no rule matches"
@@ -268,9 +270,10 @@ class Policy:
     def driver_rules(self) -> list[tuple[str, Verdict]]:
         r"""The rules that a driver can apply by itself, as lowercase paths with their verdicts.
 
-        These are paths without wildcards and without further conditions, up to the first path that an earlier rule of
-        another kind can match. In audit mode there are none. Native paths are left out, because the driver would match
-        them even if a process has a drive letter; so are letters whose case only Windows' table knows.
+        These are paths without wildcards and without further conditions, of the rules before the first one without
+        `image`. A path that an earlier rule can match is left out. In audit mode there are none. Native paths are left
+        out, because the driver would match them even if a process has a drive letter; so are letters whose case only
+        Windows' table knows.
 
         >>> Policy.parse('[[rule]]\nimage = "C:/games/chess.exe"\nverdict = "block"').driver_rules()
         [('c:\\games\\chess.exe', <Verdict.BLOCK>)]
@@ -282,7 +285,7 @@ class Policy:
             if rule.condition("image") is None:
                 break  # it can match any path, so no later rule is certain to decide
             for path in sorted(filter(_driver_knows, _exact_paths(rule))):
-                if next(by_image.at(path)) is rule and not is_critical(path):
+                if next(by_image.at(path)) is rule and not is_indispensable(path):
                     exact[path] = rule.verdict
         return list(exact.items())
 
@@ -318,7 +321,7 @@ class Policy:
         verdict = (rules.default or Verdict.ALLOW) if rule is None else rule.verdict
         tried = rule is not None and rule.audit
         by, who, note = (DecidedBy.DEFAULT, "", None) if rule is None else (DecidedBy.RULE, rule.name, rule.note)
-        if verdict is not Verdict.ALLOW and not tried and is_critical(lowercase(process.image_name)):
+        if verdict is not Verdict.ALLOW and not tried and _spares(rule, process):
             verdict, by, who, note = Verdict.ALLOW, DecidedBy.EXEMPT, "", None
         return Decision(
             process=process,
@@ -336,6 +339,15 @@ class Policy:
             name = decision.who or "default"
             with self._lock:
                 self._hits[name] = self._hits.get(name, 0) + 1
+
+
+def _spares(rule: Rule | None, process: ProcessHelper) -> bool:
+    """Whether a process is allowed although this rule, or the default (None), is against it."""
+    path = lowercase(process.image_name)
+    if not is_critical(path):
+        return False
+    runs = ProcessFlags.RUNNING_BEFORE in process.flags and not process.paused
+    return rule is None or runs or is_indispensable(path) or not rule.names(path)
 
 
 def _check_text(text: str) -> str:

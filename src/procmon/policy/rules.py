@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..records import RuleNote, Verdict
+from ..util.globs import last_part
 from .conditions import Clause, Condition, Part
 from .facts import Facts
 
@@ -42,6 +43,13 @@ class Rule:
     def condition(self, fact: str) -> Condition | None:
         """The condition on `fact` in the rule itself, outside its groups, if there is one."""
         return next((part for part in self.conditions if isinstance(part, Condition) and part.fact == fact), None)
+
+    def names(self, path: str) -> bool:
+        """A condition on the image names this program; it is not just a pattern that happens to match."""
+        names = (path, last_part(path))
+        return any(
+            fact == "image" and whole and text in names for clause in self.clauses() for fact, whole, text in clause
+        )
 
     def clauses(self) -> list[Clause]:
         """Sets of keys: a process that matches has one key of each."""
