@@ -40,8 +40,12 @@ def test_status_shows_name_state_path_and_the_last_error(
 
 
 def test_each_wrong_order_says_so_and_the_right_step_follows(service: DriverService) -> None:
-    for early in (service.start, service.stop, service.delete):
-        with pytest.raises(procmon.DriverNotInstalled, match=r"install it first, DriverService.install\(\)"):
+    for early, advice in (
+        (service.start, r"install it first, DriverService.install\(\)"),
+        (service.stop, "nothing to stop"),
+        (service.delete, "nothing to delete"),
+    ):
+        with pytest.raises(procmon.DriverNotInstalled, match=advice):
             early()
     service.install()
     with pytest.raises(procmon.DriverAlreadyInstalled, match=r"start\(\) it, or delete\(\) it"):

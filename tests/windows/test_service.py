@@ -65,8 +65,12 @@ def test_install_start_stop_delete_and_once_more(service: DriverService) -> None
 
 
 def test_every_step_before_install_says_so(service: DriverService) -> None:
-    for step in (service.start, service.stop, service.delete):
-        with pytest.raises(procmon.DriverNotInstalled, match="install it first") as caught:
+    for step, advice in (
+        (service.start, "install it first"),
+        (service.stop, "nothing to stop"),
+        (service.delete, "nothing to delete"),
+    ):
+        with pytest.raises(procmon.DriverNotInstalled, match=advice) as caught:
             step()
         assert service.status().state is NOTHING
         if step is not service.delete:

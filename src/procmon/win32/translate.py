@@ -59,7 +59,8 @@ _SERVICE: Advice = {
     1072: (DriverNotInstalled, _BEING_DELETED),
     1115: (ProcmonError, "Windows is shutting down: try again after it"),
 }
-QUERY = DELETE = _SERVICE
+QUERY = _SERVICE
+DELETE = _SERVICE | {1060: (DriverNotInstalled, "there is no driver service {name}: there is nothing to delete")}
 INSTALL: Advice = _SERVICE | {
     123: (ProcmonError, "{name!r} is no name for a service: use letters, digits, dots and dashes"),
     1072: (DriverAlreadyInstalled, _BEING_DELETED),
@@ -102,6 +103,7 @@ START: Advice = _SERVICE | {
     4551: (DriverNotSigned, _NOT_SIGNED.format("error 4551: an application control policy refuses it")),
 }
 STOP: Advice = _SERVICE | {
+    1060: (DriverNotInstalled, "there is no driver service {name}: there is nothing to stop"),
     170: (DriverRunning, _BUSY),
     1051: (DriverRunning, "another running service depends on {name}: stop that one first"),
     1052: (DriverRunning, "the driver of {name} cannot be stopped in its present state: restart Windows"),
