@@ -16,6 +16,7 @@ from procmon.gates import debug as debug_gate
 from procmon.gates import debug_loop
 from procmon.win32 import debug as win32_debug
 from procmon.win32 import kernel
+from procmon.win32.debug import DebugEvent
 from trees import SOON, drive, eventually, next_held, python
 
 
@@ -187,3 +188,35 @@ def test_a_dropped_gate_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) 
     thread.join(SOON)
     assert not thread.is_alive()
     popen.communicate(timeout=SOON)
+
+
+def test_a_child_whose_first_thread_runs_after_its_parent_ended_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows reports a process when its first thread runs. Its parent, the last of the tree, can end before."""
+    wait, late, events = win32_debug.DebugPort.wait, list[win32_debug.DebugEvent](), list[int]()
+
+    def wait_with_a_late_child(
+        port: win32_debug.DebugPort, limit_ms: int | None = None
+    ) -> win32_debug.DebugEvent | None:
+        if win32_debug.EXIT_PROCESS in events and late:
+            return late.pop()
+        event = wait(port, limit_ms)
+        if event is None:
+            return None
+        if event.code == win32_debug.CREATE_PROCESS and win32_debug.CREATE_PROCESS in events and not late:
+            late.append(DebugEvent.from_buffer_copy(event))
+            kernel.terminate_process(parent.handle, 7)
+            return None
+        events.append(event.code)
+        return event
+
+    monkeypatch.setattr(win32_debug.DebugPort, "wait", wait_with_a_late_child)
+    gate = procmon.DebugGate.run(python("import subprocess; subprocess.run('hostname')"), include_first=False)
+    with gate:
+        assert eventually(lambda: len(gate.snapshot()) == 1)
+        parent = gate._loop._living[gate.snapshot()[0].pid]
+        held = next_held(gate)
+        assert held.name == "hostname.exe" and gate._loop._living.keys() == {held.pid}
+        assert gate.block(held) == [VerdictResult.DONE]
+        assert gate.wait(SOON)
+        drive(gate)
+    assert gate.popen is not None and gate.popen.wait(SOON) == 7

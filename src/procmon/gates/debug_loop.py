@@ -29,6 +29,7 @@ __all__ = ["DebugLoop"]
 
 _LOADER_BREAKPOINTS = (0x80000003, 0x4000001F)  # STATUS_BREAKPOINT, and STATUS_WX86_BREAKPOINT of a 32-bit process
 _BAD_HANDLE_STATUSES = (0xC0000008, 0xC0000235)  # STATUS_INVALID_HANDLE, STATUS_HANDLE_NOT_CLOSABLE
+_CHILD_POLL_MS = 20  # until the event of a child that exists already, or its end
 _CONTROL_C_SLICE = 0.25  # seconds; on Windows Ctrl+C does not interrupt the wait for a Python lock
 
 
@@ -88,6 +89,14 @@ def _command_line(handle: int, peb: int) -> str:
         return win32_process.command_line_in_memory(handle, peb)
     except OSError:
         return win32_process.command_line(handle)
+
+
+def _is_debugged(pid: int) -> bool:
+    try:
+        with kernel.open_process(pid, kernel.PROCESS_QUERY_INFORMATION) as process:
+            return not win32_process.has_exited(process) and win32_process.is_debugged(process)
+    except OSError:  # it has exited
+        return False
 
 
 def _resume(port: debug.DebugPort, pid: int, tid: int, handled: bool = True) -> None:
@@ -300,13 +309,29 @@ class DebugLoop:
 
     def _debug(self, port: debug.DebugPort) -> None:
         begun = False
-        while not self._stopping and (self._living or not begun):
-            event = port.wait(self._time_left_ms())
+        while not self._stopping:
+            timeout_ms = self._time_left_ms()
+            if begun and not self._living:
+                if not self._expects_child():
+                    return
+                timeout_ms = _CHILD_POLL_MS
+            event = port.wait(timeout_ms)
             if event is not None:
                 begun = True
                 self._handle(port, event)
             self._time_out()
             self._carry_out(port)
+
+    def _expects_child(self) -> bool:
+        """Whether a process of the tree has ended before the first thread of its child has run: Windows reports the
+        child only then."""
+        return any(
+            (parent := self._gone.get(listed.parent_pid)) is not None
+            and (not listed.created or parent.start_key <= listed.created)
+            and ((known := self._gone.get(listed.pid)) is None or known.start_key < listed.created)
+            and _is_debugged(listed.pid)
+            for listed in win32_process.running()
+        )
 
     def _handle(self, port: debug.DebugPort, event: debug.DebugEvent) -> None:
         handled = True

@@ -34,6 +34,7 @@ __all__ = [
     "has_strict_handle_checks",
     "image_base",
     "image_path",
+    "is_debugged",
     "native_image_path",
     "pebs",
     "running",
@@ -76,6 +77,12 @@ _GetProcessMitigationPolicy = bind(
     fail_on_zero,
 )
 
+# https://learn.microsoft.com/windows/win32/api/debugapi/nf-debugapi-checkremotedebuggerpresent
+# BOOL CheckRemoteDebuggerPresent(HANDLE hProcess, PBOOL pbDebuggerPresent);
+_CheckRemoteDebuggerPresent = bind(
+    kernel32, "CheckRemoteDebuggerPresent", BOOL, (HANDLE, ctypes.POINTER(BOOL)), fail_on_zero
+)
+
 _NO_DATE = 2_650_467_744_000_000_000
 """The FILETIME of the year 10000."""
 
@@ -95,6 +102,13 @@ def has_exited(process: SupportsInt) -> bool:
     created, exited, other = ctypes.c_uint64(), ctypes.c_uint64(), ctypes.c_uint64()
     _GetProcessTimes(int(process), created, exited, other, other)
     return exited.value != 0
+
+
+def is_debugged(process: SupportsInt) -> bool:
+    """Whether a debugger is attached to it. Needs PROCESS_QUERY_INFORMATION."""
+    present = BOOL()
+    _CheckRemoteDebuggerPresent(int(process), present)
+    return bool(present.value)
 
 
 # ------------------------------------------------------------------------------------------------------- all that run
