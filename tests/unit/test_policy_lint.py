@@ -60,6 +60,14 @@ class TestRulesThatNeverDecide:
     def test_others_are_not_suspected(self, first: str, second: str) -> None:
         assert problems(rule(first + "\nverdict = 'allow'") + rule(second + "\nverdict = 'ask'")) == []
 
+    def test_a_rule_whose_time_has_passed_is_found(self) -> None:
+        body = "image = 'a.exe'\nverdict = 'block'\nuntil = "
+        assert problems(rule(body + "2999-01-01T00:00:00Z")) == []
+        assert problems(rule(body + "2001-01-01T00:00:00Z")) == [
+            "line 4, column 9: rule 1 matches nothing any more: its time has passed;"
+            " remove the rule, or set a later time"
+        ]
+
     @pytest.mark.parametrize(
         "body",
         ["image = 'sh.exe'\ncommand_line = '* {}*'", "image = 'c:/v{}/*.exe'", "command_line = '{}*'", "user = 'u{}'"],

@@ -119,6 +119,11 @@ def test_defer_is_no_verdict_of_a_gate(gate: procmon.SimulatedGate) -> None:
         procmon.SimulatedGate(on_disconnect=procmon.DEFER)
 
 
+def test_an_image_that_is_no_text_is_refused(gate: procmon.SimulatedGate) -> None:
+    with pytest.raises(TypeError, match="image is the path of a program, as text; not 3"):
+        gate.start(3)  # type: ignore[arg-type]
+
+
 def test_close_gives_the_disconnect_verdict() -> None:
     with procmon.SimulatedGate(on_disconnect=procmon.BLOCK) as gate:
         process = gate.start("a.exe")

@@ -111,7 +111,9 @@ def test_a_windows_function_says_where_it_needs_windows() -> None:
             except OSError as error:
                 assert code_of(error) in (2, 1060)
         else:
-            with pytest.raises(procmon.UnsupportedPlatform, match="needs Windows; on .* use procmon.SimulatedGate"):
+            with pytest.raises(
+                procmon.UnsupportedPlatform, match="this needs Windows, for its .*; on .* use procmon.SimulatedGate"
+            ):
                 call()
 
 

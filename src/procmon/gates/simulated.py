@@ -112,8 +112,11 @@ class SimulatedGate(AnswersHeard):
         >>> procmon.SimulatedGate().start("C:/Tools/A.exe", command_line="a --fast")
         <ProcessHelper 1000 'c:\\tools\\a.exe' parent 4, paused>
 
-        Raises: GateClosed, ValueError when `pid` belongs to a process that has not exited.
+        Raises: GateClosed; TypeError or ValueError for an invalid argument, ValueError also when `pid` belongs to a
+        process that has not exited.
         """
+        if not isinstance(image, str):
+            raise TypeError(f"image is the path of a program, as text; not {image!r}")
         check_pid("parent_pid", parent_pid)
         check_seconds("hold_left", hold_left)
         if pid is not None:

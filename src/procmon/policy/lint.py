@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from ..errors import Problem
 from ..records import ProcessHelper, Verdict
@@ -29,7 +30,7 @@ def lint(rules: RuleSet, *, thorough: bool) -> list[Problem]:
 
     In a large policy, rules that never decide are found only if `thorough`.
     """
-    mistakes = [*_critical(rules), *_doubtful(rules)]
+    mistakes = [*_critical(rules), *_doubtful(rules), *_expired(rules)]
     if thorough or len(rules.rules) <= MANY:
         mistakes += _unreachable(rules)
     several = len(rules.sources) > 1
@@ -91,6 +92,14 @@ def _doubtful(rules: RuleSet) -> Iterator[Mistake]:
                     if doubt is not None:
                         where = (*path, i) if plain else (*path, test.operator, i)
                         yield Mistake(where, *doubt, fatal=False, file=rule.file)
+
+
+def _expired(rules: RuleSet) -> Iterator[Mistake]:
+    now = datetime.now(UTC)
+    for rule in rules.rules:
+        if rule.until is not None and rule.until <= now:
+            message = f"rule {rule.name} matches nothing any more: its time has passed"
+            yield Mistake(_place(rule, "until"), message, "remove the rule, or set a later time", False, file=rule.file)
 
 
 def _conditions(parts: Iterable[Part], path: Path) -> Iterator[tuple[Path, Condition]]:

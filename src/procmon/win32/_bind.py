@@ -58,7 +58,7 @@ class Library:
         """The foreign function `name`. Raises: UnsupportedPlatform off Windows; AttributeError if it is missing."""
         if sys.platform != "win32":
             raise UnsupportedPlatform(
-                f"{name} of {self.name} needs Windows; on {sys.platform} use procmon.SimulatedGate to try things out"
+                f"this needs Windows, for its {name}; on {sys.platform} use procmon.SimulatedGate"
             )
         if self._dll is None:
             self._dll = ctypes.WinDLL(self.name, use_last_error=True, winmode=_LOAD_LIBRARY_SEARCH_SYSTEM32)
