@@ -160,6 +160,67 @@ class CoreAndModel(RuleBasedStateMachine):
         if fetched and self.model.controller:
             self.fetch_all()
 
+    @rule(pid=st.sampled_from([44, 48]), name=ordinary_names)
+    def resume_what_was_listed(self, pid: int, name: str) -> None:
+        """It was suspended when the processes that run were listed."""
+        self.exit(pid, 0)
+        self.create(pid, 44, 0, 0, name, "", 0, True, False, False, True)
+        self.image(pid, name, "", False, False, True, True)
+
+    @rule(pid=st.sampled_from([44, 48]), name=st.one_of(st.just(""), names), mapped_name=names)
+    def start_renamed(self, pid: int, name: str, mapped_name: str) -> None:
+        """Its file is renamed between its creation, which may have no name, and its image."""
+        self.create(pid, 44, 44, 0, name, "", 0, False, False, False, True)
+        self.image(pid, "\\Device\\HarddiskVolume2\\Tools\\A.exe", mapped_name, False, False, True, True)
+
+    @rule(pid=st.sampled_from([44, 48]), letter=st.sampled_from("CE"))
+    def start_while_the_letters_change(self, pid: int, letter: str) -> None:
+        name = "\\Device\\HarddiskVolume2\\Tools\\A.exe"
+        self.create(pid, 44, 44, 0, name, "", 0, False, False, False, True)
+        self.volumes({"\\Device\\HarddiskVolume2": letter})
+        self.image(pid, name, "", False, False, True, True)
+
+    @precondition(lambda self: self.model.controller)
+    @rule(claimed=st.booleans())
+    def start_by_the_controller_or_below_it(self, claimed: bool) -> None:
+        """The parent is the controller, or the creator is."""
+        assert self.model.controller
+        pid = self.model.controller.pid
+        for running in (48, pid):
+            self.create(running, 0, 0, 0, "", "", 0, True, False, False, True)
+        parent_pid, creator_pid = (pid, 48) if claimed else (48, pid)
+        self.create(44, parent_pid, creator_pid, 0, "", "", 0, False, False, False, True)
+
+    @precondition(lambda self: self.model.controller)
+    @rule()
+    def start_below_a_creator_whose_pid_is_used_again(self) -> None:
+        """By the controller this time."""
+        assert self.model.controller
+        pid = self.model.controller.pid
+        self.create(pid, 0, 0, 0, "", "", 0, True, False, False, True)
+        for child, creator_pid in ((52, 56), (56, pid), (44, 52)):
+            self.create(child, creator_pid, creator_pid, 0, "", "", 0, False, False, False, True)
+
+    @rule(runs_already=st.booleans())
+    def start_programs_of_windows(self, runs_already: bool) -> None:
+        """Below services.exe, which was running before, or a program of that name in another folder."""
+        folder = "\\Device\\HarddiskVolume2\\Windows\\System32\\"
+        first = folder + "services.exe" if runs_already else "\\Device\\HarddiskVolume2\\Tools\\services.exe"
+        self.exit(56, 0)
+        self.create(56, 4, 0, 0, first, "", 0, runs_already, False, False, True)
+        chain = ((48, 56, folder + "svchost.exe"), (44, 48, folder + "WerFault.exe"))
+        for pid, creator_pid, name in chain:
+            self.create(pid, creator_pid, creator_pid, 0, name, "", 0, False, False, False, True)
+        for pid, _, name in chain:
+            self.image(pid, name, "", False, False, True, True)
+
+    @precondition(lambda self: self.model.controller)
+    @rule(verdict=verdicts)
+    def start_of_a_subsystem(self, verdict: Verdict) -> None:
+        """A WSL 1 process, which the controller wants to be refused or not."""
+        self.register(self.controller_index(), 0, 100, verdict, verdict, on_pico=verdict)
+        self.create(44, 48, 48, 0, "", "", 0, False, True, True, True)
+
     @rule(pid=pids, status=st.sampled_from([0, 7, protocol.STATUS_BLOCKED]))
     def exit(self, pid: int, status: int) -> None:
         self.core.exit(pid, status)
@@ -203,6 +264,17 @@ class CoreAndModel(RuleBasedStateMachine):
         assert waits == self.model.look(process, dying)
         if not waits and not process.woken:
             self.go_alone(pair)
+
+    @precondition(lambda self: any(process.state == protocol.STATE_HELD for _, process in self.holds))
+    @rule(data=st.data())
+    def a_held_process_is_ended(self, data: st.DataObject) -> None:
+        """Another process ends it: its threads look one after the other."""
+        of = data.draw(st.sampled_from(self.model.held()))
+        for pair in [pair for pair in self.holds if pair[1] is of]:
+            waits = pair[0].waits(dying=True)
+            assert waits == self.model.look(of, dying=True)
+            if not waits:
+                self.go_alone(pair)
 
     def go_alone(self, pair: tuple[Held, Process]) -> None:
         self.holds.remove(pair)
@@ -414,6 +486,7 @@ class CoreAndModel(RuleBasedStateMachine):
         else:
             self.core.quiesce()
         self.model.quiesce()
+        self.register(0, 0, 0, Verdict.ALLOW, Verdict.ALLOW)  # refused from now on
 
     # -- what must be the same
 
