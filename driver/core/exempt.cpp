@@ -1,3 +1,5 @@
+// exempt.cpp - programs that are never held, and the creators below which that is true.
+
 #include "exempt.h"
 
 #include "text.h"

@@ -1,3 +1,5 @@
+// rules.cpp - the controller's rules: parsed once, found by hash, compared by path.
+
 #include "rules.h"
 
 #include "text.h"

@@ -1,3 +1,5 @@
+// table.cpp - the records: found by pid, and in the order of their start keys.
+
 #include "table.h"
 
 namespace procmon {

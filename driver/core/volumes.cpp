@@ -1,3 +1,5 @@
+// volumes.cpp - from native names to names with drive letters.
+
 #include "volumes.h"
 
 #include "text.h"

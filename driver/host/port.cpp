@@ -1,3 +1,5 @@
+// port.cpp - the port of the core on POSIX threads: what a kernel provides, for tests on this system.
+
 #include <stdlib.h>
 #include <time.h>
 

@@ -1,3 +1,5 @@
+// procmon_core.cpp - the core as a library: the functions that the tests call by ctypes.
+
 #include "procmon_core.h"
 
 #include <stdlib.h>

@@ -1,4 +1,4 @@
-"""Many starts through the core, from 16 threads, by driver/host/load.cpp.
+"""Many starts through the core, from 16 threads, by driver/host/many_starts.cpp.
 
 100,000 in every run, 10 million with `dev.py test --long`.
 """
@@ -21,7 +21,7 @@ THREADS = 16
     figure="30 November 2026: 10,000,000 starts, 10,000,000 decided, 0 missed, 128 held at most, 0 bytes of growth",
 )
 def test_each_of_many_starts_is_decided_once_and_nothing_is_left(capsys: pytest.CaptureFixture[str]) -> None:
-    program = build().host_program("load")
+    program = build().host_program("many_starts")
     result = subprocess.run([program, str(STARTS), str(THREADS)], capture_output=True, text=True)
     with capsys.disabled():
         print("\n" + result.stdout.strip())

@@ -1,4 +1,4 @@
-// load.cpp - many starts through the core, from many threads: each is decided once, by its own verdict, and nothing is
+// many_starts.cpp - many starts through the core, from many threads: each is decided once, by its own verdict, and nothing is
 // left behind.
 //
 //     load STARTS THREADS
@@ -42,7 +42,7 @@ std::vector<std::atomic<uint8_t>> given, decided;  // by serial
 
 void expect(bool holds, const char* condition, int line) {
     if (holds) return;
-    fprintf(stderr, "load.cpp:%d: %s does not hold\n", line, condition);
+    fprintf(stderr, "many_starts.cpp:%d: %s does not hold\n", line, condition);
     abort();
 }
 
