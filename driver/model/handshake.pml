@@ -7,10 +7,10 @@
  * One critical section of the core is one atomic step here; any other step may come between two steps. A held thread
  * wakes only when it is woken: the slices after which real threads check again are a second safeguard, not modelled.
  * Two or three processes start: the second gets the pid of the first as soon as the kernel frees it, after the first
- * has exited. Another process creates a second thread in the first, before or after its image. Two controllers
- * register, one after the other; the first may die at any moment. At any moment one of these may happen: the driver is
- * stopped, a process exits while it is held, or both threads of the first are terminated. A blocked process may survive
- * some attempts to terminate it.
+ * has exited. Where they are two, another process creates a second thread in the first, before or after its image; with
+ * three that would be too many orders. Two controllers register, one after the other; the first may die at any moment.
+ * At any moment one of these may happen: the driver is stopped, a process exits while it is held, or both threads of the
+ * first are terminated. A blocked process may survive some attempts to terminate it.
  */
 
 #ifndef PROCESSES
@@ -304,14 +304,18 @@ init {
         :: run Controller(1, false)
         fi;
         run Controller(2, false);
-        run Process(0); run Process(1); run Extra();
+        run Process(0); run Process(1);
 #if PROCESSES > 2
         run Process(2);
+#else
+        run Extra();
 #endif
         if
         :: run Stopper()
         :: run Killer()
+#if PROCESSES == 2
         :: run Ender()
+#endif
         :: skip
         fi
     }
