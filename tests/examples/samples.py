@@ -25,7 +25,10 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 # As `python FILE ...` does; an embeddable Python for Windows would leave the folder of FILE out of the path.
 AS_SCRIPT = "import os, runpy, sys; del sys.argv[0]; sys.path.insert(0, os.path.dirname(sys.argv[0])); "
+if sys.platform == "win32":
+    AS_SCRIPT += "import wine_creation; "
 AS_SCRIPT += "runpy.run_path(sys.argv[0], run_name='__main__')"
+PATHS = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
 PROMPT = re.compile(r"(\[Y/n\] ?)(.*)\n")
 
 
@@ -69,7 +72,7 @@ def run(
     process = subprocess.run(
         [sys.executable, "-c", AS_SCRIPT, str(EXAMPLES / f"{name}.py"), *arguments], cwd=folder, input=typed, text=True,
         encoding="utf-8", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONIOENCODING": "utf-8"},
+        env={**os.environ, "PYTHONPATH": PATHS, "PYTHONIOENCODING": "utf-8"},
     )  # fmt: skip
     assert process.returncode == status, process.stdout
     return process.stdout

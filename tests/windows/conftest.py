@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
+import wine_creation as wine_creation
 from authenticode import Authority
 from driver_fixtures import programs as programs
 from driver_fixtures import service as service
