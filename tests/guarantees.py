@@ -143,7 +143,7 @@ and what is untested: [testing.md](testing.md).
 | CPython | from | ran |
 |---|---|---|
 | 3.11.2 | Debian 12 | every ring; the Windows ring under Wine 8.0 |
-| 3.13.5 | Debian 13 | every ring, one by one; the Windows ring under Wine 10.0 |
+| 3.13.5 | Debian 13 | every ring; the Windows ring under Wine 10.0 |
 | 3.13.2 for 64-bit Windows | PyPI | the Windows ring, under Wine 8.0 and 10.0 |
 | 3.14.6 for 32-bit Windows | PyPI | the gates, the driver and its service, under Wine 8.0 and 10.0 |
 | 3.12.0 for 64-bit Windows | PyPI | the gates, details and the monitor, under Wine 8.0 |
