@@ -256,6 +256,21 @@ def test_the_record_of_a_decision_shows_the_verdict_that_its_gate_carried_out(
     assert (record.paused, record.verdict, record.decided_by) == then
 
 
+def test_the_record_of_a_decision_about_an_unfetched_process_shows_the_verdict_too() -> None:
+    class Late(procmon.SimulatedGate):
+        def fetch(self) -> list[procmon.ProcessHelper]:
+            return super().fetch() if answered.is_set() else []
+
+    answered = threading.Event()
+    gate = Late()
+    with procmon.Monitor(gate, default=DEFER) as monitor:
+        decision = monitor.block(gate.start("a.exe"))
+        answered.set()
+        assert (decision.process.paused, decision.process.verdict) == (False, BLOCK)
+        assert decision.process.decided_by is DecidedBy.USER
+    assert [(one.process.paused, one.by) for one in monitor.history] == [(False, DecidedBy.USER)]
+
+
 def test_sinks_get_each_decision_after_its_verdict_and_their_errors_are_counted(
     gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -353,8 +353,7 @@ class HoldTable:
             [result] = (self._gate.block if ruling.blocks else self._gate.allow)(process)
         finally:
             self._answering_unfetched.discard(process.identity)
-        case = Case.of(replace(decision, result=result))
-        case.written_ahead = True
+        case = Case(process, process.identity, ruling=ruling, at=decision.at, result=result, written_ahead=True)
         if result is VerdictResult.DONE:
             with self.lock:
                 self.counts["held"] += 1
