@@ -4,7 +4,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 from unittest import mock
 
@@ -19,8 +19,11 @@ CHILDREN = 100
 TREE = ["cmd", "/c", f"for /l %i in (1,1,{CHILDREN}) do @hostname >nul"]
 T = TypeVar("T")
 
-TURNS = 4
-"""The first one warms up; a turn takes a tree four times."""
+PAIRS = 8
+"""Turns of the gate and the debugger in C, whose times are close; each begins every other turn."""
+
+OTHERS = 3
+"""Turns with PythonForWindows' debugger, which takes three times as long, and with none."""
 
 REPEATS = 3
 """Turns that may be repeated: on a busy machine Wine fails to create a process now and then, which ends the tree."""
@@ -33,37 +36,59 @@ class Incomplete(Exception):
 def rows() -> Iterator[Row]:
     """Measure."""
     shares: list[float] = []
-    turns: list[tuple[float, ...]] = []
-    repeats = 0
     with mock.patch.object(DebugLoop, "_created", _timed(DebugLoop._created, shares)):
-        while len(turns) < TURNS:
-            shares.clear()
-            try:
-                turns.append((*_turn(), statistics.median(shares)))
-            except Incomplete as error:
-                repeats += 1
-                if repeats > REPEATS:
-                    raise
-                print(f"  debug: a turn is repeated: {error}")
-    each = [[seconds / (CHILDREN + 1) * 1e3 for seconds in turn[:4]] + [turn[4] * 1e3] for turn in turns[1:]]
-    ours_ms, c_ms, rival_ms, bare_ms, share_ms = (list(column) for column in zip(*each, strict=True))
+        _turns(1, lambda _: [_gated()])  # warms up
+        shares.clear()
+        pairs = _turns(PAIRS, lambda number: _pair(gate_first=number % 2 == 1))
+        others = _turns(OTHERS, lambda _: [_gated(), _rival(), _bare()])
     name = "DebugGate + Monitor, a process of a tree of 100"
+    ours_ms, c_ms = zip(*pairs, strict=True)
     yield row_of(name, ours_ms, c_ms, "a debug loop in C", unit="ms", at_most_ratio=1.05)
+    ours_ms, rival_ms, bare_ms = zip(*others, strict=True)
     yield row_of(name, ours_ms, rival_ms, "PythonForWindows' debugger", unit="ms", at_most_ratio=0.5)
     yield row_of(name, ours_ms, bare_ms, "the same without a debugger", unit="ms")
+    share_ms = [1e3 * statistics.median(shares)] * len(ours_ms)
     yield row_of(
         "DebugGate, its own share of a process", share_ms, ours_ms, "all that it takes", unit="ms", at_most=1.0
     )
 
 
-def _turn() -> tuple[float, float, float, float]:
-    """Seconds of a tree under the gate, the debugger in C, PythonForWindows', and none. Raises: Incomplete."""
+def _turns(count: int, turn: Callable[[int], Sequence[float]]) -> list[list[float]]:
+    """Milliseconds of a process, for each turn and each that takes part in it."""
+    found: list[list[float]] = []
+    repeats = 0
+    while len(found) < count:
+        try:
+            found.append([seconds / (CHILDREN + 1) * 1e3 for seconds in turn(len(found))])
+        except Incomplete as error:
+            repeats += 1
+            if repeats > REPEATS:
+                raise
+            print(f"  debug: a turn is repeated: {error}")
+    return found
+
+
+def _pair(gate_first: bool) -> tuple[float, float]:
+    """Seconds of a tree under the gate, and under the debugger in C."""
+    if gate_first:
+        return _gated(), _in_c()
+    in_c = _in_c()
+    return _gated(), in_c
+
+
+def _in_c() -> float:
+    return _answer([str(DEBUG_LOOP), *TREE])
+
+
+def _rival() -> float:
+    return _answer([sys.executable, "-m", "bench.rival_debugger"])
+
+
+def _bare() -> float:
     try:
-        bare = seconds_of(lambda: subprocess.run(TREE, stdout=subprocess.DEVNULL, check=True))
+        return seconds_of(lambda: subprocess.run(TREE, stdout=subprocess.DEVNULL, check=True))
     except subprocess.CalledProcessError as error:
         raise Incomplete(str(error)) from error
-    in_c, rival = _answer([str(DEBUG_LOOP), *TREE]), _answer([sys.executable, "-m", "bench.rival_debugger"])
-    return seconds_of(_gated), in_c, rival, bare
 
 
 def _timed(method: Callable[[DebugLoop, DebugEvent], T], shares: list[float]) -> Callable[[DebugLoop, DebugEvent], T]:
@@ -78,13 +103,16 @@ def _timed(method: Callable[[DebugLoop, DebugEvent], T], shares: list[float]) ->
     return timed
 
 
-def _gated() -> None:
+def _gated() -> float:
+    begin = time.perf_counter()
     monitor = procmon.Monitor(procmon.DebugGate.run(TREE, stdout=subprocess.DEVNULL))
     monitor.subscribe(lambda process: procmon.ALLOW)
     with monitor:
         if not monitor.wait(300):
             raise RuntimeError("the command did not end")
+    seconds = time.perf_counter() - begin
     _check("the gate", len(monitor.history))
+    return seconds
 
 
 def _answer(command: list[str]) -> float:
