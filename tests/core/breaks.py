@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
-NEEDED = ("driver", "src", "tests/core", "pyproject.toml")
+NEEDED = ("driver", "src", "tests/core", "tests/patience.py", "pyproject.toml")
 
 TESTS = {
     "HANDSHAKE": "test_handshake.py",  # points 1 to 7
