@@ -1,10 +1,15 @@
 // many_starts.cpp - many starts through the core, from many threads: each is decided once, by its own verdict, and
-// nothing is left behind.  load STARTS THREADS  Each thread starts kAtOnce processes, whose threads wait, waits for
-// each, and ends it. One controller fetches and answers by the serial number in the name, odd = BLOCK. One worker
-// terminates. Counted for each start: how often FETCH returned it while it was held, how often an answer was DONE, and
-// the verdict that its thread got.  Prints "load: S starts, D decided, M missed, H held at most, B bytes of growth".
-// Ends with 1 and a reason when a start was missed, decided twice or by another start's verdict, when one stays held,
-// or when the core keeps memory.
+// nothing is left behind.
+//
+//     many_starts STARTS THREADS
+//     load STARTS THREADS
+//
+// Each thread starts kAtOnce processes, whose threads wait, waits for each, and ends it. One controller fetches and
+// answers by the serial number in the name, odd = BLOCK. One worker terminates. Counted for each start: how often FETCH
+// returned it while it was held, how often an answer was DONE, and the verdict that its thread got.
+//
+// Prints "load: S starts, D decided, M missed, H held at most, B bytes of growth". Ends with 1 and a reason when a
+// start was missed, decided twice or by another start's verdict, when one stays held, or when the core keeps memory.
 
 #include <pthread.h>
 #include <stdio.h>
