@@ -2,7 +2,6 @@
 // nothing is left behind.
 //
 //     many_starts STARTS THREADS
-//     load STARTS THREADS
 //
 // Each thread starts kAtOnce processes, whose threads wait, waits for each, and ends it. One controller fetches and
 // answers by the serial number in the name, odd = BLOCK. One worker terminates. Counted for each start: how often FETCH
