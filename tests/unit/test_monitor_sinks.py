@@ -1,6 +1,7 @@
 """Monitor: its sinks. No sink delays a verdict or another sink, and a stop leaves no decision unwritten."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -9,8 +10,8 @@ import pytest
 import procmon
 from ctrl_c import shorten
 from monitoring import until
-from procmon import ALLOW, BLOCK, DEFER
-from procmon.monitor import sinks
+from procmon import ALLOW, BLOCK, DEFER, DecidedBy
+from procmon.monitor import engine, sinks
 
 
 class Recorder:
@@ -266,3 +267,118 @@ def test_a_decision_that_cannot_be_copied_reaches_history_and_sinks_without_its_
         assert [gate.verdict_of(gate.start("a.exe"), timeout=5) for _ in range(2)] == [BLOCK, BLOCK]
     assert [(one.verdict, one.who) for one in sink.written] == 2 * [(BLOCK, "hand")]
     assert sink.written == monitor.history
+
+
+def test_sinks_get_each_decision_after_its_verdict_and_their_errors_are_counted(
+    gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture
+) -> None:
+    written = []
+
+    class Sink:
+        def write(self, decision: procmon.Decision) -> None:
+            written.append((decision, gate.verdict_of(decision.process, timeout=0)))
+
+    class Full:
+        def write(self, decision: procmon.Decision) -> None:
+            raise OSError(28, "no space left")
+
+    with procmon.Monitor(gate, audit=[Full(), Sink()]) as monitor:
+        process = gate.start("a.exe")
+        until(lambda: written, "the decision, written")
+    [(decision, verdict)] = written
+    assert (decision.process, verdict) == (process, ALLOW)
+    assert monitor.statistics.audit_errors == 1
+    assert "no space left" in caplog.text
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_a_sink_that_raises_what_ends_a_thread_does_not_end_the_monitor(
+    gate: procmon.SimulatedGate, error: BaseException
+) -> None:
+    class Sink:
+        def write(self, decision: procmon.Decision) -> None:
+            raise error
+
+    with procmon.Monitor(gate, audit=Sink()) as monitor:
+        assert [gate.verdict_of(gate.start(image)) for image in ("a.exe", "b.exe")] == [ALLOW, ALLOW]
+    assert monitor.statistics.audit_errors == 2
+
+
+@pytest.mark.parametrize("deadline", [0.05, None])
+def test_a_sink_that_hangs_holds_nothing_up(gate: procmon.SimulatedGate, deadline: float | None) -> None:
+    release, written = threading.Event(), []
+
+    class Slow:
+        def write(self, decision: procmon.Decision) -> None:
+            written.append(decision.process.name)
+            release.wait(10)
+
+    with procmon.Monitor(gate, deadline=deadline, audit=Slow()) as monitor:
+        gate.start("exempt.exe", flags=procmon.ProcessFlags.EXEMPT)
+        processes = [gate.start(f"{number}.exe") for number in range(5)]
+        assert {gate.verdict_of(process, timeout=5) for process in processes} == {ALLOW}
+        until(lambda: len(monitor.history) == 6, "all decisions")
+        release.set()
+    assert written == [decision.process.name for decision in monitor.history]
+
+
+def test_a_sink_that_hangs_is_reported(
+    gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sinks, "SLOW_S", 0.05)
+    monkeypatch.setattr(engine, "STOP_TIMEOUT_S", 0.05)
+    release = threading.Event()
+
+    class Slow:
+        def write(self, decision: procmon.Decision) -> None:
+            release.wait(10)
+
+    with procmon.Monitor(gate, deadline=0.05, audit=Slow()):
+        gate.start("a.exe"), gate.start("b.exe")
+        until(lambda: "Slow object" in caplog.text and "has not returned for 0 s: 2 decisions" in caplog.text, "a line")
+    assert "a sink hangs: 2 decisions are not written" in caplog.text
+    assert caplog.text.count("has not returned") == 1
+    release.set()
+
+
+def test_what_the_gate_decides_is_written_at_once(gate: procmon.SimulatedGate) -> None:
+    written = []
+
+    class Sink:
+        def write(self, decision: procmon.Decision) -> None:
+            written.append(decision.by)
+
+    with procmon.Monitor(gate, audit=Sink()):
+        gate.start("exempt.exe", flags=procmon.ProcessFlags.EXEMPT)
+        until(lambda: written == [DecidedBy.EXEMPT], "its decision, written")
+
+
+def test_stop_waits_for_the_sink_that_another_thread_is_writing_to(gate: procmon.SimulatedGate) -> None:
+    writing, release, written = threading.Event(), threading.Event(), []
+
+    class Slow:
+        def write(self, decision: procmon.Decision) -> None:
+            writing.set()
+            release.wait(5)
+            written.append(decision.process)
+
+    with procmon.Monitor(gate, audit=Slow()):
+        process = gate.start("a.exe")
+        assert writing.wait(5)
+        threading.Timer(0.05, release.set).start()
+    assert written == [process]
+
+
+def test_what_was_decided_is_written_when_stop_returns(gate: procmon.SimulatedGate) -> None:
+    written = []
+
+    class Slow:
+        def write(self, decision: procmon.Decision) -> None:
+            time.sleep(0.005)
+            written.append(decision.process)
+
+    with procmon.Monitor(gate, audit=Slow(), workers=3) as monitor:
+        for _ in range(20):
+            gate.start("a.exe")
+    assert written == [decision.process for decision in monitor.history]
+    assert len(written) == 20

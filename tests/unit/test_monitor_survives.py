@@ -146,6 +146,30 @@ def test_a_gate_that_hangs_is_closed_although_the_log_hangs_too(
     hangs.set()
 
 
+def test_the_end_of_the_program_waits_for_no_log_that_hangs(
+    hanging_log: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate hangs while it is closed: the end of the program gives up, and its line cannot be logged, either."""
+    monkeypatch.setattr(engine, "EXIT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(engine, "LOG_TIMEOUT_S", 0.05)
+    hangs = threading.Event()
+
+    class Hanging(procmon.SimulatedGate):
+        def close(self) -> None:
+            hangs.wait(30)
+            super().close()
+
+    monitor = procmon.Monitor(Hanging())
+    monitor.start()
+    ending = threading.Thread(target=engine._stop_all)
+    ending.start()
+    assert hanging_log.wait(10)
+    ending.join(10)
+    assert not ending.is_alive()
+    hangs.set()
+    assert monitor.wait(10)
+
+
 def test_a_driver_that_goes_ends_the_gate_although_the_log_hangs(hanging_log: threading.Event) -> None:
     device = Device()
     gate = procmon.DriverGate(device)

@@ -10,7 +10,7 @@ wakes no other thread, and a callback that hangs keeps other processes from the 
 Coroutines run on an event loop, sinks in threads of their own. The *shutdown thread* waits for requests. It has helper
 threads run tasks. It handles a request to stop itself, whoever made it: all held processes are decided in one batch,
 then the gate is closed. It waits at most `STOP_TIMEOUT_S` each for that batch, for other verdicts that are being sent,
-and for the sinks. The only calls that could hang and that it makes itself are `close` of the gate and log lines.
+and for the sinks. The only call that it makes itself and that could hang is `close` of the gate.
 
 What can interleave. The leader holds `_at_gate`; a thread becomes the leader if it acquires this lock without waiting.
 `_stands_by` is taken when the role `_stand_by` is queued, and released when a thread stops standing by. That thread
@@ -41,7 +41,7 @@ from ..errors import GateClosed, ProcmonError
 from ..gates.base import Gate, hear_answers
 from ..records import DecidedBy, Verdict
 from ..util.at_exit import last_steps
-from ..util.log import ERROR, WARNING, log, log_soon
+from ..util.log import ERROR, WARNING, log_soon
 from ..util.threads import Call, OwnThread, Signal, is_own, run_in_thread, run_in_thread_async, submit
 from .cases import Case
 from .holds import BATCH_S, HoldTable
@@ -422,7 +422,8 @@ def _stop_all() -> None:
         engine.begin_stop()
     for engine in engines:
         if not engine.stopped.wait(max(0.0, end - time.monotonic())):
-            log(ERROR, "%s: the gate hangs; the end of the program releases its processes", engine.gate.name)
+            text = "%s: the gate hangs; the end of the program releases its processes"
+            log_soon(ERROR, text, engine.gate.name).done.wait(LOG_TIMEOUT_S)
 
 
 def _stop_all_first() -> None:
