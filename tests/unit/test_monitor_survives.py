@@ -19,6 +19,7 @@ from procmon.driver import protocol
 from procmon.monitor import engine
 from procmon.records import DecidedBy
 from procmon.util import threads
+from procmon.util.log import log_soon
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
@@ -144,6 +145,19 @@ def test_a_gate_that_hangs_is_closed_although_the_log_hangs_too(
     assert monitor.wait(5)
     assert gate.closed and hanging_log.wait(5)
     hangs.set()
+
+
+def test_a_line_below_the_level_of_the_log_occupies_no_helper_thread(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def submit(*arguments: object, **options: object) -> None:
+        raise RuntimeError("a helper thread was asked for")
+
+    monkeypatch.setattr("procmon.util.log.submit", submit)
+    caplog.set_level(logging.INFO, "procmon")
+    assert log_soon(logging.DEBUG, "unseen").done.is_set
+    with pytest.raises(RuntimeError):
+        log_soon(logging.WARNING, "seen")
 
 
 def test_the_end_of_the_program_waits_for_no_log_that_hangs(

@@ -23,4 +23,8 @@ def log_soon(level: int, message: str, *args: object, error: BaseException | Non
     A handler hangs while a user selects text in its console, for example. Use this in each thread that other processes
     wait for: the one at the gate, the debug loop, the shutdown thread.
     """
+    if not logger.isEnabledFor(level):  # a list of all processes has a line for each that cannot be opened
+        nothing = Call(lambda: None)
+        nothing.run()
+        return nothing
     return submit(log, level, message, *args, error=error)
