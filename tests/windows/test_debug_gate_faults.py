@@ -17,7 +17,7 @@ from procmon.gates import debug_loop
 from procmon.win32 import debug as win32_debug
 from procmon.win32 import kernel
 from procmon.win32.debug import DebugEvent
-from trees import SOON, drive, eventually, next_held, python
+from trees import BLOCKED, SOON, drive, eventually, next_held, python
 
 
 def test_a_process_that_the_gate_has_left_is_beyond_terminate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,69 @@ def test_what_is_held_when_the_gate_is_closed_gets_the_disconnect_verdict(verdic
     next_held(gate)
     gate.close()
     assert gate.popen is not None
-    assert gate.popen.wait(SOON) & 0xFFFFFFFF == (0 if verdict is procmon.ALLOW else procmon.records.STATUS_BLOCKED)
+    assert gate.popen.wait(SOON) & 0xFFFFFFFF == (0 if verdict is procmon.ALLOW else BLOCKED)
+
+
+@pytest.mark.parametrize("include_first", [True, False])
+@pytest.mark.parametrize("when", ["at once", "never"])
+def test_a_command_that_windows_reports_after_the_gate_is_closed_is_blocked_if_it_is_to_be_held(
+    when: str, include_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows reports a process when its first thread runs."""
+    if when == "never":
+        monkeypatch.setattr(win32_debug.DebugPort, "wait", lambda port, limit_ms=None: None)
+        monkeypatch.setattr(win32_debug.DebugPort, "poll", lambda port: None)
+    gate = procmon.DebugGate.run("hostname", fail=procmon.BLOCK, include_first=include_first, stdout=subprocess.DEVNULL)
+    gate.close()
+    assert gate.popen is not None
+    assert gate.popen.wait(SOON) & 0xFFFFFFFF == (BLOCKED if include_first else 0)
+
+
+@pytest.mark.parametrize("reported", [True, False])
+def test_a_child_that_starts_while_the_gate_is_closed_is_blocked(
+    reported: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its event waits in the queue, or its first thread has not run yet."""
+    wait, poll, late = win32_debug.DebugPort.wait, win32_debug.DebugPort.poll, list[DebugEvent]()
+
+    def close_as_the_child_starts(port: win32_debug.DebugPort, limit_ms: int | None = None) -> DebugEvent | None:
+        event = wait(port, limit_ms)
+        if event is None or event.code != win32_debug.CREATE_PROCESS or not gate.snapshot():
+            return event
+        late.append(DebugEvent.from_buffer_copy(event))
+        gate._loop._stopping = True
+        return None
+
+    def poll_the_child(port: win32_debug.DebugPort) -> DebugEvent | None:
+        return late.pop() if reported and late else poll(port)
+
+    monkeypatch.setattr(win32_debug.DebugPort, "wait", close_as_the_child_starts)
+    monkeypatch.setattr(win32_debug.DebugPort, "poll", poll_the_child)
+    code = "import subprocess, sys; sys.stdin.read(); sys.exit(subprocess.run('hostname').returncode == 0xC0000364)"
+    gate = procmon.DebugGate.run(
+        python(code), include_first=False, on_disconnect=procmon.BLOCK, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    drive(gate, until=lambda: len(gate.snapshot()) == 1)
+    assert gate.popen is not None
+    gate.popen.communicate(timeout=SOON)
+    assert gate.popen.returncode == 1, "the child has run"
+    gate.close()
+
+
+@pytest.mark.parametrize("verdict", [procmon.ALLOW, procmon.BLOCK])
+def test_ctrl_c_while_the_command_starts_gives_it_the_disconnect_verdict(verdict: procmon.Verdict) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def first(port: win32_debug.DebugPort) -> None:
+        started.append(subprocess.Popen("hostname", stdout=subprocess.DEVNULL, creationflags=win32_debug.DEBUG_PROCESS))
+        loop.first_pid = started[0].pid
+        _thread.interrupt_main()
+
+    loop = debug_loop.DebugLoop(on_disconnect=verdict)
+    with pytest.raises(KeyboardInterrupt):
+        loop.begin(first)
+        time.sleep(SOON)
+    assert started[0].wait(SOON) & 0xFFFFFFFF == (0 if verdict is procmon.ALLOW else BLOCKED)
 
 
 def test_what_a_gate_does_when_it_is_closed_is_apart_from_its_hold_timeout() -> None:
@@ -118,20 +180,6 @@ def test_a_command_that_cannot_be_named_by_text_leaves_nothing_held(command: lis
 def test_no_command_at_all_is_what_popen_says_of_it() -> None:
     with pytest.raises(OSError, match="WinError"):
         procmon.DebugGate.run([])
-
-
-def test_ctrl_c_while_the_command_starts_leaves_nothing_held() -> None:
-    started: list[subprocess.Popen[bytes]] = []
-
-    def first(port: win32_debug.DebugPort) -> None:
-        started.append(subprocess.Popen("hostname", stdout=subprocess.DEVNULL, creationflags=win32_debug.DEBUG_PROCESS))
-        _thread.interrupt_main()
-
-    loop = debug_loop.DebugLoop(None, procmon.ALLOW, include_first=True)
-    with pytest.raises(KeyboardInterrupt):
-        loop.begin(first)
-        time.sleep(SOON)
-    assert started[0].wait(SOON) == 0
 
 
 @pytest.mark.parametrize("where", ["run", "close"])
@@ -192,11 +240,9 @@ def test_a_dropped_gate_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_child_whose_first_thread_runs_after_its_parent_ended_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows reports a process when its first thread runs. Its parent, the last of the tree, can end before."""
-    wait, late, events = win32_debug.DebugPort.wait, list[win32_debug.DebugEvent](), list[int]()
+    wait, late, events = win32_debug.DebugPort.wait, list[DebugEvent](), list[int]()
 
-    def wait_with_a_late_child(
-        port: win32_debug.DebugPort, limit_ms: int | None = None
-    ) -> win32_debug.DebugEvent | None:
+    def wait_with_a_late_child(port: win32_debug.DebugPort, limit_ms: int | None = None) -> DebugEvent | None:
         if win32_debug.EXIT_PROCESS in events and late:
             return late.pop()
         event = wait(port, limit_ms)

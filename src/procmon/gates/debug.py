@@ -131,8 +131,14 @@ class DebugGate(AnswersHeard):
 
         first = argv if isinstance(argv, str | bytes | os.PathLike) else argv[0] if argv else ""
         name = _command_name(os.fsdecode(first))  # before the start: a failure here leaves no process behind
+
+        def start(port: debug.DebugPort) -> "subprocess.Popen[bytes]":
+            popen = subprocess.Popen(argv, creationflags=flags, **options)
+            loop.first_pid = popen.pid
+            return popen
+
         try:
-            popen = loop.begin(lambda port: subprocess.Popen(argv, creationflags=flags, **options))
+            popen = loop.begin(start)
         except OSError as error:
             if code_of(error) == ERROR_NOT_SUPPORTED:
                 error.add_note("a 32-bit Python cannot debug a 64-bit program: use a 64-bit Python")

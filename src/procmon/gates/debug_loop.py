@@ -5,10 +5,11 @@ debug event or verdict. It continues the event of a new process when there is a 
 """
 
 import math
+import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar, cast
@@ -128,6 +129,7 @@ class DebugLoop:
         self._on_disconnect = on_disconnect
         self._include_first = include_first
         self._attached_pid = attached_pid
+        self.first_pid = 0  # of the command that `begin` starts
         self._state = threading.Condition()
         self._living: dict[int, _Process] = {}
         self._gone: dict[int, ProcessHelper] = {}  # the last of each pid, to recognise late verdicts
@@ -145,7 +147,8 @@ class DebugLoop:
     # ------------------------------------------------------------------------------------ for the gate's callers
 
     def begin(self, first: Callable[[debug.DebugPort], _T]) -> _T:
-        """Start the thread and call `first` in it, which puts the first process under the debugger; its result."""
+        """Start the thread and call `first` in it, which puts the first process under the debugger; its result. If
+        that process is new, `first` sets `first_pid`."""
         beginning = Call(lambda: self._begin(first))
         self._thread = threading.Thread(target=self._main, args=(beginning,), name="procmon DebugGate", daemon=True)
         self._thread.start()
@@ -312,7 +315,7 @@ class DebugLoop:
         while not self._stopping:
             timeout_ms = self._time_left_ms()
             if begun and not self._living:
-                if not self._expects_child():
+                if not any(self._unreported()):
                     return
                 timeout_ms = _CHILD_POLL_MS
             event = port.wait(timeout_ms)
@@ -322,16 +325,20 @@ class DebugLoop:
             self._time_out()
             self._carry_out(port)
 
-    def _expects_child(self) -> bool:
-        """Whether a process of the tree has ended before the first thread of its child has run: Windows reports the
-        child only then."""
-        return any(
-            (parent := self._gone.get(listed.parent_pid)) is not None
-            and (not listed.created or parent.start_key <= listed.created)
-            and ((known := self._gone.get(listed.pid)) is None or known.start_key < listed.created)
-            and _is_debugged(listed.pid)
-            for listed in win32_process.running()
-        )
+    def _unreported(self) -> Iterator[int]:
+        """The pids of the tree's processes whose first thread has not run: Windows reports a process only then.
+
+        Their parents are those that have ended or were left. The first process has the calling program as its parent.
+        """
+        first_pid = self.first_pid if self._include_first and not self._last_key else 0
+        for listed in win32_process.running():
+            if (parent := self._gone.get(listed.parent_pid)) is not None:
+                is_ours = not listed.created or parent.start_key <= listed.created
+            else:
+                is_ours = listed.pid == first_pid and listed.parent_pid == os.getpid()
+            known = self._gone.get(listed.pid)
+            if is_ours and (known is None or known.start_key < listed.created) and _is_debugged(listed.pid):
+                yield listed.pid
 
     def _handle(self, port: debug.DebugPort, event: debug.DebugEvent) -> None:
         handled = True
@@ -450,6 +457,14 @@ class DebugLoop:
 
     def _leave(self, port: debug.DebugPort) -> None:
         """Give the disconnect verdict to the processes still held, carry out all verdicts, and detach from the tree."""
+        self._release_all(port)
+        while event := port.poll():  # events that arrived meanwhile, those of new processes too
+            self._handle(port, event)
+            self._release_all(port)
+        if self._on_disconnect is Verdict.BLOCK:
+            self._end_unreported()
+
+    def _release_all(self, port: debug.DebugPort) -> None:
         with self._state:
             for process in self._living.values():
                 if process.record.paused:
@@ -459,14 +474,14 @@ class DebugLoop:
             if process.record.verdict is Verdict.BLOCK:
                 _blocked(process, "runs")  # again, in case the first attempt failed
             self._detach(port, process.record.pid)
-        while event := port.poll():  # events that arrived meanwhile
-            if event.code in (debug.CREATE_PROCESS, debug.LOAD_DLL):
-                file = event.create_process.file if event.code == debug.CREATE_PROCESS else event.load_dll.file
-                if file:
-                    Handle(file).close()
-            _resume(port, event.pid, event.tid, event.code != debug.EXCEPTION)
-            if event.code == debug.CREATE_PROCESS:
-                self._detach(port, event.pid)
+
+    def _end_unreported(self) -> None:
+        for pid in self._unreported():
+            try:
+                with kernel.open_process(pid, kernel.PROCESS_TERMINATE) as process:
+                    kernel.terminate_process(process, STATUS_BLOCKED)
+            except OSError as error:
+                log_soon(ERROR, "process %d could not be ended before its first thread ran; it runs", pid, error=error)
 
     def _detach(self, port: debug.DebugPort, pid: int) -> None:
         try:
