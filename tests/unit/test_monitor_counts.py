@@ -11,8 +11,8 @@ import procmon
 from bench.monitor import FreeGate, processes
 from monitoring import until
 from procmon import ALLOW
-from procmon.monitor import workers
 from procmon.monitor.cases import Case
+from procmon.monitor.deadlines import Deadlines
 from procmon.monitor.workers import Workers
 
 STARTS = 200
@@ -124,12 +124,12 @@ def test_what_is_queued_is_not_looked_at_again_for_each_that_is_decided(
     """The gate has ended, so each decision may be the last; the monitor checks only cases that can be due."""
     looks = 0
 
-    def counted(case: Case | None, now: float) -> bool:
+    def counted(deadlines: Deadlines, begun: object, now: float) -> set[Case]:
         nonlocal looks
         looks += 1
-        return False
+        return set()
 
-    monkeypatch.setattr(workers, "_is_due", counted)
+    monkeypatch.setattr(Deadlines, "late", counted)
     for _ in range(2000):
         gate.start("a.exe")
     gate.end()

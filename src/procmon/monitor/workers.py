@@ -26,6 +26,7 @@ from ..records import DecidedBy, Verdict
 from ..util.log import ERROR, WARNING, log, log_soon
 from ..util.threads import OwnThread
 from .cases import Case
+from .deadlines import Deadlines
 from .event_loop import Awaiting, LoopThread, close
 from .holds import HoldTable
 from .self_deadlock import CallbackThreads
@@ -33,11 +34,6 @@ from .sinks import Sink
 from .subscriptions import Ruling, read_opinion
 
 __all__ = ["Options", "Workers"]
-
-TICK_S = 0.25
-"""Longest time between two checks of the leader for deadlines and slow sinks, which do not wake it."""
-
-SHORTEST_TICK_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +78,7 @@ class Workers:
         self._lock = threading.RLock()
         self._askers: set[_Asker] = set()
         self._awaiting: set[Case] = set()
-        self._next_due = float("inf")  # no case is due before
-        self._tick = TICK_S
-        if options.deadline is not None:
-            self._tick = min(TICK_S, max(SHORTEST_TICK_S, options.deadline / 4))
+        self._deadlines = Deadlines(options.deadline)
         self._started = 0
         self._hanging = 0
 
@@ -183,11 +176,7 @@ class Workers:
                 if case.given_up:  # while it was awaited
                     continue
                 self.begun += 1
-                if case.due is None and self.options.deadline is not None:
-                    now = time.monotonic()
-                    case.due = now + _time_for(case, self.options.deadline, now)
-                if case.due is not None and case.due < self._next_due:
-                    self._next_due = case.due
+                self._deadlines.begin(case)
                 return case
             self._askers.discard(asker)
         self._holds.note_change()
@@ -262,15 +251,15 @@ class Workers:
         Returns the seconds until the leader should check again.
         """
         now = time.monotonic()
-        if now >= self._next_due:
+        if self._deadlines.is_over(now):
             self._give_up_the_late(now)
-        return min(self._tick, max(SHORTEST_TICK_S, self._next_due - now))
+        return self._deadlines.next_check(now)
 
     def _give_up_the_late(self, now: float) -> None:
         with self._lock:
-            stuck = [asker for asker in self._askers if _is_due(asker.case, now)]
-            late = {asker.case for asker in stuck if asker.case is not None}
-            late |= {case for case in self._awaiting if _is_due(case, now)}
+            asked = [asker.case for asker in self._askers if asker.case is not None]
+            late = self._deadlines.late([*asked, *self._awaiting], now)
+            stuck = [asker for asker in self._askers if asker.case in late]
             for asker in stuck:
                 asker.given_up = True
             for case in late:
@@ -279,8 +268,6 @@ class Workers:
             self._awaiting.difference_update(late)
             self.counts["deadlines"] += len(late)
             self._hanging += len(stuck)
-            left = [asker.case for asker in self._askers] + list(self._awaiting)
-            self._next_due = min((case.due for case in left if case and case.due is not None), default=float("inf"))
         try:
             for _ in stuck:
                 self._start_one()
@@ -293,18 +280,6 @@ class Workers:
             log_soon(WARNING, "%s has not returned for %r in time; %d hang now", *named)
             if not case.process.exited:
                 self._holds.decide(case, Ruling(self.options.on_deadline, DecidedBy.DEADLINE, case.name))
-
-
-def _is_due(case: Case | None, now: float) -> bool:
-    return case is not None and case.due is not None and case.due <= now
-
-
-def _time_for(case: Case, deadline: float, now: float) -> float:
-    """Seconds for the callbacks of a case."""
-    if case.process.hold_left is None or case.process.exited:
-        return deadline
-    waited = now - case.since  # for a free thread
-    return min(deadline, 0.8 * case.process.hold_left - waited)  # answer before the gate does
 
 
 def _in_words(error: BaseException) -> str:
