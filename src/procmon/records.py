@@ -72,8 +72,8 @@ class DecidedBy(_ShortEnum):
     USER = "user"
     """`Monitor.allow` or `Monitor.block` was called for the process."""
     CONTROLLER = "controller"
-    """The gate's own ``allow`` or ``block`` was called for the process, without a monitor or beside one. For its own
-    verdicts a monitor reports one of the other members."""
+    """The gate's own ``allow`` or ``block`` was called for the process, not those of a monitor. For its own verdicts a
+    monitor reports one of the other members."""
     GATE_RULE = "gate rule"
     """A rule that was given to the driver matched."""
     GATE_TIMEOUT = "gate timeout"

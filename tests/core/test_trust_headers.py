@@ -1,4 +1,4 @@
-"""src/procmon/win32/trust.py and mingw-w64's headers agree: structures, constants, functions, on x64 and x86.
+"""trust.py and codes.py of win32 and mingw-w64's headers agree: structures, constants, functions, on x64 and x86.
 
 Nothing is run: procmon's assumptions become static assertions, which a compiler for Windows checks.
 """
@@ -30,6 +30,14 @@ STRUCTURES = {
 }
 # Windows 8 added pSignatureSettings; mingw-w64 10 does not have it.
 NEWER: dict[type[ctypes.Structure], int] = {trust._TrustData: 1}
+# Codes that mingw-w64 10 does not have: the numbers are those of the page that codes.py names.
+NEWER_CODES = {
+    "ERROR_VIRUS_INFECTED": 225,
+    "ERROR_NO_SUCH_DEVICE": 433,
+    "ERROR_INVALID_IMAGE_HASH": 577,
+    "ERROR_DRIVER_FAILED_PRIOR_UNLOAD": 654,
+    "ERROR_SYSTEM_INTEGRITY_POLICY_VIOLATION": 4551,
+}
 HEAD_ONLY = {trust._ProviderCert}
 
 SOURCE = """\
@@ -101,8 +109,9 @@ def of_constants() -> list[str]:
     named |= {name: value for name, value in vars(codes).items() if name.startswith("ERROR_")}
     statuses = re.findall(r"^    (0x[0-9A-F]{8}): SignatureStatus\.\w+,  # (\w+)", source_of(signature), re.MULTILINE)
     assert len(named) == 10 + len(codes.__all__) - 1 and len(statuses) == len(signature._STATUS) - 1  # 0 has no name
+    assert named.items() >= NEWER_CODES.items()
     return [
-        *(f"{name} == {value}" for name, value in named.items()),
+        *(f"{name} == {value}" for name, value in named.items() if name not in NEWER_CODES),
         *(f"(unsigned){name} == {value}" for value, name in statuses),
         "ERROR_SUCCESS == 0 && ERROR_FILE_NOT_FOUND == 2 && ERROR_NO_MORE_FILES == 18 && ERROR_NOT_FOUND == 1168",
         f'std::wstring_view(BCRYPT_SHA256_ALGORITHM) == L"{trust._HASHES[0]}"',

@@ -7,8 +7,7 @@ import pytest
 
 from procmon import ALLOW, ProcessHelper
 from procmon.gates import debug_loop
-from procmon.win32 import debug
-from procmon.win32 import process as win32_process
+from procmon.win32 import debug, debugged
 
 BREAKPOINT, WX86_BREAKPOINT = 0x80000003, 0x4000001F  # of a 64-bit program, and of a 32-bit one under a 64-bit debugger
 SINGLE_STEP, WX86_SINGLE_STEP = 0x80000004, 0x4000001E
@@ -23,7 +22,7 @@ OWN_CODE, DISPATCHER, NARROW_NTDLL, NARROW_OFFSET = 0x7FF600001000, 0x7FFE000123
 def known_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debug, "_our_dispatcher", lambda: DISPATCHER)
     monkeypatch.setattr(debug_loop, "narrow_dispatcher", lambda ntdll: ntdll + NARROW_OFFSET if ntdll else 0)
-    monkeypatch.setattr(win32_process, "has_strict_handle_checks", lambda process: process == STRICT)
+    monkeypatch.setattr(debugged, "has_strict_handle_checks", lambda process: process == STRICT)
 
 
 STRICT = 0x5C

@@ -203,7 +203,7 @@ def test_where_the_gate_does_not_tell_an_exit_or_a_late_verdict_does(beside: pro
         until(lambda: monitor.statistics.deferred, "it, deferred")
         (gate.block if beside is BLOCK else gate.allow)(process)
         if beside is ALLOW:
-            with pytest.raises(procmon.AlreadyAnswered, match="or beside this monitor"):
+            with pytest.raises(procmon.AlreadyAnswered, match="or at the gate itself"):
                 monitor.block(process)
         until(lambda: not monitor.pending, "nothing pending")
     assert monitor.statistics.stale == stale

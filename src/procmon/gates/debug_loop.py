@@ -22,7 +22,7 @@ from ..util.after_verdict import after_verdict
 from ..util.arguments import check_seconds
 from ..util.log import DEBUG, ERROR, WARNING, log_soon
 from ..util.threads import Call, wait_for
-from ..win32 import debug, kernel
+from ..win32 import debug, debugged, kernel
 from ..win32 import process as win32_process
 from ..win32.handles import Handle
 
@@ -77,7 +77,7 @@ def _blocked(process: _Process, else_it: str) -> bool:
 
 def _unmark(info: debug.CreateProcessInfo, peb: int) -> bool:
     try:
-        win32_process.clear_debugged_mark(info.process, peb, info.image_base or 0)
+        debugged.clear_debugged_mark(info.process, peb, info.image_base or 0)
     except OSError as error:
         log_soon(DEBUG, "clear_debugged_mark: %s", error)
         return False
@@ -95,7 +95,7 @@ def _command_line(handle: int, peb: int) -> str:
 def _is_debugged(pid: int) -> bool:
     try:
         with kernel.open_process(pid, kernel.PROCESS_QUERY_INFORMATION) as process:
-            return not win32_process.has_exited(process) and win32_process.is_debugged(process)
+            return not win32_process.has_exited(process) and debugged.is_debugged(process)
     except OSError:  # it has exited
         return False
 
@@ -246,7 +246,7 @@ class DebugLoop:
                 raise StaleProcess(f"{asked!r} has gone: there is nothing left to end", asked)
             _end(process)
 
-    # -------------------------------------------------------------------------------------- both; the lock is held
+    # ----------------------------------------------------- for the callers and the thread, with `_state` acquired
 
     def _ring(self) -> None:
         if self._port is not None and not self.finished:
@@ -328,7 +328,7 @@ class DebugLoop:
     def _unreported(self) -> Iterator[int]:
         """The pids of the tree's processes whose first thread has not run: Windows reports a process only then.
 
-        Their parents are those that have ended or were left. The first process has the calling program as its parent.
+        Their parents have ended, or the gate has detached from them. The parent of the first process is this program.
         """
         first_pid = self.first_pid if self._include_first and not self._last_key else 0
         for listed in win32_process.running():
@@ -422,7 +422,7 @@ class DebugLoop:
         if exception.code not in _BAD_HANDLE_STATUSES or not exception.first_chance:
             return False
         is_kernels = debug.is_raised_by_kernel(exception.address, narrow_dispatcher(process.narrow_ntdll))
-        return is_kernels and not win32_process.has_strict_handle_checks(process.handle)
+        return is_kernels and not debugged.has_strict_handle_checks(process.handle)
 
     def _carry_out(self, port: debug.DebugPort) -> None:
         while self._answers:

@@ -286,8 +286,8 @@ class DriverGate(AnswersHeard):
     # ------------------------------------------------------------------------------------------------------ inside
 
     def _take_tampered(self, fetched: list[ProcessHelper]) -> list[ProcessHelper]:
-        """Return the records that the check has noted since the last fetch. A process that was answered before its
-        first fetch is left out: its first record, in `fetched`, has the decision already."""
+        """Return the records that the check has noted since the last fetch. Those of `fetched` that have the decision
+        of the check already are left out: they were answered before their first fetch."""
         given = {record.identity for record in fetched if record.decided_by is DecidedBy.TAMPER and not record.exited}
         again = []
         while self._tampered:

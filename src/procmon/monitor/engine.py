@@ -1,29 +1,33 @@
 """The engine of a monitor: it reads from the gate, has the callbacks asked, and stops everything at the end.
 
-Threads. The pool of `Workers` waits at the gate and asks the callbacks. One of its threads at a time is the *leader*:
-it waits at the gate, and checks deadlines. When it has fetched a process to ask about, it leaves the gate and asks the
-callbacks itself, because it is awake already. Before that it makes sure that another thread *stands by*: this thread
-checks every `BATCH_S` whether the place at the gate is free, and then takes it. So a start that is decided at once
-wakes no other thread, and a callback that hangs keeps other processes from the gate for `BATCH_S` and no longer. After
-`STAND_BY_LOOKS` checks without a new case, the thread stops standing by and sleeps.
+The parts. `Workers` is a pool of threads, which ask the callbacks. `HoldTable` has the held processes, decides each of
+them once, and sends the verdicts to the gate. `Sinks` writes the decisions. `Engine` connects them.
 
-Coroutines run on an event loop, sinks in threads of their own. The *shutdown thread* waits for requests. It has helper
-threads run tasks. It handles a request to stop itself, whoever made it: all held processes are decided in one batch,
-then the gate is closed. It waits at most `STOP_TIMEOUT_S` each for that batch, for other verdicts that are being sent,
-and for the sinks. The only call that it makes itself and that could hang is `close` of the gate.
+The leader. One thread of the pool at a time is the leader: it waits at the gate, and checks deadlines. When it has
+fetched a process, it leaves the gate and asks the callbacks itself, because it is awake already. Meanwhile another
+thread *stands by*: every `BATCH_S` it checks whether the place at the gate is free, and then takes it. So a start that
+is decided at once wakes no other thread, and a callback that hangs keeps other processes from the gate for `BATCH_S`
+and no longer. After `STAND_BY_LOOKS` checks without a new case, the thread stops standing by and sleeps.
 
-What can interleave. The leader holds `_at_gate`; a thread becomes the leader if it acquires this lock without waiting.
-`_stands_by` is taken when the role `_stand_by` is queued, and released when a thread stops standing by. That thread
-releases `_stands_by` before it tries `_at_gate` for the last time, and the leader releases `_at_gate` before it tries
-`_stands_by`. So either the thread becomes the leader, or the leader queues the role again.
+How the leader changes. Two locks say who does what, and a thread never waits for either. `_at_gate` is held by the
+leader. `_stands_by` is held from the moment that a thread is asked to stand by until it stops. Two orders exclude that
+the gate has no leader and no thread stands by:
+- A thread that stops standing by first releases `_stands_by`, then tries to acquire `_at_gate`.
+- A leader that leaves the gate first releases `_at_gate`, then tries to acquire `_stands_by`.
+Whichever of the two releases last also finds the lock of the other free. So the first becomes the leader, or the second
+asks a thread to stand by.
 
-`Engine`, `Workers`, `HoldTable` and each queue of `Sinks` guard their state with a lock of their own. A thread that
-holds one of these locks acquires another only in this order: the lock of the hold table, then that of a sink's queue.
+The stop. The *shutdown thread* waits for requests: to have a helper thread run a task, or to stop. It decides all held
+processes in one batch, then closes the gate. It waits at most `STOP_TIMEOUT_S` each for that batch, for other verdicts
+that are being sent, and for the sinks. The only call that it makes itself and that could hang is `close` of the gate.
 
-A user's thread only posts a request and waits, see `util.threads`. The threads refer to the engine, not to the
-`Monitor`: when the last reference to the `Monitor` is dropped, the engine stops. The garbage collector may call `drop`
-and `do_later` between any two instructions, even where a thread holds a lock. So they acquire no lock: they put a
-request into a SimpleQueue, which is reentrant.
+Locks. `Engine`, `Workers`, `HoldTable` and each queue of `Sinks` guard their state with a lock of their own. A thread
+that holds one of them acquires another in one order only: the lock of the hold table, then that of a sink's queue.
+
+The user's threads only post a request and wait, see `util.threads`. The pool's threads refer to the engine and not to
+the `Monitor`: when the last reference to the `Monitor` is dropped, the engine stops. The garbage collector may call
+`drop` and `do_later` between any two instructions, even where a thread holds a lock. So they acquire no lock: they put
+a request into a SimpleQueue, which is reentrant.
 """
 
 import atexit
@@ -99,9 +103,8 @@ class Engine:
         self._log_lines: list[Call[None]] = []  # about the stop, which waits for them
         self._requests: SimpleQueue[Callable[[], object] | bool] = SimpleQueue()  # a task; to stop: True if dropped
         self.drop = partial(self._requests.put, True)
-        """Stop soon: the `Monitor` is gone. A finalizer keeps a reference to its function, so this function refers to
-        the queue alone. The engine refers to the callbacks, which often refer to the `Monitor`: a finalizer that
-        referred to the engine would keep the `Monitor` alive for ever."""
+        """Stop soon: the `Monitor` is gone. Its finalizer calls this, and must not keep the `Monitor` alive. So this
+        function refers to the queue alone: the engine refers to callbacks, which often refer to the `Monitor`."""
         self._pid = os.getpid()
 
     @property

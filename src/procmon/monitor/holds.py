@@ -1,10 +1,12 @@
 """The held processes and the decisions of a monitor: each process decided once; each decision counted, kept, written.
 
-A `Case` is *decided* when its ruling is set, under the lock and only once. Its verdict is then sent with those of other
-cases in one call of the gate. The thread that removes a case from `held` counts its decision, keeps it and queues it
-for the sinks, in the same step under the lock. That is the thread that sent its verdict or learned of a verdict from
-elsewhere, or, where the gate has not returned, the stop that gives up waiting. So history, statistics and sinks agree
-at every moment.
+A `Case` is *decided* when its ruling is set, under the lock and only once. Its verdict is then *sent* to the gate, with
+those of other cases in one call. When the gate has returned, the same thread *notes* the decision: in one step under
+the lock it removes the case from `held`, counts the decision, adds it to the history, and queues it for the sinks. So
+history, statistics and sinks agree at every moment.
+
+Two other threads can note a case. One learns that the gate has an answer from another caller, a *direct* answer. The
+other is the stop, if the gate does not return.
 
 No thread holds the lock while it calls the gate, a sink or the log. The lock is reentrant because the garbage collector
 may run a user's finalizer, which calls a monitor, in a thread that holds it.
@@ -86,7 +88,7 @@ class HoldTable:
             self.counts["exited"] += 1
             if case is not None and case.ruling is None:
                 if record.verdict is not None and record.decided_by is DecidedBy.CONTROLLER:
-                    self._note_beside(record, Ruling(record.verdict, DecidedBy.CONTROLLER), now)
+                    self._note_direct(record, Ruling(record.verdict, DecidedBy.CONTROLLER), now)
                 else:  # it was killed while it was held
                     self._drop(case, Ruling(Verdict.ALLOW, DecidedBy.NO_CONTROLLER))
                     self.counts["stale"] += 1
@@ -137,30 +139,31 @@ class HoldTable:
     def hear_answers(
         self, processes: Sequence[ProcessHelper], verdict: Verdict, results: Sequence[VerdictResult]
     ) -> None:
-        """Note the verdicts that the gate got beside this table. The gate calls it after each verdict, from any thread.
+        """Note the direct answers: verdicts that the gate got from another caller than this table. The gate calls this
+        after each verdict, from any thread.
 
         A process that this table answered has a decided case, or is in `_answering_unfetched`. The record of another
         process may be in the table, on its way there, or still at the gate; `fetch` then returns it with its verdict,
         perhaps with its exit as well. The first thread to see the verdict notes the decision, the others find its
         decider.
         """
-        beside = [
+        direct = [
             process
             for process, result in zip(processes, results, strict=True)
             if result is VerdictResult.DONE
             and ((case := self.held.get(process.identity)) is None or case.ruling is None)
             and process.identity not in self._answering_unfetched
         ]
-        if beside:
-            run_in_thread(self._note_all_beside, beside, Ruling(verdict, DecidedBy.CONTROLLER))
+        if direct:
+            run_in_thread(self._note_all_direct, direct, Ruling(verdict, DecidedBy.CONTROLLER))
 
-    def _note_all_beside(self, processes: list[ProcessHelper], ruling: Ruling) -> None:
+    def _note_all_direct(self, processes: list[ProcessHelper], ruling: Ruling) -> None:
         with self.lock:
             for process in processes:
-                self._note_beside(process, ruling, time.monotonic())
+                self._note_direct(process, ruling, time.monotonic())
         self._sinks.start()
 
-    def _note_beside(self, process: ProcessHelper, ruling: Ruling, now: float) -> None:
+    def _note_direct(self, process: ProcessHelper, ruling: Ruling, now: float) -> None:
         identity = process.identity
         case = self.held.get(identity)
         if self._is_over or identity in self._deciders or (case is not None and case.ruling is not None):
@@ -327,7 +330,7 @@ class HoldTable:
                 text = f"{known!r} was blocked, not allowed: the log has what was found in its memory (on_tamper)"
                 raise ProcessTampered(text, known)
             case _:
-                first = self.describe_verdict(known) or "longer ago than the history goes back, or beside this monitor"
+                first = self.describe_verdict(known) or "longer ago than the history goes back, or at the gate itself"
                 raise AlreadyAnswered(f"{known!r} has had its verdict: {first}; a second one changes nothing", known)
 
     def _answer_for_user(self, process: ProcessHelper | int, verdict: Verdict) -> Decision:

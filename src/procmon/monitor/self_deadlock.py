@@ -3,6 +3,7 @@
 A callback that starts a process and waits for it would wait for its own answer: the process is held until a callback
 has decided, and the callback decides only after the process has run. So the monitor knows which threads are inside a
 callback (or between two processes of an iteration), and recognises the processes that they start by their creator.
+`Engine` gives these processes the verdict `own` at once, without a callback.
 """
 
 import os

@@ -39,7 +39,7 @@ class Statistics:
     """Callbacks that outlasted the deadline."""
     gate_decided: int = 0
     """Processes that the gate itself had answered or never held (timeout, rules in the driver, exempt), and processes
-    that were answered beside the monitor before it fetched them."""
+    that got a direct answer of the gate before the monitor fetched them."""
     stale: int = 0
     """Held, but the verdict came too late: the process had gone or had been answered."""
     terminate_failed: int = 0

@@ -1,4 +1,4 @@
-"""The threads that read from the gate and ask the callbacks: leader and followers.
+"""The threads that ask the callbacks, and what happens to a callback that outlasts the deadline.
 
 All threads of the pool wait at one queue of *roles*, which are functions. A thread plays one role after the other.
 `Engine` has the roles of the leader and of the thread that stands by; `Workers.ask` is the role of a thread that asks.
@@ -8,10 +8,9 @@ for the gate. A thread that is stuck in a callback past the deadline is given up
 started in its place, and it ends when its callback returns. A coroutine occupies no thread of the pool while it runs:
 its case waits for the loop, and returns to the queue of cases with the result.
 
-What can interleave. `_resume` may add a case to the queue, without a lock, just after a thread that asks found the
-queue empty. After each such case `_resume` queues a role `ask`. The thread that plays it checks the queue, under the
-lock, after the case was added. So it finds the case, or another thread has taken it; a superfluous role finds nothing,
-and ends.
+What can interleave. `_resume` takes no lock. So it may add a case to the queue just after a thread found the queue
+empty and stopped asking. That is why `_resume` also queues the role `ask`, after the case. The thread that plays this
+role checks the queue again, under the lock. It finds the case, or another thread has taken it.
 """
 
 import inspect

@@ -15,7 +15,7 @@ from .facts import PATH_FACTS, Facts
 from .index import ByText, ImageIndex
 from .parser import Mistake, RuleSet, located
 from .rules import Rule
-from .spelling import invisible_in
+from .toml_mistakes import invisible_in
 from .toml_positions import Path
 from .value_checks import doubt_about
 

@@ -14,7 +14,8 @@ from .conditions import BOUNDS, GROUPS, OPERATORS, Bound, Condition, Globs, Grou
 from .facts import CASELESS, FACTS, ORDERED
 from .index import RuleIndex
 from .rules import Rule
-from .spelling import invisible_at, listed, meant, new_escape_at, shown, syntax_problem
+from .spelling import listed, meant, shown
+from .toml_mistakes import invisible_at, new_escape_at, syntax_problem
 from .toml_positions import Path, TomlPlaces
 from .value_checks import bound_mistake, mistake_in, word_mistake
 

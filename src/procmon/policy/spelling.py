@@ -1,13 +1,10 @@
-"""Suggestions for mistakes: near misspellings, words of other tools, and texts that `tomllib` refuses."""
+"""The word that was meant: near misspellings, and words of other tools; and lists and values in messages."""
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-from ..errors import Problem
 from ..util.path_checks import quoted
-from .toml_positions import tokens
 
-__all__ = ["SYNONYMS", "invisible_at", "invisible_in", "listed", "meant", "new_escape_at", "shown", "syntax_problem"]
+__all__ = ["SYNONYMS", "listed", "meant", "shown"]
 
 SYNONYMS = {
     "deny": "block", "denied": "block", "reject": "block", "refuse": "block", "kill": "block", "blocked": "block",
@@ -30,26 +27,6 @@ SYNONYMS = {
 
 _JOINED = {word.replace("_", ""): ours for word, ours in SYNONYMS.items()}
 """The same, where ``ParentImage`` is ``parent_image``."""
-
-_SYNTAX = (
-    (r"^(unescaped|invalid hex|escaped)", r"write paths with slashes, c:/windows, or in single quotes, 'c:\windows'"),
-    ("^cannot overwrite", 'a key stands once in a rule; several values are a list: image = ["a.exe", "b.exe"]'),
-    (r"^(cannot declare \('rule',\)|expected '\]\]')", "write [[rule]], with two brackets, above each rule"),
-    (r"^invalid initial[^\n]*\n.*,\s*\}", "delete the comma before }"),
-    (r"^(invalid initial|unclosed inline)[^\n]*\n.*\{", "an inline table stands on one line: write [[rule.any]]"),
-    (r"^((illegal|found invalid) character '\\n'|unterminated|expected \"'+\")", "end the text with its quote"),
-    ("[“”„‘’]", "write straight quotes"),
-    (r"\n\s*audit\s*=", "write audit = true"),
-    (r"^invalid value\n.*=\s*[A-Za-z*]", "put texts in quotes"),
-    (r"^invalid value\n\s*[\w-]+\s*=\s*[\"'\[]", "close the list above this line with ]"),
-    (r"^expected '='[^\n]*\n\S+\.toml$", "Policy.load(path) reads a file"),
-    ("^unclosed array", 'write commas between the texts, and ] behind them: ["a.exe", "b.exe"]'),
-    ("^exceeds", "a policy needs no such number"),
-    ("", 'a line is key = value, [[rule]], or # and a remark; several values are a list: ["a.exe", "b.exe"]'),
-)  # fmt: skip
-"""What to write instead. The patterns match `tomllib`'s message, a line's end, and the line with the mistake."""
-
-_NEW_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\[xe]")
 
 
 def meant(word: str, choices: Iterable[str]) -> str | None:
@@ -92,68 +69,3 @@ def listed(words: Iterable[str], last: str) -> str:
     """``a, b and c``."""
     *first, end = words
     return f"{', '.join(first)} {last} {end}"
-
-
-def syntax_problem(text: str, error: ValueError) -> Problem:
-    """The `Problem` for an error of `tomllib`, with its place, which Python 3.11 to 3.13 have only in the message."""
-    message, (line, column) = _placed(text, error)
-    context = f"{message}\n{text.split(chr(10))[line - 1]}"
-    advice = next((advice for sign, advice in _SYNTAX if re.search(sign, context, re.IGNORECASE)), _SYNTAX[-1][1])
-    return Problem(line, column, message[:1].lower() + message[1:], advice)
-
-
-def new_escape_at(text: str) -> Problem | None:
-    r"""The first escape that is new in TOML 1.1: ``\x64`` or ``\e``. Python 3.15 reads them, older versions do not.
-
-    They are refused everywhere, since a policy must mean the same on each Python, and in ``"d:\x64\tool.exe"`` the
-    escape is not intended.
-    """
-    if not _NEW_ESCAPE.search(text):
-        return None
-    for offset, token in tokens(text):
-        if token[0] == '"' and (found := _NEW_ESCAPE.search(token)):
-            at = offset + found.end()
-            place = (text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
-            return Problem(*place, "unescaped '\\' in a string", _SYNTAX[0][1])
-    return None
-
-
-def invisible_at(text: str, error: ValueError) -> Problem | None:
-    """The invisible character that made `tomllib` refuse the text, if there is one."""
-    _, (number, column) = _placed(text, error)
-    line = text.split("\n")[number - 1]
-    for i, char in enumerate(line[:column]):
-        if _invisible(char) and not re.search("[\"'#]", line[:i]):
-            where = f"line {number} {'begins with' if not line[:i].strip() else 'has'} the invisible U+{ord(char):04X}"
-            return Problem(number, i + 1, where, "delete it")
-    return None
-
-
-def invisible_in(text: str) -> Iterator[Problem]:
-    """Invisible characters in values: a text with one, copied from a page, matches nothing."""
-    if text.isascii() or not any(map(_invisible, set(text))):
-        return
-    for offset, token in tokens(text):
-        found = next((char for char in token if _invisible(char)), None)
-        if found is not None and token[0] in "\"'":
-            at = offset + token.index(found)
-            place = (text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
-            advice = f'delete it, or write "\\u{ord(found):04X}" in double quotes where it is meant'
-            yield Problem(*place, f"the text has the invisible U+{ord(found):04X} in it", advice, fatal=False)
-
-
-def _invisible(char: str) -> bool:
-    if char <= "\x7f":
-        return False
-    import unicodedata
-
-    return unicodedata.category(char) in ("Cf", "Zs", "Zl", "Zp") or char == "\u3164"
-
-
-def _placed(text: str, error: ValueError) -> tuple[str, tuple[int, int]]:
-    message = str(error)
-    at = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", message)
-    if at and at[1]:
-        return message[: at.start()], (int(at[1]), int(at[2]))
-    lines = text.split("\n")
-    return message[: at.start()] if at else message.partition(";")[0], (len(lines), len(lines[-1]) + 1)

@@ -1,6 +1,7 @@
 """The positions of keys and values in a TOML text, which `tomllib` does not report.
 
-`tomllib` has accepted the text before, so this reads tokens and nesting and checks nothing.
+`tomllib` has accepted the text before, so this reads tokens and nesting and checks nothing. The places of mistakes that
+`tomllib` refuses are in `toml_mistakes`.
 """
 
 import re

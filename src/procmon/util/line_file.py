@@ -105,8 +105,8 @@ class LineFile:
         """Make room: rename the file to the newest old file. Where Windows refuses, because a program reads the file,
         the file grows on.
 
-        Older files move up only as far as the first free number. A refused rename leaves such a gap. Without this rule
-        each further line would try again, and push the old files out one after the other.
+        Older files move up only as far as the first free number. A refused rename leaves such a free number, and is
+        tried again with each line. If all files moved up each time, the oldest would soon be deleted.
         """
         self._file.close()
         try:
@@ -136,9 +136,10 @@ def paths_of(path: Path) -> list[Path]:
 def open_all(path: Path, stack: ExitStack) -> list[tuple[Path, BinaryIO]]:
     """Open the files of `paths_of`, oldest first: no file twice and none left out, even if the log rotates meanwhile.
 
-    A file only ever moves to higher numbers, and no file passes another. So the files are opened from the newest on,
-    each time the first file above the last one opened. If that last file is still at its number afterwards, no file was
-    between the two. If it has moved, its new number is looked up, and the step is repeated.
+    A file only ever moves to higher numbers, and no file passes another. So the files are opened in the order of their
+    numbers, the newest first. In each step the next file is opened, then the one before it is checked. If that one
+    still has its number, there was no file between the two. If it has moved, its new number is looked up, and the step
+    is repeated from there.
     """
     opened: list[tuple[Path, BinaryIO]] = []
     number = -1  # of the last file that was opened

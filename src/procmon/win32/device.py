@@ -64,7 +64,11 @@ class Device:
 
 
 class Connection(Device):
-    """A controller's device, with the event that the driver sets and a second event that ends a wait."""
+    """A controller's device, with the event that the driver sets and a second event that ends a wait.
+
+    `close` closes the device alone: another thread may still wait for the events. Each `Handle` of an event closes it
+    when the last reference to it goes.
+    """
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -82,5 +86,3 @@ class Connection(Device):
     def wake(self) -> None:
         """End a `wait` in another thread, or the next one."""
         kernel.set_event(self._events[1])
-
-    # close() does not close the events: another thread may be waiting for them. The last reference closes them.

@@ -25,16 +25,13 @@ __all__ = [
     "Peb",
     "ProcessBasics",
     "basics",
-    "clear_debugged_mark",
     "command_line",
     "command_line_in_memory",
     "created_at",
     "current_directory",
     "has_exited",
-    "has_strict_handle_checks",
     "image_base",
     "image_path",
-    "is_debugged",
     "native_image_path",
     "pebs",
     "running",
@@ -67,22 +64,6 @@ _QueryFullProcessImageNameW = bind(
     fail_on_zero,
 )
 
-# https://learn.microsoft.com/windows/win32/api/processthreadsapi/nf-processthreadsapi-getprocessmitigationpolicy
-# BOOL GetProcessMitigationPolicy(HANDLE process, PROCESS_MITIGATION_POLICY policy, PVOID buffer, SIZE_T bytes);
-_GetProcessMitigationPolicy = bind(
-    kernel32,
-    "GetProcessMitigationPolicy",
-    BOOL,
-    (HANDLE, ctypes.c_int32, ctypes.c_void_p, ctypes.c_size_t),
-    fail_on_zero,
-)
-
-# https://learn.microsoft.com/windows/win32/api/debugapi/nf-debugapi-checkremotedebuggerpresent
-# BOOL CheckRemoteDebuggerPresent(HANDLE hProcess, PBOOL pbDebuggerPresent);
-_CheckRemoteDebuggerPresent = bind(
-    kernel32, "CheckRemoteDebuggerPresent", BOOL, (HANDLE, ctypes.POINTER(BOOL)), fail_on_zero
-)
-
 _NO_DATE = 2_650_467_744_000_000_000
 """The FILETIME of the year 10000."""
 
@@ -102,13 +83,6 @@ def has_exited(process: SupportsInt) -> bool:
     created, exited, other = ctypes.c_uint64(), ctypes.c_uint64(), ctypes.c_uint64()
     _GetProcessTimes(int(process), created, exited, other, other)
     return exited.value != 0
-
-
-def is_debugged(process: SupportsInt) -> bool:
-    """Whether a debugger is attached to it. Needs PROCESS_QUERY_INFORMATION."""
-    present = BOOL()
-    _CheckRemoteDebuggerPresent(int(process), present)
-    return bool(present.value)
 
 
 # ------------------------------------------------------------------------------------------------------- all that run
@@ -328,31 +302,6 @@ def start_address(process: SupportsInt) -> int:
             raise
         return 0
     return int.from_bytes(information.raw[:_POINTER], "little")
-
-
-def clear_debugged_mark(process: SupportsInt, peb: int, image: int = 0) -> None:
-    """Clear BeingDebugged in its PEBs: its loader then neither stops for a debugger nor sets up the slow debug heap.
-
-    `peb` and `image` are as in `pebs`. Needs PROCESS_VM_WRITE and PROCESS_VM_OPERATION.
-    """
-    for each in pebs(process, peb, image):
-        memory.write(process, each.address + 2, b"\0")
-
-
-_PROCESS_STRICT_HANDLE_CHECK_POLICY = 3
-
-
-def has_strict_handle_checks(process: SupportsInt) -> bool:
-    """Whether the process requested strict handle checks: an exception for each bad handle, debugged or not.
-
-    False if Windows has no such policy (before Windows 8) or does not report it. Needs PROCESS_QUERY_INFORMATION.
-    """
-    flags = DWORD()
-    try:
-        _GetProcessMitigationPolicy(int(process), _PROCESS_STRICT_HANDLE_CHECK_POLICY, ctypes.byref(flags), 4)
-    except (OSError, AttributeError):
-        return False
-    return bool(flags.value & 1)  # RaiseExceptionOnInvalidHandleReference
 
 
 def _decode(text: bytes) -> str:

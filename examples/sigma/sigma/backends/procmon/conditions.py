@@ -1,5 +1,8 @@
 """Boolean expressions over the facts of a process, and the equivalent tables of a policy.
 
+`backend` makes the expressions from Sigma's conditions. For example `CommandLine|contains|all` is there an `All` of one
+`Fact` for each text; here it becomes `command_line.contains_all`.
+
 A policy's table holds if all of its facts hold, at least one table of ``any``, every table of ``all`` and no table of
 ``unless``. No function changes the meaning of an expression.
 """
