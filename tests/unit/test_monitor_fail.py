@@ -44,6 +44,46 @@ def test_the_default_is_no_part_of_fail(gate: procmon.SimulatedGate) -> None:
     assert decided(monitor) == [("a.exe", ALLOW, DecidedBy.DEFAULT, "")]
 
 
+@pytest.mark.parametrize("default, fail", [(ALLOW, BLOCK), (DEFER, BLOCK), (DEFER, ALLOW), (BLOCK, ALLOW)])
+@pytest.mark.parametrize("end", ["stop", "the gate fails", "dropped"])
+def test_what_a_stop_finds_undecided_is_blocked_where_default_or_fail_blocks(
+    gate: procmon.SimulatedGate, default: Verdict, fail: Verdict, end: str
+) -> None:
+    monitor: procmon.Monitor | None = procmon.Monitor(gate, default=default, fail=fail)
+    assert monitor is not None
+    monitor.subscribe(lambda process: DEFER)
+    monitor.start()
+    process = gate.start("a.exe")
+    until(lambda: gate.snapshot()[0].seen, "it, held")
+    if end == "stop":
+        monitor.stop()
+    elif end == "the gate fails":
+        gate.fail(OSError(6, "the handle is invalid"))
+    else:
+        monitor = None
+    assert gate.verdict_of(process) is (BLOCK if BLOCK in (default, fail) else ALLOW)
+    until(lambda: gate.closed, "the end")
+
+
+def test_a_start_that_fails_blocks_what_is_held_where_fail_blocks(gate: procmon.SimulatedGate) -> None:
+    process = gate.start("a.exe")
+    gate.fail(OSError(6, "the handle is invalid"))
+    with pytest.raises(OSError, match="invalid"):
+        procmon.Monitor(gate, fail=BLOCK).start()
+    assert gate.verdict_of(process) is BLOCK
+
+
+@pytest.mark.parametrize("default", [ALLOW, DEFER])
+def test_an_iteration_that_ends_gives_fail_only_where_the_default_is_no_verdict(
+    gate: procmon.SimulatedGate, default: Verdict
+) -> None:
+    with procmon.Monitor(gate, default=default, fail=BLOCK) as monitor:
+        with monitor.starts() as starts:
+            process = gate.start("a.exe")
+            assert next(starts) == process
+        assert gate.verdict_of(process) is (BLOCK if default is DEFER else ALLOW)
+
+
 @pytest.mark.parametrize("on_error", [ALLOW, BLOCK, DEFER])
 def test_what_is_given_counts_more_than_fail(gate: procmon.SimulatedGate, on_error: Verdict) -> None:
     fail = ALLOW if on_error is BLOCK else BLOCK

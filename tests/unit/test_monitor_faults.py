@@ -51,7 +51,17 @@ def test_a_callback_that_returns_nonsense_is_an_error_that_says_what_to_return(
 
 
 @pytest.mark.parametrize(
-    "field, value", [("verdict", "block"), ("verdict", None), ("by", "rule"), ("who", None), ("audited", 1)]
+    "field, value",
+    [
+        ("verdict", "block"),
+        ("verdict", None),
+        ("by", "rule"),
+        ("who", None),
+        ("audited", 1),
+        ("note", "no games"),
+        ("policy", None),
+        ("facts", []),
+    ],
 )
 def test_a_decision_that_is_not_whole_is_an_error(
     gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture, field: str, value: object

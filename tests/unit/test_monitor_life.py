@@ -95,6 +95,24 @@ def test_stop_may_be_called_from_anything_the_monitor_calls(gate: procmon.Simula
     assert gate.verdict_of(process) is ALLOW
 
 
+@pytest.mark.parametrize("result", [BLOCK, None])
+def test_the_result_of_a_callback_that_stops_the_monitor_counts(
+    gate: procmon.SimulatedGate, result: procmon.Verdict | None
+) -> None:
+    def decide(process: procmon.ProcessHelper) -> procmon.Verdict | None:
+        monitor.stop()
+        time.sleep(0.1)
+        return result
+
+    monitor = procmon.Monitor(gate)
+    monitor.subscribe(decide)
+    monitor.start()
+    process = gate.start("a.exe")
+    assert monitor.wait(5)
+    assert gate.verdict_of(process) is (result or ALLOW)
+    assert monitor.history[0].by is (DecidedBy.CALLBACK if result else DecidedBy.STOP)
+
+
 def test_a_monitor_starts_once(gate: procmon.SimulatedGate) -> None:
     monitor = procmon.Monitor(gate)
     with pytest.raises(procmon.ProcmonError, match="start"):

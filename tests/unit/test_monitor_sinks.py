@@ -254,13 +254,22 @@ class Derived(procmon.Decision):
     made: str = field(init=False, default="by hand")
 
 
+class Refusing(procmon.Decision):
+    """A decision whose copies raise."""
+
+    def __post_init__(self) -> None:
+        if self.held_for:
+            raise KeyError(self.who)
+
+
+@pytest.mark.parametrize("kind", [Derived, Refusing])
 def test_a_decision_that_cannot_be_copied_reaches_history_and_sinks_without_its_own_fields(
-    gate: procmon.SimulatedGate,
+    gate: procmon.SimulatedGate, kind: type[procmon.Decision]
 ) -> None:
     sink = Recorder()
 
     def decide(process: procmon.ProcessHelper) -> procmon.Decision:
-        return Derived(process=process, verdict=BLOCK, by=procmon.DecidedBy.CALLBACK, who="hand")
+        return kind(process=process, verdict=BLOCK, by=procmon.DecidedBy.CALLBACK, who="hand")
 
     with procmon.Monitor(gate, audit=sink) as monitor:
         monitor.subscribe(decide)

@@ -17,6 +17,7 @@ from monitoring import until, waits_for
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.driver import protocol
 from procmon.monitor import engine
+from procmon.monitor.cases import Case
 from procmon.records import DecidedBy
 from procmon.util import threads
 from procmon.util.log import log_soon
@@ -262,6 +263,13 @@ def test_a_worker_that_cannot_be_replaced_stops_the_monitor_which_releases_what_
     monitor = procmon.Monitor(gate, deadline=0.05, on_deadline=BLOCK)
     monitor.subscribe(waits_for(release))
     monitor.start()
+    on_failure = monitor._engine.workers._on_failure
+
+    def stop_at_once(error: BaseException, doing: str) -> None:
+        on_failure(error, doing)
+        monitor.wait(5)
+
+    monkeypatch.setattr(monitor._engine.workers, "_on_failure", stop_at_once)
 
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -272,6 +280,45 @@ def test_a_worker_that_cannot_be_replaced_stops_the_monitor_which_releases_what_
     assert monitor.wait(5)
     assert isinstance(monitor.error, RuntimeError)
     release.set()
+
+
+def test_a_leader_that_is_lost_stops_the_monitor_which_releases_what_is_held(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other thread would wait at the gate."""
+    with procmon.Monitor(gate) as monitor:
+        play = monitor._engine.workers.play
+
+        def no_memory(role: Any) -> None:
+            monkeypatch.setattr(monitor._engine.workers, "play", play)
+            raise MemoryError
+
+        monkeypatch.setattr(monitor._engine.workers, "play", no_memory)
+        processes = [gate.start("a.exe"), gate.start("b.exe")]
+        assert monitor.wait(5)
+        assert isinstance(monitor.error, MemoryError)
+        assert [gate.verdict_of(process, timeout=0) for process in processes] == [ALLOW, ALLOW]
+
+
+def test_memory_that_runs_out_before_a_sink_writes_ahead_costs_no_process_its_verdict(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ahead:
+        write_ahead = True
+
+        def write(self, decision: procmon.Decision) -> None: ...
+
+    def no_memory(case: Case, result: procmon.VerdictResult | None) -> procmon.Decision:
+        raise MemoryError
+
+    with procmon.Monitor(gate, audit=Ahead()) as monitor:
+        monitor.subscribe(lambda process: BLOCK)
+        with monkeypatch.context() as patch:
+            patch.setattr(Case, "make_decision", no_memory)
+            process = gate.start("a.exe")
+            assert gate.verdict_of(process) is BLOCK
+        assert monitor.wait(5)
+    assert isinstance(monitor.error, MemoryError)
 
 
 def test_where_no_thread_can_be_started_any_more_everything_is_done_all_the_same(

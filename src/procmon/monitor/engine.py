@@ -183,8 +183,11 @@ class Engine:
         lock, or the stop may wait for that thread.
         """
         if not self.is_forked:
-            self.begin_stop()
-            if not is_own():
+            if is_own():
+                self.workers.note_stop()
+                self.begin_stop()
+            else:
+                self.begin_stop()
                 self.stopped.wait()
 
     async def stop_async(self) -> None:
@@ -230,7 +233,7 @@ class Engine:
         try:
             released = not has_run or submit(self._release).done.wait(STOP_TIMEOUT_S)
             if not released:
-                self._log(ERROR, "%s: the gate hangs; it is closed now, which releases its processes", self.gate.name)
+                self._log(ERROR, "%s: the gate hangs; it is closed now, which answers its processes", self.gate.name)
             try:
                 self.gate.close()
             except BaseException as error:
@@ -256,7 +259,11 @@ class Engine:
                 call()
 
     def _release(self) -> None:
-        """Decide all held processes, including those not fetched yet, and wait until no verdict is being sent."""
+        """Decide all held processes, including those not fetched yet, and wait until no verdict is being sent.
+
+        The result of a callback that has stopped the monitor counts, if it returns soon.
+        """
+        self.holds.wait_until(self.workers.have_stoppers_returned, STOP_TIMEOUT_S / 2)
         self.holds.release(self.last_ruling)
         try:
             self.holds.fetch()
@@ -272,19 +279,21 @@ class Engine:
 
     @property
     def unanswered(self) -> Verdict:
-        """The verdict of a process that gets no other: the default, or ALLOW where the default is DEFER."""
-        return Verdict.ALLOW if self.options.default is Verdict.DEFER else self.options.default
+        """The verdict of a process that gets no other: the default, or `fail` where the default is DEFER."""
+        return self.options.fail if self.options.default is Verdict.DEFER else self.options.default
 
     @property
     def last_ruling(self) -> Ruling:
-        """The ruling for all cases that a stop finds undecided."""
-        return Ruling(self.unanswered, DecidedBy.STOP)
+        """The ruling for all cases that a stop finds undecided. They have not got the answer of their callbacks, so a
+        monitor that fails closed blocks them."""
+        blocks = Verdict.BLOCK in (self.options.default, self.options.fail)
+        return Ruling(Verdict.BLOCK if blocks else Verdict.ALLOW, DecidedBy.STOP)
 
     def _note_failure(self, error: BaseException, doing: str) -> None:
         if self.error is None:
             self.error = error if isinstance(error, Exception) else ProcmonError(f"{doing} raised {error!r}")
-        text = "%s: %s failed, so the monitor stops and releases its processes"
-        self._log(ERROR, text, self.gate.name, doing, error=error)
+        text = "%s: %s failed, so the monitor stops; held processes get %s"
+        self._log(ERROR, text, self.gate.name, doing, self.last_ruling.verdict.name, error=error)
         self.begin_stop()
 
     def _log(self, level: int, message: str, *args: object, error: BaseException | None = None) -> None:
@@ -425,7 +434,7 @@ def _stop_all() -> None:
         engine.begin_stop()
     for engine in engines:
         if not engine.stopped.wait(max(0.0, end - time.monotonic())):
-            text = "%s: the gate hangs; the end of the program releases its processes"
+            text = "%s: the gate hangs; its processes are answered at the end of the program"
             log_soon(ERROR, text, engine.gate.name).done.wait(LOG_TIMEOUT_S)
 
 

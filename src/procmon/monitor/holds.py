@@ -249,12 +249,15 @@ class HoldTable:
 
     def _send(self, batch: list[Case]) -> dict[Case, VerdictResult]:
         """Send verdicts, with one call of the gate for each kind; then note the decisions. Return the results."""
-        if self._sinks.writes_ahead:
-            self._sinks.write_ahead([case.make_decision(None) for case in batch if case.is_for_sinks])
-            for case in batch:
-                case.written_ahead = True
         results: dict[Case, VerdictResult] = {}
         failure: BaseException | None = None
+        try:
+            if self._sinks.writes_ahead:
+                self._sinks.write_ahead([case.make_decision(None) for case in batch if case.is_for_sinks])
+                for case in batch:
+                    case.written_ahead = True
+        except BaseException as error:  # out of memory, say: the verdicts are sent all the same
+            failure = error
         blocked = [case for case in batch if case.blocks]
         allowed = [case for case in batch if not case.blocks] if blocked else batch
         for call, cases in ((self._gate.allow, allowed), (self._gate.block, blocked)):

@@ -42,9 +42,10 @@ class Monitor:
     repair it. Where starts must fail closed, pass ``fail=BLOCK``, to the gate as well. `default` is no part of that: a
     callback without an opinion has not failed.
 
-    default:      verdict when no callback has an opinion, and for processes still held when the monitor stops; ALLOW,
-                  BLOCK, or DEFER: the process stays held until you answer
-    fail:         ALLOW or BLOCK: the value of `on_error` and `on_deadline` where these are not given
+    default:      verdict when no callback has an opinion; ALLOW, BLOCK, or DEFER: the process stays held until you
+                  answer
+    fail:         ALLOW or BLOCK: the value of `on_error` and `on_deadline` where these are not given. Processes still
+                  held when the monitor stops get BLOCK if `fail` or `default` is BLOCK, otherwise ALLOW
     on_error:     verdict when a callback raises or returns a wrong type; the traceback is logged. May be DEFER
     deadline:     seconds for all callbacks of one process together, None = no limit; less where the gate's own hold
                   timeout is earlier. A deferred process has no deadline
@@ -108,7 +109,7 @@ class Monitor:
             text = "the monitor has fail=%s, but its gate %s has %s: give both the same fail="
             log(WARNING, text, fail.name, gate.name, ", ".join(differ))
         self._engine = Engine(
-            gate, Options(default, on_error, deadline, on_deadline, workers, own, history, _sinks(audit))
+            gate, Options(default, fail, on_error, deadline, on_deadline, workers, own, history, _sinks(audit))
         )
         self._finalizer = weakref.finalize(self, self._engine.drop)
         self._finalizer.atexit = False  # the engines that run are stopped by an exit function of their own
@@ -143,10 +144,12 @@ class Monitor:
         self._engine.start()
 
     def stop(self) -> None:
-        """Answer all held processes with the default, close the gate, and ask no more callbacks.
+        """Answer all held processes, close the gate, and ask no more callbacks.
 
-        Thread-safe and idempotent. In a callback or a sink it returns at once, and the monitor stops soon. Ctrl+C ends
-        the wait within half a second, even if something hangs; the monitor stops all the same.
+        They get BLOCK if `default` or `fail` is BLOCK, otherwise ALLOW. Thread-safe and idempotent. In a callback or a
+        sink it returns at once, and the monitor stops soon; the result of that callback still counts, if it returns
+        within a second and is no coroutine. Ctrl+C ends the wait within half a second, even if something hangs; the
+        monitor stops all the same.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()

@@ -3,14 +3,14 @@
 import inspect
 import sys
 import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ..errors import PolicyWarning
-from ..records import DecidedBy, Decision, ProcessHelper, Verdict, VerdictResult
+from ..records import DecidedBy, Decision, ProcessHelper, RuleNote, Verdict, VerdictResult
 from ..util.globs import compile_glob
 from ..util.log import logger
 from ..util.path_checks import doubt_about_match
@@ -185,13 +185,22 @@ class Ruling(NamedTuple):
         at = at or datetime.now(UTC)
         made: dict[str, Any] = {"process": process, "who": self.who, "at": at, "held_for": held_for, "result": result}
         if (source := self.source) is not None:
-            with suppress(TypeError, ValueError):  # a subclass may refuse to be copied
+            with suppress(Exception):  # a subclass may refuse to be copied
                 return replace(source, **made)
             made |= {"note": source.note, "policy": source.policy, "facts": source.facts}
         return Decision(verdict=self.verdict, by=self.by, audited=self.audited, reason=self.reason, **made)
 
 
-_OPINION_FIELDS = (("verdict", Verdict), ("by", DecidedBy), ("who", str), ("audited", bool), ("reason", str))
+_OPINION_FIELDS = (
+    ("verdict", Verdict),
+    ("by", DecidedBy),
+    ("who", str),
+    ("audited", bool),
+    ("reason", str),
+    ("note", RuleNote | None),
+    ("policy", str),
+    ("facts", Mapping),
+)
 
 
 def read_opinion(result: object, name: str) -> Ruling:
@@ -204,7 +213,8 @@ def read_opinion(result: object, name: str) -> Ruling:
     if isinstance(result, Decision):
         for field, kind in _OPINION_FIELDS:
             if not isinstance(value := getattr(result, field), kind):
-                raise TypeError(f"{name} returned a Decision whose {field} is {value!r}; it must be a {kind.__name__}")
+                wanted = getattr(kind, "__name__", "RuleNote or None")
+                raise TypeError(f"{name} returned a Decision whose {field} is {value!r}; it must be a {wanted}")
         who = result.who or (name if result.by is DecidedBy.CALLBACK else "")
         return Ruling(result.verdict, result.by, who, result.audited, result.reason, result)
     if inspect.isawaitable(result):

@@ -40,6 +40,7 @@ class Options:
     """The options of the user; see `Monitor`."""
 
     default: Verdict
+    fail: Verdict
     on_error: Verdict
     deadline: float | None
     on_deadline: Verdict
@@ -55,6 +56,8 @@ class _Asker:
 
     case: Case | None = None
     given_up: bool = False
+    stops: bool = False
+    """The callback that it calls has stopped the monitor."""
 
 
 class Workers:
@@ -76,6 +79,8 @@ class Workers:
         self._cases: deque[Case] = deque()
         self._lock = threading.RLock()
         self._askers: set[_Asker] = set()
+        self._current = threading.local()  # its `asker`: that of the calling thread
+        self._stoppers: list[_Asker] = []  # whose callback has stopped the monitor
         self._awaiting: set[Case] = set()
         self._deadlines = Deadlines(options.deadline)
         self._started = 0
@@ -121,8 +126,8 @@ class Workers:
             try:
                 if role() is False:
                     return  # it was given up, and another thread has its place
-            except BaseException as error:
-                log_soon(ERROR, "a worker failed; it goes on", error=error)
+            except BaseException as error:  # the leader may be lost: no thread would wait at the gate any more
+                self._on_failure(error, "a worker")
         self._roles.put(None)  # for the next thread
 
     # -------------------------------------------------------------------------------------------------- the cases
@@ -135,6 +140,17 @@ class Workers:
         for _ in range(free - 1):
             self._roles.put(self.ask)
         return free > 0
+
+    def note_stop(self) -> None:
+        """A callback in the calling thread, if there is one, stops the monitor. Takes no lock: a finalizer may stop."""
+        asker: _Asker | None = getattr(self._current, "asker", None)
+        if asker is not None and asker.case is not None:
+            asker.stops = True
+            self._stoppers.append(asker)
+
+    def have_stoppers_returned(self) -> bool:
+        """Each callback that has stopped the monitor has returned, and its process is decided if it had an opinion."""
+        return not any(asker.stops for asker in self._stoppers)
 
     @property
     def queued(self) -> int:
@@ -153,6 +169,7 @@ class Workers:
             if len(self._askers) >= self.options.workers:
                 return True  # these threads check the queue before they end
             self._askers.add(asker)
+        self._current.asker = asker
         self.callback_threads.enter(thread)
         try:
             while (case := self._next(asker)) is not None:
@@ -165,6 +182,7 @@ class Workers:
         return not asker.given_up
 
     def _next(self, asker: _Asker) -> Case | None:
+        asker.stops = False
         with self._lock:
             if asker.given_up:
                 self._hanging -= 1
@@ -178,6 +196,7 @@ class Workers:
                 self._deadlines.begin(case)
                 return case
             self._askers.discard(asker)
+            asker.case = None
         self._holds.note_change()
         return None
 
@@ -267,18 +286,18 @@ class Workers:
             self._awaiting.difference_update(late)
             self.counts["deadlines"] += len(late)
             self._hanging += len(stuck)
-        try:
-            for _ in stuck:
-                self._start_one()
-                self._roles.put(self.ask)
-        except RuntimeError as error:  # while the program ends, for example
-            self._on_failure(error, "starting a thread")
         for case in late:
             self._cancel(case)
             named = (case.name, case.process, self._hanging)
             log_soon(WARNING, "%s has not returned for %r in time; %d hang now", *named)
             if not case.process.exited:
                 self._holds.decide(case, Ruling(self.options.on_deadline, DecidedBy.DEADLINE, case.name))
+        try:
+            for _ in stuck:
+                self._start_one()
+                self._roles.put(self.ask)
+        except RuntimeError as error:  # while the program ends, for example. Last: the stop decides what is undecided
+            self._on_failure(error, "starting a thread")
 
 
 def _in_words(error: BaseException) -> str:
