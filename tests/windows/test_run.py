@@ -2,13 +2,16 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import procmon
 from ctrl_c import Keyboard
 from procmon import ALLOW, BLOCK, ProcessHelper, Verdict
+from procmon.win32.debug import DebugEvent, DebugPort
 from procmon.win32.kernel import is_wine
 from trees import BLOCKED, SOON, eventually, python
 
@@ -60,6 +63,26 @@ def test_a_timeout_ends_the_tree() -> None:
     assert str(caught.value.stdout) == "hi\n"
     assert len(started) == 2
     assert eventually(lambda: not {each.pid for each in started} & {each.pid for each in procmon.processes()})
+
+
+def test_a_timeout_ends_a_command_that_windows_has_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows reports a process when its first thread runs."""
+    wait, start, gates = DebugPort.wait, procmon.DebugGate.run, list[procmon.DebugGate]()
+
+    def wait_late(port: DebugPort, limit_ms: int | None = None) -> DebugEvent | None:
+        time.sleep(0.2)
+        return wait(port, limit_ms)
+
+    def keep(*arguments: Any, **options: Any) -> procmon.DebugGate:
+        gates.append(start(*arguments, **options))
+        return gates[0]
+
+    monkeypatch.setattr(DebugPort, "wait", wait_late)
+    monkeypatch.setattr(procmon.DebugGate, "run", keep)
+    with pytest.raises(subprocess.TimeoutExpired):
+        procmon.run(python("import time; time.sleep(2)"), timeout=0)
+    assert gates[0].popen is not None
+    assert gates[0].popen.wait(SOON) & 0xFFFFFFFF == BLOCKED
 
 
 def test_ctrl_c_ends_the_tree() -> None:

@@ -11,7 +11,7 @@ from os import PathLike
 from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 from ..driver.service import DriverService
-from ..errors import GateClosed, ProcmonError
+from ..errors import ProcmonError
 from ..gates.base import Gate
 from ..gates.debug import DebugGate
 from ..gates.driver import DriverGate
@@ -268,14 +268,18 @@ def _took_effect(decision: Decision) -> bool:
 def _end(gate: DebugGate) -> None:
     """Terminate every process of the tree, and close the gate.
 
-    A process that another one starts before it dies is in the next snapshot: Windows reports the creation before the
-    exit of the creator. So an empty snapshot means that the tree has gone.
+    An empty snapshot does not mean that the tree has gone: Windows reports a process, the first one too, only when its
+    first thread runs. The gate has ended only after that.
     """
     until = time.monotonic() + END_TIMEOUT_S
-    with suppress(GateClosed):  # the monitor closes it at the end of the tree
-        while (alive := gate.snapshot()) and time.monotonic() < until:
-            for process in alive:
-                with suppress(ProcmonError):  # it has just gone
+    try:
+        while not gate.ended and time.monotonic() < until:
+            for process in gate.snapshot():
+                with suppress(ProcmonError, OSError):  # it has just gone
                     gate.terminate(process)
             time.sleep(0.01)
-    gate.close()
+            gate.fetch()  # the gate ends when every record was fetched, and the monitor may not have begun
+    except ProcmonError:  # the gate has failed, or the monitor has closed it at the end of the tree
+        pass
+    finally:
+        gate.close()
