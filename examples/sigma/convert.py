@@ -30,6 +30,18 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def load(files: list[Path]) -> tuple[SigmaCollection, list[str]]:
+    """The rules of the files, and what is wrong with each file that has none."""
+    collections, wrong = [], []
+    for file in files:
+        try:
+            collections.append(SigmaCollection.load_ruleset([file], True, resolve_references=False))
+        except (SigmaError, YAMLError, OSError, ValueError, AttributeError, TypeError) as failure:
+            reason = "it is no Sigma rule" if isinstance(failure, AttributeError | TypeError) else str(failure)
+            wrong.append(f"{file.name}: {' '.join(reason.split())}")
+    return SigmaCollection.merge(collections), wrong
+
+
 def main() -> int:
     """Convert, and print a summary on standard error; 1 if no rule could be converted."""
     chosen = options()
@@ -37,22 +49,24 @@ def main() -> int:
         if not path.exists():
             print(f"convert.py: there is no {path}; give Sigma rules, or folders of them", file=sys.stderr)
             return 1
-    files = [file for path in chosen.rules for file in (sorted(path.rglob("*.yml")) if path.is_dir() else [path])]
+    folders = ((sorted(path.rglob("*.y*ml")) if path.is_dir() else [path]) for path in chosen.rules)
+    files = [file for folder in folders for file in folder if file.suffix in (".yml", ".yaml") or file in chosen.rules]
     backend = ProcmonBackend(collect_errors=True, block=chosen.block, ask=chosen.ask)
+    rules, left_out = load(files)
     try:
-        policy = backend.convert(SigmaCollection.load_ruleset(files, collect_errors=True))
-    except (SigmaError, YAMLError, OSError, UnicodeDecodeError) as failure:
+        policy = backend.convert(rules)
+        chosen.output.write_text(policy, encoding="utf-8")
+    except (SigmaError, OSError) as failure:
         print(f"convert.py: {' '.join(str(failure).split())}", file=sys.stderr)
         return 1
-    chosen.output.write_text(policy, encoding="utf-8")
     counts = backend.counts
     said = f"{counts['block']:,} block, {counts['ask']:,} ask, {counts['audit']:,} only log what they would block"
     print(f"{sum(counts.values()):,} rules in {chosen.output}: {said}", file=sys.stderr)
-    if backend.errors:
-        print(f"{len(backend.errors):,} left out:", file=sys.stderr)
     for rule, error in backend.errors:
         file = rule.source.path.name if rule.source is not None else "?"
-        print(f"  {file}: {rule.title}: {error.args[0] if error.args else error}", file=sys.stderr)
+        left_out.append(f"{file}: {rule.title}: {error.args[0] if error.args else error}")
+    if left_out:
+        print(f"{len(left_out):,} left out:", *left_out, sep="\n  ", file=sys.stderr)
     return 0 if sum(counts.values()) else 1
 
 

@@ -46,7 +46,9 @@ def convert() -> Convert:
 
     def convert(*texts: str, block: str = "", ask: str = "") -> tuple[str, dict[str, str]]:
         backend = ProcmonBackend(collect_errors=True, block=block, ask=ask)
-        policy = backend.convert(SigmaCollection.merge([SigmaCollection.from_yaml(text) for text in texts]))
+        policy = backend.convert(
+            SigmaCollection.merge([SigmaCollection.from_yaml(text, True, collect_filters=True) for text in texts])
+        )
         return policy, {rule.title: str(error.args[0]) for rule, error in backend.errors}
 
     return convert

@@ -4,7 +4,7 @@ import json
 import ntpath
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,14 +12,16 @@ import pytest
 
 import procmon
 from procmon import DecidedBy, Policy, ProcessHelper
+from procmon.util.paths import lowercase
 
 from .conftest import BACKEND, DATA
 
 pytestmark = pytest.mark.filterwarnings("ignore::procmon.errors.PolicyWarning")  # of what rules hardly mean
 
-Recorded = dict[str, str | int | None]
+Recorded = Mapping[str, str | int | None]
 
-RECORDED = json.loads((DATA / "events.json").read_text(encoding="utf-8"))
+RECORDINGS = json.loads((DATA / "events.json").read_text(encoding="utf-8"))
+RECORDED: list[Recorded] = [each["data"] for each in RECORDINGS]
 MOST_LEFT_OUT = 16
 
 
@@ -36,7 +38,7 @@ def imported(rules: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str
 def details(event: Recorded) -> SimpleNamespace:
     """Sysmon's record, with the names of a policy's facts; ``-`` is Sysmon's mark for an unknown fact."""
     known = {field: value for field, value in event.items() if value != "-"}
-    hashes = dict(each.split("=", 1) for each in str(known["Hashes"]).split(","))
+    hashes = dict(each.split("=", 1) for each in str(known["Hashes"]).split(",")) if "Hashes" in known else {}
     return SimpleNamespace(
         parent_command_line=known.get("ParentCommandLine"),
         user=known.get("User"),
@@ -56,8 +58,8 @@ def details(event: Recorded) -> SimpleNamespace:
 
 def process(event: Recorded, number: int) -> ProcessHelper:
     """The process of a recording, as a gate gives it."""
-    line = event["CommandLine"]
-    image = str(event["Image"]).lower()
+    line = event.get("CommandLine")
+    image = lowercase(str(event.get("Image", "")))
     return ProcessHelper(
         pid=1000 + 4 * number,
         parent_pid=900_000 + number,
@@ -67,19 +69,19 @@ def process(event: Recorded, number: int) -> ProcessHelper:
     )
 
 
-def judge(policy_text: str) -> Callable[[int], procmon.Decision]:
-    """The decisions of a policy about the recordings, by number."""
+def judge(policy_text: str, events: Sequence[Recorded] = RECORDED) -> Callable[[int], procmon.Decision]:
+    """The decisions of a policy about events, by number."""
     now: Recorded = {}
 
     def parent(pid: int) -> ProcessHelper | None:
-        image = now["ParentImage"]
+        image = now.get("ParentImage", "-")
         return None if image == "-" else ProcessHelper(pid=pid, parent_pid=0, image_name=str(image).lower())
 
     policy = Policy.parse(policy_text, lookup=parent, details=lambda _: details(now))
 
     def decide(number: int) -> procmon.Decision:
-        now.clear()
-        now.update(RECORDED[number]["data"])
+        nonlocal now
+        now = events[number]
         return policy.decide(process(now, number))
 
     return decide
@@ -108,7 +110,7 @@ def test_each_rule_agrees_with_the_evaluator_on_every_recording(imported: tuple[
     wrong = []
     for identifier, text in single_rules(imported[0]):
         decide = judge(text)
-        for number, recording in enumerate(RECORDED):
+        for number, recording in enumerate(RECORDINGS):
             matched = decide(number).by is DecidedBy.RULE
             if matched != (identifier in recording["matches"]):
                 wrong.append((text.split("\n")[1], ntpath.basename(recording["data"]["Image"]), matched))
@@ -118,7 +120,7 @@ def test_each_rule_agrees_with_the_evaluator_on_every_recording(imported: tuple[
 def test_the_whole_policy_decides_by_a_rule_exactly_where_one_matches(imported: tuple[str, str]) -> None:
     decide = judge(imported[0])
     identifiers = {identifier for identifier, _ in single_rules(imported[0])}
-    for number, recording in enumerate(RECORDED):
+    for number, recording in enumerate(RECORDINGS):
         expected = [each for each in recording["matches"] if each in identifiers]
         decision = decide(number)
         if expected:

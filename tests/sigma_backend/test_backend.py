@@ -4,6 +4,8 @@ import tomllib
 
 import pytest
 
+import procmon
+
 from .conftest import Convert, rule
 
 ID = "99c8be4f-3087-4f9f-9c24-8c7e257b442e"
@@ -53,7 +55,17 @@ def test_levels_become_verdicts(convert: Convert, options: dict[str, str], verdi
     assert list(found.values()) == sorted(found.values(), key=order.index)
 
 
-def test_rules_of_one_verdict_keep_their_order(convert: Convert) -> None:
+def test_among_rules_of_one_verdict_the_highest_level_comes_first(convert: Convert) -> None:
+    levels = ["low", "critical", "informational", "high", "medium", "high"]
+    texts = [rule(f"a: {{Image: x{i}}}\ncondition: a", level, level) for i, level in enumerate(levels)]
+    made = tomllib.loads(convert(*texts, block="critical")[0])["rule"]
+    assert [each["message"].split()[4] for each in made] == [
+        "critical", "high", "high", "medium", "low", "informational",
+    ]  # fmt: skip
+    assert [each["image"]["equals"] for each in made][1:3] == ["x3", "x5"]
+
+
+def test_rules_of_one_level_keep_their_order(convert: Convert) -> None:
     titles = ["c", "a", "b"]
     texts = [rule("a: {Image: x}\ncondition: a", title).replace(f"id: {ID}\n", "") for title in titles]
     made = tomllib.loads(convert(*texts)[0])["rule"]
@@ -109,6 +121,20 @@ def test_rules_of_one_verdict_keep_their_order(convert: Convert) -> None:
     ],
 )
 def test_a_field_becomes_a_fact(convert: Convert, field: str, made: dict[str, object]) -> None:
+    assert only_table(convert, f"a:\n  {field}\ncondition: a") == made
+
+
+@pytest.mark.parametrize(
+    ("field", "made"),
+    [
+        ("LogonId: 0x3e7", {"logon_id": {"equals": "0x3e7"}}),  # YAML reads a number
+        ("TerminalSessionId|gte: -3", {"session": {"known": True}}),
+        ("TerminalSessionId|gt: -1", {"session": {"at_least": 0}}),
+        (r"CurrentDirectory: 'C:\\*\x\\'", {"current_directory": {"ends_with": "\\", "glob": r"C:\*\**\x"}}),
+        ("User|contains: S-1-5-21-", {"user": {"contains": "S-1-5-21-"}}),
+    ],
+)
+def test_a_value_has_the_form_that_windows_gives_it(convert: Convert, field: str, made: dict[str, object]) -> None:
     assert only_table(convert, f"a:\n  {field}\ncondition: a") == made
 
 
@@ -176,6 +202,26 @@ def test_a_keyword_is_looked_for_in_every_text_of_a_process(convert: Convert) ->
         ("IntegrityLevel: Upper", "no integrity level Upper"),
         ("Image: 'C:*x'", "the last part of the path alone"),
         ("TerminalSessionId|contains: '1'", "the number of the session"),
+        ("TerminalSessionId: '\u0663'", "the number of the session"),
+        ("TerminalSessionId|lt: 0", "no session has a number below 0"),
+        ("TerminalSessionId|gt: 1.5", "write a whole number"),
+        ("User|contains: 'a, b'", "the sign , in user, where Windows allows none"),
+        ("User|contains: '-'", "compares user with the SID, too"),
+        ("User|startswith: 's'", "compares user with the SID, too"),
+        ("IntegrityLevel|contains: '1'", "compares integrity with the SID, too"),
+        (f"Hashes|contains|cased: MD5={'ab' * 16}", "leave out cased"),
+        ("commandline: x", "no fact of a policy is the field commandline: write CommandLine"),
+        ("NewProcessName: x", "no fact of a policy is the field NewProcessName: write Image"),
+        ('CommandLine: "\\ud800"', "U+D800, half of a character"),
+        ("CurrentDirectory: 'C:*?'", "? at the end of a directory"),
+        ("CommandLine|base64offset|contains: é", "base64offset of a text that is not ASCII"),
+        ("CommandLine|base64offset|contains: a", "too short for base64offset"),
+        (r"CommandLine|base64offset|contains: 'ab\*c'", "encodes the backslash"),
+        (r"CommandLine|base64|contains: 'ab\?c'", "encodes the backslash"),
+        ("CommandLine|utf16|base64offset|contains: cmd", "write wide"),
+        ("CommandLine|utf16le: cmd", "Unknown modifier 'utf16le': write wide"),
+        ("CommandLine|cased|windash|contains: ' -X'", "write cased as the last one"),
+        ("CommandLine|windash|contains: ' \u2013x'", "not the dash of this text"),
     ],
 )
 def test_what_a_policy_cannot_say_is_left_out_with_the_reason(convert: Convert, field: str, reason: str) -> None:
@@ -183,6 +229,51 @@ def test_what_a_policy_cannot_say_is_left_out_with_the_reason(convert: Convert, 
     assert reason in left_out["Odd"]
     assert [each["name"] for each in tomllib.loads(policy)["rule"]] == [f"A rule ({ID})"]
     assert f"# left out: Odd ({ID}): {left_out['Odd']}" in policy.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("detection", "reason"),
+    [
+        ("a: {Image: x}\ncondition: a and not 1 of filter_*", "names no selection that it has"),
+        ("a: {Image: x}\ncondition: all of selection_*", "names no selection that it has"),
+        ("a: {Image: x}\ncondition: [a, 1 of selection_*]", "names no selection that it has"),
+        ("_a: {Image: x}\ncondition: 1 of them", "names no selection that it has"),
+        ("a:\ncondition: a", "a value without a field"),
+        ("a: [null]\ncondition: a", "a value without a field"),
+        ("a: {'|cased': Xy}\ncondition: a", "letter case counts in a value without a field"),
+        ("a: {'|hour': 3}\ncondition: a", "a value without a field"),
+        ("a: {'|fieldref': x}\ncondition: a", "a value without a field"),
+        ("a: {'|re': x}\ncondition: a", "a regular expression"),
+        ("a: ['4444']\ncondition: a", "looks for 4444 in SIDs, too"),
+        ("a: ['SHA1=12']\ncondition: a", "a part of the hashes"),
+        ("a: {Image: x}\ncondition: a | count() > 5", "pipe syntax"),
+        ("a: {Image: x}\ncondition: a and b", "'b' not defined"),
+        ("a: {Image: x}\ncondition: a and (a", "Unbalanced parentheses"),
+    ],
+)
+def test_a_condition_that_a_policy_cannot_say_is_left_out(convert: Convert, detection: str, reason: str) -> None:
+    policy, left_out = convert(rule(detection, "Odd"), rule("a: {Image: x}\ncondition: a"))
+    assert reason in left_out["Odd"]
+    assert [each["name"] for each in tomllib.loads(policy)["rule"]] == [f"A rule ({ID})"]
+
+
+@pytest.mark.parametrize(("title", "reason"), [("", "must have a title"), ("title: 7", "title must be a string")])
+def test_a_rule_without_a_title_is_left_out(convert: Convert, title: str, reason: str) -> None:
+    policy, left_out = convert(rule("a: {Image: x}\ncondition: a").replace("title: A rule", title))
+    assert tomllib.loads(policy) == {}
+    assert reason in " ".join(left_out.values())
+
+
+def test_a_blank_title_becomes_a_name(convert: Convert) -> None:
+    policy, _ = convert(rule("a: {Image: x}\ncondition: a", "' '"))
+    assert tomllib.loads(policy)["rule"][0]["name"] == f"untitled ({ID})"
+
+
+@pytest.mark.parametrize("references", ["['']", "[' ', 'https://example.org']", "[7]", "[null]"])
+def test_references_of_a_rule_make_no_mistake_in_the_policy(convert: Convert, references: str) -> None:
+    policy, left_out = convert(rule("a: {CommandLine: x}\ncondition: a") + f"references: {references}\n")
+    assert left_out == {}
+    assert not [problem for problem in procmon.Policy.check(policy) if problem.fatal]
 
 
 @pytest.mark.parametrize(
@@ -197,6 +288,42 @@ def test_what_a_policy_cannot_say_is_left_out_with_the_reason(convert: Convert, 
 def test_rules_about_other_events_are_left_out(convert: Convert, source: str, reason: str) -> None:
     text = rule("a: {Image: x}\ncondition: a").replace("{category: process_creation, product: windows}", source)
     assert reason in convert(text)[1]["A rule"]
+
+
+def test_the_log_source_may_have_capital_letters(convert: Convert) -> None:
+    text = rule("a: {Image: x}\ncondition: a").replace("windows", "Windows").replace("process_c", "Process_C")
+    assert convert(text)[1] == {}
+
+
+FILTER = """\
+title: Administrators
+logsource: {category: process_creation, product: windows}
+filter: {rules: [RULES], f: {User|startswith: CORP\\adm_}, condition: not f}
+"""
+
+
+def test_a_filter_is_part_of_its_rules(convert: Convert) -> None:
+    policy, left_out = convert(rule("a: {Image: x}\ncondition: a"), FILTER.replace("RULES", ID))
+    assert left_out == {}
+    [made] = tomllib.loads(policy)["rule"]
+    assert made["unless"] == [{"user": {"starts_with": "CORP\\adm_"}}]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (FILTER.replace("RULES", f"{ID}, A rule"), "has no effect on A rule: no rule of its log source"),
+        (
+            FILTER.replace("[RULES]", "any").replace("windows", "linux"),
+            "no effect on any rule: none has its log source",
+        ),
+        (FILTER.replace("RULES", ID).replace("startswith", "startwith"), "has no effect: Unknown modifier 'startwith'"),
+    ],
+)
+def test_a_filter_without_effect_is_named_since_its_rules_block_more(convert: Convert, text: str, reason: str) -> None:
+    policy, left_out = convert(rule("a: {Image: x}\ncondition: a"), text)
+    assert reason in left_out["Administrators"]
+    assert len(tomllib.loads(policy)["rule"]) == 1
 
 
 def test_correlations_are_left_out(convert: Convert) -> None:
@@ -217,14 +344,21 @@ def test_what_is_nested_deeper_than_a_policy_takes_is_left_out(convert: Convert)
     assert "nested 19 deep; a policy takes 16" in convert(rule(detection))[1]["A rule"]
 
 
-def test_a_second_rule_of_one_title_and_identifier_is_left_out(convert: Convert) -> None:
+def test_rules_of_one_title_and_identifier_have_different_names(convert: Convert) -> None:
     policy, left_out = convert(rule("a: {Image: x}\ncondition: a"), rule("a: {Image: y}\ncondition: a"))
+    assert [each["name"] for each in tomllib.loads(policy)["rule"]] == [f"A rule ({ID})", f"A rule ({ID}), part 2"]
+    assert left_out == {}
+
+
+def test_the_same_rule_again_is_left_out(convert: Convert) -> None:
+    policy, left_out = convert(*[rule("a: {Image: x}\ncondition: a")] * 2)
     assert len(tomllib.loads(policy)["rule"]) == 1
-    assert left_out == {"A rule": "another rule has this title and identifier"}
+    assert left_out == {"A rule": "a rule with its title, identifier and condition is there already"}
 
 
 @pytest.mark.parametrize(
-    "text", ["it's", 'say "x"', "a\\b", "tab\there", "nul\x00", "zero\u200bwidth", "\ufeff", "é 漢"]
+    "text",
+    ["it's", 'say "x"', "a\\b", "tab\there", "nul\x00", "zero\u200bwidth", "\ufeff", "é 漢", "\u202ex", "\U000e0041"],
 )
 def test_any_text_comes_back_from_the_policy(convert: Convert, text: str) -> None:
     from sigma.backends.procmon.toml import value

@@ -80,3 +80,25 @@ def test_convert_says_what_is_wrong(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "broken.yml" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_convert_lists_files_that_have_no_rule_and_converts_the_rest(two_rules: Path, tmp_path: Path) -> None:
+    written = {"text.yml": b"just text", "list.yml": b"[a]", "broken.yml": b"title: [", "bytes.yml": b"\xff\xfe"}
+    for name, content in written.items():
+        (two_rules / name).write_bytes(content)
+    other = rule("a: {Image|endswith: b.exe}\ncondition: a", "Other").replace("99c8be4f", "99c8be41")
+    (two_rules / "other.yaml").write_text(other, encoding="utf-8")
+    ended = convert(two_rules, "-o", tmp_path / "policy.toml")
+    assert ended.returncode == 0, ended.stderr
+    first, second, *reasons = ended.stderr.splitlines()
+    assert first.startswith("2 rules in ")
+    assert second == "5 left out:"
+    assert [reason.split(":")[0].strip() for reason in reasons] == [*sorted(written), "odd.yml"]
+    assert "  list.yml: it is no Sigma rule" in reasons
+
+
+def test_a_rule_with_a_key_twice_is_left_out_since_yaml_forgets_the_first(tmp_path: Path) -> None:
+    file = tmp_path / "twice.yml"
+    file.write_text(rule("a:\n  CommandLine|contains: x\n  CommandLine|contains: y\ncondition: a"), encoding="utf-8")
+    for ended in (convert(file, "-o", tmp_path / "p.toml"), sigma("convert", "-s", "-t", "procmon", file)):
+        assert "CommandLine|contains stands twice in one map" in ended.stderr

@@ -4,7 +4,6 @@ procmon.policy.writer does the same for procmon's own importers. A pySigma backe
 without procmon, so each has a writer of its own; the tests read the output of both.
 """
 
-import re
 from collections.abc import Iterator
 
 from .conditions import Operators, Scalar, Table
@@ -15,8 +14,6 @@ WIDTH = 100
 """Columns of a line before a list takes several."""
 
 _ESCAPES = {"\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
-_UNSEEN = re.compile("[\0-\x1f\x7f-\x9f\u200b-\u200f\u2028\u2029\ufeff]")
-_ESCAPED = re.compile(rf'["\\]|{_UNSEEN.pattern}')
 
 
 def value(scalar: Scalar) -> str:
@@ -29,14 +26,24 @@ def value(scalar: Scalar) -> str:
         return "true" if scalar else "false"
     if isinstance(scalar, int):
         return str(scalar)
-    if "'" not in scalar and not _UNSEEN.search(scalar):
+    if "'" not in scalar and scalar.isprintable():
         return f"'{scalar}'"
-    return '"' + _ESCAPED.sub(lambda found: _ESCAPES.get(found[0], f"\\u{ord(found[0]):04x}"), scalar) + '"'
+    return '"' + "".join(map(_escaped, scalar)) + '"'
+
+
+def _escaped(character: str) -> str:
+    """The character in double quotes; an unseen one by its number, so that it cannot disguise a rule."""
+    code = ord(character)
+    if 0xD800 <= code < 0xE000:  # half of a character: TOML has none, and a condition with one is refused before
+        return "\\ufffd"
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    return character if character.isprintable() else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def comment(text: str) -> str:
     """A remark of one line."""
-    return "# " + " ".join(_UNSEEN.sub(" ", text).split())
+    return "# " + " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def lines(of: Table, path: str = "rule") -> Iterator[str]:
