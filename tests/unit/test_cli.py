@@ -57,6 +57,41 @@ class TestRun:
         ]
         assert lines[2] == "1 held: 0 allowed, 1 blocked; 1 with other code in their memory"
 
+    @pytest.mark.parametrize("shown", [[], ["--tree"], ["--summary"]])
+    def test_a_verdict_that_came_too_late_is_not_shown_as_done(
+        self, shown: list[str], scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The gate's own time limit passes while the verdict is sent: the process runs."""
+
+        def late(gate: CommandGate) -> None:
+            block = gate.block
+
+            def time_out_first(*processes: procmon.ProcessHelper) -> list[procmon.VerdictResult]:
+                gate.time_out(processes[0])
+                return block(*processes)
+
+            gate.block = time_out_first  # type: ignore[method-assign]
+            process = gate.start("c:/games/chess.exe")
+            assert gate.verdict_of(process) is ALLOW
+            gate.exit(process, 3)
+
+        assert main.main(["run", *shown, "--policy", str(policy), "make"], scene.gates(late)) == 0
+        lines = without_time(capsys.readouterr().err)
+        late_one = "1 gone, or answered by the gate, before a verdict; 1 decided by the gate itself"
+        counts = f"1 held: 0 allowed, 0 blocked; {late_one}"
+        if not shown:
+            assert sorted(lines) == sorted(
+                [
+                    "allow   1000 c:\\games\\chess.exe  [gate timeout]",
+                    "block   1000 c:\\games\\chess.exe  [rule no games, not done]",
+                    counts,
+                ]
+            )
+        else:
+            assert lines[0] == counts
+            assert "blocked by" not in lines[1]
+            assert shown == ["--tree"] or lines[2].split()[:2] == ["1", "0"]
+
     def test_json_is_a_decision_a_line(self, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
         main.main(["run", "--json", "--exits", "--policy", str(policy), "make"], scene.gates(two))
         lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]

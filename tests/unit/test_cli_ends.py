@@ -101,15 +101,32 @@ class TestControlC:
         assert "let a.exe (1000) run?" in shown
         assert re.match("[^\n]*\r +\r", shown[shown.rindex("[y/n/i/?]") :])  # the question is erased
 
-    @pytest.mark.parametrize("command", ["run", "guard", "watch"])
+    @pytest.mark.parametrize(
+        "command, fail, does",
+        [
+            ("run", [], "releases"),
+            ("run", ["--fail", "block"], "blocks"),
+            ("guard", [], "releases"),
+            ("guard", ["--fail", "block"], "blocks"),
+            ("watch", [], "releases"),
+        ],
+    )
     def test_with_a_log_that_hangs(
-        self, command: str, scene: Scene, policy: Path, hang: Hang, log: Path, capsys: pytest.CaptureFixture[str]
+        self,
+        command: str,
+        fail: list[str],
+        does: str,
+        scene: Scene,
+        policy: Path,
+        hang: Hang,
+        log: Path,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
         arguments = ["guard", "--policy", str(policy)] if command == "guard" else [command]
-        arguments += ["--log", str(log)]
+        arguments += ["--log", str(log), *fail]
         assert ends(scene, arguments, Interrupts(hang.began)) < SOON
         assert scene.left == [statuses.INTERRUPTED]
-        assert "; 2 without a verdict, which the gate releases\n" in "".join(capsys.readouterr())
+        assert f"; 2 without a verdict, which the gate {does}\n" in "".join(capsys.readouterr())
 
     @pytest.mark.parametrize("command", ["run", "guard", "watch"])
     def test_with_a_reader_that_hangs(

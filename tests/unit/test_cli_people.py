@@ -13,7 +13,7 @@ import pytest
 import procmon
 from commandline import CommandGate, Scene, two, without_time
 from patience import PATIENCE
-from procmon import ALLOW, BLOCK, DecidedBy, audit
+from procmon import ALLOW, BLOCK, DecidedBy, VerdictResult, audit
 from procmon.cli import main, statuses
 from procmon.cli.results import Results
 
@@ -191,6 +191,17 @@ class TestResults:
             ("1", "0", "c:\\tools\\ld.exe"),
             ("1", "0", "c:\\tools\\make.exe"),
         ]
+
+    @pytest.mark.parametrize("first", [0, 1])
+    def test_of_two_decisions_the_one_that_was_carried_out_counts(self, first: int) -> None:
+        """Which of them comes first is a matter of time."""
+        process, results = procmon.SimulatedGate().start("c:/a.exe"), Results()
+        late = procmon.Policy.parse('default = "block"').decide(process)
+        both = [replace(late, result=VerdictResult.ANSWERED), replace(late, verdict=ALLOW, by=DecidedBy.GATE_TIMEOUT)]
+        results.write(both[first])
+        results.write(both[1 - first])
+        assert "blocked" not in results.tree()
+        assert results.summary().splitlines()[1].split()[:2] == ["1", "0"]
 
     def test_names_cannot_move_the_cursor(self) -> None:
         gate, results = procmon.SimulatedGate(), Results()

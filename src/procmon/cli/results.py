@@ -3,7 +3,7 @@
 from collections import defaultdict
 from dataclasses import dataclass
 
-from ..records import Decision, ProcessHelper, Verdict, status_text
+from ..records import Decision, ProcessHelper, Verdict, VerdictResult, status_text
 from ..system.tree import ProcessTree
 from ..util.printable import printable
 from .text import authority
@@ -34,8 +34,9 @@ class Results:
         self._records: dict[ProcessHelper, ProcessHelper] = {}  # the last record of each process
 
     def write(self, decision: Decision, /) -> None:
-        """Keep a decision."""
-        self._decisions[decision.process] = decision
+        """Keep a decision; one that was not carried out only until there is another about its process."""
+        if _is_done(decision) or decision.process not in self._decisions:
+            self._decisions[decision.process] = decision
         self._records.setdefault(decision.process, decision.process)
 
     def exited(self, process: ProcessHelper) -> None:
@@ -68,7 +69,7 @@ class Results:
     def _end_of(self, process: ProcessHelper) -> str:
         """``blocked by rule no games``, ``status 2``, or "" for a process that ran and exited with 0."""
         decision = self._decisions[process]
-        if decision.verdict is not Verdict.ALLOW:
+        if decision.verdict is not Verdict.ALLOW and _is_done(decision):
             would = "would be " if decision.audited else ""
             return f"{would}{_PAST[decision.verdict]} by {authority(decision)}"
         status = process.exit_status
@@ -78,8 +79,12 @@ class Results:
 _PAST = {Verdict.BLOCK: "blocked", Verdict.DEFER: "asked about"}
 
 
+def _is_done(decision: Decision) -> bool:
+    return decision.result in (None, VerdictResult.DONE)
+
+
 def _is_blocked(decision: Decision) -> bool:
-    return decision.verdict is Verdict.BLOCK and not decision.audited
+    return decision.verdict is Verdict.BLOCK and not decision.audited and _is_done(decision)
 
 
 def _line(alike: list[ProcessHelper], end: str) -> str:

@@ -138,7 +138,7 @@ def decision_line(decision: Decision, screen: Screen) -> str:
     who = authority(decision)
     if who == DecidedBy.DEFAULT.value and not screen.show_default:
         who = ""
-    if decision.result is VerdictResult.TAMPERED:  # a line of the gate's own follows, or is above
+    if decision.result not in (None, VerdictResult.DONE):  # if the gate has decided, its line follows, or is above
         who = f"{who}, not done".lstrip(", ")
     line = _line(decision.at, colour, verdict, decision.process, who, screen)
     message = decision.note.message if decision.note is not None and verdict == "block" else ""

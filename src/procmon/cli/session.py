@@ -153,9 +153,12 @@ class Session:
         if counts.tampered:
             parts.append(f"{counts.tampered:,} with other code in their memory")
         if counts.stale:
-            parts.append(f"{counts.stale:,} gone before a verdict")
+            parts.append(f"{counts.stale:,} gone, or answered by the gate, before a verdict")
         if counts.pending:
-            parts.append(f"{counts.pending:,} without a verdict, which the gate releases")
+            blocks = self._fail is Verdict.BLOCK
+            parts.append(f"{counts.pending:,} without a verdict, which the gate {'blocks' if blocks else 'releases'}")
+        if (unasked := counts.gate_decided - counts.tampered - self.screen.started_before) > 0:
+            parts.append(f"{unasked:,} decided by the gate itself")
         if counts.audit_errors:
             parts.append(f"{counts.audit_errors:,} not written to the log")
         if self.screen.started_before:
