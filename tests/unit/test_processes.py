@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import procmon
+from procmon import ALLOW, BLOCK, DecidedBy, VerdictResult
 from procmon.system.tree import ProcessTree
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
@@ -119,6 +120,19 @@ def test_the_tree_of_a_history_shows_what_was_decided() -> None:
         decided = ["make.exe 1000", "└─ curl.exe 1004 (blocked)"]
         assert str(ProcessTree(monitor.history)).splitlines() == decided
         assert str(ProcessTree(decision.process for decision in monitor.history)).splitlines() == decided
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("verdict", [ALLOW, BLOCK])
+def test_a_decision_that_came_too_late_is_not_drawn(verdict: procmon.Verdict, first: int) -> None:
+    """The gate's own decision counts, whichever of the two comes first."""
+    held = procmon.SimulatedGate().start("a.exe")
+    other = ALLOW if verdict is BLOCK else BLOCK
+    late = procmon.Decision(process=held, verdict=other, by=DecidedBy.RULE, result=VerdictResult.ANSWERED)
+    both = [late, procmon.Decision(process=held, verdict=verdict, by=DecidedBy.GATE_TIMEOUT)]
+    blocked = " (blocked)" if verdict is BLOCK else ""
+    assert str(ProcessTree([both[first], both[1 - first]])) == f"a.exe 1000{blocked}"
+    assert str(ProcessTree([late])) == "a.exe 1000"
 
 
 def test_in_a_notebook_lists_and_trees_are_tables_and_their_texts_are_escaped() -> None:

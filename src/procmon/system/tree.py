@@ -1,9 +1,10 @@
 """Processes, each below its parent: the running ones, or those of any records."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from ..errors import StaleProcess
-from ..records import Decision, ProcessHelper, Verdict, status_text
+from ..records import Decision, ProcessHelper, Verdict, VerdictResult, status_text
 from ..util.after_verdict import after_verdict
 from ..util.arguments import check_process_or_pid
 from ..util.html_table import html_table
@@ -38,7 +39,11 @@ class ProcessTree:
         self, processes: Iterable[ProcessHelper | Decision], *, label: Callable[[ProcessHelper], str] | None = None
     ) -> None:
         self._label = label or _label
-        records = {record.identity: record for record in map(_record, processes)}
+        records: dict[tuple[int, int], ProcessHelper] = {}
+        for given in processes:
+            record = _record(given)
+            if record.identity not in records or not _came_too_late(given):
+                records[record.identity] = record
         self._by_pid: dict[int, list[ProcessHelper]] = {}
         for record in records.values():
             self._by_pid.setdefault(record.pid, []).append(record)
@@ -157,7 +162,14 @@ def _record(given: ProcessHelper | Decision) -> ProcessHelper:
         return given
     if not given.process.paused or given.verdict is Verdict.DEFER:
         return given.process
+    if _came_too_late(given):
+        return replace(given.process, paused=False, hold_left=None)
     return after_verdict(given.process, Verdict.ALLOW if given.audited else given.verdict, given.by)
+
+
+def _came_too_late(given: ProcessHelper | Decision) -> bool:
+    """It is a decision that had no effect on its process."""
+    return isinstance(given, Decision) and given.result not in (None, VerdictResult.DONE, VerdictResult.TAMPERED)
 
 
 def _label(process: ProcessHelper) -> str:
