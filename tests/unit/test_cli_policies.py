@@ -169,3 +169,20 @@ def test_a_log_of_brackets_alone_is_no_log(policy: Path, tmp_path: Path, capsys:
     log.write_text("[" * 200_000)
     assert main.main(["policy", "replay", str(policy), str(log)]) == 125
     assert "holds no process creation" in capsys.readouterr().err
+
+
+def test_check_names_the_file_of_a_folder_and_ends_well_with_warnings_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "policies"
+    folder.mkdir()
+    (folder / "10-ours.toml").write_text('[[rule]]\nimage = "a.exe"\nverdict = "allow"\n', encoding="utf-8")
+    second = folder / "20-theirs.toml"
+    second.write_text('[[rule]]\nimage = "notepad"\nverdict = "block"\n', encoding="utf-8")
+    assert main.main(["policy", "check", str(folder)]) == 0
+    warning, last = capsys.readouterr().out.splitlines()
+    assert warning.startswith(f"{second}:2:9: warning: ")
+    assert last == f"{folder}: no mistakes, 1 warning"
+    second.write_text('[[rule]]\nverdict = "deny"\n', encoding="utf-8")
+    assert main.main(["policy", "check", str(folder)]) == statuses.FOUND
+    assert capsys.readouterr().out.startswith(f"{second}:2:11: there is no verdict")

@@ -38,3 +38,20 @@ class TestExplanations:
         )
         assert "a critical Windows process" in self.explain("default = 'block'", "c:\\windows\\system32\\lsass.exe")
         assert self.explain("").splitlines()[1] == "  no rule matches"
+
+    def test_reasons_stand_below_long_names(self) -> None:
+        name = "Suspicious Download (99c8be4f-3087-4f9f-9c24-8c7e257b442e)"
+        assert self.explain(rule(f"name = '{name}'\nimage = 'z.exe'\nverdict = 'block'")).splitlines()[1:3] == [
+            f"  no   {name}",
+            "       image c:\\tools\\a.exe is not z.exe",
+        ]
+
+    def test_a_long_command_line_is_cut(self) -> None:
+        policy = Policy.parse(
+            rule("command_line = {contains = 'y'}\nverdict = 'block'")
+            + rule("command_line = {contains = 'z'}\nverdict = 'block'")
+        )
+        process = ProcessHelper(pid=8, parent_pid=4, image_name="a.exe", command_line="x" * 32_000 + "z")
+        shown = str(policy.explain(process))
+        assert shown.count("(32,001 characters)") == 2
+        assert len(shown) < 1000

@@ -23,7 +23,7 @@ __all__ = ["check", "explain", "replay"]
 
 
 def check(options: argparse.Namespace, out: TextIO) -> int:
-    """Print every mistake as ``file:line:column: what; what instead``, which editors read; 1 if there is a mistake."""
+    """Print every problem as ``file:line:column: what; what instead``, which editors read; 1 if one is no mere warning."""
     file: Path = options.file
     try:
         problems = Policy.check_file(file)
@@ -33,14 +33,18 @@ def check(options: argparse.Namespace, out: TextIO) -> int:
         problems = list(error.problems)
     for problem in problems:
         print(json.dumps(asdict(problem)) if options.json else _located(file, problem), file=out)
-    if not problems and not options.json:
-        print(f"{file}: no mistakes in {Policy.load(file)!r}", file=out)
-    return 1 if problems else 0
+    mistakes = any(problem.fatal for problem in problems)
+    if not mistakes and not options.json:
+        also = f", {len(problems):,} warning{'s' * (len(problems) > 1)}" if problems else f" in {Policy.load(file)!r}"
+        print(f"{file}: no mistakes{also}", file=out)
+    return 1 if mistakes else 0
 
 
 def _located(file: Path, problem: Problem) -> str:
     kind = "" if problem.fatal else "warning: "
-    return printable(f"{file}:{problem.line}:{problem.column}: {kind}{problem.message}; {problem.advice}")
+    return printable(
+        f"{problem.source or file}:{problem.line}:{problem.column}: {kind}{problem.message}; {problem.advice}"
+    )
 
 
 OPTIONS = ("command_line", "user", "session", "sha256", "signer")

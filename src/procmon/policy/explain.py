@@ -23,6 +23,12 @@ _FAILS = {
     "at_least": "is not at least", "at_most": "is more than",
 }  # fmt: skip
 
+LONGEST_NAME = 40
+"""Characters of a rule's name before the reasons stand below the names, not beside them."""
+
+LONGEST_VALUE = 300
+"""Characters of a fact before it is cut: a command line can have 32,767, and each rule may repeat it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -68,13 +74,16 @@ class Explanation:
         by = f"rule {last.name}, line {last.line} of {self.source}" if last and by_rule else decision.by.value
         lines = [f"{verdict_word(decision.verdict)} {process.image_name} ({process.pid}) by {by}"]
         width = max([len(step.name) for step in self.steps], default=0)
+        beside = width <= LONGEST_NAME
         for run in _runs(self.steps):
             first, end = run[0], run[-1]
             if len(run) > 3:
                 lines.append(f"  rules {first.rule:,} to {end.rule:,}: no, {_common(first.fact)}")
                 continue
             for step in run:
-                margin = f"  {step.name:<{width}}  {'yes' if step.matched else 'no '}  "
+                mark = "yes" if step.matched else "no "
+                margin = f"  {step.name:<{width}}  {mark}  " if beside else " " * 7
+                lines += [] if beside else [f"  {mark}  {step.name}"]
                 lines += [(margin if i == 0 else " " * len(margin)) + text for i, text in enumerate(step.reasons)]
         if decision.note is not None and decision.note.message:
             lines.append(f"  message: {decision.note.message}")
@@ -188,7 +197,7 @@ def _sentence(condition: Condition, facts: Facts) -> tuple[bool, str]:
 def _holding(test: Test, word: str, value: str) -> str:
     every = test.operator in ("glob_all", "contains_all")
     words = _words(test) if every else test.word_for(value)
-    return f"{word} {value} {_HOLDS[test.operator]} {words}"
+    return f"{word} {_cut(value)} {_HOLDS[test.operator]} {words}"
 
 
 def _failure(condition: Condition, word: str, values: tuple[str, ...]) -> str:
@@ -209,7 +218,11 @@ def _words(test: Test) -> str:
 
 
 def _shown(fact: str, values: tuple[str, ...]) -> str:
-    return (" < " if fact == "ancestor" else " or ").join(value or '""' for value in values)
+    return (" < " if fact == "ancestor" else " or ").join(_cut(value) or '""' for value in values)
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= LONGEST_VALUE else f"{value[:LONGEST_VALUE]}... ({len(value):,} characters)"
 
 
 def _common(fact: str) -> str:
