@@ -16,6 +16,8 @@ class TestMistakes:
         ("text", "said"),
         [
             ("mode = 'audits'", 'line 1, column 8: there is no mode "audits"; write "audit"'),
+            ("title: x\nlogsource:", "this is a Sigma rule, not a policy; convert it: `sigma convert -t procmon`"),
+            ("[[rule]]\nverdict = 'alert'", 'write verdict = "block" and audit = true to log only'),
             ("\nmode = 3", 'line 2, column 8: there is no mode 3; write "enforce" or "audit"'),
             ("default = 'deny'", 'line 1, column 11: there is no default verdict "deny"; write "block"'),
             ("defaults = 'ask'", 'line 1, column 1: a policy has no key "defaults"; write default'),
@@ -236,6 +238,9 @@ class TestMistakes:
             ("cwd", "write current_directory"),
             ("contains", "it belongs to a fact: write command_line = {contains = ...}"),
             ("verdct", "write verdict"),
+            ("filter", "write unless"),
+            ("Hashes", "write md5, sha1, sha256 or imphash"),
+            ("condition", "every key of a rule must hold; any, all and unless combine tables"),
         ],
     )
     def test_only_near_misspellings_and_synonyms_are_suggested(self, key: str, said: str) -> None:
@@ -248,6 +253,17 @@ class TestMistakes:
             ("image = {}", 'column 9: image has no operator; write image = "...", or image = {contains = "..."}'),
             ("image = {glob = 'a.exe', case_sensitive = true}", "image is known in lower case only; leave it out"),
             ("command_line = {contain = 'a'}", 'command_line has no operator "contain"; write contains'),
+            ("command_line = {contains_any = ['a']}", 'command_line has no operator "contains_any"; write contains'),
+            ("command_line = {re = 'a.*'}", "there are no regular expressions: write contains, or glob with * and ?"),
+            ("command_line = {windash = '-a'}", 'write each of them: contains = [" -x", " /x"]'),
+            ("command_line = {cased = true}", "write case_sensitive"),
+            (
+                "'CommandLine|contains|all' = ['a']",
+                'no key "CommandLine|contains|all"; write command_line = {contains_a',
+            ),
+            ("'Image|endswith' = 'a'", 'no key "Image|endswith"; write image = {ends_with = ...}'),
+            ("'Image|re' = 'a'", "there are no regular expressions"),
+            ("logon_id = 0x3e7", 'logon_id is a text, not 999; write logon_id = "0x3e7"'),
             ("command_line = {contains = ''}", "an empty command_line matches nothing"),
             ("command_line = {contains = []}", "an empty list of command_line matches nothing"),
             ("command_line = {at_least = 1}", "file_version, integrity, session and size have an order; write glob"),

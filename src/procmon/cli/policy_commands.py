@@ -23,7 +23,7 @@ __all__ = ["check", "explain", "replay"]
 
 
 def check(options: argparse.Namespace, out: TextIO) -> int:
-    """Print every problem as ``file:line:column: what; what instead``, which editors read; 1 if one is no mere warning."""
+    """Print every problem as ``file:line:column: what; what instead``, which editors read; 1 for mistakes."""
     file: Path = options.file
     try:
         problems = Policy.check_file(file)

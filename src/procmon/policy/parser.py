@@ -43,6 +43,21 @@ OFF = "put # before each line of the rule to switch it off"
 NO_KEYS = {"enabled": OFF, "disabled": OFF, "active": OFF, "priority": "the first rule that matches decides: move it"}
 """Keys of other tools without a key of ours."""
 
+SIGMA = {
+    "hashes": "write md5, sha1, sha256 or imphash",
+    "condition": "every key of a rule must hold; any, all and unless combine tables",
+    "re": "there are no regular expressions: write contains, or glob with * and ?",
+    "regex": "there are no regular expressions: write contains, or glob with * and ?",
+    "windash": 'write each of them: contains = [" -x", " /x"]',
+}
+"""Sigma's fields and modifiers without a word of ours."""
+
+PIPED = re.compile(r"(\w+)\|(\w+)((?:\|\w+)*)")
+"""A field of Sigma with its modifiers: ``CommandLine|contains|all``."""
+
+REPORTS = ("alert", "log", "report", "audit", "warn", "detect", "monitor")
+"""Verdicts of tools that only report."""
+
 YES, NO = ("yes", "on", "true", "1"), ("no", "off", "false", "0")
 """How people write true and false."""
 
@@ -297,8 +312,12 @@ class _Reader:
             advice = f"it belongs to a fact: write command_line = {{{key} = ...}}, say"
         elif (found := NEGATED.fullmatch(key)) and (fact := meant(found[1] or found[2], FACTS)):
             advice = f"write {fact} = {{not = {{glob = ...}}}}, or unless = [{{{fact} = ...}}]"
+        elif (found := PIPED.fullmatch(key)) and (fact := meant(found[1], FACTS)):
+            advice = SIGMA.get(found[2]) or f"write {fact} = {{{_operator(found[2], found[3])} = ...}}"
         elif word := meant(key, keys):
             advice = f"write {word}"
+        elif key.lower() in SIGMA:
+            advice = SIGMA[key.lower()]
         elif not inside and key.lower() in NO_KEYS:
             advice = NO_KEYS[key.lower()]
         where = f"{path[-2] if isinstance(path[-1], int) and inside else 'a rule'} has no key {quoted(key)}"
@@ -336,6 +355,8 @@ class _Reader:
             advice = f"{fact} has {listed(allowed, 'and')}"
             if key in BOUNDS:
                 advice = f"{listed(sorted(ORDERED), 'and')} have an order; write glob, equals or contains"
+            elif key in SIGMA:
+                advice = SIGMA[key]
             elif word := meant(key, allowed):
                 advice = f"write {word}"
             self.mistake((*path, key), f"{fact} has no operator {quoted(key)}", advice, at_key=True)
@@ -402,8 +423,15 @@ class _Reader:
             return True
         word = meant(value, choices) if isinstance(value, str) else None
         advice = f"write {quoted(word)}" if word else f"write {listed([quoted(c) for c in choices], 'or')}"
+        if path[-1] == "verdict" and word is None and str(value).lower() in REPORTS:
+            advice = 'write verdict = "block" and audit = true to log only'
         self.mistake(path, f"there is no {what} {shown(value)}", advice)
         return False
+
+
+def _operator(modifier: str, more: str) -> str:
+    """The operator for modifiers of Sigma."""
+    return "contains_all" if (modifier, more) == ("contains", "|all") else meant(modifier, OPERATORS) or "equals"
 
 
 def _file_name(name: str) -> str:

@@ -21,7 +21,8 @@ SYNONYMS = {
     "equals", "like": "glob", "matches": "glob", "or": "any", "and": "all", "any_of": "any", "one_of": "any",
     "all_of": "all", "min": "at_least", "max": "at_most", "gte": "at_least", "lte": "at_most",
     "new_process_name": "image", "parent_process_name": "parent", "user_name": "user", "level": "tags",
-    "severity": "tags",
+    "severity": "tags", "contains_any": "contains", "contains_one_of": "contains", "cased": "case_sensitive", "filter":
+    "unless", "filters": "unless", "neq": "not", "exists": "known",
 }  # fmt: skip
 """Words of other tools, and the policy's words for them."""
 

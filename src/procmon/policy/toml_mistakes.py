@@ -35,6 +35,8 @@ _NEW_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\[xe]")
 def syntax_problem(text: str, error: ValueError) -> Problem:
     """The `Problem` for an error of `tomllib`, with its place, which Python 3.11 to 3.13 have only in the message."""
     message, (line, column) = _placed(text, error)
+    if re.search("^(?:title|logsource|detection):", text, re.MULTILINE):
+        return Problem(line, column, "this is a Sigma rule, not a policy", "convert it: `sigma convert -t procmon`")
     context = f"{message}\n{text.split(chr(10))[line - 1]}"
     advice = next((advice for sign, advice in _SYNTAX if re.search(sign, context, re.IGNORECASE)), _SYNTAX[-1][1])
     return Problem(line, column, message[:1].lower() + message[1:], advice)

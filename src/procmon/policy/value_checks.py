@@ -117,7 +117,8 @@ def _text_mistake(fact: str, value: object) -> tuple[str, str] | None:
     if isinstance(value, dict):
         return f"{fact} is a text, not a table in a list", f"write any = [{{{fact} = ...}}, {{{fact} = ...}}]"
     if not isinstance(value, str):
-        return f"{fact} is a text, not {shown(value)}", f'write {fact} = "..." or a list of texts'
+        number = hex(value) if isinstance(value, int) and fact == "logon_id" else "..."  # TOML reads 0x3e7 as a number
+        return f"{fact} is a text, not {shown(value)}", f'write {fact} = "{number}" or a list of texts'
     if not value.strip():
         return f"an empty {fact} matches nothing", 'write a pattern, {equals = ""} for an empty text, or no key'
     return None
