@@ -1,7 +1,8 @@
 r"""Send decisions to a syslog server: a sink of ten lines over the standard library's SysLogHandler.
 
-A monitor writes to sinks in threads of its own, so a slow or missing server delays no verdict. Blocks are warnings,
-failures are errors. Without the environment variable SYSLOG_SERVER (HOST:PORT) the lines are printed.
+A monitor writes to sinks in threads of its own, so a slow or missing server delays no verdict. Blocks are warnings, and
+so is what a rule in audit mode would block; failures are errors. Without the environment variable SYSLOG_SERVER
+(HOST:PORT) the lines are printed.
 
 Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver the driver and an administrator.
 
@@ -40,7 +41,8 @@ class SyslogSink:
         process = decision.process
         name, who = (ascii(text)[1:-1] for text in (process.name, decision.who))  # so that neither has a line break
         who = f"{decision.by.value} {who}".rstrip()
-        text = f"{decision.verdict.value} {name} pid={process.pid} parent={process.parent_pid} by={who}"
+        would = "would " if decision.audited else ""  # audit mode: the process ran
+        text = f"{would}{decision.verdict.value} {name} pid={process.pid} parent={process.parent_pid} by={who}"
         self.send(f"<{priority}>procmon: {text}")
 
     def send(self, line: str) -> None:

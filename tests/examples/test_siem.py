@@ -1,5 +1,6 @@
 """The examples for log servers: the data that arrives, and that no name can break a line."""
 
+import dataclasses
 import json
 import os
 import socket
@@ -43,6 +44,20 @@ def test_no_name_can_break_out_of_a_syslog_line(monkeypatch: pytest.MonkeyPatch)
     assert len(sent) == 2 and not any("\n" in line for line in sent)
 
 
+def test_a_line_says_that_audit_mode_blocked_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import siem_syslog
+
+    sent: list[str] = []
+    monkeypatch.setattr(siem_syslog.SyslogSink, "send", lambda sink, line: sent.append(line))
+    process = procmon.SimulatedGate().start("c:/a.exe")
+    decision = procmon.Decision(
+        process=process, verdict=procmon.BLOCK, by=procmon.DecidedBy.RULE, who="trial", audited=True
+    )
+    siem_syslog.SyslogSink().write(decision)
+    assert sent == ["<12>procmon: would block a.exe pid=1000 parent=4 by=rule trial"]
+
+
 def test_an_ocsf_event_has_what_its_class_requires(monkeypatch: pytest.MonkeyPatch) -> None:
     """Process Activity of https://schema.ocsf.io/1.3.0/classes/process_activity: required fields and types."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
@@ -67,3 +82,5 @@ def test_an_ocsf_event_has_what_its_class_requires(monkeypatch: pytest.MonkeyPat
     assert event["type_uid"] == event["class_uid"] * 100 + event["activity_id"]
     assert {"product", "version"} <= event["metadata"].keys()
     assert event["disposition_id"] == 2
+    event = siem_ocsf.ocsf(dataclasses.replace(decision, audited=True))
+    assert (event["disposition"], event["status_detail"]) == ("Allowed", "would block: rule no tools")

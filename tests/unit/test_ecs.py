@@ -5,10 +5,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import procmon
 from procmon import ALLOW, BLOCK, DEFER, AuditLog, DecidedBy, Decision, ProcessHelper, VerdictResult, audit
+from procmon.policy.facts import FACTS
 from procmon.records import RuleNote
 from procmon.util.ecs import decision_document, exit_document
 
@@ -90,6 +93,23 @@ def test_a_full_decision_keeps_to_the_schema_and_loses_nothing() -> None:
         "procmon.decided_by": "rule",
     }
     assert {name: found.get(name) for name in expected} == expected
+
+
+def test_every_fact_that_a_policy_looks_up_keeps_to_the_schema() -> None:
+    known = {name: "S-1-5-18" if name == "user_sid" else "x" for name in (*FACTS, "user_sid")}
+    known |= {"user": "PC\\ada", "groups": ["S-1-1-0", "S-1-5-11"], "session": 1, "size": 2, "logon_id": 999}
+    known |= {"command_line": "a -x", "parent": "c:\\b.exe"}
+    conditions = "".join(f"{fact} = {{known = true}}\n" for fact in FACTS if fact != "creator")
+    policy = procmon.Policy.parse(
+        f"[[rule]]\nverdict = 'block'\n{conditions}",
+        details=lambda _: SimpleNamespace(**known),
+        lookup=lambda pid: ProcessHelper(pid=pid, parent_pid=0, image_name="c:\\b.exe"),
+    )
+    decision = policy.decide(PROCESS)
+    assert decision.by is DecidedBy.RULE
+    found = check(decision_document(decision))
+    assert (found["user.name"], found["user.id"]) == ("PC\\ada", "S-1-5-18")
+    assert found["process.parent.executable"] == "c:\\b.exe"
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ VERSION = "8.11.0"
 
 _FACTS = {
     "current_directory": "process.working_directory",
+    "parent": "process.parent.executable",
     "parent_command_line": "process.parent.command_line",
-    "user": "user.name",
     "md5": "process.hash.md5",
     "sha1": "process.hash.sha1",
     "sha256": "process.hash.sha256",
@@ -56,6 +56,10 @@ def decision_document(decision: Decision) -> dict[str, object]:
         _put(document, "rule.reference", decision.note.reference)
         _put(document, "tags", list(decision.note.tags))
     for fact, value in decision.facts.items():
+        if fact == "user":  # the name and the SID, or one of them
+            for each in map(str, value if isinstance(value, list) else [value]):
+                _put(document, "user.id" if each.startswith("S-1-") else "user.name", each)
+            continue
         _put(document, _FACTS.get(fact, f"procmon.facts.{fact}"), value)
     _put(document, "procmon.verdict", decision.verdict.value)
     _put(document, "procmon.decided_by", decision.by.value)
