@@ -35,7 +35,7 @@ def ocsf(decision: procmon.Decision) -> dict[str, object]:
         "disposition_id": 2 if blocked else 1,
         "disposition": "Blocked" if blocked else "Allowed",
         "action_id": 2 if blocked else 1,
-        "status_detail": f"{'would block: ' * decision.audited}{decision.by.value} {decision.who}".rstrip(),
+        "status_detail": f"{f'would {decision.verdict.value}: ' * decision.audited}{decision.by.value} {decision.who}".rstrip(),
         "metadata": {
             "version": "1.3.0",
             "profiles": ["host", "security_control"],
