@@ -1,7 +1,6 @@
 r"""Write decisions in the Open Cybersecurity Schema Framework (https://schema.ocsf.io): one JSON object a line.
 
-Each is an event of the class Process Activity (1007), activity Launch (1), with the disposition of the security
-control profile: Allowed (1) or Blocked (2). Amazon Security Lake and others read them.
+Each is a Process Activity (1007), activity Launch (1), Allowed (1) or Blocked (2). Amazon Security Lake reads them.
 
 Needs: nothing as it stands; --gate debug COMMAND needs Windows, --gate driver the driver and an administrator.
 
@@ -25,6 +24,7 @@ import procmon
 def ocsf(decision: procmon.Decision) -> dict[str, object]:
     """The event of one decision."""
     process, blocked = decision.process, decision.verdict is procmon.BLOCK and not decision.audited
+    verdict = f"would {decision.verdict.value}: " * decision.audited
     return {
         "class_uid": 1007,
         "category_uid": 1,
@@ -35,7 +35,7 @@ def ocsf(decision: procmon.Decision) -> dict[str, object]:
         "disposition_id": 2 if blocked else 1,
         "disposition": "Blocked" if blocked else "Allowed",
         "action_id": 2 if blocked else 1,
-        "status_detail": f"{f'would {decision.verdict.value}: ' * decision.audited}{decision.by.value} {decision.who}".rstrip(),
+        "status_detail": f"{verdict}{decision.by.value} {decision.who}".rstrip(),
         "metadata": {
             "version": "1.3.0",
             "profiles": ["host", "security_control"],

@@ -96,7 +96,7 @@ def test_a_full_decision_keeps_to_the_schema_and_loses_nothing() -> None:
 
 
 def test_every_fact_that_a_policy_looks_up_keeps_to_the_schema() -> None:
-    known = {name: "S-1-5-18" if name == "user_sid" else "x" for name in (*FACTS, "user_sid")}
+    known: dict[str, object] = {name: "S-1-5-18" if name == "user_sid" else "x" for name in (*FACTS, "user_sid")}
     known |= {"user": "PC\\ada", "groups": ["S-1-1-0", "S-1-5-11"], "session": 1, "size": 2, "logon_id": 999}
     known |= {"command_line": "a -x", "parent": "c:\\b.exe"}
     conditions = "".join(f"{fact} = {{known = true}}\n" for fact in FACTS if fact != "creator")
