@@ -24,7 +24,6 @@ import procmon
 def ocsf(decision: procmon.Decision) -> dict[str, object]:
     """The event of one decision."""
     process, blocked = decision.process, decision.verdict is procmon.BLOCK and not decision.audited
-    verdict = f"would {decision.verdict.value}: " * decision.audited
     return {
         "class_uid": 1007,
         "category_uid": 1,
@@ -35,7 +34,7 @@ def ocsf(decision: procmon.Decision) -> dict[str, object]:
         "disposition_id": 2 if blocked else 1,
         "disposition": "Blocked" if blocked else "Allowed",
         "action_id": 2 if blocked else 1,
-        "status_detail": f"{verdict}{decision.by.value} {decision.who}".rstrip(),
+        "status_detail": f"{'would ' * decision.audited}{decision.verdict.value}: {decision.by.value} {decision.who}",
         "metadata": {
             "version": "1.3.0",
             "profiles": ["host", "security_control"],
