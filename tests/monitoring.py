@@ -5,18 +5,19 @@ import time
 from collections.abc import Callable
 
 import procmon
+from patience import PATIENCE
 
 
 def waits_for(event: threading.Event) -> Callable[[procmon.ProcessHelper], None]:
     """A callback that returns when `event` is set."""
 
     def wait(process: procmon.ProcessHelper) -> None:
-        event.wait(10)
+        event.wait(PATIENCE)
 
     return wait
 
 
-def until(condition: Callable[[], object], what: str, patience: float = 5.0) -> None:
+def until(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
     """Wait for a condition; fail, naming `what`, if it does not become true."""
     end = time.monotonic() + patience
     while not condition():

@@ -349,7 +349,7 @@ class TestGuardAndWatch:
 
         def change(gate: CommandGate) -> None:
             policy.write_text("[[rule]]\nimage = 'c:/b.exe'\nverdict = 'allow'\n", encoding="utf-8")
-            until(lambda: len(handed) > 1, "the rules of the changed file", 60)
+            until(lambda: len(handed) > 1, "the rules of the changed file")
 
         monkeypatch.setattr(CommandGate, "set_rules", lambda _, rules: handed.append(rules), raising=False)
         policy.write_text("[[rule]]\nimage = 'C:/a.exe'\nverdict = 'block'", encoding="utf-8")

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ import procmon
 from commandline import ASKING, CommandGate, Scene
 from ctrl_c import Keyboard
 from monitoring import until
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, Verdict
 from procmon.cli import hold_commands, main, statuses
 from procmon.cli.session import Session
@@ -25,19 +27,22 @@ SOON = 10.0
 
 
 class Interrupts:
-    """A script that starts two processes, waits for all events of `first`, and presses Ctrl+C until it is heard."""
+    """A script that starts two processes, waits for all events of `first`, and presses Ctrl+C `times` times."""
 
     def __init__(self, *first: threading.Event) -> None:
         self.first = list(first)
         self.started: list[procmon.ProcessHelper] = []
         self.times = 1
+        self.heard = 0
+        """Of the presses: the next one waits for that, or Python may make one interrupt of both."""
         self.keyboard = Keyboard()
 
     def __call__(self, gate: CommandGate) -> None:
         self.started += [gate.start(f"c:/tools/{name}.exe", hold_left=60.0) for name in "ab"]
         for event in self.first:
-            assert event.wait(10)
-        for _ in range(self.times):
+            assert event.wait(PATIENCE)
+        for press in range(self.times):
+            until(lambda press=press: self.heard == press, "the press before")  # type: ignore[misc]
             time.sleep(0.2)
             self.keyboard.press()
         until(lambda: gate.closed, "the end of the gate")
@@ -48,7 +53,15 @@ def ends(scene: Scene, arguments: list[str], interrupts: Interrupts, keys: str |
     interrupts.first += [scene.waits] if keys is None else [scene.waits, scene.questions]
     if arguments[0] == "run":  # whose first one is the command's
         interrupts.times, arguments = 2, [*arguments, "make"]
-    with interrupts.keyboard as keyboard:
+    over = Session._over
+
+    def count_heard(session: Session, *arguments: Any) -> bool:
+        is_over = over(session, *arguments)
+        interrupts.heard += not is_over
+        return is_over
+
+    with interrupts.keyboard as keyboard, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Session, "_over", count_heard)
         assert main.main(arguments, scene.gates(interrupts, keys=keys)) == statuses.INTERRUPTED
     return time.monotonic() - keyboard.pressed[-1]
 
@@ -267,7 +280,7 @@ def test_watch_ends_when_the_reader_has_gone(scene: Scene, monkeypatch: pytest.M
 
     def endless(gate: CommandGate) -> None:
         gate.start("c:/a.exe")
-        until(lambda: gate.closed, "the end of the command", 60)
+        until(lambda: gate.closed, "the end of the command")
 
     monkeypatch.setattr(sys, "stdout", Closed())
     assert main.main(["watch"], scene.gates(endless)) == statuses.BROKEN_PIPE

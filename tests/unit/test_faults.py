@@ -35,7 +35,7 @@ def test_two_thousand_are_held_at_once(tmp_path: Path) -> None:
     with AuditLog(tmp_path / "audit.jsonl", max_bytes=None) as log:
         with procmon.Monitor(gate, default=DEFER, audit=log, history=4000) as monitor:
             started = [gate.start(f"c:/tools/{number}.exe") for number in range(2000)]
-            until(lambda: len(monitor.pending) == 2000, "all are pending", 60)
+            until(lambda: len(monitor.pending) == 2000, "all are pending")
             for number, process in enumerate(started):
                 (monitor.allow if number % 2 else monitor.block)(process)
         counts = monitor.statistics
@@ -79,7 +79,7 @@ def test_the_end_of_a_parent_changes_nothing_for_a_held_child() -> None:
         parent = gate.start("parent.exe")
         child = gate.start("child.exe", parent_pid=parent.pid)
         gate.exit(parent)
-        until(lambda: monitor.pending == [child], "the child is pending", 60)
+        until(lambda: monitor.pending == [child], "the child is pending")
         monitor.block(child)
     assert gate.verdict_of(child) is BLOCK
 
@@ -106,7 +106,7 @@ def test_a_full_disk_costs_no_process_its_verdict(
         with monkeypatch.context() as patch:
             patch.setattr(log, "_append", full)
             assert gate.verdict_of(gate.start("a.exe")) is BLOCK
-            until(lambda: monitor.statistics.audit_errors > 0, "the sink has failed", 60)
+            until(lambda: monitor.statistics.audit_errors > 0, "the sink has failed")
         assert gate.verdict_of(gate.start("b.exe")) is BLOCK
     assert monitor.statistics.audit_errors >= 1
     log.close()
@@ -146,10 +146,10 @@ def test_a_policy_that_is_replaced_meanwhile_decides_each_by_one_of_the_two(tmp_
         for number in range(400):
             started.append(gate.start(f"c:/tools/{number}.exe"))
             if number == 200:
-                until(lambda: len(monitor.history) > 0, "the first is decided", 60)
+                until(lambda: len(monitor.history) > 0, "the first is decided")
                 path.write_text('default = "block"')
                 policy.reload()
-        until(lambda: len(monitor.history) == 400, "all are decided", 60)
+        until(lambda: len(monitor.history) == 400, "all are decided")
     verdicts = [gate.verdict_of(process) for process in started]
     assert set(verdicts) == {ALLOW, BLOCK} and verdicts[0] is ALLOW and verdicts[-1] is BLOCK
     by_version = {decision.policy: decision.verdict for decision in monitor.history}

@@ -334,7 +334,7 @@ def test_ten_thousand_starts_are_each_answered_once_and_none_is_left(gate: procm
             thread.start()
         for thread in threads:
             thread.join()
-        until(lambda: len(monitor.pending) == total // 4 == monitor.statistics.deferred, "all but the deferred", 60)
+        until(lambda: len(monitor.pending) == total // 4 == monitor.statistics.deferred, "all but the deferred")
         deferred = monitor.pending
         by_hand = [
             threading.Thread(target=lambda part=deferred[at::2]: [monitor.allow(one) for one in part]) for at in (0, 1)

@@ -110,11 +110,15 @@ def test_a_child_that_starts_while_the_gate_is_closed_is_blocked(
     reported: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its event waits in the queue, or its first thread has not run yet."""
-    wait, poll, late = win32_debug.DebugPort.wait, win32_debug.DebugPort.poll, list[DebugEvent]()
+    wait, poll = win32_debug.DebugPort.wait, win32_debug.DebugPort.poll
+    created, late = list[int](), list[DebugEvent]()
 
     def close_as_the_child_starts(port: win32_debug.DebugPort, limit_ms: int | None = None) -> DebugEvent | None:
         event = wait(port, limit_ms)
-        if event is None or event.code != win32_debug.CREATE_PROCESS or not gate.snapshot():
+        if event is None or event.code != win32_debug.CREATE_PROCESS:
+            return event
+        created.append(event.pid)
+        if len(created) == 1:
             return event
         late.append(DebugEvent.from_buffer_copy(event))
         gate._loop._stopping = True
