@@ -20,6 +20,7 @@ import pytest
 
 import procmon
 from monitoring import until
+from patience import PATIENCE
 from procmon.monitor import engine
 
 SOON = 2.0
@@ -99,12 +100,12 @@ class Scene:
     def _begin_to_hang(self) -> None:
         if self.hang == "lock":
             threading.Thread(target=self._keep_the_lock, daemon=True).start()
-            assert self.gate.inside.wait(5)
+            assert self.gate.inside.wait(PATIENCE)
         elif self.hang in ("fetch", "verdict", "snapshot", "close"):
             self.gate.hanging = self.hang
             if self.hang == "fetch":
                 self.gate.wake()
-                assert self.gate.inside.wait(5)
+                assert self.gate.inside.wait(PATIENCE)
         elif self.hang.startswith("sink"):
             self.gate.hanging = "sink"
             self.processes.append(self.gate.start("c.exe", flags=procmon.ProcessFlags.EXEMPT))
@@ -194,7 +195,7 @@ class Keyboard:
 
     def _run(self) -> None:
         while when := self._presses.get():
-            when.wait(10)
+            when.wait(PATIENCE)
             time.sleep(0.02)
             self.pressed.append(time.monotonic())
             _thread.interrupt_main()  # does not wake a thread that waits for a lock; Ctrl+C on Windows does not either
@@ -212,9 +213,9 @@ def seconds_until_heard(action: Callable[[], object], what: str, begun: threadin
     With `begun`, Ctrl+C is pressed when the action has set that event; otherwise it may arrive before the action on a
     busy machine. The ``try`` begins before the request to press.
 
-    Raises: AssertionError when Ctrl+C is not heard within ten seconds.
+    Raises: AssertionError when Ctrl+C is not heard.
     """
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     with Keyboard() as keyboard:
         try:
             keyboard.press(begun)

@@ -15,6 +15,7 @@ import procmon
 from conformance import Adapter, GateConformance
 from core import harness
 from core.harness import TOOL, Core
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DriverGate, ProcessHelper, VerdictResult
 from procmon.driver import protocol
 from procmon.win32._bind import windows_error
@@ -127,7 +128,7 @@ class Machine:
     def close(self) -> None:
         self.core.stop()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(PATIENCE)
             assert not thread.is_alive(), "a process is held by a driver that was stopped"
         self._over.set()
         self._worker.join()
@@ -237,7 +238,7 @@ def test_stopping_the_driver_ends_the_gate_and_lets_all_go(machine: Machine) -> 
     fetched(gate, 3)
     machine.core.stop()
     while not gate.ended:
-        assert gate.wait(10)
+        assert gate.wait(PATIENCE)
     with pytest.raises(procmon.GateClosed, match="was stopped"):
         gate.fetch()
     end = time.monotonic() + 10
@@ -273,7 +274,7 @@ def test_many_threads_answer_while_processes_come_and_go(machine: Machine) -> No
             thread.start()
         pids = {machine.start() for _ in range(200)}
         for thread in threads:
-            thread.join(30)
+            thread.join(PATIENCE)
         assert done == [VerdictResult.DONE] * 200
         end = time.monotonic() + 10
         while machine.running | set(machine.statuses) != pids and time.monotonic() < end:

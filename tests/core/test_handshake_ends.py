@@ -13,6 +13,7 @@ from core.harness import (
     TOOL,
     Core,
 )
+from patience import PATIENCE
 from procmon.driver import protocol
 from procmon.records import Verdict
 
@@ -182,7 +183,7 @@ class Test09Stop:
             pass
         core.stop()
         for thread in threads:
-            thread.join(5)
+            thread.join(PATIENCE)
             assert not thread.is_alive()
 
 

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import procmon
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DEFER, AuditError, DecidedBy, Decision, Policy, ProcessHelper, audit
 from procmon.audit import AuditLog
 from procmon.util import line_file
@@ -98,19 +99,19 @@ def test_closing_does_not_wait_for_a_write_that_hangs(path: Path, monkeypatch: p
 
     def hang(file: LineFile, lines: list[str]) -> int:
         writing.set()
-        assert goes_on.wait(10)
+        assert goes_on.wait(PATIENCE)
         return append(file, lines)
 
     monkeypatch.setattr(LineFile, "append", hang)
     log = AuditLog(path)
     writer = threading.Thread(target=log.write, args=(decision(1),))
     writer.start()
-    assert writing.wait(10)
+    assert writing.wait(PATIENCE)
     log.close()
     assert writer.is_alive(), "close has waited for the write"
     assert log.closed
     goes_on.set()
-    writer.join(10)
+    writer.join(PATIENCE)
     assert log._file.closed  # closed by the write
     assert numbers(path) == [1]
 

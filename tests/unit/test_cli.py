@@ -15,6 +15,7 @@ import pytest
 import procmon
 from commandline import ASKING, CommandGate, Scene, two, without_time
 from monitoring import until
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, Verdict, audit
 from procmon.cli import hold_commands, main, prompts, statuses
 
@@ -188,7 +189,7 @@ class TestAsking:
         verdicts: list[Verdict | None] = []
 
         def one(gate: CommandGate) -> None:
-            verdicts.append(gate.verdict_of(gate.start("c:/tools/a.exe"), timeout=5.0))
+            verdicts.append(gate.verdict_of(gate.start("c:/tools/a.exe"), timeout=PATIENCE))
 
         def key(keys: object, timeout: float) -> str:
             """Only keys move the clock: three while the question ignores keys, and one after that."""
@@ -210,7 +211,7 @@ class TestAsking:
             raise OSError(6, "PeekConsoleInputW: the handle is invalid")
 
         def one(gate: CommandGate) -> None:
-            gate.verdict_of(gate.start("c:/tools/a.exe"), timeout=5.0)
+            gate.verdict_of(gate.start("c:/tools/a.exe"), timeout=PATIENCE)
 
         policy.write_text(ASKING, encoding="utf-8")
         monkeypatch.setattr("commandline.Keys.key", fail)
@@ -239,7 +240,7 @@ class TestGuardWithoutRules:
 
         def several(gate: CommandGate) -> None:
             for image in ("c:/tools/a.exe", "c:/games/chess.exe", "c:/windows/system32/conhost.exe"):
-                verdicts.append(gate.verdict_of(gate.start(image, hold_left=60.0), timeout=5.0))
+                verdicts.append(gate.verdict_of(gate.start(image, hold_left=60.0), timeout=PATIENCE))
 
         assert main.main(["guard"], scene.gates(several, keys="yn")) == statuses.FAILED  # for the gate has ended
         assert verdicts == [ALLOW, BLOCK, ALLOW]  # no question about the console host
@@ -288,7 +289,7 @@ class TestGuardWithoutRules:
                 ("c:/windows/system32/cmd.exe", terminal),  # the shell of a new tab
                 ("c:/terminal/openconsole.exe", other),
             ):
-                verdicts.append(gate.verdict_of(gate.start(image, parent_pid=parent), timeout=5.0))
+                verdicts.append(gate.verdict_of(gate.start(image, parent_pid=parent), timeout=PATIENCE))
 
         main.main(["guard"], scene.gates(tabs, before=before, keys="nn"))
         assert verdicts == [ALLOW, BLOCK, BLOCK]

@@ -12,6 +12,7 @@ import pytest
 
 import procmon
 from commandline import ASKING, CommandGate, Scene
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, PolicyError, ProcessHelper, Verdict
 from procmon.cli import main
 from procmon.cli.answers import HEADER, Answers
@@ -231,7 +232,7 @@ def test_guard_reads_an_edited_file_of_answers(scene: Scene, policy: Path, file:
     def script(gate: CommandGate) -> None:
         verdicts.append(gate.verdict_of(gate.start("c:/tools/a.exe")))
         file.write_text('[[rule]]\nimage = "a.exe"\nverdict = "block"\n', encoding="utf-8")
-        assert reloaded.wait(30)
+        assert reloaded.wait(PATIENCE)
         verdicts.append(gate.verdict_of(gate.start("c:/tools/a.exe")))
 
     def reloading(self: procmon.Policy) -> None:

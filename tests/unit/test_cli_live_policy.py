@@ -8,6 +8,7 @@ import pytest
 
 import procmon
 from commandline import Scene, two
+from patience import PATIENCE
 from procmon import BLOCK, audit
 from procmon.cli import live_policy, main
 from procmon.cli.live_policy import Reloader
@@ -41,7 +42,7 @@ class TestPolicies:
 
         def hang(_: procmon.Policy) -> bool:
             looked.append(1)
-            assert hangs.wait(30)
+            assert hangs.wait(PATIENCE)
             return False
 
         monkeypatch.setattr(procmon.Policy, "has_changed", hang)
@@ -50,7 +51,7 @@ class TestPolicies:
         reload()
         reload()  # the first has not returned, so this one begins nothing
         hangs.set()
-        reload._looking.join(30)
+        reload._looking.join(PATIENCE)
         assert looked == [1]
 
     def test_several_policies_are_one(self, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ import procmon
 from ctrl_c import SOON, seconds_until_heard
 from made_up_device import Device, info, record, target
 from monitoring import until
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DriverGate, ProcessFlags, VerdictResult
 from procmon.driver import protocol
 from procmon.driver.drive_letters import with_drive_letter
@@ -85,7 +86,7 @@ def test_a_driver_that_is_being_stopped_ends_the_gate_at_once() -> None:
     gate = DriverGate(device)
     device.errors[protocol.FETCH] = 21
     device.wake()
-    assert gate.wait(10)
+    assert gate.wait(PATIENCE)
     with pytest.raises(procmon.GateClosed, match="was stopped"):
         gate.fetch()
     assert gate.ended and device.closed
@@ -137,7 +138,7 @@ def test_a_driver_that_goes_ends_the_gate(code: int, caplog: pytest.LogCaptureFi
     gate = DriverGate(device)
     assert not gate.wait(0)
     device.errors[protocol.INFO] = code
-    assert gate.wait(10), "it checks for its driver while it waits"
+    assert gate.wait(PATIENCE), "it checks for its driver while it waits"
     assert gate.ended and gate.closed and device.closed
     for call in (gate.fetch, gate.snapshot, gate.info, gate.allow, lambda: gate.block(target(1))):
         with pytest.raises(procmon.GateClosed, match="was stopped: start it") as caught:
@@ -197,7 +198,7 @@ def test_a_closed_gate_says_so_and_close_twice_is_no_error() -> None:
     with DriverGate(device) as gate:
         assert repr(gate) == r"<DriverGate \\.\Test>"
     gate.close()
-    assert device.closed and gate.closed and gate.ended and gate.wait(10)
+    assert device.closed and gate.closed and gate.ended and gate.wait(PATIENCE)
     with pytest.raises(procmon.GateClosed, match="open a new one"):
         gate.fetch()
     with pytest.raises(procmon.GateClosed):
@@ -227,7 +228,7 @@ def test_ctrl_c_ends_a_wait_while_the_device_does_not_close_and_the_device_close
 
     class Hanging(Device):
         def close(self) -> None:
-            go_on.wait(10)
+            go_on.wait(PATIENCE)
             super().close()
 
     device = Hanging()

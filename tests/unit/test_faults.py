@@ -9,6 +9,7 @@ import pytest
 
 import procmon
 from monitoring import until
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DEFER, AuditLog, DecidedBy, Policy, SimulatedGate, VerdictResult, audit
 from procmon.gates import simulated
 from procmon.gates.base import Gate
@@ -211,7 +212,7 @@ def test_a_gate_that_fails_stops_its_monitor_and_says_why() -> None:
     monitor.start()
     assert isinstance(gate, Broken)
     gate.start("a.exe")
-    assert monitor.wait(60)
+    assert monitor.wait(PATIENCE)
     assert isinstance(monitor.error, OSError) and "the device is gone" in str(monitor.error)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import procmon
 from monitoring import decided, until
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.records import DecidedBy, VerdictResult
 
@@ -183,13 +184,13 @@ def test_a_verdict_by_hand_overtakes_a_callback_that_still_thinks(gate: procmon.
 
     def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
         thinks.set()
-        go_on.wait(5)
+        go_on.wait(PATIENCE)
         return BLOCK
 
     with procmon.Monitor(gate) as monitor:
         monitor.subscribe(decide)
         process = gate.start("a.exe")
-        assert thinks.wait(5)
+        assert thinks.wait(PATIENCE)
         monitor.allow(process)
         go_on.set()
         assert gate.verdict_of(gate.start("b.exe")) is BLOCK
@@ -249,7 +250,7 @@ def test_the_record_of_a_decision_shows_the_verdict_that_its_gate_carried_out(
         monitor.subscribe(decide)
         gate.start("a.exe")
         gate.end()
-        monitor.wait(10)
+        monitor.wait(PATIENCE)
     assert written[0]
     record = monitor.history[-1].process
     assert (record.paused, record.verdict, record.decided_by) == then
@@ -328,7 +329,7 @@ def test_where_the_creating_thread_is_unknown_a_child_of_this_program_counts_as_
             child = gate.start("child.exe", **creator)  # type: ignore[arg-type]
             until(lambda: child in monitor.pending or monitor.history, "the child, fetched")
             if is_own:
-                assert gate.verdict_of(child, timeout=5) is ALLOW
+                assert gate.verdict_of(child, timeout=PATIENCE) is ALLOW
 
         gate.start("a.exe")
         until(lambda: len(monitor.history) == 2, "both decisions")
@@ -349,9 +350,9 @@ def test_what_other_threads_of_this_program_start_is_asked_about(gate: procmon.S
             return BLOCK
 
         gate.start("a.exe")
-        assert inside.wait(5)
+        assert inside.wait(PATIENCE)
         other = gate.start("other.exe", creator_pid=os.getpid(), creator_tid=threading.get_native_id())
-        assert gate.verdict_of(other, timeout=5) is BLOCK
+        assert gate.verdict_of(other, timeout=PATIENCE) is BLOCK
 
 
 def test_a_sweep_reports_what_runs_and_ends_it_only_on_request(gate: procmon.SimulatedGate) -> None:
@@ -419,7 +420,7 @@ def test_a_callback_asks_for_the_parent_and_its_parents(gate: procmon.SimulatedG
         gate.play(
             [("start", "shell.exe"), ("start", "make.exe", "shell.exe"), ("start", "cc.exe", "make.exe"), ("end",)]
         )
-        monitor.wait(10)
+        monitor.wait(PATIENCE)
         compiler = monitor.history[-1].process
         assert monitor.parent(compiler) == monitor.history[-2].process
     assert lines == [[], ["shell.exe"], ["make.exe", "shell.exe"]]

@@ -10,6 +10,7 @@ import pytest
 import procmon
 from bench.monitor import FreeGate, processes
 from monitoring import until
+from patience import PATIENCE
 from procmon import ALLOW
 from procmon.monitor.cases import Case
 from procmon.monitor.deadlines import Deadlines
@@ -56,7 +57,7 @@ class Decided:
 
         monkeypatch.setattr(Workers, "play", noted)
         with self.monitor:
-            assert self.gate.done.wait(10)
+            assert self.gate.done.wait(PATIENCE)
             until(lambda: self.monitor.statistics.allowed == count, "all decisions")
         assert self.monitor.error is None
 
@@ -105,7 +106,7 @@ def test_one_start_alone_wakes_no_thread_where_one_stands_by(monkeypatch: pytest
         monkeypatch.setattr("procmon.monitor.engine.BATCH_S", 3600.0)  # no callback is that slow on any machine
         monkeypatch.setattr(monitor._engine.workers, "play", noted)
         for _ in range(20):
-            assert gate.verdict_of(gate.start("a.exe"), timeout=5) is ALLOW
+            assert gate.verdict_of(gate.start("a.exe"), timeout=PATIENCE) is ALLOW
             until(lambda: not monitor._engine.workers._askers, "the thread that asked, done")
         assert woken == ["_stand_by"]
 
@@ -114,7 +115,7 @@ def test_a_start_imports_no_module(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate) as monitor:
         monitor.subscribe(lambda process: ALLOW)
         before = set(sys.modules)
-        assert gate.verdict_of(gate.start("a.exe"), timeout=5) is ALLOW
+        assert gate.verdict_of(gate.start("a.exe"), timeout=PATIENCE) is ALLOW
     assert set(sys.modules) - before == set()
 
 
@@ -134,6 +135,6 @@ def test_what_is_queued_is_not_looked_at_again_for_each_that_is_decided(
         gate.start("a.exe")
     gate.end()
     with procmon.Monitor(gate, deadline=3600) as monitor:
-        assert monitor.wait(30)
+        assert monitor.wait(PATIENCE)
     assert monitor.statistics.allowed == 2000
     assert looks == 0

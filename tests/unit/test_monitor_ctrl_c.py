@@ -16,6 +16,7 @@ import ctrl_c
 import procmon
 from ctrl_c import Scene, seconds_until_heard
 from monitoring import until
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.records import DecidedBy
 
@@ -35,7 +36,7 @@ def test_a_start_that_is_interrupted_stops_the_monitor(monkeypatch: pytest.Monke
     gate.hanging = "fetch"
     monitor = procmon.Monitor(gate, default=BLOCK)
     assert seconds_until_heard(monitor.start, "start") < ctrl_c.SOON
-    assert monitor.wait(5)
+    assert monitor.wait(PATIENCE)
     assert gate.verdict_of(process) is ALLOW, "by the gate, as it was closed"
     gate.go_on.set()
 
@@ -70,7 +71,7 @@ def test_a_stop_that_is_interrupted_goes_on() -> None:
         seconds_until_heard(scene.monitor.stop, "stop")
         assert not scene.monitor.running
         scene.gate.go_on.set()
-        assert scene.monitor.wait(5)
+        assert scene.monitor.wait(PATIENCE)
         assert [(one.verdict, one.by) for one in scene.monitor.history] == 2 * [(ALLOW, DecidedBy.STOP)]
         scene.monitor.stop()
 
@@ -106,7 +107,7 @@ def test_a_sweep_that_is_interrupted_ends_no_further_process(gate: procmon.Simul
     def hang(process: procmon.ProcessHelper) -> procmon.Verdict:
         asked.append(process)
         begun.set()
-        go_on.wait(10)
+        go_on.wait(PATIENCE)
         return BLOCK
 
     seconds_until_heard(lambda: monitor.sweep(hang, terminate=True), "sweep", begun)
@@ -128,7 +129,7 @@ def test_an_iteration_that_is_interrupted_goes_on_with_what_it_has_not_given(gat
         def slowly(ticket: Any) -> None:
             take(ticket)
             taken.set()
-            go_on.wait(10)
+            go_on.wait(PATIENCE)
 
         starts._queue.take = slowly  # type: ignore[method-assign]
         seconds_until_heard(lambda: next(starts), "next", taken)
@@ -209,7 +210,7 @@ def test_at_any_instruction_it_leaves_the_monitor_at_work() -> None:
         armed = False
         over.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(PATIENCE)
         signal.signal(signal.SIGINT, before)
     assert count > 10
     assert late == []

@@ -10,6 +10,7 @@ import pytest
 
 import procmon
 from monitoring import until, waits_for
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DEFER, DecidedBy, Decision, ProcessHelper, SimulatedGate, VerdictResult
 from procmon.monitor import holds
 
@@ -55,7 +56,7 @@ def test_the_exit_names_the_authority_that_the_decision_names(gate: SimulatedGat
             if name == "user":
                 until(lambda: monitor.statistics.deferred, "it, deferred")
                 monitor.block(process)
-            if gate.verdict_of(process, timeout=10) is ALLOW:
+            if gate.verdict_of(process, timeout=PATIENCE) is ALLOW:
                 gate.exit(process)
             exit = exits.of(process)
             [decision] = [one for one in monitor.history if one.process == process]
@@ -72,7 +73,7 @@ def test_an_exit_that_comes_before_the_call_of_the_gate_has_returned_names_it_to
 
     def slowly(*processes: ProcessHelper) -> list[VerdictResult]:
         results = block(*processes)
-        assert exited.wait(10)
+        assert exited.wait(PATIENCE)
         return results
 
     monkeypatch.setattr(gate, "block", slowly)
@@ -106,7 +107,7 @@ def test_the_audit_log_has_one_answer(gate: SimulatedGate, tmp_path: Path) -> No
             monitor.on_exit(log.write_exit)
             monitor.on_exit(lambda process: written.set())
             gate.start("c:/tools/rule.exe")
-            assert written.wait(10)
+            assert written.wait(PATIENCE)
     lines = [json.loads(line) for line in log.path.read_text(encoding="utf-8").splitlines()]
     by = {line["process"]["decided_by"] if line.get("event") == "exit" else line["by"] for line in lines}
     assert by == {"rule"}
@@ -138,17 +139,17 @@ def test_the_callback_that_thinks_meanwhile_decides_nothing_any_more(gate: Simul
 
     def decide(process: ProcessHelper) -> procmon.Verdict:
         thinks.set()
-        go_on.wait(10)
+        go_on.wait(PATIENCE)
         return BLOCK
 
     with procmon.Monitor(gate) as monitor:
         monitor.subscribe(decide)
         process = gate.start("a.exe")
-        assert thinks.wait(5)
+        assert thinks.wait(PATIENCE)
         gate.allow(process)
         go_on.set()
         gate.end()
-        assert monitor.wait(10)
+        assert monitor.wait(PATIENCE)
     assert [(one.verdict, one.by) for one in monitor.history] == [(ALLOW, DecidedBy.CONTROLLER)]
 
 
@@ -217,7 +218,7 @@ def test_what_an_earlier_controller_answered_is_no_decision_of_this_session(gate
     with procmon.Monitor(gate) as monitor:
         until(lambda: monitor.statistics.fetched, "the record")
         gate.end()
-        assert monitor.wait(5)
+        assert monitor.wait(PATIENCE)
     assert list[Decision](monitor.history) == []
 
 

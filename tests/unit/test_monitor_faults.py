@@ -12,6 +12,7 @@ import pytest
 
 import procmon
 from monitoring import decided, until, waits_for
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.records import DecidedBy
 
@@ -94,11 +95,11 @@ def test_a_callback_that_hangs_is_answered_by_on_deadline_and_delays_no_other_pr
         @monitor.subscribe
         def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
             if process.name.startswith("hang"):
-                release.wait(10)
+                release.wait(PATIENCE)
             return ALLOW
 
         hung, also, fine = (gate.start(image) for image in ("hang1.exe", "hang2.exe", "fine.exe"))
-        assert [gate.verdict_of(one, timeout=5) for one in (hung, also, fine)] == [BLOCK, BLOCK, ALLOW]
+        assert [gate.verdict_of(one, timeout=PATIENCE) for one in (hung, also, fine)] == [BLOCK, BLOCK, ALLOW]
         assert decided(monitor)[0] == ("hang1.exe", BLOCK, DecidedBy.DEADLINE, "decide")
         until(lambda: "decide has not returned" in caplog.text, "a line in the log")
         release.set()
@@ -112,7 +113,7 @@ def test_an_exit_callback_that_hangs_or_raises_delays_no_process(gate: procmon.S
 
     def on_exit(process: procmon.ProcessHelper) -> None:
         if process.name == "hang.exe":
-            release.wait(10)
+            release.wait(PATIENCE)
         if process.name == "raise.exe":
             raise ValueError("oops")
         exits.append(process.name)
@@ -131,7 +132,7 @@ def test_the_deadline_comes_before_the_gates_own(gate: procmon.SimulatedGate) ->
     release = threading.Event()
     with procmon.Monitor(gate, deadline=60, on_deadline=BLOCK) as monitor:
         monitor.subscribe(waits_for(release))
-        assert gate.verdict_of(gate.start("a.exe", hold_left=0.05), timeout=5) is BLOCK
+        assert gate.verdict_of(gate.start("a.exe", hold_left=0.05), timeout=PATIENCE) is BLOCK
         release.set()
 
 
@@ -144,10 +145,10 @@ def test_waiting_for_a_worker_counts_towards_the_gates_own_limit(gate: procmon.S
             if process.name == "a.exe":
                 time.sleep(0.6)
             else:
-                release.wait(10)
+                release.wait(PATIENCE)
 
         gate.start("a.exe")
-        assert gate.verdict_of(gate.start("b.exe", hold_left=0.9), timeout=5) is BLOCK
+        assert gate.verdict_of(gate.start("b.exe", hold_left=0.9), timeout=PATIENCE) is BLOCK
         assert 0.7 < monitor.history[-1].held_for < 1.2
         release.set()
 
@@ -270,7 +271,7 @@ def test_a_gate_that_fails_stops_the_monitor_and_releases_what_is_held(
         process = gate.start("a.exe")
         until(lambda: monitor.pending, "it, held")
         gate.fail(error)
-        assert monitor.wait(5)
+        assert monitor.wait(PATIENCE)
         assert monitor.error is error
         assert gate.verdict_of(process, timeout=0) is ALLOW
         assert repr(monitor).startswith("<Monitor failed on simulated")
@@ -283,7 +284,7 @@ def test_a_gate_that_fails_in_answering_stops_the_monitor(
     with procmon.Monitor(gate) as monitor:
         monkeypatch.setattr(gate, "allow", lambda *processes: 1 / 0)
         process = gate.start("a.exe")
-        assert monitor.wait(5)
+        assert monitor.wait(PATIENCE)
         assert isinstance(monitor.error, ZeroDivisionError)
         assert gate.verdict_of(process) is ALLOW, "by the gate, as it was closed"
 
@@ -304,7 +305,7 @@ def test_the_monitor_stops_when_its_gate_has_ended_and_everything_was_answered(g
     assert not monitor.wait(0.05)
     gate.exit(free)
     monitor.allow(held)
-    assert monitor.wait(5)
+    assert monitor.wait(PATIENCE)
     assert exits == ["b.exe"]
     assert monitor.error is None
     assert repr(monitor) == "<Monitor stopped on simulated: 2 allowed, 0 blocked, 0 pending>"
@@ -315,7 +316,7 @@ def test_the_monitor_stops_when_its_gate_is_closed_by_others(gate: procmon.Simul
         gate.start("a.exe")
         until(lambda: monitor.pending, "it, held")
         gate.close()
-        assert monitor.wait(5)
+        assert monitor.wait(PATIENCE)
         assert monitor.error is None
         assert monitor.pending == []
 

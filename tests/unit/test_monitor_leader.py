@@ -10,6 +10,7 @@ import pytest
 
 import procmon
 from monitoring import until
+from patience import PATIENCE
 from procmon import ALLOW
 from procmon.monitor.holds import BATCH_S
 from procmon.monitor.workers import Workers
@@ -30,7 +31,7 @@ class Hanging:
         """The callback."""
         if process.name == "hang.exe":
             self.hangs.set()
-            self.go_on.wait(30)
+            self.go_on.wait(PATIENCE)
         return ALLOW
 
     def fetched(self, count: int) -> None:
@@ -58,13 +59,13 @@ def test_another_thread_takes_the_place_at_the_gate_after_one_look(
 
     def look(workers: Workers, seconds: float) -> bool:
         waits.put(seconds)
-        assert looks.acquire(timeout=30)
+        assert looks.acquire(timeout=PATIENCE)
         return False
 
     monkeypatch.setattr(Workers, "has_role_within", look)
     hanging.gate.start("hang.exe")
-    assert hanging.hangs.wait(5)
-    assert waits.get(timeout=5) == BATCH_S
+    assert hanging.hangs.wait(PATIENCE)
+    assert waits.get(timeout=PATIENCE) == BATCH_S
     hanging.gate.start("other.exe")
     assert hanging.monitor.statistics.fetched == 1, "the thread that asks has left the gate"
     looks.release()
@@ -86,15 +87,15 @@ def test_a_leader_that_leaves_as_the_other_thread_goes_to_sleep_is_replaced(
 
         def release(self) -> None:
             sleepy.set()
-            assert go_to_sleep.wait(30)
+            assert go_to_sleep.wait(PATIENCE)
             self.lock.release()
 
     monkeypatch.setattr("procmon.monitor.engine.STAND_BY_LOOKS", 1)
     hanging.monitor._engine._stands_by = Lock()  # type: ignore[assignment]
-    assert hanging.gate.verdict_of(hanging.gate.start("a.exe"), timeout=5) is ALLOW
-    assert sleepy.wait(5)
+    assert hanging.gate.verdict_of(hanging.gate.start("a.exe"), timeout=PATIENCE) is ALLOW
+    assert sleepy.wait(PATIENCE)
     hanging.gate.start("hang.exe")
-    assert hanging.hangs.wait(5)
+    assert hanging.hangs.wait(PATIENCE)
     hanging.gate.start("other.exe")
     go_to_sleep.set()
     hanging.fetched(3)
@@ -117,7 +118,7 @@ def test_a_leader_that_leaves_after_the_other_thread_went_to_sleep_wakes_it(
         def release(self) -> None:
             if leaves_last.is_set():
                 monkeypatch.setattr("procmon.monitor.engine.STAND_BY_LOOKS", 0)
-                assert asleep.wait(30)
+                assert asleep.wait(PATIENCE)
             self.lock.release()
 
         def locked(self) -> bool:
@@ -129,13 +130,13 @@ def test_a_leader_that_leaves_after_the_other_thread_went_to_sleep_wakes_it(
     lock = Lock()
     lock.acquire(blocking=False)
     engine._at_gate = lock  # type: ignore[assignment]
-    assert hanging.gate.verdict_of(hanging.gate.start("a.exe"), timeout=5) is ALLOW
+    assert hanging.gate.verdict_of(hanging.gate.start("a.exe"), timeout=PATIENCE) is ALLOW
     until(lock.locked, "the leader, back at the gate")
     assert engine._stands_by.locked()
     asleep.clear()
     leaves_last.set()
     hanging.gate.start("hang.exe")
-    assert hanging.hangs.wait(5)
+    assert hanging.hangs.wait(PATIENCE)
     leaves_last.clear()
     hanging.gate.start("other.exe")
     hanging.fetched(3)
@@ -154,4 +155,4 @@ def test_a_thread_that_stands_by_asks_when_a_coroutine_has_returned(
     with procmon.Monitor(gate) as monitor:
         monitor.subscribe(decide)
         for _ in range(3):
-            assert gate.verdict_of(gate.start("a.exe"), timeout=5) is ALLOW
+            assert gate.verdict_of(gate.start("a.exe"), timeout=PATIENCE) is ALLOW

@@ -54,7 +54,7 @@ def test_stop_lets_a_verdict_arrive_that_is_just_being_sent(
     with procmon.Monitor(gate) as monitor:
         monitor.subscribe(lambda process: BLOCK)
         process = gate.start("a.exe")
-        assert sending.wait(5)
+        assert sending.wait(PATIENCE)
     assert gate.verdict_of(process) is BLOCK
     assert monitor.statistics.blocked == 1
 
@@ -64,12 +64,12 @@ def test_stop_does_not_wait_for_a_callback_that_hangs(gate: procmon.SimulatedGat
 
     def decide(process: procmon.ProcessHelper) -> None:
         asked.set()
-        release.wait(60)
+        release.wait(PATIENCE)
 
     with procmon.Monitor(gate, deadline=None) as monitor:
         monitor.subscribe(decide)
         process = gate.start("a.exe")
-        assert asked.wait(5)
+        assert asked.wait(PATIENCE)
         began = time.monotonic()
     assert time.monotonic() - began < 30
     assert gate.verdict_of(process) is ALLOW
@@ -91,7 +91,7 @@ def test_stop_may_be_called_from_anything_the_monitor_calls(gate: procmon.Simula
     if where == "exit":
         gate.verdict_of(process)
         gate.exit(process)
-    assert monitor.wait(5)
+    assert monitor.wait(PATIENCE)
     assert gate.verdict_of(process) is ALLOW
 
 
@@ -108,7 +108,7 @@ def test_the_result_of_a_callback_that_stops_the_monitor_counts(
     monitor.subscribe(decide)
     monitor.start()
     process = gate.start("a.exe")
-    assert monitor.wait(5)
+    assert monitor.wait(PATIENCE)
     assert gate.verdict_of(process) is (result or ALLOW)
     assert monitor.history[0].by is (DecidedBy.CALLBACK if result else DecidedBy.STOP)
 
@@ -177,7 +177,7 @@ def test_a_monitor_that_is_dropped_releases_what_is_held_and_says_so(
         until(lambda: monitor.pending, "it, held")
         return process
 
-    assert gate.verdict_of(arrange(), timeout=5) is ALLOW
+    assert gate.verdict_of(arrange(), timeout=PATIENCE) is ALLOW
     until(lambda: gate.closed, "the gate, closed")
     until(lambda: "keep a reference" in caplog.text, "a line in the log")
 
@@ -188,7 +188,7 @@ def test_a_monitor_that_is_dropped_releases_whatever_hangs(monkeypatch: pytest.M
 
     def decide(process: procmon.ProcessHelper) -> None:
         asked.set()
-        gate.go_on.wait(30)
+        gate.go_on.wait(PATIENCE)
 
     def arrange() -> list[procmon.ProcessHelper]:
         monitor = procmon.Monitor(gate, deadline=None)
@@ -196,13 +196,13 @@ def test_a_monitor_that_is_dropped_releases_whatever_hangs(monkeypatch: pytest.M
         monitor.start()
         processes = [gate.start("a.exe"), gate.start("b.exe")]
         until(lambda: monitor.pending == processes, "both, held")
-        assert asked.wait(5), "the worker hangs"
+        assert asked.wait(PATIENCE), "the worker hangs"
         gate.hanging = "fetch"
         processes.append(gate.start("c.exe"))
-        assert gate.inside.wait(5), "the dispatcher hangs"
+        assert gate.inside.wait(PATIENCE), "the dispatcher hangs"
         return processes
 
-    assert [gate.verdict_of(process, timeout=5) for process in arrange()] == 3 * [ALLOW]
+    assert [gate.verdict_of(process, timeout=PATIENCE) for process in arrange()] == 3 * [ALLOW]
     gate.go_on.set()
 
 
@@ -218,8 +218,8 @@ def test_a_stop_during_a_collection_inside_a_lock_of_the_monitors_does_not_wait(
                 release.set()
 
         process = gate.start("a.exe")
-        assert release.wait(5)
-        assert monitor.wait(5)
+        assert release.wait(PATIENCE)
+        assert monitor.wait(PATIENCE)
     assert gate.verdict_of(process) is ALLOW
 
 
@@ -380,7 +380,7 @@ def test_the_history_keeps_no_callback_alive(gate: procmon.SimulatedGate) -> Non
         callback = Callback()
         monitor.subscribe(callback).cancel()
         subscription = monitor.subscribe(callback)
-        assert gate.verdict_of(gate.start("a.exe"), timeout=5) is ALLOW
+        assert gate.verdict_of(gate.start("a.exe"), timeout=PATIENCE) is ALLOW
         until(lambda: monitor.statistics.allowed == 1, "the decision")
         subscription.cancel()
         gone = weakref.ref(callback)

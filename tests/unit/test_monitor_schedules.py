@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 import procmon
 from monitoring import until
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.records import DecidedBy, VerdictResult
 
@@ -75,7 +76,7 @@ class Schedules(RuleBasedStateMachine):
             case ["await", *what]:
                 return self.decide_later(what[0])
             case ["hang"]:
-                self.release.wait(30)
+                self.release.wait(PATIENCE)
             case ["raise"]:
                 raise ValueError
             case ["nonsense"]:
@@ -88,7 +89,7 @@ class Schedules(RuleBasedStateMachine):
                     thread = threading.get_native_id()
                     child = self.gate.start("allow", creator_pid=os.getpid(), creator_tid=thread)
                     self.processes.append(child)
-                    self.gate.verdict_of(child, timeout=30)
+                    self.gate.verdict_of(child, timeout=PATIENCE)
         return {"allow": ALLOW, "block": BLOCK, "defer": DEFER}.get(process.name)
 
     async def decide_later(self, what: str) -> procmon.Verdict | None:
@@ -183,7 +184,7 @@ class Schedules(RuleBasedStateMachine):
         assert written == history, "stop returns after all is written"
         self.release.set()
         for thread in self.threads:
-            thread.join(30)
+            thread.join(PATIENCE)
             assert not thread.is_alive()
         ours = ("procmon worker", "procmon loop", "procmon shutdown")
         until(lambda: not any(one.name.startswith(ours) for one in threading.enumerate()), "the end of all threads")

@@ -10,6 +10,7 @@ import pytest
 import procmon
 from ctrl_c import shorten
 from monitoring import until
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DEFER, DecidedBy
 from procmon.monitor import engine, sinks
 
@@ -24,7 +25,7 @@ class Recorder:
             self.go_on.set()
 
     def write(self, decision: procmon.Decision) -> None:
-        self.go_on.wait(30)
+        self.go_on.wait(PATIENCE)
         self.written.append(decision)
 
 
@@ -50,7 +51,7 @@ def test_what_a_sink_has_no_room_for_is_dropped_counted_and_logged_and_delays_no
     hanging = Recorder(hangs=True)
     with procmon.Monitor(gate, audit=hanging) as monitor:
         processes = [gate.start("a.exe") for _ in range(10)]
-        assert {gate.verdict_of(process, timeout=5) for process in processes} == {ALLOW}
+        assert {gate.verdict_of(process, timeout=PATIENCE) for process in processes} == {ALLOW}
         until(lambda: monitor.statistics.audit_dropped == 7, "the count")
         assert repr(monitor).endswith("7 audit dropped>")
         until(lambda: "too slow: decisions are dropped" in caplog.text, "a line in the log")
@@ -74,7 +75,7 @@ def test_when_stop_returns_all_is_written_also_what_was_noted_just_before(
     def slowly() -> None:
         if "worker" in threading.current_thread().name and monitor.history:
             noted.set()
-            go_on.wait(10)
+            go_on.wait(PATIENCE)
         start()
 
     monkeypatch.setattr(monitor._engine.sinks, "start", slowly)
@@ -100,7 +101,7 @@ def test_what_a_stop_abandons_is_in_history_statistics_and_sinks(monkeypatch: py
         def block(self, *processes: procmon.ProcessHelper) -> list[procmon.VerdictResult]:
             if fails == "raises":
                 raise OSError(6, "the handle is invalid")
-            go_on.wait(30)
+            go_on.wait(PATIENCE)
             return super().block(*processes)
 
     gate = Failing()
@@ -109,7 +110,7 @@ def test_what_a_stop_abandons_is_in_history_statistics_and_sinks(monkeypatch: py
     @monitor.subscribe
     def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
         if process.name == "hang.exe":
-            go_on.wait(30)
+            go_on.wait(PATIENCE)
         return DEFER
 
     monitor.start()
@@ -164,7 +165,7 @@ def test_the_verdicts_of_one_fetch_go_out_in_few_calls(gate: procmon.SimulatedGa
     monitor = procmon.Monitor(gate)
     monitor.subscribe(lambda process: ALLOW)
     with monitor:
-        assert {gate.verdict_of(process, timeout=5) for process in processes} == {ALLOW}
+        assert {gate.verdict_of(process, timeout=PATIENCE) for process in processes} == {ALLOW}
     assert sum(calls) == count
     assert len(calls) == 1 or len(calls) < count / 2
 
@@ -175,18 +176,18 @@ def test_a_verdict_does_not_wait_for_a_slow_callback_of_the_same_fetch(gate: pro
     def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
         if process.name == "slow.exe":
             asked.set()
-            go_on.wait(10)
+            go_on.wait(PATIENCE)
         return ALLOW
 
     fast, slow, last = (gate.start(image) for image in ("fast.exe", "slow.exe", "last.exe"))
     monitor = procmon.Monitor(gate, deadline=None)
     monitor.subscribe(decide)
     with monitor:
-        assert asked.wait(5)
-        assert gate.verdict_of(fast, timeout=5) is ALLOW, "the leader sends it"
+        assert asked.wait(PATIENCE)
+        assert gate.verdict_of(fast, timeout=PATIENCE) is ALLOW, "the leader sends it"
         assert gate.verdict_of(slow, timeout=0) is None
         go_on.set()
-        assert gate.verdict_of(last, timeout=5) is ALLOW
+        assert gate.verdict_of(last, timeout=PATIENCE) is ALLOW
 
 
 @pytest.mark.parametrize("write_ahead", [False, True])
@@ -205,7 +206,7 @@ def test_a_sink_that_takes_several_gets_each_decision_once_and_in_order(
     sink.write_ahead = write_ahead  # type: ignore[attr-defined]
     processes = [gate.start("a.exe") for _ in range(20)]
     with procmon.Monitor(gate, audit=sink):
-        assert {gate.verdict_of(process, timeout=5) for process in processes} == {ALLOW}
+        assert {gate.verdict_of(process, timeout=PATIENCE) for process in processes} == {ALLOW}
     assert [one.process for one in sink.written] == processes
 
 
@@ -225,7 +226,7 @@ def test_a_sink_that_does_not_say_how_many_it_wrote_gets_each_decision_by_itself
     sink.write_ahead = write_ahead  # type: ignore[attr-defined]
     processes = [gate.start("a.exe") for _ in range(20)]
     with procmon.Monitor(gate, audit=sink):
-        assert {gate.verdict_of(process, timeout=5) for process in processes} == {ALLOW}
+        assert {gate.verdict_of(process, timeout=PATIENCE) for process in processes} == {ALLOW}
     assert [one.process for one in sink.written] == processes
     assert len(calls) <= 1
     assert caplog.text.count(f"write_some returned {answer!r}, not how many of") == len(calls)
@@ -243,7 +244,7 @@ def test_whatever_a_sink_that_takes_several_raises_each_decision_is_written_by_i
     sink.write_ahead = write_ahead  # type: ignore[attr-defined]
     processes = [gate.start("a.exe") for _ in range(20)]
     with procmon.Monitor(gate, audit=sink):
-        assert {gate.verdict_of(process, timeout=5) for process in processes} == {ALLOW}
+        assert {gate.verdict_of(process, timeout=PATIENCE) for process in processes} == {ALLOW}
     assert [one.process for one in sink.written] == processes
 
 
@@ -273,7 +274,7 @@ def test_a_decision_that_cannot_be_copied_reaches_history_and_sinks_without_its_
 
     with procmon.Monitor(gate, audit=sink) as monitor:
         monitor.subscribe(decide)
-        assert [gate.verdict_of(gate.start("a.exe"), timeout=5) for _ in range(2)] == [BLOCK, BLOCK]
+        assert [gate.verdict_of(gate.start("a.exe"), timeout=PATIENCE) for _ in range(2)] == [BLOCK, BLOCK]
     assert [(one.verdict, one.who) for one in sink.written] == 2 * [(BLOCK, "hand")]
     assert sink.written == monitor.history
 
@@ -320,12 +321,12 @@ def test_a_sink_that_hangs_holds_nothing_up(gate: procmon.SimulatedGate, deadlin
     class Slow:
         def write(self, decision: procmon.Decision) -> None:
             written.append(decision.process.name)
-            release.wait(10)
+            release.wait(PATIENCE)
 
     with procmon.Monitor(gate, deadline=deadline, audit=Slow()) as monitor:
         gate.start("exempt.exe", flags=procmon.ProcessFlags.EXEMPT)
         processes = [gate.start(f"{number}.exe") for number in range(5)]
-        assert {gate.verdict_of(process, timeout=5) for process in processes} == {ALLOW}
+        assert {gate.verdict_of(process, timeout=PATIENCE) for process in processes} == {ALLOW}
         until(lambda: len(monitor.history) == 6, "all decisions")
         release.set()
     assert written == [decision.process.name for decision in monitor.history]
@@ -340,7 +341,7 @@ def test_a_sink_that_hangs_is_reported(
 
     class Slow:
         def write(self, decision: procmon.Decision) -> None:
-            release.wait(10)
+            release.wait(PATIENCE)
 
     with procmon.Monitor(gate, deadline=0.05, audit=Slow()):
         gate.start("a.exe"), gate.start("b.exe")
@@ -368,12 +369,12 @@ def test_stop_waits_for_the_sink_that_another_thread_is_writing_to(gate: procmon
     class Slow:
         def write(self, decision: procmon.Decision) -> None:
             writing.set()
-            release.wait(5)
+            release.wait(PATIENCE)
             written.append(decision.process)
 
     with procmon.Monitor(gate, audit=Slow()):
         process = gate.start("a.exe")
-        assert writing.wait(5)
+        assert writing.wait(PATIENCE)
         threading.Timer(0.05, release.set).start()
     assert written == [process]
 

@@ -14,6 +14,7 @@ import pytest
 import procmon
 from made_up_device import Device
 from monitoring import until, waits_for
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.driver import protocol
 from procmon.monitor import engine
@@ -73,7 +74,7 @@ def test_a_loop_of_the_users_that_is_closed_under_the_callbacks_leaves_nothing_h
         loop.run_until_complete(asyncio.sleep(0.01))
     loop.close()
     after = gate.start("b.exe")
-    assert [gate.verdict_of(process, timeout=5) for process in (before, after)] == [BLOCK, BLOCK]
+    assert [gate.verdict_of(process, timeout=PATIENCE) for process in (before, after)] == [BLOCK, BLOCK]
     assert {one.by for one in monitor.history} == {DecidedBy.DEADLINE, DecidedBy.ERROR}
     monitor.stop()
 
@@ -89,7 +90,7 @@ def hanging_log() -> Iterator[threading.Event]:
     class Console(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             came.set()
-            release.wait(30)
+            release.wait(PATIENCE)
 
     logger, console = logging.getLogger("procmon"), Console()
     logger.addHandler(console)
@@ -104,9 +105,9 @@ def test_a_handler_of_the_log_that_hangs_delays_no_process(
     release = threading.Event()
     with procmon.Monitor(gate, deadline=0.05, on_deadline=BLOCK) as monitor:
         monitor.subscribe(waits_for(release), match="hang.exe")
-        assert gate.verdict_of(gate.start("hang.exe"), timeout=5) is BLOCK
-        assert hanging_log.wait(5)
-        assert gate.verdict_of(gate.start("fine.exe"), timeout=5) is ALLOW
+        assert gate.verdict_of(gate.start("hang.exe"), timeout=PATIENCE) is BLOCK
+        assert hanging_log.wait(PATIENCE)
+        assert gate.verdict_of(gate.start("fine.exe"), timeout=PATIENCE) is ALLOW
     release.set()
 
 
@@ -121,8 +122,8 @@ def test_a_log_that_hangs_keeps_no_other_process_from_the_gate_when_one_cannot_b
     gate = Undying()
     with procmon.Monitor(gate):
         gate.start("b.exe")
-        assert hanging_log.wait(5)
-        assert gate.verdict_of(gate.start("fine.exe"), timeout=5) is ALLOW
+        assert hanging_log.wait(PATIENCE)
+        assert gate.verdict_of(gate.start("fine.exe"), timeout=PATIENCE) is ALLOW
 
 
 def test_a_gate_that_hangs_is_closed_although_the_log_hangs_too(
@@ -134,7 +135,7 @@ def test_a_gate_that_hangs_is_closed_although_the_log_hangs_too(
 
     class Hanging(procmon.SimulatedGate):
         def allow(self, *processes: procmon.ProcessHelper) -> list[procmon.VerdictResult]:
-            hangs.wait(30)
+            hangs.wait(PATIENCE)
             return super().allow(*processes)
 
     gate = Hanging()
@@ -143,8 +144,8 @@ def test_a_gate_that_hangs_is_closed_although_the_log_hangs_too(
     gate.start("a.exe")
     until(lambda: monitor.pending, "the process, held")
     monitor._engine.begin_stop()
-    assert monitor.wait(5)
-    assert gate.closed and hanging_log.wait(5)
+    assert monitor.wait(PATIENCE)
+    assert gate.closed and hanging_log.wait(PATIENCE)
     hangs.set()
 
 
@@ -171,18 +172,18 @@ def test_the_end_of_the_program_waits_for_no_log_that_hangs(
 
     class Hanging(procmon.SimulatedGate):
         def close(self) -> None:
-            hangs.wait(30)
+            hangs.wait(PATIENCE)
             super().close()
 
     monitor = procmon.Monitor(Hanging())
     monitor.start()
     ending = threading.Thread(target=engine._stop_all)
     ending.start()
-    assert hanging_log.wait(10)
-    ending.join(10)
+    assert hanging_log.wait(PATIENCE)
+    ending.join(PATIENCE)
     assert not ending.is_alive()
     hangs.set()
-    assert monitor.wait(10)
+    assert monitor.wait(PATIENCE)
 
 
 def test_a_driver_that_goes_ends_the_gate_although_the_log_hangs(hanging_log: threading.Event) -> None:
@@ -191,9 +192,9 @@ def test_a_driver_that_goes_ends_the_gate_although_the_log_hangs(hanging_log: th
     device.errors[protocol.INFO] = 21
     waiting = threading.Thread(target=gate.wait, args=(30,))
     waiting.start()
-    waiting.join(10)
+    waiting.join(PATIENCE)
     assert not waiting.is_alive() and gate.closed and device.closed
-    assert hanging_log.wait(5)
+    assert hanging_log.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("error", [ValueError("no such window"), SystemExit(1)], ids=["error", "exit"])
@@ -267,7 +268,7 @@ def test_a_worker_that_cannot_be_replaced_stops_the_monitor_which_releases_what_
 
     def stop_at_once(error: BaseException, doing: str) -> None:
         on_failure(error, doing)
-        monitor.wait(5)
+        monitor.wait(PATIENCE)
 
     monkeypatch.setattr(monitor._engine.workers, "_on_failure", stop_at_once)
 
@@ -276,8 +277,8 @@ def test_a_worker_that_cannot_be_replaced_stops_the_monitor_which_releases_what_
 
     monkeypatch.setattr(threads.OwnThread, "start", refuse)
     late, waiting = gate.start("a.exe"), gate.start("b.exe")
-    assert [gate.verdict_of(process, timeout=5) for process in (late, waiting)] == [BLOCK, ALLOW]
-    assert monitor.wait(5)
+    assert [gate.verdict_of(process, timeout=PATIENCE) for process in (late, waiting)] == [BLOCK, ALLOW]
+    assert monitor.wait(PATIENCE)
     assert isinstance(monitor.error, RuntimeError)
     release.set()
 
@@ -295,7 +296,7 @@ def test_a_leader_that_is_lost_stops_the_monitor_which_releases_what_is_held(
 
         monkeypatch.setattr(monitor._engine.workers, "play", no_memory)
         processes = [gate.start("a.exe"), gate.start("b.exe")]
-        assert monitor.wait(5)
+        assert monitor.wait(PATIENCE)
         assert isinstance(monitor.error, MemoryError)
         assert [gate.verdict_of(process, timeout=0) for process in processes] == [ALLOW, ALLOW]
 
@@ -317,7 +318,7 @@ def test_memory_that_runs_out_before_a_sink_writes_ahead_costs_no_process_its_ve
             patch.setattr(Case, "make_decision", no_memory)
             process = gate.start("a.exe")
             assert gate.verdict_of(process) is BLOCK
-        assert monitor.wait(5)
+        assert monitor.wait(PATIENCE)
     assert isinstance(monitor.error, MemoryError)
 
 
@@ -358,7 +359,7 @@ def test_a_gate_that_raises_what_ends_a_thread_stops_the_monitor_and_releases_wh
     with procmon.Monitor(gate) as monitor:
         monkeypatch.setattr(gate, where, leave)
         process = gate.start("a.exe")
-        assert monitor.wait(5)
+        assert monitor.wait(PATIENCE)
         assert "SystemExit(3)" in str(monitor.error)
         assert gate.verdict_of(process, timeout=0) is ALLOW
 
@@ -371,7 +372,7 @@ def test_a_coroutine_that_a_stop_meets_is_closed(gate: procmon.SimulatedGate, me
     async def opinion(process: procmon.ProcessHelper) -> None:
         if meets == "on the way":  # later work cannot begin
             asked.set()
-            release.wait(10)
+            release.wait(PATIENCE)
         await asyncio.sleep(60)
 
     def decide(process: procmon.ProcessHelper) -> object:
@@ -386,7 +387,7 @@ def test_a_coroutine_that_a_stop_meets_is_closed(gate: procmon.SimulatedGate, me
             monitor.subscribe(decide)  # type: ignore[arg-type]
             processes = [gate.start("a.exe"), gate.start("b.exe")]
             if meets == "on the way":
-                assert asked.wait(5)
+                assert asked.wait(PATIENCE)
                 until(lambda: len(monitor._engine.workers._awaiting) == 2, "the second, on its way")
             if meets == "awaiting":
                 until(lambda: monitor._engine.callback_threads, "a loop that awaits")

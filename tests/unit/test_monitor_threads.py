@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import procmon
 from monitoring import until
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.records import DecidedBy
 
@@ -123,7 +124,7 @@ def test_what_the_loop_starts_and_waits_for_does_not_wait_for_the_loop(gate: pro
         gate.start("a.exe")
         for process in starts:
             own = gate.start("tool.exe", creator_pid=os.getpid(), creator_tid=threading.get_native_id())
-            assert gate.verdict_of(own, timeout=5) is ALLOW
+            assert gate.verdict_of(own, timeout=PATIENCE) is ALLOW
             monitor.block(process)
             break
         del starts
@@ -148,7 +149,7 @@ def test_a_coroutine_decides_without_occupying_the_only_worker(gate: procmon.Sim
     with procmon.Monitor(gate, workers=1) as monitor:
         monitor.subscribe(decide)
         processes = [gate.start(f"{number}.exe") for number in range(20)]
-        assert {gate.verdict_of(process, timeout=20) for process in processes} == {BLOCK}
+        assert {gate.verdict_of(process, timeout=PATIENCE) for process in processes} == {BLOCK}
     assert {(one.by, one.who) for one in monitor.history} == {(DecidedBy.CALLBACK, "decide")}
 
 
@@ -183,8 +184,8 @@ def test_a_coroutine_that_hangs_is_cancelled_at_the_deadline(gate: procmon.Simul
 
     with procmon.Monitor(gate, deadline=0.03, on_deadline=BLOCK) as monitor:
         monitor.subscribe(decide)
-        assert gate.verdict_of(gate.start("a.exe"), timeout=5) is BLOCK
-        assert cancelled.wait(5)
+        assert gate.verdict_of(gate.start("a.exe"), timeout=PATIENCE) is BLOCK
+        assert cancelled.wait(PATIENCE)
     assert monitor.statistics.deadlines == 1
     assert monitor.statistics.callback_errors == 0
 
@@ -235,10 +236,10 @@ def test_async_with_a_monitor_that_runs_leaves_it_its_loop_and_the_users_loop_ru
         monitor = procmon.Monitor(gate)
         monitor.subscribe(decide)
         monitor.start()
-        assert gate.verdict_of(gate.start("a.exe"), timeout=5) is BLOCK
+        assert gate.verdict_of(gate.start("a.exe"), timeout=PATIENCE) is BLOCK
         with pytest.raises(procmon.ProcmonError, match="runs already"):
             await monitor.__aenter__()
-        assert gate.verdict_of(gate.start("b.exe"), timeout=5) is BLOCK
+        assert gate.verdict_of(gate.start("b.exe"), timeout=PATIENCE) is BLOCK
         await monitor._engine.stop_async()
         await asyncio.sleep(0)  # the loop would have been stopped by now
         assert loops[0] is loops[1] is not asyncio.get_running_loop()
@@ -359,7 +360,7 @@ def test_no_more_callbacks_run_at_once_than_there_are_workers(gate: procmon.Simu
         with lock:
             inside += 1
             most = max(most, inside)
-        full.wait(10)  # until as many are inside as there are workers
+        full.wait(PATIENCE)  # until as many are inside as there are workers
         with lock:
             inside -= 1
 
@@ -407,7 +408,7 @@ def test_stop_amid_starts_verdicts_timeouts_and_exits_leaves_nothing_held() -> N
         for thread in stoppers:
             thread.start()
         for thread in [*threads, *stoppers]:
-            thread.join(10)
+            thread.join(PATIENCE)
             assert not thread.is_alive()
         assert monitor.pending == []
         assert monitor.error is None

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import procmon
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DecidedBy, VerdictResult
 from procmon.system.tree import ProcessTree
 
@@ -116,7 +117,7 @@ def test_the_tree_of_a_history_shows_what_was_decided() -> None:
     with procmon.Monitor(gate) as monitor:
         monitor.subscribe(lambda process: procmon.BLOCK if process.name == "curl.exe" else procmon.ALLOW)
         gate.play([("start", "make.exe"), ("start", "curl.exe", "make.exe"), ("end",)])
-        monitor.wait(10)
+        monitor.wait(PATIENCE)
         decided = ["make.exe 1000", "└─ curl.exe 1004 (blocked)"]
         assert str(ProcessTree(monitor.history)).splitlines() == decided
         assert str(ProcessTree(decision.process for decision in monitor.history)).splitlines() == decided

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import procmon
 from conformance import Adapter, GateConformance
 from ctrl_c import SOON, seconds_until_heard
+from patience import PATIENCE
 from procmon.records import STATUS_BLOCKED, DecidedBy, VerdictResult
 
 
@@ -160,7 +161,7 @@ def test_an_ended_gate_gives_what_it_has_and_takes_no_more(gate: procmon.Simulat
 def test_verdict_of_waits_for_the_verdict(gate: procmon.SimulatedGate) -> None:
     process = gate.start("a.exe")
     threading.Timer(0.02, gate.allow, [process]).start()
-    assert gate.verdict_of(process, timeout=5) is procmon.ALLOW
+    assert gate.verdict_of(process, timeout=PATIENCE) is procmon.ALLOW
 
 
 def test_verdict_of_what_was_killed_while_held_is_none_without_waiting(gate: procmon.SimulatedGate) -> None:
@@ -202,7 +203,7 @@ def test_a_script_does_what_programs_do_and_those_that_do_not_run_do_nothing(gat
             ("exit", "make.exe"),
             ("end",),
         ], patience=0.2)  # fmt: skip
-        assert monitor.wait(5)
+        assert monitor.wait(PATIENCE)
     assert [process.name for process in started] == ["make.exe", "cc.exe", "curl.exe", "slow.exe"]
     make, compiler, *_ = started
     assert (compiler.parent_pid, compiler.command_line) == (make.pid, "cc -c a.c")
