@@ -14,6 +14,7 @@ constexpr uint32_t kSystemPid = 4;
 
 // Holds a process that must die before its thread goes on. kVerdictNone: another process has ended it.
 void block_unasked(GateState& state, Record* record, Hold* hold, uint32_t verdict, uint32_t decided_by) {
+    if (record->state == kStateHeld) state.leave_held(record);
     record->verdict = verdict;
     record->decided_by = decided_by;
     state.hold(record, hold, kStateAnswered);
@@ -42,7 +43,8 @@ bool decide_without_record(GateState& state, const Image& image, Program program
     return true;
 }
 
-// Decides a recorded process at its first image. true: it waits. `program`: the row of exempt.cpp for its name.
+// Decides a recorded process at its first image, or at an extra thread that comes before it: true, the thread waits.
+// `program`: the row of exempt.cpp for its name.
 bool decide_first_image(GateState& state, Record* record, const Image& image, Program program, Hold* hold) {
     Counters& counters = state.counters;
     const Controller& controller = state.controller;
@@ -76,36 +78,44 @@ bool decide_first_image(GateState& state, Record* record, const Image& image, Pr
         block_unasked(state, record, hold, kVerdictBlock, kByLimit);
         return true;
     }
-    if (const Rule* rule = state.rule_for(record)) {
-        if (rule->verdict == kVerdictAllow) {
-            ++counters.rule_allowed;
-            state.release_unasked(record, kByRule);
-            return false;
-        }
+    // Where the kernel cannot hold an extra thread, that thread may be running by now.
+    const bool tampered = record->flags & kFlagForeignThread && !(state.features & kFeatureThreadHold) &&
+                          controller.tamper_verdict == kVerdictBlock;
+    const Rule* rule = state.rule_for(record);
+    if (rule && rule->verdict == kVerdictAllow && record->image_seen && !tampered) {
+        ++counters.rule_allowed;
+        state.release_unasked(record, kByRule);
+        return false;
+    }
+    if (rule && rule->verdict == kVerdictBlock) {
         ++counters.rule_blocked;
         block_unasked(state, record, hold, kVerdictBlock, kByRule);
         return true;
     }
-    if (image.dying) {
+    const bool extra_waits = record->state == kStateHeld;  // it came before the image
+    if (image.dying && !extra_waits) {
         // Not released: another process may have created a second thread in it, which would run without this one.
         ++counters.died_held;
         block_unasked(state, record, hold, kVerdictNone, kByNone);
         return true;
     }
-    // Where the kernel cannot hold an extra thread, that thread may be running by now.
-    const bool tampered = record->flags & kFlagForeignThread && !(state.features & kFeatureThreadHold);
-    if (tampered && controller.tamper_verdict == kVerdictBlock) {
+    if (tampered) {
         block_unasked(state, record, hold, kVerdictBlock, kByTamper);
         return true;
     }
-    state.hold(record, hold, kStateHeld);
+    if (extra_waits) {
+        state.join_foreign(record, hold);
+        state.queue_for_fetch(record);
+    } else {
+        state.hold(record, hold, kStateHeld);
+    }
     return true;
 }
 
 // Is this the first notified image of the process, so that it can be held here? A process that was listed as running
 // has not run if its own image arrives only now: it was created suspended before the load.
 bool awaits_image(const Record* record, const Image& image) {
-    return record->state == kStateNew ||
+    return record->state == kStateNew || (record->state == kStateHeld && !record->image_seen) ||
            (record->state == kStateNamed && record->listed && !record->image_seen && image.own);
 }
 
@@ -145,14 +155,13 @@ Record* add_missed_create(GateState& state, const Image& image, Record* record, 
 
 // Does the name of the mapped file differ from the name at creation? Only \Device\... names are compared, because the
 // system abbreviates others in more than one way.
-bool is_renamed(const Port& port, const Image& image) {
-    if (equal(image.native_name, image.mapped_name)) return false;
+bool is_renamed(const Port& port, Text created, Text mapped) {
+    if (equal(created, mapped)) return false;
     const Text device = literal(u"\\device\\");
-    if (!starts_with_lowered(port, image.native_name, device) || !starts_with_lowered(port, image.mapped_name, device))
-        return false;
-    if (image.native_name.length != image.mapped_name.length) return true;
-    for (size_t i = 0; i < image.native_name.length; ++i)
-        if (lower(port, image.native_name.data[i]) != lower(port, image.mapped_name.data[i])) return true;
+    if (!starts_with_lowered(port, created, device) || !starts_with_lowered(port, mapped, device)) return false;
+    if (created.length != mapped.length) return true;
+    for (size_t i = 0; i < created.length; ++i)
+        if (lower(port, created.data[i]) != lower(port, mapped.data[i])) return true;
     return false;
 }
 
@@ -164,10 +173,9 @@ bool join_if_held(GateState& state, Record* record, const Image& image, Hold* ho
 }
 
 // Decides a new image without allocating. true: decided, and *waits is set. false: memory must be prepared first.
-bool decide_at_once(GateState& state, const Image& image, bool renamed, Hold* hold, bool* waits) {
+bool decide_at_once(GateState& state, const Image& image, Record* record, bool renamed, Hold* hold, bool* waits) {
     *waits = false;
     if (state.stopping) return true;
-    Record* record = state.table.find(image.pid);
     if (!record) return image.dying;  // the thread of a refused creation
     if (!awaits_image(record, image)) {  // the usual case: one more image of a process whose first has been seen
         *waits = join_if_held(state, record, image, hold);
@@ -228,17 +236,22 @@ bool decide_prepared(GateState& state, const Image& image, const ImageName& name
 // The body of begin_hold, while the hold's signal exists.
 bool image_comes(GateState& state, const Image& image, Hold* hold) {
     const Port& port = state.port;
-    const bool renamed = is_renamed(port, image);
-    ImageName name = {renamed ? image.mapped_name : image.native_name, renamed, false, kNoProgram};
+    ImageName name = {};
     Prepared prepared;
     {
         Locked locked(state);
+        Record* record = state.table.find(image.pid);
+        // Memory can run out for the name at creation when the system is asked again. Then the record has it.
+        const bool lost = !image.mapped_name.length && record && record->names;
+        const Text created = lost ? record->names->native() : image.native_name;
+        const Text mapped = lost ? image.native_name : image.mapped_name;
+        const bool renamed = is_renamed(port, created, mapped);
         bool waits;
-        if (decide_at_once(state, image, renamed, hold, &waits)) return waits;
-        name.was_known = state.table.find(image.pid);
-        state.find_head(image.native_name, &prepared.head);
+        if (decide_at_once(state, image, record, renamed, hold, &waits)) return waits;
+        name = {renamed ? mapped : image.native_name, renamed, record != nullptr, kNoProgram};
+        state.find_head(renamed ? created : image.native_name, &prepared.head);
         name.program = prepared.head.program;
-        if (renamed) state.find_head(name.text, &prepared.head);
+        if (renamed) state.find_head(mapped, &prepared.head);
     }
     if (name.text.length) prepared.names = make_names(port, name.text, prepared.head);
     if (!name.was_known) prepared.record = allocate<Record>(port);
@@ -257,9 +270,8 @@ bool thread_comes(GateState& state, const Image& image, Hold* hold) {
         return true;
     }
     if (record->state != kStateNew) return false;
-    // This precedes the image notification, if there is one.
+    // The image notification is under way in another thread, if there is one. It shows the current name.
     if (!record->names) record->flags |= kFlagNameMissing;
-    record->image_seen = true;
     return decide_first_image(state, record, image, record->names ? record->names->program : kNoProgram, hold);
 }
 
@@ -321,6 +333,8 @@ bool Gate::still_held(Hold* hold, bool dying) {
         ++state.counters.timeouts;
         state.decide(record, state.controller.timeout_verdict, kByTimeout);
         if (state.is_seen(record)) state.queue_for_fetch(record);  // its controller believes that it is held
+    } else if (record->state == kStateHeld && !record->image_seen && !state.is_seen(record)) {
+        state.queue_for_fetch(record);
     }
     hold->slice_ms = state.slice_ms(record);
     return !record->done;

@@ -250,7 +250,7 @@ uint32_t answer(GateState& state, const Target& target, uint32_t verdict) {
         ++counters.stale_verdicts;
         return kResultStale;
     }
-    if (record->state != kStateHeld) {
+    if (!state.is_asked(record)) {
         ++counters.late_verdicts;
         return record->state == kStateAnswered || record->state == kStateReleased ? kResultAnswered : kResultNotHeld;
     }

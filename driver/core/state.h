@@ -61,7 +61,8 @@ struct Reserve : Block {
 //   New        Answered   the same: blocked by a rule, by the limit or tamper verdict, or ended by another process
 //   Named      Held       begin_hold: listed as running, or its creation was missed, and the image shows that it has
 //   Named      Answered     not run yet
-//   Held       Released   decide ALLOW: request, timeout, disconnect, stop
+//   Held       Released   decide ALLOW: request, timeout, disconnect, stop; begin_hold after
+//                         begin_thread: as New to Named
 //   Held       Answered   decide BLOCK: the same, tamper; still_held: ended by another process, without a verdict
 //   Answered   Released   terminated: it died, or the gate stops and the last attempt has failed
 //   any        Exiting    retire: on_exit, or on_create of another process with its pid
@@ -166,6 +167,8 @@ struct GateState : Block {
     void add_record(Record* record, uint32_t state, Names* names, CommandLine* line);
     void set_names(Record* record, Names* names, DeferredFree& deferred);
     void move_to(Record* record, uint32_t to_state);
+    // Is it held, and its controller asked? Not before its image has shown its current name, unless none comes.
+    [[nodiscard]] bool is_asked(const Record* record) const;
     // The next FETCH returns the record (again).
     void queue_for_fetch(Record* record);
     // Lets a process run without a hold; FETCH returns its record.

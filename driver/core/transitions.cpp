@@ -13,6 +13,7 @@ using namespace wire;
 namespace {
 
 constexpr int kMaxAncestry = 64;  // creators followed for one process
+constexpr uint32_t kImageMs = 1000;  // an extra thread waits so long for the image of its process
 
 }  // namespace
 
@@ -89,16 +90,24 @@ void GateState::move_to(Record* record, uint32_t to_state) {
     record->state = to_state;
 }
 
+bool GateState::is_asked(const Record* record) const {
+    return record->state == kStateHeld && (record->image_seen || waited_ms(record) >= kImageMs);
+}
+
 void GateState::queue_for_fetch(Record* record) {
-    if (!controller.owner || record->in_hold) return;
+    if (!controller.owner || record->in_hold || (record->state == kStateHeld && !is_asked(record))) return;
     if (!unseen.contains(record)) unseen.append(record);
     port.user_event_set(port.context, controller.event);
 }
 
 void GateState::release_unasked(Record* record, uint32_t decided_by) {
-    record->verdict = kVerdictAllow;
-    record->decided_by = decided_by;
-    if (record->state == kStateNew) move_to(record, kStateNamed);
+    if (record->state == kStateHeld) {  // an extra thread came before the image
+        decide(record, kVerdictAllow, decided_by);
+    } else {
+        record->verdict = kVerdictAllow;
+        record->decided_by = decided_by;
+        if (record->state == kStateNew) move_to(record, kStateNamed);
+    }
     queue_for_fetch(record);
 }
 

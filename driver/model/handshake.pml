@@ -139,7 +139,7 @@ proctype Process(byte me) {
     atomic {    /* begin_hold */
         if
         :: found[PID(me)] != me + 1     /* its exit has been notified */
-        :: found[PID(me)] == me + 1 && is_held(me) -> in_hold[me] = true    /* its second thread came first */
+        :: found[PID(me)] == me + 1 && is_held(me) -> in_hold[me] = true; tell(me)  /* its second thread came first */
         :: found[PID(me)] == me + 1 && !is_held(me) && state[me] != New     /* and has been decided */
         :: found[PID(me)] == me + 1 && state[me] == New && (stopping || !owner) -> state[me] = Named
         :: else -> state[me] = Held; in_hold[me] = true; tell(me)
@@ -177,7 +177,7 @@ proctype Extra() {
     atomic {
         state[0] != Nothing;
         if
-        :: found[0] == 1 && state[0] == New && owner && !stopping -> state[0] = Held; extra_in_hold = true; tell(0)
+        :: found[0] == 1 && state[0] == New && owner && !stopping -> state[0] = Held; extra_in_hold = true
         :: found[0] == 1 && state[0] == New && (!owner || stopping) -> state[0] = Named; goto runs
         :: found[0] == 1 && is_held(0) -> extra_in_hold = true
         :: else -> goto runs        /* not held: exempt, decided, or gone */

@@ -30,8 +30,9 @@ struct Step {
 };
 
 // The order matters both ways. Start, downwards: state, device and its security, notifications, the initial list, and
-// the link last, so that no request arrives before the driver can answer it. Images before creations: a process whose
-// creation was notified but whose image was missed would seem not to have run yet. Stop, upwards: the link; then the
+// the link last, so that no request arrives before the driver can answer it. Images and threads before creations: a
+// process whose creation was notified but whose image was missed would seem not to have run yet, and an extra thread
+// would pass for the first if that was missed. Stop, upwards: the link; then the
 // holds, while the worker still runs (a blocked process must die before its thread goes on); then the notify routines;
 // then requests and the worker; and only then the device and the state.
 constexpr Step kSteps[] = {
@@ -44,8 +45,8 @@ constexpr Step kSteps[] = {
     {"requests", requests_start, requests_stop},
     {"callbacks", callbacks_start, callbacks_stop},
     {"image notifications", image_notify_start, image_notify_stop},
-    {"create notifications", create_notify_start, create_notify_stop},
     {"thread notifications", thread_notify_start, thread_notify_stop},
+    {"create notifications", create_notify_start, create_notify_stop},
     {"holds", holds_start, holds_stop},
     {"running processes", list_running, nullptr},
     {"link", link_start, link_stop},

@@ -103,8 +103,11 @@ class Model(ModelState):
         process = self.alive.get(pid)
         if process is None and dying:
             return None
-        renamed = is_renamed(native_name, mapped_name)
-        name = mapped_name if renamed else native_name
+        created, mapped = native_name, mapped_name
+        if not mapped_name and process and process.native_name:
+            created, mapped = process.native_name, native_name
+        renamed = is_renamed(created, mapped)
+        name = mapped if renamed else native_name
         if process is None:
             self.counters["image_without_create"] += 1
             if not memory:
@@ -112,11 +115,10 @@ class Model(ModelState):
                 self.counters["reserve_used"] += 1
             process = self.alive[pid] = Process(pid, state=protocol.STATE_NAMED, flags=protocol.FLAG_CREATE_MISSED)
             self.add(process)
-        elif process.state != protocol.STATE_NEW and not (
-            process.state == protocol.STATE_NAMED and process.listed and not process.image_seen and own
-        ):
+        elif not self.awaits_image(process, own):
             return self.join_foreign(process) if own and self.is_held(process) and not dying else None
-        program = program_of(self.dos_name(native_name) if native_name else process.image_name)
+        name_then = created if renamed else native_name
+        program = program_of(self.dos_name(name_then) if name_then else process.image_name)
         process.image_seen = True
         kept = not renamed and name == process.native_name and process.named_by == self.map
         if name and not kept and not memory:
@@ -132,6 +134,12 @@ class Model(ModelState):
             self.counters["missing_name"] += not name
         return self.first_image(process, program, protected=protected, dying=dying, own=own)
 
+    def awaits_image(self, process: Process, own: bool) -> bool:
+        """Can its first image come? Of a listed one, or one that is held for an extra thread, none has been seen."""
+        listed = process.state == protocol.STATE_NAMED and process.listed and own
+        unseen = not process.image_seen and (listed or process.state == protocol.STATE_HELD)
+        return process.state == protocol.STATE_NEW or unseen
+
     def own_thread(self, pid: int, *, protected: bool, dying: bool) -> Process | None:
         """The same for a thread that is notified in its own context."""
         process = self.alive.get(pid)
@@ -141,7 +149,6 @@ class Model(ModelState):
             return self.join_foreign(process) if self.is_held(process) else None
         if not process.native_name:
             process.flags |= protocol.FLAG_NAME_MISSING
-        process.image_seen = True
         program = program_of(process.image_name)
         return self.first_image(process, program, protected=protected, dying=False, own=False)
 
@@ -169,6 +176,9 @@ class Model(ModelState):
         if process.program or protected or (controller and controller.pid == process.pid):
             process.flags |= protocol.FLAG_EXEMPT
         rule = self.rule(process)
+        on_tamper = controller.on_tamper if controller else protocol.VERDICT_NONE
+        tampered = process.flags & protocol.FLAG_FOREIGN_THREAD and on_tamper == protocol.VERDICT_BLOCK
+        extra_waits = process.state == protocol.STATE_HELD  # it came before the image
         if self.is_spared(process):
             self.counters["exempt"] += 1
             self.release_unasked(process, protocol.BY_EXEMPT)
@@ -180,19 +190,25 @@ class Model(ModelState):
             self.counters["limit_allowed"] += 1
             self.release_unasked(process, protocol.BY_LIMIT)
             return None
-        if rule == protocol.VERDICT_ALLOW:
+        if rule == protocol.VERDICT_ALLOW and process.image_seen and not tampered:
             self.counters["rule_allowed"] += 1
             self.release_unasked(process, protocol.BY_RULE)
             return None
+        if extra_waits and rule != protocol.VERDICT_BLOCK and not tampered:
+            self.join_foreign(process)
+            self.show(process)
+            return process
         self.holds += 1
-        process.threads, process.held_since, process.hold_number = 1, self.now, self.holds
+        if extra_waits:
+            process.held_ms = self.now - process.held_since
+        process.threads, process.held_since, process.hold_number = process.threads + 1, self.now, self.holds
         verdict, by = protocol.VERDICT_NONE, protocol.BY_NONE
         if rule == protocol.VERDICT_BLOCK:
             self.counters["rule_blocked"] += 1
             verdict, by = protocol.VERDICT_BLOCK, protocol.BY_RULE
         elif dying:
             self.counters["died_held"] += 1
-        elif process.flags & protocol.FLAG_FOREIGN_THREAD and controller.on_tamper == protocol.VERDICT_BLOCK:
+        elif tampered:
             verdict, by = protocol.VERDICT_BLOCK, protocol.BY_TAMPER
         else:
             self.counters["held"] += 1
@@ -205,8 +221,11 @@ class Model(ModelState):
         return process
 
     def release_unasked(self, process: Process, decided_by: int) -> None:
-        process.state = protocol.STATE_NAMED
-        process.verdict, process.decided_by = protocol.VERDICT_ALLOW, decided_by
+        if process.state == protocol.STATE_HELD:
+            self.decide(process, protocol.VERDICT_ALLOW, decided_by)
+        else:
+            process.state = protocol.STATE_NAMED
+            process.verdict, process.decided_by = protocol.VERDICT_ALLOW, decided_by
         self.show(process)
 
     def join_foreign(self, process: Process) -> Process:
@@ -248,6 +267,9 @@ class Model(ModelState):
                 self.decide(process, controller.on_timeout, protocol.BY_TIMEOUT)
                 if process.fetched:
                     self.show(process)
+                return not process.woken
+        if process.state == protocol.STATE_HELD and not process.image_seen and not process.fetched:
+            self.show(process)
         return not process.woken
 
     def leave(self, process: Process, *, alone: bool = False) -> int:
@@ -354,7 +376,7 @@ class Model(ModelState):
         if process.key != key:
             self.counters["stale_verdicts"] += 1
             return protocol.RESULT_STALE
-        if process.state == protocol.STATE_HELD:
+        if self.is_asked(process):
             self.counters["allowed" if verdict == protocol.VERDICT_ALLOW else "blocked"] += 1
             self.decide(process, verdict, protocol.BY_CONTROLLER)
             return protocol.RESULT_DONE

@@ -17,6 +17,7 @@ CREATORS = {
     "wudfhost": "svchost services", "drvinst": "svchost", "werfault": "svchost wermgr", "wermgr": "svchost werfault",
 }  # fmt: skip
 """Programs that are never held below those creators."""
+IMAGE_MS = 1000
 IN_SYSWOW64 = ("svchost", "werfault", "wermgr")
 
 
@@ -118,6 +119,10 @@ class ModelState:
         held = [process for process in self.processes if process.state == protocol.STATE_HELD]
         return sorted(held, key=lambda process: process.hold_number)
 
+    def asked(self) -> list[Process]:
+        """The held processes that a controller may answer."""
+        return [process for process in self.held() if self.is_asked(process)]
+
     def add(self, process: Process) -> None:
         self.key += 1
         process.key = self.key
@@ -173,8 +178,13 @@ class ModelState:
                     return verdict
         return None
 
+    def is_asked(self, process: Process) -> bool:
+        """Is it held, and its controller asked? Not before its image, for a second at most."""
+        waited = self.now - process.held_since
+        return process.state == protocol.STATE_HELD and (process.image_seen or waited >= IMAGE_MS)
+
     def show(self, process: Process) -> None:
-        if self.controller:
+        if self.controller and (process.state != protocol.STATE_HELD or self.is_asked(process)):
             self.shown += 1
             if process not in self.unseen:
                 self.unseen.append(process)

@@ -173,6 +173,20 @@ class CoreAndModel(RuleBasedStateMachine):
         self.create(pid, 44, 44, 0, name, "", 0, False, False, False, True)
         self.image(pid, "\\Device\\HarddiskVolume2\\Tools\\A.exe", mapped_name, False, False, True, True)
 
+    @rule(
+        pid=st.sampled_from([44, 48]), mapped_name=st.one_of(st.just(""), names), waited=st.sampled_from([0, 0, 1000])
+    )  # fmt: skip
+    def start_while_an_extra_thread_comes_first(self, pid: int, mapped_name: str, waited: int) -> None:
+        """Its image notification is under way in its first thread."""
+        name = "\\Device\\HarddiskVolume2\\Tools\\A.exe"
+        self.create(pid, 44, 44, 0, name, "", 0, False, False, False, True)
+        self.own_thread(pid, False, False)
+        if waited:
+            self.time_passes(waited)
+            for held, process in self.holds:
+                assert held.waits() == self.model.look(process)
+        self.image(pid, name, mapped_name, False, False, True, True)
+
     @rule(pid=st.sampled_from([44, 48]), letter=st.sampled_from("CE"))
     def start_while_the_letters_change(self, pid: int, letter: str) -> None:
         name = "\\Device\\HarddiskVolume2\\Tools\\A.exe"
@@ -386,11 +400,11 @@ class CoreAndModel(RuleBasedStateMachine):
         assert self.model.controller
         self.fetch(self.controller_index(), 1 << 16)
 
-    @precondition(lambda self: self.model.controller and self.model.held())
+    @precondition(lambda self: self.model.controller and self.model.asked())
     @rule(verdict=verdicts, data=st.data())
     def answer_one(self, verdict: Verdict, data: st.DataObject) -> None:
         """The usual case: the controller answers one held process."""
-        process = data.draw(st.sampled_from(self.model.held()))
+        process = data.draw(st.sampled_from(self.model.asked()))
         code = protocol.ALLOW if verdict is Verdict.ALLOW else protocol.BLOCK
         caller = self.callers[self.controller_index()]
         assert caller.answer(code, [(process.pid, process.key)]) == [protocol.RESULT_DONE]
@@ -406,7 +420,7 @@ class CoreAndModel(RuleBasedStateMachine):
         for held, process in self.holds:
             assert held.waits() == self.model.look(process)
 
-    @precondition(lambda self: self.model.controller and self.model.held())
+    @precondition(lambda self: self.model.controller and self.model.asked())
     @rule(data=st.data())
     def block_one_and_take_it(self, data: st.DataObject) -> None:
         """The controller blocks one process, and the worker takes the next one."""

@@ -46,12 +46,70 @@ class TestExtraThreads:
         controller = core.controller()
         core.create(44, native_name=TOOL)
         extra = some(core.own_thread(44))
-        [record] = controller.fetch().records
-        assert record.image_name == "c:\\tools\\a.exe" and not record.flags & protocol.FLAG_FOREIGN_THREAD
+        assert extra.waits() and not controller.fetch().records, "its name now is not known yet"
+        assert controller.allow(controller.records()[44]) == [protocol.RESULT_NOT_HELD]
         first = some(core.image(44, TOOL, own=True))
-        assert controller.records()[44].flags & protocol.FLAG_FOREIGN_THREAD
+        [record] = controller.fetch().records
+        assert record.flags == protocol.FLAG_FOREIGN_THREAD and record.image_name == "c:\\tools\\a.exe"
         controller.allow(record)
         assert (first.verdict(), extra.verdict()) == (protocol.VERDICT_ALLOW,) * 2
+
+    def test_a_rule_allows_it_at_its_image_and_not_before(self, core: Core) -> None:
+        controller = core.controller()
+        controller.set_rules(("c:\\tools\\a.exe", Verdict.ALLOW))
+        core.create(44, native_name=TOOL)
+        extra = some(core.own_thread(44))
+        assert extra.waits()
+        assert core.image(44, TOOL, own=True) is None
+        assert extra.verdict() == protocol.VERDICT_ALLOW
+        assert controller.fetch().records[0].decided_by == protocol.BY_RULE and controller.info()["held_count"] == 0
+
+    @pytest.mark.parametrize("verdict", [Verdict.ALLOW, Verdict.BLOCK])
+    def test_it_is_decided_by_its_name_at_the_image(self, core: Core, verdict: Verdict) -> None:
+        """A rule allows the name at creation. For the new one there is a rule that blocks, or none."""
+        controller = core.controller()
+        blocking = [("c:\\tools\\b.exe", verdict)] if verdict is Verdict.BLOCK else []
+        controller.set_rules(("c:\\tools\\a.exe", Verdict.ALLOW), *blocking)
+        core.create(44, native_name=TOOL)
+        extra = some(core.own_thread(44))
+        first = some(core.image(44, TOOL, mapped_name=OTHER, own=True))
+        [record] = controller.fetch().records
+        assert record.flags & protocol.FLAG_NAME_CHANGED and record.image_name == "c:\\tools\\b.exe"
+        assert (record.state == protocol.STATE_HELD) == (verdict is Verdict.ALLOW)
+        if verdict is Verdict.ALLOW:
+            controller.block(record)
+        assert extra.waits() and first.waits()
+        assert core.work() == [44]
+        assert (first.verdict(), extra.verdict()) == (protocol.VERDICT_BLOCK,) * 2
+        assert controller.info()["held_count"] == 0
+
+    def test_without_an_image_it_is_asked_about_after_a_second(self, core: Core) -> None:
+        controller = core.controller()
+        core.create(44, native_name=TOOL)
+        extra = some(core.own_thread(44))
+        core.advance(999)
+        assert extra.waits() and not controller.fetch().records
+        core.advance(1)
+        assert extra.waits() and extra.waits()
+        [record] = controller.fetch().records
+        assert record.image_name == "c:\\tools\\a.exe"
+        first = some(core.image(44, TOOL, mapped_name=OTHER, own=True))  # late
+        [again] = controller.fetch().records
+        assert again.flags & protocol.FLAG_NAME_CHANGED and again.flags & protocol.FLAG_SEEN
+        controller.allow(again)
+        assert (first.verdict(), extra.verdict()) == (protocol.VERDICT_ALLOW,) * 2
+
+    def test_a_first_thread_that_is_ended_tells_the_name_and_leaves(self, core: Core) -> None:
+        controller = core.controller()
+        core.create(44, native_name=TOOL)
+        extra = some(core.own_thread(44))
+        first = some(core.image(44, TOOL, mapped_name=OTHER, own=True, dying=True))
+        assert not first.waits(dying=True)
+        first.end()
+        [record] = controller.fetch().records
+        assert record.flags & protocol.FLAG_NAME_CHANGED and extra.waits()
+        controller.allow(record)
+        assert extra.verdict() == protocol.VERDICT_ALLOW and controller.info()["died_held"] == 0
 
     def test_an_exempt_process_and_one_without_a_controller_run_with_all_their_threads(self, core: Core) -> None:
         core.create(44, native_name=TOOL)
@@ -104,6 +162,19 @@ class TestExtraThreads:
         assert held.verdict() == protocol.VERDICT_BLOCK
         record = controller.records()[44]
         assert record.flags & protocol.FLAG_FOREIGN_THREAD and record.decided_by == protocol.BY_TAMPER
+
+    @pytest.mark.parametrize("on_tamper", [Verdict.ALLOW, Verdict.BLOCK])
+    def test_on_an_older_kernel_no_rule_goes_before_the_tamper_verdict(self, core: Core, on_tamper: Verdict) -> None:
+        controller = core.controller(on_tamper=on_tamper)
+        controller.set_rules(("c:\\tools\\a.exe", Verdict.ALLOW))
+        core.create(44, native_name=TOOL)
+        core.any_thread(44)  # the first
+        core.any_thread(44)
+        held = core.image(44, TOOL)
+        by = protocol.BY_RULE if on_tamper is Verdict.ALLOW else protocol.BY_TAMPER
+        assert controller.records()[44].decided_by == by and (held is None) == (on_tamper is Verdict.ALLOW)
+        if held:
+            assert core.work() == [44] and held.verdict() == protocol.VERDICT_BLOCK
 
     @pytest.mark.parametrize("when", ["new", "held"])
     def test_on_an_older_kernel_allow_only_marks_and_the_question_is_asked(self, core: Core, when: str) -> None:
@@ -202,6 +273,15 @@ class TestNames:
         [record] = controller.fetch().records
         assert record.flags == protocol.FLAG_NAME_CHANGED
         assert (record.native_name, record.creation_name) == (OTHER, "")
+
+    def test_the_record_has_the_name_at_creation_when_the_system_does_not_give_it_again(self, core: Core) -> None:
+        controller = core.controller()
+        controller.set_rules(("c:\\tools\\b.exe", Verdict.ALLOW))
+        core.create(44, native_name=TOOL)
+        assert some(core.image(44, OTHER)).waits()
+        [record] = controller.fetch().records
+        assert record.flags == protocol.FLAG_NAME_CHANGED
+        assert (record.native_name, record.creation_name) == (OTHER, TOOL)
 
     @pytest.mark.parametrize("on_limit", [Verdict.ALLOW, Verdict.BLOCK])
     def test_without_room_for_its_new_name_the_limit_verdict_decides_and_no_rule(

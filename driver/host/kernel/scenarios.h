@@ -42,6 +42,7 @@
     SCENARIO(knows_capitals_of_any_alphabet) \
     SCENARIO(refuses_a_creation_by_a_rule_so_that_no_process_comes_to_be) \
     SCENARIO(what_starts_while_the_driver_loads_is_known_to_run) \
+    SCENARIO(what_is_created_while_the_driver_loads_has_its_first_thread_noticed) \
     SCENARIO(refuses_a_name_below_the_device) \
     SCENARIO(takes_an_event_of_the_caller_and_nothing_else) \
     SCENARIO(long_names_are_copied_by_turns_with_others) \
@@ -49,15 +50,18 @@
     SCENARIO(many_starts_verdicts_and_exits_at_once) \
     SCENARIO(an_extra_thread_waits_for_the_same_verdict) \
     SCENARIO(an_extra_thread_that_comes_first_is_held_like_the_first) \
+    SCENARIO(an_extra_thread_that_comes_first_is_decided_by_the_name_at_the_image) \
     SCENARIO(an_extra_thread_dies_with_what_is_blocked) \
     SCENARIO(on_an_older_kernel_an_extra_thread_has_the_process_blocked) \
     SCENARIO(on_an_older_kernel_an_extra_thread_before_the_first_image_has_the_process_blocked) \
     SCENARIO(on_an_older_kernel_an_extra_thread_can_be_only_marked) \
+    SCENARIO(on_an_older_kernel_an_extra_thread_goes_before_a_rule_that_allows) \
     SCENARIO(a_process_that_was_suspended_before_the_load_is_held_when_it_first_runs) \
     SCENARIO(a_critical_process_is_not_terminated_but_stays_held) \
     SCENARIO(the_record_says_what_the_file_was_like) \
     SCENARIO(the_record_says_that_the_file_was_renamed_before_it_ran) \
     SCENARIO(the_first_routine_too_gives_the_name_at_creation) \
+    SCENARIO(a_name_at_creation_that_is_not_given_again_still_counts) \
     SCENARIO(lists_wsl_1_processes_and_refuses_them_if_asked) \
     SCENARIO(a_stop_while_the_device_is_open_releases_nothing_by_itself) \
     SCENARIO(quiesce_releases_all_so_that_a_stop_can_follow) \
@@ -146,6 +150,17 @@ struct Device {
     void become_controller(const Options& options = {}) {
         event = new_event();
         CHECK(request_register(event, options) == STATUS_SUCCESS);
+    }
+    void set_rule(const std::u16string& path, uint32_t verdict) {
+        const size_t padded = (path.size() * 2 + 7) / 8 * 8;
+        std::vector<uint8_t> rules(sizeof(wire::RulesHeader) + sizeof(wire::RuleHeader) + padded), reply(8);
+        const wire::RulesHeader header = {1, 0};
+        const wire::RuleHeader rule = {static_cast<uint32_t>(sizeof(wire::RuleHeader) + padded), verdict,
+                                       static_cast<uint32_t>(path.size() * 2), 0};
+        memcpy(rules.data(), &header, sizeof header);
+        memcpy(rules.data() + sizeof header, &rule, sizeof rule);
+        memcpy(rules.data() + sizeof header + sizeof rule, path.data(), path.size() * 2);
+        CHECK(send(wire::kSetRules, rules.data(), rules.size(), &reply) == STATUS_SUCCESS);
     }
     NTSTATUS quiesce() {
         std::vector<uint8_t> nothing;

@@ -16,13 +16,13 @@ size_t place(const std::vector<std::string>& all, const char* what) {
 
 void loads_in_order_and_unloads_in_reverse() {
     load_driver();
-    CHECK(trace_text() == "device, security, image routine, for all subsystems, create routine ex, thread routine ex, "
+    CHECK(trace_text() == "device, security, image routine, thread routine ex, for all subsystems, create routine ex, "
                           "link");
     unload_driver();
     const auto all = trace();
-    CHECK(place(all, "-link") < place(all, "-thread routine"));
-    CHECK(place(all, "-thread routine") < place(all, "-create routine ex"));
-    CHECK(place(all, "-create routine ex") < place(all, "-image routine"));
+    CHECK(place(all, "-link") < place(all, "-create routine ex"));
+    CHECK(place(all, "-create routine ex") < place(all, "-thread routine"));
+    CHECK(place(all, "-thread routine") < place(all, "-image routine"));
     CHECK(place(all, "-image routine") < place(all, "-device"));
 }
 
@@ -166,6 +166,31 @@ void what_starts_while_the_driver_loads_is_known_to_run() {
             exit_process(pid, 0);
         }
         CHECK(device.info().counters.held == 0);
+    }
+    unload_driver();
+}
+
+// On an older kernel, which only counts threads.
+void what_is_created_while_the_driver_loads_has_its_first_thread_noticed() {
+    kernel.absent = {"PsSetCreateThreadNotifyRoutineEx"};
+    bool created = false;
+    after = [&](const std::string& done) {
+        if (created || done.find("routine") == std::string::npos || done[0] == '-') return;
+        CHECK(create_process(5000, 200, kPath, u"") == STATUS_SUCCESS);
+        created = done.find("create") != std::string::npos;  // otherwise its creation was not notified
+        if (!created) exit_process(5000, 0);
+    };
+    load_driver();
+    after = nullptr;
+    {
+        Device device;
+        device.become_controller({1000});
+        { Extra extra(5000); }
+        std::thread first([] { map_image(5000, {}); });
+        first.join();
+        NTSTATUS status;
+        CHECK(terminated(5000, &status) && device.record(5000).header.decided_by == wire::kByTamper);
+        exit_process(5000, status);
     }
     unload_driver();
 }

@@ -32,19 +32,50 @@ void an_extra_thread_that_comes_first_is_held_like_the_first() {
         device.become_controller();
         CHECK(create_process(5000, 200, kPath, u"") == STATUS_SUCCESS);
         Extra extra(5000);
-        const Shown shown = device.held(5000);
-        CHECK(shown.image == u"c:\\tools\\a.exe");
+        device.held(5000);
         std::atomic<bool> returned{false};
         std::thread first([&] {
             map_image(5000, {});
             returned = true;
         });
         CHECK(eventually([&] { return device.record(5000).header.flags & wire::kFlagForeignThread; }));
+        const Shown shown = device.record(5000);
         CHECK(!extra.returns_within(300) && !returned && device.info().counters.held == 1);
-        CHECK(device.answer(wire::kAllow, shown) == wire::kResultDone);
+        CHECK(shown.image == u"c:\\tools\\a.exe" && device.answer(wire::kAllow, shown) == wire::kResultDone);
         first.join();
         CHECK(extra.returns_within(kSoonMs));
         exit_process(5000, 0);
+    }
+    unload_driver();
+}
+
+// fault: a thread is put into a process during its image notification | waits for the image | FOREIGN_THREAD | held | -
+void an_extra_thread_that_comes_first_is_decided_by_the_name_at_the_image() {
+    load_driver();
+    {
+        Device device;
+        stop_clock();
+        device.become_controller();
+        device.set_rule(u"c:\\tools\\a.exe", wire::kVerdictAllow);
+        CHECK(create_process(5000, 200, kPath, u"") == STATUS_SUCCESS);
+        Extra extra(5000);
+        const Shown early = device.held(5000);  // the image notification is under way in the first thread
+        CHECK(device.answer(wire::kAllow, early) == wire::kResultNotHeld && !extra.returns_within(300));
+        for (const Shown& one : device.records(wire::kFetch)) CHECK(one.header.pid != 5000);
+        std::thread first([] {
+            Mapping mapping;
+            mapping.name = u"\\Device\\HarddiskVolume2\\Tools\\B.exe";
+            map_image(5000, mapping);
+        });
+        CHECK(eventually([&] { return device.record(5000).header.flags & wire::kFlagNameChanged; }));
+        const auto fetched = device.records(wire::kFetch);
+        CHECK(fetched.size() == 1 && fetched[0].image == u"c:\\tools\\b.exe" && fetched[0].creation == kPath);
+        CHECK(device.answer(wire::kBlock, fetched[0]) == wire::kResultDone);
+        first.join();
+        CHECK(extra.returns_within(kSoonMs));
+        NTSTATUS status;
+        CHECK(terminated(5000, &status));
+        exit_process(5000, status);
     }
     unload_driver();
 }
@@ -96,6 +127,26 @@ void on_an_older_kernel_an_extra_thread_before_the_first_image_has_the_process_b
         NTSTATUS status;
         CHECK(terminated(5000, &status) && device.record(5000).header.decided_by == wire::kByTamper);
         exit_process(5000, 0);
+    }
+    unload_driver();
+}
+
+void on_an_older_kernel_an_extra_thread_goes_before_a_rule_that_allows() {
+    kernel.absent = {"PsSetCreateThreadNotifyRoutineEx"};
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        device.set_rule(u"c:\\tools\\a.exe", wire::kVerdictAllow);
+        Started alone(5000);
+        CHECK(alone.returns_within(kSoonMs) && !alone.dead_on_return);
+        CHECK(create_process(5004, 200, kPath, u"") == STATUS_SUCCESS);
+        { Extra extra(5004); }
+        std::thread first([] { map_image(5004, {}); });
+        first.join();
+        NTSTATUS status;
+        CHECK(terminated(5004, &status) && device.record(5004).header.decided_by == wire::kByTamper);
+        exit_process(5004, 0);
     }
     unload_driver();
 }

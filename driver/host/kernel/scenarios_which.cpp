@@ -75,15 +75,7 @@ void refuses_a_creation_by_a_rule_so_that_no_process_comes_to_be() {
     {
         Device device;
         device.become_controller();
-        const std::u16string path = u"c:\\tools\\a.exe";
-        std::vector<uint8_t> rules(sizeof(wire::RulesHeader) + sizeof(wire::RuleHeader) + 32), reply(8);
-        const wire::RulesHeader header = {1, 0};
-        const auto bytes = static_cast<uint32_t>(path.size() * 2);
-        const wire::RuleHeader rule = {sizeof(wire::RuleHeader) + 32, wire::kVerdictBlock, bytes, 0};
-        memcpy(rules.data(), &header, sizeof header);
-        memcpy(rules.data() + sizeof header, &rule, sizeof rule);
-        memcpy(rules.data() + sizeof header + sizeof rule, path.data(), bytes);
-        CHECK(device.send(wire::kSetRules, rules.data(), rules.size(), &reply) == STATUS_SUCCESS);
+        device.set_rule(u"c:\\tools\\a.exe", wire::kVerdictBlock);
         CHECK(static_cast<uint32_t>(create_process(5000, 200, kPath, u"a")) == wire::kStatusBlocked);
         CHECK(create_process(5004, 200, u"\\Device\\HarddiskVolume21\\other.exe", u"b") == STATUS_SUCCESS);
         CHECK(device.info().counters.rule_blocked == 1);
@@ -204,6 +196,31 @@ void the_first_routine_too_gives_the_name_at_creation() {
             map_image(5000, mapping);
         });
         const Shown shown = device.held(5000);
+        CHECK(shown.header.flags & wire::kFlagNameChanged);
+        CHECK(shown.image == u"c:\\tools\\b.exe" && shown.creation == kPath);
+        device.answer(wire::kAllow, shown);
+        first.join();
+        exit_process(5000, 0);
+    }
+    unload_driver();
+}
+
+// fault: no memory for the name at creation when a renamed image is notified | stays held | NAME_CHANGED | - | -
+void a_name_at_creation_that_is_not_given_again_still_counts() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        device.set_rule(u"c:\\tools\\b.exe", wire::kVerdictAllow);
+        CHECK(create_process(5000, 200, kPath, u"") == STATUS_SUCCESS);
+        std::thread first([] {
+            fail_call(1);
+            Mapping mapping;
+            mapping.name = u"\\Device\\HarddiskVolume2\\Tools\\B.exe";
+            map_image(5000, mapping);
+        });
+        const Shown shown = device.held(5000);
+        CHECK(failed == "SeLocateProcessImageName");
         CHECK(shown.header.flags & wire::kFlagNameChanged);
         CHECK(shown.image == u"c:\\tools\\b.exe" && shown.creation == kPath);
         device.answer(wire::kAllow, shown);
