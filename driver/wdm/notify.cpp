@@ -13,9 +13,11 @@ namespace {
 // Routines of newer kernels; each may be missing.
 using SetCreateNotifyEx = NTSTATUS(NTAPI*)(PCREATE_PROCESS_NOTIFY_ROUTINE_EX, BOOLEAN remove);
 using SetCreateNotifyEx2 = NTSTATUS(NTAPI*)(ULONG type, void* routine, BOOLEAN remove);
+using SetImageNotifyEx = NTSTATUS(NTAPI*)(PLOAD_IMAGE_NOTIFY_ROUTINE, uintptr_t flags);
 using SetThreadNotifyEx = NTSTATUS(NTAPI*)(ULONG type, void* routine);
 using ThreadNotify = NTSTATUS(NTAPI*)(PCREATE_THREAD_NOTIFY_ROUTINE);
 constexpr ULONG kSubsystems = 0;         // PsCreateProcessNotifySubsystems
+constexpr uintptr_t kAnyArchitecture = 1; // PS_IMAGE_NOTIFY_CONFLICTING_ARCHITECTURE
 constexpr ULONG kNonSystem = 0;          // PsCreateThreadNotifyNonSystem: in the new thread's own context
 constexpr ULONG kIsSubsystemProcess = 2; // PS_CREATE_NOTIFY_INFO::Flags, which not every header has
 NTSTATUS(NTAPI* locate_image_name)(PEPROCESS, UNICODE_STRING** name);  // SeLocateProcessImageName
@@ -29,6 +31,7 @@ ULONG(NTAPI* writable_references)(PSECTION_OBJECT_POINTERS);           // MmDoes
 void*(NTAPI* transaction_of)(FILE_OBJECT*);                            // IoGetTransactionParameterBlock
 SetCreateNotifyEx set_create_notify_ex;                                // PsSetCreateProcessNotifyRoutineEx
 SetCreateNotifyEx2 set_create_notify_ex2;                              // PsSetCreateProcessNotifyRoutineEx2
+SetImageNotifyEx set_image_notify_ex;                                  // PsSetLoadImageNotifyRoutineEx
 SetThreadNotifyEx set_thread_notify_ex;                                // PsSetCreateThreadNotifyRoutineEx
 ThreadNotify set_thread_notify, remove_thread_notify;  // PsSet..., PsRemoveCreateThreadNotifyRoutine
 
@@ -284,9 +287,12 @@ void thread_notify_stop() {
     if (thread_routine != nullptr) remove_thread_notify(thread_routine);
 }
 
+// The newer routine is notified of programs for another processor, too: of x64 programs on arm64.
 NTSTATUS image_notify_start(DRIVER_OBJECT*) {
     PAGED_CODE();
-    const NTSTATUS status = PsSetLoadImageNotifyRoutine(on_image);
+    find_newer(&set_image_notify_ex, L"PsSetLoadImageNotifyRoutineEx");
+    const bool is_set = set_image_notify_ex != nullptr && NT_SUCCESS(set_image_notify_ex(on_image, kAnyArchitecture));
+    const NTSTATUS status = is_set ? STATUS_SUCCESS : PsSetLoadImageNotifyRoutine(on_image);
     image_active = NT_SUCCESS(status);
     return image_active || !build::needs_notifications ? STATUS_SUCCESS : status;
 }

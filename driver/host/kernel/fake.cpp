@@ -40,6 +40,7 @@ PCREATE_PROCESS_NOTIFY_ROUTINE create_routine;
 PCREATE_PROCESS_NOTIFY_ROUTINE_EX create_routine_ex;
 PLOAD_IMAGE_NOTIFY_ROUTINE image_routine;
 PCREATE_THREAD_NOTIFY_ROUTINE thread_routine, own_thread_routine;
+bool images_of_any_architecture;
 int in_callbacks, threads_running;
 std::atomic<int64_t> system_time_ahead;
 std::atomic<uint64_t> slept, stopped_at;
@@ -246,12 +247,13 @@ void map_image(uint32_t pid, const Mapping& mapping) {
     const PEPROCESS process = find_process(pid);
     const Routines routines;
     if (routines.image == nullptr) return;
+    const bool notified = images_of_any_architecture || !mapping.emulated;
     const std::u16string path = mapping.name != nullptr ? mapping.name : u"";
     UNICODE_STRING name = unicode(path);
     static char elsewhere;
     IMAGE_INFO info = {mapping.system_image, mapping.executable && process != nullptr ? process->image : &elsewhere};
     as_process(mapping.mapped_by != 0 ? mapping.mapped_by : pid, pid + 1, [&] {
-        routines.image(mapping.name != nullptr ? &name : nullptr, id(pid), &info);
+        if (notified) routines.image(mapping.name != nullptr ? &name : nullptr, id(pid), &info);
         const bool is_first =
             process != nullptr && mapping.mapped_by == 0 && mapping.executable && !mapping.system_image;
         if (!is_first || process->first_thread_seen || routines.own_thread == nullptr) return;

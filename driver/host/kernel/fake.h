@@ -71,6 +71,7 @@ struct Mapping {
     uint32_t mapped_by = 0;  // the current process of the call; 0 = the process itself
     bool system_image = false;
     bool executable = true;  // at the section base of the process
+    bool emulated = false;   // for another processor
     const char16_t* name = nullptr;  // FullImageName
 };
 // Followed by the thread's own notification, where the kernel has one.

@@ -45,6 +45,19 @@ NTSTATUS set_create_routine_ex2(ULONG type, void* routine, BOOLEAN remove) {
     return set_create_routine_ex(reinterpret_cast<PCREATE_PROCESS_NOTIFY_ROUTINE_EX>(routine), remove);
 }
 
+NTSTATUS set_image_routine_ex(PLOAD_IMAGE_NOTIFY_ROUTINE routine, uintptr_t flags) {
+    passive("PsSetLoadImageNotifyRoutineEx");
+    if (flags != 1) bugcheck("an unknown flag of image notifications");
+    if (fails("PsSetLoadImageNotifyRoutineEx")) return STATUS_INSUFFICIENT_RESOURCES;
+    {
+        const Guard guard(lock);
+        image_routine = routine;
+        images_of_any_architecture = true;
+    }
+    note("image routine ex");
+    return STATUS_SUCCESS;
+}
+
 NTSTATUS set_thread_routine(PCREATE_THREAD_NOTIFY_ROUTINE routine) {
     passive("PsSetCreateThreadNotifyRoutine");
     if (fails("PsSetCreateThreadNotifyRoutine")) return STATUS_INSUFFICIENT_RESOURCES;
@@ -143,6 +156,7 @@ void* address(Routine* routine) {
 const std::map<std::string, void*> exports = {
     {"PsSetCreateProcessNotifyRoutineEx", address(set_create_routine_ex)},
     {"PsSetCreateProcessNotifyRoutineEx2", address(set_create_routine_ex2)},
+    {"PsSetLoadImageNotifyRoutineEx", address(set_image_routine_ex)},
     {"PsSetCreateThreadNotifyRoutine", address(set_thread_routine)},
     {"PsSetCreateThreadNotifyRoutineEx", address(set_thread_routine_ex)},
     {"PsRemoveCreateThreadNotifyRoutine", address(remove_thread_routine)},

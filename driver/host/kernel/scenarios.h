@@ -37,6 +37,7 @@
     SCENARIO(unload_waits_for_callbacks_where_the_kernel_does_not) \
     SCENARIO(unloads_while_a_blocked_process_is_about_to_die) \
     SCENARIO(holds_only_the_first_image_of_a_process_in_its_own_thread) \
+    SCENARIO(an_emulated_program_is_held_at_its_image) \
     SCENARIO(never_holds_the_protected_the_critical_or_any_without_a_controller) \
     SCENARIO(names_the_system_volume_by_the_letter_that_windows_uses) \
     SCENARIO(knows_capitals_of_any_alphabet) \

@@ -16,8 +16,8 @@ size_t place(const std::vector<std::string>& all, const char* what) {
 
 void loads_in_order_and_unloads_in_reverse() {
     load_driver();
-    CHECK(trace_text() == "device, security, image routine, thread routine ex, for all subsystems, create routine ex, "
-                          "link");
+    CHECK(trace_text() == "device, security, image routine ex, thread routine ex, for all subsystems, "
+                          "create routine ex, link");
     unload_driver();
     const auto all = trace();
     CHECK(place(all, "-link") < place(all, "-create routine ex"));
@@ -84,6 +84,7 @@ void runs_on_the_oldest_kernel() {
                      "PsIsProtectedProcess", "PsGetProcessCreateTimeQuadPart", "PsGetProcessExitStatus",
                      "PsGetProcessSectionBaseAddress", "PsGetProcessExitProcessCalled", "PsIsThreadTerminating",
                      "KeQueryUnbiasedInterruptTime", "PsSetCreateProcessNotifyRoutineEx2",
+                     "PsSetLoadImageNotifyRoutineEx",
                      "PsSetCreateThreadNotifyRoutineEx", "PsGetProcessSignatureLevel",
                      "MmDoesFileHaveUserWritableReferences", "IoGetTransactionParameterBlock"};
     kernel.removal_waits = false;
@@ -120,7 +121,7 @@ void goes_on_with_the_first_routine_where_the_other_is_refused() {
     Device* device = new Device;
     CHECK((device->info().features & wire::kFeatureCreateEx) == 0);
     delete device;
-    CHECK(place(trace(), "image routine") < place(trace(), "create routine"));
+    CHECK(place(trace(), "image routine ex") < place(trace(), "create routine"));
     unload_driver();
 }
 

@@ -28,6 +28,27 @@ void holds_only_the_first_image_of_a_process_in_its_own_thread() {
     unload_driver();
 }
 
+void an_emulated_program_is_held_at_its_image() {
+    load_driver();
+    {
+        Device device;
+        device.become_controller();
+        CHECK(create_process(5000, 200, kPath, u"") == STATUS_SUCCESS);
+        std::thread first([] {
+            Mapping mapping;
+            mapping.emulated = true;
+            mapping.name = u"\\Device\\HarddiskVolume2\\Tools\\B.exe";
+            map_image(5000, mapping);
+        });
+        const Shown shown = device.held(5000);
+        CHECK(shown.header.flags & wire::kFlagNameChanged);
+        device.answer(wire::kAllow, shown);
+        first.join();
+        exit_process(5000, 0);
+    }
+    unload_driver();
+}
+
 void never_holds_the_protected_the_critical_or_any_without_a_controller() {
     load_driver();
     {

@@ -63,6 +63,7 @@ extern PCREATE_PROCESS_NOTIFY_ROUTINE create_routine;
 extern PCREATE_PROCESS_NOTIFY_ROUTINE_EX create_routine_ex;
 extern PLOAD_IMAGE_NOTIFY_ROUTINE image_routine;
 extern PCREATE_THREAD_NOTIFY_ROUTINE thread_routine, own_thread_routine;  // in the creator's or in its own context
+extern bool images_of_any_architecture;  // for image_routine
 extern int in_callbacks, threads_running;
 extern std::atomic<int64_t> system_time_ahead;  // in units of 100 ns; see set_system_time
 extern std::atomic<uint64_t> slept;       // in all, in units of 100 ns
