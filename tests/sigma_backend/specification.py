@@ -147,9 +147,9 @@ def _modified(modifier: str, pattern: list[object]) -> Iterable[list[object]]:
         case "endswith":
             return [[ANY, *pattern]]
         case "wide":
-            return [[made for part in pattern for made in (part, "\0")]]
+            return [[made for part in pattern for made in ((part, "\0") if isinstance(part, str) else (part,))]]
         case "utf16be":
-            return [[made for part in pattern for made in ("\0", part)]]
+            return [[made for part in pattern for made in (("\0", part) if isinstance(part, str) else (part,))]]
         case "base64":
             return [list(base64.b64encode(_bytes(pattern)).decode())]
         case "base64offset":

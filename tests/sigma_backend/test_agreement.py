@@ -75,7 +75,7 @@ def judge(policy_text: str, events: Sequence[Recorded] = RECORDED) -> Callable[[
 
     def parent(pid: int) -> ProcessHelper | None:
         image = now.get("ParentImage", "-")
-        return None if image == "-" else ProcessHelper(pid=pid, parent_pid=0, image_name=str(image).lower())
+        return None if image == "-" else ProcessHelper(pid=pid, parent_pid=0, image_name=lowercase(str(image)))
 
     policy = Policy.parse(policy_text, lookup=parent, details=lambda _: details(now))
 

@@ -331,7 +331,12 @@ def test_correlations_are_left_out(convert: Convert) -> None:
 title: Many of them
 correlation: {type: event_count, rules: [one], group-by: [User], timespan: 5m, condition: {gte: 10}}
 """
-    _, left_out = convert(rule("a: {Image: x}\ncondition: a") + "name: one\n---\n" + correlation)
+    named = rule("a: {Image: x}\ncondition: a") + "name: one\n---\n"
+    policy, left_out = convert(named + correlation)
+    assert tomllib.loads(policy) == {}
+    assert "with generate: true in it the rules that it names are converted" in left_out["Many of them"]
+    policy, left_out = convert(named + correlation.replace("timespan", "generate: true, timespan"))
+    assert len(tomllib.loads(policy)["rule"]) == 1
     assert "correlates several events" in left_out["Many of them"]
 
 

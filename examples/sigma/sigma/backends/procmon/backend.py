@@ -118,7 +118,8 @@ class ProcmonBackend(Backend):
         self, rule: SigmaCorrelationRule, *arguments: Anything, **options: Anything
     ) -> list[Anything]:
         """Return nothing, and add an error: a policy decides about one process creation, and counts no others."""
-        self._left_out(rule, _unsupported("it correlates several events; a policy decides about one at a time"))
+        advice = "" if rule.generate else ": with generate: true in it the rules that it names are converted"
+        self._left_out(rule, _unsupported(f"it correlates several events; a policy decides about one{advice}"))
         return []
 
     convert_correlation_event_count_rule = convert_correlation_rule

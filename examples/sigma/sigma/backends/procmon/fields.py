@@ -131,7 +131,7 @@ def bounded(field: str, operator: str, bound: int | float) -> Condition:
 
 def keyword(text: SigmaString) -> Condition:
     """The condition that at least one field contains the text."""
-    parts = [STAR, *_parts(text), STAR]
+    parts = _parts(SpecialChars.WILDCARD_MULTI + text + SpecialChars.WILDCARD_MULTI)
     if _may_be_sid(parts):
         raise CannotSay(f"a policy looks for {text} in SIDs, too: write the field, as CommandLine|contains")
     facts = [fact for fact in KEYWORD_FACTS if not (_never_in(fact, parts) or (fact in PATHS and "/" in str(text)))]
