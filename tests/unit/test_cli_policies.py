@@ -183,6 +183,9 @@ def test_check_names_the_file_of_a_folder_and_ends_well_with_warnings_alone(
     warning, last = capsys.readouterr().out.splitlines()
     assert warning.startswith(f"{second}:2:9: warning: ")
     assert last == f"{folder}: no mistakes, 1 warning"
+    second.write_bytes(b"\xff\xfe[\0")
+    assert main.main(["policy", "check", str(folder)]) == statuses.FOUND
+    assert capsys.readouterr().out == f"{second}:1:1: the file is UTF-16; save the policy as UTF-8\n"
     second.write_text('[[rule]]\nverdict = "deny"\n', encoding="utf-8")
     assert main.main(["policy", "check", str(folder)]) == statuses.FOUND
     assert capsys.readouterr().out.startswith(f"{second}:2:11: there is no verdict")

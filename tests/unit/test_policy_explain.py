@@ -1,5 +1,7 @@
 """The reasons for a policy's decision, rule by rule."""
 
+from pathlib import Path
+
 from policies import rule
 from procmon import Policy, ProcessHelper
 
@@ -38,6 +40,15 @@ class TestExplanations:
         )
         assert "a critical Windows process" in self.explain("default = 'block'", "c:\\windows\\system32\\lsass.exe")
         assert self.explain("").splitlines()[1] == "  no rule matches"
+
+    def test_many_rules_of_several_files_have_their_names(self, tmp_path: Path) -> None:
+        for name in ("a.toml", "b.toml"):
+            rules = "".join(rule(f"image = 'c:/{name}/{i}.exe'\nverdict = 'block'") for i in range(3))
+            (tmp_path / name).write_text(rules, encoding="utf-8")
+        process = ProcessHelper(pid=8, parent_pid=4, image_name="a.exe")
+        assert str(Policy.load(tmp_path).explain(process)).splitlines()[1] == (
+            "  rules a.toml:1 to b.toml:3: no, each asks for another image"
+        )
 
     def test_reasons_stand_below_long_names(self) -> None:
         name = "Suspicious Download (99c8be4f-3087-4f9f-9c24-8c7e257b442e)"

@@ -78,7 +78,9 @@ class Explanation:
         for run in _runs(self.steps):
             first, end = run[0], run[-1]
             if len(run) > 3:
-                lines.append(f"  rules {first.rule:,} to {end.rule:,}: no, {_common(first.fact)}")
+                in_one_file = end.rule - first.rule + 1 == len(run)
+                which = f"{first.rule:,} to {end.rule:,}" if in_one_file else f"{first.name} to {end.name}"
+                lines.append(f"  rules {which}: no, {_common(first.fact)}")
                 continue
             for step in run:
                 mark = "yes" if step.matched else "no "

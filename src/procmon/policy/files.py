@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import PolicyError, Problem
@@ -66,11 +67,11 @@ def _read(path: Path) -> str:
     kind = _UTF16.get(data[:2]) or ("UTF-16 without a mark" if unmarked and len(data) % 2 == 0 else None)
     if kind is not None:
         problem = Problem(1, 1, f"the file is {kind}", "save the policy as UTF-8")
-        raise PolicyError(f"{path}: it is not UTF-8 text: {problem}", [problem])
+        raise PolicyError(f"{path}: it is not UTF-8 text: {problem}", [replace(problem, source=str(path))])
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - data.rfind(b"\n", 0, error.start)
         problem = Problem(line, column, f"byte 0x{data[error.start]:02x} is not UTF-8 text", "save the policy as UTF-8")
-        raise PolicyError(f"{path}: it is not a text: {problem}", [problem]) from error
+        raise PolicyError(f"{path}: it is not a text: {problem}", [replace(problem, source=str(path))]) from error
