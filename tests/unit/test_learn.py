@@ -157,3 +157,12 @@ HALF = "\ud800"
 )
 def test_a_name_that_no_policy_can_say_ends_no_lesson(seen: Seen, expected: list[dict[str, object]]) -> None:
     assert rules(seen) == expected
+
+
+def test_a_name_with_unseen_characters_cannot_disguise_its_rule() -> None:
+    text = learn(
+        [Seen("c:\\users\\\u202egpj.exe", sha256=HASH, signer="Ex\u2066ample\U000e0041", product="\u00adx")]
+    ).text
+    assert text.replace("\n", "").isprintable()
+    assert Policy.check(text) == []
+    assert tomllib.loads(text)["rule"][0]["signer"] == {"equals": "Ex\u2066ample\U000e0041"}

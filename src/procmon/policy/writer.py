@@ -1,6 +1,5 @@
 """Rules as the text of a policy, for importers and for answers that are saved."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -10,8 +9,6 @@ WIDTH = 100
 """Columns of a line before a list takes several."""
 
 _ESCAPES = {"\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
-_UNSEEN = re.compile("[\0-\x1f\x7f-\x9f\u200b-\u200f\u2028\u2029\ufeff\ud800-\udfff]")
-_ESCAPED = re.compile(rf'["\\]|{_UNSEEN.pattern}')
 
 
 def toml_value(value: object) -> str:
@@ -28,21 +25,24 @@ def toml_value(value: object) -> str:
         case datetime():
             return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         case str():
-            if not _ESCAPED.search(value):
+            if value.isprintable() and not set('"\\') & set(value):
                 return f'"{value}"'
-            if "'" not in value and not _UNSEEN.search(value):
+            if value.isprintable() and "'" not in value:
                 return f"'{value}'"
-            return '"' + _ESCAPED.sub(_escape, value) + '"'
+            return '"' + "".join(map(_escaped, value)) + '"'
         case Sequence():
             return f"[{', '.join(map(toml_value, value))}]"
     raise TypeError(f"TOML has no {type(value).__name__}")
 
 
-def _escape(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _escaped(character: str) -> str:
+    """The character in double quotes; an unseen one by its number, so that no name of a file can disguise a rule."""
+    code = ord(character)
     if 0xD800 <= code < 0xE000:
         raise ValueError(f"half a surrogate pair, U+{code:04X}, cannot be written in a policy")
-    return _ESCAPES.get(found[0], f"\\u{code:04x}")
+    if character in _ESCAPES or character.isprintable():
+        return _ESCAPES.get(character, character)
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def comment(text: str) -> str:
@@ -51,7 +51,7 @@ def comment(text: str) -> str:
     >>> comment("two\\nlines")
     '# two lines'
     """
-    return "# " + " ".join(_UNSEEN.sub(" ", text).split())
+    return "# " + " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def rule_text(rule: Mapping[str, object]) -> str:
