@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import procmon
+from monitoring import until
 from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DEFER, AuditError, DecidedBy, Decision, Policy, ProcessHelper, audit
 from procmon.audit import AuditLog
@@ -357,6 +358,23 @@ def test_ahead_a_verdict_that_came_too_late_has_a_second_line(path: Path, monkey
     assert [name for name, _ in answers[2:]] == [
         "exempt.exe"
     ]  # the gate decided it, and the monitor learns it only now
+
+
+@pytest.mark.parametrize("write_ahead", [False, True])
+def test_a_verdict_before_the_monitor_has_the_record_has_its_line_too(path: Path, write_ahead: bool) -> None:
+    gate = procmon.SimulatedGate()
+    done = None if write_ahead else procmon.VerdictResult.DONE
+    expected = [("a.exe", done)]
+    with AuditLog(path, write_ahead=write_ahead) as log:
+        monitor = procmon.Monitor(gate, audit=log)
+        monitor.block(gate.start("a.exe"))
+        until(lambda: path.exists() and len(list(audit.read(path))) == 1, "the line")
+        with pytest.raises(procmon.NotHeld):
+            monitor.block(*gate.running_before("b.exe"))
+        if write_ahead:  # the second line says that the first is not true
+            expected += [("b.exe", None), ("b.exe", procmon.VerdictResult.NOT_HELD)]
+        monitor.stop()
+    assert [(each.process.name, each.result) for each in audit.read(path)] == expected
 
 
 def test_a_monitor_writes_to_it_after_the_verdict(path: Path) -> None:

@@ -254,8 +254,21 @@ def test_a_monitor_counts_and_logs_a_blocked_process_that_would_not_die(caplog: 
         device.records = [replace(by_user, flags=failed), replace(by_rule, flags=failed)]
         device.wake()
         until(lambda: caplog.text.count("cannot be terminated yet: it stays held") == 2, "both log lines")
+        device.records = [replace(by_user, flags=failed, state=protocol.STATE_EXITING)]
+        device.wake()
+        until(lambda: monitor.statistics.exited == 1, "the exit")
+    assert caplog.text.count("cannot be terminated yet") == 2  # it has died
     assert monitor.statistics.terminate_failed == 2
     assert [decision.process.pid for decision in monitor.history] in ([4, 8], [8, 4])
+
+
+def test_a_verdict_for_a_reason_that_this_version_does_not_know_is_recorded() -> None:
+    device = Device(replace(record(4), state=protocol.STATE_ANSWERED, verdict=protocol.VERDICT_BLOCK, decided_by=99))
+    monitor = procmon.Monitor(DriverGate(device))
+    with monitor:
+        until(lambda: monitor.history, "the decision")
+    [decision] = monitor.history
+    assert (decision.verdict, decision.by) == (BLOCK, procmon.DecidedBy.NO_CONTROLLER)
 
 
 def test_a_held_process_that_is_shown_again_is_not_asked_about_twice() -> None:
@@ -268,6 +281,7 @@ def test_a_held_process_that_is_shown_again_is_not_asked_about_twice() -> None:
         until(lambda: len(monitor.history) == 1, "the decision")
         device.records = [
             replace(record(4), flags=protocol.FLAG_FOREIGN_THREAD | protocol.FLAG_SEEN),
+            replace(record(12), flags=protocol.FLAG_SEEN),  # fetched before the monitor started, by its user
             record(8),
         ]
         device.wake()

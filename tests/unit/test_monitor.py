@@ -171,12 +171,16 @@ def test_a_deferred_process_stays_held_beyond_the_deadline_until_it_is_answered(
     assert monitor.statistics.deferred == 1
 
 
-def test_the_default_may_be_to_hold(gate: procmon.SimulatedGate) -> None:
+def test_the_default_may_be_to_hold_and_a_pid_stands_for_its_process(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate, default=DEFER) as monitor:
-        held = gate.start("a.exe")
-        until(lambda: monitor.statistics.deferred, "it, deferred")
-        monitor.allow(held.pid)
-    assert decided(monitor) == [("a.exe", ALLOW, DecidedBy.USER, "")]
+        first, second, third = (gate.start(image) for image in ("a.exe", "b.exe", "c.exe"))
+        until(lambda: monitor.statistics.deferred == 3, "all, deferred")
+        monitor.block(second.pid)
+        assert monitor.pending == [first, third]
+        with pytest.raises(procmon.AlreadyAnswered, match="'b.exe'.* has had its verdict: block by user"):
+            monitor.block(second.pid)  # known from the history: it has ended
+        monitor.block(third.pid)
+    assert decided(monitor)[:2] == [(name, BLOCK, DecidedBy.USER, "") for name in ("b.exe", "c.exe")]
 
 
 def test_a_verdict_by_hand_overtakes_a_callback_that_still_thinks(gate: procmon.SimulatedGate) -> None:
@@ -337,15 +341,17 @@ def test_where_the_creating_thread_is_unknown_a_child_of_this_program_counts_as_
     assert monitor.statistics.callback_errors == 0
 
 
-def test_what_other_threads_of_this_program_start_is_asked_about(gate: procmon.SimulatedGate) -> None:
+def test_what_other_threads_start_is_asked_about(gate: procmon.SimulatedGate) -> None:
     inside = threading.Event()
     with procmon.Monitor(gate, own=ALLOW) as monitor:
 
         @monitor.subscribe
         def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
             if process.name == "a.exe":
+                # The thread of another program had this id, and has ended: ids come again.
+                gate.start("reused.exe", creator_pid=8, creator_tid=threading.get_native_id())
                 inside.set()
-                until(lambda: len(monitor.pending) == 2, "the other, fetched")
+                until(lambda: len(monitor.pending) == 3, "the others, fetched")
                 time.sleep(0.01)
             return BLOCK
 
@@ -353,6 +359,23 @@ def test_what_other_threads_of_this_program_start_is_asked_about(gate: procmon.S
         assert inside.wait(PATIENCE)
         other = gate.start("other.exe", creator_pid=os.getpid(), creator_tid=threading.get_native_id())
         assert gate.verdict_of(other, timeout=PATIENCE) is BLOCK
+    assert monitor.statistics.blocked == 3
+
+
+def test_what_this_program_starts_outside_callbacks_is_asked_about_and_the_rest_warned_of_once(
+    gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture
+) -> None:
+    with procmon.Monitor(gate, default=BLOCK) as monitor:
+        assert gate.verdict_of(gate.start("outside.exe", creator_pid=os.getpid())) is BLOCK
+
+        @monitor.subscribe(match="a.exe")
+        def decide(process: procmon.ProcessHelper) -> None:
+            children = [gate.start("inside.exe", creator_pid=os.getpid()) for _ in range(2)]
+            assert [gate.verdict_of(child) for child in children] == [ALLOW, ALLOW]
+
+        assert gate.verdict_of(gate.start("a.exe")) is BLOCK
+    until(lambda: "a callback of this program has started" in caplog.text, "a line in the log")
+    assert caplog.text.count("a callback of this program has started") == 1
 
 
 def test_a_sweep_reports_what_runs_and_ends_it_only_on_request(gate: procmon.SimulatedGate) -> None:
@@ -385,6 +408,22 @@ def test_a_sweep_ends_neither_this_program_nor_what_it_may_not(
         report = monitor.sweep(lambda process: BLOCK, terminate=True)
     assert [(one.process, one.result) for one in report] == [(ours, None), (other, None)]
     assert "this program" in caplog.text and "not yours" in caplog.text
+
+
+def test_a_sweep_ends_only_what_is_blocked_and_reports_nothing_that_is_held_or_ending(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = gate.running_before("allow.exe", "defer.exe", "block.exe")
+    ending, gone = replace(running[2], pid=8, verdict=BLOCK), replace(running[2], pid=12)
+    windows = [gate.start("block.exe", pid=pid, flags=procmon.ProcessFlags.RUNNING_BEFORE) for pid in (0, 4)]
+    known = [gate.start("block.exe"), ending, gone, *running, *windows]
+    monkeypatch.setattr(gate, "snapshot", lambda: known)
+    monitor = procmon.Monitor(gate)
+    report = monitor.sweep(lambda process: procmon.Verdict(process.name.removesuffix(".exe")), terminate=True)
+    ended = [None, None, VerdictResult.DONE]
+    expected = [(gone, VerdictResult.STALE), *zip(running, ended, strict=True), *((one, None) for one in windows)]
+    assert [(one.process, one.result) for one in report] == expected
+    monitor.stop()
 
 
 def test_several_monitors_on_different_gates_do_not_know_of_each_other() -> None:

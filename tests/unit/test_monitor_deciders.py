@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -121,8 +122,11 @@ def test_a_verdict_beside_the_monitor_is_its_decision_at_once(gate: SimulatedGat
         exits = Exits(monitor)
         allowed, blocked = gate.start("a.exe"), gate.start("b.exe")
         until(lambda: monitor.statistics.deferred == 2, "both, deferred")
+        time.sleep(0.05)
         assert gate.allow(allowed) == gate.block(blocked) == [VerdictResult.DONE]
         assert monitor.pending == []
+        assert all(0.02 < one.held_for < 10 for one in monitor.history)
+        assert gate.block(*gate.running_before("c.exe")) == [VerdictResult.NOT_HELD]  # no decision, then
         assert {(one.process, one.verdict, one.by, one.result) for one in monitor.history} == {
             (allowed, ALLOW, DecidedBy.CONTROLLER, VerdictResult.DONE),
             (blocked, BLOCK, DecidedBy.CONTROLLER, VerdictResult.DONE),

@@ -123,7 +123,7 @@ def test_a_monitor_starts_once(gate: procmon.SimulatedGate) -> None:
         assert not monitor.wait(0)
         with pytest.raises(procmon.ProcmonError, match="runs already"):
             monitor.start()
-    with pytest.raises(procmon.ProcmonError, match="new gate"):
+    with pytest.raises(procmon.ProcmonError, match="starts once; make a new gate and Monitor"):
         monitor.start()
 
 
@@ -141,6 +141,7 @@ def test_a_gate_that_fails_at_once_fails_the_start_and_releases_what_is_held(gat
         monitor.start()
     assert not monitor.running
     assert monitor.wait(0)
+    assert isinstance(monitor.error, OSError)
     assert gate.verdict_of(process) is ALLOW
 
 

@@ -5,7 +5,7 @@ import gc
 import logging
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,8 +18,12 @@ from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.driver import protocol
 from procmon.monitor import engine
+<<<<<<< HEAD
 from procmon.monitor.cases import Case
 from procmon.records import DecidedBy
+=======
+from procmon.records import DecidedBy, VerdictResult
+>>>>>>> 7d94022 (Test that a late answer of a gate that hung is no second decision)
 from procmon.util import threads
 from procmon.util.log import log_soon
 
@@ -134,8 +138,13 @@ def test_a_gate_that_hangs_is_closed_although_the_log_hangs_too(
     hangs = threading.Event()
 
     class Hanging(procmon.SimulatedGate):
+<<<<<<< HEAD
         def allow(self, *processes: procmon.ProcessHelper) -> list[procmon.VerdictResult]:
             hangs.wait(PATIENCE)
+=======
+        def allow(self, *processes: procmon.ProcessHelper) -> list[VerdictResult]:
+            hangs.wait(30)
+>>>>>>> 7d94022 (Test that a late answer of a gate that hung is no second decision)
             return super().allow(*processes)
 
     gate = Hanging()
@@ -254,6 +263,58 @@ def test_a_monitor_that_gets_no_threads_does_not_start_and_releases_what_is_held
         monitor.start()
     assert monitor.wait(0)
     assert gate.verdict_of(process, timeout=0) is ALLOW
+
+
+def test_a_verdict_that_is_being_sent_stands_and_a_stop_waits_for_it_and_no_longer(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "STOP_TIMEOUT_S", 2 * PATIENCE)
+    sends, go_on, allow = threading.Event(), threading.Event(), gate.allow
+
+    def hang(*processes: procmon.ProcessHelper) -> list[VerdictResult]:
+        sends.set()
+        go_on.wait(PATIENCE)
+        return allow(*processes)
+
+    monkeypatch.setattr(gate, "allow", hang)
+    with procmon.Monitor(gate) as monitor:
+        process = gate.start("a.exe")
+        assert sends.wait(PATIENCE)
+        with pytest.raises(procmon.AlreadyAnswered, match="has had its verdict: allow by default"):
+            monitor.block(process)
+        monitor._engine.begin_stop()
+        assert not monitor.wait(0.1)
+        go_on.set()
+        assert monitor.wait(PATIENCE)
+    assert [(one.process, one.result) for one in monitor.history] == [(process, VerdictResult.DONE)]
+
+
+def test_an_answer_of_a_gate_that_returns_after_the_stop_gave_it_up_is_no_second_decision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine, "STOP_TIMEOUT_S", 0.3)
+    go_on, returned = threading.Event(), threading.Event()
+
+    class Hanging(procmon.SimulatedGate):
+        def _notify(
+            self, processes: Sequence[procmon.ProcessHelper], verdict: procmon.Verdict, results: list[VerdictResult]
+        ) -> list[VerdictResult]:
+            go_on.wait(PATIENCE)
+            super()._notify(processes, verdict, results)
+            returned.set()
+            return results
+
+    class Sink:
+        def write(self, decision: procmon.Decision) -> None:
+            go_on.set()
+            returned.wait(PATIENCE)
+
+    gate = Hanging()
+    with procmon.Monitor(gate, audit=Sink()) as monitor:
+        process = gate.start("a.exe")
+        assert gate.verdict_of(process) is ALLOW
+    assert returned.wait(PATIENCE)
+    assert [(one.process, one.result) for one in monitor.history] == [(process, None)]
 
 
 def test_a_worker_that_cannot_be_replaced_stops_the_monitor_which_releases_what_is_held(

@@ -38,9 +38,7 @@ class CallbackThreads:
                 self._threads[thread_id] = left
 
     def started(self, process: ProcessHelper) -> bool:
-        """Whether one of these threads started this process, or may have where the gate does not know the thread."""
-        if not self._threads:
-            return False
+        """Whether one of these threads (there is one) started this process, or may have where the thread is unknown."""
         if process.creator_tid is not None:
             return process.creator_pid == os.getpid() and process.creator_tid in self._threads
         return os.getpid() in (process.creator_pid, process.parent_pid)

@@ -4,10 +4,10 @@ from ..records import DecidedBy, ProcessHelper, Verdict
 
 __all__ = ["after_verdict"]
 
-_CHANGED = ("paused", "verdict", "decided_by", "hold_left")
-_SLOTS = {name: vars(ProcessHelper)[name] for name in ProcessHelper.__dataclass_fields__}
-_KEPT = [slot for name, slot in _SLOTS.items() if name not in _CHANGED]
-_PAUSED, _VERDICT, _DECIDED_BY, _HOLD_LEFT = (_SLOTS[name] for name in _CHANGED)
+_SLOTS = [vars(ProcessHelper)[name] for name in ProcessHelper.__dataclass_fields__]
+_PAUSED, _VERDICT, _DECIDED_BY, _HOLD_LEFT = (
+    vars(ProcessHelper)[name] for name in ("paused", "verdict", "decided_by", "hold_left")
+)
 
 
 def after_verdict(process: ProcessHelper, verdict: Verdict, by: DecidedBy) -> ProcessHelper:
@@ -16,7 +16,7 @@ def after_verdict(process: ProcessHelper, verdict: Verdict, by: DecidedBy) -> Pr
     Each line of an audit log needs one. `dataclasses.replace` returns the same and takes five times as long.
     """
     record = object.__new__(ProcessHelper)
-    for slot in _KEPT:
+    for slot in _SLOTS:
         slot.__set__(record, slot.__get__(process))
     _PAUSED.__set__(record, False)
     _VERDICT.__set__(record, verdict)
