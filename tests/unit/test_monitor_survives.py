@@ -18,12 +18,8 @@ from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.driver import protocol
 from procmon.monitor import engine
-<<<<<<< HEAD
 from procmon.monitor.cases import Case
-from procmon.records import DecidedBy
-=======
 from procmon.records import DecidedBy, VerdictResult
->>>>>>> 7d94022 (Test that a late answer of a gate that hung is no second decision)
 from procmon.util import threads
 from procmon.util.log import log_soon
 
@@ -138,13 +134,8 @@ def test_a_gate_that_hangs_is_closed_although_the_log_hangs_too(
     hangs = threading.Event()
 
     class Hanging(procmon.SimulatedGate):
-<<<<<<< HEAD
-        def allow(self, *processes: procmon.ProcessHelper) -> list[procmon.VerdictResult]:
-            hangs.wait(PATIENCE)
-=======
         def allow(self, *processes: procmon.ProcessHelper) -> list[VerdictResult]:
-            hangs.wait(30)
->>>>>>> 7d94022 (Test that a late answer of a gate that hung is no second decision)
+            hangs.wait(PATIENCE)
             return super().allow(*processes)
 
     gate = Hanging()
