@@ -254,9 +254,12 @@ class TestWhatIsHeldAtTheEnd:
         self.check(scene, ["guard", "--policy", str(policy)], fail, late)
         assert late
 
-    def test_also_where_the_log_hangs(self, fail: Verdict, scene: Scene, policy: Path, hang: Hang, log: Path) -> None:
+    @pytest.mark.parametrize("command", ["run", "guard"])
+    def test_also_where_the_log_hangs(
+        self, command: str, fail: Verdict, scene: Scene, policy: Path, hang: Hang, log: Path
+    ) -> None:
         interrupts = Interrupts(hang.began)
-        arguments = ["guard", "--policy", str(policy), "--log", str(log), "--fail", fail.value]
+        arguments = [command, "--policy", str(policy), "--log", str(log), "--fail", fail.value]
         ends(scene, arguments, interrupts)
         assert scene.gate is not None
         assert [scene.gate.verdict_of(process) for process in interrupts.started] == [fail] * 2

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,8 +20,8 @@ from procmon.driver.info import driver_info
 from procmon.records import DecidedBy
 from procmon.win32 import machine
 from procmon.win32.kernel import is_wine
+from trees import BLOCKED, eventually
 
-BLOCKED = 0xC0000364
 COMMAND = [sys.executable, "-m", "procmon"]
 
 
@@ -83,6 +84,48 @@ def test_run_says_what_is_wrong() -> None:
     assert (
         ended.stderr == "procmon-gate: there is no command there-is-no-such-command; give its path, or look at PATH\n"
     )
+
+
+ENDED_BY_CONSOLE = """
+import ctypes, sys, threading
+from procmon.cli import main, session
+
+held = threading.Event()
+
+def hang(session, process):
+    held.set()
+    threading.Event().wait(60)
+
+def end():
+    held.wait()
+    ctypes.WinDLL("kernelbase").CtrlRoutine(ctypes.c_void_p({event}))  # Windows starts a thread in this function
+
+session.Session.rules = hang
+threading.Thread(target=end, daemon=True).start()
+sys.exit(main.main(["run", "--fail", "{fail}", "--", sys.executable, "-c", "open({ran!r}, 'w')"]))
+"""
+
+
+@pytest.mark.parametrize("fail", [ALLOW, BLOCK])
+@pytest.mark.parametrize("event", [1, 2, 5, 6])
+def test_ctrl_break_and_the_end_of_the_console_give_held_processes_the_verdict_of_fail(
+    event: int, fail: Verdict, tmp_path: Path
+) -> None:
+    """CTRL_BREAK_EVENT, CTRL_CLOSE_EVENT, CTRL_LOGOFF_EVENT and CTRL_SHUTDOWN_EVENT: Windows ends the program."""
+    ran = tmp_path / "ran"
+    code = ENDED_BY_CONSOLE.format(event=event, fail=fail.value, ran=ran.as_posix())
+    subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        creationflags=subprocess.CREATE_NEW_CONSOLE,
+        timeout=PATIENCE,
+        check=False,
+    )
+    if fail is ALLOW:
+        assert eventually(ran.exists)
+    else:
+        time.sleep(1)
+        assert not ran.exists()
 
 
 def test_ps_and_tree_show_this_very_process(capsys: pytest.CaptureFixture[str]) -> None:

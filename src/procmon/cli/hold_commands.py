@@ -19,6 +19,7 @@ from ..monitor.event_log import EventLogSink
 from ..monitor.sinks import Sink
 from ..policy.policy import Policy
 from ..records import Verdict
+from ..win32.console import before_console_ends_us
 from .allow_all import AllowAll
 from .answers import Answers, Inspect, look_up
 from .live_policy import Reloader, in_words, load_policy, write_guard_state
@@ -111,7 +112,8 @@ def run(options: argparse.Namespace) -> int:
         with closing(gate):
             keyboard = options.gates.keyboard(screen)
             session = _session(options, gate, policy, log, keyboard, answers, results=results, goes_on=True)
-            interrupted = _live(session, lambda: None, patience=1)  # the command gets the first Ctrl+C, too
+            with before_console_ends_us(session.end):
+                interrupted = _live(session, lambda: None, patience=1)  # the command gets the first Ctrl+C, too
     if results is not None:
         for wanted, text in ((options.tree, results.tree), (options.summary, results.summary)):
             if wanted:

@@ -129,6 +129,12 @@ class Session:
         if not self.monitor.wait(timeout):
             self.screen.stuck = True
 
+    def end(self) -> None:
+        """Stop the monitor and close its gate, from another thread, within half a second if nothing hangs."""
+        self.screen.ending = True
+        self._stop(INTERRUPTED_STOP_S)
+        self.monitor.gate.close()
+
     def _over(self, tick: Callable[[], None], patience: int, stop: threading.Event | None) -> bool:
         """Wait for the end; False when Ctrl+C came first and there is patience left."""
         try:

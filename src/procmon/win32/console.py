@@ -1,18 +1,21 @@
-"""The console: escape sequences, and single keys."""
+"""The console: escape sequences, single keys, and the end of a program with its console."""
 
 import ctypes
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ctypes import byref, c_void_p
 from typing import TextIO
 
 from ._bind import BOOL, DWORD, HANDLE, bind, fail_on_zero, handle_or_none, kernel32
 from .kernel import is_wine
 
-__all__ = ["enable_escape_sequences", "is_console", "read_key"]
+__all__ = ["before_console_ends_us", "enable_escape_sequences", "is_console", "read_key"]
 
 _ENABLE_VIRTUAL_TERMINAL_PROCESSING = 0x4
 _KEY_EVENT = 0x1
+_CTRL_C_EVENT = 0
 _STANDARD_INPUT = 0xFFFFFFF6
 _STANDARD = {0: _STANDARD_INPUT, 1: 0xFFFFFFF5, 2: 0xFFFFFFF4}
 _POLL_S = 0.02  # seconds between two polls for a key
@@ -50,6 +53,41 @@ _PeekConsoleInputW = bind(kernel32, "PeekConsoleInputW", BOOL, (HANDLE, c_void_p
 # https://learn.microsoft.com/windows/console/readconsoleinput
 # BOOL WINAPI ReadConsoleInputW(HANDLE, PINPUT_RECORD lpBuffer, DWORD nLength, LPDWORD lpNumberOfEventsRead);
 _ReadConsoleInputW = bind(kernel32, "ReadConsoleInputW", BOOL, (HANDLE, c_void_p, DWORD, c_void_p), fail_on_zero)
+
+# https://learn.microsoft.com/windows/console/handlerroutine
+# BOOL WINAPI HandlerRoutine(DWORD dwCtrlType);
+if sys.platform == "win32":
+    _Handler = ctypes.WINFUNCTYPE(BOOL, DWORD)
+else:
+    _Handler = ctypes.CFUNCTYPE(BOOL, DWORD)  # so that the module imports
+
+# https://learn.microsoft.com/windows/console/setconsolectrlhandler
+# BOOL WINAPI SetConsoleCtrlHandler(PHANDLER_ROUTINE HandlerRoutine, BOOL Add);
+_SetConsoleCtrlHandler = bind(kernel32, "SetConsoleCtrlHandler", BOOL, (_Handler, BOOL), fail_on_zero)
+
+
+@contextmanager
+def before_console_ends_us(step: Callable[[], object]) -> Iterator[None]:
+    """Call `step` before Windows ends this program, by Ctrl+Break, a closed console window, a log-off or a shutdown.
+
+    Windows calls it in a thread of its own, and ends the program when it has returned, or after some seconds. No other
+    code of Python runs then: no ``finally``, and no exit function. Ctrl+C is no such end.
+    """
+    if sys.platform != "win32":
+        yield
+        return
+
+    def handle(event: int) -> bool:
+        if event != _CTRL_C_EVENT:
+            step()
+        return False  # the next handler: at last that of Windows, which ends the program
+
+    handler = _Handler(handle)  # kept: Windows calls it until it is removed
+    _SetConsoleCtrlHandler(handler, True)
+    try:
+        yield
+    finally:
+        _SetConsoleCtrlHandler(handler, False)
 
 
 def is_console(stream: TextIO | None) -> bool:
