@@ -98,6 +98,24 @@ def test_ctrl_c_ends_the_tree() -> None:
     assert eventually(lambda: not {each.pid for each in started} & {each.pid for each in procmon.processes()})
 
 
+def test_ctrl_c_while_the_monitor_starts_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The monitor has closed the gate by then, which lets the command go."""
+    start, gates = procmon.Monitor.start, list[procmon.DebugGate]()
+
+    def interrupted(monitor: procmon.Monitor) -> procmon.Monitor:
+        start(monitor)
+        assert isinstance(monitor.gate, procmon.DebugGate)
+        gates.append(monitor.gate)
+        monitor.stop()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(procmon.Monitor, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        procmon.run(python("import time; time.sleep(3600)"), capture_output=True)
+    assert gates[0].popen is not None
+    assert gates[0].popen.wait(SOON) == 1
+
+
 def test_check_raises_for_a_status_that_is_not_0() -> None:
     with pytest.raises(subprocess.CalledProcessError) as caught:
         procmon.run(python("print('hi'); raise SystemExit(3)"), capture_output=True, text=True, check=True)

@@ -187,6 +187,7 @@ def run(
     command = gate.popen
     assert command is not None
     gone: list[ProcessHelper] = []
+    monitor: Monitor | None = None
     try:
         monitor = _monitor(gate, decide, options)
         monitor.on_exit(gone.append)
@@ -198,17 +199,17 @@ def run(
     except KeyboardInterrupt:
         with suppress(subprocess.TimeoutExpired):
             command.wait(INTERRUPT_GRACE_S)
-        _end(gate)
+        _end(gate, monitor)
         raise
     except subprocess.TimeoutExpired as expired:
-        _end(gate)
+        _end(gate, monitor)
         if capture_output and expired.stdout is None:
             with suppress(subprocess.TimeoutExpired):
                 stdout, stderr = command.communicate(timeout=1)
                 expired.stdout, expired.stderr = cast(Any, stdout), cast(Any, stderr)
         raise
     except BaseException:
-        _end(gate)
+        _end(gate, monitor)
         raise
     if monitor.error is not None:
         raise ProcmonError(f"{gate.name} ended ungated: its gate failed") from monitor.error
@@ -265,11 +266,11 @@ def _took_effect(decision: Decision) -> bool:
     return not decision.audited and decision.result in (None, VerdictResult.DONE)
 
 
-def _end(gate: DebugGate) -> None:
+def _end(gate: DebugGate, monitor: Monitor | None) -> None:
     """Terminate every process of the tree, and close the gate.
 
     An empty snapshot does not mean that the tree has gone: Windows reports a process, the first one too, only when its
-    first thread runs. The gate has ended only after that.
+    first thread runs. The gate has ended only after that, and when every record was fetched.
     """
     until = time.monotonic() + END_TIMEOUT_S
     try:
@@ -277,9 +278,12 @@ def _end(gate: DebugGate) -> None:
             for process in gate.snapshot():
                 with suppress(ProcmonError, OSError):  # it has just gone
                     gate.terminate(process)
+            if monitor is None or not monitor.running:
+                gate.fetch()
             time.sleep(0.01)
-            gate.fetch()  # the gate ends when every record was fetched, and the monitor may not have begun
-    except ProcmonError:  # the gate has failed, or the monitor has closed it at the end of the tree
+    except ProcmonError:  # the gate has failed, or the monitor has closed it
         pass
     finally:
         gate.close()
+        if gate.popen is not None:
+            gate.popen.kill()  # in case the gate was closed while the command was alive; does nothing if it has ended
