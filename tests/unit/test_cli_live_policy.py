@@ -2,7 +2,10 @@
 
 import io
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -13,6 +16,12 @@ from procmon import BLOCK, audit
 from procmon.cli import live_policy, main
 from procmon.cli.live_policy import Reloader
 from procmon.cli.screen import Screen
+from procmon.policy.files import read_files
+from procmon.policy.parser import Source
+
+
+def refuse(path: Path, *arguments: object, **options: object) -> NoReturn:
+    raise PermissionError(13, "the process cannot access the file because another process uses it")
 
 
 class TestPolicies:
@@ -35,6 +44,61 @@ class TestPolicies:
         reload.look()
         reload.look()
         assert stream.getvalue().count(f"{policy} is gone; the rules stay, version {loaded.version}\n") == 1
+        assert loaded.default is BLOCK
+
+    def test_a_policy_is_read_when_it_is_written_whole(self, policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An editor empties the file first; without rules every process would run."""
+        whole = policy.read_text(encoding="utf-8") + "[[rule]]\nimage = 'b.exe'\nverdict = 'block'\n"
+        parts = [whole[:0], whole[:70], whole]
+        loaded, stream = procmon.Policy.load(policy), io.StringIO()
+        sleep = time.sleep
+
+        def write_on(seconds: float) -> None:
+            sleep(0.01)
+            if parts:
+                policy.write_text(parts.pop(0), encoding="utf-8")
+
+        monkeypatch.setattr("procmon.cli.live_policy.time.sleep", write_on)
+        policy.write_text("", encoding="utf-8")
+        Reloader(loaded, Screen(stream), paths=[policy]).look()
+        assert stream.getvalue().count("\n") == 1
+        assert loaded.version == procmon.Policy.parse(whole).version
+
+    def test_a_file_that_cannot_be_read_for_a_moment_is_read_later(
+        self, policy: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Another program, a virus scanner say, has it open."""
+        loaded, stream = procmon.Policy.load(policy), io.StringIO()
+        reload = Reloader(loaded, Screen(stream), paths=[policy])
+        policy.write_text("default = 'block'", encoding="utf-8")
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "open", refuse)
+            reload.look()
+            reload.look()
+        assert stream.getvalue().count("the old rules stay in force") == 1
+        reload.look()
+        assert loaded.default is BLOCK
+
+    def test_of_two_reloads_the_one_that_reads_last_counts(self, policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An answer at a question reloads its file, and so does a change of the file."""
+        began, go_on = threading.Event(), threading.Event()
+
+        def read_slowly(paths: Sequence[Path]) -> list[Source]:
+            sources = read_files(paths)
+            if not began.is_set():
+                began.set()
+                go_on.wait(0.3)
+            return sources
+
+        loaded = procmon.Policy.load(policy)
+        monkeypatch.setattr("procmon.policy.policy.read_files", read_slowly)
+        first = threading.Thread(target=loaded.reload)
+        first.start()
+        assert began.wait(PATIENCE)
+        policy.write_text("default = 'block'", encoding="utf-8")
+        loaded.reload()
+        go_on.set()
+        first.join(PATIENCE)
         assert loaded.default is BLOCK
 
     def test_files_that_hang_delay_nothing(self, policy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import ProcmonError
+from ..policy.files import stamp
 from ..policy.policy import Policy
 from ..util.printable import printable
 from ..win32.file_access import make_private_folder
@@ -23,6 +24,9 @@ from .screen import Screen
 __all__ = ["GuardState", "Reloader", "in_words", "load_policy", "read_guard_state", "write_guard_state"]
 
 LOOK_EVERY_S = 1.0
+
+SETTLE_S = 0.25
+"""Time without a change after which changed files are read."""
 
 
 def load_policy(paths: Sequence[Path], screen: Screen) -> Policy:
@@ -61,6 +65,7 @@ class Reloader:
         self._loaded = loaded
         self._paths = paths
         self._gone: list[Path] = []
+        self._failed = ""  # the last error that was reported
         self._next = time.monotonic() + LOOK_EVERY_S
         self._looking = threading.Thread()
 
@@ -80,12 +85,24 @@ class Reloader:
                 self._report(f"{path} is gone; the rules stay, version {self._policy.version}")
         if not self._policy.has_changed():
             return
+        self._let_settle()
         try:
             self._policy.reload()
+            self._failed = ""
             self._report(f"reloaded: {in_words(self._policy)}")
             self._loaded(self._policy)
         except (ProcmonError, ValueError) as error:  # a broken file, or rules that the driver does not take
-            self._report(f"{error}: version {self._policy.version}")
+            if str(error) != self._failed:  # a file that cannot be read is tried at each look
+                self._failed = str(error)
+                self._report(f"{error}: version {self._policy.version}")
+
+    def _let_settle(self) -> None:
+        """Wait until the files stay as they are: an editor empties a file, and then writes it. An empty or cut file may
+        be a valid policy, without the rules that block."""
+        before, now = None, stamp(self._paths)
+        while now != before:
+            time.sleep(SETTLE_S)
+            before, now = now, stamp(self._paths)
 
     def _report(self, text: str) -> None:
         data = {"message": text, "version": self._policy.version}

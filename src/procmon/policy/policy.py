@@ -63,6 +63,7 @@ class Policy:
         _ancestry: Ancestry
         _details: DetailsLookup | None
         _lock: threading.Lock
+        _reloading: threading.Lock
         _hits: dict[str, int]
     warnings: tuple[Problem, ...]
     """Valid rules that probably do not do what is intended, and rules that never decide."""
@@ -88,6 +89,7 @@ class Policy:
         policy._ancestry = Ancestry(lookup or (_running if windows else None))
         policy._details = details or (_inspect if windows else None)
         policy._lock = threading.Lock()
+        policy._reloading = threading.Lock()
         policy._hits = {}
         policy.warnings = tuple(warned)
         return policy
@@ -246,14 +248,17 @@ class Policy:
         """
         if not self._paths:
             raise PolicyError(f"{self.source}: it was not loaded from a file; make a new one with Policy.parse")
-        self._stamp = stamp(self._paths)
-        try:
-            rules, warned = _accept(read_files(self._paths))
-        except PolicyError as error:
-            logger.error("%s\nthe old rules stay in force", error)
-            raise PolicyError(f"{error}\nthe old rules stay in force", error.problems) from error
-        with self._lock:
-            self._rules, self._hits, self.warnings = rules, {}, tuple(warned)
+        with self._reloading:  # the thread that reads last has the newest rules
+            before, self._stamp = self._stamp, stamp(self._paths)
+            try:
+                rules, warned = _accept(read_files(self._paths))
+            except PolicyError as error:
+                if isinstance(error.__cause__, OSError):  # perhaps another program has the file open: try again
+                    self._stamp = before
+                logger.error("%s\nthe old rules stay in force", error)
+                raise PolicyError(f"{error}\nthe old rules stay in force", error.problems) from error
+            with self._lock:
+                self._rules, self._hits, self.warnings = rules, {}, tuple(warned)
         for problem in warned:
             logger.warning("%s: %s", self.source, problem)
         logger.info("%r: reloaded", self)
