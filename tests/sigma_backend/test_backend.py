@@ -211,6 +211,7 @@ def test_a_keyword_is_looked_for_in_every_text_of_a_process(convert: Convert) ->
         ("IntegrityLevel|contains: '1'", "compares integrity with the SID, too"),
         (f"Hashes|contains|cased: MD5={'ab' * 16}", "leave out cased"),
         ("commandline: x", "no fact of a policy is the field commandline: write CommandLine"),
+        ("EventID: 1", "convert without the pipeline that adds it"),
         ("NewProcessName: x", "no fact of a policy is the field NewProcessName: write Image"),
         ('CommandLine: "\\ud800"', "U+D800, half of a character"),
         ("CurrentDirectory: 'C:*?'", "? at the end of a directory"),

@@ -44,6 +44,12 @@ def test_policies_in_a_document_have_no_mistakes(document: Path) -> None:
         assert bool(problems) == (block.mark == "wrong"), problems
 
 
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_each_command_of_a_document_has_a_line_of_its_own(document: Path) -> None:
+    joined = re.compile(r"^    (?:[>$] )?\S.*\S (?:procmon-gate|sigma convert)\b.*$", re.MULTILINE)
+    assert joined.findall(document.read_text(encoding="utf-8")) == []
+
+
 def test_every_link_leads_somewhere() -> None:
     assert documentation.broken_links() == []
 

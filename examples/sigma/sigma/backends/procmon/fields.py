@@ -145,6 +145,8 @@ def _fact(field: str) -> str:
     if field in FACTS:
         return FACTS[field]
     names = {name.lower(): name for name in (*FACTS, "Hashes")} | ALIASES
+    if field == "EventID":
+        raise CannotSay("no fact of a policy is the field EventID: convert without the pipeline that adds it")
     advice = f": write {names[field.lower()]}" if field.lower() in names else ""
     raise CannotSay(f"no fact of a policy is the field {field}{advice}")
 
