@@ -36,8 +36,9 @@ def load(files: list[Path]) -> tuple[SigmaCollection, list[str]]:
     for file in files:
         try:
             collections.append(SigmaCollection.load_ruleset([file], True, resolve_references=False))
-        except (SigmaError, YAMLError, OSError, ValueError, AttributeError, TypeError) as failure:
-            reason = "it is no Sigma rule" if isinstance(failure, AttributeError | TypeError) else str(failure)
+        except (SigmaError, YAMLError, OSError, ValueError, AttributeError, TypeError, RecursionError) as failure:
+            strange = isinstance(failure, AttributeError | TypeError | RecursionError)
+            reason = "it is no Sigma rule" if strange else str(failure)
             wrong.append(f"{file.name}: {' '.join(reason.split())}")
     return SigmaCollection.merge(collections), wrong
 

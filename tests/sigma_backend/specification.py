@@ -173,6 +173,9 @@ def _inner(text: bytes, offset: int) -> list[object]:
 
 def _regex(pattern: list[object], fold: Any) -> re.Pattern[str]:
     pieces = {ANY: ".*", ONE: "."}
+    pattern = [
+        part for part, before in zip(pattern, [None, *pattern], strict=False) if part is not ANY or before is not ANY
+    ]
     return re.compile("".join(pieces.get(part) or re.escape(fold(part)) for part in pattern), re.DOTALL)
 
 

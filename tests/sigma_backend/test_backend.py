@@ -249,6 +249,7 @@ def test_what_a_policy_cannot_say_is_left_out_with_the_reason(convert: Convert, 
         ("a: ['SHA1=12']\ncondition: a", "a part of the hashes"),
         ("a: {Image: x}\ncondition: a | count() > 5", "pipe syntax"),
         ("a: {Image: x}\ncondition: a and b", "'b' not defined"),
+        (f"a: {{Image: x}}\ncondition: {'not ' * 3000}a", "its conditions are nested too deep"),
         ("a: {Image: x}\ncondition: a and (a", "Unbalanced parentheses"),
     ],
 )

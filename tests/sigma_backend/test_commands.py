@@ -83,7 +83,14 @@ def test_convert_says_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_convert_lists_files_that_have_no_rule_and_converts_the_rest(two_rules: Path, tmp_path: Path) -> None:
-    written = {"text.yml": b"just text", "list.yml": b"[a]", "broken.yml": b"title: [", "bytes.yml": b"\xff\xfe"}
+    aliases = rule("a: &a [*a, {Image: x}]\ncondition: a").encode()
+    written = {
+        "alias.yml": aliases,
+        "text.yml": b"just text",
+        "list.yml": b"[a]",
+        "broken.yml": b"title: [",
+        "bytes.yml": b"\xff\xfe",
+    }
     for name, content in written.items():
         (two_rules / name).write_bytes(content)
     other = rule("a: {Image|endswith: b.exe}\ncondition: a", "Other").replace("99c8be4f", "99c8be41")
@@ -92,7 +99,7 @@ def test_convert_lists_files_that_have_no_rule_and_converts_the_rest(two_rules: 
     assert ended.returncode == 0, ended.stderr
     first, second, *reasons = ended.stderr.splitlines()
     assert first.startswith("2 rules in ")
-    assert second == "5 left out:"
+    assert second == "6 left out:"
     assert [reason.split(":")[0].strip() for reason in reasons] == [*sorted(written), "odd.yml"]
     assert "  list.yml: it is no Sigma rule" in reasons
 
@@ -102,3 +109,11 @@ def test_a_rule_with_a_key_twice_is_left_out_since_yaml_forgets_the_first(tmp_pa
     file.write_text(rule("a:\n  CommandLine|contains: x\n  CommandLine|contains: y\ncondition: a"), encoding="utf-8")
     for ended in (convert(file, "-o", tmp_path / "p.toml"), sigma("convert", "-s", "-t", "procmon", file)):
         assert "CommandLine|contains stands twice in one map" in ended.stderr
+
+
+def test_aliases_of_a_file_are_read_once(tmp_path: Path) -> None:
+    aliases = "\n".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 60))
+    text = rule("a: {Image: x}\ncondition: a") + f"a0: &a0 [&b [*b]]\n{aliases}\n"
+    (tmp_path / "aliases.yml").write_text(text, encoding="utf-8")
+    ended = convert(tmp_path / "aliases.yml", "-o", tmp_path / "policy.toml")
+    assert ended.returncode == 0, ended.stderr

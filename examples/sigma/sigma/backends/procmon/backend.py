@@ -112,7 +112,11 @@ class ProcmonBackend(Backend):
         except SigmaError as error:
             self._left_out(rule, error)
             return []
-        return super().convert_rule(rule, *arguments, **options)
+        try:
+            return super().convert_rule(rule, *arguments, **options)
+        except RecursionError:
+            self._left_out(rule, _unsupported(f"its conditions are nested too deep; a policy takes {DEEPEST} levels"))
+            return []
 
     def convert_correlation_rule(
         self, rule: SigmaCorrelationRule, *arguments: Anything, **options: Anything

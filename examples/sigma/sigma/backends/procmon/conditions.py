@@ -8,7 +8,7 @@ A policy's table holds if all of its facts hold, at least one table of ``any``, 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["All", "Any", "Condition", "Fact", "Not", "Scalar", "Table", "depth", "simplified", "table"]
 
@@ -86,14 +86,17 @@ def _one_or(kind: type[All] | type[Any], parts: Sequence[Condition]) -> Conditio
 def _joined(parts: list[Condition]) -> list[Condition]:
     """Alternatives, with those for one fact and operator joined at the place of the first."""
     joined: dict[object, Condition] = {}
+    values: dict[object, list[Scalar]] = {}
     for part in parts:
         key: object = part
         if isinstance(part, Fact) and part.operator in LISTS:
             key = part.fact, part.operator, part.case_sensitive
-            if isinstance(before := joined.get(key), Fact):
-                part = Fact(part.fact, part.operator, (*before.values, *part.values), part.case_sensitive)
-        joined[key] = part
-    return list(joined.values())
+            values.setdefault(key, []).extend(part.values)
+        joined.setdefault(key, part)
+    return [
+        replace(part, values=tuple(values[key])) if isinstance(part, Fact) and key in values else part
+        for key, part in joined.items()
+    ]
 
 
 def table(condition: Condition) -> Table:
@@ -146,15 +149,19 @@ def _facts(facts: Sequence[Fact]) -> list[Table]:
 def _every(facts: Sequence[Fact]) -> list[Fact]:
     """Joins conditions of one value each on one fact, such as ``contains``, to one of ``contains_all``."""
     joined: dict[object, Fact] = {}
+    values: dict[object, list[Scalar]] = {}
     for fact in facts:
         key: object = fact
         if fact.operator in EVERY and len(fact.values) == 1:
             key = fact.fact, fact.operator, fact.case_sensitive
-            if before := joined.get(key):
-                every = EVERY[fact.operator]
-                fact = Fact(fact.fact, every, (*before.values, *fact.values), fact.case_sensitive)
-        joined[key] = fact
-    return list(joined.values())
+            values.setdefault(key, []).extend(fact.values)
+        joined.setdefault(key, fact)
+    return [
+        replace(fact, operator=EVERY[fact.operator], values=tuple(values[key]))
+        if len(values.get(key, ())) > 1
+        else fact
+        for key, fact in joined.items()
+    ]
 
 
 def _operators(fact: Fact) -> Operators:

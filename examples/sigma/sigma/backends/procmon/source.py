@@ -17,8 +17,12 @@ def repeated_key(path: Path) -> str | None:
         todo = list(yaml.compose_all(path.read_text(encoding="utf-8"), Loader=_LOADER))
     except (OSError, ValueError, yaml.YAMLError):
         return None  # a rule that was not read from this file
+    seen: set[int] = set()  # an alias can name a node many times, and a node that contains it
     while todo:
         node = todo.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
         if isinstance(node, yaml.SequenceNode):
             todo += node.value
         elif isinstance(node, yaml.MappingNode):
