@@ -18,6 +18,7 @@ from procmon import ALLOW, BLOCK, DecidedBy, DriverGate, ProcessFlags, ProcessHe
 from procmon.driver import protocol
 from procmon.gates import release_check
 from procmon.gates.release_check import ReleaseCheck
+from procmon.monitor import engine
 from procmon.monitor.event_log import FAILED, _classify
 from procmon.util.ecs import decision_document
 
@@ -348,3 +349,30 @@ def test_the_records_of_a_simulated_gate_are_like_those_of_the_others() -> None:
     assert (again.verdict, again.decided_by, again.exited) == (BLOCK, DecidedBy.TAMPER, False)
     assert exited.exited and ProcessFlags.TAMPERED in again.flags & exited.flags
     assert record(8).process().flags == ProcessFlags(0)
+
+
+def test_a_process_that_is_examined_when_the_gate_is_closed_gets_on_tamper(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The monitor's stop waits for a shorter time than the check takes at most. An attacker can make it hang."""
+    hangs, looked = threading.Event(), list[int]()
+
+    def look(process: ProcessHelper) -> str:
+        looked.append(process.pid)
+        if process.pid == 8:
+            hangs.wait(60)
+        return ""
+
+    monkeypatch.setattr(engine, "STOP_TIMEOUT_S", 0.3)
+    device = Device()
+    monitor = procmon.Monitor(gate_that(look, device))
+    monitor.start()
+    device.records = [record(4), record(8)]
+    device.wake()
+    until(lambda: 8 in looked, "the check")
+    monitor.stop()
+    assert (targets_of(device, protocol.BLOCK), device.closed) == ([8], True)
+    assert [(one.process.pid, one.result) for one in monitor.history] == [(4, DONE), (8, TAMPERED)]
+    assert monitor.statistics.blocked == 1
+    assert "it could not be looked into before the gate was closed" in caplog.text
+    hangs.set()

@@ -301,9 +301,14 @@ class DebugGate(AnswersHeard):
 
     def close(self) -> None:
         """Give `on_disconnect` to all held processes and detach from the tree, which goes on undebugged. Idempotent."""
-        self._closed = True
-        run_in_thread(self._loop.stop)
+        run_in_thread(self._close)
         self._finalizer.detach()
+
+    def _close(self) -> None:
+        if self._check is not None:
+            self._check.finish()
+        self._closed = True
+        self._loop.stop()
 
     def _answer(self, processes: Sequence[ProcessHelper], verdict: Verdict) -> list[VerdictResult]:
         for process in processes:

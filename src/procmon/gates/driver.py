@@ -279,6 +279,8 @@ class DriverGate(AnswersHeard):
 
     def _close(self) -> None:
         if not self._closed:
+            if self._check is not None and self._lost is None:
+                self._check.finish()
             self._closed = True
             self._connection.close()  # waits for a request that another thread has sent
             self._connection.wake()

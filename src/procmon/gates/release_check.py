@@ -5,16 +5,18 @@ share whose server does not answer. So helper threads read, and the gate waits f
 not examined by then counts as one that cannot be examined. A thread that hangs ends when its read ends.
 """
 
+import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from ..errors import GateClosed
 from ..records import DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from ..system.tamper import find_tampering
 from ..util.after_verdict import after_verdict
 from ..util.log import WARNING, log_soon
-from ..util.threads import submit
+from ..util.threads import Call, submit, wait_for
 
 __all__ = ["ReleaseCheck"]
 
@@ -22,6 +24,10 @@ TIMEOUT_S = 3.0
 """Seconds that one call waits, plus `MORE_S` for each process. To check a process takes a millisecond or two."""
 MORE_S = 0.1
 
+FINISH_S = 0.5
+"""Seconds that `finish` waits for the answers of the checks that it cuts short."""
+
+_SLICE_S = 0.05  # within which a check is cut short
 _THREADS = 4  # so that a read that hangs delays no other process of the same call
 _REMEMBERED = 1024
 
@@ -42,6 +48,9 @@ class ReleaseCheck:
         self._on_tamper = on_tamper
         self._look = look
         self._noted: OrderedDict[Identity, ProcessHelper] = OrderedDict()
+        self._changed = threading.Condition()
+        self._running = 0  # calls of `release`
+        self._finishing = False
 
     def release(
         self, processes: Sequence[ProcessHelper], answer: Answer
@@ -49,7 +58,32 @@ class ReleaseCheck:
         """Give `on_tamper` to the processes in which something is wrong, then allow the others.
 
         Returns one result for each, in order, and the updated records of the processes that got `on_tamper`.
+
+        Raises: GateClosed after `finish`.
         """
+        with self._changed:
+            if self._finishing:
+                raise GateClosed("the gate is closed: make a new one")
+            self._running += 1
+        try:
+            return self._release(processes, answer)
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    def finish(self) -> None:
+        """Cut short the checks in progress, because their gate closes, and wait until their processes are answered.
+
+        A process that was not examined counts as one that cannot be examined: an attacker can make a check hang.
+        """
+        with self._changed:
+            self._finishing = True
+            wait_for(self._changed, lambda: not self._running, FINISH_S)
+
+    def _release(
+        self, processes: Sequence[ProcessHelper], answer: Answer
+    ) -> tuple[list[VerdictResult], list[ProcessHelper]]:
         reasons = self.find(processes)
         found = [process for process in processes if process.identity in reasons]
         not_done = {process.identity for process in found if process.identity not in self._noted}
@@ -83,10 +117,13 @@ class ReleaseCheck:
 
         limit = TIMEOUT_S + MORE_S * len(processes)
         end = time.monotonic() + limit
-        for call in [submit(look) for _ in range(min(len(processes), _THREADS))]:
-            call.done.wait(max(0.0, end - time.monotonic()))
+        calls = [submit(look) for _ in range(min(len(processes), _THREADS))]
+        while (call := _first_running(calls)) and not self._finishing and (left := end - time.monotonic()) > 0:
+            call.done.wait(min(left, _SLICE_S))
         waiting.clear()
         late = f"it could not be looked into within {limit:.1f} seconds"
+        if self._finishing:
+            late = "it could not be looked into before the gate was closed"
         found = ((process.identity, reasons.get(process.identity, late)) for process in processes)
         return {identity: reason for identity, reason in found if reason}
 
@@ -118,3 +155,7 @@ class ReleaseCheck:
         is_done = record.decided_by is DecidedBy.CONTROLLER and record.verdict is noted.verdict
         decided_by = DecidedBy.TAMPER if is_done else record.decided_by
         return replace(record, flags=record.flags | ProcessFlags.TAMPERED, decided_by=decided_by)
+
+
+def _first_running(calls: Sequence[Call[None]]) -> Call[None] | None:
+    return next((call for call in calls if not call.done.is_set), None)

@@ -238,8 +238,8 @@ class Engine:
                 self.gate.close()
             except BaseException as error:
                 self._note_failure(error, "closing the gate")
-            if released:  # otherwise a call of the gate hangs
-                self.holds.wait_until_sent(STOP_TIMEOUT_S)  # for processes that the leader fetched meanwhile
+            # For processes that the leader fetched meanwhile, or that the close had the gate answer.
+            self.holds.wait_until_sent(STOP_TIMEOUT_S if released else STOP_TIMEOUT_S / 10)
             self.holds.abandon(self.last_ruling)
             self.state = State.STOPPED
             self.workers.close()
