@@ -6,6 +6,7 @@ import threading
 import time
 import types
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -376,6 +377,36 @@ def test_the_class_of_a_gate_is_no_gate() -> None:
 def test_two_monitors_cannot_share_a_gate(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate), pytest.raises(procmon.ProcmonError, match="another monitor has this gate"):
         procmon.Monitor(gate).start()
+
+
+def test_of_two_monitors_that_start_at_once_one_gets_the_gate() -> None:
+    both = threading.Barrier(2)
+
+    class Gate(procmon.SimulatedGate):
+        @property
+        def closed(self) -> bool:
+            with suppress(threading.BrokenBarrierError):
+                both.wait(0.2)
+            return super().closed
+
+    gate, refused = Gate(), list[procmon.ProcmonError]()
+    monitors = [procmon.Monitor(gate), procmon.Monitor(gate)]
+
+    def start(monitor: procmon.Monitor) -> None:
+        try:
+            monitor.start()
+        except procmon.ProcmonError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=start, args=(monitor,)) for monitor in monitors]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(monitor.running for monitor in monitors) == [False, True]
+    assert "another monitor has this gate" in str(refused[0])
+    for monitor in monitors:
+        monitor.stop()
 
 
 def test_a_callback_that_fails_is_seen_in_the_repr_and_the_decision(gate: procmon.SimulatedGate) -> None:

@@ -143,7 +143,7 @@ class Engine:
             raise
 
     def _start(self, use_loop: Callable[[], None] = lambda: None) -> None:
-        with self._lock:
+        with _claiming, self._lock:
             if self.state is not State.READY:
                 if self.state is State.RUNNING:
                     raise ProcmonError("the monitor runs already: `start`, or `with`, once is enough")
@@ -154,9 +154,9 @@ class Engine:
                 raise GateClosed("the gate was closed before the monitor started; make a new gate")
             self.state = State.RUNNING
             use_loop()  # not before: a monitor that runs keeps its loop
+            _running.add(self)
         try:
             self._start_shutdown_thread()
-            _running.add(self)
             hear_answers(self.gate, self.holds.hear_answers)
             atexit.unregister(_stop_all_first)
             atexit.register(_stop_all_first)
@@ -424,6 +424,7 @@ class Engine:
 
 
 _running: set[Engine] = set()
+_claiming = threading.RLock()  # taken before the lock of an engine: of two monitors that start, one gets the gate
 
 
 def _stop_all() -> None:
