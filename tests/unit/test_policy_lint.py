@@ -19,6 +19,23 @@ from procmon.util.paths import lowercase
 ROOT = FilePath(__file__).parents[2]
 
 
+class TestRulesOnTrial:
+    TRIED = rule("name = 'a'\nimage = 'a.exe'\nverdict = 'block'\naudit = true")
+
+    @pytest.mark.parametrize("default", ["block", "ask"])
+    def test_a_default_that_they_pass_by_is_named(self, default: str) -> None:
+        assert problems(f"default = '{default}'\n{self.TRIED}") == [
+            f"line 6, column 9: rule a only logs, so what matches runs, though the default is {default}; "
+            "try the rule with `policy replay`, or let it match only what may run"
+        ]
+        both = self.TRIED + self.TRIED.replace("'a", "'b")
+        assert "rule a and 1 more only logs" in problems(f"default = '{default}'\n{both}")[0]
+
+    @pytest.mark.parametrize("top", ["", "default = 'allow'", "mode = 'audit'\ndefault = 'block'"])
+    def test_other_policies_may_have_them(self, top: str) -> None:
+        assert problems(f"{top}\n{self.TRIED}") == []
+
+
 class TestRulesThatNeverDecide:
     @pytest.mark.parametrize(
         ("first", "second"),

@@ -14,7 +14,7 @@ from .critical import CRITICAL_PATHS, is_indispensable
 from .facts import PATH_FACTS, Facts
 from .index import ByText, ImageIndex
 from .parser import Mistake, RuleSet, located
-from .rules import Rule
+from .rules import Rule, verdict_word
 from .toml_mistakes import invisible_in
 from .toml_positions import Path
 from .value_checks import doubt_about
@@ -30,7 +30,7 @@ def lint(rules: RuleSet, *, thorough: bool) -> list[Problem]:
 
     In a large policy, rules that never decide are found only if `thorough`.
     """
-    mistakes = [*_critical(rules), *_doubtful(rules), *_expired(rules)]
+    mistakes = [*_critical(rules), *_doubtful(rules), *_expired(rules), *_on_trial(rules)]
     if thorough or len(rules.rules) <= MANY:
         mistakes += _unreachable(rules)
     several = len(rules.sources) > 1
@@ -100,6 +100,19 @@ def _expired(rules: RuleSet) -> Iterator[Mistake]:
         if rule.until is not None and rule.until <= now:
             message = f"rule {rule.name} matches nothing any more: its time has passed"
             yield Mistake(_place(rule, "until"), message, "remove the rule, or set a later time", False, file=rule.file)
+
+
+def _on_trial(rules: RuleSet) -> Iterator[Mistake]:
+    """A rule that only logs, where the default would not let the process run; one warning for all such rules."""
+    tried = [rule for rule in rules.rules if rule.audit and rule.verdict is not Verdict.ALLOW]
+    if not tried or rules.mode == "audit" or rules.default in (None, Verdict.ALLOW):
+        return
+    first = tried[0]
+    several = f" and {len(tried) - 1:,} more" if len(tried) > 1 else ""
+    default = verdict_word(rules.default)
+    message = f"rule {first.name}{several} only logs, so what matches runs, though the default is {default}"
+    advice = "try the rule with `policy replay`, or let it match only what may run"
+    yield Mistake(_place(first, "audit"), message, advice, False, file=first.file)
 
 
 def _conditions(parts: Iterable[Part], path: Path) -> Iterator[tuple[Path, Condition]]:
