@@ -391,6 +391,7 @@ def test_of_two_monitors_that_start_at_once_one_gets_the_gate() -> None:
 
     gate, refused = Gate(), list[procmon.ProcmonError]()
     monitors = [procmon.Monitor(gate), procmon.Monitor(gate)]
+    both.reset()  # making a monitor reads the attribute, too
 
     def start(monitor: procmon.Monitor) -> None:
         try:
