@@ -5,6 +5,7 @@ import math
 import subprocess
 import threading
 import time
+from typing import NoReturn
 
 import pytest
 
@@ -105,10 +106,8 @@ def test_a_command_that_windows_reports_after_the_gate_is_closed_is_blocked_if_i
     assert gate.popen.wait(SOON) & 0xFFFFFFFF == (BLOCKED if include_first else 0)
 
 
-@pytest.mark.parametrize("reported", [True, False])
-def test_a_child_that_starts_while_the_gate_is_closed_is_blocked(
-    reported: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("child", ["reported", "not reported", "reported without memory for its record"])
+def test_a_child_that_starts_while_the_gate_is_closed_is_blocked(child: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its event waits in the queue, or its first thread has not run yet."""
     wait, poll = win32_debug.DebugPort.wait, win32_debug.DebugPort.poll
     created, late = list[int](), list[DebugEvent]()
@@ -125,7 +124,14 @@ def test_a_child_that_starts_while_the_gate_is_closed_is_blocked(
         return None
 
     def poll_the_child(port: win32_debug.DebugPort) -> DebugEvent | None:
-        return late.pop() if reported and late else poll(port)
+        if not late or child == "not reported":
+            return poll(port)
+        if child == "reported without memory for its record":
+            monkeypatch.setattr(debug_loop, "describe", no_memory)
+        return late.pop()
+
+    def no_memory(*arguments: object, **options: object) -> NoReturn:
+        raise MemoryError
 
     monkeypatch.setattr(win32_debug.DebugPort, "wait", close_as_the_child_starts)
     monkeypatch.setattr(win32_debug.DebugPort, "poll", poll_the_child)

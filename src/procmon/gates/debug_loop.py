@@ -195,7 +195,9 @@ class DebugLoop:
         with self._state:
             failure, self._failure = self._failure, None
             if failure is not None:
-                raise ProcmonError("the debug loop failed: all that was held runs, and the gate has ended") from failure
+                raise ProcmonError(
+                    "the debug loop failed: held processes got on_disconnect, the gate has ended"
+                ) from failure
             fetched = []
             for record in self._news:
                 process = self._living.get(record.pid)
@@ -457,12 +459,14 @@ class DebugLoop:
 
     def _leave(self, port: debug.DebugPort) -> None:
         """Give the disconnect verdict to the processes still held, carry out all verdicts, and detach from the tree."""
-        self._release_all(port)
-        while event := port.poll():  # events that arrived meanwhile, those of new processes too
-            self._handle(port, event)
+        try:
             self._release_all(port)
-        if self._on_disconnect is Verdict.BLOCK:
-            self._end_unreported()
+            while event := port.poll():  # events that arrived meanwhile, those of new processes too
+                self._handle(port, event)
+                self._release_all(port)
+        finally:
+            if self._on_disconnect is Verdict.BLOCK:
+                self._end_unreported()  # also one whose event could not be handled
 
     def _release_all(self, port: debug.DebugPort) -> None:
         with self._state:
