@@ -276,6 +276,24 @@ class TestWhatIsHeldAtTheEnd:
         assert scene.asked["fail"] is ALLOW
 
 
+@pytest.mark.parametrize("command", ["run", "guard"])
+def test_a_gate_that_fails_has_a_summary_too(
+    command: str, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(gate: CommandGate) -> None:
+        process = gate.start("c:/tools/a.exe")
+        assert scene.questions.wait(10)
+        gate.fail(OSError(6, "the handle is invalid"))
+        assert gate.verdict_of(process) is BLOCK
+
+    policy.write_text(ASKING, encoding="utf-8")
+    arguments = [command, "--policy", str(policy), "--fail", "block", *["make"][: command == "run"]]
+    assert main.main(arguments, scene.gates(fail, keys="")) == statuses.FAILED
+    out, err = capsys.readouterr()
+    assert "1 held: 0 allowed, 1 blocked\n" in out + err
+    assert "the handle is invalid" in err
+
+
 def test_watch_ends_when_the_reader_has_gone(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     class Closed(io.StringIO):
         def write(self, text: str) -> int:

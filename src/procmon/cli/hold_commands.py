@@ -318,7 +318,8 @@ def _live(
         session.run(tick, patience=patience, ready=ready, stop=stop)
     except KeyboardInterrupt:
         interrupted = True
-    session.print_summary()
+    finally:
+        session.print_summary()  # also of a gate that failed: what was held has been answered
     return interrupted
 
 

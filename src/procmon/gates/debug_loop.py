@@ -195,9 +195,7 @@ class DebugLoop:
         with self._state:
             failure, self._failure = self._failure, None
             if failure is not None:
-                raise ProcmonError(
-                    "the debug loop failed: held processes got on_disconnect, the gate has ended"
-                ) from failure
+                raise ProcmonError("the debug loop failed: held processes got on_disconnect") from failure
             fetched = []
             for record in self._news:
                 process = self._living.get(record.pid)
