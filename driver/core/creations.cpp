@@ -1,4 +1,5 @@
-// creations.cpp - creations and exits: records, refused creations, and what a creator shows about its child.
+// creations.cpp - creations and exits: records, refused creations, and what a creator shows about its child: whether it
+// is exempt. The exit of the controller is here, too.
 
 #include "gate.h"
 #include "state.h"

@@ -1,4 +1,5 @@
-// exempt.cpp - programs that are never held, and the creators below which that is true.
+// exempt.cpp - the table of Windows' programs that are never held, and their usual creators. creations.cpp and
+// holds.cpp apply it. Descendants of the controller may be exempt, too: `GateState::descends`, transitions.cpp.
 
 #include "exempt.h"
 

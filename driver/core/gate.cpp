@@ -1,4 +1,5 @@
-// gate.cpp - start and stop, the map of volumes, the worker's queue, and the entry of requests.
+// gate.cpp - start and stop, the map of volumes, the worker's queue, and the entries of requests and of closed handles.
+// What follows when the controller dies or closes its handle: `GateState::controller_gone`, transitions.cpp.
 
 #include "gate.h"
 
