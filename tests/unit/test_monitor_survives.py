@@ -353,6 +353,19 @@ def test_a_leader_that_is_lost_stops_the_monitor_which_releases_what_is_held(
         assert [gate.verdict_of(process, timeout=0) for process in processes] == [ALLOW, ALLOW]
 
 
+def test_memory_that_runs_out_in_a_stop_does_not_keep_the_gate_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*arguments: object) -> None:
+        raise MemoryError
+
+    gate = procmon.SimulatedGate(fail=BLOCK)
+    with procmon.Monitor(gate, default=DEFER, fail=BLOCK) as monitor:
+        process = gate.start("a.exe")
+        until(lambda: monitor.pending, "it, held")
+        monkeypatch.setattr(engine, "submit", no_memory)
+    assert gate.closed and gate.verdict_of(process, timeout=0) is BLOCK
+    assert isinstance(monitor.error, MemoryError)
+
+
 def test_memory_that_runs_out_before_a_sink_writes_ahead_costs_no_process_its_verdict(
     gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

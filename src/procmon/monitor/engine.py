@@ -231,9 +231,13 @@ class Engine:
             has_run, self.state = self.state is State.RUNNING, State.STOPPING
         self.workers.is_over = True
         try:
-            released = not has_run or submit(self._release).done.wait(STOP_TIMEOUT_S)
-            if not released:
-                self._log(ERROR, "%s: the gate hangs; it is closed now, which answers its processes", self.gate.name)
+            released = False
+            try:
+                released = not has_run or submit(self._release).done.wait(STOP_TIMEOUT_S)
+                if not released:
+                    self._log(ERROR, "%s: the gate hangs; its close answers its processes", self.gate.name)
+            except BaseException as error:  # no memory, say: the close answers them
+                self._note_failure(error, "the stop")
             try:
                 self.gate.close()
             except BaseException as error:
