@@ -5,6 +5,7 @@ import math
 import subprocess
 import threading
 import time
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -160,6 +161,36 @@ def test_ctrl_c_while_the_command_starts_gives_it_the_disconnect_verdict(verdict
         loop.begin(first)
         time.sleep(SOON)
     assert started[0].wait(SOON) & 0xFFFFFFFF == (0 if verdict is procmon.ALLOW else BLOCKED)
+
+
+EXITS = """
+import atexit, sys
+import procmon
+
+def make():
+    global gate
+    gate = procmon.DebugGate.run([sys.executable, "-c", "open({ran!r}, 'w')"], fail=procmon.BLOCK)
+    gate.wait()
+    if {watched}:
+        monitor = procmon.Monitor(gate, fail=procmon.BLOCK)
+        monitor.subscribe(lambda process: procmon.DEFER)
+        monitor.start()
+        atexit.monitor = monitor
+
+{begin}
+"""
+
+
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("begin", ["make()", "make(); raise SystemExit(3)", "atexit.register(make)"])
+def test_the_end_of_the_program_blocks_what_is_held_also_by_a_gate_of_an_exit_function(
+    begin: str, watched: bool, tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    code = EXITS.format(ran=ran.as_posix(), watched=watched, begin=begin)
+    subprocess.run(python(code), timeout=SOON, check=False)
+    time.sleep(0.5)
+    assert not ran.exists()
 
 
 def test_what_a_gate_does_when_it_is_closed_is_apart_from_its_hold_timeout() -> None:

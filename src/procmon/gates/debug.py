@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from ..errors import GateClosed, ProcmonError, UnsupportedPlatform
 from ..records import ProcessHelper, Verdict, VerdictResult
 from ..util.arguments import check_pid, check_process, check_seconds
+from ..util.at_exit import last_steps
 from ..util.threads import run_in_thread
 from ..win32 import debug, kernel
 from ..win32 import process as win32_process
@@ -83,6 +84,7 @@ class DebugGate(AnswersHeard):
         gate.popen = popen
         # A gate that is dropped, or open at the end of the program, leaves no process held.
         gate._finalizer = weakref.finalize(gate, DebugLoop.stop, loop, _STOP_TIMEOUT_S)
+        _made.add(gate)
         return gate
 
     @classmethod
@@ -348,3 +350,14 @@ def _command_name(first: str) -> str:
     program, _, _ = first.lstrip('"').partition('"')
     end = program.lower().find(".exe")
     return ntpath.basename(program[:end] if end > 0 else program.split(" ")[0])
+
+
+_made: weakref.WeakSet[DebugGate] = weakref.WeakSet()
+
+
+def _finish_all() -> None:
+    for gate in list(_made):
+        gate._finalizer()  # does nothing for a gate that is closed
+
+
+last_steps.append(_finish_all)  # for gates that an exit function makes, whose finalizers Python calls no more

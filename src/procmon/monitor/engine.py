@@ -448,4 +448,5 @@ def _stop_all_first() -> None:
     _stop_all()
 
 
-last_steps.append(_stop_all)  # for monitors that an exit function starts: Python calls no exit function registered then
+# For monitors that an exit function starts: Python calls no exit function registered then. Before the steps of gates.
+last_steps.insert(0, _stop_all)
