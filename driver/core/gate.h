@@ -127,8 +127,8 @@ class Gate {
     // true: the thread must wait on hold->signal. false: it must not wait, and must not call end_hold.
     [[nodiscard]] bool begin_hold(Hold* hold, const Image& image);
     // The same for any thread of a process, in the thread's own context, before it runs: it waits if its process is
-    // held, or must be held now. For kernels with such a notification (Windows 10). `image` has no names: the names
-    // from the creation count.
+    // held, or must be held now. For kernels with such a notification (Windows 10). `image` has no names: before
+    // begin_hold has shown the current one, no rule allows the process, and for a second no question is asked.
     [[nodiscard]] bool begin_thread(Hold* hold, const Image& image);
     // A new thread, in its creator's context: for older kernels, where the new thread cannot be made to wait.
     void on_thread(uint32_t pid);

@@ -172,30 +172,43 @@ bool join_if_held(GateState& state, Record* record, const Image& image, Hold* ho
     return true;
 }
 
-// Decides a new image without allocating. true: decided, and *waits is set. false: memory must be prepared first.
-bool decide_at_once(GateState& state, const Image& image, Record* record, bool renamed, Hold* hold, bool* waits) {
-    *waits = false;
-    if (state.stopping) return true;
-    if (!record) return image.dying;  // the thread of a refused creation
-    if (!awaits_image(record, image)) {  // the usual case: one more image of a process whose first has been seen
-        *waits = join_if_held(state, record, image, hold);
-        return true;
-    }
-    Names* names = record->names;  // the names from the creation are kept if new ones would be the same
-    if (renamed || !names || names->map != state.map_number || !equal(names->native(), image.native_name)) return false;
-    record->image_seen = true;
-    *waits = decide_first_image(state, record, image, names->program, hold);
-    return true;
-}
-
 // The name to store, and the program that the process is. The program goes by the name at creation: the system keeps
 // that name, and renaming the file does not change it.
 struct ImageName {
     Text text;
+    Text created;     // at creation; valid under the lock in which it was found
     bool is_changed;  // since the creation
     bool was_known;   // a record existed; otherwise the prepared record is for a missed creation
     Program program;
 };
+
+ImageName name_of(const GateState& state, const Image& image, Record* record) {
+    // Memory can run out for the name at creation when the system is asked again. Then the record has it.
+    const bool lost = !image.mapped_name.length && record && record->names;
+    const Text created = lost ? record->names->native() : image.native_name;
+    const Text mapped = lost ? image.native_name : image.mapped_name;
+    if (is_renamed(state.port, created, mapped)) return {mapped, created, true, record != nullptr, kNoProgram};
+    return {image.native_name, image.native_name, false, record != nullptr, kNoProgram};
+}
+
+// Decides a new image without allocating. true: decided, and *waits is set. false: memory must be prepared first, and
+// *name is set.
+bool decide_at_once(GateState& state, const Image& image, ImageName* name, Hold* hold, bool* waits) {
+    *waits = false;
+    Record* record = state.table.find(image.pid);
+    if (state.stopping || (!record && image.dying)) return true;  // `dying`: the thread of a refused creation
+    if (record && !awaits_image(record, image)) {  // the usual case: one more image of one whose first has been seen
+        *waits = join_if_held(state, record, image, hold);
+        return true;
+    }
+    *name = name_of(state, image, record);
+    Names* names = record ? record->names : nullptr;  // those from the creation are kept if new ones would be the same
+    if (name->is_changed || !names || names->map != state.map_number) return false;
+    if (!equal(names->native(), image.native_name)) return false;
+    record->image_seen = true;
+    *waits = decide_first_image(state, record, image, names->program, hold);
+    return true;
+}
 
 // Decides with the memory that was prepared without the lock. Meanwhile the record may have been replaced or freed.
 bool decide_prepared(GateState& state, const Image& image, const ImageName& name, Prepared& prepared, Hold* hold,
@@ -240,18 +253,11 @@ bool image_comes(GateState& state, const Image& image, Hold* hold) {
     Prepared prepared;
     {
         Locked locked(state);
-        Record* record = state.table.find(image.pid);
-        // Memory can run out for the name at creation when the system is asked again. Then the record has it.
-        const bool lost = !image.mapped_name.length && record && record->names;
-        const Text created = lost ? record->names->native() : image.native_name;
-        const Text mapped = lost ? image.native_name : image.mapped_name;
-        const bool renamed = is_renamed(port, created, mapped);
         bool waits;
-        if (decide_at_once(state, image, record, renamed, hold, &waits)) return waits;
-        name = {renamed ? mapped : image.native_name, renamed, record != nullptr, kNoProgram};
-        state.find_head(renamed ? created : image.native_name, &prepared.head);
+        if (decide_at_once(state, image, &name, hold, &waits)) return waits;
+        state.find_head(name.created, &prepared.head);
         name.program = prepared.head.program;
-        if (renamed) state.find_head(mapped, &prepared.head);
+        if (name.is_changed) state.find_head(name.text, &prepared.head);
     }
     if (name.text.length) prepared.names = make_names(port, name.text, prepared.head);
     if (!name.was_known) prepared.record = allocate<Record>(port);

@@ -147,6 +147,13 @@ class CoreAndModel(RuleBasedStateMachine):
         self.any_thread(pid)
         self.image(pid, name, "", False, False, True, True)
 
+    @precondition(lambda self: self.model.controller)
+    @rule(on_tamper=verdicts)
+    def start_with_an_extra_thread_where_a_rule_allows(self, on_tamper: Verdict) -> None:
+        self.register(self.controller_index(), 0, 100, Verdict.ALLOW, Verdict.ALLOW, on_tamper)
+        self.set_rules(self.controller_index(), [("c:\\tools\\b.exe", Verdict.ALLOW)])
+        self.start_with_an_extra_thread(44, "\\Device\\HarddiskVolume2\\Tools\\B.exe")
+
     @rule(pid=pids)
     def any_thread(self, pid: int) -> None:
         self.core.any_thread(pid)
