@@ -180,18 +180,19 @@ class CoreAndModel(RuleBasedStateMachine):
         self.create(pid, 44, 44, 0, name, "", 0, False, False, False, True)
         self.image(pid, "\\Device\\HarddiskVolume2\\Tools\\A.exe", mapped_name, False, False, True, True)
 
-    @rule(
-        pid=st.sampled_from([44, 48]), mapped_name=st.one_of(st.just(""), names), waited=st.sampled_from([0, 0, 1000])
-    )  # fmt: skip
-    def start_while_an_extra_thread_comes_first(self, pid: int, mapped_name: str, waited: int) -> None:
+    @precondition(lambda self: self.model.controller)
+    @rule(pid=st.sampled_from([44, 48]), mapped_name=st.one_of(st.just(""), names), late=st.booleans())
+    def start_while_an_extra_thread_comes_first(self, pid: int, mapped_name: str, late: bool) -> None:
         """Its image notification is under way in its first thread."""
         name = "\\Device\\HarddiskVolume2\\Tools\\A.exe"
+        self.register(self.controller_index(), 0, 0, Verdict.ALLOW, Verdict.ALLOW)
         self.create(pid, 44, 44, 0, name, "", 0, False, False, False, True)
         self.own_thread(pid, False, False)
-        if waited:
-            self.time_passes(waited)
+        if late:
+            self.time_passes(1000)
             for held, process in self.holds:
                 assert held.waits() == self.model.look(process)
+            self.fetch_all()
         self.image(pid, name, mapped_name, False, False, True, True)
 
     @rule(pid=st.sampled_from([44, 48]), letter=st.sampled_from("CE"))
