@@ -452,6 +452,22 @@ def test_a_record_that_comes_again_is_asked_about_once(
     assert monitor.statistics.held == 1
 
 
+def test_what_a_gate_learns_of_a_held_process_is_in_pending_and_in_the_decision(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch = gate.fetch
+    foreign = procmon.ProcessFlags.FOREIGN_THREAD
+    monkeypatch.setattr(
+        gate, "fetch", lambda: [one for record in fetch() for one in (record, replace(record, flags=foreign))]
+    )
+    with procmon.Monitor(gate, default=DEFER) as monitor:
+        started = gate.start("a.exe")
+        until(lambda: monitor.statistics.fetched == 2, "both records")
+        assert [process.flags for process in monitor.pending] == [foreign]
+        assert monitor.block(started).process.flags == foreign
+    assert monitor.history[0].process.flags == foreign
+
+
 def test_a_callback_asks_for_the_parent_and_its_parents(gate: procmon.SimulatedGate) -> None:
     lines: list[list[str]] = []
     with procmon.Monitor(gate) as monitor:

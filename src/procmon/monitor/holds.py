@@ -101,6 +101,8 @@ class HoldTable:
                 self.counts["held"] += 1
                 self.held[identity] = case = Case(record, identity, now)
                 return case
+            if case is not None and case.ruling is None:
+                case.process = record  # for example, another process has created a thread in it meanwhile
         elif record.verdict is not None and not self._is_known(record, case) and not (undying and record.seen):
             self._note_gate_verdict(record, record.verdict, case, now)
         return None
