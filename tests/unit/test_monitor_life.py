@@ -145,6 +145,26 @@ def test_a_gate_that_fails_at_once_fails_the_start_and_releases_what_is_held(gat
     assert gate.verdict_of(process) is ALLOW
 
 
+def test_a_monitor_that_never_ran_decides_nothing(gate: procmon.SimulatedGate) -> None:
+    process = gate.start("a.exe")
+    monitor = procmon.Monitor(gate, default=BLOCK)
+    monitor.stop()
+    assert gate.verdict_of(process) is ALLOW  # the gate's `on_disconnect`
+    assert list[procmon.Decision](monitor.history) == []
+
+
+def test_a_gate_that_a_callback_closes_ends_the_monitor_whatever_is_held(
+    gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture
+) -> None:
+    with procmon.Monitor(gate, default=DEFER) as monitor:
+        monitor.subscribe(lambda process: gate.close(), match="b.exe")
+        gate.start("a.exe")
+        until(lambda: monitor.pending, "it, held")
+        gate.start("b.exe")
+        assert monitor.wait(PATIENCE)
+    assert caplog.text == ""
+
+
 def test_a_closed_gate_cannot_be_monitored(gate: procmon.SimulatedGate) -> None:
     gate.close()
     with pytest.raises(procmon.GateClosed, match="make a new gate"):
