@@ -346,7 +346,7 @@ class TestWhatARuleSaysOfItself:
 
     def test_in_the_past_the_time_of_the_process_counts(self) -> None:
         judge = policy("image = 'a.exe'\nuntil = 2001-01-01T00:00:00Z").for_the_past()
-        for year, expected in ((2000, BLOCK), (2002, ALLOW)):
+        for year, expected in ((2000, BLOCK), (2001, ALLOW), (2002, ALLOW)):
             created = datetime(year, 1, 1, tzinfo=UTC)
             process = ProcessHelper(pid=8, parent_pid=4, image_name="c:\\a.exe", created=created)
             assert judge(process)[0].verdict is expected

@@ -3,13 +3,14 @@
 import re
 from dataclasses import replace
 from pathlib import Path as FilePath
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from policies import problems, rule
-from procmon import ALLOW, BLOCK, Policy, PolicyError, ProcessFlags, ProcessHelper
+from procmon import ALLOW, BLOCK, DecidedBy, Policy, PolicyError, ProcessFlags, ProcessHelper
 from procmon.policy.conditions import Condition, Globs
 from procmon.policy.critical import INDISPENSABLE, SYSTEM_PROGRAMS, is_critical, is_indispensable
 from procmon.policy.lint import _accepts, _covers, _Earlier
@@ -196,6 +197,21 @@ class TestCriticalProcesses:
         path = f"c:\\windows\\system32\\{name}"
         process = ProcessHelper(pid=8, parent_pid=4, image_name=path, command_line="x")
         assert policy.decide(process).verdict is BLOCK
+
+    @pytest.mark.parametrize(
+        "conditions",
+        [
+            "image = ['a.exe', 'winlog*']\ncommand_line = '*'",
+            "image = {contains = 'winlogon.exe'}",
+            "image = 'c:/windows/**'\nparent = 'winlogon.exe'",
+        ],
+    )
+    def test_a_rule_that_matches_a_system_program_without_naming_it_spares_it(self, conditions: str) -> None:
+        path = "c:\\windows\\system32\\winlogon.exe"
+        policy = Policy.parse(rule(conditions + "\nverdict = 'block'"), details=lambda _: SimpleNamespace(parent=path))
+        process = ProcessHelper(pid=8, parent_pid=4, image_name=path, command_line="x")
+        assert policy.decide(process).by is DecidedBy.EXEMPT
+        assert policy.decide(replace(process, image_name="c:\\windows\\winlogon.exe")).verdict is BLOCK
 
     def test_a_system_program_that_runs_already_is_spared_by_every_rule(self) -> None:
         """A sweep would end it. One that was suspended before the driver was loaded is held, and has not run."""
