@@ -35,7 +35,8 @@ class RuleIndex:
             clauses[position] = []
             if not clause or _better_asked(rule, clause[0]):
                 self._rest.append(position)
-            for fact, whole, text in clause if self._rest[-1:] != [position] else ():
+                continue
+            for fact, whole, text in clause:
                 self._by_fact.setdefault(fact, ByText(fact, position)).add(whole, text, position)
         for named in self._by_fact.values():
             named.finish()
@@ -59,7 +60,6 @@ class RuleIndex:
         looked_up = at_rest = 0
         ahead = order[0].first if order else end  # the position at which the next fact must be looked up
         resting = rest[0] if rest else end
-        last = -1
         while True:
             position = found[-1] if found else end
             if resting < position:
@@ -70,7 +70,7 @@ class RuleIndex:
                 ahead = order[looked_up].first if looked_up < len(order) else end
                 hits = named.find(facts.values(named.fact))
                 if hits:
-                    found = sorted({*found, *(hit for hit in hits if hit > last)}, reverse=True)
+                    found = sorted({*found, *hits}, reverse=True)
                 continue
             if position == end:
                 return
@@ -79,7 +79,6 @@ class RuleIndex:
                 resting = rest[at_rest] if at_rest < len(rest) else end
             else:
                 found.pop()
-            last = position
             yield rules[position]
 
 
