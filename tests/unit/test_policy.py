@@ -379,6 +379,20 @@ class TestExactRules:
         assert rules(block("c:/a.exe"), top="mode = 'audit'").driver_rules() == []
 
 
+@pytest.mark.parametrize(
+    ("text", "asks"),
+    [
+        ("default = 'ask'", True),
+        ("mode = 'audit'\ndefault = 'ask'", False),
+        ("[[rule]]\nimage = 'a.exe'\nverdict = 'ask'", True),
+        ("[[rule]]\nimage = 'a.exe'\nverdict = 'ask'\naudit = true", False),
+        ("default = 'block'", False),
+    ],
+)
+def test_a_policy_that_only_audits_asks_about_no_process(text: str, asks: bool) -> None:
+    assert Policy.parse(text).asks is asks
+
+
 def test_an_image_in_any_spelling_is_matched() -> None:
     policy = Policy.parse("[[rule]]\nimage = 'c:/x/**'\nverdict = 'block'")
     assert policy.decide(ProcessHelper(pid=8, parent_pid=4, image_name="C:/X/Y/A.exe")).verdict is BLOCK

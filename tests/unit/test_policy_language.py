@@ -33,6 +33,8 @@ class TestOperators:
             ("{glob = ['*a', '*b']}", "xb", True),
             ("{glob_all = ['a*', '*b']}", "a b", True),
             ("{glob_all = ['a*', '*b']}", "a c", False),
+            ("{glob_all = ['a b', '*']}", "a B", True),
+            ("{glob_all = ['a b', '*']}", "a c", False),
             ("{equals = 'A b'}", "a B", True),
             ("{equals = 'a'}", "a ", False),
             ("{equals = ''}", "", True),
@@ -45,6 +47,7 @@ class TestOperators:
             ("{starts_with = ['cmd ', 'sh ']}", "SH x", True),
             ("{starts_with = 'cmd'}", "xcmd", False),
             ("{ends_with = ' /c'}", "cmd /C", True),
+            ("{ends_with = '\\c.txt'}", "type d:\\c.txt", True),
             ("{starts_with = 'a', ends_with = 'b'}", "ab", True),
             ("{starts_with = 'a', ends_with = 'b'}", "ac", False),
             ("{contains = '/x'}", "a \\x", False),
@@ -95,6 +98,7 @@ class TestOperators:
             ("integrity = 'high'", {"integrity": "S-1-16-12288"}, True),
             ("integrity = {at_least = 'medium_plus'}", {"integrity": procmon.Integrity.MEDIUM}, False),
             ("integrity = {at_least = 'medium_plus'}", {"integrity": 0x2500}, True),
+            ("integrity = {at_least = 'medium_plus'}", {"integrity": "of a later Windows"}, False),
             ("integrity = {at_most = 'low'}", {"integrity": "Untrusted"}, True),
             ("file_version = {at_least = '10.0.19041'}", {"file_version": "10.0.19041.1 (WinBuild.1)"}, True),
             ("file_version = {at_least = '10.0'}", {"file_version": "9.9.9.9"}, False),
@@ -124,6 +128,7 @@ class TestOperators:
             ("publisher = 'O=Example*'", {"publisher": "O=Example Ltd, L=X, S=Y, C=DE"}, True),
             ("current_directory = 'c:/tools'", {"current_directory": "C:\\Tools\\"}, True),
             ("current_directory = 'tools'", {"current_directory": "C:\\Tools\\"}, True),
+            ("current_directory = 'c:/'", {"current_directory": "C:\\"}, True),
             ("current_directory = {ends_with = '/tools'}", {"current_directory": "C:\\Tools\\"}, False),
             ("current_directory = {ends_with = '/tools/'}", {"current_directory": "C:\\Tools\\"}, True),
             ("parent_user = 'SYSTEM'", {"parent_user": "NT AUTHORITY\\SYSTEM"}, True),
@@ -343,6 +348,12 @@ class TestWhatARuleSaysOfItself:
         assert made.decide(process).verdict is expected
         if expected is ALLOW:
             assert "until 2001-01-01T00:00:00+00:00 has passed" in str(made.explain(process))
+
+    def test_in_the_past_a_parent_is_known_that_no_rule_asked_about(self) -> None:
+        judge = policy("image = 'child.exe'\nparent = 'parent.exe'").for_the_past()
+        parent = ProcessHelper(pid=8, parent_pid=4, image_name="c:\\parent.exe", start_key=1)
+        child = ProcessHelper(pid=12, parent_pid=8, image_name="c:\\child.exe", start_key=2)
+        assert [judge(process)[0].verdict for process in (parent, child)] == [ALLOW, BLOCK]
 
     def test_in_the_past_the_time_of_the_process_counts(self) -> None:
         judge = policy("image = 'a.exe'\nuntil = 2001-01-01T00:00:00Z").for_the_past()
