@@ -137,6 +137,41 @@ def test_the_deadline_comes_before_the_gates_own(gate: procmon.SimulatedGate) ->
         release.set()
 
 
+def test_each_callback_has_its_own_deadline(gate: procmon.SimulatedGate) -> None:
+    release = threading.Event()
+    with procmon.Monitor(gate, deadline=2 * PATIENCE, on_deadline=BLOCK, workers=3) as monitor:
+        monitor.subscribe(waits_for(release))
+        in_time, early, later = (gate.start("a.exe", hold_left=left) for left in (None, 0.05, 0.3))
+        assert [gate.verdict_of(one, timeout=PATIENCE) for one in (early, later)] == [BLOCK, BLOCK]
+        release.set()
+        assert gate.verdict_of(in_time, timeout=PATIENCE) is ALLOW
+    assert monitor.statistics.deadlines == 2
+
+
+def test_a_thread_that_was_given_up_asks_no_further_callback_and_its_opinion_does_not_count(
+    gate: procmon.SimulatedGate,
+) -> None:
+    names, late, release = [], threading.Event(), threading.Event()
+
+    def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
+        names.append(process.name)
+        (late if process.name == "late.exe" else release).wait(PATIENCE)
+        return BLOCK
+
+    with procmon.Monitor(gate, deadline=2 * PATIENCE, on_deadline=DEFER) as monitor:
+        monitor.subscribe(decide)
+        held = gate.start("late.exe", hold_left=0.05)
+        until(lambda: monitor.statistics.deferred, "it, held")
+        others = [gate.start("b.exe"), gate.start("c.exe")]
+        until(lambda: names == ["late.exe", "b.exe"], "the next")
+        late.set()
+        time.sleep(0.1)
+        assert names == ["late.exe", "b.exe"]  # one worker: the other thread asks about c.exe
+        release.set()
+        assert [gate.verdict_of(process, timeout=PATIENCE) for process in others] == [BLOCK, BLOCK]
+        assert monitor.pending == [held]
+
+
 def test_waiting_for_a_worker_counts_towards_the_gates_own_limit(gate: procmon.SimulatedGate) -> None:
     release = threading.Event()
     with procmon.Monitor(gate, deadline=60, on_deadline=BLOCK) as monitor:

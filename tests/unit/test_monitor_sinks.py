@@ -49,12 +49,17 @@ def test_what_a_sink_has_no_room_for_is_dropped_counted_and_logged_and_delays_no
 ) -> None:
     monkeypatch.setattr(sinks, "QUEUE_LIMIT", 3)
     hanging = Recorder(hangs=True)
-    with procmon.Monitor(gate, audit=hanging) as monitor:
-        processes = [gate.start("a.exe") for _ in range(10)]
+    with procmon.Monitor(gate, deadline=0.05, audit=hanging) as monitor:  # the leader checks the sinks often
+        processes = [gate.start("a.exe") for _ in range(3)]
+        time.sleep(0.05)
+        assert caplog.text == ""
+        processes += [gate.start("a.exe") for _ in range(7)]
         assert {gate.verdict_of(process, timeout=PATIENCE) for process in processes} == {ALLOW}
         until(lambda: monitor.statistics.audit_dropped == 7, "the count")
         assert repr(monitor).endswith("7 audit dropped>")
         until(lambda: "too slow: decisions are dropped" in caplog.text, "a line in the log")
+        time.sleep(0.05)
+        assert caplog.text.count("too slow: decisions are dropped") == 1
         hanging.go_on.set()
     assert hanging.written == monitor.history[:3]
     assert monitor.statistics.audit_errors == 0
@@ -208,6 +213,25 @@ def test_a_sink_that_takes_several_gets_each_decision_once_and_in_order(
     with procmon.Monitor(gate, audit=sink):
         assert {gate.verdict_of(process, timeout=PATIENCE) for process in processes} == {ALLOW}
     assert [one.process for one in sink.written] == processes
+
+
+def test_a_sink_that_takes_several_gets_all_that_wait_at_once(gate: procmon.SimulatedGate) -> None:
+    calls: list[int] = []
+
+    class Several(Recorder):
+        def write_some(self, decisions: list[procmon.Decision]) -> int:
+            calls.append(len(decisions))
+            return len(decisions)
+
+    sink = Several(hangs=True)
+    with procmon.Monitor(gate, audit=sink) as monitor:
+        gate.start("a.exe")
+        until(lambda: len(monitor.history) == 1, "the first decision")
+        for _ in range(5):
+            gate.start("b.exe")
+        until(lambda: len(monitor.history) == 6, "the others")
+        sink.go_on.set()
+    assert calls == [5]
 
 
 @pytest.mark.parametrize("write_ahead", [False, True])

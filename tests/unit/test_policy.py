@@ -361,7 +361,8 @@ class TestExactRules:
         assert rules(earlier + "\nverdict = 'allow'", block("c:/a.exe")).driver_rules() == []
 
     def test_a_pattern_keeps_back_only_what_it_matches(self) -> None:
-        policy = rules("image = 'c:/x/**'\nverdict = 'ask'", block("c:/x/a.exe"), block("c:/y/a.exe"))
+        asking = [f"image = '{pattern}'\nverdict = 'ask'" for pattern in ("c:/x/**", "d:/**/a.exe")]
+        policy = rules(*asking, block("c:/x/a.exe"), block("c:/y/a.exe"))
         assert policy.driver_rules() == [("c:\\y\\a.exe", BLOCK)]
 
     @pytest.mark.parametrize("image", ["/device/harddiskvolume2/a.exe", "**/a.exe", "/?/c:/a.exe", "c:/\u0130.exe"])
