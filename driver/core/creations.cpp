@@ -1,5 +1,5 @@
-// creations.cpp - creations and exits: records, refused creations, and what a creator shows about its child: whether it
-// is exempt. The exit of the controller is here, too.
+// creations.cpp - creations and exits: records, refused creations, and which processes are exempt because of their
+// creator.
 
 #include "gate.h"
 #include "state.h"
@@ -35,7 +35,7 @@ struct Origin {
 Origin origin_of(GateState& state, const Creation& creation, Program program) {
     Origin origin = {program, kNoProgram, creation.running && program != kNoProgram, false, false};
     if (!creation.running) {
-        // The creator is the caller, so that a record of its pid, if there is one, is its own.
+        // The creator is alive: it makes this call. So a record of its pid is no earlier process' record.
         const Record* creator = state.table.find(creation.creator_pid);
         origin.creator_program = creator ? creator->program : kNoProgram;
         origin.exempt = is_exempt(program, origin.creator_program);

@@ -45,7 +45,7 @@ struct Row {
 // and 12 (start-up); for werfault and wermgr the documentation of Windows Error Reporting; for consent that of UAC
 // ("How User Account Control works": the Application Information service starts it); for conhost "Inside the Windows
 // Console" of the Windows Command-Line team.
-// Below any other creator these programs are held: a creator can start a program suspended and replace its code.
+// Children of any other creator are held: a creator can start a program suspended and replace its code.
 // Not in the table on purpose: conhost below the console program (Windows 8 and later), which can be any program;
 // dllhost and RuntimeBroker, which run the code of others, and for which COM waits two minutes, longer than the default
 // hold; other services, for which the SCM waits 30 seconds.

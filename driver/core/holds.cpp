@@ -1,4 +1,5 @@
-// holds.cpp - images and threads: which process is held, and how a hold ends.
+// holds.cpp - images and threads: whether the file was renamed since the creation, which process is held, and how a
+// hold ends.
 
 #include "gate.h"
 #include "state.h"
@@ -63,7 +64,7 @@ bool decide_first_image(GateState& state, Record* record, const Image& image, Pr
         state.release_unasked(record, kByNoController);
         return false;
     }
-    // An image without a creation need not be the first. A wait in a later one would stop a process that runs.
+    // Where the creation was missed, this image may be a library of a process that runs. Then nothing may wait here.
     const bool may_run = record->flags & kFlagCreateMissed && !image.own;
     // No rule and no callback can judge a process whose name was lost. When the system gave no name, the callbacks are
     // asked all the same.
@@ -183,7 +184,7 @@ struct ImageName {
 };
 
 ImageName name_of(const GateState& state, const Image& image, Record* record) {
-    // Memory can run out for the name at creation when the system is asked again. Then the record has it.
+    // The system may lack the memory to give the name at creation once more. Then the one in the record counts.
     const bool lost = !image.mapped_name.length && record && record->names;
     const Text created = lost ? record->names->native() : image.native_name;
     const Text mapped = lost ? image.native_name : image.mapped_name;
@@ -240,7 +241,7 @@ bool decide_prepared(GateState& state, const Image& image, const ImageName& name
         state.set_names(record, names, deferred);
     }
     record->flags &= ~kFlagNameMissing;
-    // The name at creation does not stand for another one.
+    // Without memory for the current name the record has no name: the name at creation must decide nothing.
     if (!record->names || (name.is_changed && !names)) record->flags |= kFlagNameMissing;
     if (!record->names && !name.text.length) ++counters.missing_name;
     return decide_first_image(state, record, image, program, hold);

@@ -1,5 +1,6 @@
 // transitions.cpp - records from their creation to their end: each change of state, and what follows from it. The lock
 // is held. A process is answered once: `answer` in requests.cpp needs the state Held, and `decide` ends that state.
+// `controller_gone` is the end of a controller.
 
 #include "state.h"
 

@@ -1,5 +1,7 @@
 """The check before a release: a gate examines processes before it releases them, in a limited time.
 
+`system.tamper.find_tampering` is the examination: it compares the memory of a process with its file.
+
 A read of the memory of a process, or of its file, can take as long as an attacker likes: pages and files can be on a
 share whose server does not answer. So helper threads read, and the gate waits for a limited time. A process that was
 not examined by then counts as one that cannot be examined. A thread that hangs ends when its read ends.
@@ -87,7 +89,7 @@ class ReleaseCheck:
         reasons = self.find(processes)
         found = [process for process in processes if process.identity in reasons]
         not_done = {process.identity for process in found if process.identity not in self._noted}
-        records = [self._note(process) for process in found]  # now: another thread may fetch the effect of the answer
+        records = [self._note(process) for process in found]  # before the answer: `fetch` may then return it
         results = answer(found, self._on_tamper, True) if found else []
         noted = []
         for index, record in enumerate(records):

@@ -36,8 +36,8 @@ class Deadlines:
         if case.due is not None:
             self._next_due = min(self._next_due, case.due)
 
-    def is_over(self, now: float) -> bool:
-        """Whether a case may be late."""
+    def may_be_late(self, now: float) -> bool:
+        """Whether a case may be late: `late` then finds out which."""
         return now >= self._next_due
 
     def late(self, begun: Iterable[Case], now: float) -> set[Case]:

@@ -10,12 +10,11 @@ is decided at once wakes no other thread, and a callback that hangs keeps other 
 and no longer. After `STAND_BY_LOOKS` checks without a new case, the thread stops standing by and sleeps.
 
 How the leader changes. Two locks say who does what, and a thread never waits for either. `_at_gate` is held by the
-leader. `_stands_by` is held from the moment that a thread is asked to stand by until it stops. Two orders exclude that
-the gate has no leader and no thread stands by:
-- A thread that stops standing by first releases `_stands_by`, then tries to acquire `_at_gate`.
-- A leader that leaves the gate first releases `_at_gate`, then tries to acquire `_stands_by`.
-Whichever of the two releases last also finds the lock of the other free. So the first becomes the leader, or the second
-asks a thread to stand by.
+leader. `_stands_by` is held from the moment that a thread is asked to stand by until it stops. Two orders make sure
+that there is always a leader or a thread that stands by:
+- A thread that stops standing by releases `_stands_by`, then tries to acquire `_at_gate`, to become the leader.
+- A leader that leaves the gate releases `_at_gate`, then tries to acquire `_stands_by`, to ask a thread to stand by.
+Each releases its own lock before it tries the lock of the other. So at least one of the two finds the other lock free.
 
 The stop. The *shutdown thread* waits for requests: to have a helper thread run a task, or to stop. It decides all held
 processes in one batch, then closes the gate. It waits at most `STOP_TIMEOUT_S` each for that batch, for other verdicts
@@ -283,7 +282,8 @@ class Engine:
 
     @property
     def unanswered(self) -> Verdict:
-        """The verdict of a process that gets no other: the default, or `fail` where the default is DEFER."""
+        """The verdict of a process about which an iteration ends without an answer: the default, or `fail` where the
+        default is DEFER. At a stop `last_ruling` decides."""
         return self.options.fail if self.options.default is Verdict.DEFER else self.options.default
 
     @property

@@ -144,10 +144,10 @@ class HoldTable:
         """Note the direct answers: verdicts that the gate got from another caller than this table. The gate calls this
         after each verdict, from any thread.
 
-        A process that this table answered has a decided case, or is in `_answering_unfetched`. The record of another
-        process may be in the table, on its way there, or still at the gate; `fetch` then returns it with its verdict,
-        perhaps with its exit as well. The first thread to see the verdict notes the decision, the others find its
-        decider.
+        A process that this table answered has a decided case, or is in `_answering_unfetched`. Any other answer is
+        direct. The record of its process may be in the table or on its way there. It may also be still at the gate;
+        then `fetch` returns it later, with its verdict. The first thread to see the verdict notes the decision, the
+        others find its decider.
         """
         direct = [
             process
@@ -212,8 +212,9 @@ class HoldTable:
     def flush_unless_more(self, more: bool) -> None:
         """Send the verdicts that wait, unless `more` follow and the first has not waited for `BATCH_S`.
 
-        Verdicts that wait on are not forgotten: `batching` is true, so the leader checks for them. The leader resets
-        `batching` before its last check. So either the leader sees this batch, or this thread sees the reset.
+        A batch that is not sent here is not forgotten. While `batching` is true, the leader checks for batches. The
+        leader first resets `batching`, then checks once more. So either the leader sees this batch, or this thread sees
+        the reset, and sends the batch itself.
         """
         if not more or self.is_late:
             self.flush()

@@ -269,7 +269,7 @@ class Workers:
         Returns the seconds until the leader should check again.
         """
         now = time.monotonic()
-        if self._deadlines.is_over(now):
+        if self._deadlines.may_be_late(now):
             self._give_up_the_late(now)
         return self._deadlines.next_check(now)
 

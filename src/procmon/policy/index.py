@@ -11,7 +11,7 @@ from .facts import ABOUT_THE_FILE, PATH_FACTS, Facts
 from .literals import Literals
 from .rules import Rule
 
-__all__ = ["ByText", "ImageIndex", "RuleIndex"]
+__all__ = ["ByText", "RuleIndex", "RulesByImage"]
 
 
 class RuleIndex:
@@ -19,7 +19,7 @@ class RuleIndex:
 
     A rule that needs at least one of some keys (a path, a last part, a hash, a literal text in a command line) is
     listed under each of these keys. All other rules are tested one by one. A rule that is found is then tested as a
-    whole, so a key can match more than the rule does, and never less.
+    whole, so a key may match more processes than the rule does, but must not match fewer.
     """
 
     def __init__(self, rules: Sequence[Rule]) -> None:
@@ -82,7 +82,7 @@ class RuleIndex:
             yield rules[position]
 
 
-class ImageIndex:
+class RulesByImage:
     """The rules with a condition on the image, found by a path: for analysis of rules, not for processes."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:

@@ -12,7 +12,7 @@ from ..util.globs import WILDCARD, last_part
 from .conditions import Bound, Condition, Globs, Group, Part, best_clause
 from .critical import CRITICAL_PATHS, is_indispensable
 from .facts import PATH_FACTS, Facts
-from .index import ByText, ImageIndex
+from .index import ByText, RulesByImage
 from .parser import Mistake, RuleSet, located
 from .rules import Rule, verdict_word
 from .toml_mistakes import invisible_in
@@ -50,7 +50,7 @@ def _place(rule: Rule, *more: str | int) -> Path:
 
 
 def _critical(rules: RuleSet) -> Iterator[Mistake]:
-    by_image = ImageIndex(rules.rules)
+    by_image = RulesByImage(rules.rules)
     harmed: dict[int, tuple[Rule, str, bool]] = {}
     for path in CRITICAL_PATHS:
         facts = Facts(ProcessHelper(pid=0, parent_pid=0, image_name=path), Ancestry(), None)

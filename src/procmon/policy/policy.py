@@ -29,7 +29,7 @@ from .critical import is_critical, is_indispensable
 from .explain import Explanation, Step, explain
 from .facts import Details, DetailsLookup, Facts
 from .files import Stamp, read_files, stamp
-from .index import ImageIndex
+from .index import RulesByImage
 from .lint import lint
 from .parser import RuleSet, Source, read_policy
 from .rules import Rule, verdict_word
@@ -284,7 +284,7 @@ class Policy:
         [('c:\\games\\chess.exe', <Verdict.BLOCK>)]
         """
         rules = self._rules
-        by_image = ImageIndex(rules.rules)
+        by_image = RulesByImage(rules.rules)
         exact: dict[str, Verdict] = {}
         for rule in rules.rules if rules.mode == "enforce" else ():
             if rule.condition("image") is None:

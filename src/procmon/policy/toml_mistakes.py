@@ -27,7 +27,7 @@ _SYNTAX = (
     ("^exceeds", "a policy needs no such number"),
     ("", 'a line is key = value, [[rule]], or # and a remark; several values are a list: ["a.exe", "b.exe"]'),
 )  # fmt: skip
-"""What to write instead. The patterns match `tomllib`'s message, a line's end, and the line with the mistake."""
+"""What to write instead, by a pattern for this text: the message of `tomllib`, ``\\n``, the line with the mistake."""
 
 _NEW_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\[xe]")
 

@@ -152,7 +152,7 @@ def _about_start(held: ProcessMemory, base: int, start: int) -> str:
     if not start:
         return ""
     region = held.region_at(start)
-    # Nothing can run where nothing is mapped: Windows has moved the image, and the start address does not reflect that.
+    # Windows has moved the image, and still reports the old start address. No code can run there: nothing is mapped.
     if region.is_free:
         return ""
     if region.allocation_base != base:

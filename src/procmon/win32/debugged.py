@@ -1,4 +1,7 @@
-"""What a debugger changes in a process, and whether it has one. `debug` has the debug API itself."""
+"""What a debugger changes in a process (BeingDebugged in its PEB), and whether it has a debugger.
+
+`debug` has the debug API itself.
+"""
 
 import ctypes
 from typing import SupportsInt

@@ -285,9 +285,9 @@ def _wildcard(part: Part) -> str:
 def _path_glob(pieces: list[str]) -> str:
     r"""A glob whose stars cross the parts of a path.
 
-    ``**`` does, unless it is a part by itself and a backslash follows: then it stands for any folders or none. So such
-    a star becomes ``*\**``, one part and any further ones. A glob without a backslash would be compared only with the
-    last part, so if it begins with a star it gets ``**\`` in front: any folders or none.
+    A star becomes ``**``, with one exception: where the star is a whole part and a backslash follows, ``**`` would also
+    stand for no part at all. There the star becomes ``*\**``: one part, and any further ones. A glob without a
+    backslash is compared only with the last part of a path. So if it begins with a star, it gets ``**\`` in front.
     """
     glob = ""
     for i, piece in enumerate(pieces):
