@@ -412,6 +412,10 @@ class TestReplay:
         assert audit.replay(path, Policy.parse("default = 'ask'")).same == 1
         assert audit.replay(path, Policy.parse("default = 'allow'")).same == 0
 
+    def test_a_question_that_an_audit_would_not_ask_is_a_change(self, path: Path) -> None:
+        self.log(path, Decision(process=decision(1).process, verdict=BLOCK, by=DecidedBy.USER))
+        assert audit.replay(path, Policy.parse("mode = 'audit'\ndefault = 'ask'")).same == 0
+
     def test_a_question_without_a_terminal_is_none_either(self, path: Path) -> None:
         process, by = decision(1).process, DecidedBy.DEFAULT
         self.log(path, Decision(process=process, verdict=BLOCK, by=by, reason=audit.NO_TERMINAL))

@@ -60,13 +60,16 @@ def test_match_says_who_is_asked_about(gate: procmon.SimulatedGate, match: str) 
         assert (gate.verdict_of(yes), gate.verdict_of(no)) == (BLOCK, ALLOW)
 
 
-def test_a_cancelled_subscription_is_asked_no_more(gate: procmon.SimulatedGate) -> None:
+@pytest.mark.parametrize("match", [None, "*.exe"])
+def test_a_cancelled_subscription_is_asked_no_more(gate: procmon.SimulatedGate, match: str | None) -> None:
     with procmon.Monitor(gate) as monitor:
-        subscription = monitor.subscribe(lambda process: BLOCK)
-        assert gate.verdict_of(gate.start("a.exe")) is BLOCK
+        subscription = monitor.subscribe(lambda process: BLOCK, match=match)
+        process = gate.start("a.exe")
+        assert gate.verdict_of(process) is BLOCK
         subscription.cancel()
         subscription.cancel()
         assert gate.verdict_of(gate.start("b.exe")) is ALLOW
+        assert not subscription.concerns(process)  # nor by a thread that had begun to ask
 
 
 def test_a_callback_may_be_subscribed_while_it_runs_and_decorated_functions_stay_callable(

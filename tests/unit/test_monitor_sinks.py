@@ -3,7 +3,8 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass
+from functools import partial
 
 import pytest
 
@@ -274,11 +275,12 @@ def test_whatever_a_sink_that_takes_several_raises_each_decision_is_written_by_i
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Derived(procmon.Decision):
-    """A decision that `dataclasses.replace` cannot copy."""
+    """A decision that `dataclasses.replace` cannot copy: it does not know the value."""
 
-    made: str = field(init=False, default="by hand")
+    made: InitVar[str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Refusing(procmon.Decision):
     """A decision whose copies raise."""
 
@@ -287,19 +289,22 @@ class Refusing(procmon.Decision):
             raise KeyError(self.who)
 
 
-@pytest.mark.parametrize("kind", [Derived, Refusing])
+@pytest.mark.parametrize("kind", [partial(Derived, made="by hand"), Refusing])
 def test_a_decision_that_cannot_be_copied_reaches_history_and_sinks_without_its_own_fields(
-    gate: procmon.SimulatedGate, kind: type[procmon.Decision]
+    gate: procmon.SimulatedGate, kind: Callable[..., procmon.Decision]
 ) -> None:
     sink = Recorder()
 
     def decide(process: procmon.ProcessHelper) -> procmon.Decision:
-        return kind(process=process, verdict=BLOCK, by=procmon.DecidedBy.CALLBACK, who="hand")
+        by = procmon.DecidedBy.CALLBACK
+        return kind(process=process, verdict=BLOCK, by=by, who="hand", policy="1234", facts={"size": 3})
 
     with procmon.Monitor(gate, audit=sink) as monitor:
         monitor.subscribe(decide)
         assert [gate.verdict_of(gate.start("a.exe"), timeout=PATIENCE) for _ in range(2)] == [BLOCK, BLOCK]
-    assert [(one.verdict, one.who) for one in sink.written] == 2 * [(BLOCK, "hand")]
+    kept = [(one.verdict, one.who, one.policy, one.facts) for one in sink.written]
+    assert kept == 2 * [(BLOCK, "hand", "1234", {"size": 3})]
+    assert {type(one) for one in sink.written} == {procmon.Decision}
     assert sink.written == monitor.history
 
 

@@ -30,6 +30,8 @@ class TestOperators:
         ("condition", "line", "expected"),
         [
             ("'* -enc *'", "cmd -ENC x", True),
+            ("'cmd*-e*'", "x -e", False),
+            ("'*-e*cmd'", "cmd -e", False),
             ("{glob = ['*a', '*b']}", "xb", True),
             ("{glob_all = ['a*', '*b']}", "a b", True),
             ("{glob_all = ['a*', '*b']}", "a c", False),
@@ -105,6 +107,7 @@ class TestOperators:
             ("file_version = {at_most = '1.2'}", {"file_version": "1.2.0.0"}, True),
             ("file_version = {at_most = '1.2'}", {"file_version": "1.2.0.1"}, False),
             ("file_version = {at_least = '1'}", {"file_version": "beta"}, False),
+            ("file_version = {at_most = '1'}", {"file_version": "0.0.0.0"}, True),
         ],
     )
     def test_an_order_is_compared(self, condition: str, details: dict[str, object], expected: bool) -> None:

@@ -148,6 +148,15 @@ def test_what_is_fetched_while_the_verdict_is_sent_has_the_decision_already() ->
     assert ended.decided_by is DecidedBy.TAMPER and ProcessFlags.TAMPERED in ended.flags
 
 
+@pytest.mark.parametrize(("verdict", "by"), [(BLOCK, DecidedBy.GATE_TIMEOUT), (ALLOW, DecidedBy.CONTROLLER)])
+def test_a_verdict_that_is_not_the_checks_keeps_its_decider(verdict: Verdict, by: DecidedBy) -> None:
+    check = ReleaseCheck(BLOCK, finds(8))
+    check.release([target(8)], lambda processes, *_: [DONE] * len(processes))
+    marked = check.mark(replace(target(8), paused=False, verdict=verdict, decided_by=by))
+    assert (marked.verdict, marked.decided_by) == (verdict, by)
+    assert ProcessFlags.TAMPERED in marked.flags
+
+
 @pytest.mark.parametrize("verdict", [ALLOW, BLOCK])
 def test_what_was_decided_before_is_not_marked(verdict: Verdict) -> None:
     check = ReleaseCheck(BLOCK, finds(8))

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -65,7 +66,7 @@ def test_images_become_lowercase_dos_paths_and_pids_ascend_in_steps_of_four(gate
 def test_every_field_of_a_record_can_be_given(gate: procmon.SimulatedGate) -> None:
     given_fields: dict[str, Any] = {
         "parent_pid": 8, "command_line": "a -x", "creator_pid": 12, "creator_tid": 16, "native_name": "\\Device\\a",
-        "hold_left": 3.0,
+        "hold_left": 3.0, "created": datetime(2001, 1, 1, tzinfo=UTC),
     }  # fmt: skip
     process = gate.start("a.exe", **given_fields)
     assert {name: getattr(process, name) for name in given_fields} == given_fields
@@ -154,6 +155,7 @@ def test_an_ended_gate_gives_what_it_has_and_takes_no_more(gate: procmon.Simulat
     assert not gate.ended
     gate.fetch()
     assert gate.ended
+    assert [gate.wait(0) for _ in range(2)] == [True, True]  # each wait returns at once
     with pytest.raises(procmon.GateClosed, match="ended"):
         gate.start("b.exe")
 

@@ -178,6 +178,12 @@ def test_a_file_that_was_changed_since_is_found() -> None:
     assert describe_difference(held) == f"it begins at {BASE + TEXT:#x}, and its file says {BASE + TEXT + 1:#x}"
 
 
+def test_a_program_without_an_entry_point_begins_elsewhere() -> None:
+    held = Held(executable(entry=0))
+    held.start = BASE + TEXT
+    assert describe_difference(held) == ""
+
+
 def test_a_file_that_cannot_be_read_is_not_compared_but_the_pages_are() -> None:
     held = Held()
     held.file_error = PermissionError(13, "CreateFileW")
