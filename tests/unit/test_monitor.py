@@ -283,8 +283,9 @@ def test_exits_are_reported_with_their_status_and_matched(gate: procmon.Simulate
     with procmon.Monitor(gate) as monitor:
 
         @monitor.on_exit(match="b.exe")
-        def note(process: procmon.ProcessHelper) -> None:
+        def note(process: procmon.ProcessHelper) -> str:
             exits.append((process.name, process.exit_status))
+            return "no opinion is read"
 
         for image in ("a.exe", "b.exe"):
             gate.exit(gate.start(image), 3)
@@ -293,6 +294,7 @@ def test_exits_are_reported_with_their_status_and_matched(gate: procmon.Simulate
         gate.exit(gate.start("b.exe"))
         until(lambda: monitor.statistics.exited == 3, "all exits")
     assert exits == [("b.exe", 3)]
+    assert monitor.statistics.callback_errors == 0
 
 
 @pytest.mark.parametrize("own, asked", [(ALLOW, 1), (BLOCK, 1), (None, 2)])

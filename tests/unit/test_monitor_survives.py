@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -254,6 +255,36 @@ def test_a_monitor_that_gets_no_threads_does_not_start_and_releases_what_is_held
         monitor.start()
     assert monitor.wait(0)
     assert gate.verdict_of(process, timeout=0) is ALLOW
+
+
+def test_a_gate_that_does_not_say_what_it_did_with_each_verdict_stops_the_monitor(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "allow", lambda *_: [])
+    with procmon.Monitor(gate) as monitor:
+        process = gate.start("a.exe")
+        assert monitor.wait(PATIENCE)
+    assert isinstance(monitor.error, ValueError)
+    assert [(one.process, one.result) for one in monitor.history] == [(process, None)]
+
+
+def test_when_a_monitor_has_stopped_the_reason_is_in_the_log(gate: procmon.SimulatedGate) -> None:
+    lines: list[str] = []
+
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            time.sleep(0.1)
+            lines.append(record.getMessage())
+
+    logger, slow = logging.getLogger("procmon"), Slow()
+    logger.addHandler(slow)
+    try:
+        with procmon.Monitor(gate) as monitor:
+            gate.fail(OSError(6, "the handle is invalid"))
+            assert monitor.wait(PATIENCE)
+            assert any("reading from the gate failed" in line for line in lines)
+    finally:
+        logger.removeHandler(slow)
 
 
 def test_a_verdict_that_is_being_sent_stands_and_a_stop_waits_for_it_and_no_longer(
