@@ -94,6 +94,13 @@ def test_a_second_run_appends(path: Path) -> None:
     assert numbers(path) == [0, 1]
 
 
+def test_a_closed_log_has_no_file_open(path: Path) -> None:
+    with AuditLog(path) as log:
+        log.write(decision(1))
+        assert not log._file.closed
+    assert log._file.closed
+
+
 def test_closing_does_not_wait_for_a_write_that_hangs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writing, goes_on = threading.Event(), threading.Event()
     append = LineFile.append

@@ -418,6 +418,31 @@ def test_memory_that_runs_out_before_a_sink_writes_ahead_costs_no_process_its_ve
     assert isinstance(monitor.error, MemoryError)
 
 
+def test_memory_that_runs_out_before_a_sink_has_a_decision_costs_that_decision_alone(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    written: list[str] = []
+
+    class Sink:
+        def write(self, decision: procmon.Decision) -> None:
+            written.append(decision.process.name)
+
+    make = Case.make_decision
+
+    def no_memory(case: Case, result: procmon.VerdictResult | None) -> procmon.Decision:
+        if case.process.name == "b.exe":
+            raise MemoryError
+        return make(case, result)
+
+    monkeypatch.setattr(Case, "make_decision", no_memory)
+    processes = [gate.start(image) for image in ("a.exe", "b.exe", "c.exe")]
+    with procmon.Monitor(gate, audit=Sink()) as monitor:
+        assert [gate.verdict_of(process, timeout=PATIENCE) for process in processes] == 3 * [ALLOW]
+        until(lambda: written == ["a.exe", "c.exe"], "the other decisions")
+    assert monitor.statistics.audit_errors == 1
+    assert "could not write the decision about <ProcessHelper 1004 'b.exe'" in caplog.text
+
+
 def test_where_no_thread_can_be_started_any_more_everything_is_done_all_the_same(
     gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,7 +90,7 @@ class _SinkQueue:
         while True:
             with self._changed:
                 some = list(islice(self.waiting, BATCH_LIMIT))
-            written = self.write([case.decision for case in some])
+            written = self._write(some)
             with self._changed:
                 for _ in range(written):
                     self.waiting.popleft()
@@ -98,6 +98,16 @@ class _SinkQueue:
                 if self._since is None:
                     self._changed.notify_all()
                     return
+
+    def _write(self, cases: list[Case]) -> int:
+        """As `write`. A decision that cannot be made (out of memory, say) is lost and counted, and the writer goes on."""
+        try:
+            return self.write([case.decision for case in cases])
+        except BaseException as error:
+            if len(cases) > 1:
+                return self._write(cases[:1])
+            self._count_error("the decision about ", cases[0].process, error)
+            return 1
 
     def write(self, decisions: list[Decision]) -> int:
         """Write at least the first of these, and return how many."""
@@ -113,10 +123,13 @@ class _SinkQueue:
         try:
             self.sink.write(decision)
         except BaseException as error:  # SystemExit, too: it must not end the thread
-            with self._changed:
-                self.errors += 1
-            log(ERROR, "%r could not write %r; its verdict stands", self.sink, decision, error=error)
+            self._count_error("", decision, error)
         return 1
+
+    def _count_error(self, what: str, unwritten: object, error: BaseException) -> None:
+        with self._changed:
+            self.errors += 1
+        log(ERROR, "%r could not write %s%r; its verdict stands", self.sink, what, unwritten, error=error)
 
     def wait(self, end: float) -> bool:
         with self._changed:
