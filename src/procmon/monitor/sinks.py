@@ -100,7 +100,7 @@ class _SinkQueue:
                     return
 
     def _write(self, cases: list[Case]) -> int:
-        """As `write`. A decision that cannot be made (out of memory, say) is lost and counted, and the writer goes on."""
+        """As `write`. A decision that cannot be made (out of memory, say) is lost and counted; the writer goes on."""
         try:
             return self.write([case.decision for case in cases])
         except BaseException as error:
