@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from authenticode import image_hash
 from executables import executable
+from procmon.system import pe
 from procmon.system.pe import PortableExecutable, VersionInfo
 
 TEXTS = {
@@ -105,6 +106,15 @@ def test_a_damaged_file_costs_a_value_error_at_most(damage: list[tuple[int, byte
             getattr(read(bytes(file)), ask)()
         except ValueError:
             pass
+
+
+def test_a_program_that_imports_more_than_the_limit_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = executable(imports={"a.dll": ["f", 3], "b.dll": ["g"]})
+    monkeypatch.setattr(pe, "_MAX_IMPORTS", 3)
+    assert read(program).imphash() is not None
+    monkeypatch.setattr(pe, "_MAX_IMPORTS", 2)
+    with pytest.raises(ValueError, match="it imports more than 2 functions"):
+        read(program).imphash()
 
 
 def test_a_table_of_imports_that_does_not_end_is_given_up() -> None:

@@ -145,6 +145,13 @@ def test_a_decision_that_is_none_is_refused_by_the_field(change: dict[str, objec
         Decision.from_dict(good | change)
 
 
+def test_a_decision_whose_other_parts_are_missing_has_their_defaults() -> None:
+    process = ProcessHelper(pid=8, parent_pid=4, image_name="a.exe")
+    decision = Decision(process=process, verdict=Verdict.ALLOW, by=DecidedBy.DEFAULT)
+    kept = {key: value for key, value in decision.as_dict().items() if key in ("process", "verdict", "by", "at")}
+    assert all_fields(Decision.from_dict(kept)) == all_fields(decision)
+
+
 @pytest.mark.parametrize("missing", ["process", "verdict", "by", "at"])
 def test_a_decision_without_a_part_says_which(missing: str) -> None:
     process = ProcessHelper(pid=8, parent_pid=4, image_name="a.exe")
