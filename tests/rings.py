@@ -1,9 +1,9 @@
 """The rings of tests, and how `dev.py test` runs them: in parallel processes, each with some of the files.
 
 A ring is a folder below tests with the needs of its tests. A large ring is divided among several jobs; a job is one
-pytest process. As many jobs run in parallel as there are processors. Each run gives a job the same files, and jobs
-share nothing: on Debian each job of the Windows ring has its own Wine prefix. A job's output goes to ``.dev/reports``
-and is shown if a test failed.
+pytest process. One more job runs in parallel than there are processors, because jobs often wait. Each run gives a job
+the same files, and jobs share nothing: on Debian each job of the Windows ring has its own Wine prefix. A job's output
+goes to ``.dev/reports`` and is shown if a test failed.
 """
 
 import os
@@ -184,11 +184,11 @@ def divided(ring: Ring) -> list[Job]:
     """The jobs of a whole ring. The files, from the largest to the smallest, go to the job with the least so far."""
     if ring.jobs == 1:
         return [Job(ring, ring.name, (ring.folder,))]
-    hands: list[list[Path]] = [[] for _ in range(ring.jobs)]
+    shares: list[list[Path]] = [[] for _ in range(ring.jobs)]
     sizes = {path: path.stat().st_size for path in ring.files()}
     for path in sorted(sizes, key=lambda path: (-sizes[path], path)):
-        min(hands, key=lambda hand: sum(sizes[each] for each in hand)).append(path)
-    names = [tuple(sorted(path.relative_to(ROOT).as_posix() for path in hand)) for hand in hands if hand]
+        min(shares, key=lambda share: sum(sizes[each] for each in share)).append(path)
+    names = [tuple(sorted(path.relative_to(ROOT).as_posix() for path in share)) for share in shares if share]
     return [Job(ring, f"{ring.name}-{number}", files) for number, files in enumerate(names, 1)]
 
 
@@ -210,7 +210,7 @@ def run(jobs: Sequence[Job], long: bool = False) -> list[Result]:
     """Run jobs and report each as it ends. A single job, and the long tests, run alone and print to the terminal."""
     prepare({job.ring for job in jobs})
     os.environ["PROCMON_LONG"] = "1" if long else ""
-    at_once = 1 if long else min(os.cpu_count() or 1, 4, len(jobs))
+    at_once = 1 if long else min((os.cpu_count() or 1) + 1, 4, len(jobs))
     stopped = threading.Event()
     if at_once == 1:
         return [reported(run_job(job, stopped, None)) for job in jobs]
