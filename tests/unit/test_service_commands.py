@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 import procmon
+from commandline import ASKING, CommandGate, Scene
+from patience import PATIENCE
 from procmon import AccessDenied, DriverNotInstalled, ProcmonError, Verdict
+from procmon.cli import hold_commands, main
 from procmon.cli.allow_all import AllowAll
 from procmon.cli.parser import parse
 from procmon.cli.service_commands import NAME, GuardService, _arguments
@@ -231,6 +234,24 @@ def test_guard_lets_everything_run_while_the_file_is_there(tmp_path: Path) -> No
     assert gate.verdict_of(gate.start("a.exe")) is Verdict.ALLOW
     assert session.monitor.history[-1].who == "allow-all"
     session.monitor.stop()
+
+
+def test_guard_lets_what_waits_for_an_answer_run_when_the_file_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scene: Scene
+) -> None:
+    path, rules = tmp_path / "allow-all", tmp_path / "policy.toml"
+    rules.write_text(ASKING, "utf-8")
+    monkeypatch.setattr(hold_commands, "AllowAll", lambda note: AllowAll(note, path=path, others=lambda _: {}))
+    verdicts: list[Verdict | None] = []
+
+    def start_one(gate: CommandGate) -> None:
+        process = gate.start("c:/tools/a.exe")
+        assert scene.questions.wait(PATIENCE)
+        path.touch()
+        verdicts.append(gate.verdict_of(process, timeout=PATIENCE))
+
+    main.main(["guard", "--policy", str(rules)], scene.gates(start_one, keys=""))
+    assert verdicts == [Verdict.ALLOW]
 
 
 @pytest.mark.parametrize("step", ["install", "start", "stop", "delete", "status", "run"])

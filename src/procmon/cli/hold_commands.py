@@ -173,6 +173,8 @@ def guard(
                 reload()
             if allow_all.has_changed():
                 push_driver_rules(policy)
+            if allow_all.active:
+                session.allow_pending()
 
         return _until_interrupted(session, tick, ready, stop)
 

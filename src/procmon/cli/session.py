@@ -129,6 +129,12 @@ class Session:
         if not self.monitor.wait(timeout):
             self.screen.stuck = True
 
+    def allow_pending(self) -> None:
+        """Let the processes run that wait for an answer."""
+        for process in self.monitor.pending:
+            with suppress(ProcmonError):  # it has just been answered
+                self.monitor.allow(process)
+
     def end(self) -> None:
         """Stop the monitor and close its gate, from another thread, within half a second if nothing hangs."""
         self.screen.ending = True
