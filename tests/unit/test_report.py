@@ -82,8 +82,17 @@ def test_processes_of_two_logs_are_never_parent_and_child() -> None:
 
 
 def test_a_second_decision_about_a_process_says_what_came_of_the_first() -> None:
-    report = report_of(decision(8), decision(8, after=1, result=VerdictResult.STALE))
+    report = report_of(decision(8, result=None), decision(8, result=VerdictResult.STALE))
     assert len(report) == 1 and shown(report) == ["other"]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 2), (2, 1), (1,)])
+def test_a_process_that_was_allowed_and_then_found_tampered_has_one_row(order: tuple[int, ...]) -> None:
+    """The lines of a log are in the order of writing. A sink that writes ahead gets the first decision twice."""
+    tampered = decision(8, after=1, verdict=BLOCK, result=None)
+    lines = [decision(8, result=None), tampered, decision(8, result=VerdictResult.TAMPERED)]
+    report = report_of(*(lines[index] for index in order))
+    assert len(report) == 1 and shown(report) == ["block"]
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ class Report:
         self._texts: dict[str, int] = {}
         self._commands: list[str] = []
         self._moments: list[datetime] = []
+        self._decided: list[datetime] = []  # when the shown decision was made; `_moments` has the first one
         self._rows: dict[tuple[int, int], int] = {}  # of one log: the row of a process
         self._latest: dict[int, int] = {}  # of one log: the row of the latest process with a pid
 
@@ -63,17 +64,25 @@ class Report:
         self._latest.clear()
 
     def add(self, decision: Decision) -> None:
-        """Add a decision. A second decision about the same process replaces the first: it has the result."""
+        """Add a decision. A process has one row: with its last decision that had an effect, if there is one."""
         process = decision.process
         row = self._rows.get(process.identity)
-        if row is not None and self._moments[row] <= decision.at:
-            self.columns["kind"][row] = self._kind(decision)
-            return
+        if row is not None:
+            decided, had_effect = self._decided[row], decision.result in _DONE
+            if decision.at == decided or (
+                decision.at > decided and had_effect
+            ):  # the same one, with its result, or later
+                self.columns["kind"][row] = self._kind(decision)
+                self._decided[row] = decision.at
+                return
+            if not had_effect:
+                return
         row = len(self)
         parent = self._latest.get(process.parent_pid, -1)
         if parent >= 0 and 0 <= self.columns["exit"][parent]:
             parent = -1  # that process had exited, so it is not the parent
         self._moments.append(decision.at)
+        self._decided.append(decision.at)
         self._commands.append((process.command_line or "")[:COMMAND_LINE_CHARACTERS])
         values = {
             "pid": process.pid,
@@ -135,7 +144,7 @@ class Report:
         return self._texts.setdefault(text, len(self._texts))
 
     def _kind(self, decision: Decision) -> int:
-        result = "" if decision.result in (None, VerdictResult.DONE) else decision.result.value
+        result = "" if decision.result is None or decision.result in _DONE else decision.result.value
         verdict = decision.verdict.value
         kind = (verdict, decision.by.value, decision.who, decision.audited, result, _shown(decision))
         return self._kinds.setdefault(kind, len(self._kinds))
@@ -153,12 +162,13 @@ class Report:
         self.columns["command"] = [kept.get(command, -1) for command in self._commands]
 
 
+_DONE = (None, VerdictResult.DONE)
 _KIND = ("verdict", "by", "who", "audited", "result", "shown")
 
 
 def _shown(decision: Decision) -> str:
     """The one of the page's five groups to which a decision belongs."""
-    if decision.result not in (None, VerdictResult.DONE):
+    if decision.result not in _DONE:
         return "other"
     if decision.verdict is Verdict.ALLOW:
         return "allow"
