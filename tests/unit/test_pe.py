@@ -2,13 +2,17 @@
 
 import hashlib
 import io
+import struct
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from authenticode import image_hash
-from executables import executable
+from executables import HEADERS, IMPORTS, TEXT, executable
 from procmon.system import pe
 from procmon.system.pe import PortableExecutable, VersionInfo
 
@@ -128,3 +132,74 @@ def test_a_table_of_imports_that_does_not_end_is_given_up() -> None:
 
 def test_a_function_that_is_not_exported_has_no_address() -> None:
     assert read(executable()).export("KiRaiseUserExceptionDispatcher") is None
+
+
+def with_many_sections(data: bytes, count: int) -> bytes:
+    """The file with its headers moved up and `count` further sections, which are empty and behind the others."""
+    room = count * 40 + 0x1FF & ~0x1FF
+    moved = bytearray(data[:HEADERS] + bytes(room) + data[HEADERS:])
+    sections = int.from_bytes(moved[0x46:0x48], "little")
+    table = 0x40 + 24 + int.from_bytes(moved[0x54:0x56], "little")
+    for index in range(sections):
+        at = table + 40 * index + 20
+        moved[at : at + 4] = (int.from_bytes(moved[at : at + 4], "little") + room).to_bytes(4, "little")
+    for index in range(count):
+        at = table + 40 * (sections + index)
+        moved[at : at + 40] = struct.pack("<8s4I16x", b".more", 0x1000, 0x100000 + 0x1000 * index, 0, 0)
+    moved[0x46:0x48] = (sections + count).to_bytes(2, "little")
+    return bytes(moved)
+
+
+class Counted(list[pe._Section]):
+    """Sections that count how often one is looked at."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[pe._Section]:
+        for each in super().__iter__():
+            Counted.looks += 1
+            yield each
+
+    def __getitem__(self, index: Any) -> Any:
+        Counted.looks += 1
+        return super().__getitem__(index)
+
+
+def test_many_sections_make_no_look_up_slow() -> None:
+    """A look-up that outlasts the deadline of the monitor would let the process run."""
+    data = executable(imports={"a.dll": ["f", 3] * 100})
+    program = read(with_many_sections(data, 60_000))
+    program._sections = Counted(program._sections)
+    assert program.imphash() == read(data).imphash()
+    assert 0 < Counted.looks < 1000
+
+
+def test_the_names_of_imports_are_not_in_memory_all_at_once() -> None:
+    name = "n" * 4000
+    data = executable(imports={"a.dll": [name]})
+    thunks = 2000
+    patched = bytearray(data)
+    first = int.from_bytes(data[0x600:0x604], "little")  # the descriptor's list of names
+    entry = data[0x600 + first - IMPORTS : 0x600 + first - IMPORTS + 8]
+    patched += bytes(-len(patched) % 0x200)
+    section = 0x40 + 24 + int.from_bytes(data[0x54:0x56], "little") + 40  # the last one: .idata
+    new = IMPORTS + len(patched) - 0x600
+    patched += entry * thunks + bytes(8)
+    size = len(patched) - 0x600
+    patched[section + 8 : section + 12] = patched[section + 16 : section + 20] = size.to_bytes(4, "little")
+    patched[0x600:0x604] = new.to_bytes(4, "little")
+    program = read(bytes(patched))
+    tracemalloc.start()
+    try:
+        digest = program.imphash()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert digest == hashlib.md5(",".join([f"a.{name}"] * thunks).encode()).hexdigest()
+    assert peak < 1 << 20
+
+
+def test_a_table_that_relocates_one_address_again_and_again_is_given_up() -> None:
+    program = read(executable(code=bytes(0x2000), relocations={TEXT: [10 << 12 | 0xFFC] * 30_000}))
+    with pytest.raises(ValueError, match="again and again"):
+        program.code_at_entry(0x150000000)

@@ -8,6 +8,7 @@ Sources: "PE Format" (https://learn.microsoft.com/windows/win32/debug/pe-format)
 Executable Signature Format".
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from struct import Struct, error
@@ -112,6 +113,10 @@ class PortableExecutable:
             mapped = (size or bytes_in_file) + _PAGE_BYTES - 1 & -_PAGE_BYTES
             whole = max(size, bytes_in_file)
             self._sections.append(_Section(address, whole, offset & ~0x1FF, bytes_in_file, mapped))
+        # A file can have 65,535 sections, and many thousands of addresses are looked up in them: hence the order, in
+        # which Windows requires them anyway.
+        self._sections.sort(key=lambda section: section.address)
+        self._section_addresses = [section.address for section in self._sections]
 
     # ------------------------------------------------------------------------------------------------- version
 
@@ -151,10 +156,12 @@ class PortableExecutable:
         """
         import hashlib  # here, since `import procmon` needs none of it
 
-        names = ",".join(self._imports())
-        if not names:
-            return None
-        return hashlib.md5(names.encode("utf-8", "surrogateescape"), usedforsecurity=False).hexdigest()
+        digest = hashlib.md5(usedforsecurity=False)
+        comma = b""
+        for name in self._imports():  # all names together can be long: 65,536 of 4,095 bytes
+            digest.update(comma + name.encode("utf-8", "surrogateescape"))
+            comma = b","
+        return digest.hexdigest() if comma else None
 
     def _imports(self) -> Iterator[str]:
         from .import_ordinals import name_of
@@ -212,7 +219,7 @@ class PortableExecutable:
         Windows can translate the code to another architecture when it maps the file.
         """
         first = self.entry & -_PAGE_BYTES
-        section = next((one for one in self._sections if one.address <= self.entry < one.address + one.size), None)
+        section = self._section_of(self.entry)
         if not self.entry or section is None or self._alignment < _PAGE_BYTES or self._machine == _ARM64:
             return None
         first = max(first, section.address)
@@ -242,6 +249,7 @@ class PortableExecutable:
         table, table_bytes = self._directory(_RELOCATION_DIRECTORY)
         data = self._read(self._offset(table), min(table_bytes, _MAX_RELOCATION_BYTES)) if table_bytes else b""
         at = 0
+        left = size + 2 * _PAGE_BYTES  # more than a table without repetitions has there
         while at + _PAIR.size <= len(data):
             page, block_bytes = _PAIR.unpack_from(data, at)
             if block_bytes < _PAIR.size:
@@ -252,6 +260,9 @@ class PortableExecutable:
                     width = _RELOCATED_BYTES.get(entry >> 12, 0)
                     begin = page + (entry & 0xFFF) - address
                     if width and -width < begin < size:
+                        left -= 1
+                        if left < 0:
+                            raise ValueError("it relocates the same addresses again and again")
                         yield begin, width
             at += block_bytes
 
@@ -303,14 +314,19 @@ class PortableExecutable:
 
     def _offset(self, address: int) -> int:
         """The offset in the file of the byte that the loader puts at `address`."""
-        for section in self._sections:
-            if section.address <= address < section.address + section.size:
-                if address - section.address >= section.bytes_in_file:
-                    break  # the loader fills it with zeros
-                return section.offset + address - section.address
+        section = self._section_of(address)
+        if section is not None and address - section.address < section.bytes_in_file:  # else the loader fills with zeros
+            return section.offset + address - section.address
         if address < self._headers_bytes:
             return address
         raise ValueError(f"the address 0x{address:x} is in none of its sections")
+
+    def _section_of(self, address: int) -> _Section | None:
+        index = bisect_right(self._section_addresses, address) - 1
+        if index < 0:
+            return None
+        section = self._sections[index]
+        return section if address < section.address + section.size else None
 
     def _read(self, offset: int, size: int) -> bytes:
         self._file.seek(offset)
