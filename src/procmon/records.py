@@ -437,8 +437,15 @@ def _moment(data: Mapping[str, object], key: str) -> datetime | None:
         moment = None if text is None else datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f"{key} is {text!r}, which is no time like 2026-01-31T23:59:00+00:00") from None
-    if moment is not None and moment.tzinfo is None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
         raise ValueError(f"{key} is {text!r}, which has no time zone: end it in +00:00 for UTC")
+    if moment.tzinfo is not UTC:
+        try:
+            moment.astimezone(UTC)
+        except OverflowError:
+            raise ValueError(f"{key} is {text!r}, which is outside the years 1 to 9999 in UTC") from None
     return moment
 
 
@@ -454,9 +461,13 @@ def _note(data: Mapping[str, object]) -> RuleNote | None:
 def _seconds(data: Mapping[str, object], key: str) -> float | None:
     kind: type[float] = int if isinstance(data.get(key), int) else float  # JSON writers may leave the .0 out
     value = _optional(data, key, kind)
-    if value is not None and not math.isfinite(value):
+    if value is not None and not -_MOST_SECONDS < value < _MOST_SECONDS:
         raise ValueError(f"{key} is {value!r}, which is no number of seconds")
     return value
+
+
+_MOST_SECONDS = 1e12
+"""More than the 9,999 years of datetime."""
 
 
 @lru_cache(maxsize=1024)

@@ -546,3 +546,76 @@ def test_the_start_of_a_session_says_which_verdicts_of_failure_are_in_force(path
     assert line["failures"]["on_disconnect"] == "block"
     reader = audit.read(path)
     assert [one.who for one in reader] == ["1"] and not reader.damaged
+
+
+def damaged_line(path: Path, line: str, old: str, new: str) -> str:
+    """The reason for which a line with this change is left out."""
+    assert old in line
+    path.write_text(line.replace(old, new) + "\n" + line + "\n", encoding="utf-8")
+    reader = audit.read(path)
+    assert len(list(reader)) == 1
+    [damage] = reader.damaged
+    return damage.reason
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "-1" + "0" * 400, "1e308", "-1e300"])
+def test_a_number_of_seconds_that_no_process_can_last_is_damage(path: Path, number: str) -> None:
+    line = json.dumps(decision(1).as_dict())
+    assert "no number of seconds" in damaged_line(path, line, '"held_for": 0.0', f'"held_for": {number}')
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_that_utc_does_not_have_is_damage(path: Path, time: str) -> None:
+    made = decision(1).as_dict()
+    line = json.dumps(made)
+    assert "outside the years 1 to 9999" in damaged_line(path, line, str(made["at"]), time)
+
+
+def test_a_copy_with_a_date_in_its_name_costs_no_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every number up to the highest was tried: minutes for audit.jsonl.20260131."""
+    with AuditLog(path) as log:
+        log.write(decision(2))
+    copy = path.with_name("audit.jsonl.20260131")
+    copy.write_text(json.dumps(decision(1).as_dict()) + "\n", encoding="utf-8")
+    tried = []
+    numbered = line_file._numbered
+    monkeypatch.setattr(line_file, "_numbered", lambda path, number: tried.append(number) or numbered(path, number))
+    assert numbers(path) == [1, 2]
+    assert len(tried) < 50
+
+
+def test_a_file_of_the_log_that_cannot_be_read_is_named(path: Path) -> None:
+    with AuditLog(path) as log:
+        log.write(decision(2))
+    path.with_name("audit.jsonl.1").mkdir()
+    with pytest.raises(AuditError, match=r"audit\.jsonl\.1: it cannot be read"):
+        list(audit.read(path))
+
+
+def test_half_a_line_that_a_full_disk_keeps_costs_no_other_line(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = FileIO.write
+
+    class Full(FileIO):
+        full = False
+
+        def write(self, data: Any) -> int:
+            if not Full.full:
+                return real(self, data)
+            Full.full = len(data) < 40
+            if Full.full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            Full.full = True
+            return real(self, data[: len(data) - 20])
+
+        def truncate(self, size: int | None = None) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(line_file, "FileIO", Full)
+    with AuditLog(path) as log:
+        log.write(decision(1))
+        Full.full = True
+        with pytest.raises(OSError, match="Input/output error"):
+            log.write(decision(2))
+        Full.full = False
+        log.write(decision(3))
+    assert numbers(path) == [1, 3]

@@ -135,7 +135,7 @@ def test_a_function_that_is_not_exported_has_no_address() -> None:
 
 
 def with_many_sections(data: bytes, count: int) -> bytes:
-    """The file with its headers moved up and `count` further sections, which are empty and behind the others."""
+    """The file with a larger table of sections: `count` empty ones, then its own."""
     room = count * 40 + 0x1FF & ~0x1FF
     moved = bytearray(data[:HEADERS] + bytes(room) + data[HEADERS:])
     sections = int.from_bytes(moved[0x46:0x48], "little")
@@ -143,9 +143,9 @@ def with_many_sections(data: bytes, count: int) -> bytes:
     for index in range(sections):
         at = table + 40 * index + 20
         moved[at : at + 4] = (int.from_bytes(moved[at : at + 4], "little") + room).to_bytes(4, "little")
-    for index in range(count):
-        at = table + 40 * (sections + index)
-        moved[at : at + 40] = struct.pack("<8s4I16x", b".more", 0x1000, 0x100000 + 0x1000 * index, 0, 0)
+    more = b"".join(struct.pack("<8s4I16x", b".more", 0x1000, 0x100000 + 0x1000 * n, 0, 0) for n in range(count))
+    own = moved[table : table + 40 * sections]
+    moved[table : table + len(more + own)] = more + own
     moved[0x46:0x48] = (sections + count).to_bytes(2, "little")
     return bytes(moved)
 

@@ -35,7 +35,7 @@ LARGEST = 4 * 2**20
 """Characters of the longest event that is read."""
 
 _HEADING = re.compile(r"Record \d+|<\?xml[^>]*\?>|</?Events[^>]*>")
-_EVENT = re.compile(r"<Event[\s>].*?</Event>", re.DOTALL)
+_EVENT, _END = re.compile(r"<Event[\s>]"), "</Event>"
 _NAMESPACE = re.compile(r"\{[^}]*\}")
 
 
@@ -291,11 +291,10 @@ def _table(of: Mapping[str, object], name: str) -> Mapping[str, object]:
 
 def _from_xml(text: str) -> Iterator[_Event]:
     """The events of a text; the text around them, such as a document type, is not read."""
-    fragments = _EVENT.findall(text)
-    if not fragments:
-        raise ValueError("it is XML without an event")
-    for fragment in fragments:
-        event = ElementTree.fromstring(fragment)
+    end = 0
+    while (begin := _EVENT.search(text, end)) and (last := text.find(_END, begin.start())) >= 0:
+        end = last + len(_END)
+        event = ElementTree.fromstring(text[begin.start() : end])
         elements = {_NAMESPACE.sub("", element.tag): element for element in event.iter()}
         data = {
             element.get("Name", ""): element.text or ""
@@ -309,6 +308,8 @@ def _from_xml(text: str) -> Iterator[_Event]:
             computer=elements["Computer"].text or "" if "Computer" in elements else "",
             data=data,
         )
+    if not end:
+        raise ValueError("it is XML without an event")
 
 
 # ------------------------------------------------------------------------------------------- from events to processes
@@ -330,14 +331,13 @@ def _sysmon(event: _Event, number: int) -> Recording:
         for kind, equals, digits in (each.partition("=") for each in known.get("Hashes", "").split(","))
         if equals and kind.lower() in ("md5", "sha1", "sha256", "imphash")
     }
-    session = known.get("TerminalSessionId")
     details = RecordedDetails(
         parent=known.get("ParentImage"),
         parent_command_line=known.get("ParentCommandLine"),
         user=known.get("User"),
         parent_user=known.get("ParentUser"),
         current_directory=known.get("CurrentDirectory"),
-        session=None if session is None else int(session, 0),
+        session=_number(known, "TerminalSessionId"),
         logon_id=known.get("LogonId"),
         integrity=known.get("IntegrityLevel"),
         original_file_name=known.get("OriginalFileName"),
@@ -349,8 +349,8 @@ def _sysmon(event: _Event, number: int) -> Recording:
     )
     time = known.get("UtcTime")
     process = ProcessHelper(
-        pid=int(known["ProcessId"], 0),
-        parent_pid=int(known.get("ParentProcessId", "0"), 0),
+        pid=_pid(known, "ProcessId"),
+        parent_pid=_number(known, "ParentProcessId") or 0,
         image_name=lowercase(known.get("Image", "")),
         command_line=known.get("CommandLine"),
         created=_time(f"{time}Z" if time else event.time),
@@ -364,7 +364,7 @@ def _security(event: _Event, number: int) -> Recording:
     known = _known(event.data)
     account = "Target" if known.get("TargetUserSid", "S-1-0-0") != "S-1-0-0" else "Subject"
     name = "\\".join(filter(None, (known.get(f"{account}DomainName"), known.get(f"{account}UserName"))))
-    label = re.fullmatch(r"S-1-16-(\d+)", known.get("MandatoryLabel", ""))
+    label = re.fullmatch(r"S-1-16-([0-9]{1,10})", known.get("MandatoryLabel", ""))
     details = RecordedDetails(
         parent=known.get("ParentProcessName") or None,
         user=name or None,
@@ -373,8 +373,8 @@ def _security(event: _Event, number: int) -> Recording:
         integrity=int(label[1]) if label else None,
     )
     process = ProcessHelper(
-        pid=int(known["NewProcessId"], 0),
-        parent_pid=int(known.get("ProcessId", "0"), 0),
+        pid=_pid(known, "NewProcessId"),
+        parent_pid=_number(known, "ProcessId") or 0,
         image_name=lowercase(known.get("NewProcessName", "")),
         command_line=known.get("CommandLine") or None,  # empty unless Windows is set up to record it
         created=_time(event.time),
@@ -384,16 +384,31 @@ def _security(event: _Event, number: int) -> Recording:
 
 
 def _known(data: Mapping[str, object]) -> dict[str, str]:
-    """The fields that have a value; in these logs ``-`` means no value."""
-    return {key: str(value) for key, value in data.items() if value is not None and value != "-"}
+    """The fields that have a value; in these logs ``-`` means no value. A list or an object is no value of a field."""
+    return {key: str(value) for key, value in data.items() if isinstance(value, str | int | float) and value != "-"}
+
+
+def _number(known: Mapping[str, str], name: str) -> int | None:
+    """A number of 32 bits, decimal or hexadecimal."""
+    if (text := known.get(name)) is None:
+        return None
+    if not re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,10}", text) or (number := int(text, 0)) >= 1 << 32:
+        raise ValueError(f"{name} is no number of 32 bits: {text[:40]}")
+    return number
+
+
+def _pid(known: Mapping[str, str], name: str) -> int:
+    if (number := _number(known, name)) is None:
+        raise ValueError(f"{name} is missing")
+    return number
 
 
 def _time(text: str) -> datetime | None:
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):  # in UTC it can be before the year 1
         return None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 # ---------------------------------------------------------------------------------------------------- what would be

@@ -98,7 +98,11 @@ class LineFile:
                 os.fsync(self._file.fileno())
         except OSError:
             if written:  # a full disk can take half a line: remove it
-                self._file.truncate(self._file.seek(0, os.SEEK_END) - written)
+                try:
+                    self._file.truncate(self._file.seek(0, os.SEEK_END) - written)
+                except OSError:
+                    self._file.close()  # the next call opens it again, and ends the half line
+                    raise
             raise
 
     def _rotate(self) -> None:
@@ -148,8 +152,7 @@ def open_all(path: Path, stack: ExitStack) -> list[tuple[Path, BinaryIO]]:
         if opened and not _is_at(opened[-1][1], _numbered(path, number)):
             if found is not None:
                 found[1].close()
-            highest = max(_numbers(path), default=number) + 1
-            above = (n for n in range(number + 1, highest + 1) if _is_at(opened[-1][1], _numbered(path, n)))
+            above = (n for n in _above(path, number) if _is_at(opened[-1][1], _numbered(path, n)))
             if (moved_to := next(above, None)) is None:
                 break  # it was deleted, so it was the oldest
             number = moved_to
@@ -162,11 +165,24 @@ def open_all(path: Path, stack: ExitStack) -> list[tuple[Path, BinaryIO]]:
 
 
 def _open_first_above(path: Path, number: int) -> tuple[int, BinaryIO] | None:
-    highest = max(_numbers(path), default=number) + 1  # a rename may be in progress
-    for above in range(number + 1, highest + 1):
-        with suppress(FileNotFoundError):
+    for above in _above(path, number):
+        try:
             return above, _numbered(path, above).open("rb")
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            reason = error.strerror or error
+            raise AuditError(f"{_numbered(path, above)}: it cannot be read: {reason}") from error
     return None
+
+
+def _above(path: Path, number: int) -> list[int]:
+    """The numbers above this one that files of the log have, or get by a rename that is in progress.
+
+    Not all numbers up to the highest: ``audit.jsonl.20260131`` is a copy that counts as an older file, too.
+    """
+    numbers = _numbers(path)
+    return sorted({above for each in numbers for above in (each, each + 1) if above > number})
 
 
 def _is_at(file: BinaryIO, path: Path) -> bool:
@@ -178,7 +194,7 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 
 def _numbers(path: Path) -> list[int]:
     """The numbers of the log's files, 0 for the newest; a number is missing where a rename was refused."""
-    numbered = re.compile(re.escape(path.name) + r"\.([1-9]\d*)")
+    numbered = re.compile(re.escape(path.name) + r"\.([1-9][0-9]{0,8})")
     numbers = [0] if path.is_file() else []
     if path.parent.is_dir():
         numbers += [int(found[1]) for each in path.parent.iterdir() if (found := numbered.fullmatch(each.name))]
