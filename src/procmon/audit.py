@@ -308,7 +308,11 @@ class Replay:
     changes: tuple[Change, ...]
     """Decisions that would differ, oldest first."""
     missing: dict[str, int]
-    """Facts that rules need and the log does not have (user, hash...), with the number of processes."""
+    """Facts that rules need and the log does not have (user, hash...), with the number of processes.
+
+    ``user_sid`` and ``user_name``: rules compare it, and the log has only the other one. ``command_line``: the log may
+    have only its beginning.
+    """
     damaged: tuple[Damage, ...] = ()
     """Lines of the log that could not be read."""
 
@@ -353,7 +357,7 @@ def replay(path: str | os.PathLike[str], policy: Policy) -> Replay:
     judge = policy.for_the_past(lambda _: logged)
     for count, then in enumerate(reader, 1):  # noqa: B007 - the result has the last count
         logged = _logged_details(then)
-        now, unknown = judge(then.process)
+        now, unknown = judge(then.process, then.at)
         missing.update(unknown)
         was_asked = then.by is DecidedBy.USER or (then.by is DecidedBy.DEFAULT and then.reason == NO_TERMINAL)
         asked_again = now.verdict is Verdict.DEFER and was_asked and not now.audited

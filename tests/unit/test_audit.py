@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from typing import Any, NoReturn
@@ -447,6 +448,21 @@ class TestReplay:
         assert "not in the log: user, which rules ask of 1 processes" in str(replay)
         assert policy.hits == {"1": 0, "default": 0}
 
+    def test_the_beginning_of_a_command_line_is_not_all_of_it(self, path: Path) -> None:
+        flags, line = procmon.ProcessFlags.COMMAND_LINE_TRUNCATED, "x" * 4096
+        process = ProcessHelper(pid=8, parent_pid=4, image_name="c:\\a.exe", command_line=line, flags=flags)
+        whole = Decision(process=process, verdict=ALLOW, by=DecidedBy.DEFAULT, facts={"command_line": line + " -evil"})
+        self.log(path, replace(whole, facts={}), whole)
+        result = audit.replay(path, Policy.parse("[[rule]]\ncommand_line.contains = '-evil'\nverdict = 'block'"))
+        assert (len(result.changes), result.missing) == (1, {"command_line": 1})
+
+    def test_a_rules_end_is_compared_with_the_time_of_the_decision(self, path: Path) -> None:
+        """Not with the time of the replay, where the record has no time."""
+        self.log(path, replace(decision(1), at=datetime(2020, 1, 1, tzinfo=UTC)))
+        text = "[[rule]]\nimage = 'a.exe'\nverdict = 'block'\nuntil = {}-01-01T00:00:00Z"
+        assert len(audit.replay(path, Policy.parse(text.format(2021))).changes) == 1
+        assert len(audit.replay(path, Policy.parse(text.format(2019))).changes) == 0
+
 
 def test_a_log_that_was_removed_is_begun_anew(tmp_path: Path) -> None:
     """Rotate like another program; Windows lets no program remove or rename a file that is open here."""
@@ -579,7 +595,12 @@ def test_a_copy_with_a_date_in_its_name_costs_no_time(path: Path, monkeypatch: p
     copy.write_text(json.dumps(decision(1).as_dict()) + "\n", encoding="utf-8")
     tried = []
     numbered = line_file._numbered
-    monkeypatch.setattr(line_file, "_numbered", lambda path, number: tried.append(number) or numbered(path, number))
+
+    def counted(path: Path, number: int) -> Path:
+        tried.append(number)
+        return numbered(path, number)
+
+    monkeypatch.setattr(line_file, "_numbered", counted)
     assert numbers(path) == [1, 2]
     assert len(tried) < 50
 

@@ -369,3 +369,21 @@ def test_events_that_begin_and_never_end_take_no_time(log: Path) -> None:
     reader = recordings.read(log)
     assert list(reader) == []
     assert [each.reason for each in reader.unread] == ["it is XML without an event"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "missing"),
+    [
+        ("user = 'S-1-5-18'", {"user_sid": 1}),
+        ("user.not.glob = 'S-1-5-18'", {"user_sid": 1}),
+        ("unless = [{user = 'S-1-5-18'}]", {"user_sid": 1}),
+        (r"user = 'PC\bob'", {}),
+    ],
+)
+def test_a_log_of_names_does_not_answer_rules_of_sids_and_says_so(
+    condition: str, missing: dict[str, int], log: Path
+) -> None:
+    """Sysmon records the name of the account, and no SID."""
+    log.write_text(json.dumps(evtx_dump(SYSMON)), encoding="utf-8")
+    policy = Policy.parse(f"[[rule]]\nimage = 'certutil.exe'\n{condition}\nverdict = 'block'")
+    assert recordings.rehearse(recordings.read(log), policy).missing == missing

@@ -135,6 +135,20 @@ class Facts:
         """The facts that were looked up and are not known."""
         return frozenset(fact for fact, values in self._raw.items() if not values)
 
+    def missing_in_part(self, *, by_sid: bool, by_name: bool) -> frozenset[str]:
+        """The facts of which only the part that rules do not compare is known, or only the beginning: ``user_sid``,
+        ``user_name``, ``command_line``. Rules compare accounts ``by_sid``, ``by_name`` or both."""
+        found = set()
+        if accounts := self._raw.get("user"):
+            have_sid = any(account.startswith("S-1-") for account in accounts)
+            have_name = not all(account.startswith("S-1-") for account in accounts)
+            found |= {"user_sid"} if by_sid and not have_sid else set()
+            found |= {"user_name"} if by_name and not have_name else set()
+        cut = ProcessFlags.COMMAND_LINE_TRUNCATED in self.process.flags
+        if cut and self._raw.get("command_line") == (self.process.command_line,):
+            found.add("command_line")
+        return frozenset(found)
+
     def looked_up(self) -> dict[str, object]:
         """The facts that were looked up, are known, and are not in the record, as JSON types."""
         found: dict[str, object] = {}

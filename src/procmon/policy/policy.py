@@ -15,9 +15,9 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import PolicyError, PolicyWarning, Problem
 from ..records import DecidedBy, Decision, ProcessFlags, ProcessHelper, Verdict
@@ -39,6 +39,12 @@ __all__ = ["Details", "Explanation", "Policy", "Step"]
 
 _RECORDED = frozenset({"parent", "ancestor", "creator", "parent_command_line"})
 """Facts that come from the records of other processes."""
+
+
+class Judge(Protocol):
+    """The result of `Policy.for_the_past`."""
+
+    def __call__(self, process: ProcessHelper, at: datetime | None = None) -> tuple[Decision, frozenset[str]]: ...
 
 
 class Policy:
@@ -224,20 +230,21 @@ class Policy:
             ending = f"{ending}; audit: it is logged and let pass".removeprefix("; ")
         return explain(rules, facts, decision, ending)
 
-    def for_the_past(
-        self, details: DetailsLookup | None = None
-    ) -> Callable[[ProcessHelper], tuple[Decision, frozenset[str]]]:
+    def for_the_past(self, details: DetailsLookup | None = None) -> "Judge":
         """Return a function that decides about recorded processes, oldest first; it looks up and counts nothing.
 
         ``details`` returns the recorded facts of a process. The function returns the decision, and the facts that rules
-        need and that are not recorded; see `audit.replay`. A rule's ``until`` is compared with the process' time.
+        need and that are not recorded, or only in part; see `audit.replay`. A rule's ``until`` is compared with the
+        second argument, without one with the process' time.
         """
         rules, ancestry = self._rules, Ancestry()
+        sids = [word.lower().startswith("s-1-") for rule in rules.index.rules for word in rule.words("user")]
 
-        def judge(process: ProcessHelper) -> tuple[Decision, frozenset[str]]:
+        def judge(process: ProcessHelper, at: datetime | None = None) -> tuple[Decision, frozenset[str]]:
             ancestry.note(process)
-            facts = Facts(process, ancestry, details, process.created)
-            return self._decide(rules, facts), facts.missing
+            facts = Facts(process, ancestry, details, at or process.created)
+            decision = self._decide(rules, facts)
+            return decision, facts.missing | facts.missing_in_part(by_sid=any(sids), by_name=not all(sids))
 
         return judge
 

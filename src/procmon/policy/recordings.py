@@ -428,7 +428,7 @@ class Rehearsal:
     decisions: list[Decision] = field(default_factory=list)
     """Decisions that block, ask, or would do so without audit mode, in the order of the logs."""
     missing: dict[str, int] = field(default_factory=dict)
-    """Facts that rules need and the logs do not have, with the number of processes."""
+    """Facts that rules need and the logs do not have, with the number of processes; see `audit.Replay.missing`."""
     unread: tuple[Unread, ...] = ()
 
     @property

@@ -1,11 +1,12 @@
 """A rule: conditions on the facts of a process, a verdict, and notes."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 from ..records import RuleNote, Verdict
 from ..util.globs import last_part
-from .conditions import Clause, Condition, Part
+from .conditions import Clause, Condition, Group, Part
 from .facts import Facts
 
 __all__ = ["Rule", "verdict_word"]
@@ -44,6 +45,10 @@ class Rule:
         """The condition on `fact` in the rule itself, outside its groups, if there is one."""
         return next((part for part in self.conditions if isinstance(part, Condition) and part.fact == fact), None)
 
+    def words(self, fact: str) -> Iterator[str]:
+        """The texts with which it compares a fact, as written in the policy."""
+        return _words(self.conditions, fact)
+
     def names(self, path: str) -> bool:
         """A condition on the image names this program; it is not just a pattern that happens to match."""
         names = (path, last_part(path))
@@ -59,6 +64,18 @@ class Rule:
     def facts(self) -> frozenset[str]:
         """The facts that it needs."""
         return frozenset[str]().union(*(part.facts for part in self.conditions))
+
+
+def _words(parts: Iterable[Part], fact: str) -> Iterator[str]:
+    for part in parts:
+        if isinstance(part, Group):
+            for table in part.tables:
+                yield from _words(table.parts, fact)
+        elif part.fact == fact:
+            for test in part.tests:
+                yield from test.words
+            if part.negated is not None:
+                yield from _words((part.negated,), fact)
 
 
 def verdict_word(verdict: Verdict) -> str:
