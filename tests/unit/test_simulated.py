@@ -121,6 +121,51 @@ def test_defer_is_no_verdict_of_a_gate(gate: procmon.SimulatedGate) -> None:
         procmon.SimulatedGate(on_disconnect=procmon.DEFER)
 
 
+@pytest.mark.parametrize("verdict", ["block", True])
+def test_what_is_no_verdict_cannot_be_that_of_a_timeout(gate: procmon.SimulatedGate, verdict: Any) -> None:
+    with pytest.raises(TypeError, match="verdict is ALLOW or BLOCK"):
+        gate.time_out(gate.start("a.exe"), verdict)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"created": datetime(2001, 1, 1)},
+        {"command_line": ["a", "b"]},
+        {"native_name": 5},
+        {"creator_pid": "4"},
+        {"creator_tid": 1.5},
+        {"flags": 4},
+    ],
+    ids=str,
+)
+def test_a_field_that_no_gate_would_give_is_refused(gate: procmon.SimulatedGate, field: Any) -> None:
+    with pytest.raises(TypeError, match=next(iter(field))):
+        gate.start("a.exe", **field)
+    assert gate.fetch() == []
+
+
+def test_an_exit_status_has_32_bits_as_on_windows(gate: procmon.SimulatedGate) -> None:
+    process = gate.start("a.exe")
+    with pytest.raises(TypeError, match="status is a whole number"):
+        gate.exit(process, "1")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="32 bits"):
+        gate.exit(process, 2**32)
+    gate.exit(process, -1)
+    assert gate.fetch()[-1].exit_status == 0xFFFFFFFF
+
+
+def test_the_time_left_of_a_hold_is_that_at_the_fetch() -> None:
+    gate = procmon.SimulatedGate(hold_timeout=60)
+    gate.start("a.exe")
+    given = gate.start("b.exe", hold_left=5)
+    time.sleep(0.02)
+    for records in (gate.snapshot(), gate.fetch()):
+        left = records[0].hold_left
+        assert left is not None and 0 < left <= 60 - 0.02
+        assert records[1].hold_left == given.hold_left == 5
+
+
 def test_an_image_that_is_no_text_is_refused(gate: procmon.SimulatedGate) -> None:
     with pytest.raises(TypeError, match="image is the path of a program, as text; not 3"):
         gate.start(3)  # type: ignore[arg-type]
@@ -183,6 +228,12 @@ def test_a_stranger_has_no_verdict_and_cannot_exit(gate: procmon.SimulatedGate, 
         gate.exit(stranger)
 
 
+def test_a_process_of_another_gate_was_never_started_in_this_one(gate: procmon.SimulatedGate) -> None:
+    gate.start("a.exe")
+    with pytest.raises(procmon.StaleProcess, match="never started in this gate"):
+        gate.verdict_of(procmon.SimulatedGate().start("b.exe", pid=5000), timeout=0)
+
+
 def test_a_script_does_what_programs_do_and_those_that_do_not_run_do_nothing(gate: procmon.SimulatedGate) -> None:
     exits = []
     with procmon.Monitor(gate) as monitor:
@@ -229,8 +280,25 @@ def test_a_hold_may_time_out_in_a_script(gate: procmon.SimulatedGate) -> None:
     assert gate.verdict_of(process) is procmon.ALLOW
 
 
+def test_in_a_script_a_timeout_is_skipped_for_what_is_not_held_any_more(gate: procmon.SimulatedGate) -> None:
+    gate.play(
+        [("start", "a.exe"), ("time out", "a.exe"), ("time out", "a.exe"), ("exit", "a.exe"), ("time out", "a.exe")]
+    )
+    assert [record.decided_by for record in gate.fetch()] == [DecidedBy.GATE_TIMEOUT, DecidedBy.GATE_TIMEOUT]
+
+
 @pytest.mark.parametrize(
-    "step", [(), ("stop",), ("exit", "a.exe"), ("start",), ("start", "b.exe", "a.exe"), ("sleep", "1")]
+    "step",
+    [
+        (),
+        ("stop",),
+        ("exit", "a.exe"),
+        ("start",),
+        ("start", "b.exe", "a.exe"),
+        ("sleep", "1"),
+        ("sleep", -1),
+        ("kill", "c.exe", 2**32),
+    ],
 )
 def test_a_step_that_is_none_is_named(gate: procmon.SimulatedGate, step: Any) -> None:
     with pytest.raises(ValueError, match="step 2"):

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Protocol
 
 from ..errors import StaleProcess
@@ -36,7 +37,11 @@ class Script:
     def play(self, steps: Iterable[Step]) -> None:
         """Play all steps. Raises: ValueError with the number of an invalid step."""
         for number, step in enumerate(steps, 1):
-            if not self._play(step):
+            try:
+                is_step = self._play(step)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"step {number}, {step!r}, is invalid: {error}") from error
+            if not is_step:
                 raise ValueError(
                     f"step {number}, {step!r}, is invalid, or names a process that no step before it started;"
                     " help(procmon.SimulatedGate.play) lists the steps"
@@ -59,7 +64,8 @@ class Script:
                 self._exit(known[image], status)
             case ("time out", str(image)) if image in known:
                 if (process := known[image]) is not None:
-                    self._gate.time_out(process)
+                    with suppress(StaleProcess, ValueError):  # not held any more
+                        self._gate.time_out(process)
             case ("sleep", int(seconds) | float(seconds)):
                 time.sleep(seconds)
             case ("end",):

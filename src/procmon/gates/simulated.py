@@ -16,7 +16,7 @@ from typing import Self
 from ..errors import GateClosed, StaleProcess
 from ..records import STATUS_BLOCKED, DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from ..util.after_verdict import after_verdict
-from ..util.arguments import check_pid, check_process, check_process_or_pid, check_seconds
+from ..util.arguments import allow_or_block, check_pid, check_process, check_process_or_pid, check_seconds
 from ..util.paths import lowercase
 from ..util.threads import wait_for
 from .base import AnswersHeard, describe_failures, resolve_failures
@@ -68,6 +68,7 @@ class SimulatedGate(AnswersHeard):
         self._faults: deque[Exception] = deque()
         self._next_pid = 1000
         self._last_key = 0
+        self._started: dict[int, int] = {}  # the pid of each start key
         self._woken = False
         self._watched = False
         self._no_more = False
@@ -119,8 +120,18 @@ class SimulatedGate(AnswersHeard):
             raise TypeError(f"image is the path of a program, as text; not {image!r}")
         check_pid("parent_pid", parent_pid)
         check_seconds("hold_left", hold_left)
-        if pid is not None:
-            check_pid("pid", pid)
+        for name, number in (("pid", pid), ("creator_pid", creator_pid)):
+            if number is not None:
+                check_pid(name, number)
+        if isinstance(creator_tid, bool) or not isinstance(creator_tid, int | None):
+            raise TypeError(f"creator_tid is a thread identifier, or None; not {creator_tid!r}")
+        for name, text in (("command_line", command_line), ("native_name", native_name)):
+            if not isinstance(text, str | None):
+                raise TypeError(f"{name} is a text, or None; not {text!r}")
+        if not isinstance(flags, ProcessFlags):
+            raise TypeError(f"flags are ProcessFlags, joined by |; not {flags!r}")
+        if created is not None and (not isinstance(created, datetime) or created.tzinfo is None):
+            raise TypeError(f"created is a datetime with a time zone, as in all records; not {created!r}")
         with self._state:
             self._check_open()
             if self._no_more:
@@ -132,6 +143,7 @@ class SimulatedGate(AnswersHeard):
             elif pid in self._processes and not self._processes[pid].exited:
                 raise ValueError(f"pid {pid} is in use by {self._processes[pid].name}: let it exit first")
             self._last_key += 1
+            self._started[self._last_key] = pid
             exempt = ProcessFlags.EXEMPT in flags
             before = ProcessFlags.RUNNING_BEFORE in flags
             process = ProcessHelper(
@@ -166,13 +178,20 @@ class SimulatedGate(AnswersHeard):
         >>> [record.exited for record in gate.fetch()]
         [False, True]
 
-        Raises: StaleProcess when it has gone.
+        `status` has 32 bits; a negative one becomes positive, as on Windows: -1 is 0xFFFFFFFF.
+
+        Raises: StaleProcess when it has gone; TypeError or ValueError for an invalid status.
         """
+        if isinstance(status, bool) or not isinstance(status, int):
+            raise TypeError(f"status is a whole number; not {status!r}")
+        if not -(2**31) <= status < 2**32:
+            raise ValueError(f"status is a number of 32 bits; not {status!r}")
         with self._state:
-            self._exit(self._living(process), status)
+            self._exit(self._living(process), status % 2**32)
 
     def verdict_of(self, process: ProcessHelper | int, timeout: float = 1.0) -> Verdict | None:
-        """Return the verdict of a process. Waits up to `timeout` seconds; None: the process is still held.
+        """Return the verdict of a process. Waits up to `timeout` seconds; None: the process has none, because it is
+        still held, was never held, or was killed while it was held.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
@@ -188,7 +207,7 @@ class SimulatedGate(AnswersHeard):
         check_seconds("timeout", timeout, optional=False)
         with self._state:
             known = self._processes.get(process) if isinstance(process, int) else process
-            if known is None or known.start_key > self._last_key:
+            if known is None or self._started.get(known.start_key) != known.pid:
                 raise StaleProcess(f"{process!r} was never started in this gate: give what start() returned", process)
             wait_for(self._state, lambda: not self._holds(known), timeout)
             return self._verdicts.get(known.identity)
@@ -212,13 +231,16 @@ class SimulatedGate(AnswersHeard):
         >>> gate.snapshot()
         [<ProcessHelper 1000 'a.exe' parent 4, allow by gate timeout>]
 
-        Raises: StaleProcess when it has gone, ValueError when it is not held or the verdict is DEFER.
+        Raises: StaleProcess when it has gone, ValueError when it is not held, TypeError or ValueError when
+        the verdict is neither ALLOW nor BLOCK.
         """
+        if verdict is not None:
+            allow_or_block("verdict", verdict)
         with self._state:
             held = self._living(process)
             if not held.paused:
                 raise ValueError(f"{held!r} is not held, so no timeout can pass for it")
-            self._decide(held, verdict or self._failures["on_timeout"], DecidedBy.GATE_TIMEOUT)
+            self._decide(held, self._failures["on_timeout"] if verdict is None else verdict, DecidedBy.GATE_TIMEOUT)
 
     def tamper(self, process: ProcessHelper | int) -> None:
         """Make `allow` find foreign code in a held process, as a gate with a check before release does.
@@ -276,6 +298,7 @@ class SimulatedGate(AnswersHeard):
         A step names a process by its image, spelled as in its "start" step: the last process of that name is meant.
         Only a running process can start others and exit. So these steps wait up to `patience` seconds for the release
         of the process, and are skipped without a release; while no monitor watches the gate, they do not wait.
+        "time out" is skipped for a process that is not held any more.
         "kill" ends a process at once, even while it is held.
 
         >>> import procmon
@@ -284,6 +307,7 @@ class SimulatedGate(AnswersHeard):
 
         Raises: ValueError with the number of an invalid step.
         """
+        check_seconds("patience", patience, optional=False)
         script = Script(self, patience)
         script.play(steps)
         return script.started
@@ -365,7 +389,7 @@ class SimulatedGate(AnswersHeard):
                 current = self._processes[process.pid]
                 if current == process:
                     self._processes[process.pid] = _seen(current)
-            return fetched
+            return self._with_time_left(fetched)
 
     def snapshot(self) -> list[ProcessHelper]:
         """Return all processes that have not exited; marks none as seen.
@@ -375,7 +399,7 @@ class SimulatedGate(AnswersHeard):
         with self._state:
             self._check_open()
             self._time_out()
-            return [process for process in self._processes.values() if not process.exited]
+            return self._with_time_left(process for process in self._processes.values() if not process.exited)
 
     def allow(self, *processes: ProcessHelper) -> list[VerdictResult]:
         """Release the processes. Returns one result for each, in order.
@@ -423,6 +447,18 @@ class SimulatedGate(AnswersHeard):
                 return
             del self._deadlines[identity]
             self._decide(self._processes[identity[0]], self._failures["on_timeout"], DecidedBy.GATE_TIMEOUT)
+
+    def _with_time_left(self, records: Iterable[ProcessHelper]) -> list[ProcessHelper]:
+        """The records, with the time that is left at this moment, unless `start` was given another."""
+        if self._hold_timeout is None:
+            return list(records)
+        now, due, full = time.monotonic(), self._deadlines, self._hold_timeout
+        return [
+            replace(one, hold_left=max(0.0, due[one.identity] - now))
+            if one.hold_left == full and one.identity in due
+            else one
+            for one in records
+        ]
 
     def _is_ready(self) -> bool:
         self._time_out()
@@ -477,8 +513,6 @@ class SimulatedGate(AnswersHeard):
         return VerdictResult.DONE
 
     def _decide(self, process: ProcessHelper, verdict: Verdict, by: DecidedBy) -> None:
-        if verdict is Verdict.DEFER:
-            raise ValueError("DEFER is no verdict for a gate: it is ALLOW or BLOCK")
         self._verdicts[process.identity] = verdict
         self._deadlines.pop(process.identity, None)
         decided = after_verdict(process, verdict, by)

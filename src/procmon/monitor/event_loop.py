@@ -16,6 +16,7 @@ import inspect
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..util.threads import OwnThread
@@ -64,8 +65,10 @@ class Awaiting:
             self.error = asyncio.CancelledError("the callback was cancelled")
         elif (error := task.exception()) is not None:
             self.error = error
+        elif isinstance(result := task.result(), _Exited):
+            self.error = result.error
         else:
-            self.result = task.result()
+            self.result = result
         self._on_done()
 
     def cancel(self) -> None:
@@ -149,11 +152,20 @@ class LoopThread:
                     runner.get_loop().run_forever()
 
 
+@dataclass(frozen=True, slots=True)
+class _Exited:
+    """The result of an awaitable that raised SystemExit. A task that raises it would end the user's loop."""
+
+    error: SystemExit
+
+
 async def _await(awaitable: Awaitable[object], callback_threads: CallbackThreads) -> object:
     thread_id = threading.get_native_id()
     callback_threads.enter(thread_id)
     try:
         return await awaitable
+    except SystemExit as error:
+        return _Exited(error)
     finally:
         callback_threads.leave(thread_id)
 

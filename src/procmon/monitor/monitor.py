@@ -406,14 +406,17 @@ class Monitor:
         return run_in_thread(self._engine.statistics)
 
     def sweep(
-        self, policy: Decider | Callable[[ProcessHelper], Decision | Verdict | None], *, terminate: bool = False
+        self,
+        policy: Decider | Callable[[ProcessHelper], Decision | Verdict | None] | Subscription,
+        *,
+        terminate: bool = False,
     ) -> list[Decision]:
         """Ask `policy` about the running processes that were never held, and return its decisions.
 
         Ends no process unless `terminate`: then it ends those that `policy` blocks (and does not merely audit), except
         this program and processes that the gate never holds. The decision about an ended process has the
         `Decision.result` DONE, and is also in `history` and the audit. If a process could not be ended, the log has
-        the reason.
+        the reason. A `Subscription` is asked about the processes of its `match` alone.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
@@ -423,7 +426,8 @@ class Monitor:
 
         Raises: GateClosed.
         """
-        subscription = Subscription(policy, None, lambda _: None)
+        # A subscription is asked with its `match`: without it the callback may block what it was never meant for.
+        subscription = policy if isinstance(policy, Subscription) else Subscription(policy, None, lambda _: None)
         return sweep(self.gate, subscription, terminate=terminate, note=self._engine.holds.note_swept)
 
 

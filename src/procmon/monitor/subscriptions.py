@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ..errors import PolicyWarning
@@ -78,8 +79,8 @@ class Subscription:
             self._ask = decide
         else:
             raise TypeError(f"a callback is a function of one process, or has a method decide; {callback!r} is neither")
-        _check_takes_one(self._ask, callback)
-        self.name: str = getattr(callback, "__name__", type(callback).__name__)
+        _check_takes_one(self._ask, "a callback", callback)
+        self.name = self.__name__ = _name_of(callback)
         self.match = match
         self.cancelled = False
         self._forget = forget
@@ -95,7 +96,8 @@ class Subscription:
                 warnings.warn(f"match={match!r}: {doubt}", PolicyWarning, stacklevel=4)
         elif inspect.iscoroutinefunction(match):
             raise TypeError(_NOT_AWAITED)
-        elif callable(match):
+        elif callable(match) and not isinstance(match, type):  # each object of a class would match
+            _check_takes_one(match, "match", match)
             self._concerns = match
         else:
             raise TypeError(f"match is a glob such as '*.exe' or a function of one ProcessHelper, not {match!r}")
@@ -133,8 +135,17 @@ class Subscription:
         self._forget(self)
 
 
-def _check_takes_one(ask: Callable[..., object], callback: object) -> None:
-    """Refuse at once a callback that cannot take one argument: otherwise it would fail for each process."""
+def _name_of(callback: object) -> str:
+    while isinstance(callback, partial):
+        callback = callback.func
+    name = getattr(callback, "__name__", None)
+    return name if isinstance(name, str) else type(callback).__name__
+
+
+def _check_takes_one(ask: Callable[..., object], what: str, given: object) -> None:
+    """Refuse at once a function that cannot take one argument: otherwise it would fail for each process."""
+    if any(inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in (ask, type(ask).__call__)):
+        raise TypeError(f"{what} returns its answer; {given!r} has a `yield`, so a call would run none of it")
     try:
         signature = _signature(ask)
     except (TypeError, ValueError):  # some builtins have no signature
@@ -142,7 +153,7 @@ def _check_takes_one(ask: Callable[..., object], callback: object) -> None:
     try:
         signature.bind(None)
     except TypeError as error:
-        raise TypeError(f"a callback is called with one ProcessHelper; {callback!r} cannot be: {error}") from None
+        raise TypeError(f"{what} is called with one ProcessHelper; {given!r} cannot be: {error}") from None
 
 
 def _signature(function: Callable[..., object]) -> inspect.Signature:

@@ -18,7 +18,7 @@ def sweep(gate: Gate, policy: Subscription, *, terminate: bool, note: Callable[[
     """See `Monitor.sweep`; `note` gets the decision about each process that was ended, or had gone before that."""
     decisions = []
     for process in run_in_thread(gate.snapshot):  # each step by itself: after Ctrl+C no further process is ended
-        if process.paused or process.verdict is Verdict.BLOCK or (result := run_in_thread(policy, process)) is None:
+        if process.paused or process.verdict is Verdict.BLOCK or (result := run_in_thread(policy.ask, process)) is None:
             continue
         if inspect.iscoroutine(result):
             result.close()

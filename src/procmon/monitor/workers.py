@@ -211,12 +211,13 @@ class Workers:
                     raise awaited.error
                 result = awaited.result
             while result is None or not is_held:
-                if case.given_up or self.is_over or case.ruling is not None:
-                    return
-                if case.next >= len(subscriptions):
-                    break
-                subscription = subscriptions[case.next]
-                case.next += 1
+                with self._lock:  # of an exit that is given up, `_rest_of` has the callbacks from `next` on
+                    if case.given_up or self.is_over or case.ruling is not None:
+                        return
+                    if case.next >= len(subscriptions):
+                        break
+                    subscription = subscriptions[case.next]
+                    case.next += 1
                 case.name = subscription.name
                 result = subscription.ask(process)
                 if result is not None and not isinstance(result, Verdict) and inspect.isawaitable(result):
@@ -231,6 +232,8 @@ class Workers:
             with self._lock:
                 self.counts["callback_errors"] += 1
             ruling = Ruling(self.options.on_error, DecidedBy.ERROR, case.name, reason=_in_words(error))
+            if not is_held:
+                self._cases.appendleft(case)  # an exit is reported to the other callbacks, too
         if is_held and not case.given_up:
             case.name = "the gate, or a sink that writes ahead,"  # the calls that may hang from here on
             self._holds.decide(case, ruling)
@@ -286,18 +289,27 @@ class Workers:
             self._awaiting.difference_update(late)
             self.counts["deadlines"] += len(late)
             self._hanging += len(stuck)
+            rest = [_rest_of(case) for case in late if case.process.exited]
+            self._cases.extend(rest)
         for case in late:
             self._cancel(case)
             named = (case.name, case.process, self._hanging)
             log_soon(WARNING, "%s has not returned for %r in time; %d hang now", *named)
             if not case.process.exited:
                 self._holds.decide(case, Ruling(self.options.on_deadline, DecidedBy.DEADLINE, case.name))
+        for _ in rest:
+            self._roles.put(self.ask)
         try:
             for _ in stuck:
                 self._start_one()
                 self._roles.put(self.ask)
         except RuntimeError as error:  # while the program ends, for example. Last: the stop decides what is undecided
             self._on_failure(error, "starting a thread")
+
+
+def _rest_of(case: Case) -> Case:
+    """The case of an exit whose callback is given up: the callbacks after that one, with a deadline of their own."""
+    return Case(case.process, case.identity, subscriptions=case.subscriptions, next=case.next)
 
 
 def _in_words(error: BaseException) -> str:

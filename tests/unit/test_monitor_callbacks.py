@@ -1,0 +1,136 @@
+"""Monitor: which callbacks it takes, what they are called, and how exits reach each of them."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+import procmon
+from patience import PATIENCE
+from procmon import ALLOW, BLOCK
+
+
+@pytest.fixture
+def monitor(gate: procmon.SimulatedGate) -> Iterator[procmon.Monitor]:
+    monitor = procmon.Monitor(gate)
+    yield monitor
+    monitor.stop()
+
+
+async def _fail_later(process: procmon.ProcessHelper) -> None:
+    await asyncio.sleep(0)
+    raise RuntimeError("oops")
+
+
+async def _hang_later(process: procmon.ProcessHelper) -> None:
+    await asyncio.sleep(3 * PATIENCE)
+
+
+def _fail(process: procmon.ProcessHelper) -> bool:
+    raise RuntimeError("oops")
+
+
+@pytest.mark.parametrize("match", [None, _fail])
+@pytest.mark.parametrize("first", [_fail, _fail_later])
+def test_an_exit_reaches_the_other_callbacks_when_one_fails(
+    gate: procmon.SimulatedGate, first: Callable[[procmon.ProcessHelper], object], match: Any
+) -> None:
+    exits: list[str] = []
+    with procmon.Monitor(gate) as monitor:
+        monitor.on_exit(first, match=match)
+        monitor.on_exit(first)
+        monitor.on_exit(lambda process: exits.append(process.name))
+        gate.exit(gate.start("a.exe"))
+        gate.end()
+        assert monitor.wait(PATIENCE)
+    assert exits == ["a.exe"]
+    assert monitor.statistics.callback_errors == 2
+
+
+@pytest.mark.parametrize("first", [lambda process: time.sleep(0.5), _hang_later], ids=["function", "coroutine"])
+def test_an_exit_reaches_the_other_callbacks_when_one_hangs(
+    gate: procmon.SimulatedGate, first: Callable[[procmon.ProcessHelper], object]
+) -> None:
+    exits: list[str] = []
+    with procmon.Monitor(gate, deadline=0.1) as monitor:
+        monitor.on_exit(first)
+        monitor.on_exit(lambda process: exits.append(process.name))
+        gate.exit(gate.start("a.exe"))
+        gate.end()
+        assert monitor.wait(PATIENCE)
+    assert exits == ["a.exe"]
+    assert monitor.statistics.deadlines == 1
+
+
+def _yields(process: procmon.ProcessHelper) -> Iterator[procmon.Verdict]:
+    yield BLOCK
+
+
+async def _yields_later(process: procmon.ProcessHelper) -> AsyncIterator[procmon.Verdict]:
+    yield BLOCK
+
+
+class _Yields:
+    def __call__(self, process: procmon.ProcessHelper) -> Iterator[procmon.Verdict]:
+        yield BLOCK
+
+
+@pytest.mark.parametrize("yields", [_yields, _yields_later, partial(_yields), _Yields(), _Yields().__call__])
+def test_a_generator_function_is_no_callback_because_a_call_runs_none_of_it(
+    monitor: procmon.Monitor, yields: Any
+) -> None:
+    for subscribe in (monitor.subscribe, monitor.on_exit, partial(monitor.subscribe, print, match=yields)):
+        with pytest.raises(TypeError, match="has a `yield`"):
+            subscribe(*[] if isinstance(subscribe, partial) else [yields])
+
+
+@pytest.mark.parametrize("match", [lambda: True, lambda process, other: True, lambda *, process: True])
+def test_a_match_that_every_call_would_fail_is_refused(monitor: procmon.Monitor, match: Any) -> None:
+    with pytest.raises(TypeError, match="match is called with one ProcessHelper"):
+        monitor.subscribe(print, match=match)
+
+
+def test_a_class_is_no_match_because_each_of_its_objects_would_be_one(monitor: procmon.Monitor) -> None:
+    with pytest.raises(TypeError, match="match is a glob"):
+        monitor.subscribe(print, match=procmon.Policy)  # type: ignore[call-overload]
+
+
+def test_the_decider_has_the_name_of_the_function_behind_a_partial_and_behind_another_subscription(
+    monitor: procmon.Monitor,
+) -> None:
+    def decide(verdict: procmon.Verdict, process: procmon.ProcessHelper) -> procmon.Verdict:
+        return verdict
+
+    subscription = monitor.subscribe(partial(decide, BLOCK))
+    again = procmon.Monitor(procmon.SimulatedGate()).subscribe(subscription)  # type: ignore[call-overload]
+    assert (subscription.name, again.name) == ("decide", "decide")
+
+
+def test_a_sweep_asks_a_subscription_about_the_processes_of_its_match_alone(
+    gate: procmon.SimulatedGate, monitor: procmon.Monitor
+) -> None:
+    others, _ = gate.running_before("explorer.exe", "evil.exe")
+    subscription = monitor.subscribe(lambda process: BLOCK, match="evil.exe")
+    assert [one.process.name for one in monitor.sweep(subscription, terminate=True)] == ["evil.exe"]
+    assert gate.snapshot() == [others]
+
+
+def test_sys_exit_in_a_coroutine_is_an_error_like_in_a_function_and_does_not_end_the_users_loop(
+    gate: procmon.SimulatedGate,
+) -> None:
+    async def main() -> procmon.Verdict | None:
+        async with procmon.Monitor(gate, on_error=BLOCK) as monitor:
+
+            @monitor.subscribe
+            async def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
+                raise SystemExit(3)
+
+            verdict = await asyncio.to_thread(gate.verdict_of, gate.start("a.exe"), PATIENCE)
+            assert monitor.history[0].reason == "SystemExit: 3"
+            assert verdict is not ALLOW
+            return verdict
+
+    assert asyncio.run(main()) is BLOCK
