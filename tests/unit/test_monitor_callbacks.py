@@ -95,7 +95,7 @@ def test_a_match_that_every_call_would_fail_is_refused(monitor: procmon.Monitor,
 
 def test_a_class_is_no_match_because_each_of_its_objects_would_be_one(monitor: procmon.Monitor) -> None:
     with pytest.raises(TypeError, match="match is a glob"):
-        monitor.subscribe(print, match=procmon.Policy)  # type: ignore[call-overload]
+        monitor.subscribe(print, match=procmon.Policy)  # type: ignore[arg-type]
 
 
 def test_the_decider_has_the_name_of_the_function_behind_a_partial_and_behind_another_subscription(
@@ -105,7 +105,7 @@ def test_the_decider_has_the_name_of_the_function_behind_a_partial_and_behind_an
         return verdict
 
     subscription = monitor.subscribe(partial(decide, BLOCK))
-    again = procmon.Monitor(procmon.SimulatedGate()).subscribe(subscription)  # type: ignore[call-overload]
+    again = procmon.Monitor(procmon.SimulatedGate()).subscribe(subscription)  # type: ignore[arg-type]
     assert (subscription.name, again.name) == ("decide", "decide")
 
 

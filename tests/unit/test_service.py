@@ -206,9 +206,44 @@ def test_a_file_that_has_gone_since_is_reported_whatever_code_windows_gives(
 
 
 def test_a_name_that_no_file_can_have_is_no_name_for_a_service(manager: Manager) -> None:
-    for name in ("..\\x", "a/b", "", "a" * 81, "two words"):
+    for name in ("..\\x", "a/b", "", "a" * 81, "two words", ".", "..", "con", "Nul.x", "LPT1"):
         with pytest.raises(ValueError, match="no name for a service"):
             DriverService(name, manager=manager)
+
+
+def test_a_name_or_a_timeout_of_the_wrong_type_says_what_is_wanted(service: DriverService, manager: Manager) -> None:
+    with pytest.raises(TypeError, match="the name of a service is a text; not 5"):
+        DriverService(5, manager=manager)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="timeout is a number of seconds"):
+        service.stop(None)  # type: ignore[arg-type]
+    assert manager.calls == []
+
+
+def test_with_uses_a_driver_that_another_program_has_just_installed_and_started(
+    service: DriverService, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, query = manager.create, manager.query
+
+    def create_second(name: str, display_name: str, path: str) -> None:
+        create(name, display_name, path)  # by the other program
+        create(name, display_name, path)
+
+    def start_second(name: str) -> None:
+        manager.state = scm.START_PENDING
+        raise windows_error("StartServiceW", 1056)
+
+    def query_and_go_on(name: str) -> scm.ServiceState:
+        found = query(name)
+        if found.state == scm.START_PENDING:
+            manager.state = scm.RUNNING
+        return found
+
+    monkeypatch.setattr(manager, "create", create_second)
+    monkeypatch.setattr(manager, "start", start_second)
+    monkeypatch.setattr(manager, "query", query_and_go_on)
+    with service:
+        assert state(service) is DriverState.RUNNING
+    assert state(service) is DriverState.RUNNING  # it is the other program's
 
 
 def test_with_undoes_just_what_it_did(service: DriverService, manager: Manager) -> None:

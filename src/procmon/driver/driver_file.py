@@ -69,7 +69,7 @@ def _package() -> Path:
 
 def plain_path(path: str | os.PathLike[str]) -> str:
     r"""The form of a driver's path that every Windows accepts: absolute, and without ``\??\`` or ``\\?\``."""
-    text = os.fspath(path)
+    text = os.fsdecode(path)
     for prefix in ("\\??\\", "\\\\?\\"):
         if text.startswith(prefix + "UNC\\"):
             text = "\\\\" + text[len(prefix) + 4 :]

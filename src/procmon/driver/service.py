@@ -12,12 +12,14 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from ..errors import (
+    DriverAlreadyInstalled,
     DriverNotInstalled,
     DriverNotRunning,
     DriverRunning,
     ProcmonError,
     UnsupportedPlatform,
 )
+from ..util.arguments import check_seconds
 from ..win32 import scm
 from ..win32.translate import DELETE, INSTALL, QUERY, START, STOP, translate, translated
 from .driver_file import (
@@ -36,6 +38,8 @@ __all__ = ["DriverService", "DriverState", "DriverStatus"]
 
 _FILE_NOT_FOUND = 2
 _NEVER_STARTED = 1077  # ERROR_SERVICE_NEVER_STARTED
+_DEVICE_NAME = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\xb9\xb2\xb3])(\.|$)", re.IGNORECASE)
+_COMES_UP_S = 5.0  # longest wait for a start by another program
 
 Step = Callable[[], None]
 
@@ -124,8 +128,12 @@ class DriverService:
             raise UnsupportedPlatform(
                 f"DriverService needs Windows, this is {sys.platform}; procmon.SimulatedGate works without a driver"
             )
-        if not re.fullmatch(r"[\w.-]{1,80}", name):
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a service is a text; not {name!r}")
+        if not re.fullmatch(r"[\w.-]{1,80}", name) or not name.strip("."):
             raise ValueError(f"{name!r} is no name for a service: use letters, digits, dots and dashes")
+        if _DEVICE_NAME.match(name):
+            raise ValueError(f"{name!r} is no name for a service: Windows has a device of that name, and so no file")
         self.name = name
         """Of the service. The device is called ``ProcMonGate`` whatever the service's name."""
         self._manager: ServiceManager = manager or scm
@@ -189,6 +197,7 @@ class DriverService:
             f"the driver of {self.name} is stopping and holds nothing any more, but stays in memory while a "
             f"program has its device open{self._holder()}: close that program, then stop() again"
         )
+        check_seconds("timeout", timeout, optional=False)
         end = time.monotonic() + timeout
         with translated(STOP, name=self.name, still_open=still_open):
             if self._manager.query(self.name).state == scm.RUNNING:  # if not, the device is another service's
@@ -244,20 +253,38 @@ class DriverService:
         _undo(self._undo.pop(), error)
 
     def _ensured(self) -> list[Step]:
-        """Install and start the driver where necessary; return the steps that undo it."""
+        """Install and start the driver where necessary; return the steps that undo it.
+
+        Another program may take a step first. Then that step is no longer necessary, and is not undone here.
+        """
         undo: list[Step] = []
         state = self.status().state
         try:
             if state is DriverState.NOT_INSTALLED:
-                self.install()
-                undo.insert(0, self.delete)
+                try:
+                    self.install()
+                    undo.insert(0, self.delete)
+                except DriverAlreadyInstalled:
+                    if self.status().state is DriverState.NOT_INSTALLED:
+                        raise
             if state is not DriverState.RUNNING:
-                self.start()
-                undo.insert(0, self.stop)
+                try:
+                    self.start()
+                    undo.insert(0, self.stop)
+                except DriverRunning:
+                    if not self._comes_up():
+                        raise
         except BaseException as error:
             _undo(undo, error)
             raise
         return undo
+
+    def _comes_up(self) -> bool:
+        """Whether the driver runs, or does so soon because another program has started it."""
+        end = time.monotonic() + _COMES_UP_S
+        while (state := self.status().state) is DriverState.STARTING and time.monotonic() < end:
+            time.sleep(0.02)
+        return state is DriverState.RUNNING
 
     def _path(self) -> str | None:
         try:
