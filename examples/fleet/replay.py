@@ -36,6 +36,7 @@ class Outcome:
     decisions: int = 0
     changes: Counter[str] = field(default_factory=Counter)
     missing: Counter[str] = field(default_factory=Counter)
+    damaged: int = 0
     failures: list[str] = field(default_factory=list)
 
     def add(self, other: "Outcome") -> None:
@@ -44,6 +45,7 @@ class Outcome:
         self.decisions += other.decisions
         self.changes += other.changes
         self.missing += other.missing
+        self.damaged += other.damaged
         self.failures += other.failures
 
 
@@ -51,9 +53,9 @@ def replay_one(path: Path, policy: procmon.Policy) -> Outcome:
     """Replay one log; this runs on a worker. A log that cannot be read becomes a line of the result, not an error."""
     try:
         found = audit.replay(path, policy)
-    except procmon.ProcmonError as error:
+    except (procmon.ProcmonError, OSError) as error:
         return Outcome(failures=[f"{path}: {error}"])
-    return Outcome(1, found.decisions, Counter(map(str, found.changes)), Counter(found.missing))
+    return Outcome(1, found.decisions, Counter(map(str, found.changes)), Counter(found.missing), len(found.damaged))
 
 
 def replay(client: Client, paths: Iterable[Path], policy: procmon.Policy) -> Outcome:
@@ -80,6 +82,8 @@ def lines(total: Outcome, most: int) -> Iterator[str]:
         yield f"{count:>7,} x  {text}"
     for fact, count in sorted(total.missing.items()):
         yield f"not in the logs: {fact.replace('_', ' ')}, for {count:,} processes"
+    if total.damaged:
+        yield f"{total.damaged:,} damaged lines of the logs are left out"
     yield from total.failures
 
 
@@ -102,8 +106,9 @@ def main() -> int:
         total = replay(client, logs_in(options.logs), policy)
         seconds = time.perf_counter() - began
     if options.json:
-        counts = {"logs": total.logs, "decisions": total.decisions, "seconds": seconds, "failures": total.failures}
-        print(json.dumps({**counts, "changes": total.changes, "missing": total.missing}))
+        counts = {"logs": total.logs, "decisions": total.decisions, "damaged": total.damaged, "seconds": seconds}
+        lists = {"failures": total.failures, "changes": total.changes, "missing": total.missing}
+        print(json.dumps({**counts, **lists}))
     else:
         print("\n".join(lines(total, options.most)))
     return 1 if total.failures else 0

@@ -79,3 +79,13 @@ def test_as_json_it_is_one_object(client: Client, logs: Path, tmp_path: Path) ->
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=300)
     found = json.loads(done.stdout)
     assert (found["logs"], found["decisions"]) == (7, 350)
+
+
+def test_damaged_lines_are_counted_and_a_locked_log_ends_nothing(logs: Path) -> None:
+    log = next(iter(example.logs_in([logs])))
+    log.write_text('{"process": \n' + log.read_text(encoding="utf-8"), encoding="utf-8")
+    found = example.replay_one(log, procmon.Policy.parse(POLICY))
+    assert (found.logs, found.damaged) == (1, 1)
+    assert "1 damaged lines of the logs are left out" in list(example.lines(found, 20))
+    log.with_name("guard.jsonl.1").mkdir()
+    assert "it cannot be read" in example.replay_one(log, procmon.Policy.parse(POLICY)).failures[0]

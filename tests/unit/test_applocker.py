@@ -243,3 +243,15 @@ def test_an_imported_policy_has_no_mistakes(tmp_path: Path) -> None:
     rules = [path_rule(r"%PROGRAMFILES%\*"), path_rule(r"%WINDIR%\*", name="w"), path_rule("*", sid=ADMINISTRATORS)]
     assert Policy.check(read_applocker(exported(*rules[:2]), "a.xml").text) == []
     assert Policy.check(read_applocker(exported(*rules[2:]), "a.xml").text) == []
+
+
+@pytest.mark.parametrize("encoding", ["foo", "utf-7", "utf-32", "idna"])
+def test_an_encoding_that_xml_does_not_have_is_said(encoding: str) -> None:
+    with pytest.raises(PolicyError, match="it is not XML"):
+        read_applocker(f'<?xml version="1.0" encoding="{encoding}"?><AppLockerPolicy/>'.encode(), "a.xml")
+
+
+def test_a_second_collection_for_executables_is_not_left_out_in_silence() -> None:
+    more = f'<RuleCollection Type="Exe">{path_rule("C:/a/*", "Deny")}</RuleCollection>'
+    with pytest.raises(PolicyError, match="2 collections of rules for executables"):
+        read_applocker(exported(path_rule("*"), more=more), "a.xml")

@@ -5,8 +5,10 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from io import FileIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -269,3 +271,21 @@ def test_questions_that_fail_end_the_session_and_say_why(
     monkeypatch.setattr("procmon.cli.prompts.question_lines", fail)
     asked("y")
     assert "procmon-gate: no question can be shown" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_no_half_rule(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = Answers(file, lambda _: DETAILS)
+    process = ProcessHelper(pid=8, parent_pid=4, image_name="c:\\a.exe")
+    answers.keep(process, ALLOW, "p", at=NOW)
+    before = file.read_bytes()
+
+    class Full(FileIO):
+        def write(self, data: Any) -> int:
+            return super().write(data[:30])
+
+    monkeypatch.setattr(Path, "open", lambda path, mode, **_: Full(path, mode))
+    with pytest.raises(PolicyError, match="No space left on device"):
+        answers.keep(process, BLOCK, "h", at=NOW)
+    monkeypatch.undo()
+    assert file.read_bytes() == before
+    Answers(file, lambda _: DETAILS)

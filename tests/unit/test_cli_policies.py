@@ -118,7 +118,10 @@ def test_learn_makes_a_policy_of_logs_of_either_kind(
     assert main.main(["policy", "learn", str(sysmon), str(audit_log), "-o", str(made)]) == 0
     assert capsys.readouterr().out == (
         f'{made}: 3 rules from 3 starts; it only logs until you write mode = "enforce"\n'
+        f"{made}: 1 parts of the logs could not be read; the first: {sysmon}, line 3: not an event (it ends in the"
+        " middle), so it is left out\n"
     )
+    assert "# 1 parts of the logs could not be read" in made.read_text(encoding="utf-8")
     text = made.read_text(encoding="utf-8")
     assert "Suite by Example Ltd" in text and "c:/windows/*" in text and "ab" * 32 in text
     assert "b.exe" not in text  # it was blocked
@@ -189,3 +192,23 @@ def test_check_names_the_file_of_a_folder_and_ends_well_with_warnings_alone(
     second.write_text('[[rule]]\nverdict = "deny"\n', encoding="utf-8")
     assert main.main(["policy", "check", str(folder)]) == statuses.FOUND
     assert capsys.readouterr().out.startswith(f"{second}:2:11: there is no verdict")
+
+
+@pytest.mark.parametrize("damage", ["\0\0\0\0", '{"process": {"pid": 8, "image_na', "[" * 5000])
+def test_an_audit_log_with_a_damaged_first_line_is_still_one(
+    damage: str, policy: Path, audit_log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audit_log.write_text(damage + "\n" + audit_log.read_text(encoding="utf-8"), encoding="utf-8")
+    assert main.main(["policy", "replay", str(policy), str(audit_log)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("2 decisions: ") and "line 1: not a whole decision" in out
+
+
+@pytest.mark.parametrize("command", [["policy", "learn"], ["report"]])
+def test_no_log_is_overwritten_by_what_is_made_of_it(
+    command: list[str], audit_log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = audit_log.read_bytes()
+    assert main.main([*command, str(audit_log), "-o", str(audit_log)]) == statuses.FAILED
+    assert "it was read, and would be overwritten" in capsys.readouterr().err
+    assert audit_log.read_bytes() == before

@@ -1,10 +1,13 @@
 """A policy learned from a log: by signer, by folder where users cannot write, by hash; and the starter policy."""
 
 import tomllib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from procmon import ALLOW, BLOCK, Policy, ProcessHelper
 from procmon.policy.learn import WRITABLE, Seen, learn
@@ -166,3 +169,25 @@ def test_a_name_with_unseen_characters_cannot_disguise_its_rule() -> None:
     assert text.replace("\n", "").isprintable()
     assert Policy.check(text) == []
     assert tomllib.loads(text)["rule"][0]["signer"] == {"equals": "Ex\u2066ample\U000e0041"}
+
+
+@pytest.mark.parametrize("sha256", ["", "zz", "AB" * 31, "gg" * 32, HASH + "\n", HASH + "'"])
+def test_what_is_no_hash_makes_no_rule(sha256: str) -> None:
+    """The log is data: with such a rule the policy could not be loaded."""
+    lesson = learn([Seen(r"c:\users\a.exe", sha256=sha256)])
+    assert (lesson.rules, lesson.not_learned) == (0, {r"c:\users\a.exe": 1})
+    Policy.parse(lesson.text)
+
+
+def test_a_hash_in_upper_case_is_the_same_hash() -> None:
+    programs = [Seen(r"c:\users\a.exe", sha256=each) for each in (HASH, HASH.upper())]
+    assert rules(*programs) == [{"sha256": [HASH]}]
+
+
+TEXTS = st.text(alphabet=st.sampled_from("a\\/:*?\"'# \n\r\t\0\x1b\u202e\ud800\U0001f600[]=.S-1"), max_size=12)
+
+
+@given(st.lists(st.builds(Seen, TEXTS, signer=st.none() | TEXTS, product=st.none() | TEXTS, sha256=st.none() | TEXTS)))
+def test_whatever_a_log_holds_the_policy_can_be_loaded(programs: list[Seen]) -> None:
+    Policy.parse(learn([replace(seen, image="c:\\windows\\" + seen.image) for seen in programs]).text)
+    Policy.parse(learn(programs).text)

@@ -202,3 +202,25 @@ def test_100_000_decisions_make_a_page_of_less_than_10_mib() -> None:
         image = f"c:\\build\\tool-{number % 3000}.exe"
         report.add(decision(8 + 4 * number, 4 * number, image, after=number / 9, command_line=line))
     assert len(page(report).encode()) < 10 * 2**20
+
+
+def test_a_process_of_another_start_of_windows_has_a_row_of_its_own() -> None:
+    """A log goes on after a restart, and pids and start keys begin again."""
+    first, second = decision(8), decision(8, after=90_000)
+    first = replace(first, process=replace(first.process, created=first.at))
+    second = replace(second, process=replace(second.process, created=second.at))
+    report = report_of(first, second)
+    report.add_exit(replace(second.process, exited_at=second.at + timedelta(seconds=1)))
+    assert len(report) == 2 and report.columns["exit"] == [-1, 1000]
+
+
+def test_the_reason_is_that_of_the_decision_in_the_row() -> None:
+    report = report_of(decision(8, reason="no terminal to ask"), decision(8, after=1))
+    assert len(report) == 1 and report.reasons == {}
+    assert report_of(decision(8), decision(8, after=1, reason="ValueError: x")).reasons == {0: "ValueError: x"}
+
+
+def test_a_command_line_of_just_the_limit_is_not_cut() -> None:
+    limit = module.COMMAND_LINE_CHARACTERS
+    report = report_of(decision(8, command_line="x" * limit), decision(12, command_line="x" * (limit + 1)))
+    assert json.loads(report.as_json())["notes"] == [f"1 command lines are cut at {limit} characters."]

@@ -3,6 +3,8 @@
 The file is an ordinary policy. A person may edit it, and `guard` reads it again when it changes.
 """
 
+import errno
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -77,17 +79,24 @@ class Answers:
         if until is not None:
             rule["until"] = until
         try:
-            text = f"\n{rule_text(rule)}\n"
+            text = f"\n{rule_text(rule)}\n".replace("\n", os.linesep)
         except ValueError as error:
             raise PolicyError(f"this answer cannot be kept: {error}; answer y or n") from error
         Policy.parse(text)  # a rule that would break the file is not written
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(text)
+            self._append(text.encode())
         except OSError as error:
             raise PolicyError(f"{self.path}: it cannot be written: {error.strerror or error}") from error
         self.policy.reload()
         return str(rule["name"])
+
+    def _append(self, data: bytes) -> None:
+        """Write all of it or nothing: half a rule would make the file unusable."""
+        with self.path.open("ab", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            if file.write(data) < len(data):  # a full disk
+                file.truncate(end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _known_by(self, process: ProcessHelper, kind: str) -> dict[str, object]:
         if kind == "p":

@@ -4,8 +4,10 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
@@ -16,11 +18,15 @@ from ..policy.applocker import read_applocker
 from ..policy.learn import Seen, learn
 from ..policy.policy import Policy
 from ..policy.starter import STARTER
+from ..policy.writer import comment
 from ..records import Decision, Verdict
 from ..util.printable import printable
 from ..win32.files import system_folder
 
-__all__ = ["import_applocker", "init", "is_audit_log", "learn_policy"]
+__all__ = ["import_applocker", "init", "is_audit_log", "learn_policy", "refuse_to_overwrite"]
+
+FIRST_LINES = 64
+"""The lines by which the kind of a log is recognized."""
 
 
 def import_applocker(options: argparse.Namespace, out: TextIO) -> int:
@@ -39,14 +45,19 @@ def import_applocker(options: argparse.Namespace, out: TextIO) -> int:
 
 def learn_policy(options: argparse.Namespace, out: TextIO) -> int:
     """Write a policy that allows the programs that ran, according to audit logs and recordings of other tools."""
-    lesson = learn((seen for log in options.log for seen in _seen(log)), writable=_writable)
+    damaged: list[object] = []
+    lesson = learn((seen for log in options.log for seen in _seen(log, damaged)), writable=_writable)
     if not lesson.starts:
         raise PolicyError(f"{options.log[0]}: it holds no start of a program that ran, so nothing can be learned")
     counts = {"rules": lesson.rules, "starts": lesson.starts, "not_learned": lesson.not_learned}
+    text = lesson.text
     remarks = [f'{lesson.rules:,} rules from {lesson.starts:,} starts; it only logs until you write mode = "enforce"']
     if lesson.not_learned:
         remarks.append(f"no safe rule for {len(lesson.not_learned):,} programs: the end of the policy names them")
-    _deliver(options, out, lesson.text, counts, remarks)
+    if damaged:
+        remarks.append(f"{len(damaged):,} parts of the logs could not be read; the first: {damaged[0]}")
+        text += f"\n{comment(f'{len(damaged):,} parts of the logs could not be read; the first: {damaged[0]}')}\n"
+    _deliver(options, out, text, {**counts, "damaged": len(damaged)}, remarks)
     return 0
 
 
@@ -77,6 +88,7 @@ def _deliver(
     if options.output is None:
         print(text, end="", file=out)
         return
+    refuse_to_overwrite(options.output, getattr(options, "log", None) or [options.file])
     try:
         options.output.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -88,34 +100,50 @@ def _deliver(
             print(printable(f"{options.output}: {remark}"), file=out)
 
 
+def refuse_to_overwrite(output: Path, sources: Iterable[Path]) -> None:
+    """Raises: ProcmonError when the output is one of the files that were read."""
+    for source in sources:
+        with suppress(OSError):  # one of the two does not exist
+            if output.samefile(source):
+                raise ProcmonError(f"{output}: it was read, and would be overwritten; give another --output FILE")
+
+
 # --------------------------------------------------------------------------------------------------------- the logs
 
 
 def is_audit_log(path: Path) -> bool:
-    """Whether the first line that is not empty is from `audit.AuditLog`; a missing log counts as an audit log."""
+    """Whether the first JSON object on a line is from `audit.AuditLog`; so is a log that is missing or empty.
+
+    Damage can precede it, such as the zeros that a crash of the machine leaves.
+    """
     try:
         with path.open("rb") as file:
-            first = next((line for line in file if line.strip()), b"")
-        document = json.loads(first)
+            lines = [line for line in islice(file, FIRST_LINES) if line.strip()]
     except OSError:
         return True
-    except (ValueError, RecursionError):  # no JSON, or JSON that is nested too deeply
-        return not first
-    if not isinstance(document, dict):
-        return False
-    process = document.get("process")
-    return document.get("event") == "start" or (isinstance(process, dict) and "image_name" in process)
+    for line in lines:
+        with suppress(ValueError, RecursionError):  # no JSON, or JSON that is nested too deeply
+            document = json.loads(line)
+            if isinstance(document, dict):
+                process = document.get("process")
+                return document.get("event") == "start" or (isinstance(process, dict) and "image_name" in process)
+    return not lines
 
 
-def _seen(log: Path) -> Iterator[Seen]:
+def _seen(log: Path, damaged: list[object]) -> Iterator[Seen]:
+    """The programs that ran; what could not be read is appended to the list."""
     if is_audit_log(log):
-        for decision in audit.read(log):
+        decisions = audit.read(log)
+        for decision in decisions:
             if decision.verdict is Verdict.ALLOW or decision.audited:
                 yield _of_decision(decision)
+        damaged += decisions.damaged
         return
-    for recording in recordings.read(log):
+    recorded = recordings.read(log)
+    for recording in recorded:
         process = recording.process
         yield Seen(process.image_name, process.created, sha256=recording.details.sha256)
+    damaged += recorded.unread
 
 
 def _of_decision(decision: Decision) -> Seen:

@@ -16,6 +16,7 @@ from pathlib import Path
 from .. import audit
 from ..errors import ProcmonError
 from ..records import Decision, ProcessHelper, Verdict, VerdictResult
+from .policy_writers import refuse_to_overwrite
 
 __all__ = ["Report", "page"]
 
@@ -51,7 +52,8 @@ class Report:
         self._commands: list[str] = []
         self._moments: list[datetime] = []
         self._decided: list[datetime] = []  # when the shown decision was made; `_moments` has the first one
-        self._rows: dict[tuple[int, int], int] = {}  # of one log: the row of a process
+        self._rows: dict[tuple[object, ...], int] = {}  # of one log: the row of a process
+        self._cut = 0  # command lines
         self._latest: dict[int, int] = {}  # of one log: the row of the latest process with a pid
 
     def __len__(self) -> int:
@@ -66,7 +68,7 @@ class Report:
     def add(self, decision: Decision) -> None:
         """Add a decision. A process has one row: with its last decision that had an effect, if there is one."""
         process = decision.process
-        row = self._rows.get(process.identity)
+        row = self._rows.get(_key(process))
         if row is not None:
             decided, had_effect = self._decided[row], decision.result in _DONE
             if decision.at == decided or (
@@ -74,6 +76,7 @@ class Report:
             ):  # the same one, with its result, or later
                 self.columns["kind"][row] = self._kind(decision)
                 self._decided[row] = decision.at
+                self._explain(row, decision)
                 return
             if not had_effect:
                 return
@@ -83,7 +86,9 @@ class Report:
             parent = -1  # that process had exited, so it is not the parent
         self._moments.append(decision.at)
         self._decided.append(decision.at)
-        self._commands.append((process.command_line or "")[:COMMAND_LINE_CHARACTERS])
+        command_line = process.command_line or ""
+        self._commands.append(command_line[:COMMAND_LINE_CHARACTERS])
+        self._cut += len(command_line) > COMMAND_LINE_CHARACTERS
         values = {
             "pid": process.pid,
             "ppid": process.parent_pid,
@@ -96,13 +101,12 @@ class Report:
         }
         for name, value in values.items():
             self.columns[name].append(value)
-        if decision.reason:
-            self.reasons[row] = decision.reason
-        self._rows[process.identity] = self._latest[process.pid] = row
+        self._explain(row, decision)
+        self._rows[_key(process)] = self._latest[process.pid] = row
 
     def add_exit(self, process: ProcessHelper) -> None:
         """Add the time and the status of a process's exit."""
-        row = self._rows.get(process.identity)
+        row = self._rows.get(_key(process))
         if row is not None and process.exited_at is not None:
             self.columns["exit"][row] = max(0, _milliseconds(process.exited_at, self._moments[row]))
             self.columns["status"][row] = -1 if process.exit_status is None else process.exit_status
@@ -111,9 +115,8 @@ class Report:
         """Notes that the reader of the page needs."""
         if self.damaged:
             yield f"{self.damaged:,} damaged lines of the logs are left out."
-        cut = sum(len(command) == COMMAND_LINE_CHARACTERS for command in self._commands)
-        if cut:
-            yield f"{cut:,} command lines are cut at {COMMAND_LINE_CHARACTERS} characters."
+        if self._cut:
+            yield f"{self._cut:,} command lines are cut at {COMMAND_LINE_CHARACTERS} characters."
         if left_out := sum(
             at < 0 < len(line) for at, line in zip(self.columns["command"], self._commands, strict=True)
         ):
@@ -140,6 +143,11 @@ class Report:
         # "<" would let a process name end the script element; both spellings are the same JSON.
         return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
 
+    def _explain(self, row: int, decision: Decision) -> None:
+        self.reasons.pop(row, None)  # of an earlier decision
+        if decision.reason:
+            self.reasons[row] = decision.reason
+
     def _text(self, text: str) -> int:
         return self._texts.setdefault(text, len(self._texts))
 
@@ -164,6 +172,11 @@ class Report:
 
 _DONE = (None, VerdictResult.DONE)
 _KIND = ("verdict", "by", "who", "audited", "result", "shown")
+
+
+def _key(process: ProcessHelper) -> tuple[object, ...]:
+    """One log can have several starts of Windows: pids and start keys repeat in it, but not with the same time."""
+    return (*process.identity, process.created)
 
 
 def _shown(decision: Decision) -> str:
@@ -204,6 +217,7 @@ def write_report(paths: Sequence[Path], output: Path) -> str:
 
     Raises: AuditError when a log does not exist, ProcmonError when the page cannot be written.
     """
+    refuse_to_overwrite(output, paths)
     report = read_logs(paths)
     content = page(report).encode("utf-8", "backslashreplace")
     try:

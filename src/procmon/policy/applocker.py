@@ -67,7 +67,9 @@ def read_applocker(data: bytes, source: str, *, drive: str = "c:") -> Imported:
     executables = [each for each in collections if each.get("Type") == "Exe" and len(each)]
     if not executables:
         raise PolicyError(f"{source}: it has no rules for executables, so AppLocker would let every program run")
-    [collection] = executables[:1]
+    if len(executables) > 1:
+        raise PolicyError(f"{source}: it has {len(executables)} collections of rules for executables; keep one")
+    [collection] = executables
     rules: list[tuple[str, str]] = []
     mistakes: list[str] = []
     for element in collection:
@@ -98,7 +100,7 @@ def _parse(data: bytes, source: str) -> Element:
         raise PolicyError(f"{source}: it has a document type, which no AppLocker policy has")
     try:
         root = ElementTree.fromstring(data)
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: an encoding that it lacks
         raise PolicyError(f"{source}: it is not XML: {error}; export the policy with Get-AppLockerPolicy") from error
     if root.tag not in ("AppLockerPolicy", "RuleCollection"):
         raise PolicyError(f"{source}: it is no AppLocker policy but a {root.tag}; export with Get-AppLockerPolicy")

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from ..errors import PolicyError
 from ..util.globs import last_part
 from ..util.printable import printable
+from .policy import Policy
 from .writer import comment, rule_text
 
 _Key = TypeVar("_Key")
@@ -30,6 +32,8 @@ WRITABLE = (
     "c:\\windows\\syswow64\\tasks\\", "c:\\windows\\tasks\\", "c:\\windows\\temp\\", "c:\\windows\\tracing\\",
 )  # fmt: skip
 """Folders below Windows' own in which users can write, on some machines at least."""
+
+_SHA256 = re.compile("[0-9a-fA-F]{64}")
 
 SHOWN = 6
 """Programs that a remark names."""
@@ -58,11 +62,11 @@ class _Group:
     images: Counter[str] = field(default_factory=Counter)
     hashes: set[str] = field(default_factory=set)
 
-    def add(self, seen: Seen) -> None:
+    def add(self, seen: Seen, sha256: str | None) -> None:
         self.starts += 1
         self.images[seen.image] += 1
-        if seen.sha256 is not None:
-            self.hashes.add(seen.sha256)
+        if sha256 is not None:
+            self.hashes.add(sha256.lower())
         if seen.at is not None:
             self.first = min(self.first or seen.at, seen.at)
             self.last = max(self.last or seen.at, seen.at)
@@ -102,22 +106,27 @@ def learn(programs: Iterable[Seen], *, writable: Callable[[str], bool] = lambda 
     hashed: dict[str, _Group] = {}
     not_learned: Counter[str] = Counter()
     trusted: dict[str, bool] = {}
+    sayable: dict[tuple[str, str], bool] = {}
     starts = 0
     for seen in programs:
         starts += 1
+        sha256 = seen.sha256 if seen.sha256 is not None and _SHA256.fullmatch(seen.sha256) else None
         folder = seen.image[: seen.image.rfind("\\") + 1]
         if folder not in trusted:
             trusted[folder] = _is_protected(folder) and not writable(folder)
-        if seen.signer and _can_be_written(seen.signer, seen.product or ""):
-            group = signed.setdefault((seen.signer, seen.product or ""), _Group())
+        makers = (seen.signer or "", seen.product or "")
+        if makers not in sayable:
+            sayable[makers] = bool(seen.signer) and _is_rule(_signer_rule(*makers))
+        if sayable[makers]:
+            group = signed.setdefault(makers, _Group())
         elif trusted[folder]:
             group = folders.setdefault(folder, _Group())
-        elif seen.sha256 is not None:
+        elif sha256 is not None:
             group = hashed.setdefault(seen.image, _Group())
         else:
             not_learned[seen.image] += 1
             continue
-        group.add(seen)
+        group.add(seen, sha256)
     rules = [
         *(_by_signer(*key, group) for key, group in _most_first(signed)),
         *(_by_folder(folder, group) for folder, group in _most_first(folders)),
@@ -140,15 +149,15 @@ def learn(programs: Iterable[Seen], *, writable: Callable[[str], bool] = lambda 
 
 def _is_protected(folder: str) -> bool:
     """Only administrators can put programs into this folder, as far as its name says."""
-    expressible = _can_be_written(folder) and re.search("[*?]", folder) is None
-    return expressible and folder.startswith(PROTECTED) and not folder.startswith(WRITABLE)
+    by_name = folder.startswith(PROTECTED) and not folder.startswith(WRITABLE)
+    return by_name and re.search("[*?]", folder) is None and _is_rule(_folder_rule(folder))
 
 
-def _can_be_written(*texts: str) -> bool:
-    """Whether a policy can contain these texts: names of files and products can have half a surrogate pair in them."""
+def _is_rule(rule: dict[str, object]) -> bool:
+    """Whether a policy can have this rule: logs can have half surrogate pairs, and paths that no file has."""
     try:
-        "".join(texts).encode()
-    except UnicodeEncodeError:
+        Policy.parse(rule_text(rule))
+    except (PolicyError, ValueError):
         return False
     return True
 
@@ -158,14 +167,22 @@ def _most_first(groups: dict[_Key, _Group]) -> list[tuple[_Key, _Group]]:
 
 
 def _by_signer(signer: str, product: str, group: _Group) -> str:
+    return _rule(group, _signer_rule(signer, product))
+
+
+def _signer_rule(signer: str, product: str) -> dict[str, object]:
     rule: dict[str, object] = {"name": f"{product} by {signer}" if product else f"signed by {signer}"}
     rule |= {"verdict": "allow", "signer": {"equals": signer}}
-    return _rule(group, rule | ({"product": {"equals": product}} if product else {}))
+    return rule | ({"product": {"equals": product}} if product else {})
 
 
 def _by_folder(folder: str, group: _Group) -> str:
+    return _rule(group, _folder_rule(folder))
+
+
+def _folder_rule(folder: str) -> dict[str, object]:
     path = folder.replace("\\", "/")
-    return _rule(group, {"name": f"files in {path}", "verdict": "allow", "image": f"{path}*"})
+    return {"name": f"files in {path}", "verdict": "allow", "image": f"{path}*"}
 
 
 def _by_hash(image: str, group: _Group) -> str:
