@@ -387,3 +387,20 @@ def test_a_log_of_names_does_not_answer_rules_of_sids_and_says_so(
     log.write_text(json.dumps(evtx_dump(SYSMON)), encoding="utf-8")
     policy = Policy.parse(f"[[rule]]\nimage = 'certutil.exe'\n{condition}\nverdict = 'block'")
     assert recordings.rehearse(recordings.read(log), policy).missing == missing
+
+
+def test_a_log_that_begins_with_the_newest_event_loses_ancestors_and_says_so(log: Path) -> None:
+    """As Get-WinEvent writes it without -Oldest."""
+    events = []
+    for number, (image, parent) in enumerate([("word", "explorer"), ("cmd", "word"), ("ping", "cmd")]):
+        family = {"Image": f"C:\\{image}.exe", "ParentImage": f"C:\\{parent}.exe", "ProcessId": str(8 + 4 * number)}
+        time = {"UtcTime": f"2026-01-31 10:22:{2 * number:02}.000", "ParentProcessId": str(4 + 4 * number)}
+        events.append(json.dumps(evtx_dump(SYSMON | family | time)))
+    policy = Policy.parse("[[rule]]\nancestor = 'word.exe'\nverdict = 'block'")
+    log.write_text("\n".join(events), encoding="utf-8")
+    in_order = recordings.rehearse(recordings.read(log), policy)
+    assert (in_order.blocked, in_order.backwards) == (2, 0)
+    log.write_text("\n".join(reversed(events)), encoding="utf-8")
+    newest_first = recordings.rehearse(recordings.read(log), policy)
+    assert (newest_first.blocked, newest_first.backwards) == (1, 2)
+    assert "2 processes are older than the one before, so ancestors can be unknown" in str(newest_first)

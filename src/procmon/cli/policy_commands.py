@@ -137,6 +137,8 @@ def _rehearsal_events(result: Rehearsal) -> Iterator[dict[str, object]]:
         yield {"event": "match", "decision": decision.as_dict()}
     for fact, count in sorted(result.missing.items()):
         yield {"event": "missing", "fact": fact, "processes": count}
+    if result.backwards:
+        yield {"event": "backwards", "processes": result.backwards}
     for each in result.unread:
         yield {"event": "damaged", "path": str(each.path), "line": each.line, "reason": each.reason}
     counts = {"blocked": result.blocked, "asked": result.asked, "audited": result.audited, "allowed": result.allowed}

@@ -4,7 +4,7 @@ It reads event 1 of Sysmon and event 4688 of the Security log, as
 
 - JSON or JSON lines of Winlogbeat (``winlog.event_data``, or ECS fields if its modules have moved them) and of
   evtx_dump (``Event.EventData``), also one document over several lines, or all in one list;
-- event XML: of ``Get-WinEvent ... | ForEach-Object { $_.ToXml() }``, ``wevtutil qe /f:xml`` or evtx_dump.
+- event XML: of ``Get-WinEvent -Oldest ... | ForEach-Object { $_.ToXml() }``, ``wevtutil qe /f:xml`` or evtx_dump.
 
 Sources: https://learn.microsoft.com/en-us/sysinternals/downloads/sysmon#event-id-1-process-creation,
 https://learn.microsoft.com/en-us/previous-versions/windows/it-pro/windows-10/security/threat-protection/auditing/event-4688
@@ -16,7 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TextIO
 from xml.etree import ElementTree
@@ -430,6 +430,9 @@ class Rehearsal:
     missing: dict[str, int] = field(default_factory=dict)
     """Facts that rules need and the logs do not have, with the number of processes; see `audit.Replay.missing`."""
     unread: tuple[Unread, ...] = ()
+    backwards: int = 0
+    """Processes more than a second older than the one before on their machine. A parent that follows its child in the
+    log is not found, so ancestors are missing then."""
 
     @property
     def blocked(self) -> int:
@@ -453,6 +456,11 @@ class Rehearsal:
             lines.append(f"  {count:>5,} x  {text}")
         for fact, count in sorted(self.missing.items()):
             lines.append(f"  not recorded: {fact.replace('_', ' ')}, which rules ask of {count:,} processes")
+        if self.backwards:
+            lines.append(
+                f"  {self.backwards:,} processes are older than the one before, so ancestors can be unknown: give a log"
+                " that begins with the oldest event (Get-WinEvent -Oldest)"
+            )
         return "\n".join([*lines, *(f"  {each}" for each in self.unread)])
 
 
@@ -477,7 +485,12 @@ def rehearse(recordings: Iterable[Recording], policy: Policy) -> Rehearsal:
     now = RecordedDetails()
     judge = policy.for_the_past(details=lambda _: now)
     family = _Family()
+    latest: dict[str, datetime] = {}
     for recording in recordings:
+        if (created := recording.process.created) is not None:
+            before = latest.get(recording.computer)
+            result.backwards += before is not None and before - created > _SECOND
+            latest[recording.computer] = created
         now = recording.details
         decision, unknown = judge(family.placed(recording))
         missing.update(unknown)
@@ -488,6 +501,10 @@ def rehearse(recordings: Iterable[Recording], policy: Policy) -> Rehearsal:
             result.decisions.append(replace(decision, process=recording.process))
     result.missing = dict(missing)
     return result
+
+
+_SECOND = timedelta(seconds=1)
+"""Events of one moment can be in any order."""
 
 
 class _Family:
