@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -78,6 +79,23 @@ def test_rules_that_can_never_act_are_returned() -> None:
     device.replies[protocol.SET_RULES] = protocol.RULES_REPLY.pack(count=1, listed=1) + (1).to_bytes(4, "little")
     assert gate.set_rules([("c:\\a.exe", ALLOW), ("c:\\windows\\system32\\csrss.exe", BLOCK)]) == [1]
     assert device.requests[-1][2] == 8 + 2 * 4
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["a.exe", "*.exe", "c:\\*\\a.exe", "c:a.exe", "%temp%\\a.exe", "\\\\?\\c:\\a.exe", "c:/b/../a.exe", "c:\\a\0"],
+)
+def test_a_rule_whose_path_no_process_can_have_is_refused(path: str) -> None:
+    device = Device()
+    with pytest.raises(ValueError, match="rule 2: .* is no exact path"):
+        DriverGate(device).set_rules([("\\Device\\Mup\\s\\a.exe", BLOCK), (path, BLOCK)])
+    assert protocol.SET_RULES not in device.codes()
+
+
+@pytest.mark.parametrize("rules", [{"c:\\a.exe": BLOCK}, ["c:\\a.exe"], [(5, BLOCK)], [("c:\\a.exe", BLOCK, 1)]])
+def test_what_is_no_rule_is_named(rules: Any) -> None:
+    with pytest.raises(TypeError, match="rule 1 is a tuple"):
+        DriverGate(Device()).set_rules(rules)
 
 
 def test_a_driver_that_is_being_stopped_ends_the_gate_at_once() -> None:

@@ -1,9 +1,10 @@
 r"""The gate of the whole machine: every new process, held by the driver behind ``\\.\ProcMonGate``."""
 
+import re
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType, TracebackType
@@ -29,6 +30,7 @@ __all__ = ["DriverConnection", "DriverGate"]
 
 _SLICE = 0.25  # seconds within which a wait notices Ctrl+C or a stopped driver
 _FIRST_BUFFER = 64 * 1024
+_EXACT_PATH = re.compile(r"([a-z]:[\\/]|[\\/])(?!.*[\\/]\.{1,2}[\\/])[^*?\"<>|\0]+|", re.IGNORECASE | re.DOTALL)
 
 
 class DriverConnection(Protocol):
@@ -262,10 +264,10 @@ class DriverGate(AnswersHeard):
         Returns the indices of the rules that can never act: rules for programs that Windows cannot run without, and
         second rules for a path.
 
-        Raises: ValueError for an invalid rule; GateClosed; ProcmonError when the kernel has no memory. In each
-        case the old rules stay in force.
+        Raises: TypeError or ValueError for an invalid rule, such as one with wildcards or without a folder; GateClosed;
+        ProcmonError when the kernel has no memory. In each case the old rules stay in force.
         """
-        data = protocol.encode_rules(rules)
+        data = protocol.encode_rules(_exact(rules))
         count = protocol.RULES_HEADER.unpack(data)["count"]
         return protocol.decode_rules(self._request(protocol.SET_RULES, data, protocol.RULES_REPLY.size + 4 * count))
 
@@ -397,6 +399,20 @@ def _check_device(device: str | DriverConnection) -> None:
             f"{device!r} is no device: DriverGate() holds every new process of the machine;"
             " DebugGate.run(command) holds those of one command, DebugGate.attach(pid) those of one process"
         )
+
+
+def _exact(rules: Iterable[tuple[str, Verdict]]) -> Iterator[tuple[str, Verdict]]:
+    """The rules. A path that no process can have is refused: a rule for it would never act, and seem to be in force."""
+    for number, rule in enumerate(rules, 1):
+        if not isinstance(rule, tuple | list) or len(rule) != 2 or not isinstance(rule[0], str):
+            raise TypeError(f"rule {number} is a tuple of a path, as text, and a verdict; not {rule!r}")
+        path, verdict = rule
+        if not _EXACT_PATH.fullmatch(path):
+            raise ValueError(
+                f"rule {number}: {path[:80]!r} is no exact path, such as 'c:/tools/a.exe'; a procmon.Policy takes"
+                " patterns"
+            )
+        yield path, verdict
 
 
 def _milliseconds(hold_timeout: float | None) -> int:
