@@ -18,6 +18,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
@@ -211,7 +212,8 @@ class Workers:
                     raise awaited.error
                 result = awaited.result
             while result is None or not is_held:
-                with self._lock:  # of an exit that is given up, `_rest_of` has the callbacks from `next` on
+                # Of an exit that is given up, `_rest_of` has the callbacks from `next` on. A start needs no lock.
+                with nullcontext() if is_held else self._lock:
                     if case.given_up or self.is_over or case.ruling is not None:
                         return
                     if case.next >= len(subscriptions):
