@@ -83,7 +83,7 @@ def test_rules_that_can_never_act_are_returned() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["a.exe", "*.exe", "c:\\*\\a.exe", "c:a.exe", "%temp%\\a.exe", "\\\\?\\c:\\a.exe", "c:/b/../a.exe", "c:\\a\0"],
+    ["", "a.exe", "*.exe", "c:\\*\\a.exe", "c:a.exe", "%temp%\\a.exe", "\\\\?\\c:\\a.exe", "c:/b/../a.exe", "c:\\a\0"],
 )
 def test_a_rule_whose_path_no_process_can_have_is_refused(path: str) -> None:
     device = Device()

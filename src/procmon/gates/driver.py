@@ -30,7 +30,7 @@ __all__ = ["DriverConnection", "DriverGate"]
 
 _SLICE = 0.25  # seconds within which a wait notices Ctrl+C or a stopped driver
 _FIRST_BUFFER = 64 * 1024
-_EXACT_PATH = re.compile(r"([a-z]:[\\/]|[\\/])(?!.*[\\/]\.{1,2}[\\/])[^*?\"<>|\0]+|", re.IGNORECASE | re.DOTALL)
+_EXACT_PATH = re.compile(r"([a-z]:[\\/]|[\\/])(?!.*[\\/]\.{1,2}[\\/])[^*?\"<>|\0]+", re.IGNORECASE | re.DOTALL)
 
 
 class DriverConnection(Protocol):

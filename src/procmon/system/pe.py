@@ -315,9 +315,8 @@ class PortableExecutable:
     def _offset(self, address: int) -> int:
         """The offset in the file of the byte that the loader puts at `address`."""
         section = self._section_of(address)
-        if (
-            section is not None and address - section.address < section.bytes_in_file
-        ):  # else the loader fills with zeros
+        # Behind the bytes in the file the loader fills a section with zeros.
+        if section is not None and address - section.address < section.bytes_in_file:
             return section.offset + address - section.address
         if address < self._headers_bytes:
             return address
