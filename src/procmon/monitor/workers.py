@@ -35,6 +35,8 @@ from .subscriptions import Ruling, read_opinion
 
 __all__ = ["Options", "Workers"]
 
+_NO_LOCK = nullcontext()
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -213,7 +215,7 @@ class Workers:
                 result = awaited.result
             while result is None or not is_held:
                 # Of an exit that is given up, `_rest_of` has the callbacks from `next` on. A start needs no lock.
-                with nullcontext() if is_held else self._lock:
+                with _NO_LOCK if is_held else self._lock:
                     if case.given_up or self.is_over or case.ruling is not None:
                         return
                     if case.next >= len(subscriptions):
