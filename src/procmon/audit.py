@@ -8,7 +8,7 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from .util.ecs import decision_document, exit_document
 from .util.line_file import LineFile, open_all, paths_of
 from .util.log import logger
 from .util.printable import printable
+from .util.recent import Recent
 from .util.record_json import decision_json, encode, process_json
 
 __all__ = ["AuditLog", "AuditReader", "Change", "Damage", "Replay", "read", "replay"]
@@ -34,6 +35,9 @@ NO_TERMINAL = "no terminal to ask"
 
 PATIENCE = 0.1
 """Seconds that `AuditLog.close` waits for a line that another thread is writing."""
+
+AHEAD = 25_000
+"""The second line of a decision that was written ahead is expected within at least this number of lines."""
 
 
 class AuditLog:
@@ -355,7 +359,7 @@ def replay(path: str | os.PathLike[str], policy: Policy) -> Replay:
     changes, missing, count = [], Counter[str](), 0
     logged = SimpleNamespace()
     judge = policy.for_the_past(lambda _: logged)
-    for count, then in enumerate(reader, 1):  # noqa: B007 - the result has the last count
+    for count, then in enumerate(_each_once(reader), 1):  # noqa: B007 - the result has the last count
         logged = _logged_details(then)
         now, unknown = judge(then.process, then.at)
         missing.update(unknown)
@@ -364,6 +368,18 @@ def replay(path: str | os.PathLike[str], policy: Policy) -> Replay:
         if (now.verdict, now.audited) != (then.verdict, then.audited) and not asked_again:
             changes.append(Change(then, now))
     return Replay(count, tuple(changes), dict(missing), tuple(reader.damaged))
+
+
+def _each_once(decisions: Iterable[Decision]) -> Iterator[Decision]:
+    """The decisions, without the second line of one that was written ahead and then came too late."""
+    ahead = Recent[tuple[tuple[int, int], datetime], bool](AHEAD)
+    for decision in decisions:
+        key = decision.process.identity, decision.at
+        if decision.result is None:
+            ahead[key] = True
+        elif key in ahead:
+            continue
+        yield decision
 
 
 def _logged_details(decision: Decision) -> SimpleNamespace:

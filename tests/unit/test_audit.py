@@ -172,6 +172,7 @@ def test_ahead_a_verdict_that_came_too_late_has_a_second_line(path: Path, monkey
         assert isinstance(other, procmon.SimulatedGate)
         other.start("exempt.exe", flags=procmon.ProcessFlags.EXEMPT)
         monitor.stop()
+    assert audit.replay(path, Policy.parse('default = "block"')).decisions == 2, "each is one decision"
     answers = [(each.process.name, each.result) for each in audit.read(path)]
     assert answers[:2] == [("a.exe", None), ("a.exe", procmon.VerdictResult.STALE)]
     assert [name for name, _ in answers[2:]] == [
