@@ -71,9 +71,8 @@ class Report:
         row = self._rows.get(_key(process))
         if row is not None:
             decided, had_effect = self._decided[row], decision.result in _DONE
-            if decision.at == decided or (
-                decision.at > decided and had_effect
-            ):  # the same one, with its result, or later
+            # The same decision, with its result, or a later one.
+            if decision.at == decided or (decision.at > decided and had_effect):
                 self.columns["kind"][row] = self._kind(decision)
                 self._decided[row] = decision.at
                 self._explain(row, decision)
