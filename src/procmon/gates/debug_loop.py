@@ -92,12 +92,30 @@ def _command_line(handle: int, peb: int) -> str:
         return win32_process.command_line(handle)
 
 
-def _is_debugged(pid: int) -> bool:
+def _is_debugged(listed: win32_process.Listed) -> bool:
     try:
-        with kernel.open_process(pid, kernel.PROCESS_QUERY_INFORMATION) as process:
-            return not win32_process.has_exited(process) and debugged.is_debugged(process)
+        with kernel.open_process(listed.pid, kernel.PROCESS_QUERY_INFORMATION) as process:
+            return _is_still_debugged(process, listed)
     except OSError:  # it has exited
         return False
+
+
+def _is_still_debugged(process: Handle, listed: win32_process.Listed) -> bool:
+    """Whether the open process is the listed one, and not a later one with its pid, and is debugged."""
+    created = win32_process.created_at(process)
+    is_listed = not created or not listed.created or created == listed.created
+    return is_listed and not win32_process.has_exited(process) and debugged.is_debugged(process)
+
+
+def _end_if_debugged(listed: win32_process.Listed) -> None:
+    rights = kernel.PROCESS_QUERY_INFORMATION | kernel.PROCESS_TERMINATE
+    try:
+        with kernel.open_process(listed.pid, rights) as process:
+            if _is_still_debugged(process, listed):
+                kernel.terminate_process(process, STATUS_BLOCKED)
+    except OSError as error:
+        text = "process %d could not be ended before its first thread ran; it runs"
+        log_soon(ERROR, text, listed.pid, error=error)
 
 
 def _resume(port: debug.DebugPort, pid: int, tid: int, handled: bool = True) -> None:
@@ -325,8 +343,8 @@ class DebugLoop:
             self._time_out()
             self._carry_out(port)
 
-    def _unreported(self) -> Iterator[int]:
-        """The pids of the tree's processes whose first thread has not run: Windows reports a process only then.
+    def _unreported(self) -> Iterator[win32_process.Listed]:
+        """The processes of the tree whose first thread has not run: Windows reports a process only then.
 
         Their parents have ended, or the gate has detached from them. The parent of the first process is this program.
         """
@@ -337,8 +355,8 @@ class DebugLoop:
             else:
                 is_ours = listed.pid == first_pid and listed.parent_pid == os.getpid()
             known = self._gone.get(listed.pid)
-            if is_ours and (known is None or known.start_key < listed.created) and _is_debugged(listed.pid):
-                yield listed.pid
+            if is_ours and (known is None or known.start_key < listed.created) and _is_debugged(listed):
+                yield listed
 
     def _handle(self, port: debug.DebugPort, event: debug.DebugEvent) -> None:
         handled = True
@@ -464,7 +482,8 @@ class DebugLoop:
                 self._release_all(port)
         finally:
             if self._on_disconnect is Verdict.BLOCK:
-                self._end_unreported()  # also one whose event could not be handled
+                for listed in self._unreported():  # also one whose event could not be handled
+                    _end_if_debugged(listed)
 
     def _release_all(self, port: debug.DebugPort) -> None:
         with self._state:
@@ -476,14 +495,6 @@ class DebugLoop:
             if process.record.verdict is Verdict.BLOCK:
                 _blocked(process, "runs")  # again, in case the first attempt failed
             self._detach(port, process.record.pid)
-
-    def _end_unreported(self) -> None:
-        for pid in self._unreported():
-            try:
-                with kernel.open_process(pid, kernel.PROCESS_TERMINATE) as process:
-                    kernel.terminate_process(process, STATUS_BLOCKED)
-            except OSError as error:
-                log_soon(ERROR, "process %d could not be ended before its first thread ran; it runs", pid, error=error)
 
     def _detach(self, port: debug.DebugPort, pid: int) -> None:
         try:
