@@ -10,6 +10,7 @@ import pytest
 from procmon import Policy, PolicyError
 from procmon.policy import recordings
 from procmon.policy.recordings import Recording, Recordings
+from procmon.policy.rehearsal import rehearse
 
 SYSMON = {
     "RuleName": "-",
@@ -275,7 +276,7 @@ def test_a_rehearsal_says_what_a_policy_would_have_done(log: Path) -> None:
     other = SYSMON | {"Image": r"C:\a.exe", "OriginalFileName": "-", "ProcessId": "4712"}
     lines = [winlogbeat(SYSMON), winlogbeat(SYSMON), winlogbeat(SECURITY, 4688), winlogbeat(other)]
     found, _ = read(log, "\n".join(map(json.dumps, lines)))
-    result = recordings.rehearse(found, Policy.parse(RULES))
+    result = rehearse(found, Policy.parse(RULES))
     assert str(result).splitlines() == [
         "4 process creations: 2 would be blocked, 1 asked about, 0 only logged, 1 allowed",
         r"      2 x  block  c:\windows\system32\certutil.exe by rule renamed certutil",
@@ -288,7 +289,7 @@ def test_a_rehearsal_says_what_a_policy_would_have_done(log: Path) -> None:
 
 def test_what_rules_only_log_is_counted_apart(log: Path) -> None:
     found, _ = read(log, json.dumps(winlogbeat(SYSMON)))
-    result = recordings.rehearse(found, Policy.parse(f'mode = "audit"\n{RULES}'))
+    result = rehearse(found, Policy.parse(f'mode = "audit"\n{RULES}'))
     assert (result.blocked, result.audited) == (0, 1)
     assert "block (audit)  c:" in str(result)
 
@@ -322,7 +323,7 @@ def test_parents_are_found_by_machine_pid_and_image(
     events: list[tuple[int, int, str, str]], blocked: int, log: Path
 ) -> None:
     found, _ = read(log, "\n".join(creation(*event) for event in events))
-    assert recordings.rehearse(found, Policy.parse(PARENT)).blocked == blocked
+    assert rehearse(found, Policy.parse(PARENT)).blocked == blocked
 
 
 @pytest.mark.parametrize(
@@ -341,7 +342,7 @@ def test_a_wrong_number_costs_its_event_and_not_the_replay(field: str, value: ob
     events[0]["Event"]["EventData"][field] = value  # type: ignore[index]
     log.write_text("\n".join(map(json.dumps, events)), encoding="utf-8")
     reader = recordings.read(log)
-    result = recordings.rehearse(reader, Policy.parse("default = 'block'\n[[rule]]\nsession = 3\nverdict = 'allow'"))
+    result = rehearse(reader, Policy.parse("default = 'block'\n[[rule]]\nsession = 3\nverdict = 'allow'"))
     assert result.processes == 1
     assert [each.reason[: len(reason)] for each in reader.unread] == [reason]
 
@@ -360,7 +361,7 @@ def test_an_image_that_is_no_text_is_not_known(log: Path) -> None:
     event["Event"]["EventData"]["Image"] = [r"C:\a.exe"]  # type: ignore[index]
     log.write_text(json.dumps(event), encoding="utf-8")
     policy = Policy.parse("[[rule]]\nimage = 'a.exe'\nverdict = 'block'")
-    assert recordings.rehearse(recordings.read(log), policy).missing == {"image": 1}
+    assert rehearse(recordings.read(log), policy).missing == {"image": 1}
 
 
 def test_events_that_begin_and_never_end_take_no_time(log: Path) -> None:
@@ -386,7 +387,7 @@ def test_a_log_of_names_does_not_answer_rules_of_sids_and_says_so(
     """Sysmon records the name of the account, and no SID."""
     log.write_text(json.dumps(evtx_dump(SYSMON)), encoding="utf-8")
     policy = Policy.parse(f"[[rule]]\nimage = 'certutil.exe'\n{condition}\nverdict = 'block'")
-    assert recordings.rehearse(recordings.read(log), policy).missing == missing
+    assert rehearse(recordings.read(log), policy).missing == missing
 
 
 def test_a_log_that_begins_with_the_newest_event_loses_ancestors_and_says_so(log: Path) -> None:
@@ -398,9 +399,9 @@ def test_a_log_that_begins_with_the_newest_event_loses_ancestors_and_says_so(log
         events.append(json.dumps(evtx_dump(SYSMON | family | time)))
     policy = Policy.parse("[[rule]]\nancestor = 'word.exe'\nverdict = 'block'")
     log.write_text("\n".join(events), encoding="utf-8")
-    in_order = recordings.rehearse(recordings.read(log), policy)
+    in_order = rehearse(recordings.read(log), policy)
     assert (in_order.blocked, in_order.backwards) == (2, 0)
     log.write_text("\n".join(reversed(events)), encoding="utf-8")
-    newest_first = recordings.rehearse(recordings.read(log), policy)
+    newest_first = rehearse(recordings.read(log), policy)
     assert (newest_first.blocked, newest_first.backwards) == (1, 2)
     assert "2 processes are older than the one before, so ancestors can be unknown" in str(newest_first)

@@ -13,7 +13,7 @@ from ..errors import PolicyError, Problem
 from ..policy import recordings
 from ..policy.facts import FACTS
 from ..policy.policy import Policy
-from ..policy.recordings import Rehearsal
+from ..policy.rehearsal import Rehearsal, rehearse
 from ..records import ProcessHelper
 from ..util.paths import lowercase
 from ..util.printable import printable
@@ -121,7 +121,7 @@ def replay(options: argparse.Namespace, out: TextIO) -> int:
 
 def _rehearsed(log: Path, policy: Policy) -> Rehearsal:
     reader = recordings.read(log)
-    result = recordings.rehearse(reader, policy)
+    result = rehearse(reader, policy)
     result.unread = tuple(reader.unread)
     if not result.processes:
         raise PolicyError(
