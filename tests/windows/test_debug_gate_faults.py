@@ -18,6 +18,7 @@ from procmon.gates import debug as debug_gate
 from procmon.gates import debug_loop
 from procmon.win32 import debug as win32_debug
 from procmon.win32 import kernel
+from procmon.win32 import process as win32_process
 from procmon.win32.debug import DebugEvent
 from trees import BLOCKED, SOON, drive, eventually, next_held, python
 
@@ -105,6 +106,17 @@ def test_a_command_that_windows_reports_after_the_gate_is_closed_is_blocked_if_i
     gate.close()
     assert gate.popen is not None
     assert gate.popen.wait(SOON) & 0xFFFFFFFF == (BLOCKED if include_first else 0)
+
+
+def test_a_later_process_with_the_pid_of_one_that_is_to_be_ended_goes_on() -> None:
+    with procmon.DebugGate.run(python("input()"), include_first=False, stdin=subprocess.PIPE) as gate:
+        drive(gate, until=lambda: len(gate.snapshot()) == 1)
+        assert gate.popen is not None
+        [listed] = [one for one in win32_process.running() if one.pid == gate.popen.pid]
+        debug_loop._end_if_debugged(listed._replace(created=listed.created - 1))
+        assert gate.popen.poll() is None
+        debug_loop._end_if_debugged(listed)
+        assert gate.popen.wait(SOON) & 0xFFFFFFFF == BLOCKED
 
 
 @pytest.mark.parametrize("child", ["reported", "not reported", "reported without memory for its record"])
