@@ -17,7 +17,7 @@ from procmon import ProcessHelper, VerdictResult
 from procmon.gates import debug as debug_gate
 from procmon.gates import debug_loop
 from procmon.win32 import debug as win32_debug
-from procmon.win32 import kernel
+from procmon.win32 import debugged, kernel
 from procmon.win32 import process as win32_process
 from procmon.win32.debug import DebugEvent
 from trees import BLOCKED, SOON, drive, eventually, next_held, python
@@ -108,15 +108,25 @@ def test_a_command_that_windows_reports_after_the_gate_is_closed_is_blocked_if_i
     assert gate.popen.wait(SOON) & 0xFFFFFFFF == (BLOCKED if include_first else 0)
 
 
-def test_a_later_process_with_the_pid_of_one_that_is_to_be_ended_goes_on() -> None:
-    with procmon.DebugGate.run(python("input()"), include_first=False, stdin=subprocess.PIPE) as gate:
-        drive(gate, until=lambda: len(gate.snapshot()) == 1)
+@pytest.mark.parametrize("held", [True, False])
+def test_only_a_process_that_has_run_nothing_is_ended_as_unreported(held: bool) -> None:
+    """Not a later one with its pid, and not one that runs: another debugger in the tree has that."""
+    with procmon.DebugGate.run(python("input()"), include_first=held, stdin=subprocess.PIPE) as gate:
+        drive(gate, lambda process: None, until=lambda: len(gate.snapshot()) == 1)
         assert gate.popen is not None
         [listed] = [one for one in win32_process.running() if one.pid == gate.popen.pid]
-        debug_loop._end_if_debugged(listed._replace(created=listed.created - 1))
+        if not held:
+            with kernel.open_process(listed.pid, debug_loop._EXAMINE) as process:
+                assert eventually(lambda: debugged.has_begun(process))
+        debug_loop._end_unreported(listed._replace(created=listed.created - 1))
         assert gate.popen.poll() is None
-        debug_loop._end_if_debugged(listed)
-        assert gate.popen.wait(SOON) & 0xFFFFFFFF == BLOCKED
+        debug_loop._end_unreported(listed)
+        if held:
+            gate.allow(*gate.snapshot())  # a held process that was killed ends when it is answered
+            assert gate.popen.wait(SOON) & 0xFFFFFFFF == BLOCKED
+        else:
+            gate.popen.communicate(b"\n", timeout=SOON)  # type: ignore[arg-type]
+            assert gate.popen.returncode == 0
 
 
 @pytest.mark.parametrize("child", ["reported", "not reported", "reported without memory for its record"])

@@ -8,9 +8,13 @@ from typing import SupportsInt
 
 from . import memory
 from ._bind import BOOL, DWORD, HANDLE, bind, fail_on_zero, kernel32
-from .process import pebs
+from .process import basics, pebs
 
-__all__ = ["clear_debugged_mark", "has_strict_handle_checks", "is_debugged"]
+__all__ = ["clear_debugged_mark", "has_begun", "has_strict_handle_checks", "is_debugged"]
+
+_POINTER = ctypes.sizeof(ctypes.c_void_p)
+_LDR = 0x18 if _POINTER == 8 else 0x0C
+"""Offset in the PEB of the address of the loader's data."""
 
 _PROCESS_STRICT_HANDLE_CHECK_POLICY = 3
 
@@ -36,6 +40,14 @@ def is_debugged(process: SupportsInt) -> bool:
     present = BOOL()
     _CheckRemoteDebuggerPresent(int(process), present)
     return bool(present.value)
+
+
+def has_begun(process: SupportsInt) -> bool:
+    """Whether its first thread has run: the loader's first step is to set Ldr in the PEB.
+
+    Needs PROCESS_QUERY_INFORMATION and PROCESS_VM_READ.
+    """
+    return any(memory.read(process, basics(process).peb + _LDR, _POINTER))
 
 
 def clear_debugged_mark(process: SupportsInt, peb: int, image: int = 0) -> None:
