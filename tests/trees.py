@@ -7,6 +7,7 @@ from collections.abc import Callable
 from patience import PATIENCE
 from procmon import ALLOW, BLOCK, ProcessHelper, Verdict, VerdictResult
 from procmon.gates.base import Gate
+from procmon.win32.kernel import is_wine
 
 __all__ = ["BLOCKED", "SOON", "Decide", "drive", "eventually", "held", "next_held", "python"]
 
@@ -50,8 +51,24 @@ def next_held(gate: Gate) -> ProcessHelper:
     return found[0]
 
 
+RETRY = """
+import _winapi
+def _again(*arguments, call=_winapi.CreateProcess):
+    for left in range(4, -1, -1):
+        try:
+            return call(*arguments)
+        except OSError as error:
+            if error.winerror != 1359 or not left:
+                raise
+_winapi.CreateProcess = _again
+"""
+"""As tests/wine_creation.py, for a program that does not import procmon."""
+
+
 def python(code: str) -> list[str]:
-    return [sys.executable, "-c", code]
+    """The command that runs this code."""
+    retry = RETRY if "subprocess" in code and is_wine() else ""
+    return [sys.executable, "-c", retry + code]
 
 
 def eventually(condition: Callable[[], object], patience: float = SOON) -> bool:
