@@ -192,16 +192,13 @@ def test_an_event_that_the_controller_closes_harms_nothing(programs: Programs) -
     try:
         connection = gate._connection
         assert isinstance(connection, Connection)
-        ctypes.WinDLL("kernel32").CloseHandle(ctypes.c_void_p(connection.event))
+        connection._events[0].close()  # once: a second CloseHandle could close a handle that was given its value
         pid = programs.start()
         (process,) = held_by_looking(gate, pid)
         assert gate.block(process) == [VerdictResult.DONE]
         assert programs.exit_status(pid, SOON) == BLOCKED
     finally:
-        try:
-            gate.close()
-        except OSError:
-            pass  # the event's handle is closed for the second time
+        gate.close()
     opened().close()
 
 
