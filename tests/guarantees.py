@@ -126,8 +126,8 @@ tests, so a promise without a test cannot appear here.
 
 ## Faults
 
-For each fault: what happens to a held process, what the controller sees, which counters count it, and
-what the audit log has. "-" means nothing.
+For each fault: what happens to a held process, what the controller sees, which counters count it,
+and what the audit log has. "-" means nothing.
 
 | fault | gate | the held process | the controller sees | counters | audit log | test |
 |---|---|---|---|---|---|---|
@@ -135,8 +135,8 @@ what the audit log has. "-" means nothing.
 
 ## What runs where
 
-`python3 dev.py test` runs all of these tests; `--long` runs the load tests for longer. The test rings,
-and what is untested: [testing.md](testing.md).
+`python3 dev.py test` runs all of these tests; `--long` runs the load tests for longer. The test
+rings, and what is untested: [testing.md](testing.md).
 
 ## Pythons
 

@@ -266,8 +266,14 @@ def _prose(lines: list[str]) -> str:
                 joined.append(line.removeprefix("- "))
             else:
                 joined[-1] += f" {line.strip()}"
-        return "\n" + "".join(f"- {_inline(' '.join(line.split()))}\n" for line in joined)
-    return "\n" + _inline("\n".join(lines)) + "\n"
+        return "\n" + "".join(f"{_fold('- ' + _inline(line), '  ')}\n" for line in joined)
+    return "\n" + _fold(_inline("\n".join(lines))) + "\n"
+
+
+def _fold(text: str, indent: str = "") -> str:
+    return textwrap.fill(
+        " ".join(text.split()), 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _inline(text: str) -> str:

@@ -32,9 +32,9 @@ struct Step {
 // The order matters both ways. Start, downwards: state, device and its security, notifications, the initial list, and
 // the link last, so that no request arrives before the driver can answer it. Images and threads before creations: a
 // process whose creation was notified but whose image was missed would seem not to have run yet, and an extra thread
-// would pass for the first if that was missed. Stop, upwards: the link; then the
-// holds, while the worker still runs (a blocked process must die before its thread goes on); then the notify routines;
-// then requests and the worker; and only then the device and the state.
+// would pass for the first if that was missed. Stop, upwards: the link; then the holds, while the worker still runs (a
+// blocked process must die before its thread goes on); then the notify routines; then requests and the worker; and only
+// then the device and the state.
 constexpr Step kSteps[] = {
     {"port", port_start, port_stop},  // finds the pool routine: before any step that allocates
     {"gate", gate_start, gate_stop},
