@@ -1,11 +1,12 @@
 """Monitor: undeliverable verdicts, gates that act by themselves or fail, and what is refused."""
 
 import asyncio
+import gc
 import sys
 import threading
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -328,6 +329,29 @@ def test_ctrl_c_in_an_iteration_outside_a_with_ends_it_however_long_its_tracebac
         until(lambda: starts._queue.closed, "the end of the iteration")
         assert gate.verdict_of(gate.start("a.exe")) is ALLOW
         assert not monitor.pending
+
+
+@pytest.mark.parametrize("how", ["dropped", "interrupted"])
+def test_an_iteration_that_is_about_to_be_closed_takes_no_process_from_the_next_one(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    with procmon.Monitor(gate) as monitor:
+        later: list[Callable[[], object]] = []
+        monkeypatch.setattr(monitor._engine, "do_later", later.append)
+        starts = monitor.starts()
+        if how == "dropped":
+            del starts
+            gc.collect()
+        else:
+            monkeypatch.setattr(starts._queue, "take", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                next(starts)
+        with monitor.starts(timeout=PATIENCE) as others:
+            process = gate.start("a.exe")
+            assert next(others) == process
+            monitor.allow(process)
+        [close] = later
+        close()
 
 
 def interrupted(request: object) -> None:

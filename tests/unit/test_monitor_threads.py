@@ -23,7 +23,7 @@ from procmon.records import DecidedBy
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 
 
-async def until_async(condition: Callable[[], object], what: str, patience: float = 5.0) -> None:
+async def until_async(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
     end = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < end, f"{what}: not within {patience} s"
@@ -48,7 +48,7 @@ def test_the_iterator_gives_held_processes_and_ends_with_its_timeout(gate: procm
 
 def test_several_may_be_taken_before_the_first_is_answered(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate) as monitor:
-        starts = monitor.starts(timeout=5)
+        starts = monitor.starts(timeout=PATIENCE)
         gate.start("a.exe"), gate.start("b.exe")
         first, second = next(starts), next(starts)
         monitor.block(second)
@@ -62,7 +62,7 @@ def test_however_it_is_left_what_is_unanswered_gets_the_default(gate: procmon.Si
     with procmon.Monitor(gate, default=BLOCK) as monitor:
 
         def iterate() -> tuple[procmon.ProcessHelper, procmon.ProcessHelper]:
-            starts = monitor.starts(timeout=0.05 if leave == "timeout" else 5)
+            starts = monitor.starts(timeout=0.05 if leave == "timeout" else PATIENCE)
             one, two = gate.start("a.exe"), gate.start("b.exe")
             for _ in starts:
                 if leave == "break":
@@ -93,7 +93,7 @@ def test_however_it_is_left_what_is_unanswered_gets_the_default(gate: procmon.Si
 
 
 def test_the_iterator_passes_over_what_was_answered_meanwhile(gate: procmon.SimulatedGate) -> None:
-    with procmon.Monitor(gate) as monitor, monitor.starts(timeout=5) as starts:
+    with procmon.Monitor(gate) as monitor, monitor.starts(timeout=PATIENCE) as starts:
         one, two = gate.start("a.exe"), gate.start("b.exe")
         until(lambda: monitor.statistics.deferred == 2, "both, deferred")
         monitor.allow(one)
@@ -102,7 +102,7 @@ def test_the_iterator_passes_over_what_was_answered_meanwhile(gate: procmon.Simu
 
 
 def test_the_iterator_matches(gate: procmon.SimulatedGate) -> None:
-    with procmon.Monitor(gate) as monitor, monitor.starts(timeout=5, match="b.exe") as starts:
+    with procmon.Monitor(gate) as monitor, monitor.starts(timeout=PATIENCE, match="b.exe") as starts:
         gate.start("a.exe")
         wanted = gate.start("b.exe")
         assert next(starts) == wanted
@@ -120,7 +120,7 @@ def test_an_iterator_of_a_monitor_that_was_never_started_says_so(gate: procmon.S
 
 def test_what_the_loop_starts_and_waits_for_does_not_wait_for_the_loop(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate) as monitor:
-        starts = monitor.starts(timeout=5)
+        starts = monitor.starts(timeout=PATIENCE)
         gate.start("a.exe")
         for process in starts:
             own = gate.start("tool.exe", creator_pid=os.getpid(), creator_tid=threading.get_native_id())
@@ -481,12 +481,11 @@ def test_a_start_that_comes_while_the_iterator_is_closed_is_not_held_for_ever(ga
 
 def test_iterators_that_are_dropped_leave_nothing_behind(gate: procmon.SimulatedGate) -> None:
     with procmon.Monitor(gate) as monitor:
-        for number in range(3):
-            starts = monitor.starts(timeout=5)
-            gate.start(f"{number}.exe")
-            for process in starts:
-                monitor.allow(process)
-                break
+        for _ in range(3):
+            starts = monitor.starts(timeout=PATIENCE)
+            process = gate.start("a.exe")
+            assert next(starts) == process, "the iterator before, dropped and not yet closed, does not take it"
+            monitor.allow(process)
             del starts
             gc.collect()
         until(lambda: not monitor._engine.at_stop and not monitor._engine.subscriptions, "all of them, forgotten")

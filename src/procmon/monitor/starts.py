@@ -39,8 +39,8 @@ class _Ticket:
 
 
 class _StartQueue:
-    """The processes that wait for an iteration, and those given to callers. It does not refer to its `Starts`, so that
-    the garbage collector can free the `Starts`.
+    """The processes that wait for an iteration, and those given to callers. It refers to its `Starts` only weakly, so
+    that the garbage collector can free the `Starts`.
 
     The hand-over. A helper thread takes a process from the queue (`take`) while the caller waits, and Ctrl+C or a
     cancellation may end that wait at any moment. So a process that was taken may not have reached the caller. It stays
@@ -56,14 +56,16 @@ class _StartQueue:
     of the tickets. It is reentrant for the same reason as the lock of `HoldTable`. No verdict is sent while it is held.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, starts: "Starts") -> None:
         self.engine = engine
+        self.starts = weakref.ref(starts)
         self.lock = threading.RLock()
         self.subscription: Subscription | None = None
         self.waiting: deque[ProcessHelper] = deque()
         self.tickets: list[_Ticket] = []  # each with a process
         self.unserved: set[_Ticket] = set()  # each without one
         self.busy: set[int] = set()  # native ids of the threads that are busy with a process
+        self.interrupted = False  # written by the caller: the iteration has ended, and a helper thread closes it soon
         self.closed = False
 
     def open(self, match: Match) -> None:
@@ -74,7 +76,8 @@ class _StartQueue:
 
     def put(self, process: ProcessHelper) -> Verdict | None:
         with self.lock:
-            if self.closed:  # after the engine began to ask
+            # Closed after the engine began to ask, or about to be closed: another iteration may wait for the process.
+            if self.closed or self.interrupted or self.starts() is None:
                 return None
             self.waiting.append(process)
         self.wake()
@@ -179,7 +182,7 @@ class Starts:
         starts._engine = engine
         starts._timeout = timeout
         starts._in_with = False
-        starts._queue = queue = _StartQueue(engine)
+        starts._queue = queue = _StartQueue(engine, starts)
         starts._finalizer = weakref.finalize(starts, _close_later, weakref.ref(queue))
         starts._finalizer.atexit = False
         run_in_thread(queue.open, match)
@@ -275,6 +278,8 @@ class Starts:
 
     def _interrupt(self, ticket: _Ticket, *, closes: bool) -> None:
         ticket.failed = True
+        if closes:
+            self._queue.interrupted = True
         self._engine.do_later(self._queue.close if closes else self._queue.tidy)
 
     def _is_over(self) -> bool:
