@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from patience import PATIENCE
+
 __all__ = ["Browser"]
 
 _ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key of an element's reference, section 12.1 of the standard
@@ -61,7 +63,7 @@ class Browser:
             self._call("DELETE", "")
         finally:
             self._driver.terminate()
-            self._driver.wait(10)
+            self._driver.wait(PATIENCE)
             self._profile.cleanup()
 
     def open(self, page: Path) -> None:

@@ -25,6 +25,7 @@ from typing import Any, Self
 import pytest
 
 import procmon
+from patience import PATIENCE
 from procmon.gates.base import Gate
 from procmon.records import VerdictResult
 
@@ -71,7 +72,7 @@ class Adapter(ABC):
 class GateConformance:
     """The tests; see the module."""
 
-    patience = 10.0
+    patience = PATIENCE
     settle = 0.2
 
     # --------------------------------------------------------------------------------------------------- helpers

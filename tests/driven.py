@@ -15,7 +15,6 @@ from procmon.win32.kernel import is_wine
 from trees import SOON
 
 __all__ = [
-    "AT_ONCE",
     "BLOCKED",
     "SOON",
     "Programs",
@@ -28,7 +27,6 @@ __all__ = [
 ]
 
 BLOCKED = 0xC0000364
-AT_ONCE = 5.0  # seconds; holds in these tests last longer, or for ever
 
 Run = Callable[..., "subprocess.Popen[Any]"]
 

@@ -179,7 +179,7 @@ def fetched(
 ) -> list[ProcessHelper]:
     """The next `count` wanted records."""
     found: list[ProcessHelper] = []
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     while len(found) < count and time.monotonic() < end:
         gate.wait(0.1)
         found += filter(wanted, gate.fetch())
@@ -241,7 +241,7 @@ def test_stopping_the_driver_ends_the_gate_and_lets_all_go(machine: Machine) -> 
         assert gate.wait(PATIENCE)
     with pytest.raises(procmon.GateClosed, match="was stopped"):
         gate.fetch()
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     while machine.running != pids and time.monotonic() < end:
         time.sleep(0.002)
     assert machine.running == pids
@@ -276,7 +276,7 @@ def test_many_threads_answer_while_processes_come_and_go(machine: Machine) -> No
         for thread in threads:
             thread.join(PATIENCE)
         assert done == [VerdictResult.DONE] * 200
-        end = time.monotonic() + 10
+        end = time.monotonic() + PATIENCE
         while machine.running | set(machine.statuses) != pids and time.monotonic() < end:
             time.sleep(0.01)
         assert machine.running | set(machine.statuses) == pids

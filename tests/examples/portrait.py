@@ -13,6 +13,7 @@ import window
 from _window.view import View
 from examples.screen import Screen
 from examples.tool import KEPT, Service
+from patience import PATIENCE
 from procmon.driver.service import DriverService, DriverState
 
 __all__ = ["save", "scene"]
@@ -37,7 +38,7 @@ def scene(screen: Screen) -> Iterator[View]:
     desk.update()
     root.lift()
     view.monitoring.buttons["Start"].invoke()
-    end, answers = time.monotonic() + 20, {"git.exe": procmon.ALLOW, "mshta.exe": procmon.BLOCK}
+    end, answers = time.monotonic() + PATIENCE, {"git.exe": procmon.ALLOW, "mshta.exe": procmon.BLOCK}
     while answers or len(view.table.get_children()) < len(_scene.SCENE) or len(view.questions) < len(view.held):
         assert time.monotonic() < end
         root.update()

@@ -13,6 +13,8 @@ import zlib
 from pathlib import Path
 from types import TracebackType
 
+from patience import PATIENCE
+
 __all__ = ["Screen"]
 
 
@@ -48,7 +50,7 @@ class Screen:
     def close(self) -> None:
         """End the server."""
         self._server.terminate()
-        self._server.wait(10)
+        self._server.wait(PATIENCE)
         shutil.rmtree(self._folder)
 
     def pixels(self) -> tuple[int, int, bytes]:

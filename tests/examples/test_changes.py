@@ -12,6 +12,7 @@ import asyncio_service
 import policy_with_reload
 import procmon
 from monitoring import until
+from patience import PATIENCE
 
 BLOCK_A = '[[rule]]\nimage = "a.exe"\nverdict = "block"\n'
 
@@ -25,7 +26,7 @@ def running(main: Callable[[], None], gate: procmon.SimulatedGate) -> Iterator[N
         yield
     finally:
         gate.end()
-        thread.join(10)
+        thread.join(PATIENCE)
     assert not thread.is_alive()
 
 

@@ -14,6 +14,7 @@ from _window import look
 from examples import portrait, samples
 from examples.screen import Screen
 from examples.tool import KEPT
+from patience import PATIENCE
 
 PICTURE = Path(__file__).resolve().parents[2] / "build" / "window.png"
 """A picture of the window in this run; docs/window.png is made the same way."""
@@ -34,7 +35,7 @@ def test_a_gate_that_is_not_here_is_explained_after_a_click(screen: Screen, argu
     KEPT.append(view.root)
     button = view.monitoring.buttons["Start"]
     button.invoke()
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     while not (view.note.winfo_ismapped() and str(button.cget("state")) == "normal") and time.monotonic() < end:
         view.root.update()
     assert says in view.note_text.cget("text")

@@ -9,6 +9,7 @@ import procmon
 import window
 from _window.question import Question
 from _window.view import View
+from patience import PATIENCE
 from procmon.driver.service import DriverService, DriverState, DriverStatus
 
 __all__ = ["KEPT", "Service", "Tool"]
@@ -68,7 +69,7 @@ class Tool:
     def view(self) -> View:
         return self.window.view
 
-    def until(self, condition: Callable[[], object], timeout: float = 10) -> None:
+    def until(self, condition: Callable[[], object], timeout: float = PATIENCE) -> None:
         """Run Tk until a condition holds."""
         end = time.monotonic() + timeout
         while not condition():

@@ -9,6 +9,7 @@ import pytest
 
 import procmon
 from commandline import Scene
+from patience import PATIENCE
 from procmon import DriverService
 from procmon.cli import prompts
 from service_manager import Computer, Manager, executable
@@ -21,7 +22,7 @@ def patience() -> Iterator[None]:
 
     @functools.wraps(verdict_of)
     def wait(
-        gate: procmon.SimulatedGate, process: procmon.ProcessHelper | int, timeout: float = 20.0
+        gate: procmon.SimulatedGate, process: procmon.ProcessHelper | int, timeout: float = PATIENCE
     ) -> procmon.Verdict | None:
         return verdict_of(gate, process, timeout)
 

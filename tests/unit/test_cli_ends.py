@@ -282,7 +282,7 @@ def test_a_gate_that_fails_has_a_summary_too(
 ) -> None:
     def fail(gate: CommandGate) -> None:
         process = gate.start("c:/tools/a.exe")
-        assert scene.questions.wait(10)
+        assert scene.questions.wait(PATIENCE)
         gate.fail(OSError(6, "the handle is invalid"))
         assert gate.verdict_of(process) is BLOCK
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE
 from setup import debian, parts, programs, project, wine32
 from setup.locks import Lock
 from setup.project import Stop
@@ -233,7 +234,7 @@ if sys.platform != "win32":  # there packages come from nowhere, and programs ge
             assert process.stdout
             program = int(process.stdout.readline())
             process.kill()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while _is_alive(program) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not _is_alive(program)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import procmon
-from ctrl_c import SOON, seconds_until_heard
+from ctrl_c import assert_heard_soon, seconds_until_heard
 from made_up_device import Device, info, record, target
 from monitoring import until
 from patience import PATIENCE
@@ -249,11 +249,15 @@ def test_ctrl_c_ends_a_wait_while_the_device_does_not_close_and_the_device_close
             go_on.wait(PATIENCE)
             super().close()
 
-    device = Hanging()
-    gate = DriverGate(device)
-    assert seconds_until_heard(gate.close, "close") < SOON
+    devices: list[Hanging] = []
+
+    def attempt() -> float:
+        devices.append(Hanging())
+        return seconds_until_heard(DriverGate(devices[-1]).close, "close")
+
+    assert_heard_soon(attempt)
     go_on.set()
-    until(lambda: device.closed, "the device, closed")
+    until(lambda: all(device.closed for device in devices), "the device, closed")
 
 
 def test_a_monitor_counts_and_logs_a_blocked_process_that_would_not_die(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import ctrl_c
 import procmon
-from ctrl_c import Scene, seconds_until_heard
+from ctrl_c import Scene, assert_heard_soon, seconds_until_heard
 from monitoring import until
 from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DEFER
@@ -31,14 +31,19 @@ def test_it_ends_a_call_whatever_hangs_and_nothing_stays_held(
 
 def test_a_start_that_is_interrupted_stops_the_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
     ctrl_c.shorten(monkeypatch)
-    gate = ctrl_c.HangingGate()
-    process = gate.start("a.exe")
-    gate.hanging = "fetch"
-    monitor = procmon.Monitor(gate, default=BLOCK)
-    assert seconds_until_heard(monitor.start, "start") < ctrl_c.SOON
-    assert monitor.wait(PATIENCE)
-    assert gate.verdict_of(process) is ALLOW, "by the gate, as it was closed"
-    gate.go_on.set()
+
+    def attempt() -> float:
+        gate = ctrl_c.HangingGate()
+        process = gate.start("a.exe")
+        gate.hanging = "fetch"
+        monitor = procmon.Monitor(gate, default=BLOCK)
+        took = seconds_until_heard(monitor.start, "start")
+        assert monitor.wait(PATIENCE)
+        assert gate.verdict_of(process) is ALLOW, "by the gate, as it was closed"
+        gate.go_on.set()
+        return took
+
+    assert_heard_soon(attempt)
 
 
 @pytest.mark.parametrize("verdict", ["allow", "block"])
@@ -119,7 +124,7 @@ def test_a_sweep_that_is_interrupted_ends_no_further_process(gate: procmon.Simul
 
 
 def test_an_iteration_that_is_interrupted_goes_on_with_what_it_has_not_given(gate: procmon.SimulatedGate) -> None:
-    with procmon.Monitor(gate) as monitor, monitor.starts(timeout=5) as starts:
+    with procmon.Monitor(gate) as monitor, monitor.starts(timeout=PATIENCE) as starts:
         one, two = gate.start("a.exe"), gate.start("b.exe")
         until(lambda: monitor.statistics.deferred == 2, "both, deferred")
         take = starts._queue.take
@@ -142,7 +147,7 @@ def test_an_iteration_that_is_interrupted_goes_on_with_what_it_has_not_given(gat
 def test_async_for_that_is_cancelled_goes_on_with_what_it_has_not_given(gate: procmon.SimulatedGate) -> None:
     async def main() -> None:
         async with procmon.Monitor(gate) as monitor:
-            starts = monitor.starts(timeout=5)
+            starts = monitor.starts(timeout=PATIENCE)
             processes = [gate.start(f"{number}.exe") for number in range(50)]
             given: list[procmon.ProcessHelper] = []
             longest = 0.001
@@ -169,7 +174,7 @@ def test_at_any_instruction_it_leaves_the_monitor_at_work() -> None:
     def feed() -> None:
         while not over.is_set():
             process = gate.start("a.exe")
-            if process.start_key % 2 and gate.verdict_of(process, timeout=5) is None:
+            if process.start_key % 2 and gate.verdict_of(process, timeout=PATIENCE) is None:
                 late.append(process)
 
     def press() -> None:

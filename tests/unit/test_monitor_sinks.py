@@ -87,7 +87,7 @@ def test_when_stop_returns_all_is_written_also_what_was_noted_just_before(
     monkeypatch.setattr(monitor._engine.sinks, "start", slowly)
     monitor.start()
     gate.start("a.exe")
-    assert noted.wait(5)
+    assert noted.wait(PATIENCE)
     monitor.stop()
     assert sink.written == monitor.history != []
     go_on.set()

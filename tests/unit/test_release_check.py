@@ -14,6 +14,7 @@ import pytest
 import procmon
 from made_up_device import Device, record, target
 from monitoring import until
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DecidedBy, DriverGate, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from procmon.driver import protocol
 from procmon.gates import release_check
@@ -369,7 +370,7 @@ def test_a_process_that_is_examined_when_the_gate_is_closed_gets_on_tamper(
     def look(process: ProcessHelper) -> str:
         looked.append(process.pid)
         if process.pid == 8:
-            hangs.wait(60)
+            hangs.wait(PATIENCE)
         return ""
 
     monkeypatch.setattr(engine, "STOP_TIMEOUT_S", 0.3)

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-import ctrl_c
 import procmon
-from ctrl_c import seconds_until_heard
+from ctrl_c import assert_heard_soon, seconds_until_heard
 from procmon import ALLOW, BLOCK, DecidedBy, ProcessFlags, ProcessHelper, Verdict, VerdictResult
 from procmon.gates import debug as debug_gate
 from procmon.gates.base import Gate
@@ -344,7 +343,7 @@ def test_a_process_that_timed_out_before_the_fetch_is_given_once() -> None:
 def test_ctrl_c_ends_a_wait() -> None:
     with procmon.DebugGate.run(["hostname"], stdout=subprocess.DEVNULL) as gate:
         next_held(gate)
-        assert seconds_until_heard(lambda: gate.wait(SOON), "wait") < ctrl_c.SOON
+        assert_heard_soon(lambda: seconds_until_heard(lambda: gate.wait(SOON), "wait"))
 
 
 def test_a_failure_of_the_debug_api_ends_the_gate_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

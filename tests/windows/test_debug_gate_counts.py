@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import procmon
+from patience import PATIENCE
 from procmon.win32 import memory, nt
 from procmon.win32 import process as win32_process
 
@@ -49,7 +50,7 @@ def started(command: list[str]) -> int:
     monitor = procmon.Monitor(procmon.DebugGate.run(command))
     monitor.subscribe(count)
     with monitor:
-        assert monitor.wait(60)
+        assert monitor.wait(PATIENCE)
     return starts
 
 

@@ -16,11 +16,10 @@ from pathlib import Path
 import pytest
 from kernel import native_name
 
-import ctrl_c
 import procmon
 from conformance import Adapter, GateConformance
-from ctrl_c import seconds_until_heard
-from driven import AT_ONCE, BLOCKED, SOON, Programs, controller, held, opened, records_of, telling_kernel
+from ctrl_c import assert_heard_soon, seconds_until_heard
+from driven import BLOCKED, SOON, Programs, controller, held, opened, records_of, telling_kernel
 from procmon import ALLOW, BLOCK, DecidedBy, DriverGate, ProcessHelper, VerdictResult
 from procmon.driver import protocol
 from procmon.driver.drive_letters import with_drive_letter
@@ -80,8 +79,8 @@ def test_killing_the_controller_lets_all_that_it_holds_go_at_once(programs: Prog
         assert driver_info().held_count == 3
         process.kill()
         process.wait()
-        assert eventually(lambda: driver_info().held_count == 0, AT_ONCE)
-        assert eventually(programs.all_ran, 2 * AT_ONCE)
+        assert eventually(lambda: driver_info().held_count == 0)  # the hold itself would last for ever
+        assert eventually(programs.all_ran)
     assert driver_info().controller_pid == 0
     assert driver_info().counters.disconnects == before + 3
 
@@ -236,7 +235,7 @@ def test_ctrl_c_ends_a_wait_at_once(service: procmon.DriverService) -> None:
             while time.monotonic() < end:  # a wait may end for less
                 gate.wait(SOON)
 
-        assert seconds_until_heard(wait, "wait") < ctrl_c.SOON
+        assert_heard_soon(lambda: seconds_until_heard(wait, "wait"))
 
 
 def test_stopping_the_driver_releases_what_is_held_and_ends_the_gate(
@@ -245,25 +244,21 @@ def test_stopping_the_driver_releases_what_is_held_and_ends_the_gate(
     gate = opened()
     pid = programs.start()
     held(gate, pid)
-    ended_after: list[float] = []
 
     def watch() -> None:
         while not gate.ended:
             gate.wait()
-        ended_after.append(time.monotonic())
 
-    watching = threading.Thread(target=watch)
+    watching = threading.Thread(target=watch, daemon=True)
     watching.start()
-    began = time.monotonic()
     if not is_wine():  # an NT kernel keeps a driver whose device is open
         with pytest.raises(procmon.DriverRunning, match="has its device open"):
             service.stop(timeout=0.1)
         gate.close()
     service.stop()
-    assert time.monotonic() - began < AT_ONCE
-    assert eventually(lambda: programs.ran(pid), AT_ONCE)
+    assert eventually(lambda: programs.ran(pid))  # the hold itself would last for ever
     watching.join(SOON)
-    assert ended_after and ended_after[0] - began < 2 * AT_ONCE
+    assert not watching.is_alive()
     with pytest.raises(procmon.GateClosed, match=r"DriverService\(\).start\(\)|closed") as caught:
         gate.fetch()
     if is_wine():

@@ -9,6 +9,7 @@ import pytest
 
 import procmon
 from examples import samples
+from patience import PATIENCE
 from procmon.win32.kernel import is_wine
 
 COMMAND = ["cmd", "/c", "hostname & whoami & hostname"]
@@ -60,14 +61,14 @@ def test_the_same_example_runs_on_the_drivers_gate(name: str, capsys: pytest.Cap
 
         def build() -> None:
             try:
-                kernel.run(COMMAND, stdout=subprocess.DEVNULL).wait(30)
+                kernel.run(COMMAND, stdout=subprocess.DEVNULL).wait(PATIENCE)
             finally:
                 gate.close()  # as Ctrl+C would: the driver's gate has no end of its own
 
         builder = threading.Thread(target=build)
         builder.start()
         importlib.import_module(name).main(gate)
-        builder.join(30)
+        builder.join(PATIENCE)
     check(name, capsys.readouterr().out, "3 allowed, 1 blocked, 0 pending>")
 
 

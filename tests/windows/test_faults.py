@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import procmon
-from driven import AT_ONCE, BLOCKED, SOON, Programs, controller, held, opened
+from driven import BLOCKED, SOON, Programs, controller, held, opened
 from procmon import BLOCK, DriverGate, VerdictResult
 from procmon.driver.info import driver_info
 from procmon.win32.device import Connection
@@ -151,7 +151,7 @@ def test_a_suspended_controller_that_is_killed_releases_what_it_holds(programs: 
         pause(process.pid, "NtSuspendProcess")
         process.kill()
         process.wait()
-        assert eventually(lambda: driver_info().held_count == 0, AT_ONCE)
+        assert eventually(lambda: driver_info().held_count == 0)
         assert eventually(lambda: programs.ran(pid))
 
 

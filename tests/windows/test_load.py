@@ -20,6 +20,7 @@ import pytest
 from kernel import WineKernel
 
 import procmon
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DEFER, ProcessHelper, Verdict
 from procmon.win32.kernel import is_wine
 from trees import BLOCKED
@@ -208,7 +209,7 @@ def test_each_of_many_real_starts_is_decided_once_and_nothing_is_left(
     tracemalloc.start()
     before = handles()
     outcome = load(opened, STARTS)
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while (growth := memory_left()) >= 1 and time.monotonic() < end:
         time.sleep(0.1)  # threads of the monitor end after its stop, and have it until then
     tracemalloc.stop()
@@ -226,7 +227,7 @@ def test_each_of_many_real_starts_is_decided_once_and_nothing_is_left(
     # Windows closes the two handles of the debug API for each process when its exit is continued; Wine keeps them, also
     # those of a bare debug loop. Eight more are left to Python, for threads that have just ended.
     kept_by_wine = 2 * outcome.records if is_wine() else 0
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while (left := handles() - before - kept_by_wine) > 8 and time.monotonic() < deadline:
         time.sleep(0.1)
     assert left <= 8

@@ -2,13 +2,13 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 import ctrl_c
 from patience import PATIENCE
+from trees import eventually
 
 
 @pytest.mark.parametrize("action", ctrl_c.ACTIONS)
@@ -44,7 +44,4 @@ while not monitor.pending:
 def test_the_end_of_a_program_gives_what_a_debug_gate_holds_the_default(tmp_path: Path, default: str) -> None:
     mark = tmp_path / "it-ran.txt"
     subprocess.run([sys.executable, "-c", PROGRAM, default, str(mark)], timeout=PATIENCE, check=True)
-    end = time.monotonic() + (10 if default == "allow" else 1)
-    while not mark.exists() and time.monotonic() < end:
-        time.sleep(0.05)
-    assert mark.exists() == (default == "allow")
+    assert eventually(mark.exists, PATIENCE if default == "allow" else 1) == (default == "allow")

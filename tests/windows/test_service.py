@@ -15,6 +15,7 @@ from typing import TypeVar
 import pytest
 
 import procmon
+from patience import PATIENCE
 from procmon import DriverService, DriverState
 from procmon.driver.info import driver_info
 from procmon.win32 import files, kernel, machine, scm
@@ -252,7 +253,7 @@ def test_a_stop_ends_the_gate_of_a_monitor_and_needs_no_second_one(service: Driv
     service.stop()
     assert service.status().state is STOPPED
     with suppress(procmon.GateClosed):  # which says that the driver was stopped
-        monitor.wait(20)
+        monitor.wait(PATIENCE)
     assert not monitor.running
     with pytest.raises(procmon.GateClosed):
         gate.info()

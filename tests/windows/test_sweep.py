@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 
 import procmon
+from patience import PATIENCE
 from procmon.records import VerdictResult
 from procmon.system.listing import lookup
 from procmon.system.terminate import terminate
@@ -50,7 +51,7 @@ def record(pid: int) -> procmon.ProcessHelper:
 
 def test_it_ends_a_running_process_with_the_status_of_a_block(child: "subprocess.Popen[bytes]") -> None:
     assert sweep(record(child.pid)) == [VerdictResult.DONE]
-    assert child.wait(10) & 0xFFFFFFFF == BLOCKED
+    assert child.wait(PATIENCE) & 0xFFFFFFFF == BLOCKED
 
 
 def test_without_a_time_of_creation_the_image_must_be_the_same(child: "subprocess.Popen[bytes]") -> None:
@@ -70,7 +71,7 @@ def test_another_process_that_has_the_pid_now_is_left_alone(child: "subprocess.P
 def test_a_process_that_has_gone_is_stale(child: "subprocess.Popen[bytes]") -> None:
     known = record(child.pid)
     child.kill()
-    child.wait(10)
+    child.wait(PATIENCE)
     assert sweep(known) == [VerdictResult.STALE]
     assert sweep(replace(known, pid=0x7FFFFFF0)) == [VerdictResult.STALE]
 
