@@ -144,7 +144,7 @@ def test_a_gate_that_fails_stops_the_monitor_and_releases_what_is_held(
         assert monitor.error is error
         assert gate.verdict_of(process, timeout=0) is ALLOW
         assert repr(monitor).startswith("<Monitor failed on simulated")
-        assert "failed" in caplog.text
+        until(lambda: "failed" in caplog.text, "a line in the log")
 
 
 def test_a_gate_that_fails_in_answering_stops_the_monitor(

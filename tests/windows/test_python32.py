@@ -80,6 +80,8 @@ def test_what_passes_on_a_64_bit_python_passes_on_it(file: str, but: str) -> Non
         "no:cacheprovider",
         "--noconftest",
         "-p",
+        "wine_creation",
+        "-p",
         "driver_fixtures",
         "-k",
         but,
