@@ -14,7 +14,7 @@ import procmon
 from ctrl_c import assert_heard_soon, seconds_until_heard
 from procmon import ProcessHelper, VerdictResult
 from procmon.gates import debug as debug_gate
-from procmon.gates import debug_loop
+from procmon.gates import debug_loop, unreported
 from procmon.win32 import debug as win32_debug
 from procmon.win32 import debugged, kernel
 from procmon.win32 import process as win32_process
@@ -115,11 +115,11 @@ def test_only_a_process_that_has_run_nothing_is_ended_as_unreported(held: bool) 
         assert gate.popen is not None
         [listed] = [one for one in win32_process.running() if one.pid == gate.popen.pid]
         if not held:
-            with kernel.open_process(listed.pid, debug_loop._EXAMINE) as process:
+            with kernel.open_process(listed.pid, unreported._EXAMINE) as process:
                 assert eventually(lambda: debugged.has_begun(process))
-        debug_loop._end_unreported(listed._replace(created=listed.created - 1))
+        unreported.end_unreported(listed._replace(created=listed.created - 1))
         assert gate.popen.poll() is None
-        debug_loop._end_unreported(listed)
+        unreported.end_unreported(listed)
         if held:
             gate.allow(*gate.snapshot())  # a held process that was killed ends when it is answered
             assert gate.popen.wait(SOON) & 0xFFFFFFFF == BLOCKED

@@ -256,7 +256,7 @@ def test_stopping_the_driver_releases_what_is_held_and_ends_the_gate(
             service.stop(timeout=0.1)
         gate.close()
     service.stop()
-    assert eventually(lambda: programs.ran(pid))  # the hold itself would last for ever
+    assert eventually(lambda: programs.ran(pid))  # under Wine the hold itself would last for ever
     watching.join(SOON)
     assert not watching.is_alive()
     with pytest.raises(procmon.GateClosed, match=r"DriverService\(\).start\(\)|closed") as caught:

@@ -25,12 +25,12 @@ from ..util.threads import Call, wait_for
 from ..win32 import debug, debugged, kernel
 from ..win32 import process as win32_process
 from ..win32.handles import Handle
+from .unreported import end_unreported, is_unreported
 
 __all__ = ["DebugLoop"]
 
 _LOADER_BREAKPOINTS = (0x80000003, 0x4000001F)  # STATUS_BREAKPOINT, and STATUS_WX86_BREAKPOINT of a 32-bit process
 _BAD_HANDLE_STATUSES = (0xC0000008, 0xC0000235)  # STATUS_INVALID_HANDLE, STATUS_HANDLE_NOT_CLOSABLE
-_EXAMINE = kernel.PROCESS_QUERY_INFORMATION | kernel.PROCESS_VM_READ
 _CHILD_POLL_MS = 20  # until the event of a child that exists already, or its end
 _CONTROL_C_SLICE = 0.25  # seconds; on Windows Ctrl+C does not interrupt the wait for a Python lock
 
@@ -91,35 +91,6 @@ def _command_line(handle: int, peb: int) -> str:
         return win32_process.command_line_in_memory(handle, peb)
     except OSError:
         return win32_process.command_line(handle)
-
-
-def _is_unreported(listed: win32_process.Listed) -> bool:
-    try:
-        with kernel.open_process(listed.pid, _EXAMINE) as process:
-            return _is_frozen(process, listed)
-    except OSError:  # it has exited
-        return False
-
-
-def _is_frozen(process: Handle, listed: win32_process.Listed) -> bool:
-    """Whether the open process is the listed one, and not a later one with its pid, is debugged, and has run nothing.
-
-    One that runs, and was not reported here, has another debugger.
-    """
-    created = win32_process.created_at(process)
-    is_listed = not created or not listed.created or created == listed.created
-    is_debugged = not win32_process.has_exited(process) and debugged.is_debugged(process)
-    return is_listed and is_debugged and not debugged.has_begun(process)
-
-
-def _end_unreported(listed: win32_process.Listed) -> None:
-    try:
-        with kernel.open_process(listed.pid, _EXAMINE | kernel.PROCESS_TERMINATE) as process:
-            if _is_frozen(process, listed):
-                kernel.terminate_process(process, STATUS_BLOCKED)
-    except OSError as error:
-        text = "process %d could not be ended before its first thread ran; it runs"
-        log_soon(ERROR, text, listed.pid, error=error)
 
 
 def _resume(port: debug.DebugPort, pid: int, tid: int, handled: bool = True) -> None:
@@ -359,7 +330,7 @@ class DebugLoop:
             else:
                 is_ours = listed.pid == first_pid and listed.parent_pid == os.getpid()
             known = self._gone.get(listed.pid)
-            if is_ours and (known is None or known.start_key < listed.created) and _is_unreported(listed):
+            if is_ours and (known is None or known.start_key < listed.created) and is_unreported(listed):
                 yield listed
 
     def _handle(self, port: debug.DebugPort, event: debug.DebugEvent) -> None:
@@ -487,7 +458,7 @@ class DebugLoop:
         finally:
             if self._on_disconnect is Verdict.BLOCK:
                 for listed in self._unreported():  # also one whose event could not be handled
-                    _end_unreported(listed)
+                    end_unreported(listed)
 
     def _release_all(self, port: debug.DebugPort) -> None:
         with self._state:
