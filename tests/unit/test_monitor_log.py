@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 
 import procmon
+from ctrl_c import HangingGate
 from made_up_device import Device
 from monitoring import until, waits_for
 from patience import PATIENCE
 from procmon import ALLOW, BLOCK
 from procmon.driver import protocol
 from procmon.monitor import engine
-from procmon.records import VerdictResult
 from procmon.util.log import log_soon
 
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
@@ -73,14 +73,8 @@ def test_a_gate_that_hangs_is_closed_although_the_log_hangs_too(
 ) -> None:
     monkeypatch.setattr(engine, "STOP_TIMEOUT_S", 0.05)
     monkeypatch.setattr(engine, "LOG_TIMEOUT_S", 0.05)
-    hangs = threading.Event()
-
-    class Hanging(procmon.SimulatedGate):
-        def allow(self, *processes: procmon.ProcessHelper) -> list[VerdictResult]:
-            hangs.wait(PATIENCE)
-            return super().allow(*processes)
-
-    gate = Hanging()
+    gate = HangingGate()
+    gate.hanging = "verdict"
     monitor = procmon.Monitor(gate, default=procmon.DEFER)
     monitor.start()
     gate.start("a.exe")
@@ -88,7 +82,7 @@ def test_a_gate_that_hangs_is_closed_although_the_log_hangs_too(
     monitor._engine.begin_stop()
     assert monitor.wait(PATIENCE)
     assert gate.closed and hanging_log.wait(PATIENCE)
-    hangs.set()
+    gate.go_on.set()
 
 
 def test_a_line_below_the_level_of_the_log_occupies_no_helper_thread(
@@ -110,21 +104,16 @@ def test_the_end_of_the_program_waits_for_no_log_that_hangs(
     """The gate hangs while it is closed: the end of the program gives up, and its line cannot be logged, either."""
     monkeypatch.setattr(engine, "EXIT_TIMEOUT_S", 0.05)
     monkeypatch.setattr(engine, "LOG_TIMEOUT_S", 0.05)
-    hangs = threading.Event()
-
-    class Hanging(procmon.SimulatedGate):
-        def close(self) -> None:
-            hangs.wait(PATIENCE)
-            super().close()
-
-    monitor = procmon.Monitor(Hanging())
+    gate = HangingGate()
+    gate.hanging = "close"
+    monitor = procmon.Monitor(gate)
     monitor.start()
     ending = threading.Thread(target=engine._stop_all)
     ending.start()
     assert hanging_log.wait(PATIENCE)
     ending.join(PATIENCE)
     assert not ending.is_alive()
-    hangs.set()
+    gate.go_on.set()
     assert monitor.wait(PATIENCE)
 
 
