@@ -42,6 +42,7 @@ PLOAD_IMAGE_NOTIFY_ROUTINE image_routine;
 PCREATE_THREAD_NOTIFY_ROUTINE thread_routine, own_thread_routine;
 bool images_of_any_architecture;
 int in_callbacks, threads_running;
+std::atomic<bool> is_unloaded;
 std::atomic<int64_t> system_time_ahead;
 std::atomic<uint64_t> slept, stopped_at;
 thread_local Context current;
@@ -312,6 +313,7 @@ bool terminated(uint32_t pid, NTSTATUS* status) {
 
 NTSTATUS load() {
     driver = {};
+    is_unloaded = false;
     UNICODE_STRING path = unicode(u"\\Registry\\Machine");
     const NTSTATUS status = DriverEntry(&driver, &path);
     if (current.fast_mutexes != 0) bugcheck("DriverEntry kept a lock");
@@ -322,9 +324,13 @@ NTSTATUS load() {
 
 void unload() {
     driver.DriverUnload(&driver);
+    std::unique_lock<std::recursive_mutex> guard(lock);
     loaded = stop_pending = false;
-    const Guard guard(lock);
-    if (in_callbacks != 0) bugcheck("the code is unloaded while a callback is in it");
+    is_unloaded = true;
+    if (in_callbacks != 0 && kernel.removal_waits) bugcheck(kUnloadedTooEarly);
+    // Otherwise a callback may still be at its last instructions, which call nothing; see KeLeaveCriticalRegion.
+    if (!changed.wait_for(guard, std::chrono::seconds(100), [] { return in_callbacks == 0; }))
+        bugcheck("a callback never ends");
     if (threads_running != 0) bugcheck("the code is unloaded while a thread is in it");
 }
 

@@ -37,8 +37,8 @@ void ExFreePoolWithTag(PVOID memory, ULONG tag) {
     free(memory);
 }
 
-// Slow where the kernel does not wait for callbacks: this is the last call of a held thread, so that a test sees an
-// unload that does not wait for it.
+// Slow where the kernel does not wait for callbacks: a held thread calls this at its end, so that a test sees an unload
+// that does not wait for it.
 void ExFreePool(PVOID memory) {
     if (!kernel.removal_waits) std::this_thread::sleep_for(std::chrono::milliseconds(30));
     ExFreePoolWithTag(memory, 0);
@@ -116,8 +116,10 @@ void paged_code(const char* function) {
 
 void KeEnterCriticalRegion() { ++current.critical_regions; }
 
+// The last call of each callback: one that comes here after the unload was not waited for.
 void KeLeaveCriticalRegion() {
     if (--current.critical_regions < 0) bugcheck("a critical region is left that was not entered");
+    if (is_unloaded && current.callbacks != 0) bugcheck(kUnloadedTooEarly);
 }
 
 void ExInitializeFastMutex(FAST_MUTEX* mutex) {

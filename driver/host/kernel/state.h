@@ -65,6 +65,7 @@ extern PLOAD_IMAGE_NOTIFY_ROUTINE image_routine;
 extern PCREATE_THREAD_NOTIFY_ROUTINE thread_routine, own_thread_routine;  // in the creator's or in its own context
 extern bool images_of_any_architecture;  // for image_routine
 extern int in_callbacks, threads_running;
+extern std::atomic<bool> is_unloaded;
 extern std::atomic<int64_t> system_time_ahead;  // in units of 100 ns; see set_system_time
 extern std::atomic<uint64_t> slept;       // in all, in units of 100 ns
 extern std::atomic<uint64_t> stopped_at;  // what the clock shows, when it has been stopped; 0 = it runs
@@ -80,6 +81,8 @@ struct Context {
 extern thread_local Context current;
 
 using Guard = std::lock_guard<std::recursive_mutex>;
+
+inline const std::string kUnloadedTooEarly = "the code is unloaded while a callback is in it";
 
 [[noreturn]] void bugcheck(const std::string& why);
 void note(std::string what);        // into the trace
