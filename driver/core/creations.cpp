@@ -71,10 +71,7 @@ void record_creation(GateState& state, const Creation& creation, const Origin& o
     state.fill_record(record, creation);
     const size_t kept_units = line ? line->length : 0;
     if (kept_units < creation.command_line.length) record->flags |= kFlagCommandLineTruncated;
-    if (origin.descendant) {
-        record->flags |= kFlagControllerDescendant;
-        record->descends_from = state.registrations;
-    }
+    if (origin.descendant) state.mark_descendant(record);
     if (origin.exempt) {
         record->flags |= kFlagExempt;
         record->program = origin.program;

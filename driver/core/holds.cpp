@@ -54,6 +54,8 @@ bool decide_first_image(GateState& state, Record* record, const Image& image, Pr
     record->flags &= ~kFlagExempt;
     if (record->program || image.protected_process || (controller.owner && image.pid == controller.pid))
         record->flags |= kFlagExempt;
+    // The controller can have started it before it registered.
+    if (!record->listed && state.descends(record->creator_pid, record->start_key)) state.mark_descendant(record);
     const bool spared = state.spares_descendants() && record->descends_from == state.registrations;
     if (record->flags & kFlagExempt || spared) {
         ++counters.exempt;
@@ -320,7 +322,7 @@ void Gate::on_thread(uint32_t pid) {
     record->flags |= kFlagForeignThread;
     if (record->state != kStateHeld) return;  // New: decided when its image arrives
     if (state.controller.tamper_verdict == kVerdictBlock) state.decide(record, kVerdictBlock, kByTamper);
-    if (state.is_seen(record)) state.queue_for_fetch(record);
+    state.queue_change(record);
 }
 
 bool Gate::still_held(Hold* hold, bool dying) {
@@ -339,7 +341,7 @@ bool Gate::still_held(Hold* hold, bool dying) {
                state.waited_ms(record) >= state.controller.hold_timeout_ms) {
         ++state.counters.timeouts;
         state.decide(record, state.controller.timeout_verdict, kByTimeout);
-        if (state.is_seen(record)) state.queue_for_fetch(record);  // its controller believes that it is held
+        state.queue_change(record);
     } else if (record->state == kStateHeld && !record->image_seen && !state.is_seen(record)) {
         state.queue_for_fetch(record);
     }

@@ -88,9 +88,9 @@ Status parse_rules(const Port& port, const void* input, size_t input_bytes, Rule
         rule->hash = hash_more(kEmptyHash, port, rule->path);
         text += entry.path.length;
         const Rule** place = &buckets[rule->hash & built->mask];
-        for (; *place; place = &const_cast<Rule*>(*place)->next_in_bucket)
-            if ((*place)->hash == rule->hash && equal((*place)->path, rule->path)) rule->is_inert = true;
-        *place = rule;
+        for (; *place && !rule->is_inert; place = &const_cast<Rule*>(*place)->next_in_bucket)
+            rule->is_inert = (*place)->hash == rule->hash && equal((*place)->path, rule->path);
+        if (!rule->is_inert) *place = rule;  // an inert rule is in no bucket: many equal ones make no long chain
     }
     *rules = built;
     return kSuccess;

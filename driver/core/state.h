@@ -137,7 +137,8 @@ struct GateState : Block {
     // Did the controller start it, directly or not? Follows the creators, because a parent can be claimed. Each creator
     // must have a record that is older than its child's; otherwise the creator's pid has been reused.
     [[nodiscard]] bool descends(uint32_t creator_pid, uint64_t younger_key) const;
-    // Has a FETCH of the current controller returned it?
+    void mark_descendant(Record* record) const;
+    // Has a FETCH of the current controller returned it, if it is held, as held?
     [[nodiscard]] bool is_seen(const Record* record) const {
         return controller.owner && record->fetched_by == registrations;
     }
@@ -171,6 +172,8 @@ struct GateState : Block {
     [[nodiscard]] bool is_asked(const Record* record) const;
     // The next FETCH returns the record (again).
     void queue_for_fetch(Record* record);
+    // The same after a change that is not a new question: a record that the next FETCH returns anyway sets no event.
+    void queue_change(Record* record);
     // Lets a process run without a hold; FETCH returns its record.
     void release_unasked(Record* record, uint32_t decided_by);
     void hold(Record* record, Hold* hold, uint32_t state);

@@ -42,6 +42,11 @@ bool GateState::descends(uint32_t creator_pid, uint64_t younger_key) const {
     return false;
 }
 
+void GateState::mark_descendant(Record* record) const {
+    record->flags |= kFlagControllerDescendant;
+    record->descends_from = registrations;
+}
+
 void GateState::fill_record(Record* record, const Creation& creation) const {
     record->pid = creation.pid;
     record->parent_pid = creation.parent_pid;
@@ -101,6 +106,10 @@ void GateState::queue_for_fetch(Record* record) {
     port.user_event_set(port.context, controller.event);
 }
 
+void GateState::queue_change(Record* record) {
+    if (is_seen(record) || !unseen.contains(record)) queue_for_fetch(record);
+}
+
 void GateState::release_unasked(Record* record, uint32_t decided_by) {
     if (record->state == kStateHeld) {  // an extra thread came before the image
         decide(record, kVerdictAllow, decided_by);
@@ -116,6 +125,7 @@ void GateState::hold(Record* record, Hold* hold, uint32_t to_state) {
     record->held_since_ms = port.monotonic_ms(port.context);
     move_to(record, to_state);
     if (to_state == kStateHeld) {
+        record->fetched_by = 0;  // a process that was listed as running can have been fetched; this is a new question
         held.append(record);
         ++held_count;
         ++counters.held;

@@ -63,9 +63,8 @@ class Model(ModelState):
         if program if running else is_exempt(program, process.creator_program):
             process.program = program
             process.flags |= protocol.FLAG_EXEMPT
-        if not running and self.descends(creator_pid):
-            process.flags |= protocol.FLAG_CONTROLLER_DESCENDANT
-            process.mark = self.controller
+        if not running and self.descends(creator_pid, self.key + 1):
+            self.mark_descendant(process)
         if pico:
             process.flags |= protocol.FLAG_PICO
         refused_by = protocol.BY_NONE
@@ -165,8 +164,7 @@ class Model(ModelState):
         if process.state == protocol.STATE_HELD:
             if self.controller and self.controller.on_tamper == protocol.VERDICT_BLOCK:
                 self.decide(process, protocol.VERDICT_BLOCK, protocol.BY_TAMPER)
-            if process.fetched:
-                self.show(process)
+            self.show_change(process)
 
     def first_image(self, process: Process, program: str, *, protected: bool, dying: bool, own: bool) -> Process | None:
         controller = self.controller
@@ -175,6 +173,8 @@ class Model(ModelState):
         process.flags &= ~protocol.FLAG_EXEMPT
         if process.program or protected or (controller and controller.pid == process.pid):
             process.flags |= protocol.FLAG_EXEMPT
+        if not process.listed and self.descends(process.creator_pid, process.key):
+            self.mark_descendant(process)
         rule = self.rule(process)
         on_tamper = controller.on_tamper if controller else protocol.VERDICT_NONE
         tampered = process.flags & protocol.FLAG_FOREIGN_THREAD and on_tamper == protocol.VERDICT_BLOCK
@@ -213,6 +213,7 @@ class Model(ModelState):
         else:
             self.counters["held"] += 1
             process.state = protocol.STATE_HELD
+            process.fetched = False
             self.show(process)
             return process
         process.state, process.verdict, process.decided_by = protocol.STATE_ANSWERED, verdict, by
@@ -265,8 +266,7 @@ class Model(ModelState):
             if self.now - process.held_since >= controller.timeout_ms:
                 self.counters["timeouts"] += 1
                 self.decide(process, controller.on_timeout, protocol.BY_TIMEOUT)
-                if process.fetched:
-                    self.show(process)
+                self.show_change(process)
                 return not process.woken
         if process.state == protocol.STATE_HELD and not process.image_seen and not process.fetched:
             self.show(process)

@@ -146,9 +146,8 @@ class ModelState:
         if process.image_name == native_name.lower():
             process.flags |= protocol.FLAG_NAME_NATIVE
 
-    def descends(self, creator_pid: int) -> bool:
+    def descends(self, creator_pid: int, younger: int) -> bool:
         """By creators, each with a record that is older than the next."""
-        younger = self.key + 1
         while self.controller:
             process = self.alive.get(creator_pid)
             if process is None or process.key >= younger:
@@ -157,6 +156,10 @@ class ModelState:
                 return True
             creator_pid, younger = process.creator_pid, process.key
         return False
+
+    def mark_descendant(self, process: Process) -> None:
+        process.flags |= protocol.FLAG_CONTROLLER_DESCENDANT
+        process.mark = self.controller
 
     def is_spared(self, process: Process) -> bool:
         if process.flags & protocol.FLAG_EXEMPT:
@@ -188,6 +191,10 @@ class ModelState:
             self.shown += 1
             if process not in self.unseen:
                 self.unseen.append(process)
+
+    def show_change(self, process: Process) -> None:
+        if process.fetched or process not in self.unseen:
+            self.show(process)
 
     def decide(self, process: Process, verdict: int, decided_by: int) -> None:
         process.held_ms = self.now - process.held_since

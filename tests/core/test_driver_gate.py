@@ -15,6 +15,7 @@ import procmon
 from conformance import Adapter, GateConformance
 from core import harness
 from core.harness import TOOL, Core
+from monitoring import until
 from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DriverGate, ProcessHelper, VerdictResult
 from procmon.driver import protocol
@@ -245,6 +246,27 @@ def test_stopping_the_driver_ends_the_gate_and_lets_all_go(machine: Machine) -> 
     while machine.running != pids and time.monotonic() < end:
         time.sleep(0.002)
     assert machine.running == pids
+
+
+def test_a_monitor_decides_a_process_that_was_suspended_before_the_load(machine: Machine) -> None:
+    machine.core.create(44, native_name=TOOL, running=True)
+    asked: list[int] = []
+
+    def block(process: ProcessHelper) -> procmon.Verdict:
+        asked.append(process.pid)
+        return BLOCK
+
+    monitor = procmon.Monitor(DriverGate(Connection(machine.core), hold_timeout=None))
+    monitor.subscribe(block)
+    with monitor:
+        until(lambda: monitor.statistics.fetched == 1, "the running process")
+        held = machine.core.image(44, TOOL, own=True)
+        assert held is not None
+        until(lambda: not held.waits(), "the verdict")
+        assert held.end() == protocol.VERDICT_BLOCK
+        until(lambda: monitor.history, "its decision")
+        [decision] = monitor.history
+    assert asked == [44] and (decision.process.pid, decision.by) == (44, procmon.DecidedBy.CALLBACK)
 
 
 def test_no_memory_in_the_kernel_is_told_and_changes_nothing(machine: Machine) -> None:

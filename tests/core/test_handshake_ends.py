@@ -311,6 +311,8 @@ class Test10NeverHeld:
         core.create(60, creator_pid=52)
         assert core.image(60, TOOL) is None
         assert core.held(64, creator_pid=4711).waits()
+        assert core.image(1004, TOOL) is None
+        assert core.opened().records()[1004].flags & protocol.FLAG_CONTROLLER_DESCENDANT
 
     def test_its_descendants_are_held_and_marked_if_not(self, core: Core) -> None:
         core.create(1000)

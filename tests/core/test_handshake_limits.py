@@ -355,6 +355,13 @@ class Test13OlderKernels:
         assert protocol.RULES_REPLY.unpack(reply) == {"count": 4, "listed": 2}
         assert protocol.decode_rules(reply) == [1, 2]
 
+    def test_as_many_equal_rules_as_there_can_be_cost_no_more_than_others(self, core: Core) -> None:
+        """Each was compared with all before it, for minutes, in a thread that cannot be ended."""
+        controller = core.controller()
+        data = protocol.encode_rules([("c:\\" + "x" * 100, Verdict.ALLOW)] * protocol.MAX_RULES)
+        reply = controller.must(protocol.SET_RULES, data, 8)
+        assert protocol.RULES_REPLY.unpack(reply) == {"count": protocol.MAX_RULES - 1, "listed": 0}
+
     def test_malformed_rules_leave_the_old_ones_in_force(self, core: Core) -> None:
         controller = core.controller()
         controller.set_rules(("c:\\tools\\a.exe", Verdict.ALLOW))

@@ -99,6 +99,24 @@ class TestExtraThreads:
         controller.allow(again)
         assert (first.verdict(), extra.verdict()) == (protocol.VERDICT_ALLOW,) * 2
 
+    @pytest.mark.parametrize("notified_in_its_creator", [False, True])
+    def test_one_that_is_decided_before_its_controller_is_asked_is_fetched_all_the_same(
+        self, core: Core, notified_in_its_creator: bool
+    ) -> None:
+        controller = core.controller(hold_timeout_ms=500)
+        core.create(44, native_name=TOOL)
+        extra = some(core.own_thread(44))
+        if notified_in_its_creator:
+            core.any_thread(44)
+        else:
+            core.advance(500)
+        extra.waits()
+        [record] = controller.fetch().records
+        wanted = protocol.BY_TAMPER if notified_in_its_creator else protocol.BY_TIMEOUT
+        assert record.decided_by == wanted and not record.flags & protocol.FLAG_SEEN
+        core.work()
+        extra.verdict()
+
     def test_a_first_thread_that_is_ended_tells_the_name_and_leaves(self, core: Core) -> None:
         controller = core.controller()
         core.create(44, native_name=TOOL)
@@ -209,6 +227,17 @@ class TestSuspendedBefore:
         controller.allow(record)
         held.verdict()
         assert core.image(44, TOOL, own=True) is None, "it has run"
+
+    def test_a_controller_that_has_fetched_it_as_running_is_asked_when_it_is_held(self, core: Core) -> None:
+        core.create(44, running=True, native_name=TOOL)
+        controller = core.controller()
+        [running] = controller.fetch().records
+        held = some(core.image(44, TOOL, own=True))
+        [record] = controller.fetch().records
+        assert (running.state, record.state) == (protocol.STATE_NAMED, protocol.STATE_HELD)
+        assert record.flags == protocol.FLAG_RUNNING_BEFORE, "and not as seen: that would be no new question"
+        controller.allow(record)
+        held.verdict()
 
     def test_a_listed_program_of_windows_must_be_one_that_is_always_exempt(self, core: Core) -> None:
         """Its creator is not known."""
