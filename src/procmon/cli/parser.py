@@ -78,7 +78,8 @@ the brackets at the end of a line show who decided:
   [gate rule]      a rule in the driver (--driver-rules)
   [stop]           it was held when procmon ended: --fail decided
   [disconnect]     it was held when the controller went away
-  [exempt]         never held: critical, protected, or started by procmon
+  [exempt]         never held: critical, protected, or started by procmon; or
+                   spared by the policy, or by the file allow-all
   [limit]          the driver's process table was full
   [tamper]         another process put a thread into it while it was held, or
                    changed its memory (--check-before-release): blocked, unless
@@ -394,7 +395,7 @@ def _add_driver(commands: "Commands") -> None:
     text = "run the file from where it is, if only administrators can change it there"
     install.add_argument("--no-copy", action="store_true", help=text)
     _add(steps, "start", "load the driver", of="driver")
-    _add(steps, "stop", "unload the driver; held processes then run", of="driver")
+    _add(steps, "stop", "unload the driver; held processes get the verdict of --fail", of="driver")
     _add(steps, "delete", "remove the driver's service and its copy of the file", of="driver")
     _add(steps, "status", "show whether the driver is installed, and whether it runs", of="driver")
     what = "sign the driver for this machine in test mode, by PowerShell lines that are shown first"
