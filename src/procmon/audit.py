@@ -7,7 +7,7 @@
 import json
 import os
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -359,7 +359,7 @@ def replay(path: str | os.PathLike[str], policy: Policy) -> Replay:
     changes, missing, count = [], Counter[str](), 0
     logged = SimpleNamespace()
     judge = policy.for_the_past(lambda _: logged)
-    for count, then in enumerate(_each_once(reader), 1):  # noqa: B007 - the result has the last count
+    for count, then in enumerate(each_once(reader), 1):  # noqa: B007 - the result has the last count
         logged = _logged_details(then)
         now, unknown = judge(then.process, then.at)
         missing.update(unknown)
@@ -370,15 +370,21 @@ def replay(path: str | os.PathLike[str], policy: Policy) -> Replay:
     return Replay(count, tuple(changes), dict(missing), tuple(reader.damaged))
 
 
-def _each_once(decisions: Iterable[Decision]) -> Iterator[Decision]:
-    """The decisions, without the second line of one that was written ahead and then came too late."""
-    ahead = Recent[tuple[tuple[int, int], datetime], bool](AHEAD)
+def each_once(decisions: Iterable[Decision]) -> Iterator[Decision]:
+    """The decisions in their order. One that was written ahead, and then had no effect, has its result."""
+    lines: deque[list[Decision]] = deque()
+    ahead = Recent[tuple[tuple[int, int], datetime], list[Decision]](AHEAD)
     for decision in decisions:
         key = decision.process.identity, decision.at
-        if decision.result is None:
-            ahead[key] = True
-        elif key in ahead:
+        if decision.result is not None and (first := ahead.get(key, [])):
+            first[0] = decision
             continue
+        lines.append([decision])
+        if decision.result is None:
+            ahead[key] = lines[-1]
+        if len(lines) > AHEAD:
+            yield lines.popleft()[0]
+    for [decision] in lines:
         yield decision
 
 

@@ -221,6 +221,13 @@ class TestReplay:
             "4 decisions: 2 would change, 2 would not\n      2 x  allow -> block  c:\\a.exe by rule no a"
         )
 
+    def test_a_decision_that_was_written_ahead_has_its_result(self, path: Path) -> None:
+        first, parent = decision(1), decision(2, image="c:\\word.exe")
+        too_late = replace(first, result=procmon.VerdictResult.ANSWERED)
+        self.log(path, first, parent, too_late)
+        changes = audit.replay(path, Policy.parse("default = 'block'")).changes
+        assert [each.then for each in changes] == [too_late, parent]
+
     def test_leaving_audit_mode_is_a_change(self, path: Path) -> None:
         self.log(path, decision(1, BLOCK, audited=True))
         replay = audit.replay(path, Policy.parse("default = 'block'"))

@@ -1,12 +1,13 @@
 """``procmon-gate policy`` replay with the logs of other tools, import, learn and init."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import procmon
-from procmon import ALLOW, BLOCK, AuditLog, DecidedBy, Decision, Policy
+from procmon import ALLOW, BLOCK, AuditLog, DecidedBy, Decision, Policy, VerdictResult
 from procmon.cli import main, statuses
 
 APPLOCKER = """<AppLockerPolicy Version="1"><RuleCollection Type="Exe" EnforcementMode="AuditOnly">
@@ -126,6 +127,27 @@ def test_learn_makes_a_policy_of_logs_of_either_kind(
     assert "Suite by Example Ltd" in text and "c:/windows/*" in text and "ab" * 32 in text
     assert "b.exe" not in text  # it was blocked
     assert main.main(["policy", "check", str(made)]) == 0
+
+
+@pytest.mark.parametrize("audited", [False, True])
+@pytest.mark.parametrize("write_ahead", [False, True])
+@pytest.mark.parametrize("result", [VerdictResult.ANSWERED, VerdictResult.STALE, VerdictResult.TAMPERED])
+def test_learn_allows_no_program_whose_allow_had_no_effect(
+    result: VerdictResult, write_ahead: bool, audited: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The gate blocked it before the answer came, or its check before the release did."""
+    gate, log = procmon.SimulatedGate(), tmp_path / "audit.jsonl"
+    blocked, ran = gate.start("c:/program files/x/a.exe"), gate.start("c:/windows/b.exe")
+    allowed = Decision(process=blocked, verdict=BLOCK if audited else ALLOW, by=DecidedBy.RULE, audited=audited)
+    with AuditLog(log) as lines:
+        if write_ahead:
+            lines.write(allowed)
+        lines.write(Decision(process=ran, verdict=ALLOW, by=DecidedBy.RULE))
+        lines.write(replace(allowed, result=result))
+        lines.write(Decision(process=blocked, verdict=BLOCK, by=DecidedBy.GATE_TIMEOUT))
+    assert main.main(["policy", "learn", str(log)]) == 0
+    learned = capsys.readouterr().out
+    assert "Learned from 1 starts" in learned and "c:/windows/*" in learned and "c:/program files" not in learned
 
 
 def test_learn_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from ..policy.learn import Seen, learn
 from ..policy.policy import Policy
 from ..policy.starter import STARTER
 from ..policy.writer import comment
-from ..records import Decision, Verdict
+from ..records import Decision, Verdict, VerdictResult
 from ..util.printable import printable
 from ..win32.files import system_folder
 
@@ -134,8 +134,9 @@ def _seen(log: Path, damaged: list[object]) -> Iterator[Seen]:
     """The programs that ran; what could not be read is appended to the list."""
     if is_audit_log(log):
         decisions = audit.read(log)
-        for decision in decisions:
-            if decision.verdict is Verdict.ALLOW or decision.audited:
+        for decision in audit.each_once(decisions):
+            allowed = decision.verdict is Verdict.ALLOW or decision.audited
+            if allowed and decision.result in (None, VerdictResult.DONE):
                 yield _of_decision(decision)
         damaged += decisions.damaged
         return
