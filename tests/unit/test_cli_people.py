@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,57 @@ class TestWhereTheLinesGo:
         assert main.main(["run", "--output", str(tmp_path), "make"], scene.gates(two)) == statuses.FAILED
         assert scene.gate is None
         assert "it cannot be written: " in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("command", "used"),
+        [
+            *product([["run", "make"], ["guard"]], ["policy", "folder", "link", "answers"]),
+            *product([["run", "make"], ["guard"], ["watch"]], ["log", "older log", "new log"]),
+        ],
+    )
+    def test_the_lines_go_to_no_file_that_the_command_uses_otherwise(
+        self, command: list[str], used: str, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        output, files = policy, ["--policy", str(policy)]
+        if used == "folder":
+            files = ["--policy", str(policy.parent)]
+        elif used == "link":
+            os.link(policy, output := policy.with_name("link.toml"))
+        elif used == "answers":
+            files = ["--answers", str(policy)]
+        elif "log" in used:
+            log = policy.with_name("audit.jsonl")
+            output = log.with_name("audit.jsonl.1") if used == "older log" else log
+            files = ["--log", str(log)]
+        if used != "new log":
+            output.touch()
+        before = output.read_bytes() if output.exists() else None
+        kind, *argv = command
+        options = [*files, "--output", str(output.parent / "." / output.name)]
+        assert main.main([kind, *options, *argv], scene.gates(two)) == statuses.FAILED
+        assert "give another --output FILE" in capsys.readouterr().err
+        assert (output.read_bytes() if output.exists() else None) == before
+        assert scene.gate is None
+
+    @pytest.mark.parametrize("rules", ["--policy", "--answers"])
+    def test_no_log_is_appended_to_the_rules(
+        self, rules: str, scene: Scene, policy: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        before = policy.read_bytes()
+        command = ["run", rules, str(policy), "--log", str(policy), "make"]
+        assert main.main(command, scene.gates(two)) == statuses.FAILED
+        assert "give another --log FILE" in capsys.readouterr().err
+        assert policy.read_bytes() == before
+
+    def test_a_policy_with_a_mistake_leaves_the_output_as_it_was(
+        self, scene: Scene, policy: Path, tmp_path: Path
+    ) -> None:
+        policy.write_text("[[rule]]\n", encoding="utf-8")
+        output = tmp_path / "lines.txt"
+        output.write_text("of yesterday", encoding="utf-8")
+        command = ["run", "--policy", str(policy), "--output", str(output), "make"]
+        assert main.main(command, scene.gates(two)) == statuses.FAILED
+        assert output.read_text(encoding="utf-8") == "of yesterday"
 
     def test_the_audit_log_has_the_exits_too(self, scene: Scene, policy: Path, tmp_path: Path) -> None:
         log = tmp_path / "audit.jsonl"

@@ -234,3 +234,7 @@ def test_no_log_is_overwritten_by_what_is_made_of_it(
     assert main.main([*command, str(audit_log), "-o", str(audit_log)]) == statuses.FAILED
     assert "it was read, and would be overwritten" in capsys.readouterr().err
     assert audit_log.read_bytes() == before
+    older = audit_log.with_name("audit.jsonl.1")
+    older.write_bytes(before)
+    assert main.main([*command, str(audit_log), "-o", str(older)]) == statuses.FAILED
+    assert older.read_bytes() == before

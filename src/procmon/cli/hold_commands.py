@@ -17,12 +17,14 @@ from ..errors import ProcmonError
 from ..gates.base import Gate
 from ..monitor.event_log import EventLogSink
 from ..monitor.sinks import Sink
+from ..policy.files import files_of
 from ..policy.policy import Policy
 from ..records import Verdict
 from ..win32.console import before_console_ends_us
 from .allow_all import AllowAll
 from .answers import Answers, Inspect, look_up
-from .live_policy import Reloader, in_words, load_policy, write_guard_state
+from .live_policy import Reloader, in_words, write_guard_state
+from .policy_writers import refuse_to_overwrite
 from .prompts import Keyboard, open_keyboard
 from .results import Results
 from .screen import Screen
@@ -100,8 +102,8 @@ class Gates:
 
 def run(options: argparse.Namespace) -> int:
     """Run a command, and decide about each process of its tree; return its exit status."""
-    screen = _screen(options, sys.stderr)
-    policy = load_policy(options.policy, screen) if options.policy else None
+    policy = _policy(options)
+    screen = _screen(options, sys.stderr, policy)
     answers = _answers(options)
     results = Results() if options.tree or options.summary else None
     with _log(options) as log:
@@ -136,9 +138,10 @@ def guard(
 
     `ready` is called once processes are held; `sinks` get each decision, too.
     """
-    screen = _screen(options, sys.stdout)
+    given = _policy(options)
+    screen = _screen(options, sys.stdout, given)
     keyboard = options.gates.keyboard(screen)
-    policy, started = _rules_of_guard(options, screen, keyboard)
+    policy, started = _rules_of_guard(options, given, keyboard)
     answers = _answers(options)
     with _log(options) as log, _event_log(options) as events, closing(_machine_gate(options)) as gate:
         setting = threading.Lock()
@@ -179,11 +182,10 @@ def guard(
         return _until_interrupted(session, tick, ready, stop)
 
 
-def _rules_of_guard(options: argparse.Namespace, screen: Screen, keyboard: Keyboard | None) -> tuple[Policy, str]:
+def _rules_of_guard(options: argparse.Namespace, given: Policy | None, keyboard: Keyboard | None) -> tuple[Policy, str]:
     """Return the rules, and a line about them; without --policy the user is asked about every process."""
-    if options.policy:
-        policy = load_policy(options.policy, screen)
-        return policy, f"{in_words(policy)}; {'all processes run; ' if options.audit else ''}Ctrl+C ends it"
+    if given is not None:
+        return given, f"{in_words(given)}; {'all processes run; ' if options.audit else ''}Ctrl+C ends it"
     policy = Policy.parse('default = "ask"')
     if options.audit:
         return policy, "you would be asked about each of these; all of them run; Ctrl+C ends it"
@@ -198,7 +200,7 @@ def _rules_of_guard(options: argparse.Namespace, screen: Screen, keyboard: Keybo
 
 def watch(options: argparse.Namespace) -> int:
     """Show each new process of the machine until Ctrl+C."""
-    screen = _screen(options, sys.stdout)
+    screen = _screen(options, sys.stdout, _policy(options))
     with _log(options) as log, closing(_machine_gate(options)) as gate:
         session = _session(options, gate, None, log, None)
         screen.note("every process that starts is shown, and runs; Ctrl+C ends it")
@@ -227,7 +229,25 @@ def _answers(options: argparse.Namespace) -> Answers | None:
     return Answers(options.answers, options.gates.inspect) if options.answers else None
 
 
-def _screen(options: argparse.Namespace, stream: TextIO) -> Screen:
+def _policy(options: argparse.Namespace) -> Policy | None:
+    """Load the files and folders of ``--policy``, before any file is written.
+
+    Raises: PolicyError; ProcmonError when the command would write to a file that it reads.
+    """
+    policy = Policy.load(*options.policy) if options.policy else None
+    read = [file for path in options.policy for file in files_of(path)]
+    read += [options.answers] if options.answers else []
+    if options.log:
+        why = "the rules are in it, and the log would be appended to them; give another --log FILE"
+        refuse_to_overwrite(options.log, read, why=why)
+    if options.output:
+        why = "this command uses it otherwise, and would overwrite it; give another --output FILE"
+        refuse_to_overwrite(options.output, read, [options.log] if options.log else [], why=why)
+    return policy
+
+
+def _screen(options: argparse.Namespace, stream: TextIO, policy: Policy | None) -> Screen:
+    """Open ``--output``, or take `stream`; the first lines are the warnings of the policy."""
     if options.output:
         try:
             stream = open(options.output, "w", encoding="utf-8", errors="backslashreplace")
@@ -237,7 +257,9 @@ def _screen(options: argparse.Namespace, stream: TextIO) -> Screen:
             ) from error
         options.to_close = stream
     options.screen = screen = Screen(stream, json_lines=options.json)
-    screen.show_default = bool(options.policy)
+    screen.show_default = policy is not None
+    for problem in policy.warnings if policy is not None else ():
+        screen.note(f"warning: {problem}")
     return screen
 
 

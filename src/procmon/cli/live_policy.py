@@ -21,23 +21,12 @@ from ..win32.file_access import make_private_folder
 from .allow_all import folder
 from .screen import Screen
 
-__all__ = ["GuardState", "Reloader", "in_words", "load_policy", "read_guard_state", "write_guard_state"]
+__all__ = ["GuardState", "Reloader", "in_words", "read_guard_state", "write_guard_state"]
 
 LOOK_EVERY_S = 1.0
 
 SETTLE_S = 0.25
 """Time without a change after which changed files are read."""
-
-
-def load_policy(paths: Sequence[Path], screen: Screen) -> Policy:
-    """Load the files and folders of ``--policy``, and show their warnings.
-
-    Raises: PolicyError.
-    """
-    policy = Policy.load(*paths)
-    for problem in policy.warnings:
-        screen.note(f"warning: {problem}")
-    return policy
 
 
 def in_words(policy: Policy) -> str:

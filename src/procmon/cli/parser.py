@@ -157,7 +157,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     _add_run(commands)
     _add_guard(commands)
     watch = _add(commands, "watch", "show each new process of the machine, and let it run", WATCH, LEGEND)
-    watch.set_defaults(policy=[], audit=False, hold=HOLD_S, fail=Verdict.ALLOW, tree=False, summary=False)
+    watch.set_defaults(policy=[], answers=None, audit=False, hold=HOLD_S, fail=Verdict.ALLOW, tree=False, summary=False)
     _add_check(watch, "and report it where it does not")
     _add_output(watch)
     _add(commands, "ps", "list the running processes")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from .. import audit
-from ..errors import PolicyError, ProcmonError
+from ..errors import AuditError, PolicyError, ProcmonError
 from ..policy import recordings
 from ..policy.applocker import read_applocker
 from ..policy.learn import Seen, learn
@@ -20,6 +20,7 @@ from ..policy.policy import Policy
 from ..policy.starter import STARTER
 from ..policy.writer import comment
 from ..records import Decision, Verdict, VerdictResult
+from ..util.line_file import paths_of
 from ..util.printable import printable
 from ..win32.files import system_folder
 
@@ -88,7 +89,8 @@ def _deliver(
     if options.output is None:
         print(text, end="", file=out)
         return
-    refuse_to_overwrite(options.output, getattr(options, "log", None) or [options.file])
+    logs = getattr(options, "log", [])
+    refuse_to_overwrite(options.output, [] if logs else [options.file], logs)
     try:
         options.output.write_text(text, encoding="utf-8")
     except OSError as error:
@@ -100,12 +102,27 @@ def _deliver(
             print(printable(f"{options.output}: {remark}"), file=out)
 
 
-def refuse_to_overwrite(output: Path, sources: Iterable[Path]) -> None:
-    """Raises: ProcmonError when the output is one of the files that were read."""
-    for source in sources:
+def refuse_to_overwrite(
+    output: Path,
+    sources: Iterable[Path],
+    logs: Iterable[Path] = (),
+    *,
+    why: str = "it was read, and would be overwritten; give another --output FILE",
+) -> None:
+    """Raises: ProcmonError when the output is one of the sources, or a file of one of the logs."""
+    for source in [*sources, *(file for log in logs for file in _files_of_log(log))]:
+        same = os.path.realpath(output) == os.path.realpath(source)  # also of a file that does not exist yet
         with suppress(OSError):  # one of the two does not exist
-            if output.samefile(source):
-                raise ProcmonError(f"{output}: it was read, and would be overwritten; give another --output FILE")
+            same = same or output.samefile(source)
+        if same:
+            raise ProcmonError(f"{output}: {why}")
+
+
+def _files_of_log(log: Path) -> list[Path]:
+    """The file, which may be missing, and its older ones."""
+    with suppress(AuditError):
+        return [log, *paths_of(log)]
+    return [log]
 
 
 # --------------------------------------------------------------------------------------------------------- the logs

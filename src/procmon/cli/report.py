@@ -216,7 +216,7 @@ def write_report(paths: Sequence[Path], output: Path) -> str:
 
     Raises: AuditError when a log does not exist, ProcmonError when the page cannot be written.
     """
-    refuse_to_overwrite(output, paths)
+    refuse_to_overwrite(output, [], paths)
     report = read_logs(paths)
     content = page(report).encode("utf-8", "backslashreplace")
     try:
