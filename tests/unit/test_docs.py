@@ -11,6 +11,7 @@ import pytest
 import documentation
 from documentation import ROOT, Block
 from patience import PATIENCE
+from procmon import ALLOW, BLOCK, Policy, SimulatedGate, Verdict
 from procmon.util import pages
 
 WINDOWS = sys.platform == "win32"
@@ -42,6 +43,28 @@ def test_policies_in_a_document_have_no_mistakes(document: Path) -> None:
     for block in documentation.blocks(document, "toml"):
         problems = documentation.policy_problems(block)
         assert bool(problems) == (block.mark == "wrong"), problems
+
+
+@pytest.mark.parametrize(
+    ("image", "verdict"),
+    [
+        ("c:/windows/system32/cmd.exe", ALLOW),
+        ("c:/windows/temp/a.exe", BLOCK),
+        ("c:/windows/temp:a.exe", BLOCK),
+        ("c:/windows/temp::$index_allocation/a.exe", BLOCK),
+        ("c:/program files/x/readme.txt:a.exe", BLOCK),
+        ("c:/users/alice/a.exe", BLOCK),
+    ],
+)
+def test_the_list_of_allowed_programs_trusts_no_folder_where_users_can_write(image: str, verdict: Verdict) -> None:
+    [block] = [
+        block
+        for block in documentation.blocks(ROOT / "docs" / "policy.md", "toml")
+        if "folders of Windows where users can write" in block.text
+    ]
+    gate = SimulatedGate()
+    policy = Policy.parse(block.text.replace('"audit"', '"enforce"'), details=lambda _: None)
+    assert policy.decide(gate.start(image)).verdict is verdict
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

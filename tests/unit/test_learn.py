@@ -37,11 +37,25 @@ def test_a_signed_program_is_known_by_signer_and_product() -> None:
 
 
 def test_a_folder_of_windows_or_of_programs_is_known_by_its_files() -> None:
-    assert rules(Seen(r"c:\windows\system32\a.exe")) == [{"image": "c:/windows/system32/*"}]
-    assert rules(Seen(r"c:\program files (x86)\x\a.exe")) == [{"image": "c:/program files (x86)/x/*"}]
+    for folder in ("c:/windows/system32/", "c:/program files (x86)/x/"):
+        seen = Seen(f"{folder}a.exe".replace("/", "\\"))
+        assert rules(seen) == [{"image": f"{folder}*", "unless": [{"image": "*:*"}]}]
     text = learn([Seen(r"c:\windows\a.exe")]).text
     assert decide(text, r"c:\windows\b.exe")
     assert not decide(text, r"c:\windows\temp\b.exe")
+
+
+@pytest.mark.parametrize("stream", [r"c:\windows\tasks:b.exe", r"c:\windows\a.exe:b", r"c:\windows\temp:b.exe:$data"])
+def test_a_stream_is_no_file_of_its_folder(stream: str) -> None:
+    """It can be a stream of a subfolder where users can write."""
+    assert not decide(learn([Seen(r"c:\windows\a.exe")]).text, stream)
+    assert rules(Seen(stream)) == []
+    assert rules(Seen(stream, sha256=HASH)) == [{"sha256": [HASH]}]
+
+
+@pytest.mark.parametrize("name", ["temp::$index_allocation", "temp:$i30:$index_allocation", "servic~1"])
+def test_another_name_of_a_folder_that_users_can_write_to_is_not_trusted(name: str) -> None:
+    assert rules(Seen(rf"c:\windows\{name}\a.exe")) == []
 
 
 @pytest.mark.parametrize("folder", [*WRITABLE, "c:\\users\\alice\\", "d:\\windows\\", "c:\\windows2\\", "c:\\"])

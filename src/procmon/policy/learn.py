@@ -2,6 +2,7 @@
 
 A folder is trusted only below Windows' folder and those of installed programs, and only for the files directly in it.
 Some subfolders let users write (docs/policy.md lists them), and a program that a user puts there would be allowed, too.
+So would one in a stream of such a subfolder: ``c:\\windows\\tasks:a.exe`` has the form of a file in ``c:\\windows``.
 """
 
 import re
@@ -114,12 +115,13 @@ def learn(programs: Iterable[Seen], *, writable: Callable[[str], bool] = lambda 
         folder = seen.image[: seen.image.rfind("\\") + 1]
         if folder not in trusted:
             trusted[folder] = _is_protected(folder) and not writable(folder)
+        is_stream = ":" in last_part(seen.image)
         makers = (seen.signer or "", seen.product or "")
         if makers not in sayable:
             sayable[makers] = bool(seen.signer) and _is_rule(_signer_rule(*makers))
         if sayable[makers]:
             group = signed.setdefault(makers, _Group())
-        elif trusted[folder]:
+        elif trusted[folder] and not is_stream:
             group = folders.setdefault(folder, _Group())
         elif sha256 is not None:
             group = hashed.setdefault(seen.image, _Group())
@@ -150,7 +152,9 @@ def learn(programs: Iterable[Seen], *, writable: Callable[[str], bool] = lambda 
 def _is_protected(folder: str) -> bool:
     """Only administrators can put programs into this folder, as far as its name says."""
     by_name = folder.startswith(PROTECTED) and not folder.startswith(WRITABLE)
-    return by_name and re.search("[*?]", folder) is None and _is_rule(_folder_rule(folder))
+    # temp::$index_allocation is temp, and servic~1 is servicing
+    is_plain = re.search("[*?:~]", folder[len("c:") :]) is None
+    return by_name and is_plain and _is_rule(_folder_rule(folder))
 
 
 def _is_rule(rule: dict[str, object]) -> bool:
@@ -182,7 +186,8 @@ def _by_folder(folder: str, group: _Group) -> str:
 
 def _folder_rule(folder: str) -> dict[str, object]:
     path = folder.replace("\\", "/")
-    return {"name": f"files in {path}", "verdict": "allow", "image": f"{path}*"}
+    no_streams = [{"image": "*:*"}]
+    return {"name": f"files in {path}", "verdict": "allow", "image": f"{path}*", "unless": no_streams}
 
 
 def _by_hash(image: str, group: _Group) -> str:
