@@ -256,6 +256,22 @@ class TestReplay:
         replay = audit.replay(path, Policy.parse("[[rule]]\nparent = 'word.exe'\nverdict = 'ask'"))
         assert [(change.then.process, change.now.verdict) for change in replay.changes] == [(child, DEFER)]
 
+    @pytest.mark.parametrize(
+        "facts", [{"ancestor": ["c:\\cmd.exe", "c:\\word.exe"]}, {"parent": "c:\\word.exe"}], ids=["ancestor", "parent"]
+    )
+    @pytest.mark.parametrize("logged_parent", [True, False])
+    def test_ancestors_that_were_known_at_the_time_come_from_the_log_too(
+        self, path: Path, logged_parent: bool, facts: dict[str, object]
+    ) -> None:
+        """They started before the log began, or the pid is that of a later process in the log."""
+        cmd = decision(1, image="c:\\cmd.exe")
+        child = ProcessHelper(pid=5, parent_pid=cmd.process.pid, image_name="c:\\ps.exe", start_key=9)
+        then = Decision(process=child, verdict=BLOCK, by=DecidedBy.RULE, facts=facts)
+        self.log(path, *([cmd] if logged_parent else []), then)
+        [fact] = facts
+        replay = audit.replay(path, Policy.parse(f"[[rule]]\n{fact} = 'word.exe'\nverdict = 'block'"))
+        assert (len(replay.changes), replay.missing.get(fact, 0)) == (0, int(logged_parent))
+
     def test_what_the_log_does_not_hold_is_not_looked_up_but_said(self, path: Path) -> None:
         def never(_: object) -> NoReturn:
             raise AssertionError("it is another process by now")

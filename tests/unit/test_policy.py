@@ -111,6 +111,18 @@ class TestParents:
         assert policy.decide(process("c:/cmd.exe", parent=word)).verdict is BLOCK
         assert policy.decide(process("c:/cmd.exe")).verdict is ALLOW
 
+    def test_a_parent_without_a_name_is_not_known(self) -> None:
+        """Its own parent is another process."""
+        policy = rules("parent = 'explorer.exe'\nverdict = 'allow'", top="default = 'block'")
+        line = rules("ancestor = 'explorer.exe'\nverdict = 'allow'", top="default = 'block'")
+        nameless = process("", parent=(explorer := process("c:/explorer.exe")))
+        child = process("c:/evil.exe", parent=nameless)
+        for each in (policy, line):
+            each.decide(explorer), each.decide(nameless)
+        assert policy.decide(child).verdict is BLOCK
+        assert "parent is not known: Windows gave its parent no name" in str(policy.explain(child))
+        assert line.decide(child).verdict is ALLOW
+
     def test_an_ancestor_may_be_far_away_and_gone(self) -> None:
         policy = rules("ancestor = '**/office/*'\nimage = 'c.exe'\nverdict = 'block'")
         a = process("c:/office/a.exe")

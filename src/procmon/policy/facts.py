@@ -75,7 +75,10 @@ _ATTRIBUTES = {"session": ("session", "session_id"), "group": ("groups", "group"
 class Facts:
     """The facts of one process, each as a tuple of values, any of which can match; () if the fact is not known."""
 
-    __slots__ = ("_ancestry", "_at", "_details", "_find_details", "_folded", "_noted", "_raw", "failures", "process")
+    __slots__ = (
+        "_ancestry", "_at", "_details", "_find_details", "_folded", "_noted", "_raw", "_recorded", "failures",
+        "process",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -83,8 +86,12 @@ class Facts:
         ancestry: Ancestry,
         details: DetailsLookup | None,
         at: datetime | None = None,
+        *,
+        recorded: bool = False,
     ) -> None:
+        """`recorded` details have what was known at the time, when more processes ran than a log has."""
         self.process = process
+        self._recorded = recorded
         self._ancestry = ancestry
         self._find_details = details
         self._details: Details | None = None
@@ -201,16 +208,24 @@ def _find_flags(facts: Facts, fact: str) -> tuple[str, ...]:
 
 
 def _find_parent(facts: Facts, fact: str) -> tuple[str, ...]:
-    line = tuple(image for image in facts.noted.images if image)
-    if line:
-        return line if fact == "ancestor" else line[:1]
-    given = facts.detail(fact, "parent") if facts._find_details is not None else None
-    if given:
-        return (str(given),)
-    pid = facts.process.parent_pid
-    known = f"no process {pid} is known that may have started it" if pid else "the record names none"
-    facts.failures.setdefault(fact, known)
-    return ()
+    """From the records of the parent and the ancestors; recorded details come first. An image without a name is not
+    known, and another ancestor's image is not the parent's."""
+    images = facts.noted.images
+    line = images if fact == "ancestor" else images[:1]
+    found = tuple(image for image in line if image)
+    if facts._find_details is not None and (facts._recorded or not found):
+        given = facts.detail(fact, *([fact] if found else [fact, "parent"]))
+        several = given if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+        found = tuple(str(image) for image in several if image) or found
+    if found:
+        facts.failures.pop(fact, None)
+    elif line:
+        facts.failures.setdefault(fact, f"Windows gave its {fact} no name")
+    else:
+        pid = facts.process.parent_pid
+        known = f"no process {pid} is known that may have started it" if pid else "the record names none"
+        facts.failures.setdefault(fact, known)
+    return found
 
 
 def _find_creator(facts: Facts, fact: str) -> tuple[str, ...]:

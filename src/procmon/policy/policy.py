@@ -242,7 +242,7 @@ class Policy:
 
         def judge(process: ProcessHelper, at: datetime | None = None) -> tuple[Decision, frozenset[str]]:
             ancestry.note(process)
-            facts = Facts(process, ancestry, details, at or process.created)
+            facts = Facts(process, ancestry, details, at or process.created, recorded=True)
             decision = self._decide(rules, facts)
             return decision, facts.missing | facts.missing_in_part(by_sid=any(sids), by_name=not all(sids))
 
