@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from policies import problems, rule
 from procmon import Policy, PolicyError
+from procmon.policy.toml_mistakes import new_escape_at
 
 
 class TestMistakes:
@@ -59,7 +60,7 @@ class TestMistakes:
             (rule("verdict = 'ask'\nsigner = false"), "signer is a text, not False; write signer = {known = false}"),
             (rule("verdict = 'ask'\nimage = [{contains = 'a'}]"), "not a table in a list; write any = [{image = ...}"),
             (rule("verdict = 'ask'\ngroup = 'Administrators'"), 'a group is a SID, not "Administrators"; write "S-1-'),
-            (rule("verdict = 'ask'\nlogon_id = '999'"), 'a logon_id is hexadecimal, not "999"; write "0x3e7", say'),
+            (rule("verdict = 'ask'\nlogon_id = '999'"), 'a logon_id is hexadecimal without leading zeros, not "999"; write "0x3e7", say'),
             (rule("verdict = 'ask'\nsha256 = 'abc'"), "a SHA-256 is 64 hexadecimal digits, and this is 3 characters"),
             (
                 rule('verdict = "ask"\nimage = "c:\\temp\\new.exe"'),
@@ -247,6 +248,34 @@ class TestMistakes:
         [problem] = problems(rule(f"verdict = 'ask'\n{key} = 'a'"))
         assert f'a rule has no key "{key}"; {said}' in problem
 
+    @pytest.mark.parametrize("digits", ["1" + "0" * 21, "-9223372036854775809", "0x" + "f" * 4000, "0b" + "1" * 64])
+    @pytest.mark.parametrize(
+        "key",
+        [
+            "verdict", "name", "audit", "until", "tags", "image", "session", "session.at_least", "size", "size.at_most",
+            "integrity", "integrity.at_least", "sha256", "logon_id", "any", "case_sensitive", "x",
+        ],
+    )  # fmt: skip
+    def test_a_number_of_more_than_64_bits_is_a_mistake_everywhere(self, key: str, digits: str) -> None:
+        """Python reads it, and may refuse to write it in a message."""
+        [problem] = Policy.check(f"[[rule]]\n{key} = [1, {digits}]")
+        assert (problem.line, problem.message) == (2, "a number of more than 64 bits")
+        assert problem.column == len(f"{key} = [1, ") + 1
+        with pytest.raises(PolicyError, match="a policy needs no such number"):
+            Policy.parse(f"mode = {digits}")
+
+    def test_an_escape_of_toml_1_1_is_found_where_python_reads_it(self) -> None:
+        text = "image = 'd:\\x64'\nparent = \"d:\\x64\\tool.exe\""
+        problem = new_escape_at(text)
+        assert problem is not None and (problem.line, problem.column) == (2, 15)
+        assert new_escape_at(text.splitlines()[0]) is None
+
+    def test_a_text_of_many_digits_is_no_number(self) -> None:
+        assert problems(rule("sha256 = '" + "1" * 64 + "'\ncommand_line = '*" + "1" * 64 + "'\nverdict = 'ask'")) == []
+        assert (
+            problems(rule("size.at_most = 9223372036854775807\nsession.at_least = 4294967295\nverdict = 'ask'")) == []
+        )
+
     @pytest.mark.parametrize(
         ("body", "said"),
         [
@@ -271,6 +300,16 @@ class TestMistakes:
             ("command_line = {known = 'yes'}", "known is true or false"),
             ("command_line = {known = false, contains = 'a'}", "that is not known meets no other operator"),
             ("integrity = {at_least = 'admin'}", 'there is no integrity "admin"; write "untrusted", "low"'),
+            ("integrity = '12288'", 'no integrity is written "12288"; write "high"'),
+            ("integrity = {equals = ['low', '8192']}", 'no integrity is written "8192"; write "medium"'),
+            ("integrity = {not = {equals = '012289'}}", 'no integrity is written "012289"; write "12289"'),
+            ("integrity = 's-1-16-012288'", 'write "S-1-16-12288"'),
+            ("integrity = '99999999999'", 'there is no integrity "99999999999"'),
+            ("logon_id = '0x00000000000003e7'", "a logon_id is hexadecimal without leading zeros"),
+            ("session = 4294967296", "no session is so large: 4294967296; the largest is 4294967295"),
+            ("session = '007'", "write session = 7"),
+            ("session = '" + "1" * 5000 + "'", "a session is a number, not "),
+            ("session = '1, " + "1" * 5000 + "'", "a session is a number, not "),
             ("file_version = {at_least = 10}", '10 is no version; write file_version = {at_least = "10.0.19041"}'),
             ("size = {at_least = '10 MB'}", 'a size is a number, not "10 MB"; write size = {at_least = '),
             ("size = {contains = '1'}", "size is a number"),

@@ -15,7 +15,7 @@ from .facts import CASELESS, FACTS, ORDERED
 from .index import RuleIndex
 from .rules import Rule
 from .spelling import listed, meant, shown
-from .toml_mistakes import invisible_at, new_escape_at, syntax_problem
+from .toml_mistakes import invisible_at, large_number_at, new_escape_at, syntax_problem
 from .toml_positions import Path, TomlPlaces
 from .value_checks import bound_mistake, mistake_in, word_mistake
 
@@ -165,7 +165,7 @@ def _document(text: str) -> dict[str, object] | Problem:
         return Problem(1, 1, "its values are nested too deeply", f"groups nest at most {MAX_DEPTH} deep")
     except ValueError as error:  # TOMLDecodeError, or a number of too many digits
         return invisible_at(text, error) or syntax_problem(text, error)
-    return new_escape_at(text) or document
+    return new_escape_at(text) or large_number_at(text) or document
 
 
 class _Reader:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from ..errors import Problem
 from .toml_positions import tokens
 
-__all__ = ["invisible_at", "invisible_in", "new_escape_at", "syntax_problem"]
+__all__ = ["invisible_at", "invisible_in", "large_number_at", "new_escape_at", "syntax_problem"]
 
 _SYNTAX = (
     (r"^(unescaped|invalid hex|escaped)", r"write paths with slashes, c:/windows, or in single quotes, 'c:\windows'"),
@@ -28,6 +28,11 @@ _SYNTAX = (
     ("", 'a line is key = value, [[rule]], or # and a remark; several values are a list: ["a.exe", "b.exe"]'),
 )  # fmt: skip
 """What to write instead, by a pattern for this text: the message of `tomllib`, ``\\n``, the line with the mistake."""
+
+_LARGE = re.compile(
+    r"""(?<![\w"'])[+-]?(?:0x[\dA-Fa-f_]{16,}|0o[0-7_]{21,}|0b[01_]{63,}|[1-9][\d_]{18,})(?![\w"'])""", re.ASCII
+)
+"""A number that perhaps needs more than 64 bits."""
 
 _NEW_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\[xe]")
 
@@ -52,10 +57,23 @@ def new_escape_at(text: str) -> Problem | None:
         return None
     for offset, token in tokens(text):
         if token[0] == '"' and (found := _NEW_ESCAPE.search(token)):
-            at = offset + found.end()
-            place = (text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
-            return Problem(*place, "unescaped '\\' in a string", _SYNTAX[0][1])
+            return Problem(*_place(text, offset + found.end()), "unescaped '\\' in a string", _SYNTAX[0][1])
     return None
+
+
+def large_number_at(text: str) -> Problem | None:
+    """The first whole number of more than 64 bits. TOML has none, `tomllib` reads it, and Python may not write it."""
+    if not _LARGE.search(text):
+        return None
+    for offset, token in tokens(text):
+        if _LARGE.fullmatch(token) and not -(2**63) <= int(token, 0) < 2**63:
+            return Problem(*_place(text, offset), "a number of more than 64 bits", "a policy needs no such number")
+    return None
+
+
+def _place(text: str, offset: int) -> tuple[int, int]:
+    """The line and the column, both from 1."""
+    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
 
 
 def invisible_at(text: str, error: ValueError) -> Problem | None:
@@ -76,8 +94,7 @@ def invisible_in(text: str) -> Iterator[Problem]:
     for offset, token in tokens(text):
         found = next((char for char in token if _invisible(char)), None)
         if found is not None and token[0] in "\"'":
-            at = offset + token.index(found)
-            place = (text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at))
+            place = _place(text, offset + token.index(found))
             advice = f'delete it, or write "\\u{ord(found):04X}" in double quotes where it is meant'
             yield Problem(*place, f"the text has the invisible U+{ord(found):04X} in it", advice, fatal=False)
 

@@ -26,10 +26,12 @@ ACCOUNTS = frozenset({"user", "parent_user"})
 LINES = frozenset({"command_line", "parent_command_line"})
 NUMBERS = {"session": "1", "size": "1000000"}
 """Facts that are numbers, each with a likely one."""
+LARGEST = {"session": 2**32 - 1, "size": 2**63 - 1}
+"""The largest value of each."""
 
 FORMS = {
     "group": (r"s-1(-\d+)+", "a group is a SID", 'write "S-1-5-32-544", say: `whoami /groups` prints them'),
-    "logon_id": (r"0x[\da-f]+", "a logon_id is hexadecimal", 'write "0x3e7", say'),
+    "logon_id": (r"0x(0|[1-9a-f][\da-f]*)", "a logon_id is hexadecimal without leading zeros", 'write "0x3e7", say'),
 }
 """Facts that Windows writes in one form only, each with what to say of another one."""
 
@@ -99,12 +101,14 @@ def bound_mistake(fact: str, operator: str, value: object) -> tuple[str, str] | 
 
 def _number_mistake(fact: str, value: object, form: str = "#") -> tuple[str, str] | None:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return None
+        if value <= LARGEST[fact]:
+            return None
+        return f"no {fact} is so large: {shown(value)}", f"the largest is {LARGEST[fact]}"
     text = value if isinstance(value, str) else ""
-    if re.fullmatch(r"\d+", text):
-        advice = form.replace("#", text)
-    elif form == "#" and re.fullmatch(r"\d+([\s;|,]+\d+)+", text):
-        advice = str([int(number) for number in re.findall(r"\d+", text)])
+    if re.fullmatch("[0-9]{1,18}", text):
+        advice = form.replace("#", str(int(text)))
+    elif form == "#" and re.fullmatch(r"[0-9]{1,18}([\s;|,]+[0-9]{1,18})+", text):
+        advice = str([int(number) for number in re.findall("[0-9]+", text)])
     else:
         form = f"{{at_{'most' if '<' in text else 'least'} = #}}" if re.search("[<>]", text) else form
         advice = form.replace("#", NUMBERS[fact]) + ", say"
@@ -140,14 +144,25 @@ def _hash_mistake(fact: str, value: str) -> tuple[str, str] | None:
 
 def _choice_mistake(fact: str, value: str) -> tuple[str, str] | None:
     choices = CHOICES[fact]
-    if value.lower() in choices or (fact == "integrity" and re.fullmatch(r"(?i)s-1-16-\d+|\d+", value)):
+    if value.lower() in choices:
         return None
+    if fact == "integrity" and (number := re.fullmatch("(s-1-16-)?([0-9]{1,10})", value, re.IGNORECASE)):
+        return _level_mistake(value, int(number[2]), by_sid=bool(number[1]))
     parts = [part for part in re.split(r"\W+", value.lower()) if part in choices]
     if len(parts) > 1:
         return f"{quoted(value)} are several in one text", f"write a list: {_list(parts)}"
     word = meant(value, choices)
     advice = f"write {quoted(word)}" if word else f"write {listed(map(quoted, choices), 'or')}"
     return f"there is no {fact} {quoted(value)}", advice
+
+
+def _level_mistake(value: str, level: int, *, by_sid: bool) -> tuple[str, str] | None:
+    """A level is compared by its SID and by its name, or by its number if it has no name."""
+    name = next((name for name, number in INTEGRITY.items() if number == level), str(level))
+    form = f"S-1-16-{level}" if by_sid else name
+    return (
+        None if value.upper() == form.upper() else (f"no integrity is written {quoted(value)}", f"write {quoted(form)}")
+    )
 
 
 def _form_mistake(fact: str, value: str) -> tuple[str, str] | None:
