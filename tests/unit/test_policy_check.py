@@ -60,7 +60,10 @@ class TestMistakes:
             (rule("verdict = 'ask'\nsigner = false"), "signer is a text, not False; write signer = {known = false}"),
             (rule("verdict = 'ask'\nimage = [{contains = 'a'}]"), "not a table in a list; write any = [{image = ...}"),
             (rule("verdict = 'ask'\ngroup = 'Administrators'"), 'a group is a SID, not "Administrators"; write "S-1-'),
-            (rule("verdict = 'ask'\nlogon_id = '999'"), 'a logon_id is hexadecimal without leading zeros, not "999"; write "0x3e7", say'),
+            (
+                rule("verdict = 'ask'\nlogon_id = '999'"),
+                'a logon_id is hexadecimal without leading zeros, not "999"; write "0x3e7", say',
+            ),
             (rule("verdict = 'ask'\nsha256 = 'abc'"), "a SHA-256 is 64 hexadecimal digits, and this is 3 characters"),
             (
                 rule('verdict = "ask"\nimage = "c:\\temp\\new.exe"'),

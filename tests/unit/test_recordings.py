@@ -1,6 +1,7 @@
 """Process creations of Sysmon and of the Security log, as the field's tools write them."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
@@ -202,6 +203,26 @@ def test_fields_that_winlogbeats_modules_moved_are_found(log: Path) -> None:
     details = recording.details
     assert (details.user, details.integrity, details.parent) == (r"PC\alice", "High", SYSMON["ParentImage"])
     assert (details.sha256, details.imphash, details.original_file_name) == ("3c" * 32, "4d" * 16, "CertUtil.exe")
+
+
+@pytest.mark.parametrize("kept", [{"ProcessId": "0x3e4"}, {}], ids=["with the creator", "without"])
+def test_fields_of_4688_that_winlogbeats_modules_moved_are_found(kept: dict[str, str], log: Path) -> None:
+    moved = ("NewProcessId", "NewProcessName", "ProcessId", "ParentProcessName", "CommandLine")
+    event = winlogbeat({key: value for key, value in SECURITY.items() if key not in moved} | kept, 4688)
+    event["process"] = {
+        "pid": 0x1267,
+        "executable": SECURITY["NewProcessName"],
+        "name": "notepad.exe",
+        "command_line": SECURITY["CommandLine"],
+        "parent": {"pid": 0x3E4, "executable": SECURITY["ParentProcessName"], "name": "explorer.exe"},
+    }
+    event["user"] = {"domain": "WORKGROUP", "name": "PC$", "id": "S-1-5-18"}
+    found, reader = read(log, json.dumps(event) + "\n" + json.dumps(winlogbeat(SECURITY, 4688)))
+    assert [replace(each.process, start_key=1) for each in found] == [found[0].process] * 2
+    assert [(each.process.parent_pid, each.process.image_name, each.details) for each in found] == [
+        (0x3E4, r"c:\windows\system32\notepad.exe", found[1].details)
+    ] * 2
+    assert reader.unread == []
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

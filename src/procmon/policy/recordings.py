@@ -244,17 +244,17 @@ def _from_winlogbeat(document: Mapping[str, object]) -> _Event:
     number = log.get("event_id", _table(document, "event").get("code"))
     if number is None:
         raise ValueError("it has no number of an event")
-    data = _table(log, "event_data")
+    number, data = int(str(number)), _table(log, "event_data")
     return _Event(
         provider=str(log.get("provider_name", log.get("source_name", ""))),
-        number=int(str(number)),
+        number=number,
         time=str(document.get("@timestamp", "")),
         computer=str(log.get("computer_name", "")),
-        data={**_from_ecs(document), **data},
+        data={**(_security_from_ecs if number == 4688 else _sysmon_from_ecs)(document), **data},
     )
 
 
-def _from_ecs(document: Mapping[str, object]) -> dict[str, object]:
+def _sysmon_from_ecs(document: Mapping[str, object]) -> dict[str, object]:
     """The fields of Sysmon's event 1 that Winlogbeat's modules have moved to fields of the Elastic Common Schema."""
     process = _table(document, "process")
     parent, version = _table(process, "parent"), _table(process, "pe")
@@ -277,6 +277,20 @@ def _from_ecs(document: Mapping[str, object]) -> dict[str, object]:
         "Description": version.get("description"),
         "FileVersion": version.get("file_version"),
         "Hashes": ",".join(f"{kind}={digits}" for kind, digits in hashes.items() if digits) or None,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _security_from_ecs(document: Mapping[str, object]) -> dict[str, object]:
+    """The same of event 4688, whose ``ProcessId`` is the creator's."""
+    process = _table(document, "process")
+    parent = _table(process, "parent")
+    found = {
+        "NewProcessName": process.get("executable"),
+        "CommandLine": process.get("command_line"),
+        "NewProcessId": process.get("pid"),
+        "ParentProcessName": parent.get("executable"),
+        "ProcessId": parent.get("pid"),
     }
     return {key: value for key, value in found.items() if value is not None}
 
