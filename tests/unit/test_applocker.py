@@ -1,5 +1,6 @@
 """AppLocker's exported policies become policies that decide the same."""
 
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -213,6 +214,13 @@ def test_names_are_kept_with_their_identifiers_and_any_character() -> None:
             PUBLISHER_RULE.format(name="x", action="Allow", condition=publisher(low="1.x")),
             "the version 1.x is not four numbers",
         ),
+        *(
+            (
+                PUBLISHER_RULE.format(name="x", action="Deny", condition=publisher(binary=binary)),
+                re.escape(f"the file name {binary} has a wildcard in a text"),
+            )
+            for binary in ("*PSEXEC*", "PSEXE?", "PS*")
+        ),
         (PUBLISHER_RULE.format(name="x", action="Allow", condition=""), "0 conditions instead of one"),
         (PUBLISHER_RULE.format(name="x", action="Allow", condition="<Odd/>"), "an unknown kind, Odd"),
     ],
@@ -222,6 +230,21 @@ def test_what_has_no_counterpart_is_an_error_that_names_the_rule(rule: str, reas
         read_applocker(exported(path_rule(r"C:\ok\*"), rule), "a.xml")
     assert str(raised.value).startswith("a.xml: a policy cannot say all of it\n  rule ")
     assert "C:\\ok" not in str(raised.value)
+
+
+@pytest.mark.parametrize("anything", ["*", "?"])
+def test_a_deny_rule_for_any_file_name_blocks_each(anything: str) -> None:
+    text = read_applocker(
+        exported(PUBLISHER_RULE.format(name="x", action="Deny", condition=publisher(binary=anything))), "a.xml"
+    ).text
+    assert "original_file_name" not in text
+
+
+def test_a_wildcard_in_the_name_of_a_publisher_or_product_is_a_text() -> None:
+    condition = publisher(product="?", binary="A.EXE").replace("O=CONTOSO", "O=*CONTOSO*")
+    text = read_applocker(exported(PUBLISHER_RULE.format(name="x", action="Deny", condition=condition)), "a.xml").text
+    assert 'publisher.equals = "O=*CONTOSO*, L=LONDON, C=GB"' in text
+    assert 'product.equals = "?"' in text and 'original_file_name.equals = "A.EXE"' in text
 
 
 @pytest.mark.parametrize(

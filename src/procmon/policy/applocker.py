@@ -4,7 +4,8 @@ AppLocker evaluates its deny rules first, then its allow rules, and blocks every
 the SYSTEM account. Its paths have variables of their own, and ``*`` stands for any characters, backslashes too.
 
 Sources: https://learn.microsoft.com/en-us/windows/client-management/mdm/applocker-csp (the schema),
-https://learn.microsoft.com/en-us/windows/security/application-security/application-control/app-control-for-business/applocker/understanding-the-path-rule-condition-in-applocker
+https://learn.microsoft.com/en-us/windows/security/application-security/application-control/app-control-for-business/applocker/understanding-the-path-rule-condition-in-applocker,
+and understanding-the-publisher-rule-condition-in-applocker beside it
 """
 
 import re
@@ -195,6 +196,12 @@ def _publisher(element: Element, drive: str) -> Table:
         ("BinaryName", "original_file_name"),
     ):
         value = element.get(name, "*")
+        if name == "BinaryName" and re.search("[*?]", value):  # in the other two only a star alone is no text
+            if value not in ("*", "?"):
+                raise _Mistake(
+                    f"the file name {value} has a wildcard in a text, and a policy does not know which names it matches"
+                )
+            value = "*"
         if value != "*":
             table[fact] = {"equals": value}
         elif name == "PublisherName":
