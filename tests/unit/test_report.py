@@ -63,7 +63,7 @@ def shown(report: Report) -> list[str]:
 
 
 def test_a_process_stands_below_the_latest_of_its_parents_pid() -> None:
-    report = report_of(decision(8), decision(12, 8, after=1), decision(8, key=99, after=2), decision(16, 8, after=3))
+    report = report_of(decision(8), decision(12, 8, after=1), decision(8, key=13, after=2), decision(16, 8, after=3))
     assert report.columns["parent"] == [-1, 0, -1, 2]
 
 
@@ -72,6 +72,21 @@ def test_a_process_does_not_stand_below_one_that_had_exited() -> None:
     report.add_exit(replace(decision(8).process, exited_at=NOON + timedelta(seconds=1)))
     report.add(decision(12, 8, after=2))
     assert report.columns["parent"] == [-1, -1] and report.columns["exit"] == [1000, -1]
+
+
+@pytest.mark.parametrize(("created", "parent"), [(1, 0), (2, 0), (3, -1)])
+def test_a_child_that_was_held_when_its_parent_exited_stands_below_it(created: int, parent: int) -> None:
+    """Its line follows the line of the exit."""
+    first, child = decision(8), decision(12, 8, after=9)
+    report = report_of(replace(first, process=replace(first.process, created=NOON)))
+    report.add_exit(replace(first.process, created=NOON, exited_at=NOON + timedelta(seconds=2)))
+    report.add(replace(child, process=replace(child.process, created=NOON + timedelta(seconds=created))))
+    assert report.columns["parent"] == [-1, parent]
+
+
+def test_a_process_that_got_the_pid_of_the_parent_of_a_held_child_is_not_its_parent() -> None:
+    report = report_of(decision(8, key=20), decision(12, 8, after=9))
+    assert report.columns["parent"] == [-1, -1]
 
 
 def test_processes_of_two_logs_are_never_parent_and_child() -> None:

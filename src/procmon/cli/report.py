@@ -16,6 +16,7 @@ from pathlib import Path
 from .. import audit
 from ..errors import ProcmonError
 from ..records import Decision, ProcessHelper, Verdict, VerdictResult
+from ..system.identity import can_be_parent
 from .policy_writers import refuse_to_overwrite
 
 __all__ = ["Report", "page"]
@@ -54,7 +55,7 @@ class Report:
         self._decided: list[datetime] = []  # when the shown decision was made; `_moments` has the first one
         self._rows: dict[tuple[object, ...], int] = {}  # of one log: the row of a process
         self._cut = 0  # command lines
-        self._latest: dict[int, int] = {}  # of one log: the row of the latest process with a pid
+        self._latest: dict[int, tuple[int, ProcessHelper]] = {}  # of one log: row and record of a pid's latest process
 
     def __len__(self) -> int:
         return len(self._moments)
@@ -80,9 +81,6 @@ class Report:
             if not had_effect:
                 return
         row = len(self)
-        parent = self._latest.get(process.parent_pid, -1)
-        if parent >= 0 and 0 <= self.columns["exit"][parent]:
-            parent = -1  # that process had exited, so it is not the parent
         self._moments.append(decision.at)
         self._decided.append(decision.at)
         command_line = process.command_line or ""
@@ -91,7 +89,7 @@ class Report:
         values = {
             "pid": process.pid,
             "ppid": process.parent_pid,
-            "parent": parent,
+            "parent": self._parent_row(process),
             "image": self._text(process.image_name),
             "kind": self._kind(decision),
             "held": round(decision.held_for * 1e6),
@@ -101,7 +99,14 @@ class Report:
         for name, value in values.items():
             self.columns[name].append(value)
         self._explain(row, decision)
-        self._rows[_key(process)] = self._latest[process.pid] = row
+        self._rows[_key(process)] = row
+        self._latest[process.pid] = row, process
+
+    def _parent_row(self, process: ProcessHelper) -> int:
+        """The row of its parent, which may have exited while the process was held; -1 if it is not in the log."""
+        row, parent = self._latest.get(process.parent_pid, (-1, process))
+        unsure = parent.exited_at is not None and process.created is None
+        return row if can_be_parent(parent, process) and not unsure else -1
 
     def add_exit(self, process: ProcessHelper) -> None:
         """Add the time and the status of a process's exit."""
@@ -109,6 +114,8 @@ class Report:
         if row is not None and process.exited_at is not None:
             self.columns["exit"][row] = max(0, _milliseconds(process.exited_at, self._moments[row]))
             self.columns["status"][row] = -1 if process.exit_status is None else process.exit_status
+            if self._latest[process.pid][0] == row:
+                self._latest[process.pid] = row, process
 
     def notes(self) -> Iterator[str]:
         """Notes that the reader of the page needs."""
