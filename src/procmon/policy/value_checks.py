@@ -160,9 +160,9 @@ def _level_mistake(value: str, level: int, *, by_sid: bool) -> tuple[str, str] |
     """A level is compared by its SID and by its name, or by its number if it has no name."""
     name = next((name for name, number in INTEGRITY.items() if number == level), str(level))
     form = f"S-1-16-{level}" if by_sid else name
-    return (
-        None if value.upper() == form.upper() else (f"no integrity is written {quoted(value)}", f"write {quoted(form)}")
-    )
+    if value.upper() == form.upper():
+        return None
+    return f"no integrity is written {quoted(value)}", f"write {quoted(form)}"
 
 
 def _form_mistake(fact: str, value: str) -> tuple[str, str] | None:
