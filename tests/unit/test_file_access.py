@@ -1,8 +1,10 @@
 """The accounts that can change a file, by its security descriptor."""
 
+from pathlib import Path
+
 import pytest
 
-from procmon.win32.file_access import CHANGE, RENAME, icacls_line, others_in
+from procmon.win32.file_access import CHANGE, RENAME, how_to_protect, icacls_line, others_in, writers
 
 # As `icacls /save` and Get-Acl show them on a Windows 10: a file of System32, C:\\, C:\\ProgramData, a file of a user.
 SYSTEM32 = (
@@ -33,7 +35,7 @@ def test_users_can_add_files_to_the_root_and_to_programdata_but_not_rename_what_
     ("granted", "counts"),
     [
         ("FA", True), ("GA", True), ("GW", True), ("FW", True), ("SD", True), ("WD", True), ("WO", True),
-        ("0x1301bf", True), ("0x2", True), ("4", True), ("CCDC", True), ("ZZ", True),
+        ("0x1301bf", True), ("0x2", True), ("4", True), ("CCDC", True), ("DT", True), ("ZZ", True),
         ("FR", False), ("FX", False), ("0x1200a9", False), ("FRFX", False), ("GRGX", False), ("", False),
     ],
 )  # fmt: skip
@@ -78,3 +80,48 @@ def test_the_line_that_mends_it_leaves_it_to_administrators() -> None:
 def test_an_entry_with_a_condition_hides_no_entry_behind_it(condition: str) -> None:
     assert others_in(f"O:BAD:(XA;;FX;;;BU;{condition})(A;;FA;;;WD)") == ["Everyone"]
     assert others_in(f"O:BAD:(XA;;FA;;;BU;{condition})") == ["Users"]
+
+
+PRIVATE = "O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;0x1200a9;;;BU)"
+
+
+@pytest.fixture
+def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A drive, whose root and ProgramData have the rights that Windows gives them; all else is for administrators."""
+    rights = {str(tmp_path): ROOT, str(tmp_path / "ProgramData"): PROGRAM_DATA}
+    monkeypatch.setattr("procmon.win32.file_access.descriptor", lambda path: rights.get(path, PRIVATE))
+    monkeypatch.setattr("procmon.win32.file_access.PureWindowsPath", Path)
+    (tmp_path / "ProgramData" / "procmon-gate").mkdir(parents=True)
+    (tmp_path / "Policies").mkdir()
+    return tmp_path
+
+
+def test_a_protected_folder_is_safe_where_users_can_add_others_beside_it(drive: Path) -> None:
+    assert writers(str(drive / "ProgramData" / "procmon-gate")) == {}
+    assert writers(str(drive / "Policies")) == {}
+
+
+def test_a_file_is_safe_in_a_protected_folder_and_not_beside_what_users_can_add(drive: Path) -> None:
+    for folder, others in (
+        ("Policies", {}),
+        ("ProgramData/procmon-gate", {}),
+        ("ProgramData", {str(drive / "ProgramData"): ["Users"]}),
+        (".", {str(drive): ["Authenticated Users"]}),
+    ):
+        file = drive / folder / "office.toml"
+        file.touch()
+        assert writers(str(file)) == others
+
+
+def test_a_folder_counts_when_users_can_replace_it_from_the_folder_above(
+    drive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rights = {str(drive): "O:BAD:(A;;DT;;;BU)"}  # FILE_DELETE_CHILD
+    monkeypatch.setattr("procmon.win32.file_access.descriptor", lambda path: rights.get(path, PRIVATE))
+    assert writers(str(drive / "Policies")) == {str(drive): ["Users"]}
+
+
+@pytest.mark.parametrize("shared", ["C:\\", "C:\\ProgramData"])
+def test_nobody_is_told_to_change_the_rights_of_a_folder_that_other_programs_use(shared: str) -> None:
+    assert how_to_protect(shared, folder=True).startswith(f"move the file from {shared} to")
+    assert how_to_protect("C:\\Policies", folder=True) == icacls_line("C:\\Policies", folder=True)

@@ -12,7 +12,7 @@ from procmon import AccessDenied, DriverNotInstalled, ProcmonError, Verdict
 from procmon.cli import hold_commands, main
 from procmon.cli.allow_all import AllowAll
 from procmon.cli.parser import parse
-from procmon.cli.service_commands import NAME, GuardService, _arguments
+from procmon.cli.service_commands import NAME, GuardService, _arguments, _package_files, _prepare_machine
 from procmon.win32 import codes, scm
 
 
@@ -271,3 +271,43 @@ def test_a_file_in_a_folder_of_policies_that_others_can_change_is_refused(policy
     with pytest.raises(ProcmonError, match=r"Users can change .*office\.toml"):
         service(manager, others).install([policy.parent], [], fail=None)
     assert NAME not in manager.services
+
+
+PROGRAM_DATA = "O:SYD:PAI(A;OICIIO;GA;;;CO)(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;0x1200a9;;;BU)(A;CI;DCLCRPCR;;;BU)"
+PRIVATE = "O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;0x1200a9;;;BU)"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of allow-all, not made yet, in a ProgramData with the rights that Windows gives it."""
+    place = tmp_path / "ProgramData" / "procmon-gate"
+    place.parent.mkdir()
+    rights = {str(place.parent): PROGRAM_DATA}
+    monkeypatch.setattr("procmon.cli.service_commands.EventLogSink.install", lambda name: None)
+    monkeypatch.setattr("procmon.cli.service_commands.folder", lambda: place)
+    monkeypatch.setattr("procmon.cli.service_commands.make_private_folder", lambda path: Path(path).mkdir())
+    monkeypatch.setattr("procmon.win32.file_access.descriptor", lambda path: rights.get(path, PRIVATE))
+    monkeypatch.setattr("procmon.win32.file_access.PureWindowsPath", Path)
+    return place
+
+
+def test_install_makes_the_folder_of_allow_all_in_a_programdata_as_windows_makes_it(place: Path) -> None:
+    for _ in range(2):
+        _prepare_machine()
+        assert place.is_dir()
+
+
+def test_install_refuses_a_folder_of_allow_all_that_a_user_made_first(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_a_user = "O:S-1-5-21-1-2-3-1001D:(A;;FA;;;SY)"
+    place.mkdir()
+    monkeypatch.setattr(
+        "procmon.win32.file_access.descriptor", lambda path: of_a_user if path == str(place) else PRIVATE
+    )
+    with pytest.raises(ProcmonError, match=r"1001 can change .*procmon-gate, .*icacls"):
+        _prepare_machine()
+
+
+def test_install_checks_the_folder_around_the_package_whose_pth_files_python_runs() -> None:
+    assert str(Path(procmon.__file__).resolve().parents[1]) in set(_package_files())

@@ -24,7 +24,7 @@ from ..records import Verdict
 from ..win32 import codes, scm, service_host
 from ..win32.codes import code_of
 from ..win32.event_log import ERROR, EventSource
-from ..win32.file_access import icacls_line, make_private_folder, writers
+from ..win32.file_access import how_to_protect, make_private_folder, writers
 from .allow_all import folder
 
 __all__ = ["NAME", "GuardService", "service"]
@@ -141,7 +141,7 @@ class GuardService:
             for where, who in self._others(path).items():
                 raise ProcmonError(
                     f"{', '.join(who)} can change {where}, and the service would run it as the system. Leave it to"
-                    f" administrators: {icacls_line(where, folder=os.path.isdir(where))}"
+                    f" administrators: {how_to_protect(where, folder=os.path.isdir(where))}"
                 )
 
     def _check_driver(self) -> None:
@@ -156,8 +156,12 @@ class GuardService:
 
 
 def _package_files() -> Iterator[str]:
-    """The folders of the package: who can add a module to a folder can change what the package does."""
+    """The folders of the package: who can add a module to a folder can change what the package does.
+
+    And the folder around it, site-packages: Python runs the lines of each .pth file in it, with ``-I``, too.
+    """
     root = Path(__file__).resolve().parents[1]
+    yield str(root.parent)
     yield str(root)
     yield from (str(path) for path in root.iterdir() if path.is_dir() and path.name != "__pycache__")
 
@@ -217,7 +221,8 @@ def _prepare_machine() -> None:
     if others := writers(str(place)):
         where, who = next(iter(others.items()))
         raise ProcmonError(
-            f"{', '.join(who)} can change {where}, where the file allow-all would be: {icacls_line(where, folder=True)}"
+            f"{', '.join(who)} can change {where}, where the file allow-all would be:"
+            f" {how_to_protect(where, folder=True)}"
         )
 
 

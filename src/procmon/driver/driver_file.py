@@ -174,7 +174,7 @@ def safe_path(path: str) -> str:
     with files.whole_system():
         if not (found := file_access.writers(path)):
             return path
-    lines = [f"    {file_access.icacls_line(place, folder=place != path)}" for place in found]
+    lines = [f"    {file_access.how_to_protect(place, folder=place != path)}" for place in found]
     who = "; ".join(f"{', '.join(others)} can change {place}" for place, others in found.items())
     raise DriverFileUnsafe(
         "\n".join([f"{who}: install a copy (without copy=False), or mend it in an administrator's prompt:", *lines])

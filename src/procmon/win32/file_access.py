@@ -17,7 +17,7 @@ from ._bind import BOOL, DWORD, advapi32, bind, fail_on_zero, kernel32, never_fa
 from .kernel import is_wine, local_free, open_process
 from .token import open_token, sid_text, user_sid
 
-__all__ = ["icacls_line", "make_private_folder", "others_in", "writers"]
+__all__ = ["how_to_protect", "icacls_line", "make_private_folder", "others_in", "writers"]
 
 _SE_FILE_OBJECT = 1
 _OWNER, _DACL = 0x1, 0x4
@@ -47,11 +47,11 @@ _LETTERS = {
     "CC": 0x1, "DC": 0x2, "LC": 0x4, "SW": 0x8, "RP": 0x10, "WP": 0x20, "DT": 0x40, "LO": 0x80, "CR": 0x100,
 }  # fmt: skip
 
-CHANGE = _REPLACE | _WRITE_DATA | _APPEND_DATA | _GENERIC_WRITE | _GENERIC_ALL
-"""Of a file: to write or replace it. Of a folder: to add files, or to replace it."""
-
 RENAME = _REPLACE | _DELETE_CHILD | _GENERIC_ALL
-"""Of a folder further up: to replace the folder below it."""
+"""Of a folder further up: to replace the file or folder below it."""
+
+CHANGE = RENAME | _WRITE_DATA | _APPEND_DATA | _GENERIC_WRITE
+"""Of a file: to write or replace it. Of a folder: to add or remove files, or to replace it."""
 
 # https://learn.microsoft.com/windows/win32/api/aclapi/nf-aclapi-getnamedsecurityinfow
 # DWORD GetNamedSecurityInfoW(LPCWSTR name, SE_OBJECT_TYPE type, SECURITY_INFORMATION information, PSID *owner,
@@ -142,9 +142,11 @@ def others_in(sddl: str, rights: int = CHANGE, trusted: frozenset[str] = frozens
 
 
 def writers(path: str) -> dict[str, list[str]]:
-    """By path, the accounts besides administrators that can change or replace the file or folder.
+    r"""By path, the accounts besides administrators that can change or replace the file or folder.
 
-    The folder counts when others can add files to it, and folders further up when others can rename their contents.
+    A folder, and the folder of a file, counts when others can add or remove files in it. Folders further up count only
+    when others can rename their contents: what users add beside a folder (they can in ``C:\ProgramData``) replaces
+    nothing in it.
 
     Raises: OSError, such as FileNotFoundError.
     """
@@ -180,13 +182,25 @@ def icacls_line(path: str, *, folder: bool) -> str:
     return " && ".join(f'icacls "{path}" {step}' for step in steps)
 
 
+def how_to_protect(path: str, *, folder: bool) -> str:
+    """What an administrator does so that only administrators can change a file or folder.
+
+    The rights of a drive's root and of ProgramData are never to be changed: other programs rely on them.
+    """
+    place = PureWindowsPath(path)
+    if place.parent == place or place.name.casefold() == "programdata":
+        return f"move the file from {path} to a folder that only administrators can change"
+    return icacls_line(path, folder=folder)
+
+
 _GRANTS = [("S-1-5-18", "F"), ("S-1-5-32-544", "F"), ("S-1-5-32-545", "RX")]
 
 
 def _to_check(path: str) -> Iterator[tuple[str, int]]:
     parts = [str(PureWindowsPath(path)), *map(str, PureWindowsPath(path).parents)]
+    near = 1 if os.path.isdir(path) else 2
     for number, each in enumerate(parts):
-        yield each, CHANGE if number < 2 else RENAME
+        yield each, CHANGE if number < near else RENAME
 
 
 def _entries(access: str) -> Iterator[str]:
