@@ -5,7 +5,9 @@ import ctypes
 import gc
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import ClassVar
 
@@ -209,6 +211,64 @@ def test_a_service_stops_though_its_report_fails(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(OSError, match="SetServiceStatus"):
         host._control(1, 0, 0, 0)  # SERVICE_CONTROL_STOP
     assert host._stop.is_set()
+
+
+@pytest.mark.parametrize("told_to_stop", [False, True])
+def test_a_service_reports_its_failure_unless_it_was_told_to_stop(
+    monkeypatch: pytest.MonkeyPatch, told_to_stop: bool
+) -> None:
+    """The manager restarts a service that reports a failure."""
+    reports: list[tuple[int, int, int]] = []
+
+    def report(_: int, values: ctypes.Array[ctypes.c_char]) -> None:
+        status = ctypes.cast(values, ctypes.POINTER(scm.ServiceStatus))[0]
+        reports.append((status.current_state, status.win32_exit_code, status.service_specific_exit_code))
+
+    def body(ready: Callable[[], None], stop: threading.Event) -> int:
+        if told_to_stop:
+            host._control(1, 0, 0, 0)  # SERVICE_CONTROL_STOP
+        raise procmon.GateClosed("the driver was stopped")
+
+    monkeypatch.setattr(service_host, "_RegisterServiceCtrlHandlerExW", lambda *_: 8)
+    monkeypatch.setattr(service_host, "_SetServiceStatus", report)
+    host = service_host._Host("a service", body)
+    host._main(0, 0)
+    assert isinstance(host.error, procmon.GateClosed)
+    assert reports[-1] == ((scm.STOPPED, 0, 0) if told_to_stop else (scm.STOPPED, 1066, 1))
+
+
+@pytest.fixture
+def configured(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
+    """The first number of each configuration of a service that is made, by its level."""
+    levels: dict[int, int] = {}
+
+    def change(_: int, level: int, information: ctypes.Array[ctypes.c_char]) -> None:
+        levels[level] = ctypes.cast(information, ctypes.POINTER(ctypes.c_uint32))[0]
+
+    monkeypatch.setattr(scm, "_OpenSCManagerW", lambda *_: 4)
+    monkeypatch.setattr(scm, "_CreateServiceW", lambda *_: 8)
+    monkeypatch.setattr(scm, "_ChangeServiceConfig2W", change)
+    monkeypatch.setattr(scm.ServiceHandle, "_close", staticmethod(lambda handle: None))
+    return levels
+
+
+def test_the_manager_also_restarts_a_service_that_reports_its_failure(configured: dict[int, int]) -> None:
+    scm.create_program("a", "A", "a.exe", after="b", description="c")
+    assert configured[2] == 86_400 and configured[4] == 1  # SERVICE_CONFIG_FAILURE_ACTIONS, ..._FLAG
+
+
+@pytest.mark.parametrize(("wine", "code", "refused"), [(True, 124, False), (False, 124, True), (True, 5, True)])
+def test_only_wine_may_lack_the_restarts_after_reported_failures(
+    configured: dict[int, int], monkeypatch: pytest.MonkeyPatch, wine: bool, code: int, refused: bool
+) -> None:
+    def change(service: int, level: int, information: object) -> None:
+        if level == 4:
+            raise _bind.windows_error("ChangeServiceConfig2W", code)
+
+    monkeypatch.setattr(scm, "_ChangeServiceConfig2W", change)
+    monkeypatch.setattr(scm, "is_wine", lambda: wine)
+    with pytest.raises(OSError, match="ChangeServiceConfig2W") if refused else nullcontext():
+        scm.create_program("a", "A", "a.exe", after="b", description="c")
 
 
 def test_a_program_without_a_console_has_none() -> None:

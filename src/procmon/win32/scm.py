@@ -8,7 +8,9 @@ from ctypes import POINTER, byref, c_void_p, c_wchar_p
 from dataclasses import dataclass
 
 from ._bind import BOOL, DWORD, HANDLE, advapi32, bind, fail_on_zero, handle_or_none
+from .codes import ERROR_INVALID_LEVEL, code_of
 from .handles import ServiceHandle
+from .kernel import is_wine
 
 __all__ = [
     "RUNNING",
@@ -115,7 +117,7 @@ _QueryServiceConfigW = bind(
 # https://learn.microsoft.com/windows/win32/api/winsvc/nf-winsvc-changeserviceconfig2w
 # BOOL ChangeServiceConfig2W(SC_HANDLE service, DWORD level, LPVOID information);
 _ChangeServiceConfig2W = bind(advapi32, "ChangeServiceConfig2W", BOOL, (HANDLE, DWORD, c_void_p), fail_on_zero)
-_DESCRIPTION, _FAILURE_ACTIONS = 1, 2
+_DESCRIPTION, _FAILURE_ACTIONS, _FAILURE_ACTIONS_FLAG = 1, 2, 4
 _RESTART = 1
 
 
@@ -172,8 +174,9 @@ def create(name: str, display_name: str, path: str) -> None:
 def create_program(name: str, display_name: str, command_line: str, *, after: str, description: str) -> None:
     """Make a service that Windows starts at boot, as LocalSystem, once the service `after` runs.
 
-    When it fails, the manager starts it again: after one second, after ten, then after a minute each time. A day
-    without a failure resets the count. Raises: OSError.
+    When it ends without a report, or reports that it stopped with an error, the manager starts it again: after one
+    second, after ten, then after a minute each time. A day without a failure resets the count. By Microsoft's
+    documentation restarts after a reported error begin with the next start of the machine. Raises: OSError.
     """
     with _manager(_SC_MANAGER_CONNECT | _SC_MANAGER_CREATE_SERVICE) as manager:
         service = _CreateServiceW(
@@ -187,6 +190,11 @@ def create_program(name: str, display_name: str, command_line: str, *, after: st
         restarts = (_Action * 3)(*(_Action(_RESTART, delay_ms) for delay_ms in (1_000, 10_000, 60_000)))
         actions = _FailureActions(reset_period_s=86_400, count=len(restarts), actions=restarts)
         _ChangeServiceConfig2W(int(made), _FAILURE_ACTIONS, byref(actions))
+        try:  # SERVICE_FAILURE_ACTIONS_FLAG: also after a report of SERVICE_STOPPED with an error
+            _ChangeServiceConfig2W(int(made), _FAILURE_ACTIONS_FLAG, byref(BOOL(1)))
+        except OSError as error:
+            if not (is_wine() and code_of(error) == ERROR_INVALID_LEVEL):  # Wine restarts no service
+                raise
 
 
 def start(name: str) -> None:

@@ -64,7 +64,8 @@ _SetServiceStatus = bind(advapi32, "SetServiceStatus", BOOL, (HANDLE, POINTER(Se
 def serve(name: str, body: Body) -> None:
     """Run this process as the service `name`, for which the manager has started it; returns when it has stopped.
 
-    An exception of the body is raised here, after the report to the manager that the service stopped with an error.
+    An exception of the body is raised here, after the report to the manager that the service stopped with an error,
+    or just that it stopped when the manager had asked for it.
 
     Raises: OSError: 1063 when the manager did not start the process; UnsupportedPlatform off Windows.
     """
@@ -101,8 +102,8 @@ class _Host:
         except BaseException as error:  # an exception cannot leave a callback of ctypes: `serve` raises it
             self.error = error
         finally:
-            if self._handle:
-                self._report(STOPPED, code)
+            if self._handle:  # a service that was told to stop is not to be restarted, even if its end failed
+                self._report(STOPPED, 0 if self._stop.is_set() else code)
 
     def _ready(self) -> None:
         self._report(RUNNING)
