@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from procmon import ALLOW, ProcessHelper
+from procmon import ALLOW, ProcessFlags, ProcessHelper
 from procmon.gates import debug_loop
 from procmon.win32 import debug, debugged
 
@@ -14,13 +14,16 @@ SINGLE_STEP, WX86_SINGLE_STEP = 0x80000004, 0x4000001E
 INVALID_HANDLE = 0xC0000008
 NOT_CLOSABLE = 0xC0000235
 PID = 44
+BREAK_IN = 0x7FFE00045670
+"""Address of ntdll's DbgBreakPoint."""
 OWN_CODE, DISPATCHER, NARROW_NTDLL, NARROW_OFFSET = 0x7FF600001000, 0x7FFE00012340, 0x77000000, 0x5670
 """Addresses: of the program, of the kernel's way to raise in ntdll, and of the 32-bit ntdll."""
 
 
 @pytest.fixture(autouse=True)
 def known_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(debug, "_our_dispatcher", lambda: DISPATCHER)
+    addresses = {debug.DISPATCHER: DISPATCHER, "DbgBreakPoint": BREAK_IN}
+    monkeypatch.setattr(debug, "_our_address", addresses.__getitem__)
     monkeypatch.setattr(debug_loop, "narrow_dispatcher", lambda ntdll: ntdll + NARROW_OFFSET if ntdll else 0)
     monkeypatch.setattr(debugged, "has_strict_handle_checks", lambda process: process == STRICT)
 
@@ -32,9 +35,10 @@ STRICT = 0x5C
 class Debugged:
     """A loop with one process, and the result of each of its exceptions."""
 
-    def __init__(self, breakpoints: tuple[int, ...]) -> None:
+    def __init__(self, breakpoints: tuple[int, ...], *, attached: bool = False) -> None:
         self.loop = debug_loop.DebugLoop(None, ALLOW, include_first=True)
-        record = ProcessHelper(pid=PID, parent_pid=4, image_name=r"c:\a.exe")
+        flags = ProcessFlags.RUNNING_BEFORE if attached else ProcessFlags(0)
+        record = ProcessHelper(pid=PID, parent_pid=4, image_name=r"c:\a.exe", flags=flags)
         self.loop._living[PID] = debug_loop._Process(record, 0, 45, None, breakpoints)
 
     def loads(self, base: int) -> None:
@@ -61,6 +65,34 @@ def test_the_loaders_two_breakpoints_in_a_32_bit_program_are_kept_from_it_once_e
     assert not process.raises(BREAKPOINT)
     assert not process.raises(WX86_BREAKPOINT)
     assert process.raises(BREAKPOINT) and process.raises(WX86_BREAKPOINT), "those are its own"
+
+
+def test_only_the_break_in_is_kept_from_a_program_to_which_the_gate_attached() -> None:
+    process = Debugged((), attached=True)
+    assert process.raises(BREAKPOINT), "its own, also if ntdll did not break in"
+    assert not process.raises(BREAKPOINT, address=BREAK_IN)
+    assert process.raises(BREAKPOINT) and process.raises(WX86_BREAKPOINT)
+    assert process.raises(SINGLE_STEP, address=BREAK_IN)
+
+
+def test_a_program_that_the_gate_started_may_break_where_a_debugger_breaks_in() -> None:
+    assert Debugged(()).raises(BREAKPOINT, address=BREAK_IN)
+
+
+def test_a_program_to_which_the_gate_attached_expects_no_breakpoint_once_its_mark_is_cleared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for cleared, expected in ((True, set[int]()), (False, {BREAKPOINT, WX86_BREAKPOINT})):
+        monkeypatch.setattr(debug_loop, "_unmark", lambda info, peb, cleared=cleared: cleared)
+        monkeypatch.setattr(debug_loop, "asked", lambda question, *arguments: SimpleNamespace(peb=0))
+        monkeypatch.setattr(
+            debug_loop,
+            "describe",
+            lambda handle, pid, flags, **facts: ProcessHelper(pid=pid, parent_pid=4, image_name="a.exe", flags=flags),
+        )
+        loop = debug_loop.DebugLoop(None, ALLOW, include_first=True, attached_pid=PID)
+        loop._created(debug.DebugEvent(code=debug.CREATE_PROCESS, pid=PID, tid=45))
+        assert loop._living[PID].breakpoints == expected
 
 
 @pytest.mark.parametrize("code", [BREAKPOINT, WX86_BREAKPOINT, SINGLE_STEP, WX86_SINGLE_STEP, 0xC0000005])
@@ -101,5 +133,5 @@ def test_in_a_32_bit_program_the_kernel_raises_at_the_address_of_its_own_ntdll()
 
 
 def test_without_the_address_in_ntdll_every_exception_is_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(debug, "_our_dispatcher", lambda: 0)
+    monkeypatch.setattr(debug, "_our_address", lambda name: 0)
     assert Debugged(()).raises(INVALID_HANDLE, address=0)

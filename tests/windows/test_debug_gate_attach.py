@@ -57,6 +57,25 @@ def test_an_attached_process_is_reported_and_never_held() -> None:
         assert running.returncode == 0
 
 
+def test_the_first_breakpoint_of_an_attached_process_is_its_own() -> None:
+    """Windows reports it to the gate; Wine does not once BeingDebugged is cleared."""
+    breaks = (
+        "import ctypes; k = ctypes.WinDLL('kernel32'); k.SetErrorMode(3); input();"
+        " k.RaiseException(0x80000003, 0, 0, None)"
+    )
+    free = subprocess.run(python(breaks), input=b"\n", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert free.returncode & 0xFFFFFFFF == 0x80000003
+    with subprocess.Popen(
+        python(breaks), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as running:
+        loop = DebugLoop(None, ALLOW, include_first=True, attached_pid=running.pid)
+        loop.begin(lambda port: win32_debug._DebugActiveProcess(running.pid))
+        assert eventually(lambda: bool(loop.snapshot()))
+        running.communicate(b"\n", timeout=SOON)
+        loop.stop()
+        assert running.returncode == free.returncode
+
+
 def test_attaching_to_no_process_says_so() -> None:
     with pytest.raises(procmon.StaleProcess, match=r"procmon\.processes\(\) lists them"):
         procmon.DebugGate.attach(0x7FFFFFF0)

@@ -29,7 +29,8 @@ from .unreported import end_unreported, is_unreported
 
 __all__ = ["DebugLoop"]
 
-_LOADER_BREAKPOINTS = (0x80000003, 0x4000001F)  # STATUS_BREAKPOINT, and STATUS_WX86_BREAKPOINT of a 32-bit process
+_STATUS_BREAKPOINT = 0x80000003
+_LOADER_BREAKPOINTS = (_STATUS_BREAKPOINT, 0x4000001F)  # and STATUS_WX86_BREAKPOINT of a 32-bit process
 _BAD_HANDLE_STATUSES = (0xC0000008, 0xC0000235)  # STATUS_INVALID_HANDLE, STATUS_HANDLE_NOT_CLOSABLE
 _CHILD_POLL_MS = 20  # until the event of a child that exists already, or its end
 _CONTROL_C_SLICE = 0.25  # seconds; on Windows Ctrl+C does not interrupt the wait for a Python lock
@@ -374,7 +375,7 @@ class DebugLoop:
         deadline = None
         if record.paused and self._hold_timeout is not None:
             deadline = time.monotonic() + self._hold_timeout
-        breakpoints = _LOADER_BREAKPOINTS if marked or attached else ()
+        breakpoints = _LOADER_BREAKPOINTS if marked else ()
         process = _Process(record, info.process, event.tid, deadline, breakpoints)
         with self._state:
             self._living[event.pid] = process
@@ -412,6 +413,9 @@ class DebugLoop:
         if exception.code in process.breakpoints:
             process.breakpoints.remove(exception.code)
             return True
+        if exception.code == _STATUS_BREAKPOINT and ProcessFlags.RUNNING_BEFORE in process.record.flags:
+            # Without BeingDebugged ntdll breaks in only for a kernel debugger, so no breakpoint need come.
+            return debug.is_break_in(exception.address)
         if exception.code not in _BAD_HANDLE_STATUSES or not exception.first_chance:
             return False
         is_kernels = debug.is_raised_by_kernel(exception.address, narrow_dispatcher(process.narrow_ntdll))

@@ -24,6 +24,7 @@ __all__ = [
     "OUTPUT_STRING",
     "DebugEvent",
     "DebugPort",
+    "is_break_in",
     "is_raised_by_kernel",
 ]
 
@@ -137,6 +138,7 @@ def _false_on_timeout(name: str, result: int, error: int) -> bool:
 _EVENT_POINTER = ctypes.POINTER(DebugEvent)
 DISPATCHER = "KiRaiseUserExceptionDispatcher"
 _DISPATCHER_BYTES = 0x100  # the function is some 70 bytes long
+_BREAKPOINT_BYTES = 8  # DbgBreakPoint is a breakpoint and a return
 
 # https://learn.microsoft.com/windows/win32/api/debugapi/nf-debugapi-waitfordebugevent
 # BOOL WaitForDebugEvent(LPDEBUG_EVENT lpDebugEvent, DWORD dwMilliseconds);
@@ -179,15 +181,24 @@ _DbgUiSetThreadDebugObject = bind(ntdll, "DbgUiSetThreadDebugObject", None, (HAN
 
 
 @cache
-def _our_dispatcher() -> int:
-    """Address in this process of the ntdll function through which the kernel raises exceptions; 0 if there is none.
+def _our_address(name: str) -> int:
+    """Address in this process of a function of ntdll; 0 if there is none.
 
     Until its next start, Windows loads ntdll at one address in all processes of the same bitness.
     """
     try:
-        return ctypes.cast(ntdll.function(DISPATCHER), ctypes.c_void_p).value or 0
+        return ctypes.cast(ntdll.function(name), ctypes.c_void_p).value or 0
     except AttributeError:
         return 0
+
+
+def is_break_in(address: int | None) -> bool:
+    """Whether a breakpoint at this address is that of the thread with which a debugger breaks into a process.
+
+    The thread calls ntdll's DbgBreakPoint: that of the debugger's bitness, because the debugger starts it.
+    """
+    begin = _our_address("DbgBreakPoint")
+    return address is not None and begin != 0 and begin <= address < begin + _BREAKPOINT_BYTES
 
 
 def is_raised_by_kernel(address: int | None, narrow_dispatcher: int = 0) -> bool:
@@ -196,7 +207,7 @@ def is_raised_by_kernel(address: int | None, narrow_dispatcher: int = 0) -> bool
     The exceptions of a program have the address of `RaiseException`. `narrow_dispatcher`: the address of the function
     in the 32-bit ntdll of a 32-bit process under a 64-bit debugger, if known.
     """
-    begins = (_our_dispatcher(), narrow_dispatcher)
+    begins = (_our_address(DISPATCHER), narrow_dispatcher)
     return address is not None and any(begin and begin <= address < begin + _DISPATCHER_BYTES for begin in begins)
 
 
