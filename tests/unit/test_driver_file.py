@@ -258,3 +258,8 @@ def test_the_device_form_of_a_share_is_a_share() -> None:
     share = r"\\server\drivers\procmon.sys"
     assert plain_path(r"\\?\UNC\server\drivers\procmon.sys").endswith(share)
     assert plain_path(r"\??\UNC\server\drivers\procmon.sys").endswith(share)
+
+
+def test_a_volume_without_a_letter_keeps_its_name() -> None:
+    path = r"\\?\Volume{7603f260-142a-11d4-ac67-806d6172696f}\procmon.sys"
+    assert plain_path(path).endswith(path)

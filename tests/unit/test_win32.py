@@ -14,11 +14,14 @@ from typing import ClassVar
 import pytest
 
 import procmon
+from procmon import ProcessFlags
+from procmon.system.describe import describe
 from procmon.win32 import _bind, debug, device, kernel, process, scm, service_host, token
 from procmon.win32.codes import code_of
 from procmon.win32.console import is_console
 from procmon.win32.handles import Handle
 
+VOLUME = "\\\\?\\Volume{7603f260-142a-11d4-ac67-806d6172696f}"
 SOURCE = Path(procmon.__file__).parents[1]
 
 
@@ -168,6 +171,31 @@ def test_a_nul_in_a_path_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(process, "_QueryFullProcessImageNameW", answer)
     assert process.image_path(0x44) == path
+
+
+@pytest.mark.parametrize(
+    ("path", "dos"),
+    [
+        ("\\\\?\\D:\\a.exe", "D:\\a.exe"),
+        ("\\\\?\\UNC\\server\\a.exe", "\\\\server\\a.exe"),
+        (VOLUME + "\\dir\\a.exe", None),
+    ],
+)
+def test_a_file_on_a_volume_without_a_letter_has_only_its_native_path(
+    monkeypatch: pytest.MonkeyPatch, path: str, dos: str | None
+) -> None:
+    native = "\\Device\\HarddiskVolume7\\dir\\a.exe"
+
+    def answer(handle: int, flags: int, text: ctypes.Array[ctypes.c_wchar], size: ctypes.c_uint32) -> None:
+        text.value, size.value = path, len(path)
+
+    monkeypatch.setattr(process, "_QueryFullProcessImageNameW", answer)
+    monkeypatch.setattr(process, "native_image_path", lambda handle: native)
+    monkeypatch.setattr(process, "created_at", lambda handle: 1)
+    assert process.dos_or_native_path(0x44) == (dos or native)
+    record = describe(0x44, 8, basics=process.ProcessBasics(0, 8, 4))
+    assert record.image_name == (dos or native).lower() and record.native_name == native
+    assert (ProcessFlags.NAME_NATIVE in record.flags) == (dos is None)
 
 
 def test_every_function_of_windows_is_bound_once() -> None:

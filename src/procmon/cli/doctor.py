@@ -102,7 +102,7 @@ class ThisMachine:
     def image_of(self, pid: int) -> str:
         """The image of a running process."""
         with kernel.open_process(pid) as opened:
-            return process.image_path(opened)
+            return process.dos_or_native_path(opened)
 
     def guard(self) -> GuardState | None:
         """The policy by which `guard` decides."""

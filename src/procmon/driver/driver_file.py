@@ -68,12 +68,16 @@ def _package() -> Path:
 
 
 def plain_path(path: str | os.PathLike[str]) -> str:
-    r"""The form of a driver's path that every Windows accepts: absolute, and without ``\??\`` or ``\\?\``."""
+    r"""The form of a driver's path that every Windows accepts: absolute, and without ``\??\`` or ``\\?\``.
+
+    The path of a volume without a drive letter, ``\\?\Volume{...}\``, has no other form.
+    """
     text = os.fsdecode(path)
     for prefix in ("\\??\\", "\\\\?\\"):
         if text.startswith(prefix + "UNC\\"):
             text = "\\\\" + text[len(prefix) + 4 :]
-        text = text.removeprefix(prefix)
+        if not text.startswith(prefix + "Volume{"):
+            text = text.removeprefix(prefix)
     return os.path.abspath(text)
 
 

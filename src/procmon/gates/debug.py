@@ -174,7 +174,7 @@ class DebugGate(AnswersHeard):
         loop = DebugLoop(hold_timeout, failures["on_timeout"], failures["on_disconnect"], attached_pid=pid)
         with translated(ATTACH, pid=pid):
             with kernel.open_process(pid) as opened:
-                image = win32_process.image_path(opened)
+                image = win32_process.dos_or_native_path(opened)
             loop.begin(lambda port: port.attach(pid))
         return cls._make(loop, failures, f"{_command_name(image)} (pid {pid})")
 

@@ -324,10 +324,7 @@ class ProcessDetails:
 
     def _find_path(self) -> str:
         if self._handle is not None:
-            try:
-                return win32_process.image_path(self._handle)
-            except OSError:  # a volume without a drive letter, say
-                return win32_process.native_image_path(self._handle)
+            return win32_process.dos_or_native_path(self._handle)
         return self._need_name()
 
     def _need_name(self) -> str:

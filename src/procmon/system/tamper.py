@@ -108,7 +108,7 @@ class _Opened:
         return memory.private_pages(self._handle, pages)
 
     def open_file(self) -> BinaryIO:
-        return files.open_shared(win32_process.image_path(self._handle))
+        return files.open_shared(win32_process.dos_or_native_path(self._handle))
 
 
 def describe_difference(held: ProcessMemory) -> str:

@@ -22,7 +22,7 @@ def terminate(process: ProcessHelper) -> None:
     try:
         with kernel.open_process(process.pid, access) as handle:
             if process.created is None:
-                same = lowercase(win32_process.image_path(handle)) == process.image_name
+                same = lowercase(win32_process.dos_or_native_path(handle)) == process.image_name
             else:
                 same = from_filetime(win32_process.created_at(handle)) == process.created
             if not same or win32_process.has_exited(handle):

@@ -9,13 +9,14 @@ from functools import cache
 from typing import NamedTuple, SupportsInt
 
 from . import kernel, memory, nt
-from ._bind import BOOL, DWORD, HANDLE, bind, fail_on_zero, kernel32
+from ._bind import BOOL, DWORD, HANDLE, bind, fail_on_zero, kernel32, windows_error
 from .codes import (
     ERROR_BAD_LENGTH,
     ERROR_INSUFFICIENT_BUFFER,
     ERROR_INVALID_PARAMETER,
     ERROR_MORE_DATA,
     ERROR_NOT_SUPPORTED,
+    ERROR_PATH_NOT_FOUND,
     code_of,
 )
 
@@ -29,6 +30,7 @@ __all__ = [
     "command_line_in_memory",
     "created_at",
     "current_directory",
+    "dos_or_native_path",
     "has_exited",
     "image_base",
     "image_path",
@@ -142,7 +144,10 @@ def running() -> list[Listed]:
 
 
 def image_path(process: SupportsInt) -> str:
-    """DOS path of its executable, as spelled by the system. Needs PROCESS_QUERY_LIMITED_INFORMATION."""
+    """DOS path of its executable, as spelled by the system. Needs PROCESS_QUERY_LIMITED_INFORMATION.
+
+    Raises: OSError, also for a file on a volume without a drive letter: it has only a native path.
+    """
     for characters in _PATH_SIZES:
         text, length = ctypes.create_unicode_buffer(characters), DWORD(characters)
         try:
@@ -152,12 +157,23 @@ def image_path(process: SupportsInt) -> str:
             if code_of(error) != ERROR_INSUFFICIENT_BUFFER or characters == _PATH_SIZES[-1]:
                 raise
     # By its length: a NUL in the path, which a file system may allow, does not end it.
-    return _without_prefix(ctypes.wstring_at(text, length.value))
+    path = ctypes.wstring_at(text, length.value)
+    if path.startswith(_VOLUME_WITHOUT_LETTER):
+        raise windows_error("QueryFullProcessImageNameW", ERROR_PATH_NOT_FOUND)
+    return _without_prefix(path)
 
 
 def native_image_path(process: SupportsInt) -> str:
     r"""Native path of its executable, ``\Device\...``. Needs PROCESS_QUERY_LIMITED_INFORMATION."""
     return _text_information(process, nt.PROCESS_IMAGE_FILE_NAME)
+
+
+def dos_or_native_path(process: SupportsInt) -> str:
+    """DOS path of its executable, or the native one if it has no other. Needs PROCESS_QUERY_LIMITED_INFORMATION."""
+    try:
+        return image_path(process)
+    except OSError:
+        return native_image_path(process)
 
 
 def _text_information(process: SupportsInt, kind: int) -> str:
@@ -177,6 +193,9 @@ def _unicode_string(raw: bytes) -> str:
     """The text of a UNICODE_STRING, which follows it in the same buffer."""
     length = int.from_bytes(raw[:2], "little")
     return _decode(raw[2 * _POINTER : 2 * _POINTER + length])
+
+
+_VOLUME_WITHOUT_LETTER = ("\\\\?\\Volume{", "\\??\\Volume{")  # its name in the mount manager: ...GUID}\\dir\\a.exe
 
 
 def _without_prefix(path: str) -> str:
