@@ -7,6 +7,8 @@ import pytest
 
 import procmon
 from procmon import ALLOW, BLOCK, DEFER, DecidedBy, Decision, EventLogSink, ProcessHelper, Verdict, VerdictResult
+from procmon.win32 import event_log
+from procmon.win32.event_log import MAX_CHARACTERS
 
 ERROR, WARNING, INFORMATION = 1, 2, 4
 
@@ -95,6 +97,30 @@ def test_a_monitor_writes_its_blocks() -> None:
     with procmon.Monitor(gate, default=BLOCK, audit=EventLogSink(open_source=lambda _: source)):
         gate.verdict_of(gate.start("c:/tools/a.exe"))
     assert [number for _, number, _ in source.events] == [2]
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("x" * MAX_CHARACTERS, "x" * MAX_CHARACTERS),
+        ("x" * 40_000, "x" * MAX_CHARACTERS),
+        ("\U0001f600" * 20_000, "\U0001f600" * (MAX_CHARACTERS // 2)),
+        ("x" + "\U0001f600" * 20_000, "x" + "\U0001f600" * (MAX_CHARACTERS // 2)),
+        ("a\ud83d", "a\ud83d"),
+    ],
+    ids=["the limit", "long", "half a character too many", "no half", "half a character"],
+)
+def test_a_text_is_cut_where_windows_stops_to_count_its_utf_16_units(
+    monkeypatch: pytest.MonkeyPatch, text: str, written: str
+) -> None:
+    reported: list[str] = []
+    monkeypatch.setattr(event_log, "_RegisterEventSourceW", lambda server, name: 8)
+    monkeypatch.setattr(event_log.EventSource, "_close", staticmethod(lambda handle: None))
+    monkeypatch.setattr(event_log, "_ReportEventW", lambda *arguments: reported.append(arguments[7][0]))
+    with event_log.EventSource("a") as source:
+        source.report(WARNING, 2, text)
+    assert reported == [written]
+    assert len(written.encode("utf-16-le", "surrogatepass")) <= 2 * MAX_CHARACTERS
 
 
 def test_close_twice_is_no_error() -> None:

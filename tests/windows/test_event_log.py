@@ -19,7 +19,8 @@ def test_an_event_is_reported() -> None:
 
 def test_a_long_text_is_cut_where_windows_would_refuse_it() -> None:
     with event_log.EventSource(SOURCE) as source:
-        source.report(event_log.WARNING, 2, "x" * 40_000)
+        for character in ("x", "\U0001f600"):
+            source.report(event_log.WARNING, 2, character * 40_000)
 
 
 def test_a_closed_source_reports_nothing() -> None:

@@ -20,7 +20,7 @@ __all__ = ["ERROR", "INFORMATION", "MAX_CHARACTERS", "WARNING", "EventSource", "
 ERROR, WARNING, INFORMATION = 1, 2, 4
 
 MAX_CHARACTERS = 31_839
-"""Of one insertion string: the limit of ReportEventW."""
+"""Of one insertion string: the limit of ReportEventW, which counts UTF-16 units, two for a character above U+FFFF."""
 
 _SOURCES = r"SYSTEM\CurrentControlSet\Services\EventLog\Application"
 _MESSAGE_FILE = r"%SystemRoot%\System32\EventCreate.exe"
@@ -60,7 +60,10 @@ class EventSource(Handle):
 
         Raises: OSError; ValueError after `close`.
         """
-        strings = (c_wchar_p * 1)(text[:MAX_CHARACTERS])
+        units = text.encode("utf-16-le", "surrogatepass")
+        if len(units) > 2 * MAX_CHARACTERS:
+            text = units[: 2 * MAX_CHARACTERS].decode("utf-16-le", "ignore")  # without half a character at the end
+        strings = (c_wchar_p * 1)(text)
         _ReportEventW(int(self), kind, 0, event, None, 1, 0, strings, None)
 
 
