@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -201,6 +203,28 @@ def test_without_a_copy_a_file_that_others_can_change_is_refused_with_what_mends
     assert re.match(rf' +icacls ".*{place}" /setowner \*S-1-5-32-544 && icacls .* /grant:r \*S-1-5-18:\S*F ', line)
     assert ("(OI)(CI)" in line) == (place != "procmon.sys")
     service.install()  # a copy: the bytes that were checked are those that run, even if others can change the file
+
+
+def test_what_reads_access_rights_is_loaded_while_windows_finds_32_bit_dlls(
+    service: DriverService, computer: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Advapi32 loads a DLL at the first call; without the redirection of System32 that fails once and for all."""
+    redirected, calls = [True], []
+
+    @contextmanager
+    def whole_system() -> Iterator[None]:
+        redirected.append(False)
+        yield
+        redirected.pop()
+
+    def descriptor(path: str) -> str:
+        calls.append(redirected[-1])
+        return computer.descriptor(path)
+
+    monkeypatch.setattr("procmon.win32.files.whole_system", whole_system)
+    monkeypatch.setattr("procmon.win32.file_access.descriptor", descriptor)
+    service.install(copy=False)
+    assert calls[0] and not calls[-1]
 
 
 def test_without_a_copy_a_driver_on_the_network_is_refused(

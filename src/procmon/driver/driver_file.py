@@ -175,6 +175,7 @@ def safe_path(path: str) -> str:
         path = os.path.realpath(path)
     if path.startswith("\\\\"):
         raise ValueError(f"Windows loads no driver from the network ({path}): leave out copy=False")
+    file_access.descriptor(files.system_folder())  # loads what the call needs, which it cannot in `whole_system`
     with files.whole_system():
         if not (found := file_access.writers(path)):
             return path

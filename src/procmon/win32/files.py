@@ -49,7 +49,11 @@ _Wow64RevertWow64FsRedirection = bind(kernel32, "Wow64RevertWow64FsRedirection",
 @contextmanager
 def whole_system() -> Iterator[None]:
     """Turn off the redirection of System32 for this thread. With it, a 32-bit Python on a 64-bit Windows gets the file
-    of the same name in SysWOW64, which is another program."""
+    of the same name in SysWOW64, which is another program.
+
+    Call only functions in it whose DLLs are loaded: Windows finds no 32-bit DLL in System32, and a function that failed
+    to load its DLL late fails from then on.
+    """
     if sys.platform != "win32" or not kernel.is_wow64():
         yield
         return
