@@ -61,6 +61,7 @@ class HoldTable:
         self._sending = 0  # calls of `_send` that have not returned from the gate
         self._fetching = threading.RLock()  # taken before `lock`, and held while the gate fetches
         self._deciders = Recent[tuple[int, int], DecidedBy](DECIDERS)  # of answered processes that have not exited
+        self._refused = Recent[tuple[int, int], None](DECIDERS)  # processes whose verdict came too late
         self._answering_unfetched: set[tuple[int, int]] = set()  # for which `_answer_unfetched` calls the gate
         self._is_over = False  # all cases have been noted, and no more will be
 
@@ -86,7 +87,9 @@ class HoldTable:
         case = self.held.get(identity)
         if record.exited:
             self.counts["exited"] += 1
-            if case is not None and case.ruling is None:
+            if record.verdict is not None and self._is_news(record, case):
+                self._note_gate_verdict(_before_exit(record), record.verdict, case, now)
+            elif case is not None and case.ruling is None:
                 if record.verdict is not None and record.decided_by is DecidedBy.CONTROLLER:
                     self._note_direct(record, Ruling(record.verdict, DecidedBy.CONTROLLER), now)
                 else:  # it was killed while it was held
@@ -103,19 +106,30 @@ class HoldTable:
                 return case
             if case is not None and case.ruling is None:
                 case.process = record  # for example, another process has created a thread in it meanwhile
-        elif record.verdict is not None and not self._is_known(record, case) and not (undying and record.seen):
+        elif record.verdict is not None and self._is_news(record, case):
             self._note_gate_verdict(record, record.verdict, case, now)
         return None
 
-    def _is_known(self, record: ProcessHelper, case: Case | None) -> bool:
-        """The verdict came from this table, or from another controller in its session."""
-        return record.decided_by is DecidedBy.CONTROLLER and (
-            record.identity in self._deciders or case is not None or ProcessFlags.RUNNING_BEFORE in record.flags
-        )
+    def _is_news(self, record: ProcessHelper, case: Case | None) -> bool:
+        """Whether the gate decided by itself, and this record is the first to say so.
+
+        A driver has one record for each process. A process that exits before the next fetch is returned once, as an
+        exit: then the exit is the first record with the verdict. Other gates return both.
+        """
+        repeats = record.exited or ProcessFlags.TERMINATE_FAILED in record.flags  # what an earlier record may have said
+        if record.decided_by is DecidedBy.TAMPER and ProcessFlags.TAMPERED in record.flags:
+            return not repeats  # the check before a release returns a record of its own
+        if record.identity in self._deciders:
+            return False
+        if record.decided_by is DecidedBy.CONTROLLER:  # a direct answer before the first fetch, in this session?
+            return not (case is not None or record.seen or ProcessFlags.RUNNING_BEFORE in record.flags)
+        # Without a case, a process that was fetched has been noted, even if `_deciders` has forgotten it meanwhile.
+        return not (repeats and record.seen) or case is not None or record.identity in self._refused
 
     def _with_decider(self, record: ProcessHelper, case: Case | None) -> ProcessHelper:
         """The record of an exit. Where the gate knows only that its controller decided, the decider is added."""
         if record.decided_by is not DecidedBy.CONTROLLER:
+            self._deciders.discard(record.identity)
             return record
         by = self._deciders.get(record.identity, DecidedBy.CONTROLLER)
         if case is not None and case.ruling is not None:  # its verdict is being sent
@@ -134,8 +148,7 @@ class HoldTable:
             self._drop(case, ruling)
             held_for = now - case.since
             self.counts["blocked" if verdict is Verdict.BLOCK else "allowed"] += 1
-        if ruling.by is DecidedBy.CONTROLLER:
-            self._deciders[record.identity] = ruling.by
+        self._deciders[record.identity] = ruling.by
         self._keep([Case.of(ruling.decision(record, held_for))])
 
     def hear_answers(
@@ -287,6 +300,7 @@ class HoldTable:
             tampered = case.result is VerdictResult.TAMPERED
             if (case.result is not VerdictResult.DONE and not tampered) or case.ruling is None:
                 self.counts["stale"] += 1
+                self._refused[case.identity] = None
                 continue
             self._deciders[case.identity] = DecidedBy.TAMPER if tampered else case.ruling.by
             self.counts["blocked" if case.ruling.blocks or tampered else "allowed"] += 1
@@ -435,6 +449,11 @@ class HoldTable:
         with self.lock:
             self._keep([Case.of(decision)])
         self._sinks.start()
+
+
+def _before_exit(record: ProcessHelper) -> ProcessHelper:
+    """The record that a gate would have returned between the verdict and the exit."""
+    return replace(record, exited=False, exit_status=None, exited_at=None)
 
 
 def _in_words(decided: Ruling | Decision) -> str:
