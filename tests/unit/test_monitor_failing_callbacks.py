@@ -164,6 +164,28 @@ def test_a_thread_that_was_given_up_asks_no_further_callback_and_its_opinion_doe
         assert monitor.pending == [held]
 
 
+def test_a_deferred_process_has_no_deadline_while_its_thread_sends_other_verdicts(
+    gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    with procmon.Monitor(gate, deadline=0.05, on_deadline=ALLOW) as monitor:
+        holds, flush = monitor._engine.holds, monitor._engine.holds.flush_unless_more
+
+        def hangs(more: bool) -> None:
+            monkeypatch.setattr(holds, "flush_unless_more", flush)
+            release.wait(PATIENCE)
+            flush(more)
+
+        monkeypatch.setattr(holds, "flush_unless_more", hangs)
+        monitor.subscribe(lambda process: DEFER if process.name == "defer.exe" else BLOCK)
+        deferred = gate.start("defer.exe")
+        assert gate.verdict_of(gate.start("b.exe")) is BLOCK, "another thread has the place of the one that hangs"
+        assert monitor.pending == [deferred]
+        counts = monitor.statistics
+        assert (counts.deferred, counts.deadlines, counts.allowed) == (1, 0, 0)
+        release.set()
+
+
 def test_waiting_for_a_worker_counts_towards_the_gates_own_limit(gate: procmon.SimulatedGate) -> None:
     release = threading.Event()
     with procmon.Monitor(gate, deadline=60, on_deadline=BLOCK) as monitor:

@@ -36,6 +36,8 @@ class Case:
     awaiting: Awaiting | None = None
     given_up: bool = False
     """The deadline has passed: the result of the callback does not count."""
+    deferred: bool = False
+    """It has been deferred, so it has no deadline any more. `HoldTable` sets this, under its lock."""
 
     ruling: Ruling | None = None
     """None: undecided."""

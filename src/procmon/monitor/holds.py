@@ -200,11 +200,13 @@ class HoldTable:
     # ------------------------------------------------------------------------------------------------ to the gate
 
     def decide(self, case: Case, ruling: Ruling) -> None:
-        """Decide a case unless it is decided; the next `flush` sends its verdict. With DEFER it stays held."""
+        """Decide a case unless it is decided; the next `flush` sends its verdict. With DEFER it stays held, and its
+        deadline decides no more: the thread that asked about it may hang in a call that sends other verdicts."""
         with self.lock:
-            if case.ruling is not None:
+            if case.ruling is not None or (case.deferred and ruling.by is DecidedBy.DEADLINE):
                 return
             if ruling.defers:
+                case.deferred = True
                 self.counts["deferred"] += 1
                 return
             case.ruling = ruling

@@ -37,6 +37,9 @@ __all__ = ["Options", "Workers"]
 
 _NO_LOCK = nullcontext()
 
+_VERDICTS = "the gate, or a sink that writes ahead,"
+"""`Case.name` once its callbacks have returned: the calls that may hang from then on, with the verdicts of any case."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -239,7 +242,7 @@ class Workers:
             if not is_held:
                 self._cases.appendleft(case)  # an exit is reported to the other callbacks, too
         if is_held and not case.given_up:
-            case.name = "the gate, or a sink that writes ahead,"  # the calls that may hang from here on
+            case.name = _VERDICTS
             self._holds.decide(case, ruling)
 
     def _await(self, case: Case, awaitable: Awaitable[object]) -> None:
@@ -291,7 +294,7 @@ class Workers:
                 case.given_up = True
             self._askers.difference_update(stuck)
             self._awaiting.difference_update(late)
-            self.counts["deadlines"] += len(late)
+            self.counts["deadlines"] += sum(case.name is not _VERDICTS for case in late)
             self._hanging += len(stuck)
             rest = [_rest_of(case) for case in late if case.process.exited]
             self._cases.extend(rest)
