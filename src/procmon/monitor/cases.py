@@ -74,6 +74,14 @@ class Case:
         return ruling.decision(process, self.held_for, result, self.at)
 
     @property
+    def has_returned(self) -> bool:
+        """Its coroutine is done, and decides: nothing has to be asked any more. For an exit: it is done."""
+        awaited = self.awaiting
+        if awaited is None or not awaited.done:
+            return False
+        return self.process.exited or awaited.error is not None or awaited.result is not None
+
+    @property
     def blocks(self) -> bool:
         """The case is decided, and the process must end."""
         return self.ruling is not None and self.ruling.blocks

@@ -41,6 +41,8 @@ class Awaiting:
     def __init__(self, awaitable: Awaitable[object], on_done: Callable[[], object]) -> None:
         self.result: object = None
         self.error: BaseException | None = None
+        self.done = False
+        """`result` or `error` has been written."""
         self._box = [awaitable]
         self._on_done = on_done
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -69,6 +71,7 @@ class Awaiting:
             self.error = result.error
         else:
             self.result = result
+        self.done = True
         self._on_done()
 
     def cancel(self) -> None:

@@ -24,7 +24,7 @@ from queue import Empty, SimpleQueue
 
 from ..records import DecidedBy, Verdict
 from ..util.log import ERROR, WARNING, log, log_soon
-from ..util.threads import OwnThread
+from ..util.threads import OwnThread, submit
 from .cases import Case
 from .deadlines import Deadlines
 from .event_loop import Awaiting, LoopThread, close
@@ -199,6 +199,8 @@ class Workers:
                 if case.given_up:  # while it was awaited
                     continue
                 self.begun += 1
+                if case.has_returned:  # in time, however long the case has waited for this thread
+                    case.due = None
                 self._deadlines.begin(case)
                 return case
             self._askers.discard(asker)
@@ -211,7 +213,9 @@ class Workers:
         process, is_held, subscriptions = case.process, not case.process.exited, case.subscriptions
         ruling, result = self._default, None
         try:
-            awaited, case.awaiting = case.awaiting, None
+            awaited = case.awaiting
+            if not case.has_returned or not is_held:
+                case.awaiting = None
             if awaited is not None:
                 if awaited.error is not None:
                     raise awaited.error
@@ -235,15 +239,19 @@ class Workers:
         except BaseException as error:  # SystemExit and CancelledError, too: a process waits for its verdict
             if case.given_up:
                 return
-            log(ERROR, "callback %s failed on %r", case.name, process, error=error)
-            with self._lock:
-                self.counts["callback_errors"] += 1
-            ruling = Ruling(self.options.on_error, DecidedBy.ERROR, case.name, reason=_in_words(error))
+            ruling = self._note_error(case, error)
             if not is_held:
                 self._cases.appendleft(case)  # an exit is reported to the other callbacks, too
         if is_held and not case.given_up:
             case.name = _VERDICTS
             self._holds.decide(case, ruling)
+            case.awaiting = None  # not before: until then the verdict that it returned counts, and no deadline
+
+    def _note_error(self, case: Case, error: BaseException) -> Ruling:
+        log(ERROR, "callback %s failed on %r", case.name, case.process, error=error)
+        with self._lock:
+            self.counts["callback_errors"] += 1
+        return Ruling(self.options.on_error, DecidedBy.ERROR, case.name, reason=_in_words(error))
 
     def _await(self, case: Case, awaitable: Awaitable[object]) -> None:
         with self._lock:
@@ -271,10 +279,22 @@ class Workers:
         self._cases.append(case)
         self._roles.put(self.ask)
 
+    def _decide_returned(self, case: Case, awaited: Awaiting) -> None:
+        """Decide a case whose coroutine has returned, and send the verdict, while all workers ask about others."""
+        try:
+            if awaited.error is not None:
+                raise awaited.error
+            ruling = read_opinion(awaited.result, case.name)
+        except BaseException as error:
+            ruling = self._note_error(case, error)
+        self._holds.decide(case, ruling)
+        self._holds.flush()
+
     # -------------------------------------------------------------------------------------------------- deadlines
 
     def give_up_the_late(self) -> float:
-        """Decide the cases past their deadline by `on_deadline`, and replace the threads that hang in them.
+        """Decide the cases past their deadline by `on_deadline`, and replace the threads that hang in them. A case whose
+        coroutine has returned gets that verdict.
 
         Returns the seconds until the leader should check again.
         """
@@ -287,6 +307,8 @@ class Workers:
         with self._lock:
             asked = [asker.case for asker in self._askers if asker.case is not None]
             late = self._deadlines.late([*asked, *self._awaiting], now)
+            returned = {case: case.awaiting for case in late if case.has_returned}
+            late -= {case for case in returned if case.process.exited}  # its other callbacks are asked in time
             stuck = [asker for asker in self._askers if asker.case in late]
             for asker in stuck:
                 asker.given_up = True
@@ -294,12 +316,15 @@ class Workers:
                 case.given_up = True
             self._askers.difference_update(stuck)
             self._awaiting.difference_update(late)
-            self.counts["deadlines"] += sum(case.name is not _VERDICTS for case in late)
+            self.counts["deadlines"] += sum(case.name is not _VERDICTS for case in late if case not in returned)
             self._hanging += len(stuck)
             rest = [_rest_of(case) for case in late if case.process.exited]
             self._cases.extend(rest)
         for case in late:
             self._cancel(case)
+            if (awaited := returned.get(case)) is not None:
+                submit(self._decide_returned, case, awaited)  # a log that hangs, or a gate, does not delay the leader
+                continue
             named = (case.name, case.process, self._hanging)
             log_soon(WARNING, "%s has not returned for %r in time; %d hang now", *named)
             if not case.process.exited:
