@@ -1,5 +1,6 @@
 """Monitor: its start and its end, and that nothing stays held however it ends."""
 
+import asyncio
 import gc
 import os
 import subprocess
@@ -151,6 +152,26 @@ def test_a_monitor_that_never_ran_decides_nothing(gate: procmon.SimulatedGate) -
     monitor.stop()
     assert gate.verdict_of(process) is ALLOW  # the gate's `on_disconnect`
     assert list[procmon.Decision](monitor.history) == []
+
+
+@pytest.mark.parametrize("end", ["stop", "stop_async"])
+def test_a_monitor_that_was_refused_leaves_the_gate_to_the_monitor_that_runs(
+    gate: procmon.SimulatedGate, end: str
+) -> None:
+    with procmon.Monitor(gate, default=DEFER) as monitor:
+        process = gate.start("a.exe")
+        until(lambda: monitor.pending, "it, held")
+        second = procmon.Monitor(gate)
+        with pytest.raises(procmon.ProcmonError, match="another monitor has this gate"):
+            second.start()
+        if end == "stop":
+            second.stop()
+        else:
+            asyncio.run(second._engine.stop_async())
+        assert not second.running and monitor.running
+        assert monitor.pending == [process] and not gate.closed
+        assert monitor.block(process).verdict is BLOCK
+    assert gate.closed
 
 
 def test_a_gate_that_a_callback_closes_ends_the_monitor_whatever_is_held(

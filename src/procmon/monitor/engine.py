@@ -147,7 +147,7 @@ class Engine:
                 if self.state is State.RUNNING:
                     raise ProcmonError("the monitor runs already: `start`, or `with`, once is enough")
                 raise ProcmonError(f"the monitor is {self.state.value}, and starts once; make a new gate and Monitor")
-            if any(other.gate is self.gate and not other.is_forked for other in list(_running)):
+            if self._is_gate_taken():
                 raise ProcmonError("another monitor has this gate, and each process goes to only one: make two gates")
             if self.gate.closed:
                 raise GateClosed("the gate was closed before the monitor started; make a new gate")
@@ -169,6 +169,10 @@ class Engine:
             self.stopped.wait()
             raise
 
+    def _is_gate_taken(self) -> bool:
+        """Another monitor runs on this gate."""
+        return any(one.gate is self.gate and one is not self and not one.is_forked for one in list(_running))
+
     def begin_stop(self) -> None:
         """Have the shutdown thread stop the monitor soon; returns at once."""
         if self.state is State.READY:
@@ -176,7 +180,8 @@ class Engine:
         self._requests.put(False)
 
     def stop(self) -> None:
-        """Decide all held processes, close the gate, end the threads. Thread-safe and idempotent.
+        """Decide all held processes, close the gate unless another monitor runs on it, end the threads. Thread-safe and
+        idempotent.
 
         A user's thread waits until the monitor has stopped. A thread of procmon's own does not wait: it may hold a
         lock, or the stop may wait for that thread.
@@ -238,7 +243,8 @@ class Engine:
             except BaseException as error:  # no memory, say: the close answers them
                 self._note_failure(error, "the stop")
             try:
-                self.gate.close()
+                if has_run or not self._is_gate_taken():
+                    self.gate.close()
             except BaseException as error:
                 self._note_failure(error, "closing the gate")
             # For processes that the leader fetched meanwhile, or that the close had the gate answer.
