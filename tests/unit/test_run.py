@@ -132,7 +132,33 @@ def test_fail_is_what_the_gate_says_as_well(command: Command, monkeypatch: pytes
     assert asked[0]["fail"] is BLOCK
 
 
-@pytest.mark.parametrize("options", [{"deadline": -1}, {"nonsense": 1}, {"decide": 3}])
+class Sink:
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.written: list[procmon.Decision] = []
+
+    def write(self, decision: procmon.Decision) -> None:
+        self.written.append(decision)
+
+
+@pytest.mark.usefixtures("command")
+def test_the_sinks_may_come_from_an_iterator() -> None:
+    sink = Sink()
+    result = procmon.run(["make"], audit=iter([sink]))
+    assert sink.written == list(result.decisions) != []
+
+
+def test_the_sinks_of_guard_may_come_from_an_iterator(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, sink = SimulatedGate(), Sink()
+    monkeypatch.setattr(one_liners, "DriverService", Service)
+    monkeypatch.setattr(one_liners, "DriverGate", lambda **options: gate)
+    with procmon.guard(audit=(each for each in [sink])):
+        gate.verdict_of(gate.start("a.exe"))
+    assert [decision.process.name for decision in sink.written] == ["a.exe"]
+
+
+@pytest.mark.parametrize("options", [{"deadline": -1}, {"nonsense": 1}, {"decide": 3}, {"audit": [1]}])
 def test_with_an_invalid_option_nothing_is_started(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DriverService", "DriverGate"):
         monkeypatch.delattr(one_liners, name)

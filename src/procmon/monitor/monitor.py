@@ -5,7 +5,6 @@ from __future__ import annotations  # so that help() shows `Callback`, not its e
 import sys
 import weakref
 from collections.abc import Callable, Iterable
-from io import IOBase
 from types import EllipsisType, TracebackType
 from typing import Self, overload
 
@@ -19,7 +18,7 @@ from ..util.arguments import allow_or_block, check_count, check_process, check_p
 from ..util.log import WARNING, log
 from ..util.threads import run_in_thread, run_in_thread_async
 from .engine import Engine, State
-from .sinks import Sink
+from .sinks import Sink, read_sinks
 from .starts import Starts
 from .statistics import Statistics
 from .subscriptions import Callback, Decider, ExitCallback, Match, Subscription
@@ -109,7 +108,7 @@ class Monitor:
             text = "the monitor has fail=%s, but its gate %s has %s: give both the same fail="
             log(WARNING, text, fail.name, gate.name, ", ".join(differ))
         self._engine = Engine(
-            gate, Options(default, fail, on_error, deadline, on_deadline, workers, own, history, _sinks(audit))
+            gate, Options(default, fail, on_error, deadline, on_deadline, workers, own, history, read_sinks(audit))
         )
         self._finalizer = weakref.finalize(self, self._engine.drop)
         self._finalizer.atexit = False  # the engines that run are stopped by an exit function of their own
@@ -429,15 +428,3 @@ class Monitor:
         # A subscription is asked with its `match`: without it the callback may block what it was never meant for.
         subscription = policy if isinstance(policy, Subscription) else Subscription(policy, None, lambda _: None)
         return sweep(self.gate, subscription, terminate=terminate, note=self._engine.holds.note_swept)
-
-
-def _sinks(audit: Sink | Iterable[Sink] | None) -> tuple[Sink, ...]:
-    if audit is None:
-        return ()
-    sinks = tuple(audit) if isinstance(audit, Iterable) and not isinstance(audit, Sink) else (audit,)
-    for sink in sinks:
-        if isinstance(sink, IOBase):
-            raise TypeError(f"audit takes an AuditLog, or an object with write(decision), not the text file {sink!r}")
-        if isinstance(sink, type) or not isinstance(sink, Sink):
-            raise TypeError(f"audit takes objects with a method write(decision), not {sink!r}")
-    return sinks

@@ -4,7 +4,7 @@ from __future__ import annotations  # so that help() shows `Callback`, not its e
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from os import PathLike
@@ -20,6 +20,7 @@ from ..records import Decision, ProcessHelper, Verdict, VerdictResult, status_te
 from ..system.tree import ProcessTree
 from ..util.arguments import check_seconds
 from .monitor import Monitor
+from .sinks import Sink, read_sinks
 from .subscriptions import Callback, Decider
 
 __all__ = ["RunResult", "guard", "run"]
@@ -179,8 +180,7 @@ def run(
     import subprocess
 
     check_seconds("timeout", timeout)
-    options = {"history": sys.maxsize, **monitor_options}
-    _monitor(SimulatedGate(), decide, options)  # an invalid option raises before the command is started
+    options = _checked(decide, {"history": sys.maxsize, **monitor_options})  # raises before the command is started
     deadline = None if timeout is None else time.monotonic() + timeout
     pipe = subprocess.PIPE if capture_output else None
     gate = DebugGate.run(argv, fail=_fail(options), stdout=pipe, stderr=pipe, text=text, cwd=cwd, env=env)
@@ -241,13 +241,24 @@ def guard(decide: Callback | Decider | None = None, **monitor_options: object) -
     Raises: what `DriverService.ensure` and `DriverGate` raise; TypeError or ValueError when an option is invalid, and
     then nothing is installed.
     """
-    _monitor(SimulatedGate(), decide, monitor_options)  # an invalid option raises before the driver is installed
+    options = _checked(decide, monitor_options)  # raises before the driver is installed
     with (
         DriverService(),
-        DriverGate(fail=_fail(monitor_options)) as gate,
-        _monitor(gate, decide, monitor_options) as monitor,
+        DriverGate(fail=_fail(options)) as gate,
+        _monitor(gate, decide, options) as monitor,
     ):
         yield monitor
+
+
+def _checked(decide: Callback | Decider | None, options: Mapping[str, object]) -> dict[str, object]:
+    """The options of the monitor, which a monitor that never runs has accepted. An iterator of sinks is read here: the
+    monitor that runs could not read it again.
+
+    Raises: TypeError or ValueError when an option is invalid.
+    """
+    options = {**options, "audit": read_sinks(cast("Sink | Iterable[Sink] | None", options.get("audit")))}
+    _monitor(SimulatedGate(), decide, options)
+    return options
 
 
 def _monitor(gate: Gate, decide: Callback | Decider | None, options: Mapping[str, object]) -> Monitor:

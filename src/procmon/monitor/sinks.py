@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from io import IOBase
 from itertools import islice
 from typing import Protocol, runtime_checkable
 
@@ -22,7 +23,7 @@ from ..util.log import ERROR, log, log_soon
 from ..util.threads import submit
 from .cases import Case
 
-__all__ = ["Sink", "Sinks"]
+__all__ = ["Sink", "Sinks", "read_sinks"]
 
 QUEUE_LIMIT = 10_000
 """Decisions that may wait for one sink; further ones are dropped and counted."""
@@ -197,3 +198,16 @@ class Sinks:
 
 def _is_written(case: Case) -> bool:
     return case.written_ahead and case.result in (VerdictResult.DONE, None)
+
+
+def read_sinks(audit: Sink | Iterable[Sink] | None) -> tuple[Sink, ...]:
+    """The sinks of the option ``audit``. Raises: TypeError."""
+    if audit is None:
+        return ()
+    sinks = tuple(audit) if isinstance(audit, Iterable) and not isinstance(audit, Sink) else (audit,)
+    for sink in sinks:
+        if isinstance(sink, IOBase):
+            raise TypeError(f"audit takes an AuditLog, or an object with write(decision), not the text file {sink!r}")
+        if isinstance(sink, type) or not isinstance(sink, Sink):
+            raise TypeError(f"audit takes objects with a method write(decision), not {sink!r}")
+    return sinks
