@@ -7,7 +7,7 @@ from typing import Any, ClassVar, assert_type
 import pytest
 
 import procmon
-from procmon import BLOCK, SimulatedGate, UnsupportedPlatform
+from procmon import ALLOW, BLOCK, DEFER, SimulatedGate, UnsupportedPlatform
 from procmon.monitor import run as one_liners
 
 
@@ -20,8 +20,8 @@ def test_off_windows_it_says_what_works_there() -> None:
 class Command(SimulatedGate):
     """A gate over a command that has ended; the processes are invented."""
 
-    def __init__(self) -> None:
-        super().__init__("command")
+    def __init__(self, fail: procmon.Verdict | None = None) -> None:
+        super().__init__("command", fail=fail)
         self.popen = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
         self.first = self.start("c:/tools/make.exe")
         self.terminated: list[procmon.ProcessHelper] = []
@@ -130,6 +130,25 @@ def test_fail_is_what_the_gate_says_as_well(command: Command, monkeypatch: pytes
     monkeypatch.setattr(procmon.DebugGate, "run", make)
     procmon.run(["make"], fail=BLOCK)
     assert asked[0]["fail"] is BLOCK
+
+
+@pytest.mark.parametrize("fail", [ALLOW, BLOCK])
+def test_fail_is_no_reason_for_a_warning(
+    fail: procmon.Verdict, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(procmon.DebugGate, "run", lambda argv, **options: Command(options["fail"]))
+    monkeypatch.setattr(one_liners, "DriverService", Service)
+    monkeypatch.setattr(one_liners, "DriverGate", lambda **options: SimulatedGate(**options))
+    procmon.run(["make"], fail=fail)
+    with procmon.guard(fail=fail):
+        pass
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("fail", [DEFER, 1, None])
+def test_a_fail_that_is_neither_allow_nor_block_is_named(fail: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="fail is ALLOW or BLOCK"):
+        procmon.run(["make"], fail=fail)
 
 
 class Sink:

@@ -257,7 +257,7 @@ def _checked(decide: Callback | Decider | None, options: Mapping[str, object]) -
     Raises: TypeError or ValueError when an option is invalid.
     """
     options = {**options, "audit": read_sinks(cast("Sink | Iterable[Sink] | None", options.get("audit")))}
-    _monitor(SimulatedGate(), decide, options)
+    _monitor(SimulatedGate(fail=_fail(options)), decide, options)  # with the fail of the gate that follows
     return options
 
 
