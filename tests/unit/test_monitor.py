@@ -399,6 +399,18 @@ def test_a_sweep_reports_what_runs_and_ends_it_only_on_request(gate: procmon.Sim
     monitor.stop()
 
 
+def test_a_sweep_asks_about_no_process_that_was_held(gate: procmon.SimulatedGate) -> None:
+    before = gate.start("before.exe", flags=procmon.ProcessFlags.RUNNING_BEFORE)
+    gate._processes[before.pid] = replace(before, verdict=ALLOW, decided_by=DecidedBy.CONTROLLER)  # of an earlier one
+    with procmon.Monitor(gate, default=DEFER) as monitor:
+        by_user, by_gate, held = (gate.start(f"{name}.exe") for name in ("user", "gate", "held"))
+        exempt = gate.start("exempt.exe", flags=procmon.ProcessFlags.EXEMPT)
+        monitor.allow(by_user)
+        gate.time_out(by_gate, ALLOW)
+        assert [one.process for one in monitor.sweep(lambda process: BLOCK, terminate=True)] == [before, exempt]
+        assert gate.snapshot() == [by_user, by_gate, held, exempt]
+
+
 def test_a_sweep_ends_neither_this_program_nor_what_it_may_not(
     gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
