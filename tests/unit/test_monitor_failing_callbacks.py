@@ -121,9 +121,10 @@ def test_an_exit_callback_that_hangs_or_raises_delays_no_process(gate: procmon.S
     assert monitor.statistics.exited == 3
 
 
-def test_the_deadline_comes_before_the_gates_own(gate: procmon.SimulatedGate) -> None:
+@pytest.mark.parametrize("deadline", [2 * PATIENCE, None])
+def test_the_deadline_comes_before_the_gates_own(gate: procmon.SimulatedGate, deadline: float | None) -> None:
     release = threading.Event()
-    with procmon.Monitor(gate, deadline=60, on_deadline=BLOCK) as monitor:
+    with procmon.Monitor(gate, deadline=deadline, on_deadline=BLOCK) as monitor:
         monitor.subscribe(waits_for(release))
         assert gate.verdict_of(gate.start("a.exe", hold_left=0.05), timeout=PATIENCE) is BLOCK
         release.set()

@@ -32,7 +32,7 @@ class Case:
     name: str = ""
     """Name of the callback that is being asked."""
     due: float | None = None
-    """When the deadline passes, on the monotonic clock; None: asking has not begun, or there is no deadline."""
+    """When the deadline passes, on the monotonic clock; infinite: there is no deadline; None: asking has not begun."""
     awaiting: Awaiting | None = None
     given_up: bool = False
     """The deadline has passed: the result of the callback does not count."""

@@ -22,19 +22,16 @@ class Deadlines:
     """When the begun cases are due. The lock of `Workers` guards it."""
 
     def __init__(self, seconds: float | None) -> None:
-        self._seconds = seconds
+        self._seconds = math.inf if seconds is None else seconds  # the gate may have a limit all the same
         self._next_due = math.inf  # no case is due before
-        self._tick = TICK_S
-        if seconds is not None:
-            self._tick = min(TICK_S, max(SHORTEST_TICK_S, seconds / 4))
+        self._tick = min(TICK_S, max(SHORTEST_TICK_S, self._seconds / 4))
 
     def begin(self, case: Case) -> None:
         """Set when the case is due. The time of a coroutine goes on while it is awaited and when it is resumed."""
-        if case.due is None and self._seconds is not None:
+        if case.due is None:
             now = time.monotonic()
             case.due = now + _time_for(case, self._seconds, now)
-        if case.due is not None:
-            self._next_due = min(self._next_due, case.due)
+        self._next_due = min(self._next_due, case.due)
 
     def may_be_late(self, now: float) -> bool:
         """Whether a case may be late: `late` then finds out which."""
