@@ -51,8 +51,9 @@ class Sink(Protocol):
     def write(self, decision: Decision, /) -> object:
         """Called once for each decision, in order, after its verdict was sent; by one thread of the monitor at a time.
 
-        If the sink has an attribute ``write_ahead`` that is true, any thread calls it before the verdict is sent, and
-        the verdict waits for it. Where the verdict then came too late, it is called once more.
+        If the sink has an attribute ``write_ahead`` that is true, any thread calls it before the verdict is sent, also
+        several threads at once, and the verdict waits for it. Where the verdict then came too late, it is called once
+        more.
 
         A sink may also have ``write_some(decisions)``, which writes the first of several decisions at once and returns
         how many. If it raises, it must have written none; the decisions are then written one by one.
