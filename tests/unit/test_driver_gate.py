@@ -44,6 +44,12 @@ def test_it_registers_with_the_given_options() -> None:
     assert (request["hold_timeout_ms"], request["flags"]) == (60_000, protocol.REGISTER_FLAGS)
 
 
+def test_a_hold_timeout_that_the_driver_cannot_have_names_the_limit() -> None:
+    with pytest.raises(ValueError, match="4,294,967 at most; not 5000000"):
+        DriverGate(Device(), hold_timeout=5e6)
+    DriverGate(Device(), hold_timeout=4_294_967)
+
+
 def test_fetch_takes_all_however_small_its_buffer_is_at_first() -> None:
     big = record(3, command_line="x" * 40_000)
     device = Device(record(1), record(2), big, record(4), *(record(pid) for pid in range(5, 2000)))

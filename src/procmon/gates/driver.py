@@ -419,5 +419,7 @@ def _milliseconds(hold_timeout: float | None) -> int:
     if check_seconds("hold_timeout", hold_timeout) is None or hold_timeout is None:
         return protocol.NO_TIMEOUT
     if not 0 < hold_timeout * 1000 < protocol.UNLIMITED:
-        raise ValueError(f"hold_timeout is a number of seconds above 0, or None to hold for ever; not {hold_timeout!r}")
+        most = protocol.UNLIMITED // 1000
+        text = f"hold_timeout is a number of seconds above 0, or None to hold for ever, and {most:,} at most"
+        raise ValueError(f"{text}; not {hold_timeout!r}")
     return max(1, round(hold_timeout * 1000))
