@@ -413,6 +413,10 @@ def test_history_is_bounded_and_statistics_are_not(gate: procmon.SimulatedGate) 
     assert monitor.statistics.longest_hold.total_seconds() > 0
 
 
+def test_history_may_be_larger_than_any_memory() -> None:
+    assert procmon.Monitor(procmon.SimulatedGate(), history=10**30).history == []
+
+
 def test_the_history_keeps_no_callback_alive(gate: procmon.SimulatedGate) -> None:
     class Callback:
         def decide(self, process: procmon.ProcessHelper) -> procmon.Decision:

@@ -12,6 +12,7 @@ No thread holds the lock while it calls the gate, a sink or the log. The lock is
 may run a user's finalizer, which calls a monitor, in a thread that holds it.
 """
 
+import sys
 import threading
 import time
 from collections import Counter, deque
@@ -46,7 +47,7 @@ class HoldTable:
     ) -> None:
         self.lock = threading.RLock()
         self.held: dict[tuple[int, int], Case] = {}
-        self.history: deque[Case] = deque(maxlen=history)
+        self.history: deque[Case] = deque(maxlen=min(history, sys.maxsize))
         self.counts: Counter[str] = Counter()
         self.longest_hold = 0.0
         self.batching = False
