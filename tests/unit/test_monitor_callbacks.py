@@ -1,6 +1,7 @@
-"""Monitor: which callbacks it takes, what they are called, and how exits reach each of them."""
+"""Monitor: which callbacks it takes, what they are called, how exits reach each of them, and what coroutines return."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 
 import procmon
+from monitoring import decided, until
 from patience import PATIENCE
 from procmon import ALLOW, BLOCK
+from procmon.records import DecidedBy
 
 
 @pytest.fixture
@@ -134,3 +137,51 @@ def test_sys_exit_in_a_coroutine_is_an_error_like_in_a_function_and_does_not_end
             return verdict
 
     assert asyncio.run(main()) is BLOCK
+
+
+async def _block(process: procmon.ProcessHelper) -> procmon.Verdict:
+    return BLOCK
+
+
+async def _oops(process: procmon.ProcessHelper) -> None:
+    raise ValueError("oops")
+
+
+async def _none(process: procmon.ProcessHelper) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("callback", "expected"),
+    [(_block, (BLOCK, DecidedBy.CALLBACK, "_block")), (_oops, (BLOCK, DecidedBy.ERROR, "_oops")),
+     (_none, (ALLOW, DecidedBy.DEADLINE, "_none"))],
+)  # fmt: skip
+def test_what_a_coroutine_returned_in_time_counts_if_no_worker_is_free_before_the_deadline(
+    gate: procmon.SimulatedGate,
+    callback: Callable[[procmon.ProcessHelper], Any],
+    expected: tuple[procmon.Verdict, DecidedBy, str],
+) -> None:
+    busy, release = threading.Event(), threading.Event()
+
+    async def ask(process: procmon.ProcessHelper) -> Any:
+        await asyncio.to_thread(busy.wait, PATIENCE)
+        return await callback(process)
+
+    def keep_busy(process: procmon.ProcessHelper) -> None:
+        busy.set()
+        release.wait(PATIENCE)
+
+    ask.__name__ = expected[2]
+    with procmon.Monitor(gate, deadline=2 * PATIENCE, on_deadline=ALLOW, on_error=BLOCK) as monitor:
+        monitor.subscribe(ask, match="evil.exe")
+        monitor.subscribe(keep_busy, match="busy.exe")
+        evil, _ = gate.start("evil.exe"), gate.start("busy.exe")
+        workers = monitor._engine.workers
+        until(lambda: [case for case in workers._awaiting if case.awaiting and case.awaiting.done], "its return")
+        with workers._lock:
+            [case] = workers._awaiting
+            case.due = workers._deadlines._next_due = 0.0
+        assert gate.verdict_of(evil) is expected[0]
+        until(lambda: monitor.history, "the decision")
+        assert decided(monitor) == [("evil.exe", *expected)]
+        assert monitor.statistics.deadlines == (expected[1] is DecidedBy.DEADLINE)
+        release.set()

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import procmon
-from monitoring import decided, until
+from monitoring import until
 from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DEFER
 from procmon.records import DecidedBy
@@ -188,54 +188,6 @@ def test_a_coroutine_that_hangs_is_cancelled_at_the_deadline(gate: procmon.Simul
         assert cancelled.wait(PATIENCE)
     assert monitor.statistics.deadlines == 1
     assert monitor.statistics.callback_errors == 0
-
-
-async def _block(process: procmon.ProcessHelper) -> procmon.Verdict:
-    return BLOCK
-
-
-async def _fail(process: procmon.ProcessHelper) -> None:
-    raise ValueError("oops")
-
-
-async def _none(process: procmon.ProcessHelper) -> None: ...
-
-
-@pytest.mark.parametrize(
-    ("callback", "expected"),
-    [(_block, (BLOCK, DecidedBy.CALLBACK, "_block")), (_fail, (BLOCK, DecidedBy.ERROR, "_fail")),
-     (_none, (ALLOW, DecidedBy.DEADLINE, "_none"))],
-)  # fmt: skip
-def test_what_a_coroutine_returned_in_time_counts_if_no_worker_is_free_before_the_deadline(
-    gate: procmon.SimulatedGate,
-    callback: Callable[[procmon.ProcessHelper], Any],
-    expected: tuple[procmon.Verdict, DecidedBy, str],
-) -> None:
-    busy, release = threading.Event(), threading.Event()
-
-    async def ask(process: procmon.ProcessHelper) -> Any:
-        await asyncio.to_thread(busy.wait, PATIENCE)
-        return await callback(process)
-
-    def keep_busy(process: procmon.ProcessHelper) -> None:
-        busy.set()
-        release.wait(PATIENCE)
-
-    ask.__name__ = expected[2]
-    with procmon.Monitor(gate, deadline=2 * PATIENCE, on_deadline=ALLOW, on_error=BLOCK) as monitor:
-        monitor.subscribe(ask, match="evil.exe")
-        monitor.subscribe(keep_busy, match="busy.exe")
-        evil, _ = gate.start("evil.exe"), gate.start("busy.exe")
-        workers = monitor._engine.workers
-        until(lambda: [case for case in workers._awaiting if case.awaiting and case.awaiting.done], "its return")
-        with workers._lock:
-            [case] = workers._awaiting
-            case.due = workers._deadlines._next_due = 0.0
-        assert gate.verdict_of(evil) is expected[0]
-        until(lambda: monitor.history, "the decision")
-        assert decided(monitor) == [("evil.exe", *expected)]
-        assert monitor.statistics.deadlines == (expected[1] is DecidedBy.DEADLINE)
-        release.set()
 
 
 def test_stop_cancels_coroutines_and_answers_for_them(gate: procmon.SimulatedGate) -> None:

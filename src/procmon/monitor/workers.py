@@ -293,8 +293,8 @@ class Workers:
     # -------------------------------------------------------------------------------------------------- deadlines
 
     def give_up_the_late(self) -> float:
-        """Decide the cases past their deadline by `on_deadline`, and replace the threads that hang in them. A case whose
-        coroutine has returned gets that verdict.
+        """Decide the cases past their deadline by `on_deadline`, and replace the threads that hang in them. Where a
+        coroutine has returned, its verdict decides.
 
         Returns the seconds until the leader should check again.
         """
