@@ -19,7 +19,7 @@ from procmon.system.describe import describe
 from procmon.win32 import _bind, debug, device, kernel, process, scm, service_host, token
 from procmon.win32.codes import code_of
 from procmon.win32.console import is_console
-from procmon.win32.handles import Handle
+from procmon.win32.handles import Handle, ServiceHandle
 
 VOLUME = "\\\\?\\Volume{7603f260-142a-11d4-ac67-806d6172696f}"
 SOURCE = Path(procmon.__file__).parents[1]
@@ -276,7 +276,7 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
     monkeypatch.setattr(scm, "_OpenSCManagerW", lambda *_: 4)
     monkeypatch.setattr(scm, "_CreateServiceW", lambda *_: 8)
     monkeypatch.setattr(scm, "_ChangeServiceConfig2W", change)
-    monkeypatch.setattr(scm.ServiceHandle, "_close", staticmethod(lambda handle: None))
+    monkeypatch.setattr(ServiceHandle, "_close", staticmethod(lambda handle: None))
     return levels
 
 
