@@ -138,7 +138,7 @@ struct GateState : Block {
     // must have a record that is older than its child's; otherwise the creator's pid has been reused.
     [[nodiscard]] bool descends(uint32_t creator_pid, uint64_t younger_key) const;
     void mark_descendant(Record* record) const;
-    // Has a FETCH of the current controller returned it, if it is held, as held?
+    // Has a FETCH of the current controller returned it? If it is held: since it is held?
     [[nodiscard]] bool is_seen(const Record* record) const {
         return controller.owner && record->fetched_by == registrations;
     }

@@ -1,6 +1,7 @@
 """Monitor: which callbacks it takes, what they are called, how exits reach each of them, and what coroutines return."""
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -185,3 +186,61 @@ def test_what_a_coroutine_returned_in_time_counts_if_no_worker_is_free_before_th
         assert decided(monitor) == [("evil.exe", *expected)]
         assert monitor.statistics.deadlines == (expected[1] is DecidedBy.DEADLINE)
         release.set()
+
+
+async def _nonsense(process: procmon.ProcessHelper) -> str:
+    return "block"
+
+
+@pytest.mark.parametrize("callback", [_oops, _nonsense])
+@pytest.mark.parametrize("free", [True, False], ids=["a worker is free", "no worker is free"])
+def test_a_coroutine_that_fails_while_the_log_hangs_is_decided(
+    gate: procmon.SimulatedGate, callback: Callable[[procmon.ProcessHelper], Any], free: bool
+) -> None:
+    """By the deadline if the thread that was to decide hangs in the log; by on_error if there is no such thread."""
+    busy, release = threading.Event(), threading.Event()
+    logging_it, logged = threading.Event(), threading.Event()
+
+    class Hanging(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "failed on" in record.getMessage():
+                logging_it.set()
+                logged.wait(PATIENCE)
+
+    async def ask(process: procmon.ProcessHelper) -> Any:
+        if not free:
+            await asyncio.to_thread(busy.wait, PATIENCE)
+        return await callback(process)
+
+    def keep_busy(process: procmon.ProcessHelper) -> None:
+        busy.set()
+        release.wait(PATIENCE)
+
+    handler = Hanging()
+    logging.getLogger("procmon").addHandler(handler)
+    try:
+        with procmon.Monitor(gate, deadline=2 * PATIENCE, on_deadline=BLOCK, on_error=BLOCK) as monitor:
+            monitor.subscribe(ask, match="evil.exe")
+            monitor.subscribe(keep_busy, match="busy.exe")
+            evil = gate.start("evil.exe")
+            workers = monitor._engine.workers
+            if free:
+                assert logging_it.wait(PATIENCE)
+            else:
+                gate.start("busy.exe")
+                until(
+                    lambda: [case for case in workers._awaiting if case.awaiting and case.awaiting.done], "its return"
+                )
+            with workers._lock:
+                [case] = [case for case in [*workers._awaiting, *(asker.case for asker in workers._askers)]
+                          if case is not None and case.process.name == "evil.exe"]  # fmt: skip
+                case.due = workers._deadlines._next_due = 0.0
+            assert gate.verdict_of(evil, timeout=PATIENCE) is BLOCK
+            until(lambda: monitor.history, "the decision")
+            assert monitor.history[0].by is (DecidedBy.DEADLINE if free else DecidedBy.ERROR)
+            logged.set()
+            until(lambda: monitor.statistics.callback_errors, "the end of the log line")
+            release.set()
+        assert monitor.statistics.callback_errors == 1
+    finally:
+        logging.getLogger("procmon").removeHandler(handler)

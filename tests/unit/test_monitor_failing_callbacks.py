@@ -169,18 +169,27 @@ def test_a_deferred_process_has_no_deadline_while_its_thread_sends_other_verdict
     gate: procmon.SimulatedGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = threading.Event()
-    with procmon.Monitor(gate, deadline=0.05, on_deadline=ALLOW) as monitor:
+    hanging = threading.Event()
+    with procmon.Monitor(gate, deadline=2 * PATIENCE, on_deadline=ALLOW) as monitor:
         holds, flush = monitor._engine.holds, monitor._engine.holds.flush_unless_more
 
         def hangs(more: bool) -> None:
             monkeypatch.setattr(holds, "flush_unless_more", flush)
+            hanging.set()
             release.wait(PATIENCE)
             flush(more)
 
         monkeypatch.setattr(holds, "flush_unless_more", hangs)
         monitor.subscribe(lambda process: DEFER if process.name == "defer.exe" else BLOCK)
         deferred = gate.start("defer.exe")
-        assert gate.verdict_of(gate.start("b.exe")) is BLOCK, "another thread has the place of the one that hangs"
+        assert hanging.wait(PATIENCE)
+        workers = monitor._engine.workers
+        with workers._lock:
+            [case] = [asker.case for asker in workers._askers if asker.case is not None]
+            case.due = workers._deadlines._next_due = 0.0
+        assert gate.verdict_of(gate.start("b.exe"), timeout=PATIENCE) is BLOCK, (
+            "another thread has the place of the one that hangs"
+        )
         assert monitor.pending == [deferred]
         counts = monitor.statistics
         assert (counts.deferred, counts.deadlines, counts.allowed) == (1, 0, 0)

@@ -267,6 +267,11 @@ class TestMistakes:
         with pytest.raises(PolicyError, match="a policy needs no such number"):
             Policy.parse(f"mode = {digits}")
 
+    @pytest.mark.parametrize("key", ["1234567890123456789_", "1111111111111111111__2", "0x" + "_" * 21, "1" * 5000])
+    def test_a_key_that_looks_like_such_a_number_is_an_unknown_key(self, key: str) -> None:
+        [problem] = Policy.check(f"mode = 'audit'\n{key} = 1")
+        assert problem.line == 2 and problem.column == 1 and "number" not in problem.message
+
     def test_an_escape_of_toml_1_1_is_found_where_python_reads_it(self) -> None:
         text = "image = 'd:\\x64'\nparent = \"d:\\x64\\tool.exe\""
         problem = new_escape_at(text)

@@ -75,7 +75,8 @@ class Case:
 
     @property
     def has_returned(self) -> bool:
-        """Its coroutine is done, and decides: nothing has to be asked any more. For an exit: it is done."""
+        """Its coroutine has ended with an error or an opinion, so no further callback is asked. For an exit: it has
+        ended."""
         awaited = self.awaiting
         if awaited is None or not awaited.done:
             return False

@@ -207,8 +207,8 @@ class HoldTable:
             if case.ruling is not None or (case.deferred and ruling.by is DecidedBy.DEADLINE):
                 return
             if ruling.defers:
+                self.counts["deferred"] += not case.deferred
                 case.deferred = True
-                self.counts["deferred"] += 1
                 return
             case.ruling = ruling
             if not self._batch:

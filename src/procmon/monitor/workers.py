@@ -237,8 +237,10 @@ class Workers:
             if result is not None and is_held:
                 ruling = read_opinion(result, case.name)
         except BaseException as error:  # SystemExit and CancelledError, too: a process waits for its verdict
-            if case.given_up:
-                return
+            with self._lock:
+                if case.given_up:
+                    return
+                case.awaiting = None  # if the log hangs, the deadline decides
             ruling = self._note_error(case, error)
             if not is_held:
                 self._cases.appendleft(case)  # an exit is reported to the other callbacks, too
@@ -251,6 +253,9 @@ class Workers:
         log(ERROR, "callback %s failed on %r", case.name, case.process, error=error)
         with self._lock:
             self.counts["callback_errors"] += 1
+        return self._ruling_on(error, case)
+
+    def _ruling_on(self, error: BaseException, case: Case) -> Ruling:
         return Ruling(self.options.on_error, DecidedBy.ERROR, case.name, reason=_in_words(error))
 
     def _await(self, case: Case, awaitable: Awaitable[object]) -> None:
@@ -280,15 +285,19 @@ class Workers:
         self._roles.put(self.ask)
 
     def _decide_returned(self, case: Case, awaited: Awaiting) -> None:
-        """Decide a case whose coroutine has returned, and send the verdict, while all workers ask about others."""
+        """Decide a case whose coroutine has returned, and send the verdict, while all workers ask about others.
+
+        An error is logged last: the log may hang, and the case has no deadline any more.
+        """
+        error = awaited.error
         try:
-            if awaited.error is not None:
-                raise awaited.error
-            ruling = read_opinion(awaited.result, case.name)
-        except BaseException as error:
-            ruling = self._note_error(case, error)
+            ruling = read_opinion(awaited.result, case.name) if error is None else self._ruling_on(error, case)
+        except BaseException as mistaken:  # the result is no opinion
+            error, ruling = mistaken, self._ruling_on(mistaken, case)
         self._holds.decide(case, ruling)
         self._holds.flush()
+        if error is not None:
+            self._note_error(case, error)
 
     # -------------------------------------------------------------------------------------------------- deadlines
 

@@ -66,9 +66,16 @@ def large_number_at(text: str) -> Problem | None:
     if not _LARGE.search(text):
         return None
     for offset, token in tokens(text):
-        if _LARGE.fullmatch(token) and not -(2**63) <= int(token, 0) < 2**63:
+        if _LARGE.fullmatch(token) and _is_large(token):
             return Problem(*_place(text, offset), "a number of more than 64 bits", "a policy needs no such number")
     return None
+
+
+def _is_large(token: str) -> bool:
+    try:
+        return not -(2**63) <= int(token, 0) < 2**63
+    except ValueError:  # a key, in which `_` and any number of digits may stand; what it means is checked later
+        return False
 
 
 def _place(text: str, offset: int) -> tuple[int, int]:
