@@ -185,8 +185,8 @@ class ProcessHelper:
     paused: bool = False
     """Held by the gate, waiting for a verdict."""
     seen: bool = False
-    """The marker: an earlier fetch has returned this process. A process that was returned as running, and is held now, is
-    not marked: that is a new question."""
+    """The marker: an earlier fetch has returned this process. One that was returned as running, and is held now, is not
+    marked: that is a new question."""
     start_key: int = 0
     """An ascending number from the gate. With `pid` it is the identity, which survives the reuse of a pid."""
     created: datetime | None = None
