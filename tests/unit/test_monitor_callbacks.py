@@ -109,8 +109,41 @@ def test_the_decider_has_the_name_of_the_function_behind_a_partial_and_behind_an
         return verdict
 
     subscription = monitor.subscribe(partial(decide, BLOCK))
-    again = procmon.Monitor(procmon.SimulatedGate()).subscribe(subscription)  # type: ignore[arg-type]
+    again = procmon.Monitor(procmon.SimulatedGate()).subscribe(subscription)
     assert (subscription.name, again.name) == ("decide", "decide")
+
+
+class _Guard:
+    def decide(self, process: procmon.ProcessHelper) -> procmon.Verdict | None:
+        return BLOCK if process.name == "a.exe" else None
+
+
+class _AsyncGuard:
+    async def decide(self, process: procmon.ProcessHelper) -> procmon.Verdict | None:
+        return BLOCK
+
+
+def test_type_checkers_accept_every_object_that_decides(gate: procmon.SimulatedGate) -> None:
+    """mypy checks these in `dev.py check`; test_run.py does the same for `run` and `guard`."""
+    deciders: list[procmon.Decider] = [_Guard(), _AsyncGuard(), procmon.Policy.parse("")]
+    gate.running_before("a.exe")
+    with procmon.Monitor(gate) as monitor:
+        assert [decision.verdict for decision in monitor.sweep(_Guard())] == [BLOCK]
+        monitor.subscribe(_Guard())
+        monitor.subscribe(_AsyncGuard(), match="b.exe")
+        verdicts = [gate.verdict_of(gate.start(name), PATIENCE) for name in ("a.exe", "b.exe", "c.exe")]
+    assert verdicts == [BLOCK, BLOCK, ALLOW]
+    assert all(isinstance(each, procmon.Decider) for each in deciders)
+
+
+def test_type_checkers_accept_the_result_of_a_decorated_function(monitor: procmon.Monitor) -> None:
+    @monitor.subscribe
+    def decide(process: procmon.ProcessHelper) -> procmon.Verdict | None:
+        return BLOCK
+
+    verdict: procmon.Verdict | None = decide(procmon.ProcessHelper(pid=8, parent_pid=4, image_name="a.exe"))
+    callback: procmon.Callback = decide
+    assert (verdict, callback) == (BLOCK, decide)
 
 
 def test_a_sweep_asks_a_subscription_about_the_processes_of_its_match_alone(

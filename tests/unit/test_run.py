@@ -60,6 +60,21 @@ def test_type_checkers_know_what_was_captured(monkeypatch: pytest.MonkeyPatch) -
     assert anything.returncode == 3
 
 
+def test_type_checkers_accept_every_callback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(procmon.DebugGate, "run", lambda argv, **options: Command())
+
+    class Guard:
+        def decide(self, process: procmon.ProcessHelper) -> procmon.Verdict | None:
+            return BLOCK
+
+    @procmon.Monitor(SimulatedGate()).subscribe
+    def decide(process: procmon.ProcessHelper) -> procmon.Verdict | None:
+        return BLOCK
+
+    assert [len(procmon.run(["make"], each).blocked) for each in (decide, Guard())] == [1, 1]
+    assert len(procmon.run(["make"], decide).blocked) == 1
+
+
 @pytest.mark.usefixtures("command")
 def test_the_result_says_who_ran_and_how_it_ended() -> None:
     result = procmon.run(["make"])

@@ -41,8 +41,8 @@ class Decider(Protocol):
     True
     """
 
-    def decide(self, process: ProcessHelper) -> Decision | None:
-        """The decision about `process`, with the rule that made it."""
+    def decide(self, process: ProcessHelper) -> Opinion | Awaitable[Opinion]:
+        """What a callback returns; `Policy` returns a `Decision` with the rule that made it, or None."""
 
 
 class Subscription:
@@ -106,7 +106,7 @@ class Subscription:
         match = f" matching {self.match!r}" if self.match is not None else ""
         return f"<Subscription {self.name}{match}{', cancelled' if self.cancelled else ''}>"
 
-    def __call__(self, process: ProcessHelper) -> object:
+    def __call__(self, process: ProcessHelper) -> Any:  # what the function returns, a verdict or an awaitable
         return self._ask(process)
 
     def concerns(self, process: ProcessHelper) -> bool:
