@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from typing import Any, ClassVar, assert_type
+from typing import Any, ClassVar, assert_type, get_type_hints
 
 import pytest
 
@@ -73,6 +73,23 @@ def test_type_checkers_accept_every_callback(monkeypatch: pytest.MonkeyPatch) ->
 
     assert [len(procmon.run(["make"], each).blocked) for each in (decide, Guard())] == [1, 1]
     assert len(procmon.run(["make"], decide).blocked) == 1
+
+
+def test_type_checkers_know_the_options_of_a_monitor(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = get_type_hints(procmon.Monitor.__init__)
+    del expected["gate"], expected["return"]
+    assert get_type_hints(one_liners.MonitorOptions) == expected
+    assert one_liners.MonitorOptions.__required_keys__ == frozenset()
+    assert all(f"`{option}`" in (procmon.run.__doc__ or "") for option in expected)
+    monkeypatch.setattr(procmon.DebugGate, "run", lambda argv, **options: Command())
+    for wrong in (
+        lambda: procmon.run(["make"], defualt=BLOCK),  # type: ignore[call-overload]
+        lambda: procmon.run(["make"], workers="3"),  # type: ignore[call-overload]
+        lambda: procmon.guard(fail="block").__enter__(),  # type: ignore[arg-type]
+        lambda: procmon.guard(worker=3).__enter__(),  # type: ignore[call-arg]
+    ):
+        with pytest.raises((TypeError, ValueError)):
+            wrong()
 
 
 @pytest.mark.usefixtures("command")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, Generic, Literal, TypeVar, cast, overload
+from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, cast, overload
 
 from ..driver.service import DriverService
 from ..errors import ProcmonError
@@ -36,6 +36,20 @@ Arguments = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 OutputT = TypeVar("OutputT", bound=str | bytes | None, covariant=True)
 """Type of the captured output: text, bytes, None (not captured), or not known to a type checker."""
+
+
+class MonitorOptions(TypedDict, total=False):
+    """The keywords of `Monitor`, with their types: `run` and `guard` pass them on."""
+
+    default: Verdict
+    fail: Verdict
+    on_error: Verdict | None
+    deadline: float | None
+    on_deadline: Verdict | None
+    workers: int
+    own: Verdict | None
+    history: int
+    audit: Sink | Iterable[Sink] | None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -95,7 +109,7 @@ def run(
     check: bool = False,
     cwd: str | PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
-    **monitor_options: object,
+    **monitor_options: Unpack[MonitorOptions],
 ) -> RunResult[str]: ...
 
 
@@ -110,7 +124,7 @@ def run(
     check: bool = False,
     cwd: str | PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
-    **monitor_options: object,
+    **monitor_options: Unpack[MonitorOptions],
 ) -> RunResult[bytes]: ...
 
 
@@ -125,7 +139,7 @@ def run(
     check: bool = False,
     cwd: str | PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
-    **monitor_options: object,
+    **monitor_options: Unpack[MonitorOptions],
 ) -> RunResult[None]: ...
 
 
@@ -140,7 +154,7 @@ def run(
     check: bool = False,
     cwd: str | PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
-    **monitor_options: object,
+    **monitor_options: Unpack[MonitorOptions],
 ) -> RunResult[str | bytes | None]: ...
 
 
@@ -154,7 +168,7 @@ def run(
     check: bool = False,
     cwd: str | PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
-    **monitor_options: object,
+    **monitor_options: Unpack[MonitorOptions],
 ) -> RunResult[str | bytes | None]:
     r"""Run a command as `subprocess.run` does, and decide about each process of its tree before it runs.
 
@@ -163,7 +177,8 @@ def run(
     runs. When `timeout` seconds have passed, or with Ctrl+C, every process of the tree is terminated.
 
     capture_output, text, timeout, check, cwd, env: as in `subprocess.run`
-    monitor_options: those of `Monitor`, such as ``default=BLOCK``; ``fail`` is for the gate, too
+    monitor_options: those of `Monitor`: `default`, `fail` (for the gate, too), `on_error`, `deadline`, `on_deadline`,
+                     `workers`, `own`, `history`, `audit`
 
     >>> import procmon
     >>> def decide(process):
@@ -183,7 +198,7 @@ def run(
     options = _checked(decide, {"history": sys.maxsize, **monitor_options})  # raises before the command is started
     deadline = None if timeout is None else time.monotonic() + timeout
     pipe = subprocess.PIPE if capture_output else None
-    gate = DebugGate.run(argv, fail=_fail(options), stdout=pipe, stderr=pipe, text=text, cwd=cwd, env=env)
+    gate = DebugGate.run(argv, fail=options.get("fail"), stdout=pipe, stderr=pipe, text=text, cwd=cwd, env=env)
     command = gate.popen
     assert command is not None
     gone: list[ProcessHelper] = []
@@ -222,7 +237,7 @@ def run(
 
 
 @contextmanager
-def guard(decide: Callback | Decider | None = None, **monitor_options: object) -> Iterator[Monitor]:
+def guard(decide: Callback | Decider | None = None, **monitor_options: Unpack[MonitorOptions]) -> Iterator[Monitor]:
     """Decide about each new process of the machine: `DriverService`, `DriverGate` and `Monitor` in one ``with``.
 
     The driver is installed and started if necessary; the end of the block undoes that. `decide` is a callback or a
@@ -244,33 +259,28 @@ def guard(decide: Callback | Decider | None = None, **monitor_options: object) -
     options = _checked(decide, monitor_options)  # raises before the driver is installed
     with (
         DriverService(),
-        DriverGate(fail=_fail(options)) as gate,
+        DriverGate(fail=options.get("fail")) as gate,
         _monitor(gate, decide, options) as monitor,
     ):
         yield monitor
 
 
-def _checked(decide: Callback | Decider | None, options: Mapping[str, object]) -> dict[str, object]:
+def _checked(decide: Callback | Decider | None, options: MonitorOptions) -> MonitorOptions:
     """The options of the monitor, which a monitor that never runs has accepted. An iterator of sinks is read here: the
     monitor that runs could not read it again.
 
     Raises: TypeError or ValueError when an option is invalid.
     """
-    options = {**options, "audit": read_sinks(cast("Sink | Iterable[Sink] | None", options.get("audit")))}
-    _monitor(SimulatedGate(fail=_fail(options)), decide, options)  # with the fail of the gate that follows
+    options = {**options, "audit": read_sinks(options.get("audit"))}
+    _monitor(SimulatedGate(fail=options.get("fail")), decide, options)  # with the fail of the gate that follows
     return options
 
 
-def _monitor(gate: Gate, decide: Callback | Decider | None, options: Mapping[str, object]) -> Monitor:
-    monitor = Monitor(gate, **cast(dict[str, Any], options))
+def _monitor(gate: Gate, decide: Callback | Decider | None, options: MonitorOptions) -> Monitor:
+    monitor = Monitor(gate, **options)
     if decide is not None:
         monitor.subscribe(decide)
     return monitor
-
-
-def _fail(options: Mapping[str, object]) -> Verdict | None:
-    """The monitor's ``fail``, which is the gate's as well."""
-    return cast("Verdict | None", options.get("fail"))
 
 
 def _took_effect(decision: Decision) -> bool:
