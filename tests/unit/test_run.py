@@ -1,12 +1,15 @@
 """procmon.run and procmon.guard over invented processes. tests/windows/test_run.py has real ones."""
 
+import asyncio
 import subprocess
 import sys
+import threading
 from typing import Any, ClassVar, assert_type, get_type_hints
 
 import pytest
 
 import procmon
+from patience import PATIENCE
 from procmon import ALLOW, BLOCK, DEFER, SimulatedGate, UnsupportedPlatform
 from procmon.monitor import run as one_liners
 
@@ -85,8 +88,8 @@ def test_type_checkers_know_the_options_of_a_monitor(monkeypatch: pytest.MonkeyP
     for wrong in (
         lambda: procmon.run(["make"], defualt=BLOCK),  # type: ignore[call-overload]
         lambda: procmon.run(["make"], workers="3"),  # type: ignore[call-overload]
-        lambda: procmon.guard(fail="block").__enter__(),  # type: ignore[arg-type]
-        lambda: procmon.guard(worker=3).__enter__(),  # type: ignore[call-arg]
+        lambda: procmon.guard(fail="block"),  # type: ignore[arg-type]
+        lambda: procmon.guard(worker=3),  # type: ignore[call-arg]
     ):
         with pytest.raises((TypeError, ValueError)):
             wrong()
@@ -139,17 +142,100 @@ class Service:
         self.steps.append("undone")
 
 
-def test_guard_undoes_what_it_did_however_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> SimulatedGate:
+    """The gate of `guard`, over the service above."""
     gate = SimulatedGate()
     monkeypatch.setattr(Service, "steps", [])
     monkeypatch.setattr(one_liners, "DriverService", Service)
     monkeypatch.setattr(one_liners, "DriverGate", lambda **options: gate)
+    return gate
+
+
+def test_guard_undoes_what_it_did_however_it_ends(driver: SimulatedGate) -> None:
     with pytest.raises(ValueError, match="of the user"), procmon.guard(lambda process: BLOCK) as monitor:
-        assert gate.verdict_of(gate.start("a.exe")) is BLOCK
+        assert driver.verdict_of(driver.start("a.exe")) is BLOCK
         assert monitor.running
         raise ValueError("of the user")
     assert Service.steps == ["started", "undone"]
-    assert gate.closed
+    assert driver.closed
+
+
+def test_guard_in_a_coroutine_undoes_what_it_did_and_decides_on_the_loop(driver: SimulatedGate) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        async def decide(process: procmon.ProcessHelper) -> procmon.Verdict:
+            return BLOCK if asyncio.get_running_loop() is loop else ALLOW
+
+        async with procmon.guard(decide) as monitor:
+            assert monitor.running
+            assert await asyncio.to_thread(driver.verdict_of, driver.start("a.exe"), PATIENCE) is BLOCK
+            raise ValueError("of the user")
+
+    with pytest.raises(ValueError, match="of the user"):
+        asyncio.run(main())
+    assert Service.steps == ["started", "undone"]
+    assert driver.closed
+
+
+def test_guard_that_cannot_open_its_gate_in_a_coroutine_undoes_the_service(
+    driver: SimulatedGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(**options: object) -> SimulatedGate:
+        raise procmon.ControllerBusy("another program has the driver")
+
+    async def main() -> None:
+        async with procmon.guard():
+            pass
+
+    monkeypatch.setattr(one_liners, "DriverGate", busy)
+    with pytest.raises(procmon.ControllerBusy):
+        asyncio.run(main())
+    assert Service.steps == ["started", "undone"]
+
+
+def test_guard_that_is_cancelled_while_the_driver_starts_undoes_that_before_it_ends(
+    driver: SimulatedGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting, goes_on = threading.Event(), threading.Event()
+
+    class SlowService(Service):
+        def __enter__(self) -> None:
+            starting.set()
+            assert goes_on.wait(PATIENCE)
+            super().__enter__()
+
+    async def enter() -> None:
+        async with procmon.guard():
+            raise AssertionError("it was cancelled before")
+
+    async def main() -> None:
+        task = asyncio.create_task(enter())
+        assert await asyncio.to_thread(starting.wait, PATIENCE), "the event loop is not blocked"
+        task.cancel()
+        await asyncio.wait([task], timeout=0.1)
+        assert not task.done()
+        goes_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert Service.steps == ["started", "undone"]
+
+    monkeypatch.setattr(one_liners, "DriverService", SlowService)
+    asyncio.run(main())
+    assert driver.closed
+
+
+def test_a_guard_without_a_with_says_what_to_do(driver: SimulatedGate) -> None:
+    guard = procmon.guard()
+    with pytest.raises(AttributeError, match=r"no attribute 'wait'; .*`with procmon\.guard\(\.\.\.\) as monitor:`"):
+        guard.wait()  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="no attribute 'wiat'$"):
+        guard.wiat()  # type: ignore[attr-defined]
+    assert repr(guard) == "<guard, not entered: use it in a `with`>"
+    with guard:
+        assert repr(guard) == "<guard, entered>"
+    assert Service.steps == ["started", "undone"]
 
 
 def test_fail_is_what_the_gate_says_as_well(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,12 +286,10 @@ def test_the_sinks_may_come_from_an_iterator() -> None:
     assert sink.written == list(result.decisions) != []
 
 
-def test_the_sinks_of_guard_may_come_from_an_iterator(monkeypatch: pytest.MonkeyPatch) -> None:
-    gate, sink = SimulatedGate(), Sink()
-    monkeypatch.setattr(one_liners, "DriverService", Service)
-    monkeypatch.setattr(one_liners, "DriverGate", lambda **options: gate)
+def test_the_sinks_of_guard_may_come_from_an_iterator(driver: SimulatedGate) -> None:
+    sink = Sink()
     with procmon.guard(audit=(each for each in [sink])):
-        gate.verdict_of(gate.start("a.exe"))
+        driver.verdict_of(driver.start("a.exe"))
     assert [decision.process.name for decision in sink.written] == ["a.exe"]
 
 
@@ -214,7 +298,7 @@ def test_with_an_invalid_option_nothing_is_started(options: dict[str, Any], monk
     for name in ("DriverService", "DriverGate"):
         monkeypatch.delattr(one_liners, name)
     monkeypatch.delattr(procmon.DebugGate, "run")
-    with pytest.raises((TypeError, ValueError)), procmon.guard(**options):
-        pass
+    with pytest.raises((TypeError, ValueError)):
+        procmon.guard(**options)
     with pytest.raises((TypeError, ValueError)):
         procmon.run("cmd", **options)

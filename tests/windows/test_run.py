@@ -1,5 +1,6 @@
 """procmon.run and procmon.guard on real processes."""
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -159,3 +160,15 @@ def test_guard_installs_what_is_missing_and_undoes_it() -> None:
         assert status & 0xFFFFFFFF == (BLOCKED if is_wine() else 0)
     assert service.status().state is procmon.DriverState.NOT_INSTALLED
     assert not monitor.running
+
+
+def test_guard_in_a_coroutine_installs_what_is_missing_and_undoes_it() -> None:
+    service = procmon.DriverService()
+
+    async def main() -> None:
+        async with procmon.guard(no_whoami) as monitor:
+            assert service.status().running and monitor.running
+            assert not await monitor.wait_async(0.01)
+
+    asyncio.run(main())
+    assert service.status().state is procmon.DriverState.NOT_INSTALLED

@@ -4,11 +4,21 @@ from __future__ import annotations  # so that help() shows `Callback`, not its e
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
-from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, cast, overload
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, Unpack, cast, overload
 
 from ..driver.service import DriverService
 from ..errors import ProcmonError
@@ -19,6 +29,7 @@ from ..gates.simulated import SimulatedGate
 from ..records import Decision, ProcessHelper, Verdict, VerdictResult, status_text
 from ..system.tree import ProcessTree
 from ..util.arguments import check_seconds
+from ..util.threads import run_in_thread_async, submit
 from .monitor import Monitor
 from .sinks import Sink, read_sinks
 from .subscriptions import Callback, Decider
@@ -236,33 +247,92 @@ def run(
     return result
 
 
-@contextmanager
-def guard(decide: Callback | Decider | None = None, **monitor_options: Unpack[MonitorOptions]) -> Iterator[Monitor]:
+class guard:
     """Decide about each new process of the machine: `DriverService`, `DriverGate` and `Monitor` in one ``with``.
 
     The driver is installed and started if necessary; the end of the block undoes that. `decide` is a callback or a
-    `Policy`; more callbacks can be subscribed to the monitor. `monitor_options` are those of `Monitor`::
+    `Policy`; more callbacks can be subscribed to the monitor. `monitor_options` are those of `Monitor`, as for `run`::
 
         with procmon.guard(decide) as monitor:
             monitor.wait()
 
+    In a coroutine, ``async with`` does the same without blocking the event loop, and coroutines of callbacks run on
+    that loop; there use ``await monitor.wait_async()``. A cancellation undoes the installation, too.
+
     >>> import procmon
-    >>> with procmon.guard(deadline=-1):
-    ...     pass
+    >>> procmon.guard(deadline=-1)
     Traceback (most recent call last):
         ...
     ValueError: deadline is a number of seconds from 0, or None for no limit; not -1
 
-    Raises: what `DriverService.ensure` and `DriverGate` raise; TypeError or ValueError when an option is invalid, and
-    then nothing is installed.
+    Raises: TypeError or ValueError when an option is invalid; at the entry of the ``with`` what `DriverService.ensure`
+    and `DriverGate` raise.
     """
-    options = _checked(decide, monitor_options)  # raises before the driver is installed
-    with (
-        DriverService(),
-        DriverGate(fail=options.get("fail")) as gate,
-        _monitor(gate, decide, options) as monitor,
-    ):
-        yield monitor
+
+    def __init__(self, decide: Callback | Decider | None = None, **monitor_options: Unpack[MonitorOptions]) -> None:
+        self._decide = decide
+        self._options = _checked(decide, monitor_options)
+        self._entered: list[AbstractContextManager[Monitor]] = []
+        self._entered_async: list[AbstractAsyncContextManager[Monitor]] = []
+
+    def __repr__(self) -> str:
+        entered = self._entered or self._entered_async
+        return f"<guard, {'entered' if entered else 'not entered: use it in a `with`'}>"
+
+    if not TYPE_CHECKING:  # a type checker would take any attribute for one that is there
+
+        def __getattr__(self, name: str) -> object:
+            advice = "; the monitor has it: `with procmon.guard(...) as monitor:`" if hasattr(Monitor, name) else ""
+            raise AttributeError(f"a guard has no attribute {name!r}{advice}")
+
+    def __enter__(self) -> Monitor:
+        running = self._run()
+        monitor = running.__enter__()
+        self._entered.append(running)
+        return monitor
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._entered.pop().__exit__(kind, error, traceback)
+
+    async def __aenter__(self) -> Monitor:
+        running = self._run_async()
+        monitor = await running.__aenter__()
+        self._entered_async.append(running)
+        return monitor
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._entered_async.pop().__aexit__(kind, error, traceback)
+
+    @contextmanager
+    def _open(self) -> Iterator[Monitor]:
+        """The monitor, not started, while driver and gate are there."""
+        with DriverService(), DriverGate(fail=self._options.get("fail")) as gate:
+            yield _monitor(gate, self._decide, self._options)
+
+    @contextmanager
+    def _run(self) -> Iterator[Monitor]:
+        with self._open() as monitor, monitor:
+            yield monitor
+
+    @asynccontextmanager
+    async def _run_async(self) -> AsyncIterator[Monitor]:
+        """`_run` for a coroutine. A cancellation ends no call of a helper thread. So `undo` waits until the driver is
+        open, or has failed to open; otherwise a driver that opens after a cancellation would stay."""
+        opened = ExitStack()
+        opening = submit(opened.enter_context, self._open())
+
+        def undo(*error: Any) -> bool | None:
+            opening.done.wait()
+            return opened.__exit__(*error)  # does nothing if it has failed to open
+
+        async with AsyncExitStack() as running:
+            running.push_async_exit(partial(run_in_thread_async, undo))
+            await run_in_thread_async(opening.done.wait)
+            yield await running.enter_async_context(opening.result())
 
 
 def _checked(decide: Callback | Decider | None, options: MonitorOptions) -> MonitorOptions:
