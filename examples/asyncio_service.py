@@ -28,9 +28,9 @@ async def reputation(process: procmon.ProcessHelper) -> int:
 
 async def decide(monitor: procmon.Monitor, process: procmon.ProcessHelper) -> None:
     """Answer for one process, while other tasks decide about others."""
-    verdict = monitor.allow if await reputation(process) >= 50 else monitor.block
+    answer = monitor.allow_async if await reputation(process) >= 50 else monitor.block_async
     try:
-        decision = await asyncio.to_thread(verdict, process)
+        decision = await answer(process)
         print(f"{decision.verdict.value:6} {process.name}")
     except procmon.ProcmonError as error:  # it died meanwhile, say; an uncaught error would end the whole group
         print(f"too late: {error}")

@@ -191,7 +191,8 @@ class SimulatedGate(AnswersHeard):
 
     def verdict_of(self, process: ProcessHelper | int, timeout: float = 1.0) -> Verdict | None:
         """Return the verdict of a process. Waits up to `timeout` seconds; None: the process has none, because it is
-        still held, was never held, or was killed while it was held.
+        still held, was never held, or was killed while it was held. In a coroutine use
+        ``await asyncio.to_thread(gate.verdict_of, process)``: callbacks may need the event loop that this would block.
 
         >>> import procmon
         >>> gate = procmon.SimulatedGate()
