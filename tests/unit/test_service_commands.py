@@ -1,5 +1,7 @@
 """The service of guard: its installation, refusals with their reasons, and the file that lets everything run."""
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,8 @@ from procmon import AccessDenied, DriverNotInstalled, ProcmonError, Verdict
 from procmon.cli import hold_commands, main
 from procmon.cli.allow_all import AllowAll
 from procmon.cli.parser import parse
-from procmon.cli.service_commands import NAME, GuardService, _arguments, _package_files, _prepare_machine
+from procmon.cli.service_commands import NAME, GuardService, _arguments, _prepare_machine
+from procmon.cli.service_files import PythonLayout, package_files, python_files, python_layout
 from procmon.win32 import codes, scm
 
 
@@ -69,8 +72,16 @@ def error(code: int) -> OSError:
     return OSError(code, f"Windows error {code}")
 
 
-def service(manager: Manager, others: Callable[[str], dict[str, list[str]]] = lambda _: {}) -> GuardService:
-    return GuardService(manager=manager, others=others, python="C:\\Program Files\\Python\\python.exe")
+NO_PYTHON = PythonLayout([], "")
+
+
+def service(
+    manager: Manager,
+    others: Callable[[str], dict[str, list[str]]] = lambda _: {},
+    layout: PythonLayout = NO_PYTHON,
+) -> GuardService:
+    python = "C:\\Program Files\\Python\\python.exe"
+    return GuardService(manager=manager, others=others, python=python, layout=lambda _: layout)
 
 
 @pytest.fixture
@@ -310,4 +321,74 @@ def test_install_refuses_a_folder_of_allow_all_that_a_user_made_first(
 
 
 def test_install_checks_the_folder_around_the_package_whose_pth_files_python_runs() -> None:
-    assert str(Path(procmon.__file__).resolve().parents[1]) in set(_package_files())
+    assert str(Path(procmon.__file__).resolve().parents[1]) in set(package_files())
+
+
+def test_install_checks_each_file_of_the_package_and_what_python_made_of_it() -> None:
+    checked = set(package_files())
+    for file in Path(procmon.__file__).resolve().parent.rglob("*"):
+        assert str(file) in checked
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> PythonLayout:
+    """A virtual environment, and the Python from which it was made."""
+    base, venv = tmp_path / "Python313", tmp_path / "venv"
+    for name in (
+        "Python313/python.exe", "Python313/python313.dll", "Python313/DLLs/_socket.pyd", "Python313/Lib/os.py",
+        "Python313/Lib/encodings/__init__.py", "Python313/Lib/encodings/__pycache__/__init__.cpython-313.pyc",
+        "Python313/Lib/site-packages/other/__init__.py",
+        "venv/pyvenv.cfg", "venv/Scripts/python.exe", "venv/Lib/site-packages/editable.pth",
+    ):  # fmt: skip
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    path = [base / "python313.zip", base / "DLLs", base / "Lib", base, venv, venv / "Lib" / "site-packages"]
+    places = [venv / "Scripts", base, venv, base, *path]
+    return PythonLayout([str(place) for place in places], str(base / "Lib"))
+
+
+@pytest.mark.parametrize(
+    "writable",
+    [
+        "Python313", "python.exe", "python313.dll", "DLLs", "_socket.pyd", "Lib", "os.py", "encodings",
+        "__init__.cpython-313.pyc", "pyvenv.cfg", "Scripts", "site-packages", "editable.pth",
+    ],
+)  # fmt: skip
+def test_a_python_whose_base_others_can_change_does_not_run_as_the_system(
+    policy: Path, environment: PythonLayout, writable: str
+) -> None:
+    manager = Manager("ProcMonGate")
+
+    def others(path: str) -> dict[str, list[str]]:
+        inside = Path(path).is_relative_to(policy.parent)
+        return {path: ["Users"]} if inside and Path(path).name == writable else {}
+
+    with pytest.raises(ProcmonError, match=rf"Users can change .*{writable}, and the service would use it"):
+        service(manager, others, environment).install([policy], [], fail=None)
+    assert NAME not in manager.services
+
+
+def test_packages_that_the_service_does_not_import_are_not_checked(environment: PythonLayout) -> None:
+    assert not [path for path in python_files(environment) if "other" in Path(path).parts]
+
+
+def test_of_a_file_that_is_not_there_install_checks_the_folder_in_which_others_could_make_it(tmp_path: Path) -> None:
+    missing = PythonLayout([str(tmp_path / "folder" / "python313.zip")], str(tmp_path / "folder" / "python313.zip"))
+    assert list(python_files(missing)) == [str(tmp_path)]
+
+
+def test_a_python_says_where_the_one_is_that_runs_its_code() -> None:
+    layout = python_layout(sys.executable)
+    for needed in (os.path.dirname(vars(sys)["_base_executable"]), sys.prefix, sys.base_prefix):
+        assert needed in layout.places
+    assert layout.library == os.path.dirname(os.__file__)
+    assert os.getcwd() not in layout.places
+
+
+def test_a_python_that_does_not_run_is_refused(policy: Path, tmp_path: Path) -> None:
+    python = str(tmp_path / "python.exe")
+    with pytest.raises(ProcmonError, match=r"python\.exe does not run"):
+        GuardService(manager=Manager("ProcMonGate"), others=lambda _: {}, python=python).install(
+            [policy], [], fail=None
+        )

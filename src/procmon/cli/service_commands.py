@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +18,6 @@ from ..errors import (
     UnsupportedPlatform,
 )
 from ..monitor.event_log import EventLogSink
-from ..policy.files import files_of
 from ..policy.policy import Policy
 from ..records import Verdict
 from ..win32 import codes, scm, service_host
@@ -26,6 +25,7 @@ from ..win32.codes import code_of
 from ..win32.event_log import ERROR, EventSource
 from ..win32.file_access import how_to_protect, make_private_folder, writers
 from .allow_all import folder
+from .service_files import PythonLayout, check_files, package_files, policy_files, python_files, python_layout
 
 __all__ = ["NAME", "GuardService", "service"]
 
@@ -55,7 +55,7 @@ class Manager(Protocol):
 
 
 class GuardService:
-    """The service: install, start, stop, delete, status. `manager` and `others` are for tests.
+    """The service: install, start, stop, delete, status. `manager`, `others` and `layout` are for tests.
 
     Every change needs an administrator. The service runs as the system, so `install` refuses a Python, a package or
     a policy that a user could replace: whoever can do that could run code as the system.
@@ -67,12 +67,14 @@ class GuardService:
         manager: Manager = scm,
         others: Callable[[str], dict[str, list[str]]] = writers,
         python: str = sys.executable,
+        layout: Callable[[str], PythonLayout] = python_layout,
     ) -> None:
         if manager is scm and sys.platform != "win32":
             raise UnsupportedPlatform(f"services need Windows, this is {sys.platform}")
         self._manager = manager
         self._others = others
         self._python = python
+        self._layout = layout
 
     def install(self, policies: Sequence[Path], arguments: Sequence[str], *, fail: Verdict | None) -> None:
         """Make the service, which runs ``guard`` with these policies and arguments.
@@ -88,7 +90,8 @@ class GuardService:
                 "the policy has rules that ask, and a service has no terminal to ask on: give their verdict with"
                 " --fail allow or --fail block"
             )
-        self._check_files([self._python, *_package_files(), *_policy_files(policies)])
+        layout = self._layout(self._python)
+        check_files([self._python, *python_files(layout), *package_files(), *policy_files(policies)], self._others)
         self._check_driver()
         command = [self._python, "-I", "-m", "procmon", "service", "run"]
         for path in policies:
@@ -136,14 +139,6 @@ class GuardService:
         except OSError as error:
             raise _refused(error, name) from error
 
-    def _check_files(self, paths: Sequence[str]) -> None:
-        for path in paths:
-            for where, who in self._others(path).items():
-                raise ProcmonError(
-                    f"{', '.join(who)} can change {where}, and the service would run it as the system. Leave it to"
-                    f" administrators: {how_to_protect(where, folder=os.path.isdir(where))}"
-                )
-
     def _check_driver(self) -> None:
         try:
             self._manager.query(DRIVER)
@@ -153,25 +148,6 @@ class GuardService:
             raise DriverNotInstalled(
                 "the driver is not installed, and the service starts after it: procmon-gate driver install"
             ) from error
-
-
-def _package_files() -> Iterator[str]:
-    """The folders of the package: who can add a module to a folder can change what the package does.
-
-    And the folder around it, site-packages: Python runs the lines of each .pth file in it, with ``-I``, too.
-    """
-    root = Path(__file__).resolve().parents[1]
-    yield str(root.parent)
-    yield str(root)
-    yield from (str(path) for path in root.iterdir() if path.is_dir() and path.name != "__pycache__")
-
-
-def _policy_files(policies: Sequence[Path]) -> Iterator[str]:
-    """The files and folders of the policies, and the files in these folders."""
-    for path in policies:
-        yield str(path)
-        if path.is_dir():
-            yield from map(str, files_of(path))
 
 
 def _refused(error: OSError, step: str) -> ProcmonError:
