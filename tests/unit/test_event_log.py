@@ -99,6 +99,37 @@ def test_a_monitor_writes_its_blocks() -> None:
     assert [number for _, number, _ in source.events] == [2]
 
 
+def reported_for(monkeypatch: pytest.MonkeyPatch, text: str) -> list[str]:
+    """The insertion strings that Windows gets for an event with this text."""
+    reported: list[str] = []
+    monkeypatch.setattr(event_log, "_RegisterEventSourceW", lambda server, name: 8)
+    monkeypatch.setattr(event_log.EventSource, "_close", staticmethod(lambda handle: None))
+    monkeypatch.setattr(event_log, "_ReportEventW", lambda *arguments: reported.append(arguments[7][0]))
+    with event_log.EventSource("a") as source:
+        source.report(WARNING, 2, text)
+    return reported
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("a.exe %1%1%1", r"a.exe \x251\x251\x251"),
+        ("%%245 %%", r"\x25\x25245 \x25%"),
+        ("%{S-1-5-18}", r"\x25{S-1-5-18}"),
+        ("100 %, %PATH% 5%", "100 %, %PATH% 5%"),
+    ],
+)
+def test_a_reader_finds_nothing_to_replace_in_the_text_of_an_event(
+    monkeypatch: pytest.MonkeyPatch, text: str, written: str
+) -> None:
+    """MS-EVEN 3.2.4.1.5: %n, %%n and %{...} are replaced again and again, also in what replaced them."""
+    assert reported_for(monkeypatch, text) == [written]
+
+
+def test_escapes_count_for_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert reported_for(monkeypatch, "%1" * MAX_CHARACTERS) == [(r"\x251" * MAX_CHARACTERS)[:MAX_CHARACTERS]]
+
+
 @pytest.mark.parametrize(
     ("text", "written"),
     [
@@ -113,12 +144,7 @@ def test_a_monitor_writes_its_blocks() -> None:
 def test_a_text_is_cut_where_windows_stops_to_count_its_utf_16_units(
     monkeypatch: pytest.MonkeyPatch, text: str, written: str
 ) -> None:
-    reported: list[str] = []
-    monkeypatch.setattr(event_log, "_RegisterEventSourceW", lambda server, name: 8)
-    monkeypatch.setattr(event_log.EventSource, "_close", staticmethod(lambda handle: None))
-    monkeypatch.setattr(event_log, "_ReportEventW", lambda *arguments: reported.append(arguments[7][0]))
-    with event_log.EventSource("a") as source:
-        source.report(WARNING, 2, text)
+    reported = reported_for(monkeypatch, text)
     assert reported == [written]
     assert len(written.encode("utf-16-le", "surrogatepass")) <= 2 * MAX_CHARACTERS
 

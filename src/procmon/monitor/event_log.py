@@ -28,11 +28,14 @@ class _Source(Protocol):
 
 
 class EventLogSink:
-    """Writes decisions to the Application log of Windows; a sink for `Monitor`.
+    r"""Writes decisions to the Application log of Windows; a sink for `Monitor`.
 
     A block is a warning with event id 2, a block that audit mode did not carry out a warning with id 3, and a decision
     that a failure made an error with id 4. Allowed starts, information with id 1, are left out unless ``allows``: they
     are many, and the audit log has them all. ``source`` is the name that readers show; `install` registers it.
+
+    Readers replace ``%1`` in a command line by the whole event. So a ``%`` before a digit, ``%`` or ``{`` is written as
+    ``\x25``.
 
     Untried: Wine 8 keeps no events, so only the arguments of the calls are tested.
 

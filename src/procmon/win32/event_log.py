@@ -8,6 +8,7 @@ https://learn.microsoft.com/windows/win32/eventlog/event-sources
 https://learn.microsoft.com/windows-server/administration/windows-commands/eventcreate
 """
 
+import re
 import sys
 from ctypes import POINTER, c_uint16, c_void_p, c_wchar_p
 
@@ -21,6 +22,10 @@ ERROR, WARNING, INFORMATION = 1, 2, 4
 
 MAX_CHARACTERS = 31_839
 """Of one insertion string: the limit of ReportEventW, which counts UTF-16 units, two for a character above U+FFFF."""
+
+# Readers replace %1, %%1, %{...} in an insertion string, too, again and again; there is no escape for them.
+# https://learn.microsoft.com/openspecs/windows_protocols/ms-even/d76e867d-96dc-4c09-b747-b1dde1acc5a4
+_INSERTION = re.compile(r"%(?=[\d%{])")
 
 _SOURCES = r"SYSTEM\CurrentControlSet\Services\EventLog\Application"
 _MESSAGE_FILE = r"%SystemRoot%\System32\EventCreate.exe"
@@ -56,10 +61,13 @@ class EventSource(Handle):
         super().__init__(_RegisterEventSourceW(None, name))
 
     def report(self, kind: int, event: int, text: str) -> None:
-        """Write one event with one insertion string, which ends at its first NUL and at `MAX_CHARACTERS`.
+        r"""Write one event with one insertion string, which ends at its first NUL and at `MAX_CHARACTERS`.
+
+        A ``%`` that a reader would expand is written as ``\x25``.
 
         Raises: OSError; ValueError after `close`.
         """
+        text = _INSERTION.sub(r"\\x25", text)
         units = text.encode("utf-16-le", "surrogatepass")
         if len(units) > 2 * MAX_CHARACTERS:
             text = units[: 2 * MAX_CHARACTERS].decode("utf-16-le", "ignore")  # without half a character at the end
