@@ -1,10 +1,11 @@
 """The accounts that can change a file, by its security descriptor."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from procmon.win32.file_access import CHANGE, RENAME, how_to_protect, icacls_line, others_in, writers
+from procmon.win32.file_access import CHANGE, RENAME, how_to_protect, icacls_line, is_link, others_in, writers
 
 # As `icacls /save` and Get-Acl show them on a Windows 10: a file of System32, C:\\, C:\\ProgramData, a file of a user.
 SYSTEM32 = (
@@ -125,3 +126,20 @@ def test_a_folder_counts_when_users_can_replace_it_from_the_folder_above(
 def test_nobody_is_told_to_change_the_rights_of_a_folder_that_other_programs_use(shared: str) -> None:
     assert how_to_protect(shared, folder=True).startswith(f"move the file from {shared} to")
     assert how_to_protect("C:\\Policies", folder=True) == icacls_line("C:\\Policies", folder=True)
+
+
+@pytest.mark.parametrize(
+    ("tag", "link"),
+    [(0xA000000C, True), (0xA0000003, True), (0x80000013, False), (0x9000001A, False), (0, False)],
+    ids=["symlink", "junction", "deduplicated file", "file of OneDrive", "file"],
+)
+def test_a_link_is_what_stands_for_another_file_or_folder(
+    monkeypatch: pytest.MonkeyPatch, tag: int, link: bool
+) -> None:
+    status = SimpleNamespace(st_mode=0o40000, st_reparse_tag=tag)
+    monkeypatch.setattr("procmon.win32.file_access.os.lstat", lambda path: status)
+    assert is_link("C:\\ProgramData\\procmon-gate") is link
+
+
+def test_what_is_not_there_is_no_link(tmp_path: Path) -> None:
+    assert not is_link(str(tmp_path / "none"))

@@ -13,6 +13,7 @@ from patience import PATIENCE
 from procmon import AccessDenied, DriverNotInstalled, ProcmonError, Verdict
 from procmon.cli import hold_commands, main
 from procmon.cli.allow_all import AllowAll
+from procmon.cli.live_policy import read_guard_state, write_guard_state
 from procmon.cli.parser import parse
 from procmon.cli.service_commands import NAME, GuardService, _arguments, _prepare_machine
 from procmon.cli.service_files import PythonLayout, package_files, python_files, python_layout
@@ -295,8 +296,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place.parent.mkdir()
     rights = {str(place.parent): PROGRAM_DATA}
     monkeypatch.setattr("procmon.cli.service_commands.EventLogSink.install", lambda name: None)
-    monkeypatch.setattr("procmon.cli.service_commands.folder", lambda: place)
-    monkeypatch.setattr("procmon.cli.service_commands.make_private_folder", lambda path: Path(path).mkdir())
+    monkeypatch.setattr("procmon.cli.allow_all.folder", lambda: place)
+    monkeypatch.setattr("procmon.cli.allow_all.make_private_folder", lambda path: Path(path).mkdir())
     monkeypatch.setattr("procmon.win32.file_access.descriptor", lambda path: rights.get(path, PRIVATE))
     monkeypatch.setattr("procmon.win32.file_access.PureWindowsPath", Path)
     return place
@@ -304,20 +305,106 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_install_makes_the_folder_of_allow_all_in_a_programdata_as_windows_makes_it(place: Path) -> None:
     for _ in range(2):
-        _prepare_machine()
+        _prepare_machine(None)
         assert place.is_dir()
+
+
+def owned_by_a_user(monkeypatch: pytest.MonkeyPatch, *paths: Path) -> None:
+    descriptors = {str(path): "O:S-1-5-21-1-2-3-1001D:(A;;FA;;;SY)" for path in paths}
+    monkeypatch.setattr("procmon.win32.file_access.descriptor", lambda path: descriptors.get(path, PRIVATE))
 
 
 def test_install_refuses_a_folder_of_allow_all_that_a_user_made_first(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of_a_user = "O:S-1-5-21-1-2-3-1001D:(A;;FA;;;SY)"
     place.mkdir()
-    monkeypatch.setattr(
-        "procmon.win32.file_access.descriptor", lambda path: of_a_user if path == str(place) else PRIVATE
-    )
-    with pytest.raises(ProcmonError, match=r"1001 can change .*procmon-gate, .*icacls"):
-        _prepare_machine()
+    owned_by_a_user(monkeypatch, place)
+    with pytest.raises(ProcmonError, match=r"1001 can change .*procmon-gate, .* delete it: rmdir /s"):
+        _prepare_machine(None)
+
+
+def test_install_refuses_a_log_in_a_folder_that_a_user_can_change(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user could put a folder of the log's name there, and the service would not start."""
+    logs = tmp_path / "Logs"
+    logs.mkdir()
+    owned_by_a_user(monkeypatch, logs)
+    with pytest.raises(ProcmonError, match=r"1001 can change .*Logs, .*icacls"):
+        _prepare_machine(logs / "guard.jsonl")
+
+
+@pytest.mark.parametrize("name", ["guard.jsonl", "guard.jsonl.1"])
+def test_install_refuses_a_log_that_belongs_to_a_user(place: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    place.mkdir()
+    (place / name).touch()
+    owned_by_a_user(monkeypatch, place / name)
+    with pytest.raises(ProcmonError, match=rf"1001 can change .*{name}, .*icacls"):
+        _prepare_machine(None)
+
+
+def test_install_refuses_a_log_that_cannot_be_written(place: Path, tmp_path: Path) -> None:
+    place.mkdir()
+    (place / "guard.jsonl").mkdir()
+    for log in (place / "guard.jsonl", tmp_path / "none" / "guard.jsonl"):
+        with pytest.raises(ProcmonError, match="the service cannot write it: give --log the path of a file"):
+            _prepare_machine(log)
+
+
+def is_named(name: str) -> Callable[[str], bool]:
+    """Stands for `is_link`: links of this name, as not every account may make one on Windows."""
+    return lambda path: Path(path).name == name
+
+
+def test_install_refuses_a_folder_of_allow_all_that_is_a_link(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("procmon.cli.allow_all.is_link", is_named("procmon-gate"))
+    with pytest.raises(ProcmonError, match="procmon-gate is a link, and guard would write where it leads"):
+        _prepare_machine(None)
+
+
+def test_install_refuses_a_python_behind_a_link(
+    policy: Path, environment: PythonLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rights of a junction are those of the folder behind it; its owner can make it lead elsewhere."""
+    monkeypatch.setattr("procmon.cli.service_files.is_link", is_named("Python313"))
+    with pytest.raises(ProcmonError, match="Python313 is a link, .*give the path to which it leads"):
+        service(Manager("ProcMonGate"), layout=environment).install([policy], [], fail=None)
+
+
+class TestGuardState:
+    """guard.json, which `guard` writes as an administrator into a folder that any user can make first."""
+
+    @pytest.fixture
+    def policy(self) -> procmon.Policy:
+        return procmon.Policy.parse('default = "ask"')
+
+    def test_it_is_written_into_a_folder_for_administrators(self, place: Path, policy: procmon.Policy) -> None:
+        write_guard_state(policy)
+        assert read_guard_state(place / "guard.json")
+
+    def test_a_folder_that_a_user_made_is_left_alone(
+        self,
+        place: Path,
+        policy: procmon.Policy,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        place.mkdir()
+        owned_by_a_user(monkeypatch, place)
+        write_guard_state(policy)
+        assert not list(place.iterdir())
+        assert "1001 can change" in caplog.text
+
+    def test_a_file_to_which_a_link_leads_keeps_its_text(
+        self, place: Path, tmp_path: Path, policy: procmon.Policy
+    ) -> None:
+        place.mkdir()
+        victim = tmp_path / "victim.txt"
+        victim.write_text("kept")
+        os.link(victim, place / "guard.new")
+        write_guard_state(policy)
+        assert victim.read_text() == "kept"
+        assert read_guard_state(place / "guard.json")
 
 
 def test_install_checks_the_folder_around_the_package_whose_pth_files_python_runs() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from procmon.win32.file_access import descriptor, writers
+from procmon.win32.file_access import descriptor, is_link, writers
 from procmon.win32.kernel import is_wine
 
 
@@ -43,3 +43,11 @@ def test_a_file_that_is_not_there_is_no_answer(tmp_path: Path) -> None:
 def test_a_descriptor_has_an_owner_and_a_list(tmp_path: Path) -> None:
     text = descriptor(str(tmp_path))
     assert text.startswith("O:") and "D:" in text
+
+
+def test_a_junction_is_a_link_and_a_folder_is_none(tmp_path: Path) -> None:
+    assert not is_link(str(tmp_path)) and not is_link(os.environ["SYSTEMROOT"])
+    if not is_wine():  # which cannot make one
+        junction = tmp_path / "junction"
+        subprocess.run(["cmd", "/c", "mklink", "/J", str(junction), str(tmp_path)], check=True)
+        assert is_link(str(junction))

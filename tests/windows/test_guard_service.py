@@ -1,6 +1,7 @@
 """guard as a real Windows service: it blocks by its policy, and stops on request."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,9 +13,12 @@ from kernel import WineKernel
 import procmon
 from monitoring import until
 from patience import PATIENCE
+from procmon.cli.allow_all import safe_folder
+from procmon.cli.live_policy import read_guard_state, write_guard_state
 from procmon.cli.main import main
 from procmon.cli.service_commands import NAME, GuardService
 from procmon.driver.info import driver_info
+from procmon.win32.file_access import writers
 from procmon.win32.kernel import is_wine
 
 SOON = PATIENCE  # seconds; only a hang reaches it
@@ -84,6 +88,13 @@ def test_a_user_cannot_be_given_the_run_of_the_system(tmp_path: Path, driver: pr
             GuardService().install([policy], [], fail=None)
     finally:
         policy.unlink()
+
+
+def test_the_folder_that_guard_makes_is_for_administrators_alone() -> None:
+    write_guard_state(procmon.Policy.parse('default = "ask"'))
+    assert writers(str(safe_folder())) == {}
+    state = read_guard_state()
+    assert state is not None and state.pid == os.getpid()
 
 
 def test_run_by_a_person_it_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

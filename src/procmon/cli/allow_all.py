@@ -1,18 +1,20 @@
 r"""The emergency switch for a policy that locks the machine: the file ``%ProgramData%\procmon-gate\allow-all``.
 
-While the file exists, `guard` lets every process run. Only administrators can create it: ``procmon-gate service
-install`` makes the folder with rights for them alone, and a file that others can write is ignored.
+While the file exists, `guard` lets every process run. Only administrators can create it: `guard` and ``procmon-gate
+service install`` make the folder with rights for them alone, and a file that others can write is ignored.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ..win32.file_access import writers
+from ..errors import ProcmonError
+from ..win32.file_access import how_to_protect, is_link, make_private_folder, writers
 from ..win32.folders import program_data
 
-__all__ = ["AllowAll", "folder"]
+__all__ = ["AllowAll", "folder", "safe_folder"]
 
 LOOK_EVERY_S = 1.0
 
@@ -20,6 +22,22 @@ LOOK_EVERY_S = 1.0
 def folder() -> Path:
     r"""``C:\ProgramData\procmon-gate``. Raises: OSError; UnsupportedPlatform off Windows."""
     return Path(program_data(), "procmon-gate")
+
+
+def safe_folder() -> Path:
+    """The folder, made if it is missing. Every user can make it first, with links to other files in it.
+
+    Raises: ProcmonError when others can change it, or when it is a link; OSError; UnsupportedPlatform off Windows.
+    """
+    place = folder()
+    if not os.path.lexists(place):
+        make_private_folder(str(place))
+    if is_link(str(place)):
+        raise ProcmonError(f'{place} is a link, and guard would write where it leads: delete it: rmdir "{place}"')
+    for where, who in writers(str(place)).items():
+        mend = how_to_protect(where, folder=True) if where != str(place) else f'delete it: rmdir /s "{where}"'
+        raise ProcmonError(f"{', '.join(who)} can change {where}, where guard reads allow-all and writes: {mend}")
+    return place
 
 
 class AllowAll:

@@ -8,17 +8,16 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..errors import ProcmonError
+from ..errors import ProcmonError, UnsupportedPlatform
 from ..policy.files import stamp
 from ..policy.policy import Policy
+from ..util.log import WARNING, log
 from ..util.printable import printable
-from ..win32.file_access import make_private_folder
-from .allow_all import folder
+from .allow_all import folder, safe_folder
 from .screen import Screen
 
 __all__ = ["GuardState", "Reloader", "in_words", "read_guard_state", "write_guard_state"]
@@ -111,16 +110,22 @@ class GuardState:
 
 
 def write_guard_state(policy: Policy, path: Path | None = None) -> None:
-    """Write the policy that decides, for `doctor`. A disk error is ignored: the decisions do not depend on it."""
+    """Write the policy that decides, for `doctor`. A disk error is ignored: the decisions do not depend on it.
+
+    A folder that others can change is left alone, and a line of the log reports that.
+    """
     state = GuardState(os.getpid(), policy.version, in_words(policy), datetime.now(UTC).isoformat(timespec="seconds"))
-    with suppress(OSError, ProcmonError):
-        if path is None:
-            path = folder() / "guard.json"
-            if not path.parent.exists():
-                make_private_folder(str(path.parent))
+    try:
+        path = path or safe_folder() / "guard.json"
         new = path.with_suffix(".new")
-        new.write_text(json.dumps(asdict(state)), encoding="utf-8")
+        new.unlink(missing_ok=True)
+        with new.open("x", encoding="utf-8") as file:  # never into a file that is there, nor where a link leads
+            file.write(json.dumps(asdict(state)))
         os.replace(new, path)
+    except (OSError, UnsupportedPlatform):
+        pass
+    except ProcmonError as error:
+        log(WARNING, "doctor does not see the policy of this guard: %s", error)
 
 
 def read_guard_state(path: Path | None = None) -> GuardState | None:

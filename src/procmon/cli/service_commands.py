@@ -23,9 +23,17 @@ from ..records import Verdict
 from ..win32 import codes, scm, service_host
 from ..win32.codes import code_of
 from ..win32.event_log import ERROR, EventSource
-from ..win32.file_access import how_to_protect, make_private_folder, writers
-from .allow_all import folder
-from .service_files import PythonLayout, check_files, package_files, policy_files, python_files, python_layout
+from ..win32.file_access import writers
+from .allow_all import folder, safe_folder
+from .service_files import (
+    PythonLayout,
+    check_files,
+    log_files,
+    package_files,
+    policy_files,
+    python_files,
+    python_layout,
+)
 
 __all__ = ["NAME", "GuardService", "service"]
 
@@ -176,7 +184,7 @@ def service(options: argparse.Namespace) -> int:
         return _run(options)
     made = GuardService()
     if step == "install":
-        _prepare_machine()
+        _prepare_machine(options.log)
         made.install(options.policy, _arguments(options), fail=options.fail)
     elif step != "status":
         getattr(made, step)()
@@ -188,18 +196,14 @@ def service(options: argparse.Namespace) -> int:
     return 0
 
 
-def _prepare_machine() -> None:
-    """Register the source of events, and make the folder of the log and of ``allow-all``."""
+def _prepare_machine(log: Path | None) -> None:
+    """Register the source of events, make the folder of the log and of ``allow-all``, and check where the log will be.
+
+    Raises: ProcmonError when others can change the log or a folder.
+    """
     EventLogSink.install(NAME)
-    place = folder()
-    if not place.exists():
-        make_private_folder(str(place))
-    if others := writers(str(place)):
-        where, who = next(iter(others.items()))
-        raise ProcmonError(
-            f"{', '.join(who)} can change {where}, where the file allow-all would be:"
-            f" {how_to_protect(where, folder=True)}"
-        )
+    place = safe_folder()
+    check_files(log_files((log or place / "guard.jsonl").resolve()))
 
 
 def _arguments(options: argparse.Namespace) -> list[str]:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from ..errors import ProcmonError
 from ..policy.files import files_of
-from ..win32.file_access import how_to_protect, writers
+from ..win32.file_access import how_to_protect, is_link, writers
 
-__all__ = ["PythonLayout", "check_files", "package_files", "policy_files", "python_files", "python_layout"]
+__all__ = ["PythonLayout", "check_files", "log_files", "package_files", "policy_files", "python_files", "python_layout"]
 
 
 class PythonLayout(NamedTuple):
@@ -65,9 +65,22 @@ def policy_files(policies: Iterable[Path]) -> Iterator[str]:
             yield from map(str, files_of(path))
 
 
+def log_files(log: Path) -> Iterator[str]:
+    """The folder of the log, the log, and its older files. Raises: ProcmonError."""
+    if not log.parent.is_dir() or (log.exists() and not log.is_file()):
+        raise ProcmonError(f"{log}: the service cannot write it: give --log the path of a file in a folder that exists")
+    yield str(log.parent)
+    yield from sorted(str(path) for path in log.parent.iterdir() if path.name.startswith(log.name))
+
+
 def check_files(paths: Iterable[str], others: Callable[[str], dict[str, list[str]]] = writers) -> None:
-    """Refuse files and folders that others than administrators can change. Raises: ProcmonError; OSError."""
+    """Refuse files and folders that others than administrators can change, and links. Raises: ProcmonError; OSError."""
     for path in paths:
+        if (link := next(filter(is_link, [path, *map(str, Path(path).parents)]), None)) is not None:
+            raise ProcmonError(
+                f"{link} is a link, and who changes it changes what the service uses: give the path to which it leads,"
+                f" {os.path.realpath(link)}"
+            )
         for where, who in others(path).items():
             raise ProcmonError(
                 f"{', '.join(who)} can change {where}, and the service would use it as the system. Leave it to"

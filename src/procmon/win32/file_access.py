@@ -9,6 +9,7 @@ https://learn.microsoft.com/windows/win32/secauthz/ace-strings
 import ctypes
 import os
 import re
+import stat
 from collections.abc import Iterator
 from ctypes import POINTER, byref, c_void_p, c_wchar_p
 from pathlib import PureWindowsPath
@@ -17,7 +18,7 @@ from ._bind import BOOL, DWORD, advapi32, bind, fail_on_zero, kernel32, never_fa
 from .kernel import is_wine, local_free, open_process
 from .token import open_token, sid_text, user_sid
 
-__all__ = ["how_to_protect", "icacls_line", "make_private_folder", "others_in", "writers"]
+__all__ = ["how_to_protect", "icacls_line", "is_link", "make_private_folder", "others_in", "writers"]
 
 _SE_FILE_OBJECT = 1
 _OWNER, _DACL = 0x1, 0x4
@@ -52,6 +53,9 @@ RENAME = _REPLACE | _DELETE_CHILD | _GENERIC_ALL
 
 CHANGE = RENAME | _WRITE_DATA | _APPEND_DATA | _GENERIC_WRITE
 """Of a file: to write or replace it. Of a folder: to add or remove files, or to replace it."""
+
+# https://learn.microsoft.com/windows/win32/fileio/reparse-point-tags: the bit of each tag whose file stands for another
+_NAME_SURROGATE = 0x20000000
 
 # https://learn.microsoft.com/windows/win32/api/aclapi/nf-aclapi-getnamedsecurityinfow
 # DWORD GetNamedSecurityInfoW(LPCWSTR name, SE_OBJECT_TYPE type, SECURITY_INFORMATION information, PSID *owner,
@@ -155,6 +159,18 @@ def writers(path: str) -> dict[str, list[str]]:
         if others := others_in(descriptor(each), rights, _own_account()):
             found[each] = others
     return found
+
+
+def is_link(path: str) -> bool:
+    """Whether this is a link, a junction or a mounted volume.
+
+    `writers` has the rights of what it leads to, which do not say who can make it lead elsewhere.
+    """
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISLNK(status.st_mode) or bool(getattr(status, "st_reparse_tag", 0) & _NAME_SURROGATE)
 
 
 def make_private_folder(path: str) -> None:
