@@ -5,7 +5,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from procmon.win32.file_access import CHANGE, RENAME, how_to_protect, icacls_line, is_link, others_in, writers
+from procmon.win32.file_access import (
+    CHANGE,
+    READ,
+    RENAME,
+    how_to_protect,
+    icacls_line,
+    is_link,
+    make_private_folder,
+    others_in,
+    readers,
+    writers,
+)
 
 # As `icacls /save` and Get-Acl show them on a Windows 10: a file of System32, C:\\, C:\\ProgramData, a file of a user.
 SYSTEM32 = (
@@ -73,6 +84,32 @@ def test_the_line_that_mends_it_leaves_it_to_administrators() -> None:
         " /grant:r *S-1-5-18:F *S-1-5-32-544:F *S-1-5-32-545:RX"
     )
     assert "*S-1-5-18:(OI)(CI)F" in icacls_line("C:\\a", folder=True)
+
+
+def test_the_line_for_a_private_folder_leaves_reading_to_administrators_too() -> None:
+    assert icacls_line("C:\\a", folder=True, private=True).endswith(
+        "/inheritance:r /grant:r *S-1-5-18:(OI)(CI)F *S-1-5-32-544:(OI)(CI)F"
+    )
+
+
+def test_users_cannot_read_what_is_in_the_folder_that_guard_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr("procmon.win32.file_access._ConvertFromText", lambda text, *_: made.append(text))
+    monkeypatch.setattr("procmon.win32.file_access._CreateDirectoryW", lambda *_: 1)
+    monkeypatch.setattr("procmon.win32.file_access.local_free", lambda _: None)
+    make_private_folder("C:\\ProgramData\\procmon-gate")
+    assert others_in(made[0], CHANGE | READ) == []
+
+
+@pytest.mark.parametrize(
+    ("granted", "counts"),
+    [("FR", True), ("FX", True), ("GR", True), ("GX", True), ("GA", True), ("0x1", True), ("FW", False), ("RC", False)],
+)
+def test_each_right_by_which_a_file_can_be_held_open_for_reading_counts(
+    monkeypatch: pytest.MonkeyPatch, granted: str, counts: bool
+) -> None:
+    monkeypatch.setattr("procmon.win32.file_access.descriptor", lambda path: f"O:BAD:(A;;{granted};;;BU)")
+    assert readers("C:\\Policies\\office.toml") == (["Users"] if counts else [])
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from procmon.cli import hold_commands, main
 from procmon.cli.allow_all import AllowAll
 from procmon.cli.live_policy import read_guard_state, write_guard_state
 from procmon.cli.parser import parse
-from procmon.cli.service_commands import NAME, GuardService, _arguments, _prepare_machine
+from procmon.cli.service_commands import NAME, GuardService, _arguments, _prepare_machine, _warn
 from procmon.cli.service_files import PythonLayout, package_files, python_files, python_layout
 from procmon.win32 import codes, scm
 
@@ -297,6 +297,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rights = {str(place.parent): PROGRAM_DATA}
     monkeypatch.setattr("procmon.cli.service_commands.EventLogSink.install", lambda name: None)
     monkeypatch.setattr("procmon.cli.allow_all.folder", lambda: place)
+    monkeypatch.setattr("procmon.cli.service_commands.folder", lambda: place)
     monkeypatch.setattr("procmon.cli.allow_all.make_private_folder", lambda path: Path(path).mkdir())
     monkeypatch.setattr("procmon.win32.file_access.descriptor", lambda path: rights.get(path, PRIVATE))
     monkeypatch.setattr("procmon.win32.file_access.PureWindowsPath", Path)
@@ -349,6 +350,47 @@ def test_install_refuses_a_log_that_cannot_be_written(place: Path, tmp_path: Pat
     for log in (place / "guard.jsonl", tmp_path / "none" / "guard.jsonl"):
         with pytest.raises(ProcmonError, match="the service cannot write it: give --log the path of a file"):
             _prepare_machine(log)
+
+
+def test_who_corrects_the_rights_of_a_policy_lets_no_user_read_it(policy: Path) -> None:
+    with pytest.raises(ProcmonError) as refused:
+        service(Manager("ProcMonGate"), lambda path: {path: ["Users"]} if path == str(policy) else {}).install(
+            [policy], [], fail=None
+        )
+    assert "*S-1-5-32-544:F" in str(refused.value) and "S-1-5-32-545" not in str(refused.value)
+
+
+def test_who_corrects_the_rights_of_python_lets_users_run_it(environment: PythonLayout, policy: Path) -> None:
+    base = environment.places[1]
+    with pytest.raises(ProcmonError, match=r"\*S-1-5-32-545:\(OI\)\(CI\)RX"):
+        service(Manager("ProcMonGate"), lambda path: {path: ["Users"]} if path == base else {}, environment).install(
+            [policy], [], fail=None
+        )
+
+
+@pytest.mark.parametrize(
+    ("readable", "warning"),
+    [("Logs", "passwords"), ("guard.jsonl", "passwords"), ("office.toml", "holds a policy open")],
+)
+def test_install_warns_of_a_log_and_a_policy_that_users_can_read(
+    place: Path,
+    policy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    readable: str,
+    warning: str,
+) -> None:
+    log = policy.parent / "Logs" / "guard.jsonl"
+    log.parent.mkdir()
+    log.touch()
+    private = "O:BAD:P(A;;FA;;;SY)(A;;FA;;;BA)"
+    monkeypatch.setattr(
+        "procmon.win32.file_access.descriptor", lambda path: PRIVATE if Path(path).name == readable else private
+    )
+    _warn(parse(["service", "install", "--policy", str(policy), "--log", str(log)]))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"procmon-gate: Users can read {policy.parent}") and warning in line
+    assert line.count("icacls") == 3 and "S-1-5-32-545" not in line
 
 
 def is_named(name: str) -> Callable[[str], bool]:

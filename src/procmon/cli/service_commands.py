@@ -20,6 +20,7 @@ from ..errors import (
 from ..monitor.event_log import EventLogSink
 from ..policy.policy import Policy
 from ..records import Verdict
+from ..util.printable import printable
 from ..win32 import codes, scm, service_host
 from ..win32.codes import code_of
 from ..win32.event_log import ERROR, EventSource
@@ -33,6 +34,7 @@ from .service_files import (
     policy_files,
     python_files,
     python_layout,
+    warning_of_readers,
 )
 
 __all__ = ["NAME", "GuardService", "service"]
@@ -99,7 +101,8 @@ class GuardService:
                 " --fail allow or --fail block"
             )
         layout = self._layout(self._python)
-        check_files([self._python, *python_files(layout), *package_files(), *policy_files(policies)], self._others)
+        check_files([self._python, *python_files(layout), *package_files()], self._others)
+        check_files(policy_files(policies), self._others, private=True)
         self._check_driver()
         command = [self._python, "-I", "-m", "procmon", "service", "run"]
         for path in policies:
@@ -186,6 +189,7 @@ def service(options: argparse.Namespace) -> int:
     if step == "install":
         _prepare_machine(options.log)
         made.install(options.policy, _arguments(options), fail=options.fail)
+        _warn(options)
     elif step != "status":
         getattr(made, step)()
     status = made.status()
@@ -202,14 +206,33 @@ def _prepare_machine(log: Path | None) -> None:
     Raises: ProcmonError when others can change the log or a folder.
     """
     EventLogSink.install(NAME)
-    place = safe_folder()
-    check_files(log_files((log or place / "guard.jsonl").resolve()))
+    safe_folder()
+    check_files(log_files(_log_path(log)), private=True)
+
+
+def _log_path(given: Path | None) -> Path:
+    return (given or folder() / "guard.jsonl").resolve()
+
+
+def _warn(options: argparse.Namespace) -> None:
+    """Warn of a log and of policies that users can read."""
+    logs = log_files(_log_path(options.log))
+    secrets = "it has the command lines of all users, with the passwords in them"
+    closed = "who holds a policy open can keep the service from starting, and from reading a new version"
+    for text in (*warning_of_readers(logs, secrets), *warning_of_readers(policy_files(options.policy), closed)):
+        print(f"procmon-gate: {printable(text)}", file=sys.stderr)
 
 
 def _arguments(options: argparse.Namespace) -> list[str]:
     """The options of ``service install`` as ``service run`` takes them."""
-    log = options.log.resolve() if options.log else folder() / "guard.jsonl"
-    arguments = ["--log", str(log), "--log-format", options.log_format, "--hold", str(options.hold or 0)]
+    arguments = [
+        "--log",
+        str(_log_path(options.log)),
+        "--log-format",
+        options.log_format,
+        "--hold",
+        str(options.hold or 0),
+    ]
     if options.fail is not None:
         arguments += ["--fail", options.fail.value]
     flags = ("audit", "check-before-release")

@@ -9,9 +9,18 @@ from typing import NamedTuple
 
 from ..errors import ProcmonError
 from ..policy.files import files_of
-from ..win32.file_access import how_to_protect, is_link, writers
+from ..win32.file_access import how_to_protect, is_link, readers, writers
 
-__all__ = ["PythonLayout", "check_files", "log_files", "package_files", "policy_files", "python_files", "python_layout"]
+__all__ = [
+    "PythonLayout",
+    "check_files",
+    "log_files",
+    "package_files",
+    "policy_files",
+    "python_files",
+    "python_layout",
+    "warning_of_readers",
+]
 
 
 class PythonLayout(NamedTuple):
@@ -73,8 +82,16 @@ def log_files(log: Path) -> Iterator[str]:
     yield from sorted(str(path) for path in log.parent.iterdir() if path.name.startswith(log.name))
 
 
-def check_files(paths: Iterable[str], others: Callable[[str], dict[str, list[str]]] = writers) -> None:
-    """Refuse files and folders that others than administrators can change, and links. Raises: ProcmonError; OSError."""
+def check_files(
+    paths: Iterable[str],
+    others: Callable[[str], dict[str, list[str]]] = writers,
+    *,
+    private: bool = False,
+) -> None:
+    """Refuse files and folders that others than administrators can change, and links.
+
+    With `private` the advice is to let no one else read them, too. Raises: ProcmonError; OSError.
+    """
     for path in paths:
         if (link := next(filter(is_link, [path, *map(str, Path(path).parents)]), None)) is not None:
             raise ProcmonError(
@@ -82,10 +99,21 @@ def check_files(paths: Iterable[str], others: Callable[[str], dict[str, list[str
                 f" {os.path.realpath(link)}"
             )
         for where, who in others(path).items():
+            near = where in (path, os.path.dirname(path))  # folders further up have files of other programs
+            mend = how_to_protect(where, folder=os.path.isdir(where), private=private and near)
             raise ProcmonError(
                 f"{', '.join(who)} can change {where}, and the service would use it as the system. Leave it to"
-                f" administrators: {how_to_protect(where, folder=os.path.isdir(where))}"
+                f" administrators: {mend}"
             )
+
+
+def warning_of_readers(paths: Iterable[str], what: str, reading: Callable[[str], list[str]] = readers) -> Iterator[str]:
+    """A warning about the first of these that others can read; `what` says what that means. Raises: OSError."""
+    for path in paths:
+        if who := reading(path):
+            mend = how_to_protect(path, folder=os.path.isdir(path), private=True)
+            yield f"{', '.join(who)} can read {path}: {what}. To keep it from them: {mend}"
+            return
 
 
 def _tree(top: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ from ._bind import BOOL, DWORD, advapi32, bind, fail_on_zero, kernel32, never_fa
 from .kernel import is_wine, local_free, open_process
 from .token import open_token, sid_text, user_sid
 
-__all__ = ["how_to_protect", "icacls_line", "is_link", "make_private_folder", "others_in", "writers"]
+__all__ = ["how_to_protect", "icacls_line", "is_link", "make_private_folder", "others_in", "readers", "writers"]
 
 _SE_FILE_OBJECT = 1
 _OWNER, _DACL = 0x1, 0x4
@@ -40,9 +40,10 @@ _NAMES = {
 _DELETE, _WRITE_DAC, _WRITE_OWNER = 0x10000, 0x40000, 0x80000
 _REPLACE = _DELETE | _WRITE_DAC | _WRITE_OWNER
 _WRITE_DATA, _APPEND_DATA, _DELETE_CHILD = 0x2, 0x4, 0x40
-_GENERIC_WRITE, _GENERIC_ALL = 0x40000000, 0x10000000
+_READ_DATA, _EXECUTE = 0x1, 0x20
+_GENERIC_READ, _GENERIC_WRITE, _GENERIC_EXECUTE, _GENERIC_ALL = 0x80000000, 0x40000000, 0x20000000, 0x10000000
 _LETTERS = {
-    "GA": _GENERIC_ALL, "GW": _GENERIC_WRITE, "GR": 0x80000000, "GX": 0x20000000,
+    "GA": _GENERIC_ALL, "GW": _GENERIC_WRITE, "GR": _GENERIC_READ, "GX": _GENERIC_EXECUTE,
     "RC": 0x20000, "SD": _DELETE, "WD": _WRITE_DAC, "WO": _WRITE_OWNER,
     "FA": 0x1F01FF, "FR": 0x120089, "FW": 0x120116, "FX": 0x1200A0,
     "CC": 0x1, "DC": 0x2, "LC": 0x4, "SW": 0x8, "RP": 0x10, "WP": 0x20, "DT": 0x40, "LO": 0x80, "CR": 0x100,
@@ -50,6 +51,9 @@ _LETTERS = {
 
 RENAME = _REPLACE | _DELETE_CHILD | _GENERIC_ALL
 """Of a folder further up: to replace the file or folder below it."""
+
+READ = _READ_DATA | _EXECUTE | _GENERIC_READ | _GENERIC_EXECUTE | _GENERIC_ALL
+"""Of a file: to open it for reading. Of a folder: to list it; its files inherit the rights."""
 
 CHANGE = RENAME | _WRITE_DATA | _APPEND_DATA | _GENERIC_WRITE
 """Of a file: to write or replace it. Of a folder: to add or remove files, or to replace it."""
@@ -161,6 +165,17 @@ def writers(path: str) -> dict[str, list[str]]:
     return found
 
 
+def readers(path: str) -> list[str]:
+    """The accounts besides administrators that can read the file or folder, and so keep others from opening it.
+
+    Who opens a file for reading and shares it with no one makes every other open fail until the handle is closed.
+    https://learn.microsoft.com/windows/win32/fileio/creating-and-opening-files
+
+    Raises: OSError, such as FileNotFoundError.
+    """
+    return others_in(descriptor(path), READ, _own_account())
+
+
 def is_link(path: str) -> bool:
     """Whether this is a link, a junction or a mounted volume.
 
@@ -174,7 +189,7 @@ def is_link(path: str) -> bool:
 
 
 def make_private_folder(path: str) -> None:
-    """Make a folder that users can read, and that only administrators and the system can change. Raises: OSError."""
+    """Make a folder that only administrators and the system can read and change. Raises: OSError."""
     holder = c_void_p()
     _ConvertFromText(_PRIVATE, _SDDL_REVISION, byref(holder), None)
     try:
@@ -184,32 +199,35 @@ def make_private_folder(path: str) -> None:
         local_free(holder)
 
 
-_PRIVATE = "O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)(A;OICI;0x1200a9;;;BU)"
+_PRIVATE = "O:BAD:P(A;OICI;FA;;;SY)(A;OICI;FA;;;BA)"
 
 
-def icacls_line(path: str, *, folder: bool) -> str:
+def icacls_line(path: str, *, folder: bool, private: bool = False) -> str:
     """The command, for an administrator's prompt, that lets only administrators change a file or folder.
+
+    With `private`, only they can read it, too.
 
     /reset removes rights granted to other accounts; /grant:r alone would leave them.
     """
     inherit = "(OI)(CI)" if folder else ""
-    grants = " ".join(f"*{sid}:{inherit}{right}" for sid, right in _GRANTS)
+    grants = " ".join(f"*{sid}:{inherit}{right}" for sid, right in (_PRIVATE_GRANTS if private else _GRANTS))
     steps = ["/setowner *S-1-5-32-544", "/reset", f"/inheritance:r /grant:r {grants}"]
     return " && ".join(f'icacls "{path}" {step}' for step in steps)
 
 
-def how_to_protect(path: str, *, folder: bool) -> str:
-    """What an administrator does so that only administrators can change a file or folder.
+def how_to_protect(path: str, *, folder: bool, private: bool = False) -> str:
+    """What an administrator does so that only administrators can change, or with `private` read, a file or folder.
 
     The rights of a drive's root and of ProgramData are never to be changed: other programs rely on them.
     """
     place = PureWindowsPath(path)
     if place.parent == place or place.name.casefold() == "programdata":
         return f"move the file from {path} to a folder that only administrators can change"
-    return icacls_line(path, folder=folder)
+    return icacls_line(path, folder=folder, private=private)
 
 
-_GRANTS = [("S-1-5-18", "F"), ("S-1-5-32-544", "F"), ("S-1-5-32-545", "RX")]
+_PRIVATE_GRANTS = [("S-1-5-18", "F"), ("S-1-5-32-544", "F")]
+_GRANTS = [*_PRIVATE_GRANTS, ("S-1-5-32-545", "RX")]
 
 
 def _to_check(path: str) -> Iterator[tuple[str, int]]:
