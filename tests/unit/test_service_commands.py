@@ -404,12 +404,13 @@ def test_install_refuses_a_folder_of_allow_all_that_is_a_link(place: Path, monke
         _prepare_machine(None)
 
 
-def test_install_refuses_a_python_behind_a_link(
-    policy: Path, environment: PythonLayout, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["Python313", "encodings"])
+def test_install_refuses_a_python_behind_a_link_and_one_with_a_link_in_it(
+    policy: Path, environment: PythonLayout, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """The rights of a junction are those of the folder behind it; its owner can make it lead elsewhere."""
-    monkeypatch.setattr("procmon.cli.service_files.is_link", is_named("Python313"))
-    with pytest.raises(ProcmonError, match="Python313 is a link, .*give the path to which it leads"):
+    monkeypatch.setattr("procmon.cli.service_files.is_link", is_named(name))
+    with pytest.raises(ProcmonError, match=f"{name} is a link, .*give the path to which it leads"):
         service(Manager("ProcMonGate"), layout=environment).install([policy], [], fail=None)
 
 

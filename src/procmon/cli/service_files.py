@@ -123,9 +123,9 @@ def _tree(top: str) -> Iterator[str]:
 
 
 def _with_files(path: str) -> Iterator[str]:
-    """A file, or a folder and its files. Of what does not exist the folder in which others could make it."""
+    """A file, or a folder, its files and its links. Of what does not exist the folder in which others could make it."""
     while not os.path.exists(path) and os.path.dirname(path) != path:
         path = os.path.dirname(path)
     yield path
     if os.path.isdir(path):
-        yield from sorted(entry.path for entry in os.scandir(path) if entry.is_file())
+        yield from sorted(entry.path for entry in os.scandir(path) if entry.is_file() or is_link(entry.path))
