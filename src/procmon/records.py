@@ -81,7 +81,7 @@ class DecidedBy(_ShortEnum):
     DISCONNECT = "disconnect"
     """The controller disconnected while the process was held."""
     STOP = "stop"
-    """The monitor, the gate or the driver was stopped while the process was held."""
+    """The monitor, the gate or the driver was stopped, or an iteration cut off, while the process was held."""
     EXEMPT = "exempt"
     """The gate never holds this process."""
     LIMIT = "limit"

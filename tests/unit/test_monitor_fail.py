@@ -1,6 +1,9 @@
 """Monitor: one argument chooses whether it fails open or closed."""
 
+import asyncio
+import gc
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -82,6 +85,66 @@ def test_an_iteration_that_ends_gives_fail_only_where_the_default_is_no_verdict(
             process = gate.start("a.exe")
             assert next(starts) == process
         assert gate.verdict_of(process) is (BLOCK if default is DEFER else ALLOW)
+
+
+def leave_by_an_exception(monitor: procmon.Monitor, gate: procmon.SimulatedGate) -> None:
+    with pytest.raises(ValueError, match="oops"), monitor.starts() as starts:
+        start_two(monitor, gate)
+        for process in starts:
+            raises(process)
+
+
+def leave_by_a_cancellation(monitor: procmon.Monitor, gate: procmon.SimulatedGate) -> None:
+    async def consume() -> None:
+        async with monitor.starts() as starts:
+            start_two(monitor, gate)
+            async for _ in starts:
+                raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(consume())
+
+
+def drop(monitor: procmon.Monitor, gate: procmon.SimulatedGate) -> None:
+    starts = monitor.starts()
+    start_two(monitor, gate)
+    next(starts)
+
+
+def press_ctrl_c(monitor: procmon.Monitor, gate: procmon.SimulatedGate) -> None:
+    """While `next` waits, and while another name keeps the iterator alive."""
+    starts = monitor.starts()
+    start_two(monitor, gate)
+    next(starts)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(starts._queue, "take", interrupted)
+        next(starts)
+    until(lambda: starts._queue.closed, "the end of the iteration")
+
+
+def interrupted(ticket: object) -> None:
+    raise KeyboardInterrupt
+
+
+def start_two(monitor: procmon.Monitor, gate: procmon.SimulatedGate) -> None:
+    gate.start("taken.exe"), gate.start("waiting.exe")
+    until(lambda: monitor.statistics.deferred == 2, "both, deferred")
+
+
+@pytest.mark.parametrize("default, fail", [(ALLOW, BLOCK), (DEFER, BLOCK), (BLOCK, ALLOW), (ALLOW, ALLOW)])
+@pytest.mark.parametrize("how", [leave_by_an_exception, leave_by_a_cancellation, drop, press_ctrl_c])
+def test_an_iteration_that_is_cut_off_gives_what_a_stop_gives(
+    gate: procmon.SimulatedGate,
+    default: Verdict,
+    fail: Verdict,
+    how: Callable[[procmon.Monitor, procmon.SimulatedGate], None],
+) -> None:
+    with procmon.Monitor(gate, default=default, fail=fail) as monitor:
+        how(monitor, gate)
+        gc.collect()
+        until(lambda: len(monitor.history) == 2, "both, decided")
+    verdict = BLOCK if BLOCK in (default, fail) else ALLOW
+    assert decided(monitor) == [(name, verdict, DecidedBy.STOP, "starts") for name in ("taken.exe", "waiting.exe")]
 
 
 @pytest.mark.parametrize("on_error", [ALLOW, BLOCK, DEFER])

@@ -289,13 +289,13 @@ class Engine:
     @property
     def unanswered(self) -> Verdict:
         """The verdict of a process about which an iteration ends without an answer: the default, or `fail` where the
-        default is DEFER. At a stop `last_ruling` decides."""
+        default is DEFER. At a stop, and where the iteration is cut off, `last_ruling` decides."""
         return self.options.fail if self.options.default is Verdict.DEFER else self.options.default
 
     @property
     def last_ruling(self) -> Ruling:
-        """The ruling for all cases that a stop finds undecided. They have not got the answer of their callbacks, so a
-        monitor that fails closed blocks them."""
+        """The ruling for all cases that a stop, or an iteration that is cut off, leaves undecided. They do not have the
+        answer of their callbacks, so a monitor that fails closed blocks them."""
         blocks = Verdict.BLOCK in (self.options.default, self.options.fail)
         return Ruling(Verdict.BLOCK if blocks else Verdict.ALLOW, DecidedBy.STOP)
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -128,7 +129,8 @@ class _StartQueue:
                     self._set_busy(ticket.thread, False)
         self.wake()
 
-    def close(self) -> None:
+    def close(self, *, cut_off: bool = False) -> None:
+        """End the iteration. If it was cut off, its unanswered processes get what a stop gives, not the default."""
         with self.lock:
             self.closed = True
             unanswered = [ticket.process for ticket in self.tickets] + list(self.waiting)
@@ -141,7 +143,8 @@ class _StartQueue:
             with suppress(ValueError):
                 self.engine.at_stop.remove(self.wake)
         self.wake()
-        ruling = Ruling(self.engine.unanswered, DecidedBy.DEFAULT, "starts")
+        ruling = self.engine.last_ruling if cut_off else Ruling(self.engine.unanswered, DecidedBy.DEFAULT)
+        ruling = ruling._replace(who="starts")
         for process in unanswered:
             if process is not None and (case := self.engine.holds.held.get(process.identity)) is not None:
                 self.engine.holds.decide(case, ruling)
@@ -151,9 +154,10 @@ class _StartQueue:
 class Starts:
     """The processes that start, each held until `Monitor.allow` or `Monitor.block`; made by `Monitor.starts`.
 
-    When the iteration ends (timeout, Ctrl+C while it waits, the monitor stopped, the iterator closed or dropped), its
-    unanswered processes get the monitor's default. Use it in a `with` where you may leave by `break` or an exception:
-    an iterator that a name still refers to goes on holding new processes.
+    When the iteration ends (timeout, `close`, the end of its `with`), its unanswered processes get the monitor's
+    default. When it is cut off (Ctrl+C while it waits, a `with` left by an exception, an iterator dropped), they get
+    what a stop of the monitor gives: BLOCK if ``default`` or ``fail`` is BLOCK. Use it in a `with` where you may leave
+    by `break` or an exception: an iterator that a name still refers to goes on holding new processes.
 
     >>> import procmon
     >>> gate = procmon.SimulatedGate()
@@ -194,12 +198,15 @@ class Starts:
 
     def close(self) -> None:
         """End the iteration; its unanswered processes get the default. Idempotent."""
-        run_in_thread(self._queue.close)
-        self._finalizer.detach()
+        self._close(cut_off=False)
 
     async def aclose(self) -> None:
         """`close` for coroutines."""
         await run_in_thread_async(self.close)
+
+    def _close(self, *, cut_off: bool) -> None:
+        run_in_thread(partial(self._queue.close, cut_off=cut_off))
+        self._finalizer.detach()
 
     def __enter__(self) -> Self:
         self._in_with = True
@@ -208,7 +215,7 @@ class Starts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        self._close(cut_off=error is not None)
 
     async def __aenter__(self) -> Self:
         self._in_with = True
@@ -217,7 +224,7 @@ class Starts:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.aclose()
+        await run_in_thread_async(partial(self._close, cut_off=error is not None))
 
     def __iter__(self) -> Self:
         return self
@@ -280,7 +287,7 @@ class Starts:
         ticket.failed = True
         if closes:
             self._queue.interrupted = True
-        self._engine.do_later(self._queue.close if closes else self._queue.tidy)
+        self._engine.do_later(partial(self._queue.close, cut_off=True) if closes else self._queue.tidy)
 
     def _is_over(self) -> bool:
         self._engine.check_runs()
@@ -293,7 +300,7 @@ def _close_later(queue: "weakref.ref[_StartQueue]") -> None:
     the monitor runs, the subscription keeps the queue alive.
     """
     if (left := queue()) is not None:
-        left.engine.do_later(left.close)
+        left.engine.do_later(partial(left.close, cut_off=True))  # perhaps dropped by an exception
 
 
 def _set_on_loop(call_soon: Callable[[Callable[[], object]], object], set_event: Callable[[], object]) -> None:
