@@ -1,8 +1,14 @@
 """Policies: which rule decides, and the facts looked up for it."""
 
+import functools
+import gc
 import time
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -250,6 +256,43 @@ class TestDetails:
         policy = Policy.parse("[[rule]]\nuser = '*'\nverdict = 'block'", details=fail)
         assert policy.decide(process("c:/a.exe")).verdict is ALLOW
         assert "user is not known: OpenProcess: access is denied" in str(policy.explain(process("c:/a.exe")))
+
+    @pytest.mark.parametrize("found", [{"user": "bob"}, MappingProxyType({"user": "bob"}), "bob", ["bob"], 4, object])
+    def test_details_without_attributes_for_facts_are_an_error(self, found: object) -> None:
+        policy = Policy.parse("[[rule]]\nuser = 'bob'\nverdict = 'block'", details=lambda _: found)
+        with pytest.raises(TypeError, match=r"details returns an object with attributes, such as .*; not"):
+            policy.decide(process("c:/a.exe"))
+
+    @pytest.mark.parametrize("found", ["a.exe", (4, "a.exe"), SimpleNamespace(image_name="a.exe")])
+    @pytest.mark.parametrize("fact", ["parent", "creator"])
+    def test_a_look_up_that_returns_no_record_is_an_error(self, found: Any, fact: str) -> None:
+        policy = Policy.parse(f"[[rule]]\n{fact} = 'a.exe'\nverdict = 'block'", lookup=lambda _: found)
+        with pytest.raises(TypeError, match="lookup returns a ProcessHelper, or None"):
+            policy.decide(replace(process("c:/b.exe"), creator_pid=8))
+
+    @pytest.mark.parametrize("option", ["details", "lookup"])
+    def test_look_ups_are_functions_that_return_their_result(self, option: str) -> None:
+        async def ask(_: object) -> None: ...
+
+        def generate(_: object) -> Iterator[None]:
+            yield
+
+        given: list[Any] = [{}, {4: "a.exe"}, SimpleNamespace(user="bob"), ask, functools.partial(ask), generate]
+        for one in given:
+            with pytest.raises(TypeError, match=f"{option} is a function that returns its result; not"):
+                Policy.parse("", **{option: one})
+        with pytest.raises(TypeError, match="details is a function"):
+            Policy.parse("").for_the_past(given[0])
+
+    @pytest.mark.parametrize("rule", ["user = 'bob'", "parent = 'a.exe'"])
+    def test_a_look_up_that_returns_a_coroutine_is_an_error_and_no_warning(self, rule: str) -> None:
+        async def ask() -> Any: ...
+
+        text = f"[[rule]]\n{rule}\nverdict = 'block'"
+        policy = Policy.parse(text, details=lambda _: ask(), lookup=lambda _: ask())  # type: ignore[arg-type,return-value]
+        with warnings.catch_warnings(action="error"), pytest.raises(TypeError, match="not <coroutine object"):
+            policy.decide(process("c:/a.exe"))
+            gc.collect()
 
     @pytest.mark.parametrize(
         ("rule", "details", "said"),

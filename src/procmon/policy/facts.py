@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from ..errors import ProcmonError
 from ..records import ProcessFlags, ProcessHelper
 from ..system.ancestry import Ancestry, Noted
+from ..util.arguments import is_awaitable
 from ..util.paths import fold_case
 
 __all__ = [
@@ -176,7 +177,7 @@ class Facts:
         if self._details is None:
             if self._find_details is None:
                 raise ProcmonError("it is looked up on Windows, or by details=")
-            self._details = self._find_details(self.process)
+            self._details = _check_details(self._find_details(self.process))
         for name in names:
             value = getattr(self._details, name, None)
             if value is not None:
@@ -187,6 +188,15 @@ class Facts:
                 self.failures[fact] = str(reasons[name])
                 break
         return None
+
+
+def _check_details(found: Details) -> Details:
+    """Refuse what has no attributes for facts, such as a dict: it would pass for details of which none is known."""
+    kind = type(found)
+    if is_awaitable(found) or issubclass(kind, Mapping) or (found is not None and kind.__module__ == "builtins"):
+        wanted = "details returns an object with attributes, such as types.SimpleNamespace(**facts), or None"
+        raise TypeError(f"{wanted}; not {found!r}")
+    return found
 
 
 def _find_detail(facts: Facts, fact: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import PolicyError, PolicyWarning, Problem
 from ..records import DecidedBy, Decision, ProcessFlags, ProcessHelper, Verdict
 from ..system.ancestry import Ancestry, Lookup
-from ..util.arguments import check_process
+from ..util.arguments import check_function, check_process
 from ..util.log import logger
 from ..util.paths import lowercase
 from .critical import is_critical, is_indispensable
@@ -87,13 +87,16 @@ class Policy:
         lookup: Lookup | None,
         details: DetailsLookup | None,
     ) -> "Policy":
+        for name, function in (("lookup", lookup), ("details", details)):
+            if function is not None:
+                check_function(name, function)
         policy = cls.__new__(cls)
         policy._rules = rules
         policy._paths = paths
         policy._stamp = None
         windows = sys.platform == "win32"
-        policy._ancestry = Ancestry(lookup or (_running if windows else None))
-        policy._details = details or (_inspect if windows else None)
+        policy._ancestry = Ancestry(_running if lookup is None and windows else lookup)
+        policy._details = _inspect if details is None and windows else details
         policy._lock = threading.Lock()
         policy._reloading = threading.Lock()
         policy._hits = {}
@@ -237,6 +240,8 @@ class Policy:
         need and that are not recorded, or only in part; see `audit.replay`. A rule's ``until`` is compared with the
         second argument, without one with the process' time.
         """
+        if details is not None:
+            check_function("details", details)
         rules, ancestry = self._rules, Ancestry()
         sids = [word.lower().startswith("s-1-") for rule in rules.index.rules for word in rule.words("user")]
 

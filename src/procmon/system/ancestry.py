@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..records import ProcessHelper
+from ..util.arguments import is_awaitable
 from .identity import can_be_parent, same_process
 
 __all__ = ["Ancestry", "Lookup", "Noted"]
@@ -80,8 +81,14 @@ class Ancestry:
             known = self._known.get(pid)
         if known is not None and can_be_parent(known.process, process):
             return known.process
-        running = self._lookup(pid) if self._lookup is not None else None
+        running = self._find_running(pid)
         return running if running is not None and can_be_parent(running, process) else None
+
+    def _find_running(self, pid: int) -> ProcessHelper | None:
+        found: object = self._lookup(pid) if self._lookup is not None else None
+        if is_awaitable(found) or not isinstance(found, ProcessHelper | None):
+            raise TypeError(f"lookup returns a ProcessHelper, or None if no such process runs; not {found!r}")
+        return found
 
     def _keep(self, noted: Noted) -> None:
         """The lock is held."""
@@ -98,7 +105,7 @@ class Ancestry:
             return ()
         with self._lock:
             known = self._known.get(pid)
-        running = self._lookup(pid) if self._lookup is not None else None
+        running = self._find_running(pid)
         if running is not None and known is not None and not _reused(known.process, running):
             running = known.process  # its start key is the gate's
         if running is not None and not can_be_parent(running, process):

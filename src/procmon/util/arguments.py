@@ -4,7 +4,9 @@ Each check returns the argument, and raises TypeError for a wrong type and Value
 names the argument, the values that it takes, and the value that was given.
 """
 
+import inspect
 import math
+from collections.abc import Awaitable
 
 from ..records import ProcessHelper, Verdict
 
@@ -12,10 +14,12 @@ __all__ = [
     "LONGEST_S",
     "allow_or_block",
     "check_count",
+    "check_function",
     "check_pid",
     "check_process",
     "check_process_or_pid",
     "check_seconds",
+    "is_awaitable",
 ]
 
 LONGEST_S = 1e12
@@ -58,6 +62,27 @@ def check_count(name: str, value: int, *, least: int) -> int:
     if value < least:
         raise ValueError(wanted)
     return value
+
+
+def check_function(name: str, value: object) -> None:
+    """A function, or another object that can be called, that returns its result at once: nothing is awaited.
+
+    >>> check_function("lookup", {4: "system"})
+    Traceback (most recent call last):
+        ...
+    TypeError: lookup is a function that returns its result; not {4: 'system'}
+    """
+    defers = inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction
+    if not callable(value) or any(test(one) for test in defers for one in (value, type(value).__call__)):
+        raise TypeError(f"{name} is a function that returns its result; not {value!r}")
+
+
+def is_awaitable(value: object) -> bool:
+    """Whether a function that is not awaited returned an awaitable. A coroutine is closed, so that Python does not warn
+    that it was never awaited."""
+    if inspect.iscoroutine(value):
+        value.close()
+    return issubclass(type(value), Awaitable)
 
 
 def allow_or_block(name: str, value: Verdict) -> Verdict:
