@@ -15,6 +15,7 @@ import re
 import sys
 import threading
 import warnings
+from copy import copy
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -68,6 +69,7 @@ class Policy:
         _stamp: "Stamp | None"
         _ancestry: Ancestry
         _details: DetailsLookup | None
+        _given: tuple[Lookup | None, DetailsLookup | None]
         _lock: threading.Lock
         _reloading: threading.Lock
         _hits: dict[str, int]
@@ -92,6 +94,7 @@ class Policy:
                 check_function(name, function)
         policy = cls.__new__(cls)
         policy._rules = rules
+        policy._given = lookup, details
         policy._paths = paths
         policy._stamp = None
         windows = sys.platform == "win32"
@@ -306,9 +309,24 @@ class Policy:
                     exact[path] = rule.verdict
         return list(exact.items())
 
+    def __copy__(self) -> "Policy":
+        """A policy with the same rules, look-ups and known ancestors, and counts of its own."""
+        with self._reloading:
+            lookup, details = self._given
+            policy = self._make(self._rules, list(self.warnings), paths=self._paths, lookup=lookup, details=details)
+            policy._stamp, policy._ancestry = self._stamp, self._ancestry
+        return policy
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "Policy":
+        return copy(self)
+
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle the rules as their texts. Look-ups are not pickled: a copy uses its platform's defaults."""
-        return _copied, (self._rules.sources, self._paths)
+        """Pickle the rules as their texts, and the look-ups that were given; others are those of the platform.
+
+        A look-up that does not pickle, such as a lambda, raises: without it the policy would decide otherwise.
+        """
+        with self._reloading:
+            return _unpickled, (self._rules.sources, self._paths, self._stamp, *self._given)
 
     def __len__(self) -> int:
         """The number of rules."""
@@ -387,9 +405,17 @@ def _accept(sources: list[Source]) -> tuple[RuleSet, list[Problem]]:
     return rules, problems
 
 
-def _copied(sources: tuple[Source, ...], paths: tuple[Path, ...]) -> Policy:
+def _unpickled(
+    sources: tuple[Source, ...],
+    paths: tuple[Path, ...],
+    stamp: Stamp | None,
+    lookup: Lookup | None,
+    details: DetailsLookup | None,
+) -> Policy:
     """Make a policy of pickled texts, which were valid before."""
-    return Policy._make(*_accept(list(sources)), paths=paths, lookup=None, details=None)
+    policy = Policy._make(*_accept(list(sources)), paths=paths, lookup=lookup, details=details)
+    policy._stamp = stamp
+    return policy
 
 
 def _check(sources: list[Source]) -> list[Problem]:
