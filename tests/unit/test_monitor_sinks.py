@@ -1,7 +1,9 @@
 """Monitor: its sinks. No sink delays a verdict or another sink, and a stop leaves no decision unwritten."""
 
+import gc
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass
 from functools import partial
@@ -421,3 +423,39 @@ def test_what_was_decided_is_written_when_stop_returns(gate: procmon.SimulatedGa
             gate.start("a.exe")
     assert written == [decision.process for decision in monitor.history]
     assert len(written) == 20
+
+
+class Coroutine:
+    async def write(self, decision: procmon.Decision) -> None: ...
+
+
+class Awaitables:
+    """Each method returns a coroutine, and is no coroutine function."""
+
+    def __init__(self, write_ahead: bool) -> None:
+        self.write_ahead = write_ahead
+
+    def write(self, decision: procmon.Decision) -> object:
+        return Coroutine().write(decision)
+
+    def write_some(self, decisions: list[procmon.Decision]) -> object:
+        return Coroutine().write(decisions[0])
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_sink_that_is_a_coroutine_function_is_refused(many: bool) -> None:
+    with pytest.raises(TypeError, match="write of a sink is not awaited"):
+        procmon.Monitor(procmon.SimulatedGate(), audit=[Recorder(), Coroutine()] if many else Coroutine())
+
+
+@pytest.mark.parametrize("write_ahead", [False, True])
+def test_an_awaitable_that_a_sink_returns_is_an_error_and_no_warning(
+    gate: procmon.SimulatedGate, caplog: pytest.LogCaptureFixture, write_ahead: bool
+) -> None:
+    with warnings.catch_warnings(action="error"), procmon.Monitor(gate, audit=Awaitables(write_ahead)) as monitor:
+        processes = [gate.start("a.exe") for _ in range(3)]
+        assert {gate.verdict_of(process) for process in processes} == {ALLOW}
+        monitor.stop()
+        gc.collect()
+    assert monitor.statistics.audit_errors == 3
+    assert "write of a sink is not awaited" in caplog.text

@@ -9,6 +9,7 @@ and a stop waits for that. A sink's queue has at most one writer at a time: the 
 `_since`, under the lock, and the writer resets it in the same step in which it finds the queue empty.
 """
 
+import inspect
 import threading
 import time
 from collections import deque
@@ -19,6 +20,7 @@ from itertools import islice
 from typing import Protocol, runtime_checkable
 
 from ..records import Decision, VerdictResult
+from ..util.arguments import is_awaitable
 from ..util.log import ERROR, log, log_soon
 from ..util.threads import submit
 from .cases import Case
@@ -50,6 +52,7 @@ class Sink(Protocol):
 
     def write(self, decision: Decision, /) -> object:
         """Called once for each decision, in order, after its verdict was sent; by one thread of the monitor at a time.
+        Its result is ignored, and not awaited: a coroutine function is refused.
 
         If the sink has an attribute ``write_ahead`` that is true, any thread calls it before the verdict is sent, also
         several threads at once, and the verdict waits for it. Where the verdict then came too late, it is called once
@@ -58,6 +61,9 @@ class Sink(Protocol):
         A sink may also have ``write_some(decisions)``, which writes the first of several decisions at once and returns
         how many. If it raises, it must have written none; the decisions are then written one by one.
         """
+
+
+_NOT_AWAITED = "write of a sink is not awaited: make it a function, which may put the decision into a queue"
 
 
 class _SinkQueue:
@@ -115,7 +121,8 @@ class _SinkQueue:
         """Write at least the first of these, and return how many."""
         if self._write_some is not None and len(decisions) > 1:
             with suppress(BaseException):  # see the comment below
-                written = self._write_some(decisions)
+                written: object = self._write_some(decisions)
+                is_awaitable(written)  # closed, and refused below
                 if isinstance(written, int) and 0 < written <= len(decisions):
                     return written
                 self._write_some = None
@@ -123,7 +130,8 @@ class _SinkQueue:
                 log(ERROR, text, self.sink, written, len(decisions))
         decision = decisions[0]
         try:
-            self.sink.write(decision)
+            if is_awaitable(self.sink.write(decision)):
+                raise TypeError(_NOT_AWAITED)
         except BaseException as error:  # SystemExit, too: it must not end the thread
             self._count_error("", decision, error)
         return 1
@@ -211,4 +219,6 @@ def read_sinks(audit: Sink | Iterable[Sink] | None) -> tuple[Sink, ...]:
             raise TypeError(f"audit takes an AuditLog, or an object with write(decision), not the text file {sink!r}")
         if isinstance(sink, type) or not isinstance(sink, Sink):
             raise TypeError(f"audit takes objects with a method write(decision), not {sink!r}")
+        if inspect.iscoroutinefunction(sink.write):
+            raise TypeError(f"{_NOT_AWAITED}; {sink!r} has a coroutine function")
     return sinks
