@@ -21,6 +21,7 @@ from .monitor.monitor import Monitor
 from .policy.policy import Policy
 from .policy.rules import verdict_word
 from .records import DecidedBy, Decision, ProcessHelper, Verdict
+from .util.arguments import check_count
 from .util.ecs import decision_document, exit_document
 from .util.line_file import LineFile, open_all, paths_of
 from .util.log import logger
@@ -78,10 +79,9 @@ class AuditLog:
     ) -> None:
         if format not in ("json", "ecs"):
             raise ValueError(f'format is {format!r}; it is "json" or "ecs"')
-        if max_bytes is not None and max_bytes < 1:
-            raise ValueError(f"max_bytes is {max_bytes}; give at least 1, or None for a file without a limit")
-        if keep < 1:
-            raise ValueError(f"keep is {keep}; give the number of old files to keep, at least 1")
+        if max_bytes is not None:
+            check_count("max_bytes", max_bytes, least=1)
+        check_count("keep", keep, least=1)
         self.path = Path(path)
         """The file with the newest lines."""
         self.max_bytes = max_bytes
@@ -117,6 +117,8 @@ class AuditLog:
         return self._append([self._line(decision) for decision in decisions])
 
     def _line(self, decision: Decision) -> str:
+        if not isinstance(decision, Decision):
+            raise TypeError(f"write takes a Decision; not {decision!r}; write_exit takes the record of an exit")
         return decision_json(decision) if self.format == "json" else encode(decision_document(decision))
 
     def write_start(self, monitor: Monitor) -> None:
@@ -126,6 +128,8 @@ class AuditLog:
 
         Raises: as `write`.
         """
+        if not isinstance(monitor, Monitor):
+            raise TypeError(f"write_start takes the Monitor that decides from here on; not {monitor!r}")
         if self.format == "json":
             failures = {name: verdict.value for name, verdict in monitor.failures.items()}
             at = datetime.now(UTC).isoformat()
@@ -138,6 +142,10 @@ class AuditLog:
 
         Raises: as `write`.
         """
+        if not isinstance(process, ProcessHelper):
+            raise TypeError(f"write_exit takes the record of an exit; not {process!r}; write takes a Decision")
+        if not process.exited:
+            raise ValueError(f"write_exit takes the record of an exit, as on_exit gives; {process!r} has not exited")
         at = process.exited_at or datetime.now(UTC)
         if self.format == "json":
             head = f'{{"event":"exit","at":"{at.isoformat()}","lifetime":{json.dumps(process.lifetime)}'

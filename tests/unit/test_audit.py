@@ -8,7 +8,7 @@ import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given
@@ -57,7 +57,7 @@ def test_a_line_is_on_its_way_when_write_returns(path: Path) -> None:
 
 def test_what_a_readers_on_exit_raises_is_the_callers_and_no_damage(path: Path) -> None:
     with AuditLog(path) as log:
-        log.write_exit(decision(1).process)
+        log.write_exit(replace(decision(1).process, exited=True))
 
     def fail(process: procmon.ProcessHelper) -> None:
         raise KeyError("of the caller's own table")
@@ -142,6 +142,38 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
         AuditLog(tmp_path / "log", max_bytes=0)
     with pytest.raises(ValueError, match="keep"):
         AuditLog(tmp_path / "log", keep=0)
+    with pytest.raises(TypeError, match="max_bytes is a whole number, 1 or more; not '16MB'"):
+        AuditLog(tmp_path / "log", max_bytes="16MB")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="keep is a whole number, 1 or more; not 2.5"):
+        AuditLog(tmp_path / "log", keep=2.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("format", ["json", "ecs"])
+def test_a_log_refuses_what_is_not_of_the_kind_of_the_line_and_writes_nothing(path: Path, format: Any) -> None:
+    record = decision().process
+    with AuditLog(path, format=format) as log:
+        with pytest.raises(TypeError, match="write takes a Decision; not .*write_exit takes the record of an exit"):
+            log.write(record)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="write takes a Decision"):
+            log.write_some([decision(), record])  # type: ignore[list-item]
+        with pytest.raises(TypeError, match="write_exit takes the record of an exit; not .*write takes a Decision"):
+            log.write_exit(decision())  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="write_exit .* has not exited"):
+            log.write_exit(record)
+        with pytest.raises(TypeError, match="write_start takes the Monitor"):
+            log.write_start(procmon.SimulatedGate())  # type: ignore[arg-type]
+    assert path.read_text("utf-8") == ""
+
+
+def test_an_exit_that_on_exit_passes_to_write_is_reported(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    gate = procmon.SimulatedGate()
+    with AuditLog(path) as log, procmon.Monitor(gate) as monitor:
+        monitor.on_exit(log.write)  # type: ignore[arg-type]
+        process = gate.start("a.exe")
+        assert gate.verdict_of(process) is ALLOW
+        gate.exit(process)
+        until(lambda: monitor.statistics.callback_errors == 1, "the error")
+    assert "write_exit takes the record of an exit" in caplog.text
 
 
 def test_ahead_no_verdict_is_out_whose_line_is_not_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
