@@ -186,13 +186,31 @@ def test_the_command_writes_one_page_for_several_logs(tmp_path: Path, capsys: py
     assert '"logs":["one.jsonl","two.jsonl"]' in output.read_text("utf-8")
 
 
+def test_files_without_one_decision_make_no_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    no_log, output = tmp_path / "policy.toml", tmp_path / "report.html"
+    no_log.write_text("[[rule]]\nverdict = 'ask'\n", encoding="utf-8")
+    output.write_text("an older page", encoding="utf-8")
+    assert main(["report", str(no_log), "-o", str(output)]) == 125
+    assert "policy.toml: no line is a decision" in capsys.readouterr().err
+    assert output.read_text("utf-8") == "an older page"
+
+
+def test_a_log_without_a_line_makes_an_empty_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, output = tmp_path / "audit.jsonl", tmp_path / "report.html"
+    AuditLog(log).close()
+    assert main(["report", str(log), "-o", str(output)]) == 0
+    assert "0 decisions" in capsys.readouterr().out and output.exists()
+
+
 def test_what_is_no_line_of_a_log_is_counted_where_the_command_ends(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    no_log = tmp_path / "policy.toml"
+    log, no_log = tmp_path / "audit.jsonl", tmp_path / "policy.toml"
+    with AuditLog(log) as audit:
+        audit.write(decision(8))
     no_log.write_text("[[rule]]\nverdict = 'ask'\n", encoding="utf-8")
-    assert main(["report", str(no_log), "-o", str(tmp_path / "report.html")]) == 0
-    assert re.search(r"0 decisions, [1-9]\d* KiB; 2 damaged lines of the logs are left out\n", capsys.readouterr().out)
+    assert main(["report", str(log), str(no_log), "-o", str(tmp_path / "report.html")]) == 0
+    assert re.search(r"1 decisions, [1-9]\d* KiB; 2 damaged lines of the logs are left out\n", capsys.readouterr().out)
 
 
 def test_a_log_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 
 from .. import audit
-from ..errors import ProcmonError
+from ..errors import AuditError, ProcmonError
 from ..records import Decision, ProcessHelper, Verdict, VerdictResult
 from ..system.identity import can_be_parent
 from .policy_writers import refuse_to_overwrite
@@ -221,10 +221,13 @@ def read_logs(paths: Iterable[Path]) -> Report:
 def write_report(paths: Sequence[Path], output: Path) -> str:
     """Write the page for these logs; return a summary of one line.
 
-    Raises: AuditError when a log does not exist, ProcmonError when the page cannot be written.
+    Raises: AuditError without a log, or a decision in one; ProcmonError when the page cannot be written.
     """
     refuse_to_overwrite(output, [], paths)
     report = read_logs(paths)
+    if report.damaged and not len(report):
+        names = ", ".join(map(str, paths))
+        raise AuditError(f"{names}: no line is a decision that procmon can read; give logs of --log in the json format")
     content = page(report).encode("utf-8", "backslashreplace")
     try:
         output.write_bytes(content)
