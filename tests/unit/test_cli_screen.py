@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import procmon
 from procmon import SimulatedGate
-from procmon.cli import main, statuses
+from procmon.cli import main, statuses, text
 from procmon.cli.screen import Screen, exit_line, question_lines
 from procmon.cli.text import arguments_of, cut, fit, short_path, width, wrap
 from procmon.util.printable import printable
@@ -128,6 +128,17 @@ class TestWidth:
     )  # fmt: skip
     def test_a_path_keeps_its_ends(self, path: str, columns: int, short: str) -> None:
         assert short_path(path, columns) == short
+
+    def test_only_as_many_folders_as_can_fit_are_tried(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        tried: list[str] = []
+
+        def noted_width(shown: str) -> int:
+            tried.append(shown)
+            return width(shown)
+
+        monkeypatch.setattr(text, "width", noted_width)
+        assert short_path("c:\\" + "f\\" * 16_000 + "a.exe", 20) == r"c:\f\...\f\f\f\a.exe"
+        assert len(tried) < 50, "each is as long as what is left of the path"
 
     @given(st.text(st.characters(exclude_categories=["C", "Z", "M"])), st.text(), st.integers(20, 200))
     def test_whatever_it_is_it_fits(self, path: str, arguments: str, columns: int) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from authenticode import image_hash
 from executables import HEADERS, IMPORTS, TEXT, executable
-from procmon.system import pe
+from procmon.system import import_ordinals, pe
 from procmon.system.pe import PortableExecutable, VersionInfo
 
 TEXTS = {
@@ -46,6 +46,12 @@ def test_without_its_text_the_version_is_that_of_the_fixed_part() -> None:
 
 def test_half_a_surrogate_pair_is_kept() -> None:
     assert read(executable(version={"OriginalFilename": "a\ud800.exe"})).version().original_file_name == "a\ud800.exe"
+
+
+def test_nothing_is_kept_for_the_library_names_that_a_file_makes_up() -> None:
+    for number in range(100):
+        assert import_ordinals.name_of(f"made-up-{number}.dll", 5) == "ord5"
+    assert import_ordinals._names.cache_info().currsize <= len(import_ordinals._TABLES)
 
 
 def test_an_executable_without_resources_has_no_version_and_no_imphash() -> None:

@@ -64,7 +64,8 @@ def short_path(path: str, columns: int) -> str:
         return path
     *folders, name = path.split("\\")
     for first in (folders[:2], folders[:1], []):
-        for last in range(len(first) + 1, len(folders) + 1):
+        fewest = max(len(first) + 1, len(folders) - columns)  # each folder takes a column at least, for its backslash
+        for last in range(fewest, len(folders) + 1):
             short = "\\".join([*first, GAP, *folders[last:], name])
             if width(short) <= columns:
                 return short

@@ -117,14 +117,15 @@ def name_of(library: str, ordinal: int) -> str:
     >>> name_of("wsock32.dll", 115), name_of("ws2_32.dll", 999), name_of("a.dll", 5)
     ('wsastartup', 'ord999', 'ord5')
     """
-    return _names(library).get(ordinal) or f"ord{ordinal}"
+    names = _names(library) if library in _TABLES else {}  # nothing is kept for a name that a file has made up
+    return names.get(ordinal) or f"ord{ordinal}"
 
 
 @cache
 def _names(library: str) -> dict[int, str]:
     names: dict[int, str] = {}
     ordinal = 0
-    for word in _TABLES.get(library, "").split():
+    for word in _TABLES[library].split():
         if word.isdecimal():
             ordinal = int(word)
         else:
