@@ -104,6 +104,9 @@ def test_it_agrees_with_the_definition(pattern: str, name: str) -> None:
         ("c:/*a*b*a*b*a*b*.exe", "c:\\" + "ab" * 120 + ".com"),
         ("**a**b**a**b**x", "ab" * 16_000),
         ("**/*a*b*a*.exe", "c:\\" + "\\".join(["ab" * 120] * 130)),
+        ("**a*b", "a" * 120_000),
+        ("**a*b**c", "a" * 120_000),
+        ("**a*a*a/b*c/*x", "a" * 60_000 + "\\" + "b" * 60_000),
     ],
 )
 def test_no_name_takes_long_to_compare(pattern: str, name: str) -> None:

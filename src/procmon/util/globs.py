@@ -95,7 +95,8 @@ def _matcher(plain: str) -> Callable[[str], bool]:
     source = _within(first, last=not others)
     for i in range(0, len(others), 2):
         last = i + 2 == len(others)
-        found = (r"(?:.*?\\)??" if others[i].endswith("\\") else ".*?") + _within(others[i + 1], last=last)
+        piece = others[i + 1] if others[i].endswith("\\") else "*" + others[i + 1]  # ** is **\*, or * in this part
+        found = r"(?:.*?\\)??" + _within(piece, last=last)
         source += found if last else f"(?>{found})"
     fullmatch = re.compile(source, re.DOTALL).fullmatch
     return lambda name: fullmatch(name) is not None
