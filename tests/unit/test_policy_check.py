@@ -117,6 +117,11 @@ class TestMistakes:
             ("[[rule]\nimage = 'a'", "column 7: expected ']]' at the end of an array declaration; write [[rule]]"),
             ("mode = " + "9" * 5000, "exceeds the limit (4300 digits) for integer string conversion"),
             ("mode = 'audit'\na" + ".a" * 100, "line 2, column 1: this is no key of a policy; a line is key = value"),
+            ("mode = 'audit'\n  a" + " . a" * 100, "line 2, column 3: this is no key of a policy"),
+            ("mode = 'audit'\n\"a\"" + ".'a'" * 100 + " = 1", "line 2, column 1: this is no key of a policy"),
+            ("mode = 'a" + ".a" * 100, "; end the text with its quote"),
+            ("[a" + ".a" * 100 + "]", "line 1, column 2: this is no key of a policy"),
+            ("mode = {x = [{a" + ".a" * 100 + " = 1}]}", "line 1, column 15: this is no key of a policy"),
             (rule("mode = 'audit'"), 'line 2, column 1: a rule has no key "mode"; write it above the first [[rule]]'),
             (
                 rule("not_image = 'a'"),
@@ -277,6 +282,11 @@ class TestMistakes:
         problem = new_escape_at(text)
         assert problem is not None and (problem.line, problem.column) == (2, 15)
         assert new_escape_at(text.splitlines()[0]) is None
+
+    @pytest.mark.parametrize("quote", ["'", '"', "'''", '"""'])
+    def test_a_text_of_many_dots_is_no_key(self, quote: str) -> None:
+        dots = ".".join("a" * 100)
+        assert not problems(rule(f"verdict = 'ask' # {dots}\ncommand_line.contains = {quote}{dots}{quote}"))
 
     def test_a_text_of_many_digits_is_no_number(self) -> None:
         assert problems(rule("sha256 = '" + "1" * 64 + "'\ncommand_line = '*" + "1" * 64 + "'\nverdict = 'ask'")) == []

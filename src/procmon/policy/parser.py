@@ -15,7 +15,7 @@ from .facts import CASELESS, FACTS, ORDERED
 from .index import RuleIndex
 from .rules import Rule
 from .spelling import listed, meant, shown
-from .toml_mistakes import invisible_at, large_number_at, new_escape_at, syntax_problem
+from .toml_mistakes import deep_key_at, invisible_at, large_number_at, new_escape_at, syntax_problem
 from .toml_positions import Path, TomlPlaces
 from .value_checks import bound_mistake, mistake_in, word_mistake
 
@@ -32,9 +32,6 @@ _FACTS = frozenset(FACTS)
 
 MAX_DEPTH = 16
 """Levels to which ``any``, ``all``, ``unless`` and ``not`` can be nested."""
-
-DEEP_KEY = re.compile(r"\n(?:[^\s.=\"'#]*+\.){30}")
-"""A line that begins with a key of too many parts; `tomllib` takes memory by the square of their number."""
 
 NEGATED = re.compile(r"(?:not|no|except|exclude)_?(\w+)|(\w+?)_?(?:not|except|excluded?)")
 """Negated keys of other languages."""
@@ -154,9 +151,8 @@ def located(sources: Sequence[Source], mistakes: Sequence[Mistake]) -> list[Prob
 
 
 def _document(text: str) -> dict[str, object] | Problem:
-    if deep := DEEP_KEY.search("\n" + text):
-        line = text.count("\n", 0, deep.start()) + 1
-        return Problem(line, 1, "this is no key of a policy", "a line is key = value, [[rule]], or # and a remark")
+    if deep := deep_key_at(text):
+        return deep
     import tomllib  # here, since `import procmon` needs none of it
 
     try:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from ..errors import Problem
 from .toml_positions import tokens
 
-__all__ = ["invisible_at", "invisible_in", "large_number_at", "new_escape_at", "syntax_problem"]
+__all__ = ["deep_key_at", "invisible_at", "invisible_in", "large_number_at", "new_escape_at", "syntax_problem"]
 
 _SYNTAX = (
     (r"^(unescaped|invalid hex|escaped)", r"write paths with slashes, c:/windows, or in single quotes, 'c:\windows'"),
@@ -29,10 +29,15 @@ _SYNTAX = (
 )  # fmt: skip
 """What to write instead, by a pattern for this text: the message of `tomllib`, ``\\n``, the line with the mistake."""
 
+_MAX_DOTS = 30
+"""A key with as many dots is refused. The keys of policies have one or two."""
+
 _LARGE = re.compile(
     r"""(?<![\w"'])[+-]?(?:0x[\dA-Fa-f_]{16,}|0o[0-7_]{21,}|0b[01_]{63,}|[1-9][\d_]{18,})(?![\w"'])""", re.ASCII
 )
 """A number that perhaps needs more than 64 bits."""
+
+_MANY_DOTS = re.compile(rf"(?:\.[^.\n]*+){{{_MAX_DOTS}}}")
 
 _NEW_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\[xe]")
 
@@ -45,6 +50,26 @@ def syntax_problem(text: str, error: ValueError) -> Problem:
     context = f"{message}\n{text.split(chr(10))[line - 1]}"
     advice = next((advice for sign, advice in _SYNTAX if re.search(sign, context, re.IGNORECASE)), _SYNTAX[-1][1])
     return Problem(line, column, message[:1].lower() + message[1:], advice)
+
+
+def deep_key_at(text: str) -> Problem | None:
+    """The first key of too many parts, in any spelling. `tomllib` takes memory by the square of their number.
+
+    The text may be invalid: up to its first mistake, where `tomllib` stops, its tokens are those that `tomllib` reads.
+    """
+    if not _MANY_DOTS.search(text):
+        return None
+    before, begin, dots = "\n", -1, 0
+    for offset, token in tokens(text):
+        if token in "\n[]{}=,":
+            before, begin, dots = token, -1, 0
+            continue
+        begin = offset if begin < 0 else begin
+        if token[0] not in "\"'" and before != "=":
+            dots += token.count(".")
+        if dots >= _MAX_DOTS:
+            return Problem(*_place(text, begin), "this is no key of a policy", _SYNTAX[-1][1])
+    return None
 
 
 def new_escape_at(text: str) -> Problem | None:
