@@ -61,7 +61,7 @@ def test_a_fact_is_looked_up_once() -> None:
 
 def cached(path: Path, find: Callable[[], str]) -> str:
     with path.open("rb") as file:
-        return file_facts._cache.of(file, "test", find)
+        return file_facts._cache.of(str(path), file, "test", find)
 
 
 def test_what_is_known_of_a_file_holds_until_the_file_is_changed(tmp_path: Path) -> None:
@@ -76,10 +76,17 @@ def test_what_is_known_of_a_file_holds_until_the_file_is_changed(tmp_path: Path)
     file.write_bytes(b"three")
     assert cached(file, look) == cached(file, look) == "b"
     file.rename(tmp_path / "b.exe")
-    renamed = cached(tmp_path / "b.exe", look)
-    assert renamed in ("b", "c")  # that changes its entry, which may count, by how fine the clock of the files is
+    assert cached(tmp_path / "b.exe", look) == "c"
     file.write_bytes(b"three")
-    assert cached(file, look) == {"b": "c", "c": "d"}[renamed]
+    assert cached(file, look) == "d"
+
+
+def test_a_file_elsewhere_with_the_same_numbers_is_another(tmp_path: Path) -> None:
+    """Who prepares a disk chooses the serial of its volume, and index and times of its files."""
+    (tmp_path / "a.exe").write_bytes(b"one")
+    os.link(tmp_path / "a.exe", tmp_path / "b.exe")
+    assert cached(tmp_path / "a.exe", lambda: "a") == "a"
+    assert cached(tmp_path / "b.exe", lambda: "b") == "b"
 
 
 def test_what_was_found_while_the_file_was_changed_is_not_kept(tmp_path: Path) -> None:
@@ -101,7 +108,7 @@ def test_the_cache_forgets_the_oldest(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in ("a", "b", "c", "c", "a"):
         (tmp_path / name).write_text(name) if not (tmp_path / name).exists() else None
         with (tmp_path / name).open("rb") as file:
-            cache.of(file, "x", functools.partial(asked.append, name))
+            cache.of(name, file, "x", functools.partial(asked.append, name))
     assert asked == ["a", "b", "c", "a"]
 
 

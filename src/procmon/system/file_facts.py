@@ -1,4 +1,7 @@
-"""Facts about a file: hashes, version, imports, signature, origin. Each is cached until the file changes."""
+"""Facts about a file: hashes, version, imports, signature, origin.
+
+They are cached until the file changes, if its file system can be trusted to say so (`_is_trusted`).
+"""
 
 import os
 import threading
@@ -9,6 +12,7 @@ from typing import TypeVar, cast
 
 from ..win32 import files
 from ..win32.codes import ERROR_INVALID_NAME, code_of
+from ..win32.file_access import changers_of
 from .pe import PortableExecutable, VersionInfo
 from .signature import Signature, find_signature
 
@@ -22,7 +26,7 @@ _ZONE_BYTES = 4096
 
 
 class FileCache:
-    """A cache of facts, by the file's identity, size and times of change. The oldest entry is dropped first."""
+    """A cache of facts, by the path, and the file's identity, size and times. The oldest entry is dropped first."""
 
     LIMIT = 4096
 
@@ -30,13 +34,13 @@ class FileCache:
         self._found: OrderedDict[tuple[object, ...], object] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, file: BufferedReader, what: str, find: Callable[[], _T]) -> _T:
-        key = (what, *_identity(file))
+    def of(self, path: str, file: BufferedReader, what: str, find: Callable[[], _T]) -> _T:
+        key = (path, what, *_identity(file))
         with self._lock:
             if key in self._found:
                 return cast(_T, self._found[key])
         found = find()
-        if (what, *_identity(file)) == key:  # it was not written to meanwhile
+        if (path, what, *_identity(file)) == key:  # it was not written to meanwhile
             with self._lock:
                 self._found[key] = found
                 while len(self._found) > self.LIMIT:
@@ -53,9 +57,21 @@ def _identity(file: BufferedReader) -> tuple[int, int, int, int, int]:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, files.changed_at(file))
 
 
+def _is_trusted(file: BufferedReader) -> bool:
+    """Whether a change of the file always changes its numbers.
+
+    Who can write to a file of NTFS can set all its times. A server, or who prepares a removable disk, chooses every
+    number, and the access list, too.
+    """
+    try:
+        return files.on_fixed_disk(file) and not changers_of(files.handle_of(file))
+    except OSError:  # a file system that has no access lists
+        return False
+
+
 def _of_file(path: str, what: str, find: Callable[[BufferedReader], _T]) -> _T:
     with files.open_shared(path) as file:
-        return _cache.of(file, what, lambda: find(file))
+        return _cache.of(path, file, what, lambda: find(file)) if _is_trusted(file) else find(file)
 
 
 def size(path: str) -> int:

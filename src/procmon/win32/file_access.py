@@ -12,13 +12,23 @@ import re
 import stat
 from collections.abc import Iterator
 from ctypes import POINTER, byref, c_void_p, c_wchar_p
+from functools import cache
 from pathlib import PureWindowsPath
 
-from ._bind import BOOL, DWORD, advapi32, bind, fail_on_zero, kernel32, never_fails, windows_error
+from ._bind import BOOL, DWORD, HANDLE, advapi32, bind, fail_on_zero, kernel32, never_fails, windows_error
 from .kernel import is_wine, local_free, open_process
 from .token import open_token, sid_text, user_sid
 
-__all__ = ["how_to_protect", "icacls_line", "is_link", "make_private_folder", "others_in", "readers", "writers"]
+__all__ = [
+    "changers_of",
+    "how_to_protect",
+    "icacls_line",
+    "is_link",
+    "make_private_folder",
+    "others_in",
+    "readers",
+    "writers",
+]
 
 _SE_FILE_OBJECT = 1
 _OWNER, _DACL = 0x1, 0x4
@@ -72,6 +82,16 @@ _GetNamedSecurityInfoW = bind(
     never_fails,
 )
 
+# https://learn.microsoft.com/windows/win32/api/aclapi/nf-aclapi-getsecurityinfo
+# DWORD GetSecurityInfo(HANDLE handle, ...as above);
+_GetSecurityInfo = bind(
+    advapi32,
+    "GetSecurityInfo",
+    DWORD,
+    (HANDLE, ctypes.c_int32, DWORD, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_void_p)),
+    never_fails,
+)
+
 # https://learn.microsoft.com/windows/win32/api/sddl/nf-sddl-convertsecuritydescriptortostringsecuritydescriptorw
 # BOOL ConvertSecurityDescriptorToStringSecurityDescriptorW(PSECURITY_DESCRIPTOR descriptor, DWORD revision,
 #                             SECURITY_INFORMATION information, LPWSTR *text, PULONG length);
@@ -104,12 +124,13 @@ class _SecurityAttributes(ctypes.Structure):  # SECURITY_ATTRIBUTES
 _CreateDirectoryW = bind(kernel32, "CreateDirectoryW", BOOL, (c_wchar_p, POINTER(_SecurityAttributes)), fail_on_zero)
 
 
-def descriptor(path: str) -> str:
-    """Owner and access list of a file or folder, as SDDL. Raises: OSError."""
+def descriptor(of: str | int) -> str:
+    """Owner and access list, as SDDL, of the file or folder with this path or open handle. Raises: OSError."""
     holder, text = c_void_p(), c_void_p()
     kinds = _OWNER | _DACL
-    if code := _GetNamedSecurityInfoW(path, _SE_FILE_OBJECT, kinds, None, None, None, None, byref(holder)):
-        raise windows_error("GetNamedSecurityInfoW", code)
+    get = _GetNamedSecurityInfoW if isinstance(of, str) else _GetSecurityInfo
+    if code := get(of, _SE_FILE_OBJECT, kinds, None, None, None, None, byref(holder)):
+        raise windows_error("GetNamedSecurityInfoW" if isinstance(of, str) else "GetSecurityInfo", code)
     try:
         _ConvertToText(holder, _SDDL_REVISION, kinds, byref(text), None)
         try:
@@ -147,6 +168,11 @@ def others_in(sddl: str, rights: int = CHANGE, trusted: frozenset[str] = frozens
         if allows and account not in _TRUSTED | trusted and _rights(granted) & rights:
             found[_name(account)] = None
     return list(found)
+
+
+def changers_of(handle: int) -> list[str]:
+    """The accounts besides administrators that can write to the open file, or let themselves do so. Raises: OSError."""
+    return others_in(descriptor(handle), CHANGE, _own_account())
 
 
 def writers(path: str) -> dict[str, list[str]]:
@@ -266,6 +292,7 @@ def _name(account: str) -> str:
     return _NAMES.get(account, account)
 
 
+@cache
 def _own_account() -> frozenset[str]:
     """On Wine, which has no administrators, the one account, which owns everything. On Windows none."""
     if not is_wine():

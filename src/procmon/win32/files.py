@@ -8,15 +8,20 @@ from contextlib import contextmanager
 from io import BufferedReader
 
 from . import kernel
-from ._bind import BOOL, DWORD, HANDLE, bind, fail_on_zero, kernel32
+from ._bind import BOOL, DWORD, HANDLE, bind, check_ntstatus, fail_on_zero, kernel32, ntdll
 from .handles import Handle
 
-__all__ = ["changed_at", "handle_of", "open_shared", "system_folder", "whole_system"]
+__all__ = ["changed_at", "handle_of", "on_fixed_disk", "open_shared", "system_folder", "whole_system"]
 
 _FILE_SHARE_ALL = 7
 _FILE_FLAG_SEQUENTIAL_SCAN = 0x08000000
 
 _FILE_BASIC_INFO = 0
+
+
+_FILE_FS_DEVICE_INFORMATION = 4
+_DISKS = (7, 8)  # FILE_DEVICE_DISK, FILE_DEVICE_DISK_FILE_SYSTEM
+_FILE_REMOVABLE_MEDIA, _FILE_REMOTE_DEVICE = 0x1, 0x10
 
 
 class _BasicInfo(ctypes.Structure):
@@ -37,6 +42,16 @@ _GetFileInformationByHandleEx = bind(
     kernel32, "GetFileInformationByHandleEx", BOOL, (HANDLE, ctypes.c_int32, ctypes.c_void_p, DWORD), fail_on_zero
 )
 
+
+# https://learn.microsoft.com/windows-hardware/drivers/ddi/ntifs/nf-ntifs-ntqueryvolumeinformationfile
+# NTSTATUS NtQueryVolumeInformationFile(HANDLE, PIO_STATUS_BLOCK, PVOID info, ULONG bytes, FS_INFORMATION_CLASS);
+_NtQueryVolumeInformationFile = bind(
+    ntdll,
+    "NtQueryVolumeInformationFile",
+    ctypes.c_int32,
+    (HANDLE, ctypes.c_void_p, ctypes.c_void_p, DWORD, ctypes.c_int32),
+    check_ntstatus,
+)
 
 # https://learn.microsoft.com/windows/win32/api/wow64apiset/nf-wow64apiset-wow64disablewow64fsredirection
 # BOOL Wow64DisableWow64FsRedirection(PVOID *OldValue); BOOL Wow64RevertWow64FsRedirection(PVOID OlValue);
@@ -110,6 +125,19 @@ def changed_at(file: BufferedReader) -> int:
     info = _BasicInfo()
     _GetFileInformationByHandleEx(handle_of(file), _FILE_BASIC_INFO, ctypes.byref(info), ctypes.sizeof(info))
     return int(info.changed)
+
+
+def on_fixed_disk(file: BufferedReader) -> bool:
+    """Whether the file is on a disk of this machine whose medium cannot be removed. Raises: OSError.
+
+    Most external disks count, because Windows does not say that they can be unplugged.
+    """
+    status = (ctypes.c_void_p * 2)()  # IO_STATUS_BLOCK
+    info = (DWORD * 2)()  # FILE_FS_DEVICE_INFORMATION: the device's type, its characteristics
+    size = ctypes.sizeof(info)
+    _NtQueryVolumeInformationFile(handle_of(file), status, info, size, _FILE_FS_DEVICE_INFORMATION)
+    device, characteristics = info
+    return device in _DISKS and not characteristics & (_FILE_REMOVABLE_MEDIA | _FILE_REMOTE_DEVICE)
 
 
 def _full(path: str) -> str:
