@@ -155,6 +155,15 @@ def test_a_sweep_asks_a_subscription_about_the_processes_of_its_match_alone(
     assert gate.snapshot() == [others]
 
 
+def test_a_subscription_of_another_monitor_keeps_its_match_unless_another_is_given(monitor: procmon.Monitor) -> None:
+    names = ("a.exe", "b.exe")
+    records = [procmon.ProcessHelper(pid=8, parent_pid=4, image_name=name) for name in names]
+    first = procmon.Monitor(procmon.SimulatedGate()).subscribe(lambda process: BLOCK, match="a.exe")
+    kept, replaced = monitor.subscribe(first), monitor.subscribe(first, match="b.exe")
+    assert [kept.ask(record) for record in records] == [BLOCK, None]
+    assert [replaced.ask(record) for record in records] == [None, BLOCK]
+
+
 def test_sys_exit_in_a_coroutine_is_an_error_like_in_a_function_and_does_not_end_the_users_loop(
     gate: procmon.SimulatedGate,
 ) -> None:

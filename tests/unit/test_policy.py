@@ -284,6 +284,13 @@ class TestDetails:
         with pytest.raises(TypeError, match="details is a function"):
             Policy.parse("").for_the_past(given[0])
 
+    @pytest.mark.parametrize(("option", "argument"), [("details", "ProcessHelper"), ("lookup", "pid")])
+    def test_look_ups_take_one_argument(self, option: str, argument: str) -> None:
+        given: list[Any] = [lambda: None, lambda one, two: None]
+        for one in given:
+            with pytest.raises(TypeError, match=f"{option} is called with one {argument}; .* cannot be:"):
+                Policy.parse("", **{option: one})
+
     @pytest.mark.parametrize("rule", ["user = 'bob'", "parent = 'a.exe'"])
     def test_a_look_up_that_returns_a_coroutine_is_an_error_and_no_warning(self, rule: str) -> None:
         async def ask() -> Any: ...

@@ -1,7 +1,6 @@
 """Callbacks: which objects can be subscribed, which processes they are asked about, and what they may return."""
 
 import inspect
-import sys
 import warnings
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -12,12 +11,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ..errors import PolicyWarning
 from ..records import DecidedBy, Decision, ProcessHelper, RuleNote, Verdict, VerdictResult
+from ..util.arguments import check_takes_one
 from ..util.globs import compile_glob
 from ..util.log import logger
 from ..util.path_checks import doubt_about_match
-
-if sys.version_info >= (3, 14):
-    import annotationlib
 
 __all__ = ["Callback", "Decider", "ExitCallback", "Match", "Opinion", "Ruling", "Subscription", "read_opinion"]
 
@@ -70,6 +67,9 @@ class Subscription:
         match: Match,
         forget: Callable[["Subscription"], None],
     ) -> None:
+        if isinstance(callback, Subscription):  # its function, about the same processes unless another match is given
+            match = callback.match if match is None else match
+            callback = callback.__wrapped__
         if isinstance(callback, type):
             raise TypeError(f"a callback is a function or an object; {callback.__name__} is a class: instantiate it")
         decide = getattr(callback, "decide", None)
@@ -79,7 +79,7 @@ class Subscription:
             self._ask = decide
         else:
             raise TypeError(f"a callback is a function of one process, or has a method decide; {callback!r} is neither")
-        _check_takes_one(self._ask, "a callback", callback)
+        _check_answers(self._ask, "a callback", callback)
         self.name = self.__name__ = _name_of(callback)
         self.match = match
         self.cancelled = False
@@ -97,7 +97,7 @@ class Subscription:
         elif inspect.iscoroutinefunction(match):
             raise TypeError(_NOT_AWAITED)
         elif callable(match) and not isinstance(match, type):  # each object of a class would match
-            _check_takes_one(match, "match", match)
+            _check_answers(match, "match", match)
             self._concerns = match
         else:
             raise TypeError(f"match is a glob such as '*.exe' or a function of one ProcessHelper, not {match!r}")
@@ -142,26 +142,11 @@ def _name_of(callback: object) -> str:
     return name if isinstance(name, str) else type(callback).__name__
 
 
-def _check_takes_one(ask: Callable[..., object], what: str, given: object) -> None:
-    """Refuse at once a function that cannot take one argument: otherwise it would fail for each process."""
+def _check_answers(ask: Callable[..., object], what: str, given: object) -> None:
+    """Refuse at once a function that could not answer for any process."""
     if any(inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in (ask, type(ask).__call__)):
         raise TypeError(f"{what} returns its answer; {given!r} has a `yield`, so a call would run none of it")
-    try:
-        signature = _signature(ask)
-    except (TypeError, ValueError):  # some builtins have no signature
-        return
-    try:
-        signature.bind(None)
-    except TypeError as error:
-        raise TypeError(f"{what} is called with one ProcessHelper; {given!r} cannot be: {error}") from None
-
-
-def _signature(function: Callable[..., object]) -> inspect.Signature:
-    """Its signature. Annotations are not evaluated: Python 3.14 does that late, and a name that is imported for type
-    checkers alone does not exist at run time."""
-    if sys.version_info >= (3, 14):
-        return inspect.signature(function, annotation_format=annotationlib.Format.STRING)
-    return inspect.signature(function)
+    check_takes_one(what, ask, "ProcessHelper", given)
 
 
 class Ruling(NamedTuple):

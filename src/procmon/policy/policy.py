@@ -89,9 +89,9 @@ class Policy:
         lookup: Lookup | None,
         details: DetailsLookup | None,
     ) -> "Policy":
-        for name, function in (("lookup", lookup), ("details", details)):
+        for name, function, argument in (("lookup", lookup, "pid"), ("details", details, "ProcessHelper")):
             if function is not None:
-                check_function(name, function)
+                check_function(name, function, argument)
         policy = cls.__new__(cls)
         policy._rules = rules
         policy._given = lookup, details
@@ -244,7 +244,7 @@ class Policy:
         second argument, without one with the process' time.
         """
         if details is not None:
-            check_function("details", details)
+            check_function("details", details, "ProcessHelper")
         rules, ancestry = self._rules, Ancestry()
         sids = [word.lower().startswith("s-1-") for rule in rules.index.rules for word in rule.words("user")]
 

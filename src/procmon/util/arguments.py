@@ -6,9 +6,13 @@ names the argument, the values that it takes, and the value that was given.
 
 import inspect
 import math
-from collections.abc import Awaitable
+import sys
+from collections.abc import Awaitable, Callable
 
 from ..records import ProcessHelper, Verdict
+
+if sys.version_info >= (3, 14):
+    import annotationlib
 
 __all__ = [
     "LONGEST_S",
@@ -19,6 +23,7 @@ __all__ = [
     "check_process",
     "check_process_or_pid",
     "check_seconds",
+    "check_takes_one",
     "is_awaitable",
 ]
 
@@ -64,10 +69,10 @@ def check_count(name: str, value: int, *, least: int) -> int:
     return value
 
 
-def check_function(name: str, value: object) -> None:
+def check_function(name: str, value: object, argument: str) -> None:
     """A function, or another object that can be called, that returns its result at once: nothing is awaited.
 
-    >>> check_function("lookup", {4: "system"})
+    >>> check_function("lookup", {4: "system"}, "pid")
     Traceback (most recent call last):
         ...
     TypeError: lookup is a function that returns its result; not {4: 'system'}
@@ -75,6 +80,33 @@ def check_function(name: str, value: object) -> None:
     defers = inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction
     if not callable(value) or any(test(one) for test in defers for one in (value, type(value).__call__)):
         raise TypeError(f"{name} is a function that returns its result; not {value!r}")
+    check_takes_one(name, value, argument, value)
+
+
+def check_takes_one(name: str, function: Callable[..., object], argument: str, given: object) -> None:
+    """A function that can be called with one argument; otherwise it would fail at each process.
+
+    >>> check_takes_one("a callback", lambda: None, "ProcessHelper", "it")
+    Traceback (most recent call last):
+        ...
+    TypeError: a callback is called with one ProcessHelper; 'it' cannot be: too many positional arguments
+    """
+    try:
+        signature = _signature(function)
+    except (TypeError, ValueError):  # some builtins have no signature
+        return
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise TypeError(f"{name} is called with one {argument}; {given!r} cannot be: {error}") from None
+
+
+def _signature(function: Callable[..., object]) -> inspect.Signature:
+    """Its signature. Annotations are not evaluated: Python 3.14 does that late, and a name that is imported for type
+    checkers alone does not exist at run time."""
+    if sys.version_info >= (3, 14):
+        return inspect.signature(function, annotation_format=annotationlib.Format.STRING)
+    return inspect.signature(function)
 
 
 def is_awaitable(value: object) -> bool:
