@@ -145,14 +145,22 @@ class TestWhereTheLinesGo:
         assert "give another --log FILE" in capsys.readouterr().err
         assert policy.read_bytes() == before
 
-    def test_a_policy_with_a_mistake_leaves_the_output_as_it_was(
-        self, scene: Scene, policy: Path, tmp_path: Path
+    @pytest.mark.parametrize(
+        ("command", "wrong"),
+        [
+            *product([["run", "make"], ["guard"]], ["--policy", "--answers", "--log"]),
+            (["watch"], "--log"),
+        ],
+    )
+    def test_a_file_with_a_mistake_leaves_the_output_as_it_was(
+        self, command: list[str], wrong: str, scene: Scene, policy: Path, tmp_path: Path
     ) -> None:
         policy.write_text("[[rule]]\n", encoding="utf-8")
         output = tmp_path / "lines.txt"
         output.write_text("of yesterday", encoding="utf-8")
-        command = ["run", "--policy", str(policy), "--output", str(output), "make"]
-        assert main.main(command, scene.gates(two)) == statuses.FAILED
+        kind, *argv = command
+        given = str(tmp_path if wrong == "--log" else policy)  # a log is no folder
+        assert main.main([kind, wrong, given, "--output", str(output), *argv], scene.gates(two)) == statuses.FAILED
         assert output.read_text(encoding="utf-8") == "of yesterday"
 
     def test_the_audit_log_has_the_exits_too(self, scene: Scene, policy: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TextIO, runtime_checkable
@@ -102,11 +102,10 @@ class Gates:
 
 def run(options: argparse.Namespace) -> int:
     """Run a command, and decide about each process of its tree; return its exit status."""
-    policy = _policy(options)
-    screen = _screen(options, sys.stderr, policy)
-    answers = _answers(options)
+    policy, answers = _policy(options), _answers(options)
     results = Results() if options.tree or options.summary else None
     with _log(options) as log:
+        screen = _screen(options, sys.stderr, policy)
         try:
             gate = options.gates.run(options.argv, **_gate_options(options))
         except FileNotFoundError as error:
@@ -138,12 +137,14 @@ def guard(
 
     `ready` is called once processes are held; `sinks` get each decision, too.
     """
-    given = _policy(options)
-    screen = _screen(options, sys.stdout, given)
-    keyboard = options.gates.keyboard(screen)
-    policy, started = _rules_of_guard(options, given, keyboard)
-    answers = _answers(options)
-    with _log(options) as log, _event_log(options) as events, closing(_machine_gate(options)) as gate:
+    given, answers = _policy(options), _answers(options)
+    with ExitStack() as opened:
+        log = opened.enter_context(_log(options))
+        screen = _screen(options, sys.stdout, given)
+        keyboard = options.gates.keyboard(screen)
+        policy, started = _rules_of_guard(options, given, keyboard)
+        events = opened.enter_context(_event_log(options))
+        gate = opened.enter_context(closing(_machine_gate(options)))
         setting = threading.Lock()
 
         def push_driver_rules(policy: Policy) -> None:
@@ -200,11 +201,13 @@ def _rules_of_guard(options: argparse.Namespace, given: Policy | None, keyboard:
 
 def watch(options: argparse.Namespace) -> int:
     """Show each new process of the machine until Ctrl+C."""
-    screen = _screen(options, sys.stdout, _policy(options))
-    with _log(options) as log, closing(_machine_gate(options)) as gate:
-        session = _session(options, gate, None, log, None)
-        screen.note("every process that starts is shown, and runs; Ctrl+C ends it")
-        return _until_interrupted(session, lambda: None)
+    policy = _policy(options)
+    with _log(options) as log:
+        screen = _screen(options, sys.stdout, policy)
+        with closing(_machine_gate(options)) as gate:
+            session = _session(options, gate, None, log, None)
+            screen.note("every process that starts is shown, and runs; Ctrl+C ends it")
+            return _until_interrupted(session, lambda: None)
 
 
 def exit_status(status: int) -> int:

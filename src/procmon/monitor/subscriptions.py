@@ -61,6 +61,11 @@ class Subscription:
     <Subscription decide matching 'notepad.exe', cancelled>
     """
 
+    match: Match
+    """Which processes the callback is asked about."""
+    __wrapped__: Callback | ExitCallback | Decider
+    """The function or object that was subscribed."""
+
     def __init__(
         self,
         callback: Callback | ExitCallback | Decider,
